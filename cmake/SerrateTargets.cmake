@@ -1,0 +1,71 @@
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${PROJECT_BINARY_DIR}/bin)
+set(CMAKE_CXX_EXTENSIONS OFF)
+
+# What every target of the project is compiled with.
+add_library(serrate_options INTERFACE)
+target_compile_features(serrate_options INTERFACE cxx_std_20)
+target_include_directories(serrate_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+target_compile_options(serrate_options INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow>
+  $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${SERRATE_WERROR}>>:-Werror>
+  # CMake 3.25 does not know CUDA_STANDARD 20.
+  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 -Xcompiler=-Wall,-Wextra,-Wshadow>
+  $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${SERRATE_WERROR}>>:-Werror=all-warnings -Xcompiler=-Werror>)
+if(SERRATE_SANITIZE)
+  target_compile_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE}
+    -fno-sanitize-recover=all -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS)
+  target_link_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE})
+endif()
+
+# serrate_library(NAME SOURCES ... [CUDA ...] [PUBLIC ...] [PRIVATE ...])
+# A layer of the program, as the static library serrate_NAME with the alias serrate::NAME.
+# CUDA: sources that are added when there is a CUDA compiler.
+function(serrate_library name)
+  cmake_parse_arguments(arg "" "" "SOURCES;CUDA;PUBLIC;PRIVATE" ${ARGN})
+  set(target serrate_${name})
+  add_library(${target} STATIC ${arg_SOURCES})
+  add_library(serrate::${name} ALIAS ${target})
+  set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
+  if(SERRATE_WITH_CUDA)
+    target_sources(${target} PRIVATE ${arg_CUDA})
+    target_compile_definitions(${target} PRIVATE SERRATE_WITH_CUDA=1)
+  endif()
+  target_include_directories(${target} PUBLIC
+    $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
+  target_compile_features(${target} PUBLIC cxx_std_20)
+  target_link_libraries(${target} PUBLIC ${arg_PUBLIC} PRIVATE $<BUILD_INTERFACE:serrate_options> ${arg_PRIVATE})
+  set_property(GLOBAL APPEND PROPERTY SERRATE_LIBRARIES ${target})
+endfunction()
+
+# serrate_test(NAME SOURCES ... LIBRARIES ... [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...])
+# One GoogleTest binary and one ctest entry.
+function(serrate_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ENVIRONMENT" ${ARGN})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${arg_SOURCES})
+  target_link_libraries(${name} PRIVATE serrate_options ${arg_LIBRARIES} GTest::gtest_main)
+  if(SERRATE_WITH_CUDA)
+    target_compile_definitions(${name} PRIVATE SERRATE_WITH_CUDA=1)
+  endif()
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
+    ENVIRONMENT "${arg_ENVIRONMENT}")
+endfunction()
+
+# serrate_mpi_test(NAME SOURCES ... LIBRARIES ... RANKS 1 2 3 [TIMEOUT seconds])
+# One binary with the MPI main of tests/support, one ctest entry NAME.npN for each number of ranks.
+function(serrate_mpi_test name)
+  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LIBRARIES;RANKS" ${ARGN})
+  if(NOT arg_TIMEOUT)
+    set(arg_TIMEOUT 60)
+  endif()
+  add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/support/mpi_main.cc)
+  target_link_libraries(${name} PRIVATE serrate_options ${arg_LIBRARIES} GTest::gtest MPI::MPI_CXX)
+  foreach(ranks ${arg_RANKS})
+    add_test(NAME ${name}.np${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks}
+      ${MPIEXEC_PREFLAGS} $<TARGET_FILE:${name}>)
+    set_tests_properties(${name}.np${ranks} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS mpi PROCESSORS ${ranks})
+  endforeach()
+endfunction()

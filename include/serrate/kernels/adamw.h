@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "serrate/stream.h"
+
+namespace serrate {
+
+struct AdamWOptions {
+  float learning_rate = 1e-3f;
+  float beta1 = 0.9f;
+  float beta2 = 0.999f;
+  float eps = 1e-8f;
+  float weight_decay = 0.01f;  ///< decoupled (Loshchilov & Hutter 2019)
+};
+
+/// One step over flat parameters; `decay` [n] is 1 where weight decay applies and 0 elsewhere.
+/// `step` counts from 1.
+struct AdamW {
+  std::span<float> parameters, first_moment, second_moment;
+  std::span<const float> gradients;
+  std::span<const float> decay;
+  AdamWOptions options;
+  std::int64_t step = 1;
+};
+
+void adamw_update(const AdamW& args, const Stream& stream);
+
+template <DeviceType D>
+void adamw_update_on(const AdamW&, const Stream&);
+
+}  // namespace serrate

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "serrate/matrix_view.h"
+#include "serrate/stream.h"
+
+namespace serrate {
+
+/// Which elements are dropped is a function of (seed, step, site, token_ids[row], column) alone,
+/// by Philox: independent of rank, batch order and threads. The backward draws the same bits again.
+struct DropoutKey {
+  float rate = 0;  ///< in [0, 1); 0 makes forward and backward plain copies or adds
+  std::uint64_t seed = 0;
+  std::int64_t step = 0;
+  std::uint32_t site = 0;                  ///< which dropout of the model this is
+  std::span<const std::int64_t> token_ids;  ///< [n], one id per row of the global batch
+};
+
+/// y = residual + x * keep / (1 - rate), residual optional (no data: 0). y may be x or residual.
+void dropout_forward(const DropoutKey& key, MatrixView<const float> x,
+                     MatrixView<const float> residual, MatrixView<float> y, const Stream& stream);
+/// d_x = d_y * keep / (1 - rate); d_x may be d_y. (The residual's gradient is d_y itself.)
+void dropout_backward(const DropoutKey& key, MatrixView<const float> d_y, MatrixView<float> d_x,
+                      const Stream& stream);
+
+template <DeviceType D>
+void dropout_forward_on(const DropoutKey&, MatrixView<const float>, MatrixView<const float>,
+                        MatrixView<float>, const Stream&);
+template <DeviceType D>
+void dropout_backward_on(const DropoutKey&, MatrixView<const float>, MatrixView<float>,
+                         const Stream&);
+
+}  // namespace serrate

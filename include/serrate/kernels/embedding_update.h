@@ -1,0 +1,66 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "serrate/buffer.h"
+#include "serrate/embedding_table.h"
+#include "serrate/matrix_view.h"
+
+namespace serrate {
+
+/// The gradient of a run of bags of one table shard; the shapes of LookupSegment.
+struct GradientSegment {
+  std::span<const std::int64_t> indices;  ///< [num_indices]
+  std::span<const std::int64_t> offsets;  ///< [num_bags + 1]
+  std::span<const float> weights;         ///< [num_indices], or empty
+  MatrixView<const float> d_output;       ///< [num_bags, dim]
+};
+
+/// The occurrences of all segments, grouped by row: a stable sort, so that the occurrences of a
+/// row stay in segment order. Owned by the caller and reused from step to step.
+struct RowGroups {
+  std::int64_t num_occurrences = 0;      ///< over all segments
+  Buffer<std::int64_t> num_rows;         ///< [1], on the device
+  Buffer<std::int64_t> rows;             ///< [num_rows], ascending
+  Buffer<std::int64_t> row_offsets;      ///< [num_rows + 1] into occurrences
+  Buffer<std::uint64_t> occurrences;     ///< [num_occurrences]: what the update gathers, backend's own packing
+  Buffer<std::uint64_t> scratch;         ///< the sort's own
+};
+
+struct EmbeddingUpdate {
+  MatrixView<float> table;                    ///< [num_rows, dim]
+  /// adagrad: [num_rows, dim]; row_wise_adagrad: [num_rows, 1]; adam: first moment; sgd: empty
+  MatrixView<float> state;
+  MatrixView<float> second_moment;            ///< adam alone: [num_rows, dim]
+  std::span<const GradientSegment> segments;
+  SparseOptimizerOptions optimizer;
+  std::int64_t step = 1;                      ///< from 1, for adam's bias correction
+};
+
+void group_gradients(std::span<const GradientSegment> segments, std::int64_t num_rows,
+                     RowGroups& groups, const Stream& stream);
+
+/// squares[i] = sum over the shard's columns of g^2, g the gradient of row groups.rows[i].
+/// Column-wise shards add these up before a row-wise Adagrad step.
+void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
+                          std::span<float> squares, const Stream& stream);
+
+/// Applies the optimizer to every row of the groups, once, with the sum of the row's gradients in
+/// occurrence order: deterministic for any number of threads. `row_squares` [num_rows of groups]
+/// and `full_dim` are given by column-wise shards for row-wise Adagrad; otherwise empty and 0.
+void embedding_update(const EmbeddingUpdate& args, const RowGroups& groups,
+                      std::span<const float> row_squares, std::int64_t full_dim,
+                      const Stream& stream);
+
+template <DeviceType D>
+void group_gradients_on(std::span<const GradientSegment>, std::int64_t num_rows, RowGroups&,
+                        const Stream&);
+template <DeviceType D>
+void gradient_row_squares_on(const EmbeddingUpdate&, const RowGroups&, std::span<float>,
+                             const Stream&);
+template <DeviceType D>
+void embedding_update_on(const EmbeddingUpdate&, const RowGroups&, std::span<const float>,
+                         std::int64_t full_dim, const Stream&);
+
+}  // namespace serrate

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "serrate/matrix_view.h"
+#include "serrate/stream.h"
+
+namespace serrate {
+
+/// The k best columns of each row of scores: descending score, ties by ascending id. `first_id` is
+/// the id of column 0. Excluded ids are left out; a row with fewer than k candidates is filled
+/// with id -1 and score -inf.
+struct TopK {
+  MatrixView<const float> scores;                  ///< [n, num_candidates]
+  std::int64_t first_id = 0;
+  std::span<const std::int64_t> excluded;          ///< ids, row after row
+  std::span<const std::int64_t> excluded_offsets;  ///< [n + 1], or empty for none
+  MatrixView<float> best_scores;                   ///< [n, k]
+  MatrixView<std::int64_t> best_ids;               ///< [n, k]
+};
+
+void top_k(const TopK& args, const Stream& stream);
+
+template <DeviceType D>
+void top_k_on(const TopK&, const Stream&);
+
+}  // namespace serrate

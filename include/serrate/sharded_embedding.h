@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "serrate/buffer.h"
+#include "serrate/communicator.h"
+#include "serrate/embedding_table.h"
+#include "serrate/jagged_tensor.h"
+#include "serrate/matrix_view.h"
+#include "serrate/sharding_plan.h"
+
+namespace serrate {
+
+/// What happens to an id outside its table, found on the rank that read it, before routing.
+enum class InvalidIds {
+  kError,  ///< Error (usage) naming feature, sample, position and id
+  kDrop,   ///< the id is left out of its bag, and counted
+  kOov,    ///< the id becomes the table's last row (num_rows - 1, kept for it), and is counted
+};
+
+struct EmbeddingOptions {
+  SparseOptimizerOptions optimizer;
+  InvalidIds invalid_ids = InvalidIds::kError;
+  std::uint64_t seed = 0;
+};
+
+/// A feature looked up in a table: one output [num_bags of the feature, dim of the table].
+struct EmbeddingLookup {
+  std::string feature;
+  std::string table;
+};
+
+/// The routes and buffers of one batch on its way through a ShardedEmbedding, reused from batch to
+/// batch. Several may be in flight.
+class EmbeddingExchange {
+ public:
+  EmbeddingExchange();
+  ~EmbeddingExchange();
+  EmbeddingExchange(EmbeddingExchange&&) noexcept;
+  EmbeddingExchange& operator=(EmbeddingExchange&&) noexcept;
+
+  /// After output_dist: [num_bags, dim] of a lookup, and the gradient of it that the caller writes
+  /// before output_dist_backward.
+  MatrixView<const float> output(std::int64_t lookup) const;
+  MatrixView<float> d_output(std::int64_t lookup);
+
+  struct State;
+  State& state() { return *state_; }
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
+/// One shard held by this rank, for checkpoints, evaluation and inspection.
+struct LocalShard {
+  std::string table;
+  Shard shard;
+  MatrixView<float> weights;        ///< [shard rows, shard columns]
+  MatrixView<float> state;          ///< see EmbeddingUpdate
+  MatrixView<float> second_moment;
+};
+
+/// Embedding tables sharded over the ranks of a communicator by a plan. The stages of a step, in
+/// order; each is collective where it moves data:
+///   input_dist            ids to the owners of their rows        (all-to-all)
+///   lookup                pooling on the owner
+///   output_dist           pooled rows back to the samples        (all-to-all)
+///   output_dist_backward  gradients to the owners                (all-to-all)
+///   update                grouped by row, optimizer applied, each row once
+/// Updates are in the order of (lookup, rank, bag): the same for every world size.
+class ShardedEmbedding {
+ public:
+  /// Refuses, with an Error (usage) naming the field and the rank, a plan that does not fit the
+  /// tables or that differs between ranks. Row r of a table starts with the same values under
+  /// every plan. The communicator has to outlive the object.
+  ShardedEmbedding(std::vector<EmbeddingTable> tables, ShardingPlan plan, EmbeddingOptions options,
+                   Communicator& communicator, const Stream& stream);
+  ~ShardedEmbedding();
+
+  const std::vector<EmbeddingTable>& tables() const;
+  const ShardingPlan& plan() const;
+  /// Lookups in the order of tables, then of their features.
+  const std::vector<EmbeddingLookup>& lookups() const;
+  /// Throws Error (usage) naming the lookups there are.
+  std::int64_t lookup_index(std::string_view feature, std::string_view table) const;
+
+  void input_dist(const KeyedJaggedTensor& features, EmbeddingExchange& exchange,
+                  const Stream& stream);
+  void lookup(EmbeddingExchange& exchange, const Stream& stream);
+  void output_dist(EmbeddingExchange& exchange, const Stream& stream);
+  void output_dist_backward(EmbeddingExchange& exchange, const Stream& stream);
+  /// `step` counts from 1 (adam's bias correction).
+  void update(EmbeddingExchange& exchange, std::int64_t step, const Stream& stream);
+
+  std::vector<LocalShard> local_shards();
+  /// Ids dropped or sent to the out-of-vocabulary row on this rank so far.
+  std::int64_t invalid_ids() const;
+  /// Bytes allocated on this rank: weights, optimizer state.
+  std::int64_t weight_bytes() const;
+  std::int64_t optimizer_bytes() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace serrate

@@ -1,0 +1,63 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "serrate/embedding_table.h"
+
+namespace serrate {
+
+enum class ShardingType { kDataParallel, kTableWise, kRowWise, kColumnWise };
+
+/// "data_parallel", "table_wise", "row_wise", "column_wise"; from_string throws Error (usage).
+std::string to_string(ShardingType type);
+ShardingType sharding_type_from_string(const std::string& name);
+
+/// Rows [row_begin, row_end) x columns [column_begin, column_end) of a table, on one rank.
+struct Shard {
+  std::int64_t row_begin = 0, row_end = 0;
+  std::int64_t column_begin = 0, column_end = 0;
+  int rank = 0;
+  std::int64_t num_rows() const { return row_end - row_begin; }
+  std::int64_t num_columns() const { return column_end - column_begin; }
+  friend bool operator==(const Shard&, const Shard&) = default;
+};
+
+/// Where one table lives. data_parallel: one shard of the whole table for every rank. Otherwise
+/// the shards cover each row and column exactly once; shards are ordered by row, then column, and
+/// form a grid: every row block is cut at the same columns.
+struct TableSharding {
+  std::string table;
+  ShardingType type = ShardingType::kTableWise;
+  std::vector<Shard> shards;
+  friend bool operator==(const TableSharding&, const TableSharding&) = default;
+};
+
+struct ShardingPlan {
+  int world_size = 1;
+  std::vector<TableSharding> tables;
+  friend bool operator==(const ShardingPlan&, const ShardingPlan&) = default;
+};
+
+/// Canonical JSON (docs/plan_format.md): the same plan gives the same bytes.
+std::string plan_to_json(const ShardingPlan& plan);
+/// Strict: unknown, missing or duplicate fields, wrong types and overflow throw Error (usage) that
+/// names the path to the field, e.g. "tables[2].shards[0].rank".
+ShardingPlan plan_from_json(const std::string& json);
+/// Throws Error (usage), naming table and field, unless the plan covers exactly these tables, each
+/// exactly once, with ranks in [0, world_size).
+void validate_plan(const ShardingPlan& plan, std::span<const EmbeddingTable> tables,
+                   int world_size);
+
+/// One table under one sharding: table_wise on `first_rank`, row_wise in blocks of
+/// ceil(rows / world_size) rows, column_wise in world_size column blocks of multiples of 4 columns
+/// (fewer when dim is small), data_parallel everywhere.
+TableSharding shard_table(const EmbeddingTable& table, ShardingType type, int world_size,
+                          int first_rank = 0);
+/// The plan used when none is given: tables of fewer rows than a batch touches anyway (4,096)
+/// are data_parallel; larger ones row_wise, so that every rank holds and serves an equal share.
+ShardingPlan default_plan(std::span<const EmbeddingTable> tables, int world_size);
+
+}  // namespace serrate

@@ -1,0 +1,57 @@
+#include <sys/mman.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "src/core/memory.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::size_t kCacheLine = 64;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+
+std::size_t round_up(std::size_t bytes, std::size_t unit) {
+  return (bytes + unit - 1) / unit * unit;
+}
+
+}  // namespace
+
+template <>
+void* create_stream_on<DeviceType::kCpu>(Device) {
+  return nullptr;
+}
+
+template <>
+void destroy_stream_on<DeviceType::kCpu>(void*) noexcept {}
+
+template <>
+void synchronize_on<DeviceType::kCpu>(void*) {}
+
+// Random rows of a table touch a page each: with huge pages the TLB covers 512 times as much.
+template <>
+void* allocate_on<DeviceType::kCpu>(std::size_t bytes, Device, void*) {
+  const std::size_t unit = bytes >= 2 * kHugePage ? kHugePage : kCacheLine;
+  void* data = std::aligned_alloc(unit, round_up(bytes, unit));
+  if (!data) throw std::bad_alloc();
+  if (unit == kHugePage) madvise(data, round_up(bytes, unit), MADV_HUGEPAGE);
+  return data;
+}
+
+template <>
+void deallocate_on<DeviceType::kCpu>(void* data, std::size_t, void*) noexcept {
+  std::free(data);
+}
+
+template <>
+void copy_on<DeviceType::kCpu>(const void* from, void* to, std::size_t bytes, void*) {
+  if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
+template <>
+void zero_on<DeviceType::kCpu>(void* data, std::size_t bytes, void*) {
+  if (bytes > 0) std::memset(data, 0, bytes);
+}
+
+}  // namespace serrate
