@@ -1,0 +1,61 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace serrate {
+
+/// A categorical feature of every event. Its ids are [0, vocabulary.size()).
+struct DatasetFeature {
+  std::string name;
+  std::int64_t vocabulary_size = 0;
+};
+
+/// The bags of one feature for a run of events; offsets from 0.
+struct FeatureBags {
+  std::vector<std::int64_t> values;
+  std::vector<std::int64_t> offsets;  // [num_events + 1]
+};
+
+/// A dataset file (HDF5, docs/dataset_format.md) opened for reading: users, each with events in
+/// order of time, each event with a bag of ids for every feature. Feature 0 is the item, with
+/// exactly one id an event. Reads go to the file; only the users' offsets are kept in memory.
+/// Safe to use from several threads.
+class Dataset {
+ public:
+  /// Throws Error (usage) naming the file and what is wrong with it.
+  static Dataset open(const std::string& path);
+  ~Dataset();
+  Dataset(Dataset&&) noexcept;
+  Dataset& operator=(Dataset&&) noexcept;
+
+  std::int64_t num_users() const;
+  std::int64_t num_events() const;
+  std::int64_t num_items() const { return features().front().vocabulary_size; }
+  const std::vector<DatasetFeature>& features() const;
+  /// Throws Error (usage) naming the features there are.
+  std::int64_t feature_index(const std::string& name) const;
+  bool has_baskets() const;
+  /// [num_users + 1]: the events of user u are [user_offsets[u], user_offsets[u + 1]).
+  const std::vector<std::int64_t>& user_offsets() const;
+
+  /// Events [begin, end) of a column, replacing what `bags`/`values` held.
+  void read_feature(std::int64_t feature, std::int64_t begin, std::int64_t end,
+                    FeatureBags& bags) const;
+  void read_items(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items) const;
+  void read_timestamps(std::int64_t begin, std::int64_t end,
+                       std::vector<std::int64_t>& timestamps) const;
+  /// Basket numbers; only when has_baskets(). Events that share user and basket were bought together.
+  void read_baskets(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& baskets) const;
+  /// The original text of ids, e.g. for printing recommendations.
+  std::string vocabulary_entry(std::int64_t feature, std::int64_t id) const;
+
+ private:
+  struct Impl;
+  explicit Dataset(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace serrate
