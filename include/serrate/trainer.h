@@ -1,0 +1,121 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "serrate/communicator.h"
+#include "serrate/embedding_table.h"
+#include "serrate/kernels/activation.h"
+#include "serrate/kernels/adamw.h"
+#include "serrate/sharded_embedding.h"
+
+namespace serrate {
+
+/// A SASRec-class sequence model (Kang & McAuley, ICDM'18): token = pooled event features +
+/// position, pre-norm transformer blocks, scores by the item table.
+struct SequenceModelOptions {
+  std::int64_t dim = 64;
+  std::int64_t num_blocks = 2;
+  std::int64_t num_heads = 2;
+  std::int64_t feed_forward_dim = 0;  ///< 0 means 4 * dim
+  std::int64_t max_length = 200;      ///< input events a sequence keeps: the latest ones
+  float dropout = 0.2f;
+  Activation activation = Activation::kGelu;
+  float temperature = 1;
+  bool l2_normalize = false;          ///< score by cosine / temperature
+  std::vector<std::string> features;  ///< categorical features that join the item in a token
+};
+
+enum class TrainingWindows {
+  kLatest,  ///< one window per user: the latest events
+  kAll,     ///< a user's whole history, cut into windows
+};
+
+struct TrainOptions {
+  std::string data;                        ///< dataset file
+  std::string output;                      ///< run directory
+  std::string plan;                        ///< plan file; empty for default_plan
+  std::string split = "last-item";         ///< last-item, last-basket or time
+  double time_quantile = 0.9;              ///< where split=time cuts the events
+  std::string metrics;                     ///< JSONL file; empty means output/metrics.jsonl
+  std::int64_t epochs = 10;
+  std::int64_t steps = 0;                  ///< ends the training earlier when above 0
+  std::int64_t batch_size = 128;           ///< sequences of all ranks together
+  TrainingWindows windows = TrainingWindows::kAll;
+  std::int64_t negatives = 512;            ///< shared by a step; 0 means every item (full softmax)
+  std::uint64_t seed = 1;
+  int threads = 1;                         ///< OpenMP threads of a rank
+  AdamWOptions dense_optimizer;
+  SparseOptimizerOptions sparse_optimizer;
+  InvalidIds invalid_ids = InvalidIds::kError;
+  SequenceModelOptions model;
+};
+
+struct StepResult {
+  std::int64_t step = 0;    ///< from 1
+  std::int64_t epoch = 0;   ///< from 0
+  double loss = 0;          ///< mean over the tokens of all ranks
+  std::int64_t tokens = 0;  ///< of all ranks
+};
+
+/// Trains from a dataset file; collective over the communicator, which has to outlive it.
+class Trainer {
+ public:
+  /// Reads the dataset, checks that options, plan and build agree on all ranks (Error naming field
+  /// and rank), allocates and initialises the model.
+  Trainer(TrainOptions options, Communicator& communicator);
+  ~Trainer();
+
+  const TrainOptions& options() const;
+  std::int64_t steps_per_epoch() const;
+  std::int64_t total_steps() const;
+  bool done() const;
+  /// One step of every rank.
+  StepResult step();
+  /// Steps until done, or until `stop` is set on any rank; writes the configuration, a line of
+  /// metrics per step and, at the end, the model to options().output. Returns false when stopped.
+  bool run(const std::atomic<bool>& stop, const std::function<void(const StepResult&)>& on_step);
+  /// Writes the model (docs/checkpoint_format.md) to options().output.
+  void save() const;
+  /// Seconds spent in each stage so far on this rank, in the order of the step.
+  std::vector<std::pair<std::string, double>> stage_seconds() const;
+  /// Bytes held on this rank by part: tables, optimizer, dense, exchange, activations.
+  std::vector<std::pair<std::string, std::int64_t>> memory_bytes() const;
+  ShardedEmbedding& embedding();
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+struct EvaluateOptions {
+  std::string data;
+  std::string model;                   ///< run directory
+  std::vector<std::int64_t> cutoffs = {10};
+  bool filter_seen = false;            ///< leave items of the history out of the ranking
+  std::int64_t batch_size = 256;       ///< sequences of all ranks together
+  int threads = 1;
+};
+
+/// HR@K and NDCG@K by scorer ("model", "popularity", "repeat", "markov"): metrics["hr@10"].
+struct EvaluationResult {
+  std::vector<std::pair<std::string, std::map<std::string, double>>> scorers;
+  std::int64_t users = 0;
+};
+
+/// Ranks all items for every held-out case of the run's split (full ranking, distributed top-k
+/// through the sharded item table). Collective; the result is the same on every rank.
+EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator);
+
+/// {"model": {"hr@10": .., "ndcg@10": ..}, "popularity": {..}, ..., "users": N}
+std::string to_json(const EvaluationResult& result);
+
+/// Options, plan, tables and training state of a run directory, for people.
+std::string describe_run(const std::string& directory);
+
+}  // namespace serrate
