@@ -12,10 +12,9 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> coun
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{0xD2511F53u} * counter[0];
     const std::uint64_t b = std::uint64_t{0xCD9E8D57u} * counter[2];
-    counter = {static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0],
-               static_cast<std::uint32_t>(b),
-               static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1],
-               static_cast<std::uint32_t>(a)};
+    counter = {
+        static_cast<std::uint32_t>(b >> 32) ^ counter[1] ^ key[0], static_cast<std::uint32_t>(b),
+        static_cast<std::uint32_t>(a >> 32) ^ counter[3] ^ key[1], static_cast<std::uint32_t>(a)};
     key[0] += 0x9E3779B9u;
     key[1] += 0xBB67AE85u;
   }
@@ -23,14 +22,21 @@ inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> coun
 }
 
 /// What a stream of random numbers is for: keeps the uses of one seed apart.
-enum class RandomUse : std::uint32_t { kInit = 1, kShuffle = 2, kNegatives = 3, kDropout = 4, kGenerate = 5 };
+enum class RandomUse : std::uint32_t {
+  kInit = 1,
+  kShuffle = 2,
+  kNegatives = 3,
+  kDropout = 4,
+  kGenerate = 5
+};
 
 /// 64 random bits for element `index` of stream (seed, use, stream).
 inline std::uint64_t random_bits(std::uint64_t seed, RandomUse use, std::uint32_t stream,
                                  std::uint64_t index) {
-  const auto r = philox4x32({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
-                             stream, static_cast<std::uint32_t>(use)},
-                            {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
+  const auto r =
+      philox4x32({static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32),
+                  stream, static_cast<std::uint32_t>(use)},
+                 {static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)});
   return std::uint64_t{r[0]} << 32 | r[1];
 }
 
@@ -40,14 +46,15 @@ inline double random_uniform(std::uint64_t seed, RandomUse use, std::uint32_t st
   return static_cast<double>(random_bits(seed, use, stream, index) >> 11) * 0x1.0p-53;
 }
 
+__extension__ typedef unsigned __int128 uint128;
+
 /// Uniform in [0, bound), bound > 0, by multiplication (Lemire 2019, without the rejection step:
 /// off from uniform by less than bound / 2^64).
 inline std::int64_t random_below(std::uint64_t seed, RandomUse use, std::uint32_t stream,
                                  std::uint64_t index, std::int64_t bound) {
-  return static_cast<std::int64_t>(
-      static_cast<uint128>(random_bits(seed, use, stream, index)) *
-          static_cast<uint128>(bound) >>
-      64);
+  return static_cast<std::int64_t>(static_cast<uint128>(random_bits(seed, use, stream, index)) *
+                                       static_cast<uint128>(bound) >>
+                                   64);
 }
 
 }  // namespace serrate
