@@ -48,12 +48,15 @@ inline double random_uniform(std::uint64_t seed, RandomUse use, std::uint32_t st
 
 __extension__ typedef unsigned __int128 uint128;
 
+/// 128-bit products; __extension__ because ISO C++ has no such type.
+__extension__ using Uint128 = unsigned __int128;
+
 /// Uniform in [0, bound), bound > 0, by multiplication (Lemire 2019, without the rejection step:
 /// off from uniform by less than bound / 2^64).
 inline std::int64_t random_below(std::uint64_t seed, RandomUse use, std::uint32_t stream,
                                  std::uint64_t index, std::int64_t bound) {
-  return static_cast<std::int64_t>(static_cast<uint128>(random_bits(seed, use, stream, index)) *
-                                       static_cast<uint128>(bound) >>
+  return static_cast<std::int64_t>(static_cast<Uint128>(random_bits(seed, use, stream, index)) *
+                                       static_cast<Uint128>(bound) >>
                                    64);
 }
 
