@@ -5,7 +5,7 @@
 
 #include "serrate/buffer.h"
 #include "serrate/matrix_view.h"
-#include "serrate/trainer.h"
+#include "serrate/sequence_model_options.h"
 
 namespace serrate {
 

@@ -7,7 +7,7 @@
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 #include "serrate/kernels/dropout.h"
-#include "serrate/trainer.h"
+#include "serrate/sequence_model_options.h"
 #include "src/model/dense_parameters.h"
 
 namespace serrate {
