@@ -46,8 +46,6 @@ inline double random_uniform(std::uint64_t seed, RandomUse use, std::uint32_t st
   return static_cast<double>(random_bits(seed, use, stream, index) >> 11) * 0x1.0p-53;
 }
 
-__extension__ typedef unsigned __int128 uint128;
-
 /// 128-bit products; __extension__ because ISO C++ has no such type.
 __extension__ using Uint128 = unsigned __int128;
 

@@ -9,12 +9,16 @@
 namespace serrate {
 
 /// Which elements are dropped is a function of (seed, step, site, token_ids[row], column) alone,
-/// by Philox: independent of rank, batch order and threads. The backward draws the same bits again.
+/// independent of rank, batch order and threads. The backward draws the same bits again.
+/// Exactly: columns 4b .. 4b+3 of a row take the four words of
+/// philox4x32({token_id's low word, high word, b, site}, {key's low word, high word}) with
+/// key = random_bits(seed, RandomUse::kDropout, 0, step); an element is kept when its word is at
+/// least floor(rate * 2^32).
 struct DropoutKey {
   float rate = 0;  ///< in [0, 1); 0 makes forward and backward plain copies or adds
   std::uint64_t seed = 0;
   std::int64_t step = 0;
-  std::uint32_t site = 0;                  ///< which dropout of the model this is
+  std::uint32_t site = 0;                   ///< which dropout of the model this is
   std::span<const std::int64_t> token_ids;  ///< [n], one id per row of the global batch
 };
 

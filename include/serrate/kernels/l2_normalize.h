@@ -7,7 +7,10 @@
 
 namespace serrate {
 
-/// y = x / max(|x|, eps) for each row; norms [n] are kept for the backward. y may be x.
+/// Shorter rows are divided by this instead, so that a zero row stays zero.
+inline constexpr float kL2NormalizeEps = 1e-6f;
+
+/// y = x / max(|x|, eps) for each row; the |x| in norms [n] are kept for the backward. y may be x.
 void l2_normalize_forward(MatrixView<const float> x, MatrixView<float> y, std::span<float> norms,
                           const Stream& stream);
 /// d_x from y, norms and d_y; d_x may be d_y.

@@ -12,7 +12,7 @@ namespace serrate {
 /// the id of column 0. Excluded ids are left out; a row with fewer than k candidates is filled
 /// with id -1 and score -inf.
 struct TopK {
-  MatrixView<const float> scores;                  ///< [n, num_candidates]
+  MatrixView<const float> scores;  ///< [n, num_candidates]
   std::int64_t first_id = 0;
   std::span<const std::int64_t> excluded;          ///< ids, row after row
   std::span<const std::int64_t> excluded_offsets;  ///< [n + 1], or empty for none

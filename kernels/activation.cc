@@ -1,0 +1,42 @@
+#include "serrate/kernels/activation.h"
+
+#include "kernels/cpu_only.h"
+#include "kernels/shapes.h"
+
+namespace serrate {
+
+Activation activation_from_string(const std::string& name) {
+  for (const auto f : {Activation::kGelu, Activation::kRelu, Activation::kSilu}) {
+    if (name == to_string(f)) return f;
+  }
+  throw usage_error("no activation \"" + name + "\" (there are gelu, relu, silu)");
+}
+
+std::string to_string(Activation activation) {
+  switch (activation) {
+    case Activation::kGelu:
+      return "gelu";
+    case Activation::kRelu:
+      return "relu";
+    case Activation::kSilu:
+      return "silu";
+  }
+  throw Error("activation out of range");
+}
+
+void activation_forward(Activation f, MatrixView<const float> x, MatrixView<float> y,
+                        const Stream& stream) {
+  check(same_shape(x, y), "activation: y must have the shape of x");
+  dispatch_cpu_only(stream.device(), "activation_forward",
+                    [&](auto d) { activation_forward_on<d()>(f, x, y, stream); });
+}
+
+void activation_backward(Activation f, MatrixView<const float> x, MatrixView<const float> d_y,
+                         MatrixView<float> d_x, const Stream& stream) {
+  check(same_shape(x, d_y) && same_shape(x, d_x),
+        "activation: d_y and d_x must have the shape of x");
+  dispatch_cpu_only(stream.device(), "activation_backward",
+                    [&](auto d) { activation_backward_on<d()>(f, x, d_y, d_x, stream); });
+}
+
+}  // namespace serrate

@@ -1,0 +1,17 @@
+#include "serrate/kernels/adamw.h"
+
+#include "kernels/cpu_only.h"
+
+namespace serrate {
+
+void adamw_update(const AdamW& args, const Stream& stream) {
+  const auto size = args.parameters.size();
+  check(args.first_moment.size() == size && args.second_moment.size() == size &&
+            args.gradients.size() == size && args.decay.size() == size,
+        "adamw: moments, gradients and decay must be as long as the parameters");
+  check(args.step >= 1, "adamw: steps count from 1");
+  dispatch_cpu_only(stream.device(), "adamw_update",
+                    [&](auto d) { adamw_update_on<d()>(args, stream); });
+}
+
+}  // namespace serrate

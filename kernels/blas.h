@@ -1,0 +1,24 @@
+#pragma once
+
+#include "serrate/matrix_view.h"
+
+namespace serrate {
+
+/// A factor of a matrix product, as stored or transposed.
+struct Factor {
+  MatrixView<const float> matrix;
+  bool is_transposed = false;
+};
+template <typename T>
+Factor plain(MatrixView<T> matrix) {
+  return {matrix, false};
+}
+template <typename T>
+Factor transposed(MatrixView<T> matrix) {
+  return {matrix, true};
+}
+
+/// c = alpha a b + beta c by CBLAS, on the calling thread alone. Sizes and strides fit an int.
+void gemm(float alpha, const Factor& a, const Factor& b, float beta, MatrixView<float> c);
+
+}  // namespace serrate

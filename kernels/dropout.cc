@@ -1,0 +1,34 @@
+#include "serrate/kernels/dropout.h"
+
+#include "kernels/cpu_only.h"
+#include "kernels/shapes.h"
+
+namespace serrate {
+namespace {
+
+void check_key(const DropoutKey& key, std::int64_t rows) {
+  check(key.rate >= 0 && key.rate < 1, "dropout: rate must be in [0, 1)");
+  check(key.rate == 0 || std::ssize(key.token_ids) == rows,
+        "dropout: token_ids must have an entry per row");
+}
+
+}  // namespace
+
+void dropout_forward(const DropoutKey& key, MatrixView<const float> x,
+                     MatrixView<const float> residual, MatrixView<float> y, const Stream& stream) {
+  check_key(key, x.rows);
+  check(same_shape(x, y), "dropout: y must have the shape of x");
+  check(!residual.data || same_shape(x, residual), "dropout: residual must have the shape of x");
+  dispatch_cpu_only(stream.device(), "dropout_forward",
+                    [&](auto d) { dropout_forward_on<d()>(key, x, residual, y, stream); });
+}
+
+void dropout_backward(const DropoutKey& key, MatrixView<const float> d_y, MatrixView<float> d_x,
+                      const Stream& stream) {
+  check_key(key, d_y.rows);
+  check(same_shape(d_y, d_x), "dropout: d_x must have the shape of d_y");
+  dispatch_cpu_only(stream.device(), "dropout_backward",
+                    [&](auto d) { dropout_backward_on<d()>(key, d_y, d_x, stream); });
+}
+
+}  // namespace serrate

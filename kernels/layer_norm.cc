@@ -1,0 +1,32 @@
+#include "serrate/kernels/layer_norm.h"
+
+#include "kernels/cpu_only.h"
+#include "kernels/shapes.h"
+
+namespace serrate {
+
+void layer_norm_forward(const LayerNormForward& args, const Stream& stream) {
+  const auto& x = args.x;
+  check(same_shape(x, args.y), "layer_norm: y must have the shape of x");
+  check(std::ssize(args.gamma) == x.cols && std::ssize(args.beta) == x.cols,
+        "layer_norm: gamma and beta must have an entry per column of x");
+  check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
+        "layer_norm: mean and rstd must have an entry per row of x");
+  dispatch_cpu_only(stream.device(), "layer_norm_forward",
+                    [&](auto d) { layer_norm_forward_on<d()>(args, stream); });
+}
+
+void layer_norm_backward(const LayerNormBackward& args, const Stream& stream) {
+  const auto& x = args.x;
+  check(same_shape(x, args.d_y) && same_shape(x, args.d_x),
+        "layer_norm: d_y and d_x must have the shape of x");
+  check(std::ssize(args.gamma) == x.cols && std::ssize(args.d_gamma) == x.cols &&
+            std::ssize(args.d_beta) == x.cols,
+        "layer_norm: gamma, d_gamma and d_beta must have an entry per column of x");
+  check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
+        "layer_norm: mean and rstd must have an entry per row of x");
+  dispatch_cpu_only(stream.device(), "layer_norm_backward",
+                    [&](auto d) { layer_norm_backward_on<d()>(args, stream); });
+}
+
+}  // namespace serrate

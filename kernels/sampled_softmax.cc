@@ -1,0 +1,28 @@
+#include "serrate/kernels/sampled_softmax.h"
+
+#include "kernels/cpu_only.h"
+#include "kernels/shapes.h"
+
+namespace serrate {
+
+void sampled_softmax(const SampledSoftmax& args, std::span<double> loss, const Stream& stream) {
+  check(loss.size() == 1, "sampled_softmax: loss must have one entry");
+  check(same_shape(args.hidden, args.targets),
+        "sampled_softmax: targets must have the shape of hidden");
+  check(args.negatives.cols == args.hidden.cols,
+        "sampled_softmax: negatives must have the columns of hidden");
+  check(std::ssize(args.target_ids) == args.hidden.rows,
+        "sampled_softmax: target_ids must have an entry per row of hidden");
+  check(std::ssize(args.negative_ids) == args.negatives.rows,
+        "sampled_softmax: negative_ids must have an entry per row of negatives");
+  check(!args.d_hidden.data || same_shape(args.hidden, args.d_hidden),
+        "sampled_softmax: d_hidden must have the shape of hidden");
+  check(!args.d_targets.data || same_shape(args.hidden, args.d_targets),
+        "sampled_softmax: d_targets must have the shape of hidden");
+  check(!args.d_negatives.data || same_shape(args.negatives, args.d_negatives),
+        "sampled_softmax: d_negatives must have the shape of negatives");
+  dispatch_cpu_only(stream.device(), "sampled_softmax",
+                    [&](auto d) { sampled_softmax_on<d()>(args, loss, stream); });
+}
+
+}  // namespace serrate

@@ -1,0 +1,63 @@
+#include "serrate/kernels/adamw.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "serrate/error.h"
+#include "serrate/random.h"
+
+namespace serrate {
+namespace {
+
+// Step 1 moves by the learning rate against the gradient's sign, whatever its size.
+TEST(AdamW, FirstStepByHand) {
+  std::vector<float> w{1, 1, 1}, m(3), v(3);
+  const std::vector<float> g{100, -0.5f, 0}, decay{0, 0, 1};
+  adamw_update({w, m, v, g, decay, {.learning_rate = 0.1f, .weight_decay = 0.5f}, 1}, Stream());
+  EXPECT_NEAR(w[0], 0.9, 1e-6);
+  EXPECT_NEAR(w[1], 1.1, 1e-6);
+  EXPECT_NEAR(w[2], 0.95, 1e-6);
+  EXPECT_NEAR(m[0], 10, 1e-5);
+  EXPECT_NEAR(v[1], 0.00025, 1e-8);
+}
+
+class AdamWSizes : public testing::TestWithParam<std::int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Sizes, AdamWSizes, testing::Values(0, 1, 15, 16, 100));
+
+TEST_P(AdamWSizes, TenStepsAgreeWithTheDefinitionInDouble) {
+  const std::int64_t n = GetParam();
+  const AdamWOptions o{0.01f, 0.8f, 0.95f, 1e-6f, 0.1f};
+  std::vector<float> w(n), m(n), v(n), g(n), decay(n);
+  std::vector<double> w2(n), m2(n), v2(n);
+  for (std::int64_t i = 0; i < n; ++i) {
+    w2[i] = w[i] = static_cast<float>(i) / 10 - 1;
+    decay[i] = static_cast<float>(i % 2);
+  }
+  for (std::int64_t step = 1; step <= 10; ++step) {
+    for (std::int64_t i = 0; i < n; ++i) {
+      g[i] = static_cast<float>(random_uniform(step, RandomUse::kInit, 0, i) - 0.4);
+      m2[i] = o.beta1 * m2[i] + (1 - double{o.beta1}) * g[i];
+      v2[i] = o.beta2 * v2[i] + (1 - double{o.beta2}) * g[i] * g[i];
+      const double m_hat = m2[i] / (1 - std::pow(o.beta1, step));
+      const double v_hat = v2[i] / (1 - std::pow(o.beta2, step));
+      w2[i] *= 1 - double{o.learning_rate} * o.weight_decay * decay[i];
+      w2[i] -= o.learning_rate * m_hat / (std::sqrt(v_hat) + o.eps);
+    }
+    adamw_update({w, m, v, g, decay, o, step},
+                 Stream(Device::cpu(), 1 + static_cast<int>(step % 3)));
+  }
+  for (std::int64_t i = 0; i < n; ++i) {
+    EXPECT_NEAR(w[i], w2[i], 1e-5) << i;
+    EXPECT_NEAR(m[i], m2[i], 1e-6) << i;
+    EXPECT_NEAR(v[i], v2[i], 1e-6) << i;
+  }
+}
+
+TEST(AdamW, StepsCountFromOne) {
+  EXPECT_THROW(adamw_update({{}, {}, {}, {}, {}, {}, 0}, Stream()), Error);
+}
+
+}  // namespace
+}  // namespace serrate

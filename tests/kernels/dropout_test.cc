@@ -1,0 +1,108 @@
+#include "serrate/kernels/dropout.h"
+
+#include "serrate/error.h"
+#include "tests/kernels/host_matrix.h"
+
+namespace serrate {
+namespace {
+
+// As documented in dropout.h, one element at a time.
+bool is_kept(const DropoutKey& key, std::int64_t row, std::int64_t column) {
+  const std::uint64_t bits = random_bits(key.seed, RandomUse::kDropout, 0, key.step);
+  const auto token = static_cast<std::uint64_t>(key.token_ids[row]);
+  const auto words =
+      philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
+                  static_cast<std::uint32_t>(column / 4), key.site},
+                 {static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)});
+  return words[column % 4] >= std::floor(key.rate * 4294967296.0);
+}
+
+// The known answers of Random123's kat_vectors for philox4x32-10.
+TEST(Philox, KnownAnswers) {
+  using Words = std::array<std::uint32_t, 4>;
+  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}),
+            (Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox4x32({0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff}, {0xffffffff, 0xffffffff}),
+            (Words{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+            (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+class DropoutColumns : public testing::TestWithParam<std::int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Columns, DropoutColumns, testing::Values(0, 1, 3, 4, 15, 16, 64, 67, 150));
+
+TEST_P(DropoutColumns, KeepsTheDocumentedElements) {
+  const std::int64_t rows = 9, cols = GetParam();
+  std::vector<std::int64_t> token_ids;
+  for (std::int64_t r = 0; r < rows; ++r) token_ids.push_back((r << 32) * 5 + 3 * r - 1);
+  const DropoutKey key{0.3f, 0x123456789abcdefull, std::int64_t{1} << 33, 7, token_ids};
+  HostMatrix x = HostMatrix::random(rows, cols, 1), residual = HostMatrix::random(rows, cols, 2);
+  HostMatrix y(rows, cols), alone(rows, cols), d_x(rows, cols);
+  dropout_forward(key, x.view(), residual.view(), y.view(), Stream());
+  dropout_forward(key, x.view(), {}, alone.view(), Stream(Device::cpu(), 2));
+  dropout_backward(key, x.view(), d_x.view(), Stream(Device::cpu(), 3));
+
+  reference::Matrix expected(rows, cols), expected_alone(rows, cols);
+  for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t c = 0; c < cols; ++c) {
+      expected_alone(r, c) = is_kept(key, r, c) ? x.view().row(r)[c] / 0.7 : 0;
+      expected(r, c) = residual.view().row(r)[c] + expected_alone(r, c);
+    }
+  }
+  expect_close(alone, expected_alone, 1e-6);
+  expect_close(y, expected, 1e-6);
+  EXPECT_EQ(d_x.raw(), alone.raw());
+}
+
+TEST(Dropout, MasksDifferBySeedStepSiteAndTokenAndKeepTheRightShare) {
+  std::vector<std::int64_t> token_ids(1000), others(1000);
+  for (std::int64_t r = 0; r < 1000; ++r) token_ids[r] = r, others[r] = r + (std::int64_t{1} << 32);
+  const DropoutKey key{0.2f, 1, 1, 1, token_ids};
+  const std::vector<DropoutKey> keys{key,
+                                     {0.2f, 2, 1, 1, token_ids},
+                                     {0.2f, 1, 2, 1, token_ids},
+                                     {0.2f, 1, 1, 2, token_ids},
+                                     {0.2f, 1, 1, 1, others}};
+  HostMatrix ones(1000, 64, 1), base(1000, 64);
+  dropout_forward(key, ones.view(), {}, base.view(), Stream());
+  for (std::size_t k = 0; k < keys.size(); ++k) {
+    HostMatrix y(1000, 64);
+    dropout_forward(keys[k], ones.view(), {}, y.view(), Stream());
+    int kept = 0, differ = 0;
+    for (std::int64_t i = 0; i < 64000; ++i) {
+      kept += y.view().row(i / 64)[i % 64] != 0;
+      differ += y.view().row(i / 64)[i % 64] != base.view().row(i / 64)[i % 64];
+    }
+    EXPECT_NEAR(kept, 51200, 500) << k;                      // 5 standard deviations
+    EXPECT_NEAR(differ, k == 0 ? 0 : 20480, 610 * (k > 0));  // 2 * 0.2 * 0.8 when independent
+  }
+}
+
+TEST(Dropout, InPlaceOnXAndOnTheResidual) {
+  const std::vector<std::int64_t> token_ids{4, 5, 6};
+  const DropoutKey key{0.5f, 1, 2, 3, token_ids};
+  HostMatrix x = HostMatrix::random(3, 37, 1), residual = HostMatrix::random(3, 37, 2), y(3, 37);
+  dropout_forward(key, x.view(), residual.view(), y.view(), Stream());
+  HostMatrix in_x = x, in_residual = residual;
+  dropout_forward(key, in_x.view(), residual.view(), in_x.view(), Stream());
+  dropout_forward(key, x.view(), in_residual.view(), in_residual.view(), Stream());
+  EXPECT_EQ(in_x.raw(), y.raw());
+  EXPECT_EQ(in_residual.raw(), y.raw());
+}
+
+TEST(Dropout, RateZeroCopiesOrAdds) {
+  HostMatrix x = host_matrix(1, 2, {1, 2}), residual = host_matrix(1, 2, {10, 20}), y(1, 2);
+  dropout_forward({}, x.view(), residual.view(), y.view(), Stream());
+  expect_close(y, host_matrix(1, 2, {11, 22}).in_double(), 0);
+  dropout_backward({}, x.view(), y.view(), Stream());
+  expect_close(y, x.in_double(), 0);
+}
+
+TEST(Dropout, RateOneIsAnError) {
+  HostMatrix x(1, 2);
+  const std::vector<std::int64_t> token_ids{0};
+  EXPECT_THROW(dropout_backward({1, 0, 0, 0, token_ids}, x.view(), x.view(), Stream()), Error);
+}
+
+}  // namespace
+}  // namespace serrate

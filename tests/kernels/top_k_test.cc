@@ -1,0 +1,94 @@
+#include "serrate/kernels/top_k.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "serrate/error.h"
+#include "tests/kernels/host_matrix.h"
+
+namespace serrate {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+using Ids = std::vector<std::int64_t>;
+
+struct Best {
+  std::vector<float> scores;
+  Ids ids;
+  friend bool operator==(const Best&, const Best&) = default;
+};
+
+Best run(HostMatrix& scores, std::int64_t k, std::int64_t first_id, const Ids& excluded,
+         const Ids& offsets, int num_threads = 1) {
+  const std::int64_t n = scores.view().rows;
+  Best best{std::vector<float>(n * k), Ids(n * k)};
+  top_k({scores.view(),
+         first_id,
+         excluded,
+         offsets,
+         {best.scores.data(), n, k},
+         {best.ids.data(), n, k}},
+        Stream(Device::cpu(), num_threads));
+  return best;
+}
+
+TEST(TopK, TiesGoToTheSmallerIdAndExcludedAreLeftOut) {
+  HostMatrix scores = host_matrix(2, 5, {1, 3, 3, 2, 3, 1, 1, 1, 1, 9});
+  EXPECT_EQ(run(scores, 2, 100, {}, {}), (Best{{3, 3, 9, 1}, {101, 102, 104, 100}}));
+  EXPECT_EQ(run(scores, 2, 100, {102, 101, 104, 100}, {0, 2, 4}),
+            (Best{{3, 2, 1, 1}, {104, 103, 101, 102}}));
+}
+
+TEST(TopK, FewCandidatesAreFilledUp) {
+  HostMatrix scores = host_matrix(1, 3, {5, -kInfinity, 7});
+  EXPECT_EQ(run(scores, 4, 0, {2}, {0, 1}),
+            (Best{{5, -kInfinity, -kInfinity, -kInfinity}, {0, 1, -1, -1}}));
+  HostMatrix none(1, 0);
+  EXPECT_EQ(run(none, 1, 0, {}, {}), (Best{{-kInfinity}, {-1}}));
+  EXPECT_EQ(run(scores, 0, 0, {}, {}), Best{});
+}
+
+TEST(TopK, AgreesWithSortingOnAnyThreads) {
+  const std::int64_t n = 7, candidates = 1003, k = 20;
+  HostMatrix scores(n, candidates);
+  Ids excluded, offsets{0};
+  for (std::int64_t r = 0; r < n; ++r) {
+    for (std::int64_t c = 0; c < candidates; ++c) {  // many ties
+      scores.view().row(r)[c] =
+          static_cast<float>(random_below(r, RandomUse::kInit, 0, c, r == 0 ? 3 : 400)) - 100;
+    }
+    for (std::int64_t i = 0; i < 30 * r; ++i) excluded.push_back(50 + (i * 17) % 1003);
+    offsets.push_back(std::ssize(excluded));
+  }
+  Best expected;
+  for (std::int64_t r = 0; r < n; ++r) {
+    std::vector<std::pair<float, std::int64_t>> all;
+    for (std::int64_t c = 0; c < candidates; ++c) {
+      const auto begin = excluded.begin() + offsets[r], end = excluded.begin() + offsets[r + 1];
+      if (std::find(begin, end, 50 + c) == end) all.push_back({-scores.view().row(r)[c], 50 + c});
+    }
+    std::sort(all.begin(), all.end());
+    for (std::int64_t i = 0; i < k; ++i) {
+      expected.scores.push_back(-all[i].first);
+      expected.ids.push_back(all[i].second);
+    }
+  }
+  for (const int num_threads : {1, 2, 3}) {
+    EXPECT_EQ(run(scores, k, 50, excluded, offsets, num_threads), expected);
+  }
+}
+
+TEST(TopK, NotANumberIsAnErrorThatNamesTheRow) {
+  HostMatrix scores(40, 50, 1);
+  scores.view().row(17)[49] = std::numeric_limits<float>::quiet_NaN();
+  scores.view().row(31)[0] = std::numeric_limits<float>::quiet_NaN();
+  try {
+    run(scores, 3, 0, {}, {}, 2);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("row 17"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace serrate
