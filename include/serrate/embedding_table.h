@@ -15,7 +15,7 @@ struct EmbeddingTable {
   std::int64_t num_rows = 0;
   std::int64_t dim = 0;
   PoolingType pooling = PoolingType::kSum;
-  std::vector<std::string> features;
+  std::vector<std::string> features = {};
   /// Rows start uniform in [-init_scale, init_scale); 0 means 1 / sqrt(num_rows), as in TorchRec.
   float init_scale = 0;
 };
@@ -31,8 +31,8 @@ struct SparseOptimizerOptions {
   SparseOptimizer type = SparseOptimizer::kRowWiseAdagrad;
   float learning_rate = 0.05f;
   float eps = 1e-8f;
-  float beta1 = 0.9f;   ///< adam
-  float beta2 = 0.999f; ///< adam
+  float beta1 = 0.9f;    ///< adam
+  float beta2 = 0.999f;  ///< adam
 };
 
 /// "sgd", "adagrad", "row_wise_adagrad", "adam"; from_string throws Error (usage) otherwise.

@@ -31,13 +31,13 @@ struct Shard {
 struct TableSharding {
   std::string table;
   ShardingType type = ShardingType::kTableWise;
-  std::vector<Shard> shards;
+  std::vector<Shard> shards = {};
   friend bool operator==(const TableSharding&, const TableSharding&) = default;
 };
 
 struct ShardingPlan {
   int world_size = 1;
-  std::vector<TableSharding> tables;
+  std::vector<TableSharding> tables = {};
   friend bool operator==(const ShardingPlan&, const ShardingPlan&) = default;
 };
 

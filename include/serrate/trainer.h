@@ -10,31 +10,23 @@
 
 #include "serrate/communicator.h"
 #include "serrate/embedding_table.h"
-#include "serrate/kernels/activation.h"
 #include "serrate/kernels/adamw.h"
+#include "serrate/sequence_model_options.h"
 #include "serrate/sharded_embedding.h"
 
 namespace serrate {
-
-/// A SASRec-class sequence model (Kang & McAuley, ICDM'18): token = pooled event features +
-/// position, pre-norm transformer blocks, scores by the item table.
-struct SequenceModelOptions {
-  std::int64_t dim = 64;
-  std::int64_t num_blocks = 2;
-  std::int64_t num_heads = 2;
-  std::int64_t feed_forward_dim = 0;  ///< 0 means 4 * dim
-  std::int64_t max_length = 200;      ///< input events a sequence keeps: the latest ones
-  float dropout = 0.2f;
-  Activation activation = Activation::kGelu;
-  float temperature = 1;
-  bool l2_normalize = false;          ///< score by cosine / temperature
-  std::vector<std::string> features;  ///< categorical features that join the item in a token
-};
 
 enum class TrainingWindows {
   kLatest,  ///< one window per user: the latest events
   kAll,     ///< a user's whole history, cut into windows
 };
+
+/// "latest", "all"; from_string throws Error (usage) otherwise.
+std::string to_string(TrainingWindows windows);
+TrainingWindows training_windows_from_string(const std::string& name);
+/// "error", "drop", "oov"; from_string throws Error (usage) otherwise.
+std::string to_string(InvalidIds policy);
+InvalidIds invalid_ids_from_string(const std::string& name);
 
 struct TrainOptions {
   std::string data;                        ///< dataset file

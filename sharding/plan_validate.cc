@@ -1,0 +1,165 @@
+#include <fmt/format.h>
+
+#include <map>
+#include <set>
+
+#include "serrate/error.h"
+#include "serrate/sharding_plan.h"
+
+namespace serrate {
+namespace {
+
+void check_tables(std::span<const EmbeddingTable> tables) {
+  std::set<std::string> names;
+  for (const EmbeddingTable& table : tables) {
+    const auto fail = [&](const std::string& problem) {
+      throw usage_error(fmt::format("embedding table \"{}\": {}", table.name, problem));
+    };
+    if (!names.insert(table.name).second) fail("name: another table has this name");
+    if (table.num_rows < 1)
+      fail(fmt::format("num_rows: must be at least 1 (got {})", table.num_rows));
+    if (table.dim < 1) fail(fmt::format("dim: must be at least 1 (got {})", table.dim));
+    const std::set<std::string> features(table.features.begin(), table.features.end());
+    if (features.size() != table.features.size()) fail("features: one of them is there twice");
+  }
+}
+
+// The entry of a plan for one table, with the words that its errors end with.
+class TableValidator {
+ public:
+  TableValidator(const TableSharding& sharding, std::size_t index, const EmbeddingTable& table,
+                 int world_size)
+      : sharding_(sharding), index_(index), table_(table), world_size_(world_size) {}
+
+  void validate() const {
+    for (std::size_t i = 0; i < sharding_.shards.size(); ++i) check_shard(i);
+    switch (sharding_.type) {
+      case ShardingType::kDataParallel:
+        check_count(world_size_, "one for each rank");
+        check_each_rank_once();
+        check_all_rows();
+        check_all_columns();
+        break;
+      case ShardingType::kTableWise:
+        check_count(1, "one");
+        check_all_rows();
+        check_all_columns();
+        break;
+      case ShardingType::kRowWise:
+        check_all_columns();
+        check_cover("rows", &Shard::row_begin, &Shard::row_end, table_.num_rows);
+        break;
+      case ShardingType::kColumnWise:
+        check_all_rows();
+        check_cover("columns", &Shard::column_begin, &Shard::column_end, table_.dim);
+        break;
+    }
+  }
+
+ private:
+  [[noreturn]] void fail(const std::string& field, const std::string& problem) const {
+    throw usage_error(fmt::format("sharding plan: tables[{}].{}: {} ({} table \"{}\", {} x {})",
+                                  index_, field, problem, to_string(sharding_.type), table_.name,
+                                  table_.num_rows, table_.dim));
+  }
+  [[noreturn]] void fail(std::size_t shard, const char* field, const std::string& problem) const {
+    fail(fmt::format("shards[{}].{}", shard, field), problem);
+  }
+
+  void check_shard(std::size_t i) const {
+    const Shard& s = sharding_.shards[i];
+    if (s.rank < 0 || s.rank >= world_size_) {
+      fail(i, "rank", fmt::format("must be between 0 and {} (got {})", world_size_ - 1, s.rank));
+    }
+    check_range(i, "rows", s.row_begin, s.row_end, table_.num_rows);
+    check_range(i, "columns", s.column_begin, s.column_end, table_.dim);
+  }
+
+  void check_range(std::size_t shard, const char* field, std::int64_t begin, std::int64_t end,
+                   std::int64_t size) const {
+    if (begin < 0 || end > size) {
+      fail(shard, field, fmt::format("[{}, {}] is not within [0, {}]", begin, end, size));
+    }
+    if (begin >= end) fail(shard, field, fmt::format("[{}, {}] is empty", begin, end));
+  }
+
+  void check_count(int expected, const char* words) const {
+    if (std::ssize(sharding_.shards) == expected) return;
+    fail("shards", fmt::format("must be {} (got {})", words, sharding_.shards.size()));
+  }
+
+  void check_each_rank_once() const {
+    for (std::size_t i = 0; i < sharding_.shards.size(); ++i) {
+      const int rank = sharding_.shards[i].rank;
+      if (rank != static_cast<int>(i)) fail(i, "rank", fmt::format("must be {} (got {})", i, rank));
+    }
+  }
+
+  void check_all_rows() const {
+    for (std::size_t i = 0; i < sharding_.shards.size(); ++i) {
+      if (sharding_.shards[i].num_rows() != table_.num_rows) fail(i, "rows", "must be all rows");
+    }
+  }
+
+  void check_all_columns() const {
+    for (std::size_t i = 0; i < sharding_.shards.size(); ++i) {
+      if (sharding_.shards[i].num_columns() != table_.dim)
+        fail(i, "columns", "must be all columns");
+    }
+  }
+
+  // From 0 to `size`, each shard beginning where the one before ends: nothing twice, no gap.
+  void check_cover(const char* field, std::int64_t Shard::* begin, std::int64_t Shard::* end,
+                   std::int64_t size) const {
+    std::int64_t covered = 0;
+    for (std::size_t i = 0; i < sharding_.shards.size(); ++i) {
+      const Shard& s = sharding_.shards[i];
+      if (s.*begin != covered) {
+        fail(i, field,
+             fmt::format("must begin at {} (got {}) each of the table's {} exactly once", covered,
+                         s.*begin, field));
+      }
+      covered = s.*end;
+    }
+    if (covered != size) {
+      fail("shards", fmt::format("must reach {} {} (they end at {})", size, field, covered));
+    }
+  }
+
+  const TableSharding& sharding_;
+  std::size_t index_;
+  const EmbeddingTable& table_;
+  int world_size_;
+};
+
+}  // namespace
+
+void validate_plan(const ShardingPlan& plan, std::span<const EmbeddingTable> tables,
+                   int world_size) {
+  check_tables(tables);
+  if (plan.world_size != world_size) {
+    throw usage_error(fmt::format("sharding plan: world_size: is {}, but there are {} ranks",
+                                  plan.world_size, world_size));
+  }
+  std::map<std::string, const EmbeddingTable*> missing;
+  for (const EmbeddingTable& table : tables) missing[table.name] = &table;
+  std::set<std::string> seen;
+  for (std::size_t i = 0; i < plan.tables.size(); ++i) {
+    const TableSharding& sharding = plan.tables[i];
+    const auto found = missing.find(sharding.table);
+    if (found == missing.end()) {
+      throw usage_error(fmt::format(
+          "sharding plan: tables[{}].table: \"{}\" {}", i, sharding.table,
+          seen.contains(sharding.table) ? "is in the plan twice" : "is not a table of the model"));
+    }
+    TableValidator(sharding, i, *found->second, world_size).validate();
+    seen.insert(sharding.table);
+    missing.erase(found);
+  }
+  if (!missing.empty()) {
+    throw usage_error(
+        fmt::format("sharding plan: tables: \"{}\" is missing", missing.begin()->first));
+  }
+}
+
+}  // namespace serrate

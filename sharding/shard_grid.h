@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "serrate/sharding_plan.h"
+
+namespace serrate {
+
+/// The cuts of a table. Shard (i, j) of the grid is shards[i * num_column_blocks() + j], rows
+/// [row_splits[i], row_splits[i + 1]) x columns [column_splits[j], column_splits[j + 1]).
+struct ShardGrid {
+  std::vector<std::int64_t> row_splits;
+  std::vector<std::int64_t> column_splits;
+
+  std::int64_t num_row_blocks() const { return std::ssize(row_splits) - 1; }
+  std::int64_t num_column_blocks() const { return std::ssize(column_splits) - 1; }
+};
+
+/// The grid of a valid plan's table; of one block when it is data_parallel.
+ShardGrid shard_grid(const TableSharding& sharding);
+
+}  // namespace serrate

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstdint>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace serrate {
+
+/// Parses `text`. Throws Error (usage), beginning with `document` ("sharding plan"), when it is not
+/// JSON (line and column) or when an object has a field twice (path to the field).
+nlohmann::json parse_json(std::string_view text, std::string_view document);
+
+/// `name` as it is written in JSON, quoted.
+std::string json_string(std::string_view name);
+
+/// One value of a parsed document, read strictly. Each getter throws Error (usage) that names the
+/// document, the path to the field ("tables[2].shards[0].rank") and what it should have been.
+/// The parsed document has to outlive it.
+class JsonField {
+ public:
+  JsonField(const nlohmann::json& root, std::string document)
+      : value_(&root), document_(std::move(document)) {}
+
+  /// The field of an object; missing is an error.
+  JsonField at(std::string_view name) const;
+  /// An error when an object has any other field, or when this is not an object.
+  void allow_only(std::initializer_list<std::string_view> names) const;
+  std::vector<JsonField> array() const;
+  std::string string() const;
+  /// An integer that fits; 1.0 and 1e3 are not integers.
+  std::int64_t int64() const;
+
+  /// The error for this field: "sharding plan: tables[2].type: <problem>".
+  [[noreturn]] void fail(std::string_view problem) const;
+
+ private:
+  JsonField(const nlohmann::json& value, std::string document, std::string path)
+      : value_(&value), document_(std::move(document)), path_(std::move(path)) {}
+  [[noreturn]] void fail_type(std::string_view expected) const;
+
+  const nlohmann::json* value_;
+  std::string document_;
+  std::string path_;  // empty for the root
+};
+
+}  // namespace serrate

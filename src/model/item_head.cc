@@ -1,0 +1,52 @@
+#include "src/model/item_head.h"
+
+#include "serrate/kernels/l2_normalize.h"
+#include "serrate/kernels/sampled_softmax.h"
+
+namespace serrate {
+
+MatrixView<const float> ItemHead::Normalized::forward(MatrixView<const float> x,
+                                                      const Stream& stream) {
+  const MatrixView<float> y{rows.resize_discard(x.rows * x.cols, stream).data(), x.rows, x.cols};
+  l2_normalize_forward(x, y, norms.resize_discard(x.rows, stream), stream);
+  return y;
+}
+
+void ItemHead::Normalized::backward(MatrixView<float> d_x, const Stream& stream) {
+  l2_normalize_backward({rows.data(), d_x.rows, d_x.cols}, norms.span(), d_x, d_x, stream);
+}
+
+void ItemHead::forward_backward(const ItemHeadBatch& batch, std::span<double> loss,
+                                const Stream& stream) {
+  SampledSoftmax softmax{.hidden = batch.hidden,
+                         .targets = batch.targets,
+                         .negatives = batch.negatives,
+                         .target_ids = batch.target_ids,
+                         .negative_ids = batch.negative_ids,
+                         .inverse_temperature = 1 / options_.temperature,
+                         .d_loss = batch.d_loss,
+                         .d_hidden = batch.d_hidden,
+                         .d_targets = batch.d_targets,
+                         .d_negatives = batch.d_negatives};
+  if (options_.l2_normalize) {
+    softmax.hidden = hidden_.forward(batch.hidden, stream);
+    softmax.targets = targets_.forward(batch.targets, stream);
+    softmax.negatives = negatives_.forward(batch.negatives, stream);
+  }
+  sampled_softmax(softmax, loss, stream);
+  if (options_.l2_normalize) {
+    hidden_.backward(batch.d_hidden, stream);
+    targets_.backward(batch.d_targets, stream);
+    negatives_.backward(batch.d_negatives, stream);
+  }
+}
+
+std::int64_t ItemHead::activation_bytes() const {
+  std::int64_t values = 0;
+  for (const Normalized* n : {&hidden_, &targets_, &negatives_}) {
+    values += n->rows.capacity() + n->norms.capacity();
+  }
+  return values * static_cast<std::int64_t>(sizeof(float));
+}
+
+}  // namespace serrate

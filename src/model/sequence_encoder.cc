@@ -1,0 +1,308 @@
+#include "src/model/sequence_encoder.h"
+
+#include <cmath>
+
+#include "serrate/kernels/layer_norm.h"
+#include "serrate/kernels/linear.h"
+#include "serrate/kernels/token_embedding.h"
+
+namespace serrate {
+namespace {
+
+MatrixView<float> rows_of(Buffer<float>& buffer, std::int64_t rows, std::int64_t cols,
+                          const Stream& stream) {
+  return {buffer.resize_discard(rows * cols, stream).data(), rows, cols};
+}
+
+MatrixView<const float> rows_of(const Buffer<float>& buffer, std::int64_t cols) {
+  return {buffer.data(), buffer.size() / cols, cols};
+}
+
+std::span<float> vector_of(MatrixView<float> row) {
+  return {row.data, static_cast<std::size_t>(row.rows * row.cols)};
+}
+
+/// q, k and v are the three dim-wide column blocks of the packed projection.
+template <typename T>
+HeadsView<T> heads_of(T* data, std::int64_t token_stride, std::int64_t head_dim) {
+  return {data, token_stride, head_dim};
+}
+
+}  // namespace
+
+SequenceEncoder::SequenceEncoder(const SequenceModelOptions& options, std::uint64_t seed,
+                                 const Stream& stream)
+    : options_(options),
+      seed_(seed),
+      blocks_(options.num_blocks),
+      parameters_(layout(), seed, stream) {
+  check(options_.dim % options_.num_heads == 0, "dim has to be a multiple of num_heads");
+}
+
+// Linear layers start uniform in +-1/sqrt(in) with zero bias, positions in +-0.02, norms at one.
+std::vector<ParameterSlice> SequenceEncoder::layout() {
+  const std::int64_t dim = options_.dim;
+  if (options_.feed_forward_dim == 0) options_.feed_forward_dim = 4 * dim;
+  const std::int64_t wide = options_.feed_forward_dim;
+  std::vector<ParameterSlice> slices;
+  const auto add = [&](ParameterSlice slice) {
+    slices.push_back(std::move(slice));
+    return static_cast<std::int64_t>(slices.size()) - 1;
+  };
+  const auto matrix = [&](std::string name, std::int64_t rows, std::int64_t cols) {
+    return add({.name = std::move(name),
+                .rows = rows,
+                .cols = cols,
+                .init = Init::kUniform,
+                .scale = 1 / std::sqrt(static_cast<float>(cols))});
+  };
+  const auto vector = [&](std::string name, std::int64_t size, Init init) {
+    return add(
+        {.name = std::move(name), .rows = 1, .cols = size, .init = init, .decays = false});
+  };
+
+  position_ = add({.name = "position",
+                   .rows = options_.max_length,
+                   .cols = dim,
+                   .init = Init::kUniform,
+                   .scale = 0.02f,
+                   .decays = false});
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    Block& block = blocks_[b];
+    const std::string name = "block" + std::to_string(b) + ".";
+    block.norm1_gamma = vector(name + "norm1.gamma", dim, Init::kOne);
+    block.norm1_beta = vector(name + "norm1.beta", dim, Init::kZero);
+    block.qkv = matrix(name + "qkv.weight", 3 * dim, dim);
+    block.qkv_bias = vector(name + "qkv.bias", 3 * dim, Init::kZero);
+    block.out = matrix(name + "out.weight", dim, dim);
+    block.out_bias = vector(name + "out.bias", dim, Init::kZero);
+    block.norm2_gamma = vector(name + "norm2.gamma", dim, Init::kOne);
+    block.norm2_beta = vector(name + "norm2.beta", dim, Init::kZero);
+    block.up = matrix(name + "up.weight", wide, dim);
+    block.up_bias = vector(name + "up.bias", wide, Init::kZero);
+    block.down = matrix(name + "down.weight", dim, wide);
+    block.down_bias = vector(name + "down.bias", dim, Init::kZero);
+  }
+  final_gamma_ = vector("final_norm.gamma", dim, Init::kOne);
+  final_beta_ = vector("final_norm.beta", dim, Init::kZero);
+  return slices;
+}
+
+// ---- the whole encoder ----------------------------------------------------------------------
+
+MatrixView<const float> SequenceEncoder::forward(std::span<const MatrixView<const float>> features,
+                                                 const TokenBatch& tokens, std::int64_t step,
+                                                 EncoderMode mode, const Stream& stream) {
+  const std::int64_t n = tokens.num_tokens(), dim = options_.dim;
+  step_ = step;
+  dropout_rate_ = mode == EncoderMode::kTrain ? options_.dropout : 0;
+
+  const MatrixView<float> embedded = rows_of(embedded_, n, dim, stream);
+  token_embedding_forward({.features = features,
+                           .position = parameters_.value(position_),
+                           .positions = tokens.positions,
+                           .scale = std::sqrt(static_cast<float>(dim)),
+                           .x = embedded},
+                          stream);
+  dropout_forward(dropout_key(0, tokens), embedded, {}, embedded, stream);
+
+  MatrixView<const float> x = embedded;
+  for (std::size_t b = 0; b < blocks_.size(); ++b) {
+    block_forward(blocks_[b], x, tokens, static_cast<std::uint32_t>(2 * b + 1), stream);
+    x = rows_of(blocks_[b].result, dim);
+  }
+
+  const MatrixView<float> hidden = rows_of(hidden_, n, dim, stream);
+  layer_norm_forward({.x = x,
+                      .gamma = vector_of(parameters_.value(final_gamma_)),
+                      .beta = vector_of(parameters_.value(final_beta_)),
+                      .y = hidden,
+                      .mean = final_mean_.resize_discard(n, stream),
+                      .rstd = final_rstd_.resize_discard(n, stream)},
+                     stream);
+  return hidden;
+}
+
+void SequenceEncoder::backward(MatrixView<float> d_hidden,
+                               std::span<const MatrixView<float>> d_features,
+                               const TokenBatch& tokens, const Stream& stream) {
+  const std::int64_t dim = options_.dim;
+  const auto input_of = [&](std::size_t b) {
+    return rows_of(b == 0 ? embedded_ : blocks_[b - 1].result, dim);
+  };
+
+  const MatrixView<float> d_x = d_hidden;  // each layer's d_y becomes its d_x in place
+  layer_norm_backward({.x = input_of(blocks_.size()),
+                       .d_y = d_hidden,
+                       .gamma = vector_of(parameters_.value(final_gamma_)),
+                       .mean = final_mean_.span(),
+                       .rstd = final_rstd_.span(),
+                       .d_x = d_x,
+                       .d_gamma = vector_of(parameters_.gradient(final_gamma_)),
+                       .d_beta = vector_of(parameters_.gradient(final_beta_))},
+                      stream);
+  for (std::size_t b = blocks_.size(); b-- > 0;) {
+    block_backward(blocks_[b], input_of(b), d_x, tokens, static_cast<std::uint32_t>(2 * b + 1),
+                   stream);
+  }
+
+  dropout_backward(dropout_key(0, tokens), d_x, d_x, stream);
+  token_embedding_backward({.d_x = d_x,
+                            .positions = tokens.positions,
+                            .scale = std::sqrt(static_cast<float>(dim)),
+                            .d_features = d_features,
+                            .d_position = parameters_.gradient(position_)},
+                           stream);
+}
+
+// ---- one block: x + attention(norm(x)), then + feed-forward(norm(.)) --------------------------
+
+void SequenceEncoder::block_forward(Block& block, MatrixView<const float> x,
+                                    const TokenBatch& tokens, std::uint32_t site,
+                                    const Stream& stream) {
+  const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
+  const auto weight = [&](std::int64_t slice) { return parameters_.value(slice); };
+  const auto vector = [&](std::int64_t slice) { return vector_of(parameters_.value(slice)); };
+
+  const auto normed1 = rows_of(block.normed1, n, dim, stream);
+  layer_norm_forward({.x = x,
+                      .gamma = vector(block.norm1_gamma),
+                      .beta = vector(block.norm1_beta),
+                      .y = normed1,
+                      .mean = block.mean1.resize_discard(n, stream),
+                      .rstd = block.rstd1.resize_discard(n, stream)},
+                     stream);
+  linear_forward({.x = normed1,
+                  .weight = weight(block.qkv),
+                  .bias = vector(block.qkv_bias),
+                  .y = rows_of(block.qkv_rows, n, 3 * dim, stream)},
+                 stream);
+  const auto attended = rows_of(block.attended, n, dim, stream);
+  block.lse.resize_discard(options_.num_heads * n, stream);
+  jagged_attention_forward(attention(block, tokens), stream);
+  const auto mixed = rows_of(mixed_, n, dim, stream);
+  linear_forward({.x = attended,
+                  .weight = weight(block.out),
+                  .bias = vector(block.out_bias),
+                  .y = mixed},
+                 stream);
+  const auto middle = rows_of(block.middle, n, dim, stream);
+  dropout_forward(dropout_key(site, tokens), mixed, x, middle, stream);
+
+  const auto normed2 = rows_of(block.normed2, n, dim, stream);
+  layer_norm_forward({.x = middle,
+                      .gamma = vector(block.norm2_gamma),
+                      .beta = vector(block.norm2_beta),
+                      .y = normed2,
+                      .mean = block.mean2.resize_discard(n, stream),
+                      .rstd = block.rstd2.resize_discard(n, stream)},
+                     stream);
+  const auto up = rows_of(block.up_rows, n, wide, stream);
+  linear_forward(
+      {.x = normed2, .weight = weight(block.up), .bias = vector(block.up_bias), .y = up}, stream);
+  const auto activated = rows_of(block.activated, n, wide, stream);
+  activation_forward(options_.activation, up, activated, stream);
+  linear_forward({.x = activated,
+                  .weight = weight(block.down),
+                  .bias = vector(block.down_bias),
+                  .y = mixed},
+                 stream);
+  dropout_forward(dropout_key(site + 1, tokens), mixed, middle,
+                  rows_of(block.result, n, dim, stream), stream);
+}
+
+void SequenceEncoder::block_backward(Block& block, MatrixView<const float> x, MatrixView<float> d_x,
+                                     const TokenBatch& tokens, std::uint32_t site,
+                                     const Stream& stream) {
+  const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
+  const auto linear = [&](MatrixView<const float> input, MatrixView<const float> d_y,
+                          MatrixView<float> d_input, std::int64_t weight, std::int64_t bias) {
+    linear_backward({.x = input,
+                     .weight = parameters_.value(weight),
+                     .d_y = d_y,
+                     .d_x = d_input,
+                     .d_weight = parameters_.gradient(weight),
+                     .d_bias = vector_of(parameters_.gradient(bias))},
+                    stream);
+  };
+  const auto norm = [&](MatrixView<const float> input, MatrixView<const float> d_y,
+                        std::int64_t gamma, std::int64_t beta, const Buffer<float>& mean,
+                        const Buffer<float>& rstd) {
+    layer_norm_backward({.x = input,
+                         .d_y = d_y,
+                         .gamma = vector_of(parameters_.value(gamma)),
+                         .mean = mean.span(),
+                         .rstd = rstd.span(),
+                         .d_x = d_x,
+                         .d_gamma = vector_of(parameters_.gradient(gamma)),
+                         .d_beta = vector_of(parameters_.gradient(beta)),
+                         .write = LayerNormBackward::Write::kAccumulate},
+                        stream);
+  };
+
+  const auto d_rows = rows_of(d_rows_, n, dim, stream);
+  const auto d_up = rows_of(d_up_, n, wide, stream);
+  dropout_backward(dropout_key(site + 1, tokens), d_x, d_rows, stream);
+  linear(rows_of(block.activated, wide), d_rows, d_up, block.down, block.down_bias);
+  activation_backward(options_.activation, rows_of(block.up_rows, wide), d_up, d_up, stream);
+  linear(rows_of(block.normed2, dim), d_up, d_rows, block.up, block.up_bias);
+  norm(rows_of(block.middle, dim), d_rows, block.norm2_gamma, block.norm2_beta, block.mean2,
+       block.rstd2);
+
+  const auto d_attended = rows_of(mixed_, n, dim, stream);
+  const auto d_qkv = rows_of(d_qkv_, n, 3 * dim, stream);
+  dropout_backward(dropout_key(site, tokens), d_x, d_rows, stream);
+  linear(rows_of(block.attended, dim), d_rows, d_attended, block.out, block.out_bias);
+  const std::int64_t head_dim = dim / options_.num_heads;
+  jagged_attention_backward({.forward = attention(block, tokens),
+                             .d_out = heads_of<const float>(d_attended.data, dim, head_dim),
+                             .d_q = heads_of(d_qkv.data, 3 * dim, head_dim),
+                             .d_k = heads_of(d_qkv.data + dim, 3 * dim, head_dim),
+                             .d_v = heads_of(d_qkv.data + 2 * dim, 3 * dim, head_dim)},
+                            stream);
+  linear(rows_of(block.normed1, dim), d_qkv, d_rows, block.qkv, block.qkv_bias);
+  norm(x, d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1);
+}
+
+AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& tokens) const {
+  const std::int64_t dim = options_.dim, head_dim = dim / options_.num_heads;
+  const float* qkv = block.qkv_rows.data();
+  return {.q = heads_of(qkv, 3 * dim, head_dim),
+          .k = heads_of(qkv + dim, 3 * dim, head_dim),
+          .v = heads_of(qkv + 2 * dim, 3 * dim, head_dim),
+          .out = heads_of(block.attended.data(), dim, head_dim),
+          .lse = block.lse.span(),
+          .query_offsets = tokens.sequence_offsets,
+          .key_offsets = tokens.sequence_offsets,
+          .num_heads = options_.num_heads,
+          .head_dim = head_dim,
+          .scale = 1 / std::sqrt(static_cast<float>(head_dim)),
+          .mask = AttentionMask::kCausal};
+}
+
+DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& tokens) const {
+  return {.rate = dropout_rate_,
+          .seed = seed_,
+          .step = step_,
+          .site = site,
+          .token_ids = tokens.token_ids};
+}
+
+std::int64_t SequenceEncoder::activation_bytes() const {
+  std::int64_t values = 0;
+  const auto count = [&](const Buffer<float>& buffer) { values += buffer.capacity(); };
+  for (const Block& b : blocks_) {
+    for (const auto* buffer :
+         {&b.normed1, &b.mean1, &b.rstd1, &b.qkv_rows, &b.attended, &b.lse, &b.middle, &b.normed2,
+          &b.mean2, &b.rstd2, &b.up_rows, &b.activated, &b.result}) {
+      count(*buffer);
+    }
+  }
+  for (const auto* buffer :
+       {&embedded_, &hidden_, &final_mean_, &final_rstd_, &d_rows_, &d_qkv_, &d_up_, &mixed_}) {
+    count(*buffer);
+  }
+  return values * static_cast<std::int64_t>(sizeof(float));
+}
+
+}  // namespace serrate

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "serrate/buffer.h"
+#include "serrate/kernels/attention.h"
+#include "serrate/kernels/dropout.h"
+#include "serrate/sequence_model_options.h"
+#include "src/model/dense_parameters.h"
+
+namespace serrate {
+
+/// What the encoder needs to know of a batch besides its embeddings; device memory.
+struct TokenBatch {
+  std::span<const std::int64_t> sequence_offsets;  // [batch_size + 1] in tokens
+  std::span<const std::int64_t> positions;         // [num_tokens], 0 for a sequence's first
+  std::span<const std::int64_t> token_ids;         // [num_tokens], unique over all ranks
+  std::int64_t num_tokens() const { return static_cast<std::int64_t>(positions.size()); }
+};
+
+enum class EncoderMode { kTrain, kEvaluate };
+
+/// The transformer over jagged sequences: tokens [num_tokens, dim] in, hidden states of the same
+/// shape out. Keeps what the backward needs; one batch at a time.
+class SequenceEncoder {
+ public:
+  SequenceEncoder(const SequenceModelOptions& options, std::uint64_t seed, const Stream& stream);
+
+  DenseParameters& parameters() { return parameters_; }
+  /// Bytes of activations held.
+  std::int64_t activation_bytes() const;
+
+  /// `features`: pooled embeddings [num_tokens, dim], the item first. `step` keys the dropout.
+  MatrixView<const float> forward(std::span<const MatrixView<const float>> features,
+                                  const TokenBatch& tokens, std::int64_t step, EncoderMode mode,
+                                  const Stream& stream);
+  /// Of the last forward; d_hidden is overwritten. Dense gradients are added to parameters().
+  void backward(MatrixView<float> d_hidden, std::span<const MatrixView<float>> d_features,
+                const TokenBatch& tokens, const Stream& stream);
+
+ private:
+  /// The indices of one block's parameters, and its activations.
+  struct Block {
+    std::int64_t norm1_gamma, norm1_beta, qkv, qkv_bias, out, out_bias;
+    std::int64_t norm2_gamma, norm2_beta, up, up_bias, down, down_bias;
+    Buffer<float> normed1, mean1, rstd1;  // [n, dim], [n], [n]
+    Buffer<float> qkv_rows;               // [n, 3 * dim]
+    Buffer<float> attended, lse;          // [n, dim], [heads, n]
+    Buffer<float> middle;                 // [n, dim]: after the attention's residual
+    Buffer<float> normed2, mean2, rstd2;
+    Buffer<float> up_rows, activated;     // [n, feed_forward_dim]
+    Buffer<float> result;                 // [n, dim]: after the feed-forward's residual
+  };
+
+  std::vector<ParameterSlice> layout();
+  void block_forward(Block& block, MatrixView<const float> x, const TokenBatch& tokens,
+                     std::uint32_t site, const Stream& stream);
+  void block_backward(Block& block, MatrixView<const float> x, MatrixView<float> d_x,
+                      const TokenBatch& tokens, std::uint32_t site, const Stream& stream);
+
+  AttentionForward attention(Block& block, const TokenBatch& tokens) const;
+  DropoutKey dropout_key(std::uint32_t site, const TokenBatch& tokens) const;
+
+  SequenceModelOptions options_;
+  std::uint64_t seed_;
+  std::int64_t position_, final_gamma_, final_beta_;
+  std::vector<Block> blocks_;
+  DenseParameters parameters_;
+  // The step under way.
+  std::int64_t step_ = 0;
+  float dropout_rate_ = 0;
+  Buffer<float> embedded_, hidden_, final_mean_, final_rstd_;
+  // Gradients on their way back: of a dim-wide, a 3 * dim-wide and a feed-forward-wide activation.
+  Buffer<float> d_rows_, d_qkv_, d_up_;
+  Buffer<float> mixed_;  // [n, dim]: a projection before dropout
+};
+
+}  // namespace serrate

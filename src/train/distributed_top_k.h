@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "serrate/communicator.h"
+#include "serrate/matrix_view.h"
+#include "serrate/sharded_embedding.h"
+
+namespace serrate {
+
+/// The queries of one rank; ranks may have different numbers of them, also none.
+struct TopKQueries {
+  MatrixView<const float> queries;                 // [n, dim], contiguous
+  std::vector<std::int64_t> excluded;              // rows left out, query after query
+  std::vector<std::int64_t> excluded_offsets{0};   // [n + 1]
+};
+
+enum class ScoreBy { kDotProduct, kCosine };  // kCosine: rows on the unit sphere, queries as given
+
+/// The k rows of `table` with the highest query . row for each query of this rank, best first, ties
+/// by the lower row: [n * k] row numbers, -1 when there are fewer. Every rank scores the rows it
+/// holds; column shards add up their partial products on the owner of the first columns.
+std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const std::string& table,
+                                            const TopKQueries& queries, std::int64_t k,
+                                            ScoreBy score_by, Communicator& communicator,
+                                            const Stream& stream);
+
+}  // namespace serrate

@@ -1,0 +1,86 @@
+#include "src/train/train_step.h"
+
+namespace serrate {
+namespace {
+
+std::vector<MatrixView<const float>> outputs(const EmbeddingExchange& exchange,
+                                             const std::vector<std::int64_t>& lookups) {
+  std::vector<MatrixView<const float>> views;
+  for (const std::int64_t lookup : lookups) views.push_back(exchange.output(lookup));
+  return views;
+}
+
+std::vector<MatrixView<float>> d_outputs(EmbeddingExchange& exchange,
+                                         const std::vector<std::int64_t>& lookups) {
+  std::vector<MatrixView<float>> views;
+  for (const std::int64_t lookup : lookups) views.push_back(exchange.d_output(lookup));
+  return views;
+}
+
+}  // namespace
+
+// The life of a batch. Shapes: n tokens and `dim` columns on this rank; see docs/architecture.md.
+TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64_t step) {
+  const Stream& stream = s.stream;
+  const TokenBatch tokens = batch.tokens();
+  s.times.start();
+
+  std::int64_t total_tokens = tokens.num_tokens();
+  s.communicator.all_reduce_sum<std::int64_t>("tokens", {&total_tokens, 1}, stream);
+  const float d_loss = total_tokens > 0 ? 1 / static_cast<float>(total_tokens) : 0;
+  s.times.lap("wait for peers", stream);
+
+  // Forward.
+  s.embedding.input_dist(batch.features, s.exchange, stream);
+  s.times.lap("input_dist", stream);
+
+  s.embedding.lookup(s.exchange, stream);
+  s.times.lap("lookup", stream);
+
+  s.embedding.output_dist(s.exchange, stream);
+  s.times.lap("output_dist", stream);
+
+  const MatrixView<const float> hidden = s.encoder.forward(
+      outputs(s.exchange, s.event_lookups), tokens, step, EncoderMode::kTrain, stream);
+  s.times.lap("encoder", stream);
+
+  // The loss and its gradients in one pass over the scores.
+  const MatrixView<float> d_hidden{
+      s.d_hidden.resize_discard(hidden.rows * hidden.cols, stream).data(), hidden.rows,
+      hidden.cols};
+  s.head.forward_backward({.hidden = hidden,
+                           .targets = s.exchange.output(s.target_lookup),
+                           .negatives = s.exchange.output(s.negative_lookup),
+                           .target_ids = batch.target_ids.span(),
+                           .negative_ids = batch.negative_ids.span(),
+                           .d_loss = d_loss,
+                           .d_hidden = d_hidden,
+                           .d_targets = s.exchange.d_output(s.target_lookup),
+                           .d_negatives = s.exchange.d_output(s.negative_lookup)},
+                          s.loss.span(), stream);
+  s.times.lap("head", stream);
+
+  // Backward.
+  fill_zero(s.encoder.parameters().gradients(), stream);
+  s.encoder.backward(d_hidden, d_outputs(s.exchange, s.event_lookups), tokens, stream);
+  s.times.lap("encoder backward", stream);
+
+  s.embedding.output_dist_backward(s.exchange, stream);
+  s.times.lap("output_dist backward", stream);
+
+  s.embedding.update(s.exchange, step, stream);
+  s.times.lap("embedding update", stream);
+
+  s.communicator.all_reduce_sum("dense_gradients", s.encoder.parameters().gradients(), stream);
+  s.communicator.all_reduce_sum("loss", s.loss.span(), stream);
+  s.times.lap("dense all-reduce", stream);
+
+  s.encoder.parameters().update(s.dense_optimizer, step, stream);
+  s.times.lap("dense update", stream);
+
+  const double loss = s.loss.to_host(stream)[0];
+  return {.loss = total_tokens > 0 ? loss / static_cast<double>(total_tokens) : 0,
+          .tokens = total_tokens};
+}
+
+}  // namespace serrate

@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "serrate/communicator.h"
+#include "serrate/sharded_embedding.h"
+#include "serrate/trainer.h"
+#include "src/model/item_head.h"
+#include "src/model/sequence_encoder.h"
+#include "src/train/next_item_batch.h"
+#include "src/train/stage_times.h"
+
+namespace serrate {
+
+/// What a step reads and changes on one rank.
+struct TrainState {
+  Communicator& communicator;
+  const Stream& stream;
+  ShardedEmbedding embedding;
+  EmbeddingExchange exchange;
+  SequenceEncoder encoder;
+  ItemHead head;
+  AdamWOptions dense_optimizer;
+  std::vector<std::int64_t> event_lookups;  // features of a token, the item first
+  std::int64_t target_lookup = 0;
+  std::int64_t negative_lookup = 0;
+  Buffer<float> d_hidden;  // [num_tokens, dim]
+  Buffer<double> loss;     // [1]
+  StageTimes times;
+};
+
+struct TrainStepResult {
+  double loss = 0;          // mean over the tokens of all ranks; 0 when there are none
+  std::int64_t tokens = 0;  // of all ranks
+};
+
+/// One step on every rank: the life of a batch (docs/architecture.md). `step` counts from 1.
+TrainStepResult train_step(TrainState& state, const NextItemBatch& batch, std::int64_t step);
+
+}  // namespace serrate
