@@ -41,16 +41,21 @@ class Dataset {
   /// [num_users + 1]: the events of user u are [user_offsets[u], user_offsets[u + 1]).
   const std::vector<std::int64_t>& user_offsets() const;
 
-  /// Events [begin, end) of a column, replacing what `bags`/`values` held.
+  /// Events [begin, end) of a column, checked to hold ids of the vocabulary, replacing what
+  /// `bags`/`values` held.
   void read_feature(std::int64_t feature, std::int64_t begin, std::int64_t end,
                     FeatureBags& bags) const;
   void read_items(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items) const;
   void read_timestamps(std::int64_t begin, std::int64_t end,
                        std::vector<std::int64_t>& timestamps) const;
-  /// Basket numbers; only when has_baskets(). Events that share user and basket were bought together.
+  /// Basket numbers; only when has_baskets(). Events that share user and basket were bought
+  /// together.
   void read_baskets(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& baskets) const;
   /// The original text of ids, e.g. for printing recommendations.
   std::string vocabulary_entry(std::int64_t feature, std::int64_t id) const;
+  std::string user_entry(std::int64_t user) const;
+  /// A text attribute of the file: "source", "licence" or "created_by".
+  std::string attribute(const std::string& name) const;
 
  private:
   struct Impl;

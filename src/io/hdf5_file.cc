@@ -1,0 +1,404 @@
+#include "src/io/hdf5_file.h"
+
+#include <fmt/format.h>
+#include <hdf5.h>
+
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <mutex>
+#include <source_location>
+
+namespace serrate {
+namespace {
+
+static_assert(std::is_same_v<hid_t, std::int64_t> && std::is_same_v<herr_t, int>);
+
+constexpr std::int64_t kChunkBytes = 256 << 10;  // four fit into HDF5's chunk cache
+
+/// Held around every call into HDF5: the process-wide mutex, and HDF5 not printing its errors.
+class Hdf5Session {
+ public:
+  Hdf5Session() : lock_(mutex()) {
+    H5Eget_auto2(H5E_DEFAULT, &print_, &print_data_);
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  }
+  ~Hdf5Session() { H5Eset_auto2(H5E_DEFAULT, print_, print_data_); }
+  Hdf5Session(const Hdf5Session&) = delete;
+  Hdf5Session& operator=(const Hdf5Session&) = delete;
+
+ private:
+  // Recursive: handles close themselves while a call that made them is under way.
+  static std::recursive_mutex& mutex() {
+    static std::recursive_mutex instance;
+    return instance;
+  }
+
+  std::lock_guard<std::recursive_mutex> lock_;
+  H5E_auto2_t print_ = nullptr;
+  void* print_data_ = nullptr;
+};
+
+/// The innermost message of HDF5's error stack: the one that tells the cause.
+std::string hdf5_message() {
+  std::string message = "no message of HDF5";
+  const auto take_first = [](unsigned depth, const H5E_error2_t* entry, void* out) -> herr_t {
+    if (depth == 0 && entry->desc) *static_cast<std::string*>(out) = entry->desc;
+    return 0;
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &message);
+  return message;
+}
+
+/// Passes on what a call of HDF5 returned; throws Error "cannot `action` `object`" when it failed.
+template <typename Result>
+Result hdf5_check(Result result, std::string_view action, std::string_view object,
+                  const std::source_location& where = std::source_location::current()) {
+  if (result < 0) {
+    throw Error(fmt::format("cannot {} {} (HDF5: {}; {}:{})", action, object, hdf5_message(),
+                            where.file_name(), where.line()));
+  }
+  return result;
+}
+
+Hdf5Handle own(hid_t id, herr_t (*close)(hid_t), std::string_view action, std::string_view object,
+               const std::source_location& where = std::source_location::current()) {
+  return {hdf5_check(id, action, object, where), close};
+}
+
+template <typename T>
+hid_t file_type();
+template <>
+hid_t file_type<std::uint8_t>() {
+  return H5T_STD_U8LE;
+}
+template <>
+hid_t file_type<std::int64_t>() {
+  return H5T_STD_I64LE;
+}
+template <>
+hid_t file_type<float>() {
+  return H5T_IEEE_F32LE;
+}
+template <>
+hid_t file_type<double>() {
+  return H5T_IEEE_F64LE;
+}
+
+template <typename T>
+constexpr std::string_view kTypeName = std::is_same_v<T, std::uint8_t>   ? "uint8"
+                                       : std::is_same_v<T, std::int64_t> ? "int64"
+                                       : std::is_same_v<T, float>        ? "float32"
+                                                                         : "float64";
+
+/// The newest file format has checksums on all metadata; locks only where the file system has them.
+Hdf5Handle access_properties() {
+  auto properties = own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "set up", "HDF5");
+  const hid_t id = properties.id();
+  hdf5_check(H5Pset_libver_bounds(id, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST), "set up", "HDF5");
+  hdf5_check(H5Pset_fclose_degree(id, H5F_CLOSE_SEMI), "set up", "HDF5");
+  hdf5_check(H5Pset_file_locking(id, true, true), "set up", "HDF5");
+  hdf5_check(H5PLset_loading_state(0), "set up", "HDF5");
+  return properties;
+}
+
+Hdf5Handle creation_properties(const std::vector<std::int64_t>& dims, std::int64_t value_bytes,
+                               Hdf5Layout layout) {
+  auto properties = own(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "set up", "HDF5");
+  hdf5_check(H5Pset_fill_time(properties.id(), H5D_FILL_TIME_NEVER), "set up", "HDF5");
+  const bool empty = std::ranges::find(dims, 0) != dims.end();
+  if (layout == Hdf5Layout::kChecksummed && !empty) {
+    const std::int64_t columns = dims.size() == 2 ? dims[1] : 1;
+    const std::int64_t chunk_columns = std::min(columns, kChunkBytes / value_bytes);
+    const std::int64_t chunk_rows =
+        std::clamp<std::int64_t>(kChunkBytes / (chunk_columns * value_bytes), 1, dims[0]);
+    const std::array<hsize_t, 2> chunk = {static_cast<hsize_t>(chunk_rows),
+                                          static_cast<hsize_t>(chunk_columns)};
+    hdf5_check(H5Pset_chunk(properties.id(), static_cast<int>(dims.size()), chunk.data()), "set up",
+               "chunks");
+    hdf5_check(H5Pset_fletcher32(properties.id()), "set up", "checksums");
+  }
+  return properties;
+}
+
+/// Storage inside the file itself, through no filter but the checksum.
+bool is_plain(hid_t dataset, const std::string& what) {
+  const auto properties = own(H5Dget_create_plist(dataset), H5Pclose, "inspect", what);
+  const hid_t id = properties.id();
+  const H5D_layout_t layout = hdf5_check(H5Pget_layout(id), "inspect", what);
+  if (layout == H5D_VIRTUAL || H5Pget_external_count(id) != 0) return false;
+  const int filters = hdf5_check(H5Pget_nfilters(id), "inspect", what);
+  for (int i = 0; i < filters; ++i) {
+    unsigned flags = 0;
+    std::size_t num_values = 0;
+    if (H5Pget_filter2(id, static_cast<unsigned>(i), &flags, &num_values, nullptr, 0, nullptr,
+                       nullptr) != H5Z_FILTER_FLETCHER32) {
+      return false;
+    }
+  }
+  return true;
+}
+
+/// Whether a name leads through hard links alone to an object; throws on links of other kinds.
+bool resolves(hid_t file, const std::string& path, const std::string& name) {
+  for (std::size_t end = name.find('/', 1);; end = name.find('/', end + 1)) {
+    const std::string prefix = name.substr(0, end);
+    if (prefix != "/") {
+      if (H5Lexists(file, prefix.c_str(), H5P_DEFAULT) <= 0) return false;
+      H5L_info_t info{};
+      hdf5_check(H5Lget_info(file, prefix.c_str(), &info, H5P_DEFAULT), "inspect", prefix);
+      if (info.type != H5L_TYPE_HARD) {
+        throw usage_error(fmt::format(
+            "{} of {} is a soft or external link (refused, since it may lead to another file)",
+            prefix, path));
+      }
+    }
+    if (end == std::string::npos) return true;
+  }
+}
+
+}  // namespace
+
+int Hdf5Handle::reset() noexcept {
+  if (id_ < 0) return 0;
+  const Hdf5Session session;
+  return close_(std::exchange(id_, -1));
+}
+
+std::pair<Hdf5Handle, Hdf5Handle> Hdf5Dataset::select(const Hdf5Block& block,
+                                                      std::size_t num_values) const {
+  check(0 <= block.row_begin && block.row_begin <= block.row_end && block.row_end <= rows_ &&
+            0 <= block.column_begin && block.column_begin <= block.column_end &&
+            block.column_end <= columns_,
+        "block is outside of the dataset");
+  const std::array<hsize_t, 2> start = {static_cast<hsize_t>(block.row_begin),
+                                        static_cast<hsize_t>(block.column_begin)};
+  const std::array<hsize_t, 2> count = {
+      static_cast<hsize_t>(block.row_end - block.row_begin),
+      static_cast<hsize_t>(block.column_end - block.column_begin)};
+  check(num_values == count[0] * count[1], "block and values differ in size");
+  if (num_values == 0) return {};
+  auto file_space = own(H5Dget_space(handle_.id()), H5Sclose, "inspect", name_);
+  hdf5_check(H5Sselect_hyperslab(file_space.id(), H5S_SELECT_SET, start.data(), nullptr,
+                                 count.data(), nullptr),
+             "select rows of", name_);
+  auto memory_space =
+      own(H5Screate_simple(rank_, count.data(), nullptr), H5Sclose, "select rows of", name_);
+  return {std::move(file_space), std::move(memory_space)};
+}
+
+template <typename T>
+void Hdf5Dataset::read_block(const Hdf5Block& block, std::span<T> values) const {
+  const Hdf5Session session;
+  const auto [file_space, memory_space] = select(block, values.size());
+  if (values.empty()) return;
+  hdf5_check(H5Dread(handle_.id(), file_type<T>(), memory_space.id(), file_space.id(), H5P_DEFAULT,
+                     values.data()),
+             "read", name_ + " of " + file_);
+}
+
+template <typename T>
+void Hdf5Dataset::write_block(const Hdf5Block& block, std::span<const T> values) {
+  const Hdf5Session session;
+  const auto [file_space, memory_space] = select(block, values.size());
+  if (values.empty()) return;
+  hdf5_check(H5Dwrite(handle_.id(), file_type<T>(), memory_space.id(), file_space.id(), H5P_DEFAULT,
+                      values.data()),
+             "write", name_ + " of " + file_);
+}
+
+Hdf5File Hdf5File::create(const std::string& path) {
+  const Hdf5Session session;
+  Hdf5File file;
+  file.path_ = path;
+  file.handle_ = own(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access_properties().id()),
+                     H5Fclose, "create", path);
+  return file;
+}
+
+Hdf5File Hdf5File::open(const std::string& path) {
+  const Hdf5Session session;
+  const auto properties = access_properties();
+  const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, properties.id());
+  if (id < 0) throw usage_error(fmt::format("cannot open {} (HDF5: {})", path, hdf5_message()));
+  Hdf5File file;
+  file.path_ = path;
+  file.handle_ = {id, H5Fclose};
+  return file;
+}
+
+void Hdf5File::close() {
+  const Hdf5Session session;
+  hdf5_check(handle_.reset(), "close", path_);
+}
+
+bool Hdf5File::contains(const std::string& name) const {
+  const Hdf5Session session;
+  return resolves(handle_.id(), path_, name);
+}
+
+Hdf5Handle Hdf5File::open_object(const std::string& name) const {
+  if (!resolves(handle_.id(), path_, name)) {
+    throw usage_error(fmt::format("{} has no {}", path_, name));
+  }
+  return own(H5Oopen(handle_.id(), name.c_str(), H5P_DEFAULT), H5Oclose, "open", name);
+}
+
+template <typename T>
+Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
+  const Hdf5Session session;
+  Hdf5Dataset result;
+  result.file_ = path_;
+  result.name_ = name;
+  result.handle_ = open_object(name);
+  const hid_t id = result.handle_.id();
+  if (H5Iget_type(id) != H5I_DATASET) {
+    throw usage_error(fmt::format("{} of {} is not a dataset", name, path_));
+  }
+  const auto type = own(H5Dget_type(id), H5Tclose, "inspect", name);
+  if (hdf5_check(H5Tequal(type.id(), file_type<T>()), "inspect", name) == 0) {
+    throw usage_error(
+        fmt::format("{} of {} does not hold values of type {}", name, path_, kTypeName<T>));
+  }
+  const auto space = own(H5Dget_space(id), H5Sclose, "inspect", name);
+  result.rank_ = H5Sget_simple_extent_ndims(space.id());
+  if (result.rank_ != 1 && result.rank_ != 2) {
+    throw usage_error(
+        fmt::format("{} of {} has {} dimensions (1 or 2 expected)", name, path_, result.rank_));
+  }
+  if (!is_plain(id, name)) {
+    throw usage_error(
+        fmt::format("{} of {} has filters or storage outside of the file (refused: only plain "
+                    "datasets are read)",
+                    name, path_));
+  }
+  std::array<hsize_t, 2> dims = {0, 1};
+  hdf5_check(H5Sget_simple_extent_dims(space.id(), dims.data(), nullptr), "inspect", name);
+  result.rows_ = static_cast<std::int64_t>(dims[0]);
+  result.columns_ = static_cast<std::int64_t>(dims[1]);
+  // Before anyone allocates what a damaged header asks for.
+  const double bytes = static_cast<double>(dims[0]) * static_cast<double>(dims[1]) * sizeof(T);
+  if (static_cast<double>(std::filesystem::file_size(path_)) < bytes ||
+      static_cast<double>(H5Dget_storage_size(id)) < bytes) {
+    throw usage_error(fmt::format("{} of {} is incomplete (it needs {} bytes)", name, path_, bytes));
+  }
+  return result;
+}
+
+template <typename T>
+Hdf5Dataset Hdf5File::create_dataset(const std::string& name, const std::vector<std::int64_t>& dims,
+                                     Hdf5Layout layout) {
+  check(dims.size() == 1 || dims.size() == 2, "a dataset has one or two dimensions");
+  const Hdf5Session session;
+  Hdf5Dataset result;
+  result.file_ = path_;
+  result.name_ = name;
+  result.rank_ = static_cast<int>(dims.size());
+  result.rows_ = dims[0];
+  result.columns_ = dims.size() == 2 ? dims[1] : 1;
+  const std::array<hsize_t, 2> extent = {static_cast<hsize_t>(result.rows_),
+                                         static_cast<hsize_t>(result.columns_)};
+  const auto space =
+      own(H5Screate_simple(result.rank_, extent.data(), nullptr), H5Sclose, "create", name);
+  const auto links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "create", name);
+  hdf5_check(H5Pset_create_intermediate_group(links.id(), 1), "create", name);
+  const auto properties = creation_properties(dims, sizeof(T), layout);
+  result.handle_ = own(H5Dcreate2(handle_.id(), name.c_str(), file_type<T>(), space.id(),
+                                  links.id(), properties.id(), H5P_DEFAULT),
+                       H5Dclose, "create", name + " of " + path_);
+  return result;
+}
+
+void Hdf5File::create_group(const std::string& name) {
+  const Hdf5Session session;
+  const auto links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "create", name);
+  hdf5_check(H5Pset_create_intermediate_group(links.id(), 1), "create", name);
+  own(H5Gcreate2(handle_.id(), name.c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT), H5Gclose,
+      "create", name + " of " + path_);
+}
+
+void Hdf5File::write_attribute(const std::string& object, const std::string& name,
+                               std::string_view text) {
+  const Hdf5Session session;
+  const auto target = open_object(object);
+  const auto type = own(H5Tcopy(H5T_C_S1), H5Tclose, "write", name);
+  // HDF5 has no strings of length 0; the type pads with zero bytes, so a text has none at its end.
+  hdf5_check(H5Tset_size(type.id(), std::max<std::size_t>(text.size(), 1)), "write", name);
+  hdf5_check(H5Tset_strpad(type.id(), H5T_STR_NULLPAD), "write", name);
+  hdf5_check(H5Tset_cset(type.id(), H5T_CSET_UTF8), "write", name);
+  const auto space = own(H5Screate(H5S_SCALAR), H5Sclose, "write", name);
+  const auto attribute =
+      own(H5Acreate2(target.id(), name.c_str(), type.id(), space.id(), H5P_DEFAULT, H5P_DEFAULT),
+          H5Aclose, "write attribute", name);
+  hdf5_check(H5Awrite(attribute.id(), type.id(), text.empty() ? "" : text.data()),
+             "write attribute", name);
+}
+
+void Hdf5File::write_attribute(const std::string& object, const std::string& name,
+                               std::int64_t value) {
+  const Hdf5Session session;
+  const auto target = open_object(object);
+  const auto space = own(H5Screate(H5S_SCALAR), H5Sclose, "write", name);
+  const auto attribute = own(
+      H5Acreate2(target.id(), name.c_str(), H5T_STD_I64LE, space.id(), H5P_DEFAULT, H5P_DEFAULT),
+      H5Aclose, "write attribute", name);
+  hdf5_check(H5Awrite(attribute.id(), H5T_STD_I64LE, &value), "write attribute", name);
+}
+
+bool Hdf5File::has_attribute(const std::string& object, const std::string& name) const {
+  const Hdf5Session session;
+  return hdf5_check(H5Aexists(open_object(object).id(), name.c_str()), "look for", name) > 0;
+}
+
+Hdf5Handle Hdf5File::open_attribute(const std::string& object, const std::string& name) const {
+  if (!has_attribute(object, name)) {
+    throw usage_error(fmt::format("{} of {} has no attribute {}", object, path_, name));
+  }
+  auto attribute = own(H5Aopen(open_object(object).id(), name.c_str(), H5P_DEFAULT), H5Aclose,
+                       "open attribute", name);
+  const auto space = own(H5Aget_space(attribute.id()), H5Sclose, "inspect", name);
+  if (H5Sget_simple_extent_npoints(space.id()) != 1) {
+    throw usage_error(fmt::format("attribute {} of {} is not one value", name, path_));
+  }
+  return attribute;
+}
+
+std::string Hdf5File::read_text(const std::string& object, const std::string& name) const {
+  const Hdf5Session session;
+  const auto attribute = open_attribute(object, name);
+  const auto type = own(H5Aget_type(attribute.id()), H5Tclose, "inspect", name);
+  if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) != 0) {
+    throw usage_error(fmt::format("attribute {} of {} is not a text of fixed length", name, path_));
+  }
+  std::string text(H5Tget_size(type.id()), '\0');
+  hdf5_check(H5Aread(attribute.id(), type.id(), text.data()), "read attribute", name);
+  text.resize(text.find_last_not_of('\0') + 1);
+  return text;
+}
+
+std::int64_t Hdf5File::read_integer(const std::string& object, const std::string& name) const {
+  const Hdf5Session session;
+  const auto attribute = open_attribute(object, name);
+  const auto type = own(H5Aget_type(attribute.id()), H5Tclose, "inspect", name);
+  if (hdf5_check(H5Tequal(type.id(), H5T_STD_I64LE), "inspect", name) == 0) {
+    throw usage_error(fmt::format("attribute {} of {} is not an int64", name, path_));
+  }
+  std::int64_t value = 0;
+  hdf5_check(H5Aread(attribute.id(), H5T_STD_I64LE, &value), "read attribute", name);
+  return value;
+}
+
+// One definition for each type a file may hold.
+#define SERRATE_HDF5_TYPE(T)                                                       \
+  template void Hdf5Dataset::read_block<T>(const Hdf5Block&, std::span<T>) const;  \
+  template void Hdf5Dataset::write_block<T>(const Hdf5Block&, std::span<const T>); \
+  template Hdf5Dataset Hdf5File::dataset<T>(const std::string&) const;             \
+  template Hdf5Dataset Hdf5File::create_dataset<T>(const std::string&,             \
+                                                   const std::vector<std::int64_t>&, Hdf5Layout);
+SERRATE_HDF5_TYPE(std::uint8_t)
+SERRATE_HDF5_TYPE(std::int64_t)
+SERRATE_HDF5_TYPE(float)
+SERRATE_HDF5_TYPE(double)
+#undef SERRATE_HDF5_TYPE
+
+}  // namespace serrate

@@ -1,0 +1,142 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "serrate/error.h"
+
+namespace serrate {
+
+/// How the values of a dataset lie in the file.
+enum class Hdf5Layout {
+  kContiguous,   ///< one run of bytes: cheap reads of any few rows
+  kChecksummed,  ///< chunks with a Fletcher-32 checksum, verified by every read
+};
+
+/// One HDF5 identifier, closed by the destructor.
+class Hdf5Handle {
+ public:
+  Hdf5Handle() = default;
+  Hdf5Handle(std::int64_t id, int (*close)(std::int64_t)) : id_(id), close_(close) {}
+  ~Hdf5Handle() { reset(); }
+  Hdf5Handle(Hdf5Handle&& other) noexcept
+      : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
+  Hdf5Handle& operator=(Hdf5Handle&& other) noexcept {
+    std::swap(id_, other.id_);
+    std::swap(close_, other.close_);
+    return *this;
+  }
+
+  std::int64_t id() const { return id_; }
+  /// Closes now; negative when that failed.
+  int reset() noexcept;
+
+ private:
+  std::int64_t id_ = -1;
+  int (*close_)(std::int64_t) = nullptr;
+};
+
+/// A part of a dataset: rows [row_begin, row_end) of columns [column_begin, column_end).
+struct Hdf5Block {
+  std::int64_t row_begin = 0;
+  std::int64_t row_end = 0;
+  std::int64_t column_begin = 0;
+  std::int64_t column_end = 1;
+};
+
+/// An open dataset of one or two dimensions: [rows] or [rows, columns].
+/// T is uint8_t, int64_t, float or double, and has to be the type of the file.
+class Hdf5Dataset {
+ public:
+  Hdf5Dataset() = default;
+  int rank() const { return rank_; }
+  std::int64_t rows() const { return rows_; }
+  std::int64_t columns() const { return columns_; }  ///< 1 when there is one dimension
+  const std::string& name() const { return name_; }
+
+  template <typename T>
+  void read_block(const Hdf5Block& block, std::span<T> values) const;
+  template <typename T>
+  void write_block(const Hdf5Block& block, std::span<const T> values);
+  /// `values` is [end - begin, columns].
+  template <typename T>
+  void read_rows(std::int64_t begin, std::int64_t end, std::span<T> values) const {
+    read_block({begin, end, 0, columns_}, values);
+  }
+  template <typename T>
+  void write_rows(std::int64_t begin, std::int64_t end, std::span<const T> values) {
+    write_block({begin, end, 0, columns_}, values);
+  }
+
+ private:
+  friend class Hdf5File;
+  /// Spaces of the file and of memory with `block` selected.
+  std::pair<Hdf5Handle, Hdf5Handle> select(const Hdf5Block& block, std::size_t num_values) const;
+
+  std::string file_;
+  std::string name_;
+  std::int64_t rows_ = 0;
+  std::int64_t columns_ = 1;
+  int rank_ = 1;
+  Hdf5Handle handle_;
+};
+
+/// An HDF5 file of named datasets ("/group/name") and attributes. Every call holds one mutex of the
+/// process, since HDF5 need not have been built thread safe. Only plain content is read: no soft or
+/// external links, no external or virtual storage, no filter but the checksum, no plugins.
+class Hdf5File {
+ public:
+  /// A new file, replacing what was there. Write to an AtomicFile, never over a file in use.
+  static Hdf5File create(const std::string& path);
+  /// Read only. Throws Error (usage) when there is no such file or it is not HDF5.
+  static Hdf5File open(const std::string& path);
+
+  const std::string& path() const { return path_; }
+  /// Writes what is left and closes, after all datasets have been; the destructor hides errors.
+  void close();
+
+  bool contains(const std::string& name) const;
+  /// Throws Error (usage) naming the file and the dataset when it is missing, holds another type
+  /// than T, has more than two dimensions or is not plain.
+  template <typename T>
+  Hdf5Dataset dataset(const std::string& name) const;
+  /// `dims` is {rows} or {rows, columns}; missing groups of the name are made.
+  template <typename T>
+  Hdf5Dataset create_dataset(const std::string& name, const std::vector<std::int64_t>& dims,
+                             Hdf5Layout layout = Hdf5Layout::kContiguous);
+  template <typename T>
+  void write(const std::string& name, std::span<const T> values,
+             const std::vector<std::int64_t>& dims, Hdf5Layout layout = Hdf5Layout::kContiguous) {
+    create_dataset<T>(name, dims, layout).write_rows(0, dims.front(), values);
+  }
+  /// All values of a dataset.
+  template <typename T>
+  std::vector<T> read(const std::string& name) const {
+    const auto source = dataset<T>(name);
+    std::vector<T> values(static_cast<std::size_t>(source.rows() * source.columns()));
+    source.read_rows(0, source.rows(), std::span<T>(values));
+    return values;
+  }
+
+  void create_group(const std::string& name);
+  /// Attributes of a group or dataset; "/" for the file.
+  void write_attribute(const std::string& object, const std::string& name, std::string_view text);
+  void write_attribute(const std::string& object, const std::string& name, std::int64_t value);
+  bool has_attribute(const std::string& object, const std::string& name) const;
+  std::string read_text(const std::string& object, const std::string& name) const;
+  std::int64_t read_integer(const std::string& object, const std::string& name) const;
+
+ private:
+  Hdf5File() = default;
+  Hdf5Handle open_object(const std::string& name) const;
+  Hdf5Handle open_attribute(const std::string& object, const std::string& name) const;
+
+  std::string path_;
+  Hdf5Handle handle_;
+};
+
+}  // namespace serrate

@@ -1,0 +1,250 @@
+#include "src/data/dataset.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <hdf5.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "src/data/dataset_writer.h"
+#include "tests/support/temporary_folder.h"
+
+namespace serrate {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::message_of;
+using testing::TemporaryFolder;
+using Ids = std::vector<std::int64_t>;
+
+/// Two users: one with three events, one with one; a country a basket number, tags as bags.
+void write_example(const std::string& path) {
+  DatasetWriter writer(path, {.num_users = 2,
+                              .num_events = 4,
+                              .with_baskets = true,
+                              .features = {{"item", 3}, {"tags", 2, 5}},
+                              .source = "by hand",
+                              .licence = "CC0"});
+  const Ids times = {10, 10, 20}, baskets = {7, 7, 8}, items = {2, 0, 2};
+  const Ids tags = {1, 0, 1}, tag_offsets = {0, 2, 2, 3};
+  writer.append_user({times, baskets, {{items, {}, {}}, {tags, tag_offsets, {}}}});
+  const Ids time = {5}, basket = {9}, item = {1}, more_tags = {-9, 0, 0}, more_offsets = {1, 3};
+  writer.append_user(
+      {time, basket, {{item, {}, {}}, {std::span(more_tags).subspan(1), more_offsets, {}}}});
+  Vocabulary items_texts, users;
+  for (const char* text : {"apple", "", "çay"}) items_texts.add(text);
+  for (const char* text : {"anna", "bob"}) users.add(text);
+  writer.write_vocabulary(0, items_texts);
+  writer.write_user_vocabulary(users);
+  writer.commit();
+}
+
+TEST(Dataset, KeepsWhatTheWriterGot) {
+  const TemporaryFolder folder;
+  write_example(folder.file("a.h5"));
+  const auto dataset = Dataset::open(folder.file("a.h5"));
+  EXPECT_EQ(dataset.num_users(), 2);
+  EXPECT_EQ(dataset.num_events(), 4);
+  EXPECT_EQ(dataset.num_items(), 3);
+  EXPECT_THAT(dataset.user_offsets(), ElementsAre(0, 3, 4));
+  ASSERT_EQ(dataset.features().size(), 2u);
+  EXPECT_EQ(dataset.features()[1].name, "tags");
+  EXPECT_EQ(dataset.features()[1].vocabulary_size, 2);
+  EXPECT_EQ(dataset.feature_index("tags"), 1);
+  EXPECT_EQ(dataset.attribute("source"), "by hand");
+  EXPECT_EQ(dataset.attribute("licence"), "CC0");
+
+  Ids values;
+  dataset.read_items(1, 4, values);
+  EXPECT_THAT(values, ElementsAre(0, 2, 1));
+  dataset.read_timestamps(0, 4, values);
+  EXPECT_THAT(values, ElementsAre(10, 10, 20, 5));
+  ASSERT_TRUE(dataset.has_baskets());
+  dataset.read_baskets(2, 4, values);
+  EXPECT_THAT(values, ElementsAre(8, 9));
+  FeatureBags bags;
+  dataset.read_feature(1, 1, 4, bags);
+  EXPECT_THAT(bags.values, ElementsAre(1, 0, 0));
+  EXPECT_THAT(bags.offsets, ElementsAre(0, 0, 1, 3));
+  dataset.read_feature(0, 2, 4, bags);
+  EXPECT_THAT(bags.values, ElementsAre(2, 1));
+  EXPECT_THAT(bags.offsets, ElementsAre(0, 1, 2));
+  dataset.read_feature(1, 1, 1, bags);
+  EXPECT_TRUE(bags.values.empty());
+  EXPECT_THAT(bags.offsets, ElementsAre(0));
+
+  EXPECT_EQ(dataset.vocabulary_entry(0, 0), "apple");
+  EXPECT_EQ(dataset.vocabulary_entry(0, 1), "");
+  EXPECT_EQ(dataset.vocabulary_entry(0, 2), "çay");
+  EXPECT_EQ(dataset.vocabulary_entry(1, 1), "1");  // has no texts
+  EXPECT_EQ(dataset.user_entry(1), "bob");
+}
+
+TEST(Dataset, RefusesReadsOutsideOfIt) {
+  const TemporaryFolder folder;
+  write_example(folder.file("a.h5"));
+  const auto dataset = Dataset::open(folder.file("a.h5"));
+  Ids values;
+  FeatureBags bags;
+  EXPECT_THROW(dataset.read_items(3, 5, values), Error);
+  EXPECT_THROW(dataset.read_timestamps(-1, 2, values), Error);
+  EXPECT_THROW(dataset.read_feature(1, 2, 1, bags), Error);
+  EXPECT_THROW(dataset.vocabulary_entry(0, 3), Error);
+  EXPECT_THROW(dataset.user_entry(2), Error);
+  EXPECT_THAT(message_of<Error>([&] { dataset.feature_index("price"); }),
+              AllOf(HasSubstr("no feature 'price'"), HasSubstr("item, tags")));
+}
+
+TEST(DatasetWriter, LeavesNothingUnlessCommitted) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("a.h5");
+  const DatasetSpec spec{.num_users = 1, .num_events = 2, .features = {{"item", 3}}};
+  const Ids times = {1, 2}, items = {0, 1}, falling = {2, 1}, too_large = {0, 3};
+  {
+    DatasetWriter(path, spec).append_user({times, {}, {{items, {}, {}}}});
+  }
+  EXPECT_THAT(message_of<Error>([&] { DatasetWriter(path, spec).commit(); }),
+              HasSubstr("/user_offsets got 1 values, 2 were announced"));
+  const auto append = [&](const UserEvents& events) {
+    DatasetWriter(path, spec).append_user(events);
+  };
+  EXPECT_THROW(append({falling, {}, {{items, {}, {}}}}), Error);
+  EXPECT_THROW(append({times, times, {{items, {}, {}}}}), Error);
+  EXPECT_THROW(append({times, {}, {{std::span(items).first(1), {}, {}}}}), Error);
+  EXPECT_THROW(append({times, {}, {{too_large, {}, {}}}}), Error);
+  EXPECT_THROW(append({times, {}, {}}), Error);
+  EXPECT_THAT(message_of<Error>([&] { DatasetWriter(path, {.features = {{"a/b", 1}}}); }),
+              HasSubstr("'a/b'"));
+  EXPECT_TRUE(std::filesystem::is_empty(std::filesystem::path(path).parent_path()));
+}
+
+// Damage to an otherwise sound dataset, and a part of the message that opening it gives.
+struct Damage {
+  std::string name;
+  std::function<void(hid_t)> apply;
+  std::string message;
+};
+
+void replace(hid_t file, const char* name, hid_t type, const std::vector<hsize_t>& dims,
+             const void* values) {
+  H5Ldelete(file, name, H5P_DEFAULT);
+  const hid_t space = H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr);
+  const hid_t data = H5Dcreate2(file, name, type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+  H5Dwrite(data, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values);
+  H5Dclose(data);
+  H5Sclose(space);
+}
+
+void replace_attribute(hid_t file, const char* object, const char* name, std::int64_t value) {
+  H5Adelete_by_name(file, object, name, H5P_DEFAULT);
+  const hid_t space = H5Screate(H5S_SCALAR);
+  const hid_t attribute = H5Acreate_by_name(file, object, name, H5T_STD_I64LE, space, H5P_DEFAULT,
+                                            H5P_DEFAULT, H5P_DEFAULT);
+  H5Awrite(attribute, H5T_STD_I64LE, &value);
+  H5Aclose(attribute);
+  H5Sclose(space);
+}
+
+std::vector<Damage> damages() {
+  static const std::int64_t numbers[8] = {0, 3, 4, 4, 4, 4, 4, 4};
+  static const std::int64_t falling[3] = {0, 5, 4};
+  static const std::int64_t late[3] = {1, 3, 4};
+  static const float floats[4] = {};
+  return {
+      {"format", [](hid_t f) { H5Adelete(f, "format"); }, "no serrate dataset"},
+      {"version", [](hid_t f) { replace_attribute(f, "/", "version", 2); }, "version is 2"},
+      {"negative count", [](hid_t f) { replace_attribute(f, "/", "num_users", -1); },
+       "num_users of / is -1"},
+      {"count", [](hid_t f) { replace_attribute(f, "/", "num_events", 5); }, "/user_offsets"},
+      {"no count", [](hid_t f) { H5Adelete(f, "num_events"); }, "no attribute num_events"},
+      {"no column", [](hid_t f) { H5Ldelete(f, "/timestamps", H5P_DEFAULT); },
+       "has no /timestamps"},
+      {"type", [](hid_t f) { replace(f, "/timestamps", H5T_IEEE_F32LE, {4}, floats); },
+       "/timestamps of"},
+      {"size", [](hid_t f) { replace(f, "/baskets", H5T_STD_I64LE, {3}, numbers); },
+       "/baskets has the shape [3] instead of [4]"},
+      {"rank", [](hid_t f) { replace(f, "/baskets", H5T_STD_I64LE, {4, 1}, numbers); },
+       "/baskets has the shape [4, 1]"},
+      {"falling offsets", [](hid_t f) { replace(f, "/user_offsets", H5T_STD_I64LE, {3}, falling); },
+       "/user_offsets is damaged"},
+      {"late offsets", [](hid_t f) { replace(f, "/user_offsets", H5T_STD_I64LE, {3}, late); },
+       "covers events 1 to 4 of 4"},
+      {"values", [](hid_t f) { replace(f, "/features/tags/values", H5T_STD_I64LE, {6}, numbers); },
+       "/features/tags/values has the shape [6] instead of [5]"},
+      {"no vocabulary size",
+       [](hid_t f) { H5Adelete_by_name(f, "/features/tags", "vocabulary_size", H5P_DEFAULT); },
+       "vocabulary_size"},
+      {"vocabulary",
+       [](hid_t f) { replace(f, "/vocabularies/item/offsets", H5T_STD_I64LE, {3}, numbers); },
+       "/vocabularies/item/offsets has the shape [3] instead of [4]"},
+      {"bags of items",
+       [](hid_t f) {
+         H5Lmove(f, "/features/tags/offsets", f, "/features/item/offsets", H5P_DEFAULT,
+                 H5P_DEFAULT);
+       },
+       "/features/item/values has the shape [4] instead of [5]"},
+      {"external link",
+       [](hid_t f) {
+         H5Ldelete(f, "/timestamps", H5P_DEFAULT);
+         H5Lcreate_external("b.h5", "/timestamps", f, "/timestamps", H5P_DEFAULT, H5P_DEFAULT);
+       },
+       "external link"},
+  };
+}
+
+TEST(Dataset, NamesWhatIsWrongWithAFile) {
+  const TemporaryFolder folder;
+  for (const auto& damage : damages()) {
+    const std::string path = folder.file(damage.name + ".h5");
+    write_example(path);
+    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    ASSERT_GE(file, 0);
+    damage.apply(file);
+    H5Fclose(file);
+    EXPECT_THAT(message_of<Error>([&] { Dataset::open(path); }),
+                AllOf(HasSubstr(path), HasSubstr(damage.message)))
+        << damage.name;
+  }
+}
+
+TEST(Dataset, RefusesATruncatedFileAtAnyLength) {
+  const TemporaryFolder folder;
+  write_example(folder.file("a.h5"));
+  const std::string bytes = testing::read_file(folder.file("a.h5"));
+  for (std::size_t length = 0; length < bytes.size(); length += 97) {
+    const std::string path = folder.write("cut.h5", bytes.substr(0, length));
+    EXPECT_THAT(message_of<Error>([&] { Dataset::open(path); }), HasSubstr(path)) << length;
+  }
+}
+
+TEST(Dataset, FindsIdsOutsideOfTheVocabulary) {
+  const TemporaryFolder folder;
+  write_example(folder.file("a.h5"));
+  {
+    const hid_t file = H5Fopen(folder.file("a.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    const std::int64_t items[4] = {2, 0, 3, 1};
+    replace(file, "/features/item/values", H5T_STD_I64LE, {4}, items);
+    const std::int64_t offsets[5] = {0, 2, 9, 3, 5};
+    replace(file, "/features/tags/offsets", H5T_STD_I64LE, {5}, offsets);
+    H5Fclose(file);
+  }
+  const auto dataset = Dataset::open(folder.file("a.h5"));
+  Ids items;
+  FeatureBags bags;
+  dataset.read_items(0, 2, items);
+  EXPECT_THAT(message_of<Error>([&] { dataset.read_items(1, 3, items); }),
+              HasSubstr("feature item has id 3 of 3"));
+  EXPECT_THROW(dataset.read_feature(0, 1, 3, bags), Error);
+  EXPECT_THAT(message_of<Error>([&] { dataset.read_feature(1, 0, 3, bags); }),
+              HasSubstr("/features/tags/offsets is damaged"));
+  EXPECT_THROW(dataset.read_feature(1, 1, 2, bags), Error);
+}
+
+}  // namespace
+}  // namespace serrate

@@ -1,0 +1,243 @@
+#include "src/io/hdf5_file.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <hdf5.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <numeric>
+#include <span>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "src/io/atomic_file.h"
+#include "tests/support/temporary_folder.h"
+
+namespace serrate {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::message_of;
+using testing::TemporaryFolder;
+
+template <typename T>
+std::vector<T> counted(std::int64_t size) {
+  std::vector<T> values(static_cast<std::size_t>(size));
+  std::iota(values.begin(), values.end(), T{0});
+  return values;
+}
+
+template <typename T>
+class Hdf5FileTypes : public ::testing::Test {};
+using Types = ::testing::Types<std::uint8_t, std::int64_t, float, double>;
+TYPED_TEST_SUITE(Hdf5FileTypes, Types);
+
+TYPED_TEST(Hdf5FileTypes, KeepValuesInBothLayouts) {
+  const TemporaryFolder folder;
+  const auto values = counted<TypeParam>(12);
+  for (const auto layout : {Hdf5Layout::kContiguous, Hdf5Layout::kChecksummed}) {
+    {
+      auto file = Hdf5File::create(folder.file("a.h5"));
+      file.write("/group/matrix", std::span(values), {4, 3}, layout);
+      file.write("line", std::span(values), {12}, layout);
+      file.write("none", std::span<const TypeParam>(), {0}, layout);
+      file.close();
+    }
+    const auto file = Hdf5File::open(folder.file("a.h5"));
+    EXPECT_EQ(file.read<TypeParam>("/group/matrix"), values);
+    EXPECT_EQ(file.read<TypeParam>("line"), values);
+    EXPECT_TRUE(file.read<TypeParam>("none").empty());
+    const auto matrix = file.dataset<TypeParam>("/group/matrix");
+    EXPECT_EQ(matrix.rank(), 2);
+    EXPECT_EQ(matrix.rows(), 4);
+    EXPECT_EQ(matrix.columns(), 3);
+    std::vector<TypeParam> block(4);
+    matrix.read_block({1, 3, 1, 3}, std::span(block));
+    EXPECT_THAT(block, ElementsAre(4, 5, 7, 8));
+  }
+}
+
+TEST(Hdf5File, WritesRowsAndColumnsInAnyOrder) {
+  const TemporaryFolder folder;
+  auto file = Hdf5File::create(folder.file("a.h5"));
+  {
+    auto matrix = file.create_dataset<float>("m", {3, 4}, Hdf5Layout::kChecksummed);
+    matrix.write_block({0, 3, 2, 4},
+                       std::span<const float>(std::vector<float>{2, 3, 6, 7, 10, 11}));
+    matrix.write_block({0, 2, 0, 2}, std::span<const float>(std::vector<float>{0, 1, 4, 5}));
+    matrix.write_block({2, 3, 0, 2}, std::span<const float>(std::vector<float>{8, 9}));
+    EXPECT_THROW(matrix.write_rows(2, 4, std::span<const float>(std::vector<float>(8))), Error);
+    EXPECT_THROW(matrix.write_rows(0, 1, std::span<const float>(std::vector<float>(3))), Error);
+  }
+  EXPECT_EQ(file.read<float>("m"), counted<float>(12));
+}
+
+TEST(Hdf5File, SpansManyChunks) {
+  const TemporaryFolder folder;
+  const auto values = counted<double>(7 * 50'000);  // a row is wider than a chunk
+  auto file = Hdf5File::create(folder.file("a.h5"));
+  file.write("m", std::span(values), {7, 50'000}, Hdf5Layout::kChecksummed);
+  EXPECT_EQ(file.read<double>("m"), values);
+}
+
+TEST(Hdf5File, KeepsAttributes) {
+  const TemporaryFolder folder;
+  const std::string long_text(200'000, 'x');  // more than an object header holds
+  {
+    auto file = Hdf5File::create(folder.file("a.h5"));
+    file.create_group("/a/b");
+    file.write_attribute("/", "text", "grün\nblau");
+    file.write_attribute("/", "empty", "");
+    file.write_attribute("/", "long", long_text);
+    file.write_attribute("/a/b", "number", std::int64_t{-1} << 62);
+  }
+  const auto file = Hdf5File::open(folder.file("a.h5"));
+  EXPECT_EQ(file.read_text("/", "text"), "grün\nblau");
+  EXPECT_EQ(file.read_text("/", "empty"), "");
+  EXPECT_EQ(file.read_text("/", "long"), long_text);
+  EXPECT_EQ(file.read_integer("/a/b", "number"), std::int64_t{-1} << 62);
+  EXPECT_TRUE(file.has_attribute("/a/b", "number"));
+  EXPECT_FALSE(file.has_attribute("/a/b", "text"));
+  EXPECT_TRUE(file.contains("/a/b"));
+  EXPECT_FALSE(file.contains("/a/c"));
+  EXPECT_FALSE(file.contains("/c/b"));
+  EXPECT_THAT(message_of<Error>([&] { file.read_integer("/", "text"); }), HasSubstr("text"));
+  EXPECT_THAT(message_of<Error>([&] { file.read_text("/a/b", "number"); }), HasSubstr("number"));
+  EXPECT_THAT(message_of<Error>([&] { file.read_text("/a", "none"); }), HasSubstr("none"));
+}
+
+TEST(Hdf5File, NamesTheFileAndTheCause) {
+  const TemporaryFolder folder;
+  const std::string missing = folder.file("missing.h5");
+  EXPECT_THAT(message_of<Error>([&] { Hdf5File::open(missing); }),
+              ::testing::AllOf(HasSubstr(missing), HasSubstr("No such file")));
+  const std::string text = folder.write("text.h5", "user,item\n1,2\n");
+  EXPECT_THAT(message_of<Error>([&] { Hdf5File::open(text); }),
+              ::testing::AllOf(HasSubstr(text), HasSubstr("file signature not found")));
+  EXPECT_THAT(message_of<Error>([&] { Hdf5File::create(folder.file("no/folder.h5")); }),
+              HasSubstr("no/folder.h5"));
+}
+
+TEST(Hdf5File, RefusesOtherTypesAndShapes) {
+  const TemporaryFolder folder;
+  auto file = Hdf5File::create(folder.file("a.h5"));
+  file.write<float>("floats", std::span<const float>(counted<float>(3)), {3});
+  EXPECT_THAT(
+      message_of<Error>([&] { file.dataset<std::int64_t>("floats"); }),
+      HasSubstr("floats of " + folder.file("a.h5") + " does not hold values of type int64"));
+  EXPECT_THAT(message_of<Error>([&] { file.dataset<float>("other"); }), HasSubstr("has no other"));
+  file.create_group("group");
+  EXPECT_THAT(message_of<Error>([&] { file.dataset<float>("group"); }),
+              HasSubstr("group of " + folder.file("a.h5") + " is not a dataset"));
+  const auto floats = file.dataset<float>("floats");
+  std::vector<float> values(2);
+  EXPECT_THROW(floats.read_rows(2, 4, std::span(values)), Error);
+  EXPECT_THROW(floats.read_rows(0, 3, std::span(values)), Error);
+}
+
+TEST(Hdf5File, RefusesLinksAndStorageElsewhere) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("a.h5");
+  Hdf5File::create(folder.file("other.h5"))
+      .write<float>("x", std::span<const float>(counted<float>(3)), {3});
+  {
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    H5Lcreate_external("other.h5", "/x", file, "external", H5P_DEFAULT, H5P_DEFAULT);
+    H5Lcreate_soft("/elsewhere", file, "soft", H5P_DEFAULT, H5P_DEFAULT);
+    const hsize_t dims = 3;
+    const hsize_t cube[3] = {1, 1, 1};
+    const hid_t space = H5Screate_simple(1, &dims, nullptr);
+    const hid_t cube_space = H5Screate_simple(3, cube, nullptr);
+    const hid_t raw = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_external(raw, folder.write("raw.bin", std::string(12, 'a')).c_str(), 0, 12);
+    const hid_t packed = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(packed, 1, &dims);
+    H5Pset_shuffle(packed);
+    const hid_t type = H5T_IEEE_F32LE;
+    H5Dclose(H5Dcreate2(file, "raw", type, space, H5P_DEFAULT, raw, H5P_DEFAULT));
+    H5Dclose(H5Dcreate2(file, "packed", type, space, H5P_DEFAULT, packed, H5P_DEFAULT));
+    H5Dclose(H5Dcreate2(file, "cube", type, cube_space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    H5Dclose(H5Dcreate2(file, "unwritten", type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    for (const hid_t id : {raw, packed}) H5Pclose(id);
+    for (const hid_t id : {space, cube_space}) H5Sclose(id);
+    H5Fclose(file);
+  }
+  const auto file = Hdf5File::open(path);
+  const auto message = [&](const std::string& name) {
+    return message_of<Error>([&] { file.dataset<float>(name); });
+  };
+  EXPECT_THAT(message("external"),
+              HasSubstr("external of " + path + " is a soft or external link"));
+  EXPECT_THAT(message("soft"), HasSubstr("soft or external link"));
+  EXPECT_THAT(message("raw"), HasSubstr("storage outside"));
+  EXPECT_THAT(message("packed"), HasSubstr("filters"));
+  EXPECT_THAT(message("cube"), HasSubstr("3 dimensions"));
+  EXPECT_THAT(message("unwritten"), HasSubstr("incomplete"));
+}
+
+TEST(Hdf5File, FindsDamageInChecksummedValues) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("a.h5");
+  Hdf5File::create(path).write("x", std::span<const double>(std::vector<double>(1000, 1.0)), {1000},
+                               Hdf5Layout::kChecksummed);
+  std::string bytes = testing::read_file(path);
+  const double one = 1.0;
+  const std::size_t at = bytes.find(std::string(reinterpret_cast<const char*>(&one), sizeof(one)));
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 80] ^= 1;
+  folder.write("a.h5", bytes);
+  const auto file = Hdf5File::open(path);
+  EXPECT_THAT(message_of<Error>([&] { file.read<double>("x"); }),
+              ::testing::AllOf(HasSubstr("cannot read x of " + path), HasSubstr("checksum")));
+}
+
+TEST(Hdf5File, ThreadsReadAtOnce) {
+  const TemporaryFolder folder;
+  const auto values = counted<std::int64_t>(20'000);
+  Hdf5File::create(folder.file("a.h5")).write("x", std::span(values), {20'000});
+  const auto file = Hdf5File::open(folder.file("a.h5"));
+  std::vector<std::int64_t> wrong(4, 0);
+  {
+    std::vector<std::jthread> threads;
+    for (std::size_t t = 0; t < wrong.size(); ++t) {
+      threads.emplace_back([&, t] {
+        const auto column = file.dataset<std::int64_t>("x");
+        std::vector<std::int64_t> part(10);
+        for (std::int64_t begin = 0; begin < 2'000; begin += 10) {
+          column.read_rows(begin, begin + 10, std::span(part));
+          for (std::int64_t i = 0; i < 10; ++i) wrong[t] += part[i] != begin + i;
+        }
+        wrong[t] += message_of<Error>([&] { file.dataset<float>("x"); }) == "(no exception)";
+      });
+    }
+  }
+  EXPECT_THAT(wrong, ElementsAre(0, 0, 0, 0));
+}
+
+TEST(AtomicFile, AppearsOnlyWhenCommitted) {
+  const TemporaryFolder folder;
+  const std::string path = folder.write("a.txt", "old");
+  std::string temporary;
+  {
+    const AtomicFile file(path);
+    temporary = file.temporary_path();
+    std::ofstream(temporary) << "torn";
+  }
+  EXPECT_EQ(testing::read_file(path), "old");
+  EXPECT_FALSE(std::filesystem::exists(temporary));
+  {
+    AtomicFile file(path);
+    std::ofstream(file.temporary_path()) << "new";
+    file.commit();
+  }
+  EXPECT_EQ(testing::read_file(path), "new");
+  EXPECT_FALSE(std::filesystem::exists(temporary));
+  EXPECT_THAT(message_of<Error>([&] { AtomicFile(folder.file("no/a.txt")); }),
+              HasSubstr("there is no folder " + folder.file("no")));
+}
+
+}  // namespace
+}  // namespace serrate
