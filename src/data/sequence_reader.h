@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "src/data/dataset.h"
+#include "src/data/prefetcher.h"
+#include "src/data/split.h"
+
+namespace serrate {
+
+/// Which stretches of a user's training events are samples.
+enum class WindowKind {
+  kLatest,  ///< the latest max_length + 1
+  kAll,     ///< all: consecutive windows of max_length + 1, counted from the latest event, that
+            ///< overlap by one event, so that every event but a user's first is a target once
+};
+
+struct ReaderOptions {
+  std::int64_t batch_size = 128;  ///< sequences per step of all ranks together
+  std::int64_t max_length = 200;  ///< input events; a window has one more, for the last target
+  int rank = 0;
+  int world_size = 1;
+  std::uint64_t seed = 1;
+  WindowKind windows = WindowKind::kAll;
+  std::vector<std::int64_t> features = {0};  ///< positions in Dataset::features()
+  bool timestamps = false;                   ///< read them too
+  std::int64_t first_step = 0;               ///< where next() starts
+  std::int64_t prefetch = 2;                 ///< batches read ahead; 0 reads without a thread
+};
+
+/// Events [begin, end) of one user.
+struct EventRange {
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+};
+
+/// The sequences of one rank in one step; may be none.
+struct SequenceBatch {
+  std::int64_t epoch = 0;
+  std::int64_t index = 0;                      ///< of the step in its epoch
+  std::vector<std::int64_t> sample_ids;        ///< [n]: the windows' numbers, the same in any epoch
+  std::vector<std::int64_t> sequence_offsets;  ///< [n + 1], in events, from 0
+  std::vector<FeatureBags> features;           ///< as asked for, over all events of the batch
+  std::vector<std::int64_t> timestamps;        ///< [events], or empty
+
+  std::int64_t num_sequences() const {
+    return static_cast<std::int64_t>(sequence_offsets.size()) - 1;
+  }
+};
+
+/// Reads sequences from the file, e.g. the histories to evaluate; sample_ids are left empty.
+SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange> sequences,
+                             const std::vector<std::int64_t>& features, bool timestamps = false);
+
+/// The batches of a training. Every epoch goes through all windows in an order that depends on
+/// seed and epoch alone; step s of it takes windows [s * batch_size, (s + 1) * batch_size) and
+/// rank r a contiguous share of those, so the ranks' batches in order are the one batch of an
+/// unsharded run. The last batch of an epoch is smaller. The dataset and the split have to outlive
+/// the reader, which keeps one offset per user and the batches read ahead.
+class SequenceReader {
+ public:
+  /// Throws Error (usage) when an option is out of range or nothing is left to train on.
+  SequenceReader(const Dataset& dataset, const Split& split, ReaderOptions options);
+
+  std::int64_t num_windows() const { return window_offsets_.back(); }
+  std::int64_t batches_per_epoch() const;
+  /// The batch of steps first_step, first_step + 1, ..., counted over all epochs.
+  SequenceBatch next();
+  /// The batch of any step.
+  SequenceBatch read(std::int64_t step) const;
+
+ private:
+  EventRange window(std::int64_t id) const;
+
+  const Dataset& dataset_;
+  const Split& split_;
+  ReaderOptions options_;
+  std::vector<std::int64_t> window_offsets_;  // [num_users + 1]: numbers of a user's windows
+  std::int64_t next_step_;
+  std::unique_ptr<Prefetcher<SequenceBatch>> prefetcher_;  // last: its thread reads the others
+};
+
+}  // namespace serrate

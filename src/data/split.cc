@@ -1,0 +1,156 @@
+#include "src/data/split.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <bit>
+#include <span>
+#include <utility>
+
+#include "serrate/error.h"
+#include "src/data/user_columns.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::array<std::pair<std::string_view, SplitKind>, 3> kNames = {
+    {{"last-item", SplitKind::kLastItem},
+     {"last-basket", SplitKind::kLastBasket},
+     {"time", SplitKind::kTime}}};
+
+/// Calls visit(values) over all timestamps of the dataset, chunk after chunk.
+template <typename Visit>
+void for_each_timestamp(const Dataset& dataset, const Visit& visit) {
+  constexpr std::int64_t kChunkEvents = 1 << 16;
+  std::vector<std::int64_t> timestamps;
+  for (std::int64_t begin = 0; begin < dataset.num_events(); begin += kChunkEvents) {
+    dataset.read_timestamps(begin, std::min(begin + kChunkEvents, dataset.num_events()),
+                            timestamps);
+    for (const std::int64_t timestamp : timestamps) visit(timestamp);
+  }
+}
+
+/// The timestamp at position `rank` of all timestamps in order. Counts them in 2^16 buckets, then
+/// again inside the bucket it is in, until a bucket is a single value.
+std::int64_t nth_timestamp(const Dataset& dataset, std::int64_t rank) {
+  constexpr int kBucketBits = 16;
+  std::int64_t low = INT64_MAX;
+  std::int64_t high = INT64_MIN;
+  for_each_timestamp(dataset, [&](std::int64_t timestamp) {
+    low = std::min(low, timestamp);
+    high = std::max(high, timestamp);
+  });
+  std::vector<std::int64_t> counts;
+  while (low < high) {
+    // Unsigned, because the range may be wider than int64.
+    const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+    const int shift = std::max(0, static_cast<int>(std::bit_width(range)) - kBucketBits);
+    counts.assign(1 << kBucketBits, 0);
+    for_each_timestamp(dataset, [&](std::int64_t timestamp) {
+      if (timestamp < low || timestamp > high) return;
+      ++counts[(static_cast<std::uint64_t>(timestamp) - static_cast<std::uint64_t>(low)) >> shift];
+    });
+    std::int64_t bucket = 0;
+    while (rank >= counts[bucket]) rank -= counts[bucket++];
+    low += bucket << shift;
+    high = std::min(high, low + (std::int64_t{1} << shift) - 1);
+  }
+  return low;
+}
+
+/// The key that the events of a basket share: its number or, without baskets, the timestamp.
+void read_basket_keys(const Dataset& dataset, std::int64_t begin, std::int64_t end,
+                      std::vector<std::int64_t>& keys) {
+  if (dataset.has_baskets()) {
+    dataset.read_baskets(begin, end, keys);
+  } else {
+    dataset.read_timestamps(begin, end, keys);
+  }
+}
+
+// The functions below return train_end. A user with nothing before the target trains on all.
+
+std::vector<std::int64_t> hold_out_last_items(const Dataset& dataset) {
+  const std::vector<std::int64_t>& offsets = dataset.user_offsets();
+  std::vector<std::int64_t> train_end(dataset.num_users());
+  for (std::int64_t user = 0; user < dataset.num_users(); ++user) {
+    const std::int64_t end = offsets[user + 1];
+    train_end[user] = end - offsets[user] >= 2 ? end - 1 : end;
+  }
+  return train_end;
+}
+
+std::vector<std::int64_t> hold_out_last_baskets(const Dataset& dataset) {
+  std::vector<std::int64_t> train_end(dataset.num_users());
+  const auto read = [&](std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& keys) {
+    read_basket_keys(dataset, begin, end, keys);
+  };
+  for_each_user(dataset, read, [&](std::int64_t user, std::span<const std::int64_t> keys) {
+    const std::int64_t begin = dataset.user_offsets()[user];
+    const auto first = keys.empty() ? keys.begin() : std::ranges::find(keys, keys.back());
+    train_end[user] =
+        first == keys.begin() ? dataset.user_offsets()[user + 1] : begin + (first - keys.begin());
+  });
+  return train_end;
+}
+
+std::vector<std::int64_t> hold_out_from(const Dataset& dataset, std::int64_t cut) {
+  std::vector<std::int64_t> train_end(dataset.num_users());
+  const auto read = [&](std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& times) {
+    dataset.read_timestamps(begin, end, times);
+  };
+  for_each_user(dataset, read, [&](std::int64_t user, std::span<const std::int64_t> times) {
+    train_end[user] =
+        dataset.user_offsets()[user] + (std::ranges::lower_bound(times, cut) - times.begin());
+  });
+  return train_end;
+}
+
+std::vector<std::int64_t> hold_out(const Dataset& dataset, SplitKind kind, double time_quantile) {
+  switch (kind) {
+    case SplitKind::kLastItem:
+      return hold_out_last_items(dataset);
+    case SplitKind::kLastBasket:
+      return hold_out_last_baskets(dataset);
+    default:
+      const auto rank =
+          static_cast<std::int64_t>(time_quantile * static_cast<double>(dataset.num_events()));
+      return hold_out_from(dataset, nth_timestamp(dataset, rank));
+  }
+}
+
+}  // namespace
+
+SplitKind split_kind_from_string(std::string_view name) {
+  for (const auto& [known, kind] : kNames) {
+    if (name == known) return kind;
+  }
+  throw usage_error(fmt::format(
+      "unknown split \"{}\" (last-item, last-basket and time are known) choose one of them", name));
+}
+
+std::string to_string(SplitKind kind) {
+  return std::string(
+      std::ranges::find(kNames, kind, &std::pair<std::string_view, SplitKind>::second)->first);
+}
+
+Split make_split(const Dataset& dataset, SplitKind kind, double time_quantile) {
+  if (!(time_quantile > 0 && time_quantile < 1)) {
+    throw usage_error(fmt::format(
+        "the time quantile is {} (the share of events to train on) give one between 0 and 1",
+        time_quantile));
+  }
+  Split split;
+  split.train_end = hold_out(dataset, kind, time_quantile);
+  const std::vector<std::int64_t>& offsets = dataset.user_offsets();
+  for (std::int64_t user = 0; user < dataset.num_users(); ++user) {
+    const std::int64_t target = split.train_end[user];
+    if (offsets[user] < target && target < offsets[user + 1]) {
+      split.cases.push_back({user, offsets[user], target, target});
+    }
+  }
+  return split;
+}
+
+}  // namespace serrate
