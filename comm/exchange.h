@@ -1,0 +1,76 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "serrate/communicator.h"
+
+namespace serrate {
+
+enum class Collective : std::uint8_t {
+  kAllToAll,
+  kAllGather,
+  kAllReduceSum,
+  kReduceScatterSum,
+  kBroadcast,
+  kBarrier,
+};
+
+/// What values are; two calls that differ only in this would exchange garbage.
+enum class ElementType : std::uint8_t { kBytes, kInt32, kInt64, kFloat, kDouble };
+
+/// Up to this many bytes for a peer are moved in as few messages as possible: they fit into one
+/// short ("eager") message of Open MPI together with the header.
+inline constexpr std::int64_t kSmallBytes = 3840;
+
+/// What every message of an exchange starts with. All but `rows` has to be equal on all ranks.
+struct Communicator::Header {
+  static constexpr std::uint32_t kMagic = 0x53455231;  // "SER1"
+
+  std::uint32_t magic = kMagic;
+  Collective collective = Collective::kBarrier;
+  ElementType type = ElementType::kBytes;
+  std::int64_t sequence = 0;  // number of the exchange on this communicator, from 1
+  std::int64_t row_bytes = 0;
+  std::int64_t extent = 0;  // values to sum or broadcast; reduce_scatter_sum: hash of its counts
+  std::int32_t root = 0;    // of a broadcast
+  std::int64_t rows = 0;    // from the sender to the receiver of this header
+  char operation[24] = {};  // the caller's name for it, ends with 0
+
+  Header() = default;
+  Header(Collective collective_, std::string_view operation_, ElementType type_,
+         std::int64_t row_bytes_, std::int64_t extent_ = 0);
+
+  bool same_call(const Header& other) const;
+  /// all_to_all "input_dist" #12
+  std::string name() const;
+  /// The name and all else that has to agree.
+  std::string description() const;
+};
+
+struct Communicator::Peer {
+  static constexpr std::int64_t kAnyRows = -1;
+
+  Header to;    // what this rank tells the peer
+  Header from;  // what the peer tells this rank
+  std::int64_t expected_rows = kAnyRows;
+  const std::byte* send = nullptr;  // [to.rows, row_bytes]
+  std::byte* receive = nullptr;     // [from.rows, row_bytes]
+
+  std::int64_t send_bytes() const { return to.rows * to.row_bytes; }
+  std::int64_t receive_bytes() const { return from.rows * from.row_bytes; }
+};
+
+struct Communicator::Exchange {
+  std::vector<Peer>& peers;
+  const Stream& stream;
+  std::chrono::steady_clock::time_point deadline;
+
+  const Header& call() const { return peers.front().to; }
+};
+
+}  // namespace serrate

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <ostream>
+#include <string>
+
+#include "serrate/communicator.h"
+
+namespace serrate {
+
+/// Where the ranks of the suite come from: `run` makes a fresh group with a deadline and runs a
+/// body on each of its ranks that lives in this process.
+struct Ranks {
+  std::string name;
+  int size = 1;
+  std::function<void(std::chrono::milliseconds, const std::function<void(Communicator&)>&)> run;
+
+  friend std::ostream& operator<<(std::ostream& out, const Ranks& ranks) {
+    return out << ranks.name;
+  }
+};
+
+/// What every implementation of Communicator has to do; instantiated for each in its own test.
+class CommunicatorConformance : public testing::TestWithParam<Ranks> {
+ protected:
+  int size() const { return GetParam().size; }
+  /// The deadline is for a suite that hangs, with room for slow sanitizer runs.
+  void run(const std::function<void(Communicator&)>& body,
+           std::chrono::milliseconds deadline = std::chrono::seconds(30)) const {
+    GetParam().run(deadline, body);
+  }
+};
+
+/// Exchanges of random jagged rows of several types and sizes, against what a naive loop over all
+/// pairs of ranks says each should have received.
+void check_random_exchanges(Communicator& communicator, int num_exchanges);
+
+}  // namespace serrate
