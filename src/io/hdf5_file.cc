@@ -280,7 +280,8 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
   const double bytes = static_cast<double>(dims[0]) * static_cast<double>(dims[1]) * sizeof(T);
   if (static_cast<double>(std::filesystem::file_size(path_)) < bytes ||
       static_cast<double>(H5Dget_storage_size(id)) < bytes) {
-    throw usage_error(fmt::format("{} of {} is incomplete (it needs {} bytes)", name, path_, bytes));
+    throw usage_error(
+        fmt::format("{} of {} is incomplete (it needs {} bytes)", name, path_, bytes));
   }
   return result;
 }
