@@ -19,54 +19,48 @@ constexpr std::array<std::pair<std::string_view, SplitKind>, 3> kNames = {
      {"last-basket", SplitKind::kLastBasket},
      {"time", SplitKind::kTime}}};
 
-/// Calls visit(values) over all timestamps of the dataset, chunk after chunk.
+/// Calls visit(user, timestamps) for every user in order.
 template <typename Visit>
-void for_each_timestamp(const Dataset& dataset, const Visit& visit) {
-  constexpr std::int64_t kChunkEvents = 1 << 16;
-  std::vector<std::int64_t> timestamps;
-  for (std::int64_t begin = 0; begin < dataset.num_events(); begin += kChunkEvents) {
-    dataset.read_timestamps(begin, std::min(begin + kChunkEvents, dataset.num_events()),
-                            timestamps);
-    for (const std::int64_t timestamp : timestamps) visit(timestamp);
-  }
+void for_each_user_times(const Dataset& dataset, const Visit& visit) {
+  const auto read = [&](std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& times) {
+    dataset.read_timestamps(begin, end, times);
+  };
+  for_each_user(dataset, read, visit);
 }
 
-/// The timestamp at position `rank` of all timestamps in order. Counts them in 2^16 buckets, then
-/// again inside the bucket it is in, until a bucket is a single value.
+/// The timestamp at position `rank`, below num_events, of all timestamps in order. Counts them in
+/// 2^16 buckets, then again inside the bucket it is in, until a bucket is a single value.
 std::int64_t nth_timestamp(const Dataset& dataset, std::int64_t rank) {
   constexpr int kBucketBits = 16;
   std::int64_t low = INT64_MAX;
   std::int64_t high = INT64_MIN;
-  for_each_timestamp(dataset, [&](std::int64_t timestamp) {
-    low = std::min(low, timestamp);
-    high = std::max(high, timestamp);
+  for_each_user_times(dataset, [&](std::int64_t, std::span<const std::int64_t> times) {
+    for (const std::int64_t time : times) {
+      low = std::min(low, time);
+      high = std::max(high, time);
+    }
   });
   std::vector<std::int64_t> counts;
   while (low < high) {
     // Unsigned, because the range may be wider than int64.
-    const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+    const auto base = static_cast<std::uint64_t>(low);
+    const std::uint64_t range = static_cast<std::uint64_t>(high) - base;
     const int shift = std::max(0, static_cast<int>(std::bit_width(range)) - kBucketBits);
     counts.assign(1 << kBucketBits, 0);
-    for_each_timestamp(dataset, [&](std::int64_t timestamp) {
-      if (timestamp < low || timestamp > high) return;
-      ++counts[(static_cast<std::uint64_t>(timestamp) - static_cast<std::uint64_t>(low)) >> shift];
+    for_each_user_times(dataset, [&](std::int64_t, std::span<const std::int64_t> times) {
+      for (const std::int64_t time : times) {
+        if (low <= time && time <= high)
+          ++counts[(static_cast<std::uint64_t>(time) - base) >> shift];
+      }
     });
-    std::int64_t bucket = 0;
+    std::uint64_t bucket = 0;
     while (rank >= counts[bucket]) rank -= counts[bucket++];
-    low += bucket << shift;
-    high = std::min(high, low + (std::int64_t{1} << shift) - 1);
+    const std::uint64_t first = bucket << shift;
+    const std::uint64_t last = std::min(range, first + (std::uint64_t{1} << shift) - 1);
+    low = static_cast<std::int64_t>(base + first);
+    high = static_cast<std::int64_t>(base + last);
   }
   return low;
-}
-
-/// The key that the events of a basket share: its number or, without baskets, the timestamp.
-void read_basket_keys(const Dataset& dataset, std::int64_t begin, std::int64_t end,
-                      std::vector<std::int64_t>& keys) {
-  if (dataset.has_baskets()) {
-    dataset.read_baskets(begin, end, keys);
-  } else {
-    dataset.read_timestamps(begin, end, keys);
-  }
 }
 
 // The functions below return train_end. A user with nothing before the target trains on all.
@@ -84,7 +78,11 @@ std::vector<std::int64_t> hold_out_last_items(const Dataset& dataset) {
 std::vector<std::int64_t> hold_out_last_baskets(const Dataset& dataset) {
   std::vector<std::int64_t> train_end(dataset.num_users());
   const auto read = [&](std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& keys) {
-    read_basket_keys(dataset, begin, end, keys);
+    if (dataset.has_baskets()) {
+      dataset.read_baskets(begin, end, keys);
+    } else {
+      dataset.read_timestamps(begin, end, keys);
+    }
   };
   for_each_user(dataset, read, [&](std::int64_t user, std::span<const std::int64_t> keys) {
     const std::int64_t begin = dataset.user_offsets()[user];
@@ -97,10 +95,7 @@ std::vector<std::int64_t> hold_out_last_baskets(const Dataset& dataset) {
 
 std::vector<std::int64_t> hold_out_from(const Dataset& dataset, std::int64_t cut) {
   std::vector<std::int64_t> train_end(dataset.num_users());
-  const auto read = [&](std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& times) {
-    dataset.read_timestamps(begin, end, times);
-  };
-  for_each_user(dataset, read, [&](std::int64_t user, std::span<const std::int64_t> times) {
+  for_each_user_times(dataset, [&](std::int64_t user, std::span<const std::int64_t> times) {
     train_end[user] =
         dataset.user_offsets()[user] + (std::ranges::lower_bound(times, cut) - times.begin());
   });
@@ -114,9 +109,9 @@ std::vector<std::int64_t> hold_out(const Dataset& dataset, SplitKind kind, doubl
     case SplitKind::kLastBasket:
       return hold_out_last_baskets(dataset);
     default:
-      const auto rank =
-          static_cast<std::int64_t>(time_quantile * static_cast<double>(dataset.num_events()));
-      return hold_out_from(dataset, nth_timestamp(dataset, rank));
+      const double rank = time_quantile * static_cast<double>(dataset.num_events());
+      return hold_out_from(dataset, nth_timestamp(dataset, std::min(static_cast<std::int64_t>(rank),
+                                                                    dataset.num_events() - 1)));
   }
 }
 
@@ -144,6 +139,7 @@ Split make_split(const Dataset& dataset, SplitKind kind, double time_quantile) {
   Split split;
   split.train_end = hold_out(dataset, kind, time_quantile);
   const std::vector<std::int64_t>& offsets = dataset.user_offsets();
+  split.cases.reserve(dataset.num_users());
   for (std::int64_t user = 0; user < dataset.num_users(); ++user) {
     const std::int64_t target = split.train_end[user];
     if (offsets[user] < target && target < offsets[user + 1]) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <numeric>
 #include <span>
-#include <tuple>
 #include <utility>
 
 #include "src/data/user_columns.h"
@@ -30,60 +29,70 @@ void for_each_case(const Dataset& dataset, const Split& split, const Visit& visi
   });
 }
 
-/// How often `item` came right after `last`, and when it first did.
-struct Transition {
-  std::int64_t last;
-  std::int64_t item;
-  std::int64_t first_seen;
-  std::int64_t count;
-};
-
 struct Counts {
   std::vector<std::int64_t> popularity_rank;  // [num_items], from 1
-  std::vector<Transition> transitions;        // by last item, best next item first
+  // Items that came right after item i, best first: successors [successors_begin[i], _end[i]).
+  std::vector<std::int64_t> successors;
+  std::vector<std::int64_t> successors_begin;  // [num_items]
+  std::vector<std::int64_t> successors_end;    // [num_items]
+
+  std::span<std::int64_t> successors_of(std::int64_t item) {
+    return std::span(successors)
+        .subspan(successors_begin[item], successors_end[item] - successors_begin[item]);
+  }
 };
 
-/// Merges equal pairs and sorts each item's successors from the best.
-void merge(std::vector<Transition>& transitions) {
-  std::ranges::sort(transitions, {},
-                    [](const Transition& t) { return std::tuple(t.last, t.item, t.first_seen); });
-  std::size_t merged = 0;
-  for (const Transition& t : transitions) {
-    Transition& previous = transitions[merged == 0 ? 0 : merged - 1];
-    if (merged > 0 && previous.last == t.last && previous.item == t.item) {
-      previous.count += t.count;
-    } else {
-      transitions[merged++] = t;
-    }
-  }
-  transitions.resize(merged);
-  std::ranges::sort(transitions, {},
-                    [](const Transition& t) { return std::tuple(t.last, -t.count, t.first_seen); });
+/// The highest count first, otherwise in the order they are in.
+void sort_by_count(std::span<std::int64_t> items, const std::vector<std::int64_t>& count) {
+  std::ranges::stable_sort(items, std::ranges::greater(),
+                           [&](std::int64_t item) { return count[item]; });
 }
 
-Counts count_histories(const Dataset& dataset, const Split& split) {
-  const std::int64_t num_items = dataset.num_items();
-  std::vector<std::int64_t> events(num_items, 0);
-  std::vector<std::int64_t> by_popularity;  // in the order of first events, then sorted
-  Counts counts;
+void rank_by_popularity(const Dataset& dataset, const Split& split, Counts& counts) {
+  std::vector<std::int64_t> events(dataset.num_items(), 0);
+  std::vector<std::int64_t> items;
   for_each_case(dataset, split, [&](Items history, std::int64_t) {
-    for (std::size_t i = 0; i < history.size(); ++i) {
-      if (events[history[i]]++ == 0) by_popularity.push_back(history[i]);
-      if (i > 0) {
-        const auto now = static_cast<std::int64_t>(counts.transitions.size());
-        counts.transitions.push_back({history[i - 1], history[i], now, 1});
-      }
+    for (const std::int64_t item : history) {
+      if (events[item]++ == 0) items.push_back(item);
     }
   });
-  for (std::int64_t item = 0; item < num_items; ++item) {
-    if (events[item] == 0) by_popularity.push_back(item);
+  for (std::int64_t item = 0; item < dataset.num_items(); ++item) {
+    if (events[item] == 0) items.push_back(item);
   }
-  std::ranges::stable_sort(by_popularity, std::ranges::greater(),
-                           [&](std::int64_t item) { return events[item]; });
-  counts.popularity_rank.resize(num_items);
-  for (std::int64_t i = 0; i < num_items; ++i) counts.popularity_rank[by_popularity[i]] = i + 1;
-  merge(counts.transitions);
-  return counts;
+  sort_by_count(items, events);
+  counts.popularity_rank.resize(items.size());
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    counts.popularity_rank[items[i]] = static_cast<std::int64_t>(i) + 1;
+  }
+}
+
+/// Lists the successors of every item in the order of events, then ranks each list in place.
+void rank_successors(const Dataset& dataset, const Split& split, Counts& counts) {
+  std::vector<std::int64_t> count(dataset.num_items(), 0);
+  for_each_case(dataset, split, [&](Items history, std::int64_t) {
+    for (const std::int64_t item : history.first(history.size() - 1)) ++count[item];
+  });
+  counts.successors_begin.resize(count.size());
+  std::exclusive_scan(count.begin(), count.end(), counts.successors_begin.begin(), std::int64_t{0});
+  counts.successors_end = counts.successors_begin;
+  counts.successors.resize(std::reduce(count.begin(), count.end()));
+  for_each_case(dataset, split, [&](Items history, std::int64_t) {
+    for (std::size_t i = 1; i < history.size(); ++i) {
+      counts.successors[counts.successors_end[history[i - 1]]++] = history[i];
+    }
+  });
+
+  std::ranges::fill(count, 0);
+  for (std::int64_t item = 0; item < dataset.num_items(); ++item) {
+    const std::span<std::int64_t> all = counts.successors_of(item);
+    std::size_t distinct = 0;
+    for (const std::int64_t successor : all) {
+      if (count[successor]++ == 0) all[distinct++] = successor;
+    }
+    counts.successors_end[item] = counts.successors_begin[item] + distinct;
+    sort_by_count(all.first(distinct), count);
+    for (const std::int64_t successor : all.first(distinct)) count[successor] = 0;
+  }
 }
 
 std::int64_t repeat_rank(Items history, std::int64_t target, std::vector<std::int64_t>& count) {
@@ -100,25 +109,26 @@ std::int64_t repeat_rank(Items history, std::int64_t target, std::vector<std::in
 }
 
 /// `filtered` says by item whether it is left out, `popularity_rank` is the target's without those.
-std::int64_t markov_rank(const Counts& counts, std::int64_t last, std::int64_t target,
-                         const std::vector<char>& filtered, std::int64_t popularity_rank) {
-  const std::vector<std::int64_t>& popularity = counts.popularity_rank;
-  std::int64_t position = 1;
-  std::int64_t backed_off = popularity_rank;
-  for (const Transition& t :
-       std::ranges::equal_range(counts.transitions, last, {}, &Transition::last)) {
-    if (filtered[t.item]) continue;
-    if (t.item == target) return position;
-    ++position;
-    if (popularity[t.item] > popularity[target]) ++backed_off;  // moved ahead of the target
+std::int64_t markov_rank(Items successors, std::int64_t target, const std::vector<char>& filtered,
+                         const std::vector<std::int64_t>& popularity,
+                         std::int64_t popularity_rank) {
+  const auto found = std::ranges::find(successors, target);
+  if (found != successors.end()) {
+    return 1 + std::count_if(successors.begin(), found,
+                             [&](std::int64_t item) { return !filtered[item]; });
   }
-  return backed_off;
+  // Backed off to popularity, behind the successors that are less popular than the target too.
+  return popularity_rank + std::ranges::count_if(successors, [&](std::int64_t item) {
+           return !filtered[item] && popularity[item] > popularity[target];
+         });
 }
 
 }  // namespace
 
 BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenItems seen) {
-  const Counts counts = count_histories(dataset, split);
+  Counts counts;
+  rank_by_popularity(dataset, split, counts);
+  rank_successors(dataset, split, counts);
   const std::vector<std::int64_t>& popularity = counts.popularity_rank;
   BaselineRanks ranks;
   std::vector<std::int64_t> count(dataset.num_items(), 0);
@@ -138,8 +148,8 @@ BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenIte
     } else {
       ranks.popularity.push_back(popularity_rank);
       ranks.repeat.push_back(repeat_rank(history, target, count));
-      ranks.markov.push_back(
-          markov_rank(counts, history.back(), target, filtered, popularity_rank));
+      ranks.markov.push_back(markov_rank(counts.successors_of(history.back()), target, filtered,
+                                         popularity, popularity_rank));
     }
     for (const std::int64_t item : left_out) filtered[item] = 0;
   });
