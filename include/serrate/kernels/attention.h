@@ -19,6 +19,8 @@ struct HeadsView {
   }
 };
 
+inline constexpr std::int64_t kMaxHeadDim = 256;
+
 enum class AttentionMask {
   kFull,    ///< every query sees every key of its sequence
   kCausal,  ///< query i sees keys 0..i (top-left aligned)
@@ -33,10 +35,10 @@ enum class AttentionMask {
 struct AttentionForward {
   HeadsView<const float> q, k, v;
   HeadsView<float> out;
-  std::span<float> lse;  ///< [num_heads, num_query_tokens]: log sum exp(scale q.k)
+  std::span<float> lse;  ///< [num_heads, num_query_tokens]: log sum exp(scale q.k); empty: not kept
   std::span<const std::int64_t> query_offsets, key_offsets;  ///< [batch_size + 1]
   std::int64_t num_heads = 1;
-  std::int64_t head_dim = 64;
+  std::int64_t head_dim = 64;  ///< 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16
   float scale = 1;
   AttentionMask mask = AttentionMask::kCausal;
 };

@@ -1,0 +1,142 @@
+// FlashAttention on vectors: for a tile of queries, the keys go by in tiles, and a running maximum
+// and sum for every query keep softmax exact. Two products a tile: scores = k q^T, out += p^T v.
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/attention_schedule.h"
+#include "kernels/attention_scratch.h"
+#include "kernels/simd_targets.h"
+#include "serrate/buffer.h"
+#include "serrate/kernels/attention.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/attention_forward_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/attention_tile-inl.h"
+#include "kernels/simd_pack-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+// Scores become probabilities times exp2(max), column by column; max, sum and factor follow.
+void online_softmax(const Band& band, ForwardScratch& scratch) {
+  const hn::ScalableTag<float> d;
+  for (std::int64_t q = 0; q < band.queries; q += kLanes) {
+    const std::int64_t rows = band.rows_read(q);
+    float* scores = scratch.scores + q;
+    const auto old_max = hn::Load(d, scratch.max + q);
+    auto max = old_max;
+    for (std::int64_t r = 0; r < rows; ++r) {
+      max = hn::Max(max, hn::Load(d, scores + r * kTileQueries));
+    }
+    hn::Store(max, d, scratch.max + q);
+    // A query that has seen no key yet: its scores, all -infinity, must give 0.
+    const auto shift = hn::IfThenZeroElse(hn::Eq(max, hn::Set(d, -kInfinity)), max);
+    const auto factor = Exp2(d, hn::Sub(old_max, shift));
+    auto sum = hn::Mul(factor, hn::Load(d, scratch.sum + q));
+    for (std::int64_t r = 0; r < rows; ++r) {
+      const auto p = Exp2(d, hn::Sub(hn::Load(d, scores + r * kTileQueries), shift));
+      hn::Store(p, d, scores + r * kTileQueries);
+      sum = hn::Add(sum, p);
+    }
+    hn::Store(factor, d, scratch.factor + q);
+    hn::Store(sum, d, scratch.sum + q);
+  }
+}
+
+void scale_rows(Tile<float> tile, std::int64_t rows, std::int64_t columns, const float* factor) {
+  const hn::ScalableTag<float> d;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto f = hn::Set(d, factor[r]);
+    for (std::int64_t c = 0; c < columns; c += kLanes) {
+      hn::Store(hn::Mul(f, hn::Load(d, tile.row(r) + c)), d, tile.row(r) + c);
+    }
+  }
+}
+
+// out = sum of p v / sum of p; lse back in units of e.
+void write_tile(const AttentionForward& args, std::int64_t token, std::int64_t head,
+                std::int64_t queries, ForwardScratch& scratch) {
+  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
+  for (std::int64_t q = 0; q < queries; ++q) {
+    scratch.factor[q] = scratch.sum[q] == 0 ? 0 : 1 / scratch.sum[q];
+  }
+  const Tile<float> out{scratch.out, padded_dim};
+  scale_rows(out, queries, padded_dim, scratch.factor);
+  for (std::int64_t q = 0; q < queries; ++q) {
+    std::copy_n(out.row(q), args.head_dim, args.out.at(token + q, head));
+  }
+  if (args.lse.empty()) return;
+  float* lse = &args.lse[head * (std::ssize(args.lse) / args.num_heads) + token];
+  for (std::int64_t q = 0; q < queries; ++q) {
+    lse[q] = (scratch.max[q] + std::log2(scratch.sum[q])) / kLog2e;
+  }
+}
+
+void forward_tile(const AttentionForward& args, const AttentionTask& task, std::int64_t query,
+                  ForwardScratch& scratch) {
+  const std::int64_t first_query = args.query_offsets[task.sequence] + query;
+  const std::int64_t first_key = args.key_offsets[task.sequence];
+  const std::int64_t num_keys = args.key_offsets[task.sequence + 1] - first_key;
+  const std::int64_t queries = std::min(kTileQueries, task.query_end - query);
+  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
+  const Tile<float> q{scratch.q, kTileQueries}, scores{scratch.scores, kTileQueries};
+  const Tile<float> out{scratch.out, padded_dim};
+
+  transpose_rows(rows_of(args.q, first_query, task.head), queries, args.head_dim,
+                 args.scale * kLog2e, q);
+  std::fill_n(scratch.max, kTileQueries, -kInfinity);
+  std::fill_n(scratch.sum, kTileQueries, 0.0f);
+  std::fill_n(scratch.out, queries * padded_dim, 0.0f);
+  const std::int64_t visible_keys = num_visible_keys(args.mask, query + queries, num_keys);
+  for (std::int64_t key = 0; key < visible_keys; key += kTileKeys) {
+    const std::int64_t keys = std::min(kTileKeys, visible_keys - key);
+    const Band band = band_of(args.mask, query, queries, key, keys);
+    const std::int64_t token = first_key + key;
+    const Tile<const float> k = rows_of(args.k, token, task.head);
+    const Tile<const float> v =
+        whole_vectors(rows_of(args.v, token, task.head), keys, args.head_dim, scratch.v);
+    multiply<Left::kAsIs>(keys, round_up_to_lanes(queries), k, q, scores, Into::kOverwrite,
+                          band.scores_extent(args.head_dim));
+    mask_scores(band, scores);
+    online_softmax(band, scratch);
+    if (key > 0) scale_rows(out, queries, padded_dim, scratch.factor);
+    multiply<Left::kTransposed>(queries, padded_dim, scores, v, out, Into::kAdd,
+                                band.keys_extent());
+  }
+  write_tile(args, first_query, task.head, queries, scratch);
+}
+
+void forward_task(const AttentionForward& args, const AttentionTask& task,
+                  ForwardScratch& scratch) {
+  for (std::int64_t query = task.query_begin; query < task.query_end; query += kTileQueries) {
+    forward_tile(args, task, query, scratch);
+  }
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace serrate {
+
+HWY_EXPORT(forward_task);
+
+template <>
+void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
+                                                   const Stream& stream) {
+  const AttentionSchedule schedule(args, 4 * kTileQueries, stream.num_threads());
+  Buffer<ForwardScratch> scratch(stream.num_threads(), stream);
+#pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
+  for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
+    HWY_DYNAMIC_DISPATCH(forward_task)
+    (args, schedule.task(t), scratch.span()[omp_get_thread_num()]);
+  }
+}
+
+}  // namespace serrate
+#endif  // HWY_ONCE
