@@ -77,7 +77,6 @@ struct Tokens {
     return inside == finite && inside == (end - begin) * num_heads * head_dim;
   }
   HeadsView<float> view() { return {values.data(), token_stride, head_stride}; }
-  HeadsView<const float> const_view() const { return {values.data(), token_stride, head_stride}; }
 };
 
 struct Case {
@@ -107,9 +106,9 @@ struct Case {
   }
 
   AttentionForward forward_args() {
-    return {.q = q.const_view(),
-            .k = k.const_view(),
-            .v = v.const_view(),
+    return {.q = q.view(),
+            .k = k.view(),
+            .v = v.view(),
             .out = out.view(),
             .lse = lse,
             .query_offsets = query_offsets,
@@ -123,7 +122,7 @@ struct Case {
     const Stream stream(Device::cpu(), num_threads);
     jagged_attention_forward(forward_args(), stream);
     jagged_attention_backward({.forward = forward_args(),
-                               .d_out = d_out.const_view(),
+                               .d_out = d_out.view(),
                                .d_q = d_q.view(),
                                .d_k = d_k.view(),
                                .d_v = d_v.view()},

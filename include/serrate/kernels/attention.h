@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "serrate/stream.h"
 
@@ -16,6 +17,12 @@ struct HeadsView {
   std::int64_t head_stride = 0;
   T* at(std::int64_t token, std::int64_t head) const {
     return data + token * token_stride + head * head_stride;
+  }
+  /// A const view of the same tokens.
+  operator HeadsView<const T>() const  // NOLINT: implicit, as from span<T> to span<const T>
+    requires(!std::is_const_v<T>)
+  {
+    return {data, token_stride, head_stride};
   }
 };
 
