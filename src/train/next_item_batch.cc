@@ -22,6 +22,55 @@ struct Column {
   }
 };
 
+enum class Targets { kNextEvent, kNone };
+
+NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::string>& names,
+                         Targets targets, const std::vector<std::int64_t>& negatives,
+                         std::int64_t max_length, const Stream& stream) {
+  const std::size_t num_features = names.size();
+  const FeatureBags& items = sequences.features.front();
+  const std::int64_t held_back = targets == Targets::kNextEvent ? 1 : 0;
+  std::vector<Column> columns(num_features + 2);
+  Column& target = columns[num_features];
+  Column& negative = columns[num_features + 1];
+  std::vector<std::int64_t> offsets{0}, positions, token_ids;
+
+  for (std::int64_t s = 0; s < sequences.num_sequences(); ++s) {
+    const std::int64_t begin = sequences.sequence_offsets[s];
+    const std::int64_t num_tokens = sequences.sequence_offsets[s + 1] - begin - held_back;
+    check(num_tokens <= max_length, "a sequence has more than max_length inputs");
+    for (std::int64_t i = 0; i < num_tokens; ++i) {
+      for (std::size_t f = 0; f < num_features; ++f) {
+        columns[f].add_bag(sequences.features[f], begin + i);
+      }
+      positions.push_back(i);
+      if (targets == Targets::kNextEvent) {
+        target.add_id(items.values[begin + i + 1]);
+        token_ids.push_back(sequences.sample_ids[s] * max_length + i);
+      }
+    }
+    offsets.push_back(offsets.back() + num_tokens);
+  }
+  for (const std::int64_t id : negatives) negative.add_id(id);
+
+  std::vector<std::string> keys = names;
+  keys.insert(keys.end(), {kTargetFeature, kNegativeFeature});
+  std::vector<std::vector<std::int64_t>> values, lengths;
+  NextItemBatch batch;
+  batch.epoch = sequences.epoch;
+  batch.target_ids = Buffer<std::int64_t>(target.values, stream);
+  batch.negative_ids = Buffer<std::int64_t>(negatives, stream);
+  for (Column& column : columns) {
+    values.push_back(std::move(column.values));
+    lengths.push_back(std::move(column.lengths));
+  }
+  batch.features = KeyedJaggedTensor::from_lengths(keys, values, lengths, stream);
+  batch.sequence_offsets = Buffer<std::int64_t>(offsets, stream);
+  batch.positions = Buffer<std::int64_t>(positions, stream);
+  batch.token_ids = Buffer<std::int64_t>(token_ids, stream);
+  return batch;
+}
+
 }  // namespace
 
 std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_t num_items,
@@ -42,45 +91,13 @@ NextItemBatch make_next_item_batch(const SequenceBatch& sequences,
                                    const std::vector<std::string>& names,
                                    const std::vector<std::int64_t>& negatives,
                                    std::int64_t max_length, const Stream& stream) {
-  const std::size_t num_features = names.size();
-  std::vector<Column> columns(num_features + 2);
-  Column& target = columns[num_features];
-  Column& negative = columns[num_features + 1];
-  std::vector<std::int64_t> offsets{0}, positions, token_ids;
-  const FeatureBags& items = sequences.features.front();
+  return make_batch(sequences, names, Targets::kNextEvent, negatives, max_length, stream);
+}
 
-  for (std::size_t s = 0; s < sequences.sample_ids.size(); ++s) {
-    const std::int64_t begin = sequences.sequence_offsets[s];
-    const std::int64_t num_tokens = sequences.sequence_offsets[s + 1] - begin - 1;
-    check(num_tokens <= max_length, "a window is longer than max_length + 1 events");
-    for (std::int64_t i = 0; i < num_tokens; ++i) {
-      for (std::size_t f = 0; f < num_features; ++f) {
-        columns[f].add_bag(sequences.features[f], begin + i);
-      }
-      target.add_id(items.values[begin + i + 1]);
-      positions.push_back(i);
-      token_ids.push_back(sequences.sample_ids[s] * max_length + i);
-    }
-    offsets.push_back(offsets.back() + num_tokens);
-  }
-  for (const std::int64_t id : negatives) negative.add_id(id);
-
-  std::vector<std::string> keys = names;
-  keys.insert(keys.end(), {kTargetFeature, kNegativeFeature});
-  std::vector<std::vector<std::int64_t>> values, lengths;
-  NextItemBatch batch;
-  batch.target_ids = Buffer<std::int64_t>(target.values, stream);
-  for (Column& column : columns) {
-    values.push_back(std::move(column.values));
-    lengths.push_back(std::move(column.lengths));
-  }
-  batch.epoch = sequences.epoch;
-  batch.features = KeyedJaggedTensor::from_lengths(keys, values, lengths, stream);
-  batch.sequence_offsets = Buffer<std::int64_t>(offsets, stream);
-  batch.positions = Buffer<std::int64_t>(positions, stream);
-  batch.token_ids = Buffer<std::int64_t>(token_ids, stream);
-  batch.negative_ids = Buffer<std::int64_t>(negatives, stream);
-  return batch;
+NextItemBatch make_history_batch(const SequenceBatch& sequences,
+                                 const std::vector<std::string>& names, std::int64_t max_length,
+                                 const Stream& stream) {
+  return make_batch(sequences, names, Targets::kNone, {}, max_length, stream);
 }
 
 }  // namespace serrate

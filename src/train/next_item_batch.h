@@ -41,4 +41,10 @@ NextItemBatch make_next_item_batch(const SequenceBatch& sequences,
                                    const std::vector<std::int64_t>& negatives,
                                    std::int64_t max_length, const Stream& stream);
 
+/// For evaluation: the inputs are all events, at most max_length a sequence; there are no targets
+/// and no negatives.
+NextItemBatch make_history_batch(const SequenceBatch& sequences,
+                                 const std::vector<std::string>& names, std::int64_t max_length,
+                                 const Stream& stream);
+
 }  // namespace serrate

@@ -1,0 +1,36 @@
+#include "src/io/text_file.h"
+
+#include <fmt/format.h>
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <sstream>
+
+#include "serrate/error.h"
+#include "src/io/atomic_file.h"
+
+namespace serrate {
+
+std::string read_text_file(const std::string& path) {
+  std::ifstream input(path, std::ios::binary);
+  std::ostringstream text;
+  if (input) text << input.rdbuf();
+  if (!input || !text) {
+    throw usage_error(fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
+  }
+  return text.str();
+}
+
+void write_text_file(const std::string& path, const std::string& text) {
+  AtomicFile file(path);
+  std::ofstream output(file.temporary_path(), std::ios::binary);
+  output << text;
+  output.close();
+  if (!output) {
+    throw Error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
+  }
+  file.commit();
+}
+
+}  // namespace serrate

@@ -1,0 +1,183 @@
+#include "serrate/trainer.h"
+
+#include <fmt/format.h>
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+
+#include "src/data/prefetcher.h"
+#include "src/data/sequence_reader.h"
+#include "src/data/split.h"
+#include "src/io/text_file.h"
+#include "src/train/checkpoint.h"
+#include "src/train/model_state.h"
+#include "src/train/run_config.h"
+#include "src/train/run_directory.h"
+#include "src/train/together.h"
+#include "src/train/train_step.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::size_t kBatchesAhead = 2;
+
+void check_options(const TrainOptions& o) {
+  const auto require = [](bool holds, const char* option, const char* need) {
+    if (!holds) throw usage_error(fmt::format("--{} has to be {}", option, need));
+  };
+  require(o.batch_size >= 1, "batch-size", "at least 1");
+  require(o.epochs >= 1, "epochs", "at least 1");
+  require(o.steps >= 0, "steps", "0 (all epochs) or more");
+  require(o.negatives >= 0, "negatives", "0 (every item) or more");
+  require(o.threads >= 1, "threads", "at least 1");
+  require(o.model.dim >= 1, "dim", "at least 1");
+  require(o.model.num_blocks >= 0, "blocks", "0 or more");
+  require(o.model.num_heads >= 1 && o.model.dim % o.model.num_heads == 0, "heads",
+          "a divisor of --dim");
+  require(o.model.max_length >= 1, "max-length", "at least 1");
+  require(o.model.dropout >= 0 && o.model.dropout < 1, "dropout", "in [0, 1)");
+  require(o.model.temperature > 0, "temperature", "above 0");
+  require(o.time_quantile > 0 && o.time_quantile < 1, "time-quantile", "in (0, 1)");
+  require(o.dense_optimizer.learning_rate >= 0, "learning-rate", "0 or more");
+  require(o.sparse_optimizer.learning_rate >= 0, "embedding-learning-rate", "0 or more");
+  require(o.dense_optimizer.weight_decay >= 0, "weight-decay", "0 or more");
+}
+
+ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset,
+                             const Communicator& communicator) {
+  ReaderOptions reader{.batch_size = options.batch_size,
+                       .max_length = options.model.max_length,
+                       .rank = communicator.rank(),
+                       .world_size = communicator.size(),
+                       .seed = options.seed,
+                       .windows = options.windows,
+                       .features = {},
+                       .prefetch = 0};  // whole batches are made ahead, see Impl
+  for (const std::string& name : token_features(dataset, options.model)) {
+    reader.features.push_back(dataset.feature_index(name));
+  }
+  return reader;
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(TrainOptions train_options, Communicator& comm)
+      : options(std::move(train_options)), communicator(comm), stream(Device::cpu(), options.threads) {
+    together(communicator, "open dataset", [&] {
+      check_options(options);
+      dataset.emplace(Dataset::open(options.data));
+      split = make_split(*dataset, split_kind_from_string(options.split), options.time_quantile);
+      reader.emplace(*dataset, split, reader_options(options, *dataset, communicator));
+    });
+    require_agreement(communicator, "options", to_json(options));
+    state.emplace(make_train_state(*dataset, options, options.plan, communicator, stream));
+    const std::int64_t all = options.epochs * reader->batches_per_epoch();
+    total_steps = options.steps > 0 ? std::min(options.steps, all) : all;
+  }
+
+  /// The batches from step `first_step` on, made on a thread of their own.
+  void start_batches(std::int64_t first_step) {
+    const auto names = token_features(*dataset, options.model);
+    batches.emplace(
+        [this, names, next = first_step]() mutable -> std::optional<NextItemBatch> {
+          if (next >= total_steps) return std::nullopt;
+          const auto negatives =
+              draw_negatives(options.negatives, dataset->num_items(), options.seed, next);
+          return make_next_item_batch(reader->read(next++), names, negatives,
+                                      options.model.max_length, stream);
+        },
+        kBatchesAhead);
+  }
+
+  TrainOptions options;
+  Communicator& communicator;
+  Stream stream;
+  std::optional<Dataset> dataset;
+  Split split;
+  std::optional<SequenceReader> reader;
+  std::optional<TrainState> state;
+  std::int64_t steps_done = 0;
+  std::int64_t total_steps = 0;
+  std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
+};
+
+Trainer::Trainer(TrainOptions options, Communicator& communicator)
+    : impl_(std::make_unique<Impl>(std::move(options), communicator)) {}
+
+Trainer::~Trainer() = default;
+
+const TrainOptions& Trainer::options() const { return impl_->options; }
+
+std::int64_t Trainer::steps_per_epoch() const { return impl_->reader->batches_per_epoch(); }
+
+std::int64_t Trainer::total_steps() const { return impl_->total_steps; }
+
+bool Trainer::done() const { return impl_->steps_done >= impl_->total_steps; }
+
+ShardedEmbedding& Trainer::embedding() { return impl_->state->embedding; }
+
+StepResult Trainer::step() {
+  check(!done(), "no step is left");
+  Impl& impl = *impl_;
+  if (!impl.batches) impl.start_batches(impl.steps_done);
+  impl.state->times.start();
+  const std::optional<NextItemBatch> batch = impl.batches->next();
+  impl.state->times.lap("reader", impl.stream);
+  const std::int64_t step = ++impl.steps_done;
+  const TrainStepResult result = train_step(*impl.state, *batch, step);
+  return {.step = step, .epoch = batch->epoch, .loss = result.loss, .tokens = result.tokens};
+}
+
+bool Trainer::run(const std::atomic<bool>& stop,
+                  const std::function<void(const StepResult&)>& on_step) {
+  Impl& impl = *impl_;
+  Communicator& communicator = impl.communicator;
+  std::optional<MetricsFile> metrics;
+  together(communicator, "run directory", [&] {
+    if (communicator.rank() > 0) return;
+    std::filesystem::create_directories(impl.options.output);
+    write_text_file(config_path(impl.options.output), to_json(impl.options));
+    write_text_file(plan_path(impl.options.output), plan_to_json(impl.state->embedding.plan()));
+    metrics.emplace(impl.options.metrics.empty() ? metrics_path(impl.options.output)
+                                                 : impl.options.metrics);
+  });
+
+  bool stopped = false;
+  while (!done() && !stopped) {
+    const StepResult result = step();
+    if (metrics) metrics->write(result);
+    if (on_step) on_step(result);
+    // Ranks stop after the same step, whichever of them was told to.
+    std::int64_t told = stop.load() ? 1 : 0;
+    communicator.all_reduce_sum<std::int64_t>("stop", {&told, 1}, impl.stream);
+    stopped = told > 0;
+  }
+  save();
+  return done();
+}
+
+void Trainer::save() const {
+  Impl& impl = *impl_;
+  save_checkpoint(checkpoint_path(impl.options.output), impl.steps_done,
+                  {impl.state->embedding, impl.state->encoder.parameters()}, impl.communicator,
+                  impl.stream);
+}
+
+std::vector<std::pair<std::string, double>> Trainer::stage_seconds() const {
+  return impl_->state->times.seconds();
+}
+
+std::vector<std::pair<std::string, std::int64_t>> Trainer::memory_bytes() const {
+  TrainState& s = *impl_->state;
+  const std::int64_t dense_buffers = 5;  // values, gradients, two moments, decay
+  return {{"tables", s.embedding.weight_bytes()},
+          {"optimizer", s.embedding.optimizer_bytes()},
+          {"dense", dense_buffers * s.encoder.parameters().size() * std::int64_t{sizeof(float)}},
+          {"exchange", s.exchange.bytes()},
+          {"activations", s.encoder.activation_bytes() + s.head.activation_bytes() +
+                              s.d_hidden.capacity() * std::int64_t{sizeof(float)}}};
+}
+
+}  // namespace serrate
