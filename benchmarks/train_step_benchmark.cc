@@ -1,0 +1,131 @@
+// One training step of a SASRec-class model, the workload of the TorchRec script of
+// docs/performance.md: per rank 256 sequences with lognormal lengths, log-uniform item ids, 512
+// uniform negatives; item table row-wise Adagrad, dense AdamW. Prints one JSON line.
+//
+//   train_step_benchmark [--ranks 2] [--items N] [--longest L] [--dim D] [--sharding row_wise] [--stages]
+//   mpirun -n 2 train_step_benchmark ...
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <random>
+
+#include "benchmarks/benchmark_ranks.h"
+#include "src/train/train_step.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kBatchSize = 256;
+constexpr std::int64_t kNegatives = 512;
+constexpr int kBatches = 8, kSteps = 40, kWarmup = 8;
+
+struct Workload {
+  std::int64_t items = 1'000'000;
+  std::int64_t longest = 256;
+  std::int64_t dim = 64;
+  ShardingType sharding = ShardingType::kRowWise;
+};
+
+NextItemBatch make_batch(const Workload& w, std::mt19937_64& random, int rank, int index,
+                         const Stream& stream) {
+  std::normal_distribution<double> normal;
+  std::uniform_real_distribution<double> uniform;
+  const auto zipf_id = [&] {
+    const double draw = std::pow(static_cast<double>(w.items), uniform(random));
+    return std::clamp<std::int64_t>(static_cast<std::int64_t>(draw), 1, w.items) - 1;
+  };
+  SequenceBatch sequences;
+  sequences.sequence_offsets = {0};
+  FeatureBags& items = sequences.features.emplace_back();
+  items.offsets = {0};
+  for (std::int64_t s = 0; s < kBatchSize; ++s) {
+    const double drawn = std::exp(normal(random)) * static_cast<double>(w.longest) / 8.0;
+    const auto length = std::clamp<std::int64_t>(static_cast<std::int64_t>(drawn), 1, w.longest);
+    for (std::int64_t i = 0; i < length + 1; ++i) {
+      items.values.push_back(zipf_id());
+      items.offsets.push_back(items.offsets.back() + 1);
+    }
+    sequences.sample_ids.push_back((index * 64 + rank) * kBatchSize + s);
+    sequences.sequence_offsets.push_back(sequences.sequence_offsets.back() + length + 1);
+  }
+  return make_next_item_batch(sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
+                              w.longest, stream);
+}
+
+void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {
+  const Stream stream;
+  const EmbeddingTable table{.name = "item",
+                             .num_rows = w.items,
+                             .dim = w.dim,
+                             .features = {"item", kTargetFeature, kNegativeFeature}};
+  const ShardingPlan plan{.world_size = communicator.size(),
+                          .tables = {shard_table(table, w.sharding, communicator.size())}};
+  const SequenceModelOptions model{.dim = w.dim, .max_length = w.longest, .dropout = 0.1f};
+  TrainState state{.communicator = communicator,
+                   .stream = stream,
+                   .embedding = {{table}, plan, {}, communicator, stream},
+                   .exchange = {},
+                   .encoder = {model, 1, stream},
+                   .head = ItemHead(model),
+                   .dense_optimizer = {},
+                   .event_lookups = {0},
+                   .target_lookup = 1,
+                   .negative_lookup = 2,
+                   .d_hidden = {},
+                   .loss = {1, stream},
+                   .times = {}};
+  std::mt19937_64 random(communicator.rank());
+  std::vector<NextItemBatch> batches;
+  for (int i = 0; i < kBatches; ++i) {
+    batches.push_back(make_batch(w, random, communicator.rank(), i, stream));
+  }
+
+  std::vector<double> milliseconds;
+  double loss = 0;
+  std::int64_t tokens = 0;
+  for (int step = 0; step < kSteps; ++step) {
+    if (step == kWarmup) state.times = {};
+    communicator.barrier("step begins");
+    const double start = benchmark_seconds();
+    const TrainStepResult result = train_step(state, batches[step % kBatches], step + 1);
+    communicator.barrier("step ended");
+    if (step < kWarmup) continue;
+    milliseconds.push_back(1e3 * (benchmark_seconds() - start));
+    loss = result.loss;
+    tokens += result.tokens;
+  }
+  if (communicator.rank() > 0) return;
+  const double median = benchmark_median(milliseconds);
+  const double tokens_per_step = static_cast<double>(tokens) / (kSteps - kWarmup);
+  fmt::print(
+      "{{\"ms_per_step\": {:.2f}, \"tokens_per_second\": {:.0f}, \"sequences_per_second\": {:.0f}, "
+      "\"ranks\": {}, \"items\": {}, \"longest\": {}, \"dim\": {}, \"sharding\": \"{}\", "
+      "\"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
+      median, tokens_per_step / median * 1e3,
+      static_cast<double>(kBatchSize * communicator.size()) / median * 1e3, communicator.size(),
+      w.items, w.longest, w.dim, to_string(w.sharding), tokens_per_step, loss);
+  if (!print_stages) return;
+  for (const auto& [stage, seconds] : state.times.seconds()) {
+    fmt::print("  {:<22} {:8.2f} ms\n", stage, 1e3 * seconds / (kSteps - kWarmup));
+  }
+}
+
+}  // namespace
+}  // namespace serrate
+
+int main(int argc, char** argv) {
+  using namespace serrate;
+  BenchmarkArguments arguments(argc, argv);
+  Workload workload;
+  workload.items = arguments.integer("--items", workload.items);
+  workload.longest = arguments.integer("--longest", workload.longest);
+  workload.dim = arguments.integer("--dim", workload.dim);
+  workload.sharding =
+      sharding_type_from_string(arguments.text("--sharding", to_string(workload.sharding)));
+  const bool stages = arguments.flag("--stages");
+  return run_benchmark_ranks(static_cast<int>(arguments.integer("--ranks", 2)), argv,
+                             [&](Communicator& c) { run_rank(workload, stages, c); });
+}
