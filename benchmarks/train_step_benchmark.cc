@@ -2,8 +2,8 @@
 // docs/performance.md: per rank 256 sequences with lognormal lengths, log-uniform item ids, 512
 // uniform negatives; item table row-wise Adagrad, dense AdamW. Prints one JSON line.
 //
-//   train_step_benchmark [--ranks 2] [--items N] [--longest L] [--dim D] [--sharding row_wise] [--stages]
-//   mpirun -n 2 train_step_benchmark ...
+//   train_step_benchmark [--ranks 2] [--items N] [--longest L] [--dim D] [--sharding row_wise]
+//   [--stages] mpirun -n 2 train_step_benchmark ...
 
 #include <fmt/format.h>
 
@@ -63,20 +63,9 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
                              .features = {"item", kTargetFeature, kNegativeFeature}};
   const ShardingPlan plan{.world_size = communicator.size(),
                           .tables = {shard_table(table, w.sharding, communicator.size())}};
-  const SequenceModelOptions model{.dim = w.dim, .max_length = w.longest, .dropout = 0.1f};
-  TrainState state{.communicator = communicator,
-                   .stream = stream,
-                   .embedding = {{table}, plan, {}, communicator, stream},
-                   .exchange = {},
-                   .encoder = {model, 1, stream},
-                   .head = ItemHead(model),
-                   .dense_optimizer = {},
-                   .event_lookups = {0},
-                   .target_lookup = 1,
-                   .negative_lookup = 2,
-                   .d_hidden = {},
-                   .loss = {1, stream},
-                   .times = {}};
+  TrainOptions options;
+  options.model = {.dim = w.dim, .max_length = w.longest, .dropout = 0.1f, .features = {}};
+  TrainState state({table}, plan, options, communicator, stream);
   std::mt19937_64 random(communicator.rank());
   std::vector<NextItemBatch> batches;
   for (int i = 0; i < kBatches; ++i) {

@@ -66,6 +66,15 @@ ShardingType sharding_type_from_string(const std::string& name) {
       "\"{}\" is not a sharding type (data_parallel, table_wise, row_wise or column_wise)", name));
 }
 
+const TableSharding& sharding_of(const ShardingPlan& plan, std::string_view table) {
+  const auto found = std::find_if(plan.tables.begin(), plan.tables.end(),
+                                  [&](const TableSharding& t) { return t.table == table; });
+  if (found == plan.tables.end()) {
+    throw usage_error(fmt::format("sharding plan: there is no table \"{}\"", table));
+  }
+  return *found;
+}
+
 TableSharding shard_table(const EmbeddingTable& table, ShardingType type, int world_size,
                           int first_rank) {
   check(world_size >= 1, "a plan needs at least one rank");

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "serrate/embedding_table.h"
@@ -40,6 +41,9 @@ struct ShardingPlan {
   std::vector<TableSharding> tables = {};
   friend bool operator==(const ShardingPlan&, const ShardingPlan&) = default;
 };
+
+/// Where `table` lives; throws Error (usage) when the plan does not have it.
+const TableSharding& sharding_of(const ShardingPlan& plan, std::string_view table);
 
 /// Canonical JSON (docs/plan_format.md): the same plan gives the same bytes.
 std::string plan_to_json(const ShardingPlan& plan);

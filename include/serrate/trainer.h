@@ -13,35 +13,28 @@
 #include "serrate/kernels/adamw.h"
 #include "serrate/sequence_model_options.h"
 #include "serrate/sharded_embedding.h"
+#include "serrate/training_windows.h"
 
 namespace serrate {
 
-enum class TrainingWindows {
-  kLatest,  ///< one window per user: the latest events
-  kAll,     ///< a user's whole history, cut into windows
-};
-
-/// "latest", "all"; from_string throws Error (usage) otherwise.
-std::string to_string(TrainingWindows windows);
-TrainingWindows training_windows_from_string(const std::string& name);
 /// "error", "drop", "oov"; from_string throws Error (usage) otherwise.
 std::string to_string(InvalidIds policy);
 InvalidIds invalid_ids_from_string(const std::string& name);
 
 struct TrainOptions {
-  std::string data;                        ///< dataset file
-  std::string output;                      ///< run directory
-  std::string plan;                        ///< plan file; empty for default_plan
-  std::string split = "last-item";         ///< last-item, last-basket or time
-  double time_quantile = 0.9;              ///< where split=time cuts the events
-  std::string metrics;                     ///< JSONL file; empty means output/metrics.jsonl
+  std::string data;                 ///< dataset file
+  std::string output;               ///< run directory
+  std::string plan;                 ///< plan file; empty for default_plan
+  std::string split = "last-item";  ///< last-item, last-basket or time
+  double time_quantile = 0.9;       ///< where split=time cuts the events
+  std::string metrics;              ///< JSONL file; empty means output/metrics.jsonl
   std::int64_t epochs = 10;
-  std::int64_t steps = 0;                  ///< ends the training earlier when above 0
-  std::int64_t batch_size = 128;           ///< sequences of all ranks together
+  std::int64_t steps = 0;         ///< ends the training earlier when above 0
+  std::int64_t batch_size = 128;  ///< sequences of all ranks together
   TrainingWindows windows = TrainingWindows::kAll;
-  std::int64_t negatives = 512;            ///< shared by a step; 0 means every item (full softmax)
+  std::int64_t negatives = 512;  ///< shared by a step; 0 means every item (full softmax)
   std::uint64_t seed = 1;
-  int threads = 1;                         ///< OpenMP threads of a rank
+  int threads = 1;  ///< OpenMP threads of a rank
   AdamWOptions dense_optimizer;
   SparseOptimizerOptions sparse_optimizer;
   InvalidIds invalid_ids = InvalidIds::kError;
@@ -87,10 +80,10 @@ class Trainer {
 
 struct EvaluateOptions {
   std::string data;
-  std::string model;                   ///< run directory
+  std::string model;  ///< run directory
   std::vector<std::int64_t> cutoffs = {10};
-  bool filter_seen = false;            ///< leave items of the history out of the ranking
-  std::int64_t batch_size = 256;       ///< sequences of all ranks together
+  bool filter_seen = false;       ///< leave items of the history out of the ranking
+  std::int64_t batch_size = 256;  ///< sequences of all ranks together
   int threads = 1;
 };
 

@@ -18,7 +18,7 @@ std::vector<std::int64_t> count_windows(const std::vector<std::int64_t>& user_of
     const std::int64_t targets = split.train_end[user] - user_offsets[user] - 1;
     std::int64_t windows =
         std::max<std::int64_t>(0, targets + options.max_length - 1) / options.max_length;
-    if (options.windows == WindowKind::kLatest) windows = std::min<std::int64_t>(windows, 1);
+    if (options.windows == TrainingWindows::kLatest) windows = std::min<std::int64_t>(windows, 1);
     window_offsets[user + 1] = window_offsets[user] + windows;
   }
   return window_offsets;

@@ -5,18 +5,12 @@
 #include <span>
 #include <vector>
 
+#include "serrate/training_windows.h"
 #include "src/data/dataset.h"
 #include "src/data/prefetcher.h"
 #include "src/data/split.h"
 
 namespace serrate {
-
-/// Which stretches of a user's training events are samples.
-enum class WindowKind {
-  kLatest,  ///< the latest max_length + 1
-  kAll,     ///< all: consecutive windows of max_length + 1, counted from the latest event, that
-            ///< overlap by one event, so that every event but a user's first is a target once
-};
 
 struct ReaderOptions {
   std::int64_t batch_size = 128;  ///< sequences per step of all ranks together
@@ -24,7 +18,7 @@ struct ReaderOptions {
   int rank = 0;
   int world_size = 1;
   std::uint64_t seed = 1;
-  WindowKind windows = WindowKind::kAll;
+  TrainingWindows windows = TrainingWindows::kAll;
   std::vector<std::int64_t> features = {0};  ///< positions in Dataset::features()
   bool timestamps = false;                   ///< read them too
   std::int64_t first_step = 0;               ///< where next() starts

@@ -15,8 +15,8 @@ float initial_value(const ParameterSlice& slice, std::uint64_t seed, std::uint32
     case Init::kUniform:
       break;
   }
-  const double u = random_uniform(seed, RandomUse::kInit, parameter,
-                                  static_cast<std::uint64_t>(element));
+  const double u =
+      random_uniform(seed, RandomUse::kInit, parameter, static_cast<std::uint64_t>(element));
   return static_cast<float>((2 * u - 1) * slice.scale);
 }
 

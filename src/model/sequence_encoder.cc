@@ -57,8 +57,7 @@ std::vector<ParameterSlice> SequenceEncoder::layout() {
                 .scale = 1 / std::sqrt(static_cast<float>(cols))});
   };
   const auto vector = [&](std::string name, std::int64_t size, Init init) {
-    return add(
-        {.name = std::move(name), .rows = 1, .cols = size, .init = init, .decays = false});
+    return add({.name = std::move(name), .rows = 1, .cols = size, .init = init, .decays = false});
   };
 
   position_ = add({.name = "position",
@@ -181,11 +180,9 @@ void SequenceEncoder::block_forward(Block& block, MatrixView<const float> x,
   block.lse.resize_discard(options_.num_heads * n, stream);
   jagged_attention_forward(attention(block, tokens), stream);
   const auto mixed = rows_of(mixed_, n, dim, stream);
-  linear_forward({.x = attended,
-                  .weight = weight(block.out),
-                  .bias = vector(block.out_bias),
-                  .y = mixed},
-                 stream);
+  linear_forward(
+      {.x = attended, .weight = weight(block.out), .bias = vector(block.out_bias), .y = mixed},
+      stream);
   const auto middle = rows_of(block.middle, n, dim, stream);
   dropout_forward(dropout_key(site, tokens), mixed, x, middle, stream);
 
@@ -198,15 +195,13 @@ void SequenceEncoder::block_forward(Block& block, MatrixView<const float> x,
                       .rstd = block.rstd2.resize_discard(n, stream)},
                      stream);
   const auto up = rows_of(block.up_rows, n, wide, stream);
-  linear_forward(
-      {.x = normed2, .weight = weight(block.up), .bias = vector(block.up_bias), .y = up}, stream);
+  linear_forward({.x = normed2, .weight = weight(block.up), .bias = vector(block.up_bias), .y = up},
+                 stream);
   const auto activated = rows_of(block.activated, n, wide, stream);
   activation_forward(options_.activation, up, activated, stream);
-  linear_forward({.x = activated,
-                  .weight = weight(block.down),
-                  .bias = vector(block.down_bias),
-                  .y = mixed},
-                 stream);
+  linear_forward(
+      {.x = activated, .weight = weight(block.down), .bias = vector(block.down_bias), .y = mixed},
+      stream);
   dropout_forward(dropout_key(site + 1, tokens), mixed, middle,
                   rows_of(block.result, n, dim, stream), stream);
 }

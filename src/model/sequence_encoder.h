@@ -50,8 +50,8 @@ class SequenceEncoder {
     Buffer<float> attended, lse;          // [n, dim], [heads, n]
     Buffer<float> middle;                 // [n, dim]: after the attention's residual
     Buffer<float> normed2, mean2, rstd2;
-    Buffer<float> up_rows, activated;     // [n, feed_forward_dim]
-    Buffer<float> result;                 // [n, dim]: after the feed-forward's residual
+    Buffer<float> up_rows, activated;  // [n, feed_forward_dim]
+    Buffer<float> result;              // [n, dim]: after the feed-forward's residual
   };
 
   std::vector<ParameterSlice> layout();

@@ -61,8 +61,8 @@ void write_rank_file(const std::string& path, const CheckpointParts& parts, int 
   Hdf5File file = Hdf5File::create(path);
   std::int64_t num_shards = 0;
   for (const LocalShard& local : parts.embedding.local_shards()) {
-    const bool replica = local.type == ShardingType::kDataParallel && rank > 0;
-    if (replica) continue;
+    const ShardingType type = sharding_of(parts.embedding.plan(), local.table).type;
+    if (type == ShardingType::kDataParallel && rank > 0) continue;  // rank 0 writes the replica
     const std::string group = fmt::format("/shards/{}", num_shards++);
     file.create_group(group);
     file.write_attribute(group, "table", local.table);

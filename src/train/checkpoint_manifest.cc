@@ -53,7 +53,9 @@ void verify(const FoundCheckpoint& checkpoint) {
 
 }  // namespace
 
-std::string to_json(const ManifestFile& file) { return json_of(file).dump(); }
+std::string to_json(const ManifestFile& file) {
+  return json_of(file).dump();
+}
 
 ManifestFile manifest_file_from_json(const std::string& json) {
   return manifest_file(Json::parse(json));
@@ -87,7 +89,8 @@ void write_manifest(const std::string& checkpoint, const Manifest& manifest) {
 Manifest read_manifest(const std::string& checkpoint) {
   const std::string path = checkpoint + kManifest;
   std::ifstream input(path);
-  if (!input) throw usage_error(fmt::format("{} is missing (the checkpoint is not complete)", path));
+  if (!input)
+    throw usage_error(fmt::format("{} is missing (the checkpoint is not complete)", path));
   try {
     const Json json = Json::parse(input);
     if (json.at("format") != "serrate-checkpoint" || json.at("version") != kFormatVersion) {

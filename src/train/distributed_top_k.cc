@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "serrate/kernels/linear.h"
 #include "serrate/kernels/top_k.h"
@@ -15,17 +16,15 @@ constexpr std::int64_t kRowsAtOnce = 8192;
 /// A rectangle of the table that one rank scores.
 struct ScoredShard {
   Shard shard;
-  bool first_columns = false;     // this rank sums the row block's partial scores
-  int home = 0;                   // the rank that does
+  bool first_columns = false;       // this rank sums the row block's partial scores
+  int home = 0;                     // the rank that does
   MatrixView<const float> weights;  // empty when another rank holds it
 };
 
 /// The shards of a table; of a replicated one, an equal run of rows for each rank.
 std::vector<ScoredShard> scored_shards(ShardedEmbedding& embedding, const std::string& table,
                                        int rank, int world_size) {
-  const auto& tables = embedding.plan().tables;
-  const TableSharding& sharding = *std::find_if(
-      tables.begin(), tables.end(), [&](const TableSharding& t) { return t.table == table; });
+  const TableSharding& sharding = sharding_of(embedding.plan(), table);
   std::vector<ScoredShard> scored;
   if (sharding.type == ShardingType::kDataParallel) {
     const Shard whole = sharding.shards.front();
@@ -40,10 +39,8 @@ std::vector<ScoredShard> scored_shards(ShardedEmbedding& embedding, const std::s
     int home = 0;
     for (const Shard& shard : sharding.shards) {
       if (shard.column_begin == 0) home = shard.rank;  // shards are ordered by row, then column
-      scored.push_back({.shard = shard,
-                        .first_columns = shard.column_begin == 0,
-                        .home = home,
-                        .weights = {}});
+      scored.push_back(
+          {.shard = shard, .first_columns = shard.column_begin == 0, .home = home, .weights = {}});
     }
   }
   for (const LocalShard& local : embedding.local_shards()) {
@@ -93,11 +90,11 @@ AllQueries gather_queries(const TopKQueries& mine, std::int64_t dim, Communicato
   return all;
 }
 
-/// The k best of one run of rows, for all queries.
-struct Best {
-  Buffer<float> scores;
-  Buffer<std::int64_t> ids;
-};
+using Candidates = std::vector<std::pair<float, std::int64_t>>;  // score, row
+
+std::int64_t rows_at(const ScoredShard& s, std::int64_t begin) {
+  return std::clamp<std::int64_t>(s.shard.num_rows() - begin, 0, kRowsAtOnce);
+}
 
 /// Scores of rows [begin, end) of a shard, one row of scores per query and a last one with the
 /// squared lengths of the shard's part of the rows.
@@ -126,39 +123,119 @@ void divide_by_lengths(MatrixView<float> scores) {
   }
 }
 
+/// The partial scores of this rank's shards for their rows from `begin` on, sent to the owners of
+/// the row blocks' first columns; in the order of shards within what a rank sends.
+struct PartialScores {
+  Buffer<float> values;
+  std::vector<std::int64_t> next;  // by rank: where its next shard's scores are
+};
+
+PartialScores exchange_scores(const std::vector<ScoredShard>& shards, std::int64_t begin,
+                              const AllQueries& all, std::int64_t dim, Communicator& communicator,
+                              const Stream& stream) {
+  const std::int64_t height = all.size() + 1;
+  std::vector<std::vector<float>> to_rank(communicator.size());
+  for (const ScoredShard& s : shards) {
+    const std::int64_t rows = rows_at(s, begin);
+    if (s.shard.rank != communicator.rank() || rows == 0) continue;
+    std::vector<float>& part = to_rank[s.home];
+    const std::size_t at = part.size();
+    part.resize(at + static_cast<std::size_t>(height * rows));
+    score_rows(s, begin, begin + rows, all, dim, {part.data() + at, height, rows}, stream);
+  }
+  std::vector<float> send;
+  std::vector<std::int64_t> send_counts, receive_counts;
+  for (const auto& part : to_rank) {
+    send.insert(send.end(), part.begin(), part.end());
+    send_counts.push_back(static_cast<std::int64_t>(part.size()));
+  }
+  PartialScores received;
+  communicator.all_to_all<float>("top_k partial scores", send, send_counts, 1, received.values,
+                                 receive_counts, stream);
+  received.next.assign(receive_counts.size(), 0);
+  std::partial_sum(receive_counts.begin(), receive_counts.end() - 1, received.next.begin() + 1);
+  return received;
+}
+
+void keep_best(MatrixView<const float> scores, std::int64_t first_row, const AllQueries& all,
+               std::int64_t k, std::vector<Candidates>& found, const Stream& stream) {
+  Buffer<float> best_scores(all.size() * k, stream);
+  Buffer<std::int64_t> best_ids(all.size() * k, stream);
+  top_k({.scores = scores,
+         .first_id = first_row,
+         .excluded = all.excluded,
+         .excluded_offsets = all.excluded_offsets,
+         .best_scores = {best_scores.data(), all.size(), k},
+         .best_ids = {best_ids.data(), all.size(), k}},
+        stream);
+  for (std::int64_t i = 0; i < all.size() * k; ++i) {
+    if (best_ids.span()[i] < 0) continue;
+    found[i / k].emplace_back(best_scores.span()[i], best_ids.span()[i]);
+  }
+}
+
+/// Adds up the column blocks of each row block that this rank is home to, in their order, and keeps
+/// the k best rows of each query.
+void rank_rows(const std::vector<ScoredShard>& shards, std::int64_t begin, PartialScores received,
+               const AllQueries& all, std::int64_t k, ScoreBy score_by, int rank,
+               std::vector<Candidates>& found, const Stream& stream) {
+  const std::int64_t height = all.size() + 1;
+  std::vector<float> sums;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const ScoredShard& s = shards[i];
+    const std::int64_t rows = rows_at(s, begin);
+    if (s.home != rank || rows == 0) continue;
+    const float* part = received.values.data() + received.next[s.shard.rank];
+    received.next[s.shard.rank] += height * rows;
+    if (s.first_columns) {
+      sums.assign(part, part + height * rows);
+    } else {
+      for (std::int64_t e = 0; e < height * rows; ++e) sums[e] += part[e];
+    }
+    const bool last_columns = i + 1 == shards.size() || shards[i + 1].first_columns;
+    if (!last_columns) continue;
+    const MatrixView<float> scores{sums.data(), height, rows};
+    if (score_by == ScoreBy::kCosine) divide_by_lengths(scores);
+    keep_best(scores.middle_rows(0, all.size()), s.shard.row_begin + begin, all, k, found, stream);
+  }
+}
+
+void sort_best_first(Candidates& candidates) {
+  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  });
+}
+
 /// The candidates of all ranks for this rank's queries, merged: [n * k] ids.
-std::vector<std::int64_t> merge(const std::vector<std::vector<std::pair<float, std::int64_t>>>& found,
-                                const AllQueries& all, std::int64_t k, Communicator& communicator,
-                                const Stream& host) {
+std::vector<std::int64_t> merge(std::vector<Candidates>& found, const AllQueries& all,
+                                std::int64_t k, Communicator& communicator, const Stream& host) {
   std::vector<float> scores;
   std::vector<std::int64_t> ids, counts;
-  for (const auto& candidates : found) {
-    for (std::int64_t i = 0; i < k; ++i) {
-      const bool there = i < static_cast<std::int64_t>(candidates.size());
-      scores.push_back(there ? candidates[i].first : -std::numeric_limits<float>::infinity());
-      ids.push_back(there ? candidates[i].second : -1);
+  for (Candidates& candidates : found) {
+    sort_best_first(candidates);
+    candidates.resize(k, {-std::numeric_limits<float>::infinity(), -1});
+    for (const auto& [score, id] : candidates) {
+      scores.push_back(score);
+      ids.push_back(id);
     }
   }
   Buffer<float> my_scores;
   Buffer<std::int64_t> my_ids;
-  communicator.all_to_all("top_k scores", std::span<const float>(scores), all.counts, k, my_scores,
-                          counts, host);
-  communicator.all_to_all("top_k ids", std::span<const std::int64_t>(ids), all.counts, k, my_ids,
-                          counts, host);
+  communicator.all_to_all<float>("top_k scores", scores, all.counts, k, my_scores, counts, host);
+  communicator.all_to_all<std::int64_t>("top_k ids", ids, all.counts, k, my_ids, counts, host);
+
   const std::int64_t n = all.counts[communicator.rank()];
   std::vector<std::int64_t> best;
-  std::vector<std::pair<float, std::int64_t>> row;
   for (std::int64_t q = 0; q < n; ++q) {
-    row.clear();
+    Candidates row;
     for (int r = 0; r < communicator.size(); ++r) {
       for (std::int64_t i = (r * n + q) * k; i < (r * n + q + 1) * k; ++i) {
-        if (my_ids.span()[i] >= 0) row.emplace_back(-my_scores.span()[i], my_ids.span()[i]);
+        if (my_ids.span()[i] >= 0) row.emplace_back(my_scores.span()[i], my_ids.span()[i]);
       }
     }
-    std::sort(row.begin(), row.end());
-    for (std::int64_t i = 0; i < k; ++i) {
-      best.push_back(i < static_cast<std::int64_t>(row.size()) ? row[i].second : -1);
-    }
+    sort_best_first(row);
+    row.resize(k, {0, -1});
+    for (const auto& candidate : row) best.push_back(candidate.second);
   }
   return best;
 }
@@ -176,69 +253,10 @@ std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const s
   std::int64_t most_rows = 0;
   for (const ScoredShard& s : shards) most_rows = std::max(most_rows, s.shard.num_rows());
 
-  std::vector<std::vector<std::pair<float, std::int64_t>>> found(all.size());
-  const std::int64_t score_rows_count = all.size() + 1;
+  std::vector<Candidates> found(all.size());
   for (std::int64_t begin = 0; begin < most_rows; begin += kRowsAtOnce) {
-    // Partial scores go to the owner of the row block's first columns, in the order of shards.
-    std::vector<std::vector<float>> to_rank(communicator.size());
-    for (const ScoredShard& s : shards) {
-      const std::int64_t end = std::min(begin + kRowsAtOnce, s.shard.num_rows());
-      if (s.shard.rank != communicator.rank() || begin >= end) continue;
-      std::vector<float>& part = to_rank[s.home];
-      const std::size_t at = part.size();
-      part.resize(at + static_cast<std::size_t>(score_rows_count * (end - begin)));
-      score_rows(s, begin, end, all, dim, {part.data() + at, score_rows_count, end - begin}, stream);
-    }
-    std::vector<float> send;
-    std::vector<std::int64_t> send_counts, receive_counts;
-    for (const auto& part : to_rank) {
-      send.insert(send.end(), part.begin(), part.end());
-      send_counts.push_back(static_cast<std::int64_t>(part.size()));
-    }
-    Buffer<float> received;
-    communicator.all_to_all("top_k partial scores", std::span<const float>(send), send_counts, 1,
-                            received, receive_counts, stream);
-
-    // Add up the column blocks of each row block that ends here, then keep its k best.
-    std::vector<std::int64_t> read(communicator.size(), 0);
-    for (int r = 1; r < communicator.size(); ++r) read[r] = read[r - 1] + receive_counts[r - 1];
-    std::vector<float> sums;
-    for (std::size_t i = 0; i < shards.size(); ++i) {
-      const ScoredShard& s = shards[i];
-      const std::int64_t rows = std::min(begin + kRowsAtOnce, s.shard.num_rows()) - begin;
-      if (s.home != communicator.rank() || rows <= 0) continue;
-      const std::int64_t size = score_rows_count * rows;
-      const float* part = received.data() + read[s.shard.rank];
-      read[s.shard.rank] += size;
-      if (s.first_columns) {
-        sums.assign(part, part + size);
-      } else {
-        for (std::int64_t e = 0; e < size; ++e) sums[e] += part[e];
-      }
-      if (i + 1 < shards.size() && !shards[i + 1].first_columns) continue;
-
-      const MatrixView<float> scores{sums.data(), score_rows_count, rows};
-      if (score_by == ScoreBy::kCosine) divide_by_lengths(scores);
-      Best best{{all.size() * k, stream}, {all.size() * k, stream}};
-      top_k({.scores = scores.middle_rows(0, all.size()),
-             .first_id = s.shard.row_begin + begin,
-             .excluded = all.excluded,
-             .excluded_offsets = all.excluded_offsets,
-             .best_scores = {best.scores.data(), all.size(), k},
-             .best_ids = {best.ids.data(), all.size(), k}},
-            stream);
-      for (std::int64_t q = 0; q < all.size(); ++q) {
-        for (std::int64_t j = q * k; j < (q + 1) * k; ++j) {
-          if (best.ids.span()[j] >= 0) found[q].emplace_back(best.scores.span()[j], best.ids.span()[j]);
-        }
-      }
-    }
-  }
-  for (auto& candidates : found) {
-    std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
-      return a.first != b.first ? a.first > b.first : a.second < b.second;
-    });
-    if (static_cast<std::int64_t>(candidates.size()) > k) candidates.resize(k);
+    rank_rows(shards, begin, exchange_scores(shards, begin, all, dim, communicator, stream), all, k,
+              score_by, communicator.rank(), found, stream);
   }
   return merge(found, all, k, communicator, stream);
 }

@@ -12,9 +12,9 @@ namespace serrate {
 
 /// The queries of one rank; ranks may have different numbers of them, also none.
 struct TopKQueries {
-  MatrixView<const float> queries;                 // [n, dim], contiguous
-  std::vector<std::int64_t> excluded;              // rows left out, query after query
-  std::vector<std::int64_t> excluded_offsets{0};   // [n + 1]
+  MatrixView<const float> queries;                // [n, dim], contiguous
+  std::vector<std::int64_t> excluded;             // rows left out, query after query
+  std::vector<std::int64_t> excluded_offsets{0};  // [n + 1]
 };
 
 enum class ScoreBy { kDotProduct, kCosine };  // kCosine: rows on the unit sphere, queries as given

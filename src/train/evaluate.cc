@@ -43,8 +43,8 @@ CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, 
   share.cases = std::span(e.split.cases).subspan(first, last - first);
   std::vector<EventRange> ranges;
   for (const EvaluationCase& c : share.cases) {
-    ranges.push_back({std::max(c.history_begin, c.history_end - e.run.model.max_length),
-                      c.history_end});
+    ranges.push_back(
+        {std::max(c.history_begin, c.history_end - e.run.model.max_length), c.history_end});
   }
   std::vector<std::int64_t> features;
   for (const std::string& name : token_features(*e.dataset, e.run.model)) {
@@ -75,7 +75,8 @@ std::vector<float> last_hidden(TrainState& state, const NextItemBatch& batch, st
   return rows;
 }
 
-TopKQueries queries_of(const Evaluation& e, const CaseShare& share, const std::vector<float>& rows) {
+TopKQueries queries_of(const Evaluation& e, const CaseShare& share,
+                       const std::vector<float>& rows) {
   const auto n = static_cast<std::int64_t>(share.cases.size());
   TopKQueries queries{.queries = {rows.data(), n, e.run.model.dim}, .excluded = {}};
   std::vector<std::int64_t> items;
@@ -94,8 +95,7 @@ TopKQueries queries_of(const Evaluation& e, const CaseShare& share, const std::v
 std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) {
   Communicator& communicator = state.communicator;
   const auto names = token_features(*e.dataset, e.run.model);
-  const std::int64_t k =
-      *std::max_element(e.options.cutoffs.begin(), e.options.cutoffs.end());
+  const std::int64_t k = *std::max_element(e.options.cutoffs.begin(), e.options.cutoffs.end());
   const auto num_cases = static_cast<std::int64_t>(e.split.cases.size());
   std::vector<std::int64_t> all_ranks, items;
   for (std::int64_t begin = 0; begin < num_cases; begin += e.options.batch_size) {
@@ -112,10 +112,10 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
     const NextItemBatch batch =
         make_history_batch(share.histories, names, e.run.model.max_length, state.stream);
     const std::vector<float> rows = last_hidden(state, batch, e.run.model.dim);
-    const auto best = distributed_top_k(
-        state.embedding, names.front(), queries_of(e, share, rows), k,
-        e.run.model.l2_normalize ? ScoreBy::kCosine : ScoreBy::kDotProduct, communicator,
-        state.stream);
+    const auto best =
+        distributed_top_k(state.embedding, names.front(), queries_of(e, share, rows), k,
+                          e.run.model.l2_normalize ? ScoreBy::kCosine : ScoreBy::kDotProduct,
+                          communicator, state.stream);
 
     std::vector<std::int64_t> ranks;
     for (std::size_t i = 0; i < targets.size(); ++i) {
@@ -164,7 +164,8 @@ BaselineRanks shared_baselines(const Evaluation& e, Communicator& communicator) 
 EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator) {
   Evaluation e{.options = options, .run = {}, .dataset = {}, .split = {}};
   together(communicator, "open run", [&] {
-    if (options.cutoffs.empty() || *std::min_element(options.cutoffs.begin(), options.cutoffs.end()) < 1) {
+    if (options.cutoffs.empty() ||
+        *std::min_element(options.cutoffs.begin(), options.cutoffs.end()) < 1) {
       throw usage_error("--k has to be one or more cutoffs of at least 1");
     }
     e.run = train_options_from_json(read_text_file(config_path(options.model)));

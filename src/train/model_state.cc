@@ -30,9 +30,10 @@ std::vector<std::string> token_features(const Dataset& dataset, const SequenceMo
   }
   for (const std::string& name : names) {
     if (name == kTargetFeature || name == kNegativeFeature) {
-      throw usage_error(fmt::format("feature \"{}\" has a name of the trainer's own (rename the "
-                                    "column and convert again)",
-                                    name));
+      throw usage_error(
+          fmt::format("feature \"{}\" has a name of the trainer's own (rename the "
+                      "column and convert again)",
+                      name));
     }
   }
   return names;
@@ -62,26 +63,7 @@ TrainState make_train_state(const Dataset& dataset, const TrainOptions& options,
     tables = tables_of(dataset, options);
     plan = load_plan(plan_path, tables, communicator.size());
   });
-  const std::string item = tables.front().name;
-  const auto features = token_features(dataset, options.model);
-  const EmbeddingOptions embedding_options{.optimizer = options.sparse_optimizer,
-                                           .invalid_ids = options.invalid_ids,
-                                           .seed = options.seed};
-  TrainState state{
-      .communicator = communicator,
-      .stream = stream,
-      .embedding = {std::move(tables), std::move(plan), embedding_options, communicator, stream},
-      .exchange = {},
-      .encoder = {options.model, options.seed, stream},
-      .head = ItemHead(options.model),
-      .dense_optimizer = options.dense_optimizer,
-      .loss = {1, stream}};
-  for (const std::string& name : features) {
-    state.event_lookups.push_back(state.embedding.lookup_index(name, name));
-  }
-  state.target_lookup = state.embedding.lookup_index(kTargetFeature, item);
-  state.negative_lookup = state.embedding.lookup_index(kNegativeFeature, item);
-  return state;
+  return {std::move(tables), std::move(plan), options, communicator, stream};
 }
 
 }  // namespace serrate

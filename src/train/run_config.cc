@@ -90,7 +90,8 @@ TrainOptions train_options_from_json(const std::string& text) {
       }
     });
   } catch (const nlohmann::json::exception& error) {
-    throw usage_error(fmt::format("run configuration: {} is missing or wrong ({})", at, error.what()));
+    throw usage_error(
+        fmt::format("run configuration: {} is missing or wrong ({})", at, error.what()));
   }
   return options;
 }

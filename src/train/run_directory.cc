@@ -28,7 +28,9 @@ std::pair<std::string, std::string> first_difference(const std::string& a, const
 }  // namespace
 
 MetricsFile::MetricsFile(const std::string& path)
-    : path_(path), file_(std::fopen(path.c_str(), "w"), &std::fclose), start_seconds_(now_seconds()) {
+    : path_(path),
+      file_(std::fopen(path.c_str(), "w"), &std::fclose),
+      start_seconds_(now_seconds()) {
   if (!file_) {
     throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
   }

@@ -10,10 +10,18 @@
 namespace serrate {
 
 // What a run leaves in its directory.
-inline std::string config_path(const std::string& run) { return run + "/config.json"; }
-inline std::string plan_path(const std::string& run) { return run + "/plan.json"; }
-inline std::string metrics_path(const std::string& run) { return run + "/metrics.jsonl"; }
-inline std::string checkpoint_path(const std::string& run) { return run + "/checkpoint"; }
+inline std::string config_path(const std::string& run) {
+  return run + "/config.json";
+}
+inline std::string plan_path(const std::string& run) {
+  return run + "/plan.json";
+}
+inline std::string metrics_path(const std::string& run) {
+  return run + "/metrics.jsonl";
+}
+inline std::string checkpoint_path(const std::string& run) {
+  return run + "/checkpoint";
+}
 
 /// One JSON line per step: step, epoch, loss (17 significant digits), tokens, seconds since the
 /// start. Each line is flushed, so that a killed run keeps its lines.

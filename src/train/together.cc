@@ -5,7 +5,8 @@
 namespace serrate {
 namespace {
 
-// An outcome on its way to the other ranks: empty when all went well, else the kind and the message.
+// An outcome on its way to the other ranks: empty when all went well, else the kind and the
+// message.
 std::string outcome_of(const std::function<void()>& work) {
   try {
     work();

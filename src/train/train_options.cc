@@ -4,17 +4,6 @@
 
 namespace serrate {
 
-std::string to_string(TrainingWindows windows) {
-  return windows == TrainingWindows::kLatest ? "latest" : "all";
-}
-
-TrainingWindows training_windows_from_string(const std::string& name) {
-  for (const TrainingWindows windows : {TrainingWindows::kLatest, TrainingWindows::kAll}) {
-    if (name == to_string(windows)) return windows;
-  }
-  throw usage_error(fmt::format("unknown windows \"{}\" (choose latest or all)", name));
-}
-
 std::string to_string(InvalidIds policy) {
   switch (policy) {
     case InvalidIds::kError:
@@ -31,7 +20,8 @@ InvalidIds invalid_ids_from_string(const std::string& name) {
   for (const InvalidIds policy : {InvalidIds::kError, InvalidIds::kDrop, InvalidIds::kOov}) {
     if (name == to_string(policy)) return policy;
   }
-  throw usage_error(fmt::format("unknown policy \"{}\" for invalid ids (choose error, drop or oov)", name));
+  throw usage_error(
+      fmt::format("unknown policy \"{}\" for invalid ids (choose error, drop or oov)", name));
 }
 
 }  // namespace serrate

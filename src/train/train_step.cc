@@ -19,6 +19,27 @@ std::vector<MatrixView<float>> d_outputs(EmbeddingExchange& exchange,
 
 }  // namespace
 
+TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
+                       const TrainOptions& options, Communicator& comm, const Stream& step_stream)
+    : communicator(comm),
+      stream(step_stream),
+      embedding(std::move(tables), std::move(plan),
+                {.optimizer = options.sparse_optimizer,
+                 .invalid_ids = options.invalid_ids,
+                 .seed = options.seed},
+                comm, step_stream),
+      encoder(options.model, options.seed, step_stream),
+      head(options.model),
+      dense_optimizer(options.dense_optimizer),
+      loss(1, step_stream) {
+  for (const EmbeddingTable& table : embedding.tables()) {
+    event_lookups.push_back(embedding.lookup_index(table.name, table.name));
+  }
+  const std::string& item = embedding.tables().front().name;
+  target_lookup = embedding.lookup_index(kTargetFeature, item);
+  negative_lookup = embedding.lookup_index(kNegativeFeature, item);
+}
+
 // The life of a batch. Shapes: n tokens and `dim` columns on this rank; see docs/architecture.md.
 TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64_t step) {
   const Stream& stream = s.stream;

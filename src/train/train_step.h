@@ -15,6 +15,11 @@ namespace serrate {
 
 /// What a step reads and changes on one rank.
 struct TrainState {
+  /// `tables` are named as the event features they serve, the item's first; it also serves
+  /// kTargetFeature and kNegativeFeature. Collective.
+  TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan, const TrainOptions& options,
+             Communicator& communicator, const Stream& stream);
+
   Communicator& communicator;
   const Stream& stream;
   ShardedEmbedding embedding;

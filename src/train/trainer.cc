@@ -64,7 +64,9 @@ ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset
 
 struct Trainer::Impl {
   Impl(TrainOptions train_options, Communicator& comm)
-      : options(std::move(train_options)), communicator(comm), stream(Device::cpu(), options.threads) {
+      : options(std::move(train_options)),
+        communicator(comm),
+        stream(Device::cpu(), options.threads) {
     together(communicator, "open dataset", [&] {
       check_options(options);
       dataset.emplace(Dataset::open(options.data));
@@ -72,7 +74,8 @@ struct Trainer::Impl {
       reader.emplace(*dataset, split, reader_options(options, *dataset, communicator));
     });
     require_agreement(communicator, "options", to_json(options));
-    state.emplace(make_train_state(*dataset, options, options.plan, communicator, stream));
+    state.reset(
+        new TrainState(make_train_state(*dataset, options, options.plan, communicator, stream)));
     const std::int64_t all = options.epochs * reader->batches_per_epoch();
     total_steps = options.steps > 0 ? std::min(options.steps, all) : all;
   }
@@ -97,7 +100,7 @@ struct Trainer::Impl {
   std::optional<Dataset> dataset;
   Split split;
   std::optional<SequenceReader> reader;
-  std::optional<TrainState> state;
+  std::unique_ptr<TrainState> state;
   std::int64_t steps_done = 0;
   std::int64_t total_steps = 0;
   std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
@@ -108,15 +111,25 @@ Trainer::Trainer(TrainOptions options, Communicator& communicator)
 
 Trainer::~Trainer() = default;
 
-const TrainOptions& Trainer::options() const { return impl_->options; }
+const TrainOptions& Trainer::options() const {
+  return impl_->options;
+}
 
-std::int64_t Trainer::steps_per_epoch() const { return impl_->reader->batches_per_epoch(); }
+std::int64_t Trainer::steps_per_epoch() const {
+  return impl_->reader->batches_per_epoch();
+}
 
-std::int64_t Trainer::total_steps() const { return impl_->total_steps; }
+std::int64_t Trainer::total_steps() const {
+  return impl_->total_steps;
+}
 
-bool Trainer::done() const { return impl_->steps_done >= impl_->total_steps; }
+bool Trainer::done() const {
+  return impl_->steps_done >= impl_->total_steps;
+}
 
-ShardedEmbedding& Trainer::embedding() { return impl_->state->embedding; }
+ShardedEmbedding& Trainer::embedding() {
+  return impl_->state->embedding;
+}
 
 StepResult Trainer::step() {
   check(!done(), "no step is left");

@@ -92,7 +92,7 @@ TEST(SequenceReader, LatestWindowsStopWhereTheSplitStops) {
   const Dataset dataset = tiny_dataset({{{0, 1, 2, 3, 4}}, {{5, 6}}, {{7, 8, 9}}}, 10);
   ReaderOptions options;
   options.max_length = 2;
-  options.windows = WindowKind::kLatest;
+  options.windows = TrainingWindows::kLatest;
   const Split split = make_split(dataset, SplitKind::kLastItem);
   SequenceReader reader(dataset, split, options);
   const std::map<std::int64_t, Ids> expected = {{0, {1, 2, 3}}, {1, {7, 8}}};

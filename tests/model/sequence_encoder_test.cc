@@ -1,0 +1,132 @@
+#include "src/model/sequence_encoder.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kDim = 8;
+
+/// Three sequences of 3, 0 and 5 tokens with two features of random embeddings.
+class SequenceEncoderTest : public testing::Test {
+ protected:
+  SequenceEncoderTest() {
+    std::normal_distribution<float> normal;
+    for (auto* values : {&item_, &country_, &weights_}) {
+      for (std::int64_t i = 0; i < num_tokens() * kDim; ++i) values->push_back(normal(random_));
+    }
+  }
+
+  std::int64_t num_tokens() const { return static_cast<std::int64_t>(positions_.size()); }
+  TokenBatch tokens() const { return {offsets_, positions_, token_ids_}; }
+  std::vector<MatrixView<const float>> features() const {
+    return {{item_.data(), num_tokens(), kDim}, {country_.data(), num_tokens(), kDim}};
+  }
+
+  /// sum of weights * hidden: its gradient by hidden is `weights_`.
+  double loss(SequenceEncoder& encoder) {
+    const auto hidden = encoder.forward(features(), tokens(), 7, EncoderMode::kTrain, stream_);
+    double sum = 0;
+    for (std::int64_t i = 0; i < num_tokens() * kDim; ++i) sum += weights_[i] * hidden.data[i];
+    return sum;
+  }
+
+  /// Central difference of the loss by one float that the encoder reads.
+  double difference(SequenceEncoder& encoder, float& value) {
+    constexpr float kStep = 1e-2f;
+    const float before = value;
+    value = before + kStep;
+    const double up = loss(encoder);
+    value = before - kStep;
+    const double down = loss(encoder);
+    value = before;
+    return (up - down) / (2 * kStep);
+  }
+
+  Stream stream_;
+  std::mt19937 random_{5};
+  std::vector<std::int64_t> offsets_{0, 3, 3, 8}, positions_{0, 1, 2, 0, 1, 2, 3, 4},
+      token_ids_{10, 11, 12, 30, 31, 32, 33, 34};
+  std::vector<float> item_, country_, weights_;
+};
+
+SequenceModelOptions small_model(float dropout) {
+  return {.dim = kDim,
+          .num_blocks = 2,
+          .num_heads = 2,
+          .feed_forward_dim = 12,
+          .max_length = 5,
+          .dropout = dropout,
+          .features = {"country"}};
+}
+
+TEST_F(SequenceEncoderTest, BackwardIsTheDerivativeOfForward) {
+  for (const float dropout : {0.0f, 0.3f}) {
+    SequenceEncoder encoder(small_model(dropout), 3, stream_);
+    loss(encoder);
+    std::vector<float> d_hidden = weights_, d_item(item_.size()), d_country(item_.size());
+    const std::vector<MatrixView<float>> d_features{{d_item.data(), num_tokens(), kDim},
+                                                    {d_country.data(), num_tokens(), kDim}};
+    fill_zero(encoder.parameters().gradients(), stream_);
+    encoder.backward({d_hidden.data(), num_tokens(), kDim}, d_features, tokens(), stream_);
+
+    const auto expect_close = [&](double expected, double actual, const std::string& what) {
+      EXPECT_NEAR(expected, actual, 2e-2 + 1e-2 * std::abs(expected)) << what;
+    };
+    for (std::size_t i = 0; i < item_.size(); ++i) {
+      expect_close(difference(encoder, item_[i]), d_item[i], "item " + std::to_string(i));
+      expect_close(difference(encoder, country_[i]), d_country[i], "country " + std::to_string(i));
+    }
+    DenseParameters& parameters = encoder.parameters();
+    for (const ParameterSlice& slice : parameters.slices()) {
+      for (std::int64_t i = slice.offset; i < slice.offset + slice.size(); ++i) {
+        expect_close(difference(encoder, parameters.values()[i]), parameters.gradients()[i],
+                     slice.name + " element " + std::to_string(i - slice.offset));
+      }
+    }
+  }
+}
+
+TEST_F(SequenceEncoderTest, ASequenceDoesNotSeeTheRestOfTheBatchNorItsOwnFuture) {
+  SequenceEncoder encoder(small_model(0.3f), 3, stream_);
+  const auto hidden = encoder.forward(features(), tokens(), 7, EncoderMode::kTrain, stream_);
+  const std::vector<float> before(hidden.data, hidden.data + num_tokens() * kDim);
+  for (std::int64_t i = 0; i < kDim; ++i) item_[7 * kDim + i] += 1;  // the last token of all
+  const auto after = encoder.forward(features(), tokens(), 7, EncoderMode::kTrain, stream_);
+  for (std::int64_t i = 0; i < 7 * kDim; ++i) EXPECT_EQ(before[i], after.data[i]) << i;
+  EXPECT_NE(before[7 * kDim], after.data[7 * kDim]);
+}
+
+TEST_F(SequenceEncoderTest, DropoutIsForTrainingAndChangesWithTheStep) {
+  SequenceEncoder encoder(small_model(0.5f), 3, stream_);
+  const auto run = [&](std::int64_t step, EncoderMode mode) {
+    const auto hidden = encoder.forward(features(), tokens(), step, mode, stream_);
+    return std::vector<float>(hidden.data, hidden.data + num_tokens() * kDim);
+  };
+  EXPECT_EQ(run(1, EncoderMode::kTrain), run(1, EncoderMode::kTrain));
+  EXPECT_NE(run(1, EncoderMode::kTrain), run(2, EncoderMode::kTrain));
+  EXPECT_EQ(run(1, EncoderMode::kEvaluate), run(2, EncoderMode::kEvaluate));
+}
+
+TEST(DenseParametersTest, StartsAsLaidOutAndDecaysMatricesOnly) {
+  const Stream stream;
+  DenseParameters parameters(
+      {{.name = "matrix", .rows = 2, .cols = 3, .init = Init::kUniform, .scale = 0.5f},
+       {.name = "gamma", .rows = 1, .cols = 2, .init = Init::kOne, .decays = false}},
+      1, stream);
+  EXPECT_EQ(parameters.size(), 8);
+  for (std::int64_t i = 0; i < 6; ++i) EXPECT_LE(std::abs(parameters.values()[i]), 0.5f);
+  EXPECT_NE(parameters.values()[0], parameters.values()[1]);
+  EXPECT_EQ(parameters.value(1).data[0], 1.0f);
+  const float matrix_before = parameters.values()[0];
+  // Without gradients the step is the decay alone: w -= lr * weight_decay * w.
+  parameters.update({.learning_rate = 0.1f, .weight_decay = 0.5f}, 1, stream);
+  EXPECT_FLOAT_EQ(parameters.values()[0], matrix_before * 0.95f);
+  EXPECT_EQ(parameters.value(1).data[0], 1.0f);
+}
+
+}  // namespace
+}  // namespace serrate
