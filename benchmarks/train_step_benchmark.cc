@@ -107,6 +107,7 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
 
 int main(int argc, char** argv) {
   using namespace serrate;
+  use_best_blas_kernels(argv);
   BenchmarkArguments arguments(argc, argv);
   Workload workload;
   workload.items = arguments.integer("--items", workload.items);
@@ -115,6 +116,7 @@ int main(int argc, char** argv) {
   workload.sharding =
       sharding_type_from_string(arguments.text("--sharding", to_string(workload.sharding)));
   const bool stages = arguments.flag("--stages");
-  return run_benchmark_ranks(static_cast<int>(arguments.integer("--ranks", 2)), argv,
-                             [&](Communicator& c) { run_rank(workload, stages, c); });
+  const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
+  arguments.finish();
+  return run_benchmark_ranks(ranks, [&](Communicator& c) { run_rank(workload, stages, c); });
 }

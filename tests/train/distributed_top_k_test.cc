@@ -1,0 +1,97 @@
+#include "src/train/distributed_top_k.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <numeric>
+#include <random>
+
+#include "tests/support/run_ranks.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kRows = 50, kDim = 8, kQueries = 5, kBest = 7;
+
+/// Best rows by brute force in double.
+std::vector<std::int64_t> reference(const std::vector<float>& rows, const float* query,
+                                    const std::vector<std::int64_t>& excluded, ScoreBy score_by) {
+  std::vector<double> scores(kRows);
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    double squares = 0;
+    for (std::int64_t c = 0; c < kDim; ++c) {
+      scores[r] += double{rows[r * kDim + c]} * query[c];
+      squares += double{rows[r * kDim + c]} * rows[r * kDim + c];
+    }
+    if (score_by == ScoreBy::kCosine) scores[r] /= std::sqrt(squares);
+  }
+  std::vector<std::int64_t> order(kRows);
+  std::iota(order.begin(), order.end(), 0);
+  std::erase_if(order, [&](std::int64_t r) {
+    return std::find(excluded.begin(), excluded.end(), r) != excluded.end();
+  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int64_t a, std::int64_t b) { return scores[a] > scores[b]; });
+  order.resize(kBest, -1);
+  return order;
+}
+
+TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> queries(kQueries * kDim);
+  for (float& v : queries) v = normal(random);
+  // Query 2 leaves out all rows but three.
+  std::vector<std::vector<std::int64_t>> excluded{{}, {0, 5, 49}, {}, {7}, {}};
+  for (std::int64_t r = 3; r < kRows; ++r) excluded[2].push_back(r);
+  const EmbeddingTable table{
+      .name = "item", .num_rows = kRows, .dim = kDim, .features = {"item"}, .init_scale = 1};
+
+  for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kTableWise,
+                                  ShardingType::kRowWise, ShardingType::kColumnWise}) {
+    for (const int world_size : {1, 2, 3}) {
+      for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
+        SCOPED_TRACE(to_string(type) + " on " + std::to_string(world_size));
+        const ShardingPlan plan{.world_size = world_size,
+                                .tables = {shard_table(table, type, world_size)}};
+        std::vector<float> rows(kRows * kDim);
+        std::vector<std::int64_t> best(kQueries * kBest);
+        std::mutex mutex;
+        run_ranks(world_size, [&](Communicator& communicator) {
+          const Stream stream;
+          ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
+          // All queries are on the last rank but the first, which is on rank 0.
+          const bool first = communicator.rank() == 0, last = communicator.rank() == world_size - 1;
+          const std::int64_t begin = first ? 0 : 1, end = last ? kQueries : first ? 1 : begin;
+          TopKQueries mine{.queries = {queries.data() + begin * kDim, end - begin, kDim},
+                           .excluded = {}};
+          for (std::int64_t q = begin; q < end; ++q) {
+            mine.excluded.insert(mine.excluded.end(), excluded[q].begin(), excluded[q].end());
+            mine.excluded_offsets.push_back(std::ssize(mine.excluded));
+          }
+          const auto found =
+              distributed_top_k(embedding, "item", mine, kBest, score_by, communicator, stream);
+          const std::lock_guard lock(mutex);
+          std::copy(found.begin(), found.end(), best.begin() + begin * kBest);
+          for (const LocalShard& local : embedding.local_shards()) {
+            for (std::int64_t r = 0; r < local.weights.rows; ++r) {
+              std::copy_n(
+                  local.weights.row(r), local.weights.cols,
+                  rows.begin() + (local.shard.row_begin + r) * kDim + local.shard.column_begin);
+            }
+          }
+        });
+        for (std::int64_t q = 0; q < kQueries; ++q) {
+          const std::vector<std::int64_t> found(best.begin() + q * kBest,
+                                                best.begin() + (q + 1) * kBest);
+          EXPECT_EQ(found, reference(rows, &queries[q * kDim], excluded[q], score_by)) << q;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace serrate

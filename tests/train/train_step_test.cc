@@ -1,0 +1,114 @@
+// The key property: k steps on W ranks equal k steps on one, for every sharding and optimizer.
+
+#include "src/train/train_step.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/support/run_ranks.h"
+#include "tests/train/training_fixture.h"
+
+namespace serrate {
+namespace {
+
+constexpr int kSteps = 10;
+
+struct Outcome {
+  std::vector<double> losses;
+  Tensors tensors;
+};
+
+/// The items sharded by `type`, the countries by `other`.
+Outcome train(const SmallTraining& training, int world_size, ShardingType type,
+              ShardingType other) {
+  const auto tables = training.tables();
+  const ShardingPlan plan{.world_size = world_size,
+                          .tables = {shard_table(tables[0], type, world_size, world_size - 1),
+                                     shard_table(tables[1], other, world_size)}};
+  Outcome outcome;
+  run_ranks(world_size, [&](Communicator& communicator) {
+    const Stream stream;
+    TrainState state(tables, plan, training.options, communicator, stream);
+    for (int step = 1; step <= kSteps; ++step) {
+      const NextItemBatch batch = training.batch(step, communicator.rank(), world_size, stream);
+      const double loss = train_step(state, batch, step).loss;
+      if (communicator.rank() == 0) outcome.losses.push_back(loss);
+    }
+    collect(state, outcome.tensors);
+  });
+  return outcome;
+}
+
+void expect_close(const Outcome& expected, const Outcome& actual) {
+  for (int step = 0; step < kSteps; ++step) {
+    EXPECT_NEAR(actual.losses[step], expected.losses[step], 1e-5 * expected.losses[0]) << step;
+  }
+  for (const auto& [name, values] : expected.tensors) {
+    const auto found = actual.tensors.find(name);
+    ASSERT_NE(found, actual.tensors.end()) << name;
+    ASSERT_EQ(found->second.size(), values.size()) << name;
+    float largest = 0, difference = 0;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      largest = std::max(largest, std::abs(values[i]));
+      difference = std::max(difference, std::abs(values[i] - found->second[i]));
+    }
+    EXPECT_GT(largest, 0) << name;
+    EXPECT_LE(difference, 1e-5f * largest) << name;
+  }
+}
+
+using Case = std::tuple<SparseOptimizer, std::pair<ShardingType, ShardingType>>;
+
+class TrainStepTest : public testing::TestWithParam<Case> {};
+
+TEST_P(TrainStepTest, ManyRanksEqualOne) {
+  const auto [optimizer, types] = GetParam();
+  SmallTraining training;
+  training.options.sparse_optimizer = {.type = optimizer, .learning_rate = 0.05f, .eps = 1e-4f};
+  const Outcome one = train(training, 1, ShardingType::kTableWise, ShardingType::kTableWise);
+  ASSERT_LT(one.losses[8], one.losses[0]);  // it learns something
+  for (const int world_size : {1, 2, 3, 4}) {
+    SCOPED_TRACE(world_size);
+    expect_close(one, train(training, world_size, types.first, types.second));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    AllShardings, TrainStepTest,
+    testing::Combine(
+        testing::Values(SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
+                        SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam),
+        testing::Values(std::pair{ShardingType::kDataParallel, ShardingType::kDataParallel},
+                        std::pair{ShardingType::kTableWise, ShardingType::kTableWise},
+                        std::pair{ShardingType::kRowWise, ShardingType::kRowWise},
+                        std::pair{ShardingType::kColumnWise, ShardingType::kColumnWise},
+                        std::pair{ShardingType::kRowWise, ShardingType::kDataParallel})),
+    [](const auto& info) {
+      const auto& [optimizer, types] = info.param;
+      const std::string mixed =
+          types.first == types.second ? "" : "_and_" + to_string(types.second);
+      return to_string(optimizer) + "_" + to_string(types.first) + mixed;
+    });
+
+TEST(TrainStepTest, ThreadsOfARankChangeNoBit) {
+  SmallTraining training;
+  const auto losses = [&](int threads) {
+    std::vector<double> result;
+    run_ranks(2, [&](Communicator& communicator) {
+      const Stream stream(Device::cpu(), threads);
+      const auto tables = training.tables();
+      TrainState state(tables, default_plan(tables, 2), training.options, communicator, stream);
+      for (int step = 1; step <= 5; ++step) {
+        const auto batch = training.batch(step, communicator.rank(), 2, stream);
+        const double loss = train_step(state, batch, step).loss;
+        if (communicator.rank() == 0) result.push_back(loss);
+      }
+    });
+    return result;
+  };
+  EXPECT_EQ(losses(1), losses(2));
+}
+
+}  // namespace
+}  // namespace serrate

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <map>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "src/train/train_step.h"
+
+namespace serrate {
+
+/// A small model of two tables on random batches, trained on any number of ranks.
+struct SmallTraining {
+  std::int64_t num_items = 40;
+  std::int64_t num_countries = 5;
+  TrainOptions options;
+
+  SmallTraining() {
+    options.seed = 3;
+    options.invalid_ids = InvalidIds::kError;
+    options.dense_optimizer.learning_rate = 0.01f;
+    options.model = {.dim = 8,
+                     .num_blocks = 2,
+                     .num_heads = 2,
+                     .max_length = 6,
+                     .dropout = 0.2f,
+                     .temperature = 0.5f,
+                     .features = {"country"}};
+  }
+
+  std::vector<EmbeddingTable> tables() const {
+    return {{.name = "item",
+             .num_rows = num_items,
+             .dim = options.model.dim,
+             .features = {"item", kTargetFeature, kNegativeFeature},
+             .init_scale = 0.3f},
+            {.name = "country",
+             .num_rows = num_countries,
+             .dim = options.model.dim,
+             .features = {"country"},
+             .init_scale = 0.3f}};
+  }
+
+  /// Rank `rank`'s share of a global batch that depends on `step` alone: 0 to 7 sequences of 2 to 7
+  /// events, each with an item and 0 to 2 countries.
+  NextItemBatch batch(std::int64_t step, int rank, int world_size, const Stream& stream) const {
+    std::mt19937 random(static_cast<unsigned>(step));
+    const auto below = [&](std::int64_t n) { return static_cast<std::int64_t>(random()) % n; };
+    const std::int64_t num_sequences = step % 4 == 3 ? step % 3 : 3 + below(5);
+    SequenceBatch share;
+    share.sequence_offsets = {0};
+    share.features.resize(2);
+    for (FeatureBags& bags : share.features) bags.offsets = {0};
+    for (std::int64_t s = 0; s < num_sequences; ++s) {
+      const bool mine =
+          num_sequences * rank / world_size <= s && s < num_sequences * (rank + 1) / world_size;
+      const std::int64_t length = 2 + below(6);
+      for (std::int64_t i = 0; i < length; ++i) {
+        const std::vector<std::int64_t> item{below(num_items)};
+        std::vector<std::int64_t> countries(below(3));
+        for (std::int64_t& id : countries) id = below(num_countries);
+        if (!mine) continue;
+        add_bag(share.features[0], item);
+        add_bag(share.features[1], countries);
+      }
+      if (!mine) continue;
+      share.sample_ids.push_back(step * 10 + s);
+      share.sequence_offsets.push_back(share.features[0].offsets.size() - 1);
+    }
+    return make_next_item_batch(share, {"item", "country"},
+                                draw_negatives(12, num_items, options.seed, step),
+                                options.model.max_length, stream);
+  }
+
+  static void add_bag(FeatureBags& bags, const std::vector<std::int64_t>& ids) {
+    bags.values.insert(bags.values.end(), ids.begin(), ids.end());
+    bags.offsets.push_back(static_cast<std::int64_t>(bags.values.size()));
+  }
+};
+
+/// Whole tensors of a training by name, put together from the shards of its ranks.
+using Tensors = std::map<std::string, std::vector<float>>;
+
+/// Adds what this rank holds; safe from several threads.
+inline void collect(TrainState& state, Tensors& tensors) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  for (const LocalShard& local : state.embedding.local_shards()) {
+    for (const auto& [part, matrix] :
+         {std::pair{"weights", local.weights}, std::pair{"state", local.state},
+          std::pair{"second_moment", local.second_moment}}) {
+      if (!matrix.data) continue;
+      const EmbeddingTable& table = state.embedding.tables()[local.table == "item" ? 0 : 1];
+      const bool one_a_row = matrix.cols == 1;
+      const std::int64_t width = one_a_row ? 1 : table.dim;
+      auto& whole = tensors[local.table + "." + part];
+      whole.resize(table.num_rows * width);
+      for (std::int64_t r = 0; r < matrix.rows; ++r) {
+        const std::int64_t column = one_a_row ? 0 : local.shard.column_begin;
+        std::copy_n(matrix.row(r), matrix.cols,
+                    whole.begin() + (local.shard.row_begin + r) * width + column);
+      }
+    }
+  }
+  DenseParameters& dense = state.encoder.parameters();
+  if (state.communicator.rank() == 0) {
+    tensors["dense"].assign(dense.values().begin(), dense.values().end());
+    tensors["dense.first_moment"].assign(dense.first_moment().begin(), dense.first_moment().end());
+    tensors["dense.second_moment"].assign(dense.second_moment().begin(),
+                                          dense.second_moment().end());
+  }
+}
+
+}  // namespace serrate
