@@ -19,8 +19,8 @@ struct SequenceModelOptions {
   float dropout = 0.2f;
   Activation activation = Activation::kGelu;
   float temperature = 1;
-  bool l2_normalize = false;          ///< score by cosine / temperature
-  std::vector<std::string> features;  ///< categorical features that join the item in a token
+  bool l2_normalize = false;               ///< score by cosine / temperature
+  std::vector<std::string> features = {};  ///< categorical features that join the item in a token
 };
 
 }  // namespace serrate
