@@ -1,5 +1,6 @@
 #include "serrate/kernels/dropout.h"
 
+#include <array>
 #include <cmath>
 
 #include "kernels/shapes.h"
@@ -12,7 +13,9 @@ namespace serrate {
 
 /// What the rows of one call have in common.
 struct DropoutDraw {
-  std::uint32_t key_low, key_high;
+  std::array<std::uint32_t, 2> key;
+  std::array<std::array<std::uint64_t, 2>, 10>
+      round_keys;  // the key as each round of Philox adds to it
   std::uint32_t site;
   std::uint32_t threshold;  // words below it drop their element
   float scale;
@@ -45,7 +48,7 @@ HWY_INLINE void DrawWords(const DropoutDraw& draw, std::uint64_t token, std::int
   const auto four =
       philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
                   static_cast<std::uint32_t>(column / 4), draw.site},
-                 {draw.key_low, draw.key_high});
+                 draw.key);
   std::copy(four.begin(), four.end(), words);
 }
 
@@ -74,16 +77,13 @@ HWY_INLINE void DrawWords(const DropoutDraw& draw, std::uint64_t token, std::int
   WideVector c0 = hn::Set(kWide, token), c1 = hn::Set(kWide, token >> 32);
   WideVector c2 = hn::Add(lane_block, hn::Set(kWide, static_cast<std::uint64_t>(column / 4)));
   WideVector c3 = hn::Set(kWide, draw.site);
-  std::uint32_t k0 = draw.key_low, k1 = draw.key_high;
-  for (int round = 0; round < 10; ++round) {
-    const WideVector a = MulLow(hn::Set(kWide, 0xD2511F53u), c0);
-    const WideVector b = MulLow(hn::Set(kWide, 0xCD9E8D57u), c2);
+  for (const auto& [k0, k1] : draw.round_keys) {
+    const WideVector a = MulLow(hn::Set(kWide, kPhiloxFactors[0]), c0);
+    const WideVector b = MulLow(hn::Set(kWide, kPhiloxFactors[1]), c2);
     c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(b), c1), hn::Set(kWide, k0));
     c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(a), c3), hn::Set(kWide, k1));
     c1 = b;
     c3 = a;
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
   }
   const auto pair = [](WideVector low, WideVector high) HWY_ATTR {
     return hn::BitCast(
@@ -143,15 +143,32 @@ HWY_AFTER_NAMESPACE();
 namespace serrate {
 HWY_EXPORT(DropoutRows);
 
+namespace {
+
+DropoutDraw draw_of(const DropoutKey& key) {
+  const std::uint64_t bits =
+      random_bits(key.seed, RandomUse::kDropout, 0, static_cast<std::uint64_t>(key.step));
+  DropoutDraw draw{{static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)},
+                   {},
+                   key.site,
+                   static_cast<std::uint32_t>(std::ldexp(key.rate, 32)),
+                   1 / (1 - key.rate)};
+  std::array<std::uint32_t, 2> round_key = draw.key;
+  for (auto& k : draw.round_keys) {
+    k = {round_key[0], round_key[1]};
+    round_key[0] += kPhiloxKeySteps[0];
+    round_key[1] += kPhiloxKeySteps[1];
+  }
+  return draw;
+}
+
+}  // namespace
+
 template <>
 void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, MatrixView<const float> x,
                                           MatrixView<const float> residual, MatrixView<float> y,
                                           const Stream& stream) {
-  const std::uint64_t bits =
-      random_bits(key.seed, RandomUse::kDropout, 0, static_cast<std::uint64_t>(key.step));
-  const DropoutDraw draw{static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32),
-                         key.site, static_cast<std::uint32_t>(std::ldexp(key.rate, 32)),
-                         1 / (1 - key.rate)};
+  const DropoutDraw draw = draw_of(key);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
     HWY_DYNAMIC_DISPATCH(DropoutRows)
