@@ -7,8 +7,8 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/adamw_cpu.cc"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 
 #include "kernels/simd_rows-inl.h"
 
@@ -17,7 +17,7 @@ namespace serrate::HWY_NAMESPACE {
 
 // The bias corrections are folded into two factors: lr m^ = step_size m, sqrt(v^) = rescale
 // sqrt(v).
-void AdamWRange(const AdamW& args, std::int64_t begin, std::int64_t end) {
+void adamw_range(const AdamW& args, std::int64_t begin, std::int64_t end) {
   const AdamWOptions& o = args.options;
   const auto step = static_cast<double>(args.step);
   const auto set = [](double value)
@@ -27,20 +27,20 @@ void AdamWRange(const AdamW& args, std::int64_t begin, std::int64_t end) {
   const FloatVector beta1 = set(o.beta1), rest1 = set(1 - double{o.beta1});
   const FloatVector beta2 = set(o.beta2), rest2 = set(1 - double{o.beta2});
   const FloatVector eps = set(o.eps), shrink = set(double{o.learning_rate} * o.weight_decay);
-  ForEachVector(end - begin, [&](auto lanes, std::int64_t offset) HWY_ATTR {
+  for_each_vector(end - begin, [&](auto lanes, std::int64_t offset) HWY_ATTR {
     const std::int64_t i = begin + offset;
-    const FloatVector g = lanes.Load(&args.gradients[i]);
+    const FloatVector g = lanes.load(&args.gradients[i]);
     float* m_at = &args.first_moment[i];
     float* v_at = &args.second_moment[i];
     float* w_at = &args.parameters[i];
-    const FloatVector m = hn::MulAdd(beta1, lanes.Load(m_at), hn::Mul(rest1, g));
-    const FloatVector v = hn::MulAdd(beta2, lanes.Load(v_at), hn::Mul(rest2, hn::Mul(g, g)));
-    lanes.Store(m, m_at);
-    lanes.Store(v, v_at);
-    const FloatVector w = lanes.Load(w_at);
-    const FloatVector decayed = hn::NegMulAdd(hn::Mul(shrink, lanes.Load(&args.decay[i])), w, w);
+    const FloatVector m = hn::MulAdd(beta1, lanes.load(m_at), hn::Mul(rest1, g));
+    const FloatVector v = hn::MulAdd(beta2, lanes.load(v_at), hn::Mul(rest2, hn::Mul(g, g)));
+    lanes.store(m, m_at);
+    lanes.store(v, v_at);
+    const FloatVector w = lanes.load(w_at);
+    const FloatVector decayed = hn::NegMulAdd(hn::Mul(shrink, lanes.load(&args.decay[i])), w, w);
     const FloatVector denominator = hn::MulAdd(hn::Sqrt(v), rescale, eps);
-    lanes.Store(hn::Sub(decayed, hn::Div(hn::Mul(step_size, m), denominator)), w_at);
+    lanes.store(hn::Sub(decayed, hn::Div(hn::Mul(step_size, m), denominator)), w_at);
   });
 }
 
@@ -49,7 +49,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace serrate {
-HWY_EXPORT(AdamWRange);
+HWY_EXPORT(adamw_range);
 
 template <>
 void adamw_update_on<DeviceType::kCpu>(const AdamW& args, const Stream& stream) {
@@ -57,7 +57,7 @@ void adamw_update_on<DeviceType::kCpu>(const AdamW& args, const Stream& stream) 
   const std::int64_t size = std::ssize(args.parameters);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t begin = 0; begin < size; begin += kBlock) {
-    HWY_DYNAMIC_DISPATCH(AdamWRange)(args, begin, std::min(size, begin + kBlock));
+    HWY_DYNAMIC_DISPATCH(adamw_range)(args, begin, std::min(size, begin + kBlock));
   }
 }
 

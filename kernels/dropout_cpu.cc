@@ -26,8 +26,8 @@ struct DropoutDraw {
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/dropout_cpu.cc"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 
 #include "kernels/simd_rows-inl.h"
 
@@ -43,8 +43,8 @@ using WordVector = hn::Vec<Words>;
 // Vectors of one lane: the words of four columns one after the other.
 constexpr std::int64_t kWordsAtOnce = 4;
 
-HWY_INLINE void DrawWords(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
-                          std::uint32_t* words) {
+HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
+                           std::uint32_t* words) {
   const auto four =
       philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
                   static_cast<std::uint32_t>(column / 4), draw.site},
@@ -59,15 +59,15 @@ inline constexpr Wide kWide;
 using WideVector = hn::Vec<Wide>;
 constexpr std::int64_t kWordsAtOnce = 4 * hn::MaxLanes(kWide);
 
-HWY_INLINE WideVector MulLow(WideVector a, WideVector b) {
+HWY_INLINE WideVector multiply_low(WideVector a, WideVector b) {
   return hn::MulEven(hn::BitCast(kWords, a), hn::BitCast(kWords, b));
 }
 
 // philox4x32 with each 32-bit word in the low half of a 64-bit lane, as the multiplier takes it;
 // the high halves are whatever is left there. A lane is four columns. Lanes are numbered so that
 // interleaving the words inside 128-bit blocks, which is cheap, puts the columns in order.
-HWY_INLINE void DrawWords(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
-                          std::uint32_t* words) {
+HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
+                           std::uint32_t* words) {
   constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(kWide) / 2);
   const WideVector lane = hn::Iota(kWide, 0);
   const WideVector is_odd = hn::And(lane, hn::Set(kWide, 1));
@@ -78,8 +78,8 @@ HWY_INLINE void DrawWords(const DropoutDraw& draw, std::uint64_t token, std::int
   WideVector c2 = hn::Add(lane_block, hn::Set(kWide, static_cast<std::uint64_t>(column / 4)));
   WideVector c3 = hn::Set(kWide, draw.site);
   for (const auto& [k0, k1] : draw.round_keys) {
-    const WideVector a = MulLow(hn::Set(kWide, kPhiloxFactors[0]), c0);
-    const WideVector b = MulLow(hn::Set(kWide, kPhiloxFactors[1]), c2);
+    const WideVector a = multiply_low(hn::Set(kWide, kPhiloxFactors[0]), c0);
+    const WideVector b = multiply_low(hn::Set(kWide, kPhiloxFactors[1]), c2);
     c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(b), c1), hn::Set(kWide, k0));
     c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(a), c3), hn::Set(kWide, k1));
     c1 = b;
@@ -98,40 +98,40 @@ HWY_INLINE void DrawWords(const DropoutDraw& draw, std::uint64_t token, std::int
 #endif
 
 // y = residual + x * keep * scale; residual may be null.
-void DropoutRow(const DropoutDraw& draw, std::int64_t token_id, const float* x,
-                const float* residual, float* y, std::int64_t cols) {
+void dropout_row(const DropoutDraw& draw, std::int64_t token_id, const float* x,
+                 const float* residual, float* y, std::int64_t cols) {
   HWY_ALIGN std::uint32_t words[kWordsAtOnce];
   const FloatVector scale = hn::Set(kFloats, draw.scale);
   const WordVector threshold = hn::Set(kWords, draw.threshold);
   for (std::int64_t begin = 0; begin < cols; begin += kWordsAtOnce) {
-    DrawWords(draw, static_cast<std::uint64_t>(token_id), begin, words);
+    draw_words(draw, static_cast<std::uint64_t>(token_id), begin, words);
     const std::int64_t size = std::min(kWordsAtOnce, cols - begin);
-    ForEachVector(size, [&](auto lanes, std::int64_t i) HWY_ATTR {
+    for_each_vector(size, [&](auto lanes, std::int64_t i) HWY_ATTR {
       const auto is_dropped = hn::Lt(hn::LoadU(kWords, words + i), threshold);
       const FloatVector kept =
-          hn::IfThenZeroElse(hn::RebindMask(kFloats, is_dropped), lanes.Load(x + begin + i));
-      const FloatVector before = residual ? lanes.Load(residual + begin + i) : hn::Zero(kFloats);
-      lanes.Store(hn::MulAdd(kept, scale, before), y + begin + i);
+          hn::IfThenZeroElse(hn::RebindMask(kFloats, is_dropped), lanes.load(x + begin + i));
+      const FloatVector before = residual ? lanes.load(residual + begin + i) : hn::Zero(kFloats);
+      lanes.store(hn::MulAdd(kept, scale, before), y + begin + i);
     });
   }
 }
 
-void AddRow(const float* x, const float* residual, float* y, std::int64_t cols) {
-  ForEachVector(cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
-    const FloatVector before = residual ? lanes.Load(residual + c) : hn::Zero(kFloats);
-    lanes.Store(hn::Add(lanes.Load(x + c), before), y + c);
+void add_row(const float* x, const float* residual, float* y, std::int64_t cols) {
+  for_each_vector(cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
+    const FloatVector before = residual ? lanes.load(residual + c) : hn::Zero(kFloats);
+    lanes.store(hn::Add(lanes.load(x + c), before), y + c);
   });
 }
 
-void DropoutRows(const DropoutDraw& draw, std::span<const std::int64_t> token_ids,
-                 MatrixView<const float> x, MatrixView<const float> residual, MatrixView<float> y,
-                 RowRange rows) {
+void dropout_rows(const DropoutDraw& draw, std::span<const std::int64_t> token_ids,
+                  MatrixView<const float> x, MatrixView<const float> residual, MatrixView<float> y,
+                  RowRange rows) {
   for (std::int64_t r = rows.begin; r < rows.end; ++r) {
     const float* residual_row = residual.data ? residual.row(r) : nullptr;
     if (draw.threshold == 0) {
-      AddRow(x.row(r), residual_row, y.row(r), x.cols);
+      add_row(x.row(r), residual_row, y.row(r), x.cols);
     } else {
-      DropoutRow(draw, token_ids[r], x.row(r), residual_row, y.row(r), x.cols);
+      dropout_row(draw, token_ids[r], x.row(r), residual_row, y.row(r), x.cols);
     }
   }
 }
@@ -141,7 +141,7 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace serrate {
-HWY_EXPORT(DropoutRows);
+HWY_EXPORT(dropout_rows);
 
 namespace {
 
@@ -171,7 +171,7 @@ void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, MatrixView<cons
   const DropoutDraw draw = draw_of(key);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
-    HWY_DYNAMIC_DISPATCH(DropoutRows)
+    HWY_DYNAMIC_DISPATCH(dropout_rows)
     (draw, key.token_ids, x, residual, y, rows_of_chunk(chunk, x.rows));
   }
 }

@@ -8,34 +8,34 @@
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/l2_normalize_cpu.cc"
-#include <hwy/foreach_target.h>
-#include <hwy/highway.h>
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
 
 #include "kernels/simd_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-void L2NormalizeForward(MatrixView<const float> x, MatrixView<float> y, std::span<float> norms,
-                        RowRange rows) {
+void l2_normalize_forward_rows(MatrixView<const float> x, MatrixView<float> y,
+                               std::span<float> norms, RowRange rows) {
   for (std::int64_t r = rows.begin; r < rows.end; ++r) {
-    norms[r] = std::sqrt(Dot(x.row(r), x.row(r), x.cols));
-    Scale(1 / std::max(norms[r], kL2NormalizeEps), x.row(r), y.row(r), x.cols);
+    norms[r] = std::sqrt(dot(x.row(r), x.row(r), x.cols));
+    scale_row(1 / std::max(norms[r], kL2NormalizeEps), x.row(r), y.row(r), x.cols);
   }
 }
 
 // d_x = (d_y - y (y . d_y)) / |x|. Below eps y is x / eps: no part of it comes from the norm.
-void L2NormalizeBackward(MatrixView<const float> y, std::span<const float> norms,
-                         MatrixView<const float> d_y, MatrixView<float> d_x, RowRange rows) {
+void l2_normalize_backward_rows(MatrixView<const float> y, std::span<const float> norms,
+                                MatrixView<const float> d_y, MatrixView<float> d_x, RowRange rows) {
   for (std::int64_t r = rows.begin; r < rows.end; ++r) {
     const bool is_normalized = norms[r] > kL2NormalizeEps;
     const FloatVector along =
-        hn::Set(kFloats, is_normalized ? Dot(y.row(r), d_y.row(r), y.cols) : 0);
+        hn::Set(kFloats, is_normalized ? dot(y.row(r), d_y.row(r), y.cols) : 0);
     const FloatVector scale = hn::Set(kFloats, 1 / std::max(norms[r], kL2NormalizeEps));
-    ForEachVector(y.cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
+    for_each_vector(y.cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
       const FloatVector across =
-          hn::NegMulAdd(along, lanes.Load(y.row(r) + c), lanes.Load(d_y.row(r) + c));
-      lanes.Store(hn::Mul(scale, across), d_x.row(r) + c);
+          hn::NegMulAdd(along, lanes.load(y.row(r) + c), lanes.load(d_y.row(r) + c));
+      lanes.store(hn::Mul(scale, across), d_x.row(r) + c);
     });
   }
 }
@@ -45,15 +45,15 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace serrate {
-HWY_EXPORT(L2NormalizeForward);
-HWY_EXPORT(L2NormalizeBackward);
+HWY_EXPORT(l2_normalize_forward_rows);
+HWY_EXPORT(l2_normalize_backward_rows);
 
 template <>
 void l2_normalize_forward_on<DeviceType::kCpu>(MatrixView<const float> x, MatrixView<float> y,
                                                std::span<float> norms, const Stream& stream) {
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
-    HWY_DYNAMIC_DISPATCH(L2NormalizeForward)(x, y, norms, rows_of_chunk(chunk, x.rows));
+    HWY_DYNAMIC_DISPATCH(l2_normalize_forward_rows)(x, y, norms, rows_of_chunk(chunk, x.rows));
   }
 }
 
@@ -64,7 +64,8 @@ void l2_normalize_backward_on<DeviceType::kCpu>(MatrixView<const float> y,
                                                 const Stream& stream) {
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(y.rows); ++chunk) {
-    HWY_DYNAMIC_DISPATCH(L2NormalizeBackward)(y, norms, d_y, d_x, rows_of_chunk(chunk, y.rows));
+    HWY_DYNAMIC_DISPATCH(l2_normalize_backward_rows)(y, norms, d_y, d_x,
+                                                     rows_of_chunk(chunk, y.rows));
   }
 }
 

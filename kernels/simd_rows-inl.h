@@ -7,7 +7,7 @@
 #define SERRATE_KERNELS_SIMD_ROWS_INL_H_
 #endif
 
-#include <hwy/highway.h>
+#include "hwy/highway.h"
 
 #include <cstdint>
 
@@ -22,9 +22,10 @@ inline constexpr Floats kFloats;
 
 /// All lanes of a vector.
 struct WholeVector {
-  HWY_INLINE FloatVector Load(const float* from) const { return hn::LoadU(kFloats, from); }
-  HWY_INLINE void Store(FloatVector v, float* to) const { hn::StoreU(v, kFloats, to); }
-  HWY_INLINE FloatVector ZeroOutside(FloatVector v) const { return v; }
+  HWY_INLINE FloatVector load(const float* from) const { return hn::LoadU(kFloats, from); }
+  HWY_INLINE void store(FloatVector v, float* to) const { hn::StoreU(v, kFloats, to); }
+  /// v in these lanes, the other in the rest.
+  HWY_INLINE FloatVector select(FloatVector v, FloatVector /*other*/) const { return v; }
 };
 
 /// The first lanes of a vector; memory behind them is not touched.
@@ -32,11 +33,13 @@ class PartVector {
  public:
   explicit HWY_INLINE PartVector(std::int64_t size)
       : mask_(hn::FirstN(kFloats, static_cast<std::size_t>(size))) {}
-  HWY_INLINE FloatVector Load(const float* from) const {
+  HWY_INLINE FloatVector load(const float* from) const {
     return hn::MaskedLoad(mask_, kFloats, from);
   }
-  HWY_INLINE void Store(FloatVector v, float* to) const { hn::BlendedStore(v, mask_, kFloats, to); }
-  HWY_INLINE FloatVector ZeroOutside(FloatVector v) const { return hn::IfThenElseZero(mask_, v); }
+  HWY_INLINE void store(FloatVector v, float* to) const { hn::BlendedStore(v, mask_, kFloats, to); }
+  HWY_INLINE FloatVector select(FloatVector v, FloatVector other) const {
+    return hn::IfThenElse(mask_, v, other);
+  }
 
  private:
   hn::Mask<Floats> mask_;
@@ -44,30 +47,30 @@ class PartVector {
 
 /// f(lanes, c) for each vector of a row of `size` floats, c being its first column.
 template <typename F>
-HWY_INLINE void ForEachVector(std::int64_t size, const F& f) {
-  constexpr auto kLanes = static_cast<std::int64_t>(hn::MaxLanes(kFloats));
+HWY_INLINE void for_each_vector(std::int64_t size, const F& f) {
+  constexpr std::int64_t step = hn::MaxLanes(kFloats);
   std::int64_t c = 0;
-  for (; c + kLanes <= size; c += kLanes) f(WholeVector(), c);
+  for (; c + step <= size; c += step) f(WholeVector(), c);
   if (c < size) f(PartVector(size - c), c);
 }
 
-HWY_INLINE float Sum(FloatVector v) {
+HWY_INLINE float sum_lanes(FloatVector v) {
   return hn::GetLane(hn::SumOfLanes(kFloats, v));
 }
 
-HWY_INLINE float Dot(const float* a, const float* b, std::int64_t size) {
+HWY_INLINE float dot(const float* a, const float* b, std::int64_t size) {
   FloatVector sum = hn::Zero(kFloats);
-  ForEachVector(size, [&](auto lanes, std::int64_t c) HWY_ATTR {
-    sum = hn::MulAdd(lanes.Load(a + c), lanes.Load(b + c), sum);
+  for_each_vector(size, [&](auto lanes, std::int64_t c) HWY_ATTR {
+    sum = hn::MulAdd(lanes.load(a + c), lanes.load(b + c), sum);
   });
-  return Sum(sum);
+  return sum_lanes(sum);
 }
 
 /// y = a x
-HWY_INLINE void Scale(float a, const float* x, float* y, std::int64_t size) {
+HWY_INLINE void scale_row(float a, const float* x, float* y, std::int64_t size) {
   const FloatVector factor = hn::Set(kFloats, a);
-  ForEachVector(size, [&](auto lanes, std::int64_t c)
-                          HWY_ATTR { lanes.Store(hn::Mul(factor, lanes.Load(x + c)), y + c); });
+  for_each_vector(size, [&](auto lanes, std::int64_t c)
+                            HWY_ATTR { lanes.store(hn::Mul(factor, lanes.load(x + c)), y + c); });
 }
 
 }  // namespace serrate::HWY_NAMESPACE
