@@ -1,7 +1,6 @@
 #include "src/cli/options.h"
 
 #include <fmt/format.h>
-#include <fmt/ostream.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
@@ -19,6 +18,8 @@ namespace {
 struct Option {
   std::string name;
   std::string shown;  // --name, or NAME when positional
+  std::string takes;  // what the help shows for the value; empty when --name alone will do
+  std::string help;
   std::string value;  // the default, until parse()
   std::function<void(const std::string&)> set;
   Options::Need need;
@@ -41,19 +42,19 @@ struct Options::Impl {
   std::string summary;
   std::string config;
   std::vector<Option> options;
-  po::options_description description{"options", 100, 60};
-  po::options_description hidden;
+  po::options_description description;
   po::positional_options_description positional;
 
   // What one source says. Not po::notify: values are set by name, so that errors can name them.
   po::variables_map read_command_line(const Arguments& arguments) const {
-    po::options_description all;
-    all.add(description).add(hidden);
     po::variables_map values;
     const auto style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
-    po::store(
-        po::command_line_parser(arguments).options(all).positional(positional).style(style).run(),
-        values);
+    po::store(po::command_line_parser(arguments)
+                  .options(description)
+                  .positional(positional)
+                  .style(style)
+                  .run(),
+              values);
     return values;
   }
 
@@ -78,19 +79,24 @@ struct Options::Impl {
   }
 
   std::string usage() const {
-    std::string words;
+    std::string positionals, lines;
     for (const Option& option : options) {
-      if (hidden.find_nothrow(option.name, false)) words += " " + option.shown;
+      if (!option.shown.starts_with("--")) {
+        positionals += " " + option.shown;
+        continue;
+      }
+      lines += fmt::format("  {:<30} {}", option.shown + " " + option.takes, option.help);
+      lines += option.value.empty() ? "\n" : fmt::format(" [{}]\n", option.value);
     }
-    return fmt::format("usage: serrate {}{} [option...]\n{}\n\n{}", command, words, summary,
-                       fmt::streamed(description));
+    return fmt::format("usage: serrate {}{} [option...]\n{}\n\n{}", command, positionals, summary,
+                       lines);
   }
 };
 
 Options::Options(std::string command, std::string summary) : impl_(std::make_unique<Impl>()) {
   impl_->command = std::move(command);
   impl_->summary = std::move(summary);
-  impl_->description.add_options()("help", "prints this page");
+  impl_->description.add_options()("help", "");
   add("config", impl_->config, "file of name=value lines; the command line goes first");
 }
 
@@ -98,11 +104,10 @@ Options::~Options() = default;
 
 void Options::add_value(const std::string& name, const std::string& value_name,
                         const std::string& preset, const std::string& help, Set set, Need need) {
-  auto* value = po::value<std::string>()->value_name(value_name);
-  if (value_name == "BOOL") value->implicit_value("true")->value_name("");
-  const std::string shown = preset.empty() ? help : fmt::format("{} [{}]", help, preset);
-  impl_->description.add_options()(name.c_str(), value, shown.c_str());
-  impl_->options.push_back({name, "--" + name, preset, std::move(set), need});
+  auto* value = po::value<std::string>();
+  if (value_name.empty()) value->implicit_value("true");
+  impl_->description.add_options()(name.c_str(), value);
+  impl_->options.push_back({name, "--" + name, value_name, help, preset, std::move(set), need});
 }
 
 void Options::add(const std::string& name, std::string& target, const std::string& help,
@@ -129,7 +134,7 @@ void Options::add(const std::string& name, std::vector<std::int64_t>& target,
 }
 
 void Options::add(const std::string& name, bool& target, const std::string& help) {
-  add_value(name, "BOOL", target ? "true" : "false", help, [&, name](const std::string& text) {
+  add_value(name, "", target ? "true" : "false", help, [&, name](const std::string& text) {
     if (text != "true" && text != "false") throw bad_value(name, text, "true or false");
     target = text == "true";
   });
@@ -152,14 +157,13 @@ void Options::add(const std::string& name, std::chrono::milliseconds& target,
       });
 }
 
-void Options::add_positional(const std::string& name, std::string& target,
-                             const std::string& help) {
-  impl_->hidden.add_options()(name.c_str(), po::value<std::string>(), help.c_str());
+void Options::add_positional(const std::string& name, std::string& target) {
+  impl_->description.add_options()(name.c_str(), po::value<std::string>());
   impl_->positional.add(name.c_str(), 1);
   std::string shown = name;
   std::ranges::transform(shown, shown.begin(), [](unsigned char c) { return std::toupper(c); });
   impl_->options.push_back(
-      {name, shown, "", [&](const std::string& text) { target = text; }, Need::kRequired});
+      {name, shown, "", "", "", [&](const std::string& text) { target = text; }, Need::kRequired});
 }
 
 bool Options::parse(const Arguments& arguments) {

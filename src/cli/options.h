@@ -66,7 +66,7 @@ class Options {
     });
   }
   /// The value without a name that the command needs.
-  void add_positional(const std::string& name, std::string& target, const std::string& help);
+  void add_positional(const std::string& name, std::string& target);
 
   /// Sets what was declared. False when --help was asked for and printed: nothing is left to do.
   /// Throws Error (usage) naming the option and what it takes.

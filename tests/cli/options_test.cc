@@ -124,7 +124,7 @@ TEST_F(OptionsTest, EffectiveOptionsCanBeReadBack) {
 
 TEST_F(OptionsTest, PositionalValue) {
   std::string path;
-  options_.add_positional("path", path, "");
+  options_.add_positional("path", path);
   ASSERT_TRUE(options_.parse({"here.h5", "--data", "x"}));
   EXPECT_EQ(path, "here.h5");
   EXPECT_EQ(error_of({"--data", "x"}), "PATH is missing see serrate try --help");

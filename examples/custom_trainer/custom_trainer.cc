@@ -1,0 +1,202 @@
+// A trainer with a model and a loop of its own: will a user click? Two sharded embedding tables
+// (the items of a history, mean pooled, and the user's country), a linear layer and a logistic
+// loss. Ranks are threads; with make_mpi_communicator the same train() runs under mpirun.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <span>
+#include <vector>
+
+#include "serrate/kernels/adamw.h"
+#include "serrate/kernels/linear.h"
+#include "serrate/random.h"
+#include "serrate/sharded_embedding.h"
+#include "serrate/thread_communicator.h"
+
+namespace {
+
+using namespace serrate;  // NOLINT(google-build-using-namespace): as a program of one file may
+
+constexpr std::int64_t kItems = 5000;
+constexpr std::int64_t kCountries = 40;
+constexpr std::int64_t kDim = 16;
+constexpr std::int64_t kBatchSize = 512;  // of all ranks together
+constexpr std::int64_t kSteps = 400;
+constexpr std::int64_t kReportSteps = 50;
+
+double draw(std::uint32_t stream, std::int64_t index) {
+  return random_uniform(/*seed=*/7, RandomUse::kGenerate, stream,
+                        static_cast<std::uint64_t>(index));
+}
+
+struct Batch {
+  KeyedJaggedTensor features;
+  std::vector<float> clicks;  // [batch_size], 0 or 1
+};
+
+// Samples [begin, end) of an endless data set. Every item and country has a hidden appeal; the mean
+// appeal of a sample gives the odds of a click.
+Batch make_batch(std::int64_t begin, std::int64_t end, const Stream& stream) {
+  const auto appeal = [](std::uint32_t table, std::int64_t id) { return 2 * draw(table, id) - 1; };
+  std::vector<std::vector<std::int64_t>> values(2), lengths(2);
+  Batch batch;
+  for (std::int64_t sample = begin; sample < end; ++sample) {
+    const auto country = static_cast<std::int64_t>(draw(2, sample) * kCountries);
+    const auto length =
+        static_cast<std::int64_t>(draw(3, sample) * 8);  // 0 to 7: bags may be empty
+    double odds = appeal(1, country);
+    for (std::int64_t i = 0; i < length; ++i) {
+      const auto item = static_cast<std::int64_t>(std::pow(draw(4, 8 * sample + i), 3) * kItems);
+      values[0].push_back(item);
+      odds += 3 * appeal(0, item) / static_cast<double>(length);
+    }
+    values[1].push_back(country);
+    lengths[0].push_back(length);
+    lengths[1].push_back(1);
+    batch.clicks.push_back(draw(5, sample) < 1 / (1 + std::exp(-3 * odds)) ? 1.0f : 0.0f);
+  }
+  batch.features = KeyedJaggedTensor::from_lengths({"history", "country"}, values, lengths, stream);
+  return batch;
+}
+
+// Turns logits into their gradient; returns the sum of the samples' losses.
+double logistic_loss(std::span<float> logits, std::span<const float> clicks) {
+  double loss = 0;
+  for (std::size_t i = 0; i < logits.size(); ++i) {
+    const double logit = logits[i];
+    loss += std::log1p(std::exp(-std::abs(logit))) + std::max(logit, 0.0) - clicks[i] * logit;
+    logits[i] = static_cast<float>((1 / (1 + std::exp(-logit)) - clicks[i]) / kBatchSize);
+  }
+  return loss;
+}
+
+void copy_matrix(MatrixView<const float> from, MatrixView<float> to) {
+  for (std::int64_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), from.cols, to.row(r));
+}
+
+// One logit: a weight for every column of the looked-up rows, and a bias.
+class ClickModel {
+ public:
+  ClickModel(const std::vector<EmbeddingTable>& tables, const ShardingPlan& plan,
+             const EmbeddingOptions& options, Communicator& communicator)
+      : communicator_(communicator),
+        embedding_(tables, plan, options, communicator, stream_),
+        num_lookups_(static_cast<std::int64_t>(embedding_.lookups().size())) {
+    for (std::int64_t c = 0; c < columns(); ++c) {
+      dense_.data()[c] = static_cast<float>(draw(6, c) - 0.5);
+    }
+  }
+
+  // Forward, backward and update; returns the sum of this rank's losses.
+  double train_step(const Batch& batch, std::int64_t step) {
+    embedding_.input_dist(batch.features, exchange_, stream_);
+    embedding_.lookup(exchange_, stream_);
+    embedding_.output_dist(exchange_, stream_);
+    const double loss = forward_backward(batch.clicks);
+    embedding_.output_dist_backward(exchange_, stream_);
+    embedding_.update(exchange_, step, stream_);
+
+    communicator_.all_reduce_sum("dense_gradients", d_dense_.span(), stream_);
+    adamw_update({.parameters = dense_.span(),
+                  .first_moment = first_moment_.span(),
+                  .second_moment = second_moment_.span(),
+                  .gradients = d_dense_.span(),
+                  .decay = decay_.span(),
+                  .options = {.learning_rate = 0.01f},
+                  .step = step},
+                 stream_);
+    return loss;
+  }
+
+ private:
+  std::int64_t columns() const { return num_lookups_ * kDim; }
+
+  double forward_backward(std::span<const float> clicks) {
+    const auto batch_size = static_cast<std::int64_t>(clicks.size());
+    const MatrixView<float> weight(dense_.data(), 1, columns());
+    const MatrixView<float> d_weight(d_dense_.data(), 1, columns());
+    const MatrixView<float> x(x_.resize_discard(batch_size * columns(), stream_).data(), batch_size,
+                              columns());
+    const MatrixView<float> y(logits_.resize_discard(batch_size, stream_).data(), batch_size, 1);
+    for (std::int64_t i = 0; i < num_lookups_; ++i) {
+      copy_matrix(exchange_.output(i), x.columns(i * kDim, (i + 1) * kDim));
+    }
+    linear_forward({.x = x, .weight = weight, .bias = dense_.span().last(1), .y = y}, stream_);
+    const double loss = logistic_loss(logits_.span(), clicks);
+
+    const MatrixView<float> d_x(d_x_.resize_discard(batch_size * columns(), stream_).data(),
+                                batch_size, columns());
+    fill_zero(d_dense_.span(), stream_);
+    linear_backward({.x = x,
+                     .weight = weight,
+                     .d_y = y,
+                     .d_x = d_x,
+                     .d_weight = d_weight,
+                     .d_bias = d_dense_.span().last(1)},
+                    stream_);
+    for (std::int64_t i = 0; i < num_lookups_; ++i) {
+      copy_matrix(d_x.columns(i * kDim, (i + 1) * kDim), exchange_.d_output(i));
+    }
+    return loss;
+  }
+
+  Stream stream_;
+  Communicator& communicator_;
+  ShardedEmbedding embedding_;
+  EmbeddingExchange exchange_;
+  std::int64_t num_lookups_;
+  Buffer<float> x_, d_x_, logits_;
+  // Weights, then the bias: [columns + 1].
+  Buffer<float> dense_ = Buffer<float>::zeros(columns() + 1, stream_);
+  Buffer<float> d_dense_ = Buffer<float>::zeros(columns() + 1, stream_);
+  Buffer<float> first_moment_ = Buffer<float>::zeros(columns() + 1, stream_);
+  Buffer<float> second_moment_ = Buffer<float>::zeros(columns() + 1, stream_);
+  Buffer<float> decay_ = Buffer<float>::zeros(columns() + 1, stream_);
+};
+
+void train(Communicator& communicator) {
+  const int world_size = communicator.size();
+  const std::vector<EmbeddingTable> tables{
+      {.name = "items",
+       .num_rows = kItems,
+       .dim = kDim,
+       .pooling = PoolingType::kMean,
+       .features = {"history"}},
+      {.name = "countries", .num_rows = kCountries, .dim = kDim, .features = {"country"}}};
+  const ShardingPlan plan{world_size,
+                          {shard_table(tables[0], ShardingType::kRowWise, world_size),
+                           shard_table(tables[1], ShardingType::kDataParallel, world_size)}};
+  EmbeddingOptions options;
+  options.optimizer = {.type = SparseOptimizer::kRowWiseAdagrad, .learning_rate = 0.1f};
+  ClickModel model(tables, plan, options, communicator);
+
+  const Stream stream;
+  double loss = 0;
+  for (std::int64_t step = 1; step <= kSteps; ++step) {
+    const std::int64_t first = (step - 1) * kBatchSize;
+    const std::int64_t begin = first + kBatchSize * communicator.rank() / world_size;
+    const std::int64_t end = first + kBatchSize * (communicator.rank() + 1) / world_size;
+    loss += model.train_step(make_batch(begin, end, stream), step);
+    if (step % kReportSteps != 0) continue;
+    communicator.all_reduce_sum("loss", std::span(&loss, 1), stream);
+    if (communicator.rank() == 0) {
+      std::printf("step %d loss %.4f\n", static_cast<int>(step),
+                  loss / (kReportSteps * kBatchSize));
+    }
+    loss = 0;
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    run_thread_ranks(argc > 1 ? std::atoi(argv[1]) : 2, std::chrono::seconds(30), train);
+  } catch (const Error& error) {
+    std::fprintf(stderr, "custom_trainer: %s\n", error.what());
+    return error.exit_code();
+  }
+}

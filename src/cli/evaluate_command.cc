@@ -1,0 +1,56 @@
+#include <fmt/format.h>
+
+#include <fstream>
+
+#include "serrate/trainer.h"
+#include "src/cli/commands.h"
+#include "src/cli/launch.h"
+
+namespace serrate::cli {
+namespace {
+
+void print_table(const EvaluationResult& result) {
+  fmt::print("{:<12}", fmt::format("{} users", result.users));
+  for (const auto& [metric, value] : result.scorers.front().second) fmt::print("{:>10}", metric);
+  for (const auto& [scorer, metrics] : result.scorers) {
+    fmt::print("\n{:<12}", scorer);
+    for (const auto& [metric, value] : metrics) fmt::print("{:>10.4f}", value);
+  }
+  fmt::print("\n");
+}
+
+void write_json(const std::string& path, const EvaluationResult& result) {
+  std::ofstream file(path);
+  file << to_json(result) << '\n';
+  if (!file.flush()) throw Error(fmt::format("--json {} (it cannot be written)", path));
+}
+
+}  // namespace
+
+int evaluate_command(const Arguments& arguments) {
+  EvaluateOptions options;
+  LaunchOptions launch_options;
+  std::string json;
+  Options line("evaluate",
+               "Ranks all items for what a run held out; prints HR@K and NDCG@K beside baselines.");
+  line.add("data", options.data, "dataset file", Options::Need::kRequired);
+  line.add("model", options.model, "run directory of train", Options::Need::kRequired);
+  line.add("json", json, "file for the result");
+  line.add("k", options.cutoffs, "lengths of the ranking that count");
+  line.add("filter-seen", options.filter_seen, "leaves items of the history out of the ranking");
+  line.add("batch-size", options.batch_size, "sequences of all ranks together", 1);
+  line.add("threads", options.threads, "OpenMP threads of a rank", 1);
+  add_launch_options(line, launch_options);
+  if (!line.parse(arguments)) return 0;
+
+  return launch(launch_options, [&](Communicator& communicator) {
+    const EvaluationResult result = evaluate(options, communicator);
+    if (communicator.rank() == 0) {
+      print_table(result);
+      if (!json.empty()) write_json(json, result);
+    }
+    return 0;
+  });
+}
+
+}  // namespace serrate::cli

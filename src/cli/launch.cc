@@ -1,0 +1,65 @@
+#include "src/cli/launch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <cstdlib>
+#include <string>
+#include <thread>
+
+#include "serrate/error.h"
+#include "serrate/thread_communicator.h"
+
+namespace serrate::cli {
+
+void add_launch_options(Options& options, LaunchOptions& launch_options) {
+  options.add("ranks", launch_options.ranks, "threads that are ranks; without mpirun");
+  options.add("timeout", launch_options.timeout, "how long an exchange waits for its peers");
+}
+
+int run_rank(Communicator& communicator, const RankMain& rank_main) {
+  try {
+    return rank_main(communicator);
+  } catch (const std::exception& error) {
+    if (communicator.size() == 1) throw;
+    const auto* known = dynamic_cast<const Error*>(&error);
+    throw Error(fmt::format("rank {}: {}", communicator.rank(), error.what()),
+                known ? known->kind() : ErrorKind::kFailure);
+  }
+}
+
+int launch_threads(const LaunchOptions& options, const RankMain& rank_main) {
+  std::atomic<int> exit_code{0};
+  run_thread_ranks(std::max(options.ranks, 1), options.timeout, [&](Communicator& communicator) {
+    if (const int code = run_rank(communicator, rank_main)) exit_code = code;
+  });
+  return exit_code;
+}
+
+int launch(const LaunchOptions& options, const RankMain& rank_main) {
+  return mpirun_rank() ? launch_processes(options, rank_main) : launch_threads(options, rank_main);
+}
+
+std::optional<int> mpirun_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+    if (const char* rank = std::getenv(name)) return std::atoi(rank);
+  }
+  return std::nullopt;
+}
+
+// Ranks mostly fail alike, and mpirun ends the others a second after rank 0 has: what they would
+// only repeat is never printed.
+int report(const std::exception& error) {
+  if (mpirun_rank().value_or(0) > 0) {
+    std::signal(SIGTERM, SIG_DFL);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+  }
+  std::fflush(stdout);  // what ended the job otherwise takes with it
+  fmt::print(stderr, "serrate: {}\n", error.what());
+  const auto* known = dynamic_cast<const Error*>(&error);
+  return known ? known->exit_code() : 1;
+}
+
+}  // namespace serrate::cli

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <chrono>
+#include <exception>
+#include <functional>
+#include <optional>
+
+#include "serrate/communicator.h"
+#include "src/cli/options.h"
+
+namespace serrate::cli {
+
+struct LaunchOptions {
+  int ranks = 0;  ///< threads of this process; 0 means the processes of mpirun, or one thread
+  std::chrono::milliseconds timeout{120'000};
+};
+
+/// What one rank does; returns its exit code.
+using RankMain = std::function<int(Communicator&)>;
+
+/// --ranks and --timeout.
+void add_launch_options(Options& options, LaunchOptions& launch_options);
+
+/// Calls `rank_main` on every rank, as threads or as the processes of mpirun; returns an exit code
+/// that is 0 only if all were. An Error names the rank it was found on; threads throw it, a process
+/// reports it and ends all of the job.
+int launch(const LaunchOptions& options, const RankMain& rank_main);
+
+/// The two ways; launch_processes is a file of its own, which a build without MPI replaces.
+int launch_threads(const LaunchOptions& options, const RankMain& rank_main);
+int launch_processes(const LaunchOptions& options, const RankMain& rank_main);
+
+/// rank_main, with the rank put before the message of an Error.
+int run_rank(Communicator& communicator, const RankMain& rank_main);
+
+/// Which of mpirun's processes this is, if mpirun started it. Looks at the environment only.
+std::optional<int> mpirun_rank();
+
+/// Prints "serrate: ..."; returns the exit code that belongs to the error.
+int report(const std::exception& error);
+
+}  // namespace serrate::cli

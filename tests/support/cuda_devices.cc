@@ -1,9 +1,0 @@
-#include "tests/support/devices.h"
-
-namespace serrate {
-
-std::vector<Device> test_devices() {
-  return {Device::cuda(0)};
-}
-
-}  // namespace serrate
