@@ -1,42 +1,165 @@
-#include <algorithm>
+#include "serrate/kernels/dropout.h"
+
 #include <array>
 #include <cmath>
 
-#include "serrate/kernels/dropout.h"
+#include "kernels/shapes.h"
+#include "kernels/simd_targets.h"
 #include "serrate/random.h"
 
+#ifndef SERRATE_KERNELS_DROPOUT_DRAW
+#define SERRATE_KERNELS_DROPOUT_DRAW
 namespace serrate {
-namespace {
 
-struct Draw {
+/// What the rows of one call have in common.
+struct DropoutDraw {
   std::array<std::uint32_t, 2> key;
-  std::uint32_t threshold;  // kept are the draws that are not below
-  float scale;
+  std::array<std::array<std::uint64_t, 2>, 10>
+      round_keys;  // the key as each round of Philox adds to it
   std::uint32_t site;
+  std::uint32_t threshold;  // words below it drop their element
+  float scale;
 };
 
-Draw draw_of(const DropoutKey& key) {
-  const std::uint64_t bits =
-      random_bits(key.seed, RandomUse::kDropout, 0, static_cast<std::uint64_t>(key.step));
-  return {{static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)},
-          static_cast<std::uint32_t>(std::ldexp(key.rate, 32)),
-          1 / (1 - key.rate),
-          key.site};
+}  // namespace serrate
+#endif
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/dropout_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+#include "kernels/simd_rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+using Words = hn::RebindToUnsigned<Floats>;  // uint32
+inline constexpr Words kWords;
+using WordVector = hn::Vec<Words>;
+
+#if HWY_TARGET == HWY_SCALAR
+
+// Vectors of one lane: the words of four columns one after the other.
+constexpr std::int64_t kWordsAtOnce = 4;
+
+HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
+                           std::uint32_t* words) {
+  const auto four =
+      philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
+                  static_cast<std::uint32_t>(column / 4), draw.site},
+                 draw.key);
+  std::copy(four.begin(), four.end(), words);
 }
 
-void dropout_row(const Draw& draw, std::int64_t token_id, const float* x, const float* residual,
-                 float* y, std::int64_t cols) {
-  const auto token = static_cast<std::uint64_t>(token_id);
-  for (std::int64_t begin = 0; begin < cols; begin += 4) {
-    const auto bits =
-        philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
-                    static_cast<std::uint32_t>(begin / 4), draw.site},
-                   draw.key);
-    for (std::int64_t c = begin; c < std::min(begin + 4, cols); ++c) {
-      const float kept = bits[c - begin] >= draw.threshold ? x[c] * draw.scale : 0;
-      y[c] = residual ? residual[c] + kept : kept;
+#else
+
+using Wide = hn::ScalableTag<std::uint64_t>;
+inline constexpr Wide kWide;
+using WideVector = hn::Vec<Wide>;
+constexpr std::int64_t kWordsAtOnce = 4 * hn::MaxLanes(kWide);
+
+HWY_INLINE WideVector multiply_low(WideVector a, WideVector b) {
+  return hn::MulEven(hn::BitCast(kWords, a), hn::BitCast(kWords, b));
+}
+
+// philox4x32 with each 32-bit word in the low half of a 64-bit lane, as the multiplier takes it;
+// the high halves are whatever is left there. A lane is four columns. Lanes are numbered so that
+// interleaving the words inside 128-bit blocks, which is cheap, puts the columns in order.
+HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
+                           std::uint32_t* words) {
+  constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(kWide) / 2);
+  const WideVector lane = hn::Iota(kWide, 0);
+  const WideVector is_odd = hn::And(lane, hn::Set(kWide, 1));
+  const WideVector lane_block =
+      hn::IfThenElse(hn::Eq(is_odd, hn::Zero(kWide)), hn::ShiftRight<1>(lane),
+                     hn::Add(hn::ShiftRight<1>(lane), hn::Set(kWide, kBlocks)));
+  WideVector c0 = hn::Set(kWide, token), c1 = hn::Set(kWide, token >> 32);
+  WideVector c2 = hn::Add(lane_block, hn::Set(kWide, static_cast<std::uint64_t>(column / 4)));
+  WideVector c3 = hn::Set(kWide, draw.site);
+  for (const auto& [k0, k1] : draw.round_keys) {
+    const WideVector a = multiply_low(hn::Set(kWide, kPhiloxFactors[0]), c0);
+    const WideVector b = multiply_low(hn::Set(kWide, kPhiloxFactors[1]), c2);
+    c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(b), c1), hn::Set(kWide, k0));
+    c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(a), c3), hn::Set(kWide, k1));
+    c1 = b;
+    c3 = a;
+  }
+  const auto pair = [](WideVector low, WideVector high) HWY_ATTR {
+    return hn::BitCast(
+        kWide, hn::OddEven(hn::BitCast(kWords, hn::ShiftLeft<32>(high)), hn::BitCast(kWords, low)));
+  };
+  const WideVector c01 = pair(c0, c1), c23 = pair(c2, c3);
+  hn::StoreU(hn::BitCast(kWords, hn::InterleaveLower(kWide, c01, c23)), kWords, words);
+  hn::StoreU(hn::BitCast(kWords, hn::InterleaveUpper(kWide, c01, c23)), kWords,
+             words + kWordsAtOnce / 2);
+}
+
+#endif
+
+// y = residual + x * keep * scale; residual may be null.
+void dropout_row(const DropoutDraw& draw, std::int64_t token_id, const float* x,
+                 const float* residual, float* y, std::int64_t cols) {
+  HWY_ALIGN std::uint32_t words[kWordsAtOnce];
+  const FloatVector scale = hn::Set(kFloats, draw.scale);
+  const WordVector threshold = hn::Set(kWords, draw.threshold);
+  for (std::int64_t begin = 0; begin < cols; begin += kWordsAtOnce) {
+    draw_words(draw, static_cast<std::uint64_t>(token_id), begin, words);
+    const std::int64_t size = std::min(kWordsAtOnce, cols - begin);
+    for_each_vector(size, [&](auto lanes, std::int64_t i) HWY_ATTR {
+      const auto is_dropped = hn::Lt(hn::LoadU(kWords, words + i), threshold);
+      const FloatVector kept =
+          hn::IfThenZeroElse(hn::RebindMask(kFloats, is_dropped), lanes.load(x + begin + i));
+      const FloatVector before = residual ? lanes.load(residual + begin + i) : hn::Zero(kFloats);
+      lanes.store(hn::MulAdd(kept, scale, before), y + begin + i);
+    });
+  }
+}
+
+void add_row(const float* x, const float* residual, float* y, std::int64_t cols) {
+  for_each_vector(cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
+    const FloatVector before = residual ? lanes.load(residual + c) : hn::Zero(kFloats);
+    lanes.store(hn::Add(lanes.load(x + c), before), y + c);
+  });
+}
+
+void dropout_rows(const DropoutDraw& draw, std::span<const std::int64_t> token_ids,
+                  MatrixView<const float> x, MatrixView<const float> residual, MatrixView<float> y,
+                  RowRange rows) {
+  for (std::int64_t r = rows.begin; r < rows.end; ++r) {
+    const float* residual_row = residual.data ? residual.row(r) : nullptr;
+    if (draw.threshold == 0) {
+      add_row(x.row(r), residual_row, y.row(r), x.cols);
+    } else {
+      dropout_row(draw, token_ids[r], x.row(r), residual_row, y.row(r), x.cols);
     }
   }
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace serrate {
+HWY_EXPORT(dropout_rows);
+
+namespace {
+
+DropoutDraw draw_of(const DropoutKey& key) {
+  const std::uint64_t bits =
+      random_bits(key.seed, RandomUse::kDropout, 0, static_cast<std::uint64_t>(key.step));
+  DropoutDraw draw{{static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)},
+                   {},
+                   key.site,
+                   static_cast<std::uint32_t>(std::ldexp(key.rate, 32)),
+                   1 / (1 - key.rate)};
+  std::array<std::uint32_t, 2> round_key = draw.key;
+  for (auto& k : draw.round_keys) {
+    k = {round_key[0], round_key[1]};
+    round_key[0] += kPhiloxKeySteps[0];
+    round_key[1] += kPhiloxKeySteps[1];
+  }
+  return draw;
 }
 
 }  // namespace
@@ -45,11 +168,11 @@ template <>
 void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, MatrixView<const float> x,
                                           MatrixView<const float> residual, MatrixView<float> y,
                                           const Stream& stream) {
-  const Draw draw = draw_of(key);
+  const DropoutDraw draw = draw_of(key);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    dropout_row(draw, key.rate > 0 ? key.token_ids[r] : 0, x.row(r),
-                residual.data ? residual.row(r) : nullptr, y.row(r), x.cols);
+  for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
+    HWY_DYNAMIC_DISPATCH(dropout_rows)
+    (draw, key.token_ids, x, residual, y, rows_of_chunk(chunk, x.rows));
   }
 }
 
@@ -60,3 +183,4 @@ void dropout_backward_on<DeviceType::kCpu>(const DropoutKey& key, MatrixView<con
 }
 
 }  // namespace serrate
+#endif  // HWY_ONCE

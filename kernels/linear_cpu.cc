@@ -12,8 +12,8 @@ namespace {
 
 template <typename T>
 MatrixView<T> chunk_of(const MatrixView<T>& matrix, std::int64_t chunk) {
-  const std::int64_t begin = chunk * kRowChunk;
-  return matrix.middle_rows(begin, std::min(matrix.rows, begin + kRowChunk));
+  const auto [begin, end] = rows_of_chunk(chunk, matrix.rows);
+  return matrix.middle_rows(begin, end);
 }
 
 // d_weight [out, in] then d_bias [out] of one chunk.

@@ -15,6 +15,7 @@ void sampled_softmax(const SampledSoftmax& args, std::span<double> loss, const S
         "sampled_softmax: target_ids must have an entry per row of hidden");
   check(std::ssize(args.negative_ids) == args.negatives.rows,
         "sampled_softmax: negative_ids must have an entry per row of negatives");
+  check(args.inverse_temperature > 0, "sampled_softmax: inverse_temperature must be positive");
   check(!args.d_hidden.data || same_shape(args.hidden, args.d_hidden),
         "sampled_softmax: d_hidden must have the shape of hidden");
   check(!args.d_targets.data || same_shape(args.hidden, args.d_targets),

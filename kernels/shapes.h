@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "serrate/matrix_view.h"
@@ -11,12 +12,20 @@ bool same_shape(const MatrixView<A>& a, const MatrixView<B>& b) {
   return a.rows == b.rows && a.cols == b.cols;
 }
 
-/// Reductions over rows are done in chunks of this many rows, whatever the number of threads, and
-/// the chunks' sums added in order: so sums have the same bits on any number of threads.
+/// CPU kernels give threads chunks of this many rows, whatever their number, and add the chunks'
+/// sums in order: so sums have the same bits on any number of threads.
 constexpr std::int64_t kRowChunk = 512;
 
 constexpr std::int64_t num_row_chunks(std::int64_t rows) {
   return (rows + kRowChunk - 1) / kRowChunk;
+}
+
+struct RowRange {
+  std::int64_t begin, end;
+};
+
+constexpr RowRange rows_of_chunk(std::int64_t chunk, std::int64_t rows) {
+  return {chunk * kRowChunk, std::min(rows, (chunk + 1) * kRowChunk)};
 }
 
 }  // namespace serrate

@@ -64,6 +64,8 @@ class Buffer {
   const T* data() const { return data_; }
   std::int64_t size() const { return size_; }
   std::int64_t capacity() const { return capacity_; }
+  /// Of memory held: capacity() values.
+  std::int64_t bytes() const { return capacity_ * static_cast<std::int64_t>(sizeof(T)); }
   Device device() const { return device_; }
   std::span<T> span() { return {data_, static_cast<std::size_t>(size_)}; }
   std::span<const T> span() const { return {data_, static_cast<std::size_t>(size_)}; }

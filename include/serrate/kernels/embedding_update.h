@@ -18,37 +18,44 @@ struct GradientSegment {
 };
 
 /// The occurrences of all segments, grouped by row: a stable sort, so that the occurrences of a
-/// row stay in segment order. Owned by the caller and reused from step to step.
+/// row stay in segment order. Owned by the caller and reused from step to step. Every buffer lives
+/// on the device and has room for num_occurrences (+ 1) values, as num_rows is known there alone.
 struct RowGroups {
-  std::int64_t num_occurrences = 0;      ///< over all segments
-  Buffer<std::int64_t> num_rows;         ///< [1], on the device
-  Buffer<std::int64_t> rows;             ///< [num_rows], ascending
-  Buffer<std::int64_t> row_offsets;      ///< [num_rows + 1] into occurrences
-  Buffer<std::uint64_t> occurrences;     ///< [num_occurrences]: what the update gathers, backend's own packing
-  Buffer<std::uint64_t> scratch;         ///< the sort's own
+  std::int64_t num_occurrences = 0;   ///< over all segments
+  Buffer<std::int64_t> num_rows;      ///< [1]
+  Buffer<std::int64_t> rows;          ///< [num_rows], ascending
+  Buffer<std::int64_t> row_offsets;   ///< [num_rows + 1] into occurrences and weights
+  Buffer<std::uint64_t> occurrences;  ///< [num_occurrences]: segment and bag, packed
+  Buffer<float> weights;              ///< [num_occurrences], or empty when no segment has weights
+  Buffer<std::uint64_t> scratch;      ///< the sort's own
+
+  /// Of memory held.
+  std::int64_t bytes() const;
 };
 
 struct EmbeddingUpdate {
-  MatrixView<float> table;                    ///< [num_rows, dim]
+  MatrixView<float> table;  ///< [num_rows, dim]
   /// adagrad: [num_rows, dim]; row_wise_adagrad: [num_rows, 1]; adam: first moment; sgd: empty
   MatrixView<float> state;
-  MatrixView<float> second_moment;            ///< adam alone: [num_rows, dim]
+  MatrixView<float> second_moment;  ///< adam alone: [num_rows, dim]
   std::span<const GradientSegment> segments;
   SparseOptimizerOptions optimizer;
-  std::int64_t step = 1;                      ///< from 1, for adam's bias correction
+  std::int64_t step = 1;  ///< from 1, for adam's bias correction
 };
 
+/// Groups the occurrences of segments whose d_output need not be there yet.
 void group_gradients(std::span<const GradientSegment> segments, std::int64_t num_rows,
                      RowGroups& groups, const Stream& stream);
 
 /// squares[i] = sum over the shard's columns of g^2, g the gradient of row groups.rows[i].
-/// Column-wise shards add these up before a row-wise Adagrad step.
+/// Column-wise shards add these up before a row-wise Adagrad step. `squares` is at least num_rows
+/// long; the rest of it is not written.
 void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
                           std::span<float> squares, const Stream& stream);
 
 /// Applies the optimizer to every row of the groups, once, with the sum of the row's gradients in
-/// occurrence order: deterministic for any number of threads. `row_squares` [num_rows of groups]
-/// and `full_dim` are given by column-wise shards for row-wise Adagrad; otherwise empty and 0.
+/// occurrence order: deterministic for any number of threads. `row_squares` (as above, of the whole
+/// row) and `full_dim` are given by column-wise shards for row-wise Adagrad; otherwise empty and 0.
 void embedding_update(const EmbeddingUpdate& args, const RowGroups& groups,
                       std::span<const float> row_squares, std::int64_t full_dim,
                       const Stream& stream);

@@ -24,7 +24,7 @@ struct SampledSoftmax {
 
   float d_loss = 1;  ///< gradient of the total loss by each token's loss: 1 / tokens of all ranks
   /// Written when they have data; the loss alone is computed otherwise.
-  MatrixView<float> d_hidden, d_targets, d_negatives;
+  MatrixView<float> d_hidden{}, d_targets{}, d_negatives{};
 };
 
 /// loss[0] = the sum over tokens of -log softmax(target), in double. Deterministic.

@@ -1,0 +1,150 @@
+// Lookup and update of embedding tables on one thread, as tests of FBGEMM's batched embedding are
+// set up: tables of 1 M rows, 2,048 bags of 20 ids. GB/s counts bytes as FBGEMM does:
+// 4 * bags * dim * (1 + ids per bag) for the lookup, twice that for the update.
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "serrate/buffer.h"
+#include "serrate/kernels/embedding_lookup.h"
+#include "serrate/kernels/embedding_update.h"
+#include "serrate/random.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kNumRows = 1'000'000;
+constexpr std::int64_t kNumBags = 2048;
+constexpr std::int64_t kBagSize = 20;
+
+enum IdDistribution { kUniform, kZipf };
+
+// Zipf: ranks by inverting the continuous law of exponent 1.05, spread over the table.
+std::vector<std::int64_t> random_ids(IdDistribution distribution, std::uint32_t table) {
+  std::vector<std::int64_t> ids(kNumBags * kBagSize);
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    if (distribution == kUniform) {
+      ids[i] = random_below(1, RandomUse::kGenerate, table, i, kNumRows);
+    } else {
+      const double u = random_uniform(1, RandomUse::kGenerate, table, i);
+      const double rank = std::min(std::pow(1 - u, -1 / 0.05), 1e15);
+      ids[i] = static_cast<std::int64_t>(rank) % kNumRows * 2654435761 % kNumRows;
+    }
+  }
+  return ids;
+}
+
+// Tables, ids and outputs of one case.
+struct Workload {
+  Stream stream;
+  std::int64_t num_tables, dim;
+  std::vector<Buffer<float>> tables, outputs;
+  std::vector<Buffer<std::int64_t>> ids;
+  Buffer<std::int64_t> offsets;
+
+  Workload(std::int64_t num_tables_, std::int64_t dim_, IdDistribution distribution)
+      : num_tables(num_tables_), dim(dim_) {
+    std::vector<std::int64_t> host_offsets(kNumBags + 1);
+    for (std::int64_t bag = 0; bag <= kNumBags; ++bag) host_offsets[bag] = bag * kBagSize;
+    offsets = {host_offsets, stream};
+    for (std::int64_t t = 0; t < num_tables; ++t) {
+      tables.push_back(Buffer<float>::zeros(kNumRows * dim, stream));
+      outputs.push_back(Buffer<float>::zeros(kNumBags * dim, stream));
+      ids.emplace_back(random_ids(distribution, static_cast<std::uint32_t>(t)), stream);
+    }
+  }
+  MatrixView<float> table(std::int64_t t) { return {tables[t].data(), kNumRows, dim}; }
+  MatrixView<float> output(std::int64_t t) { return {outputs[t].data(), kNumBags, dim}; }
+
+  void count_bytes(benchmark::State& state, double passes) const {
+    const auto bytes = 4.0 * static_cast<double>(kNumBags * num_tables * dim * (1 + kBagSize));
+    state.counters["bytes/s"] =
+        benchmark::Counter(bytes * passes, benchmark::Counter::kIsIterationInvariantRate);
+  }
+};
+
+// The floor: how fast one core reads memory in order.
+void read_bandwidth(benchmark::State& state) {
+  const Stream stream;
+  const auto data = Buffer<std::int64_t>::zeros(std::int64_t{1} << 27, stream);
+  for (auto _ : state) {
+    benchmark::DoNotOptimize(std::reduce(data.data(), data.data() + data.size()));
+  }
+  state.SetBytesProcessed(state.iterations() * static_cast<std::int64_t>(sizeof(std::int64_t)) *
+                          data.size());
+}
+BENCHMARK(read_bandwidth)->Unit(benchmark::kMillisecond);
+
+void lookup(benchmark::State& state) {
+  Workload work(state.range(0), state.range(1), static_cast<IdDistribution>(state.range(2)));
+  std::vector<LookupSegment> segments;
+  for (std::int64_t t = 0; t < work.num_tables; ++t) {
+    segments.push_back(
+        {work.table(t), work.ids[t].span(), work.offsets.span(), {}, work.output(t)});
+  }
+  for (auto _ : state) embedding_lookup(segments, work.stream);
+  work.count_bytes(state, 1);
+}
+BENCHMARK(lookup)
+    ->ArgNames({"tables", "dim", "zipf"})
+    ->ArgsProduct({{8}, {128, 64, 32}, {kUniform, kZipf}})
+    ->Unit(benchmark::kMillisecond);
+
+void update(benchmark::State& state) {
+  Workload work(state.range(0), state.range(1), static_cast<IdDistribution>(state.range(2)));
+  const auto type = static_cast<SparseOptimizer>(state.range(3));
+  const std::int64_t state_dim = type == SparseOptimizer::kRowWiseAdagrad ? 1
+                                 : type == SparseOptimizer::kSgd          ? 0
+                                                                          : work.dim;
+  const std::int64_t second_dim = type == SparseOptimizer::kAdam ? work.dim : 0;
+  std::vector<Buffer<float>> states, second_moments;
+  for (std::int64_t t = 0; t < work.num_tables; ++t) {
+    states.push_back(Buffer<float>::zeros(kNumRows * state_dim, work.stream));
+    second_moments.push_back(Buffer<float>::zeros(kNumRows * second_dim, work.stream));
+    std::ranges::fill(work.outputs[t].span(), 0.01f);
+  }
+  RowGroups groups;
+  for (auto _ : state) {
+    for (std::int64_t t = 0; t < work.num_tables; ++t) {
+      const GradientSegment segment{work.ids[t].span(), work.offsets.span(), {}, work.output(t)};
+      EmbeddingUpdate args;
+      args.table = work.table(t);
+      args.state = {states[t].data(), kNumRows, state_dim};
+      args.second_moment = {second_moments[t].data(), kNumRows, second_dim};
+      args.segments = {&segment, 1};
+      args.optimizer.type = type;
+      group_gradients(args.segments, kNumRows, groups, work.stream);
+      embedding_update(args, groups, {}, 0, work.stream);
+    }
+  }
+  state.SetLabel(to_string(type));
+  work.count_bytes(state, 2);
+}
+BENCHMARK(update)
+    ->ArgNames({"tables", "dim", "zipf", "optimizer"})
+    ->ArgsProduct({{8}, {128, 64, 32}, {kUniform, kZipf}, {0, 1, 2, 3}})
+    ->Unit(benchmark::kMillisecond);
+
+// The part of an update that groups occurrences by row.
+void group(benchmark::State& state) {
+  Workload work(state.range(0), 0, static_cast<IdDistribution>(state.range(1)));
+  RowGroups groups;
+  for (auto _ : state) {
+    for (std::int64_t t = 0; t < work.num_tables; ++t) {
+      const GradientSegment segment{work.ids[t].span(), work.offsets.span(), {}, {}};
+      group_gradients({&segment, 1}, kNumRows, groups, work.stream);
+    }
+  }
+}
+BENCHMARK(group)
+    ->ArgNames({"tables", "zipf"})
+    ->ArgsProduct({{8}, {kUniform, kZipf}})
+    ->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace serrate
+
+BENCHMARK_MAIN();

@@ -1,0 +1,79 @@
+#include <omp.h>
+
+#include "kernels/simd_targets.h"
+#include "kernels/split_jagged.h"
+#include "serrate/kernels/embedding_lookup.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/embedding_lookup_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/row_ops-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+// How far ahead of the sum rows are asked for: enough to hide the memory's latency behind the
+// rows between, and all of them fit in the first-level cache.
+constexpr std::int64_t kBytesAhead = 8192;
+
+// The rows of one bag, for sum_rows.
+struct RowsOfBag {
+  const float* table;
+  std::int64_t stride;
+  const std::int64_t* indices;        // of the bag
+  const std::int64_t* indices_ahead;  // of the row to be asked for at the bag's first row
+  const std::int64_t* last_index;     // of the segment
+  const float* weights;               // of the bag, or null
+
+  const float* row(std::int64_t i) const { return table + indices[i] * stride; }
+  const float* row_ahead(std::int64_t i) const {
+    return table + *HWY_MIN(indices_ahead + i, last_index) * stride;
+  }
+  float weight(std::int64_t i) const { return weights ? weights[i] : 1.0f; }
+};
+
+template <int kVectors>
+void pool_bags_of_width(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
+  const std::int64_t cols = segment.table.cols;
+  const std::int64_t rows_ahead =
+      HWY_MAX(8, kBytesAhead / static_cast<std::int64_t>(sizeof(float)) / HWY_MAX(cols, 1));
+  const std::int64_t* last_index = segment.indices.data() + segment.indices.size() - 1;
+  for (std::int64_t bag = begin; bag < end; ++bag) {
+    const std::int64_t first = segment.offsets[bag] - segment.offsets[0];
+    const std::int64_t count = segment.offsets[bag + 1] - segment.offsets[bag];
+    const std::int64_t* indices = segment.indices.data() + first;
+    const float* weights = segment.weights.empty() ? nullptr : segment.weights.data() + first;
+    const RowsOfBag rows{segment.table.data,   segment.table.stride, indices,
+                         indices + rows_ahead, last_index,           weights};
+    sum_rows<kVectors>(rows, count, cols, segment.output.row(bag));
+  }
+}
+
+void pool_bags(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
+  dispatch_width(segment.table.cols,
+                 [&](auto vectors) { pool_bags_of_width<vectors()>(segment, begin, end); });
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace serrate {
+
+HWY_EXPORT(pool_bags);
+
+template <>
+void embedding_lookup_on<DeviceType::kCpu>(std::span<const LookupSegment> segments,
+                                           const Stream& stream) {
+#pragma omp parallel num_threads(stream.num_threads())
+  for (const LookupSegment& segment : segments) {
+    const int thread = omp_get_thread_num(), num_threads = omp_get_num_threads();
+    const auto pool = HWY_DYNAMIC_DISPATCH(pool_bags);
+    pool(segment, split_jagged(segment.offsets, thread, num_threads),
+         split_jagged(segment.offsets, thread + 1, num_threads));
+  }
+}
+
+}  // namespace serrate
+#endif

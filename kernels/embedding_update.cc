@@ -1,0 +1,88 @@
+#include "serrate/kernels/embedding_update.h"
+
+#include "serrate/error.h"
+#include "src/core/dispatch.h"
+
+namespace serrate {
+namespace {
+
+bool has_shape(MatrixView<const float> view, std::int64_t rows, std::int64_t cols) {
+  return view.rows == rows && view.cols == cols;
+}
+
+void check_state(const EmbeddingUpdate& args) {
+  const std::int64_t rows = args.table.rows, cols = args.table.cols;
+  switch (args.optimizer.type) {
+    case SparseOptimizer::kSgd:
+      break;
+    case SparseOptimizer::kAdagrad:
+      check(has_shape(args.state, rows, cols), "adagrad's state must have the table's shape");
+      break;
+    case SparseOptimizer::kRowWiseAdagrad:
+      check(has_shape(args.state, rows, 1), "row_wise_adagrad's state must be [num_rows, 1]");
+      break;
+    case SparseOptimizer::kAdam:
+      check(has_shape(args.state, rows, cols) && has_shape(args.second_moment, rows, cols),
+            "adam's moments must have the table's shape");
+      check(args.step >= 1, "adam's step counts from 1");
+      break;
+  }
+}
+
+void check_gradients(const EmbeddingUpdate& args) {
+  for (const GradientSegment& s : args.segments) {
+    check(has_shape(s.d_output, std::ssize(s.offsets) - 1, args.table.cols),
+          "d_output must be [num_bags, dim]");
+  }
+}
+
+}  // namespace
+
+std::int64_t RowGroups::bytes() const {
+  return num_rows.bytes() + rows.bytes() + row_offsets.bytes() + occurrences.bytes() +
+         weights.bytes() + scratch.bytes();
+}
+
+void group_gradients(std::span<const GradientSegment> segments, std::int64_t num_rows,
+                     RowGroups& groups, const Stream& stream) {
+  groups.num_occurrences = 0;
+  bool weighted = false;
+  for (const GradientSegment& s : segments) {
+    check(!s.offsets.empty(), "offsets must be [num_bags + 1]");
+    check(s.weights.empty() || s.weights.size() == s.indices.size(),
+          "weights must be empty or as many as indices");
+    groups.num_occurrences += std::ssize(s.indices);
+    weighted |= !s.weights.empty();
+  }
+  groups.num_rows.resize_discard(1, stream);
+  groups.rows.resize_discard(groups.num_occurrences, stream);
+  groups.row_offsets.resize_discard(groups.num_occurrences + 1, stream);
+  groups.occurrences.resize_discard(groups.num_occurrences, stream);
+  groups.weights.resize_discard(weighted ? groups.num_occurrences : 0, stream);
+  dispatch_device(stream.device(), [&](auto device) {
+    group_gradients_on<device()>(segments, num_rows, groups, stream);
+  });
+}
+
+void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
+                          std::span<float> squares, const Stream& stream) {
+  check_gradients(args);
+  dispatch_device(stream.device(), [&](auto device) {
+    gradient_row_squares_on<device()>(args, groups, squares, stream);
+  });
+}
+
+void embedding_update(const EmbeddingUpdate& args, const RowGroups& groups,
+                      std::span<const float> row_squares, std::int64_t full_dim,
+                      const Stream& stream) {
+  check_gradients(args);
+  check_state(args);
+  check(row_squares.empty() || (args.optimizer.type == SparseOptimizer::kRowWiseAdagrad &&
+                                full_dim >= args.table.cols),
+        "row_squares are for row_wise_adagrad and need the dim of the whole row");
+  dispatch_device(stream.device(), [&](auto device) {
+    embedding_update_on<device()>(args, groups, row_squares, full_dim, stream);
+  });
+}
+
+}  // namespace serrate

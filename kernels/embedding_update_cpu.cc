@@ -1,0 +1,249 @@
+#include <omp.h>
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/occurrence.h"
+#include "kernels/simd_targets.h"
+#include "kernels/split_jagged.h"
+#include "serrate/kernels/embedding_update.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/embedding_update_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/row_ops-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+// How far ahead table rows, their optimizer state and their gradients are asked for.
+constexpr std::int64_t kRowsAhead = 8;
+
+// The gradients of one row, for sum_rows: occurrences from `first` of the groups.
+struct GradientsOfRow {
+  const GradientSegment* segments;
+  const std::uint64_t* occurrences;  // of the groups
+  const float* weights;              // of the groups, or null
+  std::int64_t first;
+  std::int64_t last;  // of the groups
+
+  const float* gradient(std::int64_t occurrence) const {
+    const std::uint64_t bag = occurrences[occurrence];
+    return segments[segment_of(bag)].d_output.row(bag_of(bag));
+  }
+  const float* row(std::int64_t i) const { return gradient(first + i); }
+  const float* row_ahead(std::int64_t i) const {
+    return gradient(HWY_MIN(first + i + kRowsAhead, last));
+  }
+  float weight(std::int64_t i) const { return weights ? weights[first + i] : 1.0f; }
+};
+
+template <int kVectors>
+HWY_INLINE void sum_gradients(const EmbeddingUpdate& args, const RowGroups& groups, std::int64_t i,
+                              float* gradient) {
+  const std::int64_t* offsets = groups.row_offsets.data();
+  const GradientsOfRow rows{args.segments.data(), groups.occurrences.data(),
+                            groups.weights.size() > 0 ? groups.weights.data() : nullptr, offsets[i],
+                            groups.num_occurrences - 1};
+  sum_rows<kVectors>(rows, offsets[i + 1] - offsets[i], args.table.cols, gradient);
+}
+
+template <int kVectors>
+HWY_INLINE float sum_of_squares(const float* values, std::int64_t cols) {
+  const hn::ScalableTag<float> full;
+  auto sum = hn::Zero(full);
+  float rest = 0;
+  for_each_vector<kVectors>(0, cols, [&](auto d, std::int64_t c) HWY_ATTR {
+    const auto v = hn::LoadU(d, values + c);
+    if constexpr (std::is_same_v<decltype(d), decltype(full)>) {
+      sum = hn::MulAdd(v, v, sum);
+    } else {
+      rest += hn::GetLane(hn::SumOfLanes(d, hn::Mul(v, v)));
+    }
+  });
+  return rest + hn::GetLane(hn::SumOfLanes(full, sum));
+}
+
+// The optimizers: step(i, row, g) changes one row of the table by its gradient g; i is the row's
+// position in the groups. See SparseOptimizer for the definitions.
+template <int kVectors>
+struct Sgd {
+  const EmbeddingUpdate& args;
+
+  HWY_INLINE void prefetch(std::int64_t) const {}
+  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
+    float* w = args.table.row(row);
+    for_each_vector<kVectors>(0, args.table.cols, [&](auto d, std::int64_t c) HWY_ATTR {
+      const auto rate = hn::Set(d, args.optimizer.learning_rate);
+      hn::StoreU(hn::NegMulAdd(rate, hn::LoadU(d, g + c), hn::LoadU(d, w + c)), d, w + c);
+    });
+  }
+};
+
+template <int kVectors>
+struct Adagrad {
+  const EmbeddingUpdate& args;
+
+  HWY_INLINE void prefetch(std::int64_t row) const {
+    prefetch_row<kVectors>(args.state.row(row), args.table.cols);
+  }
+  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
+    float *w = args.table.row(row), *s = args.state.row(row);
+    for_each_vector<kVectors>(0, args.table.cols, [&](auto d, std::int64_t c) HWY_ATTR {
+      const auto rate = hn::Set(d, args.optimizer.learning_rate);
+      const auto eps = hn::Set(d, args.optimizer.eps);
+      const auto gradient = hn::LoadU(d, g + c);
+      const auto sum = hn::MulAdd(gradient, gradient, hn::LoadU(d, s + c));
+      const auto change = hn::Div(hn::Mul(rate, gradient), hn::Add(hn::Sqrt(sum), eps));
+      hn::StoreU(sum, d, s + c);
+      hn::StoreU(hn::Sub(hn::LoadU(d, w + c), change), d, w + c);
+    });
+  }
+};
+
+template <int kVectors>
+struct RowWiseAdagrad {
+  const EmbeddingUpdate& args;
+  std::span<const float> row_squares;
+  float full_dim;
+
+  HWY_INLINE void prefetch(std::int64_t row) const { hwy::Prefetch(args.state.row(row)); }
+  HWY_INLINE void step(std::int64_t i, std::int64_t row, const float* g) const {
+    const std::int64_t cols = args.table.cols;
+    const float squares = row_squares.empty() ? sum_of_squares<kVectors>(g, cols) : row_squares[i];
+    float *w = args.table.row(row), *s = args.state.row(row);
+    *s += squares / full_dim;
+    const float scale = args.optimizer.learning_rate / (std::sqrt(*s) + args.optimizer.eps);
+    for_each_vector<kVectors>(0, cols, [&](auto d, std::int64_t c) HWY_ATTR {
+      const auto rate = hn::Set(d, scale);
+      hn::StoreU(hn::NegMulAdd(rate, hn::LoadU(d, g + c), hn::LoadU(d, w + c)), d, w + c);
+    });
+  }
+};
+
+template <int kVectors>
+struct Adam {
+  const EmbeddingUpdate& args;
+  float rate;               // learning rate / (1 - beta1^step)
+  float second_correction;  // 1 / sqrt(1 - beta2^step)
+
+  HWY_INLINE void prefetch(std::int64_t row) const {
+    prefetch_row<kVectors>(args.state.row(row), args.table.cols);
+    prefetch_row<kVectors>(args.second_moment.row(row), args.table.cols);
+  }
+  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
+    const float beta1 = args.optimizer.beta1, beta2 = args.optimizer.beta2;
+    float *w = args.table.row(row), *m = args.state.row(row), *v = args.second_moment.row(row);
+    for_each_vector<kVectors>(0, args.table.cols, [&](auto d, std::int64_t c) HWY_ATTR {
+      const auto gradient = hn::LoadU(d, g + c);
+      const auto first = hn::MulAdd(hn::Set(d, beta1), hn::LoadU(d, m + c),
+                                    hn::Mul(hn::Set(d, 1 - beta1), gradient));
+      const auto second = hn::MulAdd(hn::Set(d, beta2), hn::LoadU(d, v + c),
+                                     hn::Mul(hn::Set(d, 1 - beta2), hn::Mul(gradient, gradient)));
+      const auto root = hn::MulAdd(hn::Sqrt(second), hn::Set(d, second_correction),
+                                   hn::Set(d, args.optimizer.eps));
+      const auto change = hn::Div(hn::Mul(hn::Set(d, rate), first), root);
+      hn::StoreU(first, d, m + c);
+      hn::StoreU(second, d, v + c);
+      hn::StoreU(hn::Sub(hn::LoadU(d, w + c), change), d, w + c);
+    });
+  }
+};
+
+// Rows [begin, end) of the groups.
+template <int kVectors, class Optimizer>
+void step_rows(const EmbeddingUpdate& args, const RowGroups& groups, const Optimizer& optimizer,
+               std::int64_t begin, std::int64_t end) {
+  const std::int64_t* rows = groups.rows.data();
+  std::vector<float> gradient(args.table.cols);
+  for (std::int64_t i = begin; i < end; ++i) {
+    const std::int64_t ahead = rows[HWY_MIN(i + kRowsAhead, end - 1)];
+    prefetch_row<kVectors>(args.table.row(ahead), args.table.cols);
+    optimizer.prefetch(ahead);
+    sum_gradients<kVectors>(args, groups, i, gradient.data());
+    optimizer.step(i, rows[i], gradient.data());
+  }
+}
+
+void update_rows(const EmbeddingUpdate& args, const RowGroups& groups,
+                 std::span<const float> row_squares, std::int64_t full_dim, std::int64_t begin,
+                 std::int64_t end) {
+  dispatch_width(args.table.cols, [&](auto vectors) {
+    constexpr int kVectors = vectors();
+    switch (args.optimizer.type) {
+      case SparseOptimizer::kSgd:
+        return step_rows<kVectors>(args, groups, Sgd<kVectors>{args}, begin, end);
+      case SparseOptimizer::kAdagrad:
+        return step_rows<kVectors>(args, groups, Adagrad<kVectors>{args}, begin, end);
+      case SparseOptimizer::kRowWiseAdagrad: {
+        const auto dim = static_cast<float>(row_squares.empty() ? args.table.cols : full_dim);
+        return step_rows<kVectors>(args, groups, RowWiseAdagrad<kVectors>{args, row_squares, dim},
+                                   begin, end);
+      }
+      case SparseOptimizer::kAdam: {
+        const auto step = static_cast<double>(args.step);
+        const double correction1 = 1 - std::pow(args.optimizer.beta1, step);
+        const double correction2 = 1 - std::pow(args.optimizer.beta2, step);
+        const Adam<kVectors> adam{args,
+                                  static_cast<float>(args.optimizer.learning_rate / correction1),
+                                  static_cast<float>(1 / std::sqrt(correction2))};
+        return step_rows<kVectors>(args, groups, adam, begin, end);
+      }
+    }
+  });
+}
+
+void square_rows(const EmbeddingUpdate& args, const RowGroups& groups, std::span<float> squares,
+                 std::int64_t begin, std::int64_t end) {
+  std::vector<float> gradient(args.table.cols);
+  dispatch_width(args.table.cols, [&](auto vectors) {
+    for (std::int64_t i = begin; i < end; ++i) {
+      sum_gradients<vectors()>(args, groups, i, gradient.data());
+      squares[i] = sum_of_squares<vectors()>(gradient.data(), args.table.cols);
+    }
+  });
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace serrate {
+namespace {
+
+HWY_EXPORT(update_rows);
+HWY_EXPORT(square_rows);
+
+// Calls f(begin, end) with the thread's own run of rows: each row is one thread's, whole.
+template <class F>
+void for_each_row_range(const RowGroups& groups, const Stream& stream, F f) {
+  const auto offsets = groups.row_offsets.span().first(groups.num_rows.data()[0] + 1);
+#pragma omp parallel num_threads(stream.num_threads())
+  {
+    const int thread = omp_get_thread_num(), num_threads = omp_get_num_threads();
+    f(split_jagged(offsets, thread, num_threads), split_jagged(offsets, thread + 1, num_threads));
+  }
+}
+
+}  // namespace
+
+template <>
+void gradient_row_squares_on<DeviceType::kCpu>(const EmbeddingUpdate& args, const RowGroups& groups,
+                                               std::span<float> squares, const Stream& stream) {
+  for_each_row_range(groups, stream, [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(square_rows)(args, groups, squares, begin, end);
+  });
+}
+
+template <>
+void embedding_update_on<DeviceType::kCpu>(const EmbeddingUpdate& args, const RowGroups& groups,
+                                           std::span<const float> row_squares,
+                                           std::int64_t full_dim, const Stream& stream) {
+  for_each_row_range(groups, stream, [&](std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(update_rows)(args, groups, row_squares, full_dim, begin, end);
+  });
+}
+
+}  // namespace serrate
+#endif
