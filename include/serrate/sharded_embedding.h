@@ -48,6 +48,9 @@ class EmbeddingExchange {
   MatrixView<const float> output(std::int64_t lookup) const;
   MatrixView<float> d_output(std::int64_t lookup);
 
+  /// Bytes allocated for it on this rank.
+  std::int64_t bytes() const;
+
   struct State;
   State& state() { return *state_; }
 
@@ -59,8 +62,8 @@ class EmbeddingExchange {
 struct LocalShard {
   std::string table;
   Shard shard;
-  MatrixView<float> weights;        ///< [shard rows, shard columns]
-  MatrixView<float> state;          ///< see EmbeddingUpdate
+  MatrixView<float> weights;  ///< [shard rows, shard columns]
+  MatrixView<float> state;    ///< see EmbeddingUpdate
   MatrixView<float> second_moment;
 };
 
@@ -103,8 +106,9 @@ class ShardedEmbedding {
   std::int64_t weight_bytes() const;
   std::int64_t optimizer_bytes() const;
 
- private:
   struct Impl;
+
+ private:
   std::unique_ptr<Impl> impl_;
 };
 

@@ -1,0 +1,165 @@
+// One training step of sharded pooled embeddings, the workload of the TorchRec script of
+// docs/performance.md: 8 tables of 1 M rows x 128 columns, 2,048 bags a feature and rank, uniform
+// ids, row-wise Adagrad, a linear layer over all outputs and the mean of its squares as the loss.
+// Prints one JSON line; with --stages the time of each stage on rank 0.
+//
+//   pooled_step_benchmark [--mode tw|cw|rw|dp] [--ids-per-bag 20] [--ranks 2] [--stages]
+//   mpirun -n 2 pooled_step_benchmark ...
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <string_view>
+
+#include "benchmarks/benchmark_ranks.h"
+#include "serrate/random.h"
+#include "serrate/sharded_embedding.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kTables = 8, kDim = 128, kBatchSize = 2048;
+constexpr int kBatches = 4, kSteps = 20, kWarmup = 5;
+
+struct Workload {
+  std::string mode;
+  std::int64_t ids_per_bag;
+  std::int64_t rows;
+};
+
+ShardingType sharding_type(const std::string& mode) {
+  static const std::map<std::string, ShardingType> types{{"tw", ShardingType::kTableWise},
+                                                         {"cw", ShardingType::kColumnWise},
+                                                         {"rw", ShardingType::kRowWise},
+                                                         {"dp", ShardingType::kDataParallel}};
+  const auto found = types.find(mode);
+  if (found == types.end()) throw usage_error("--mode is tw, cw, rw or dp");
+  return found->second;
+}
+
+KeyedJaggedTensor make_batch(const Workload& w, std::uint64_t seed, const Stream& stream) {
+  std::vector<std::string> keys;
+  std::vector<std::int64_t> values, offsets{0};
+  for (std::int64_t t = 0; t < kTables; ++t) keys.push_back(fmt::format("f{}", t));
+  for (std::int64_t bag = 0; bag < kTables * kBatchSize; ++bag) {
+    for (std::int64_t i = 0; i < w.ids_per_bag; ++i) {
+      values.push_back(random_below(seed, RandomUse::kGenerate, 0, values.size(), w.rows));
+    }
+    offsets.push_back(std::ssize(values));
+  }
+  return {keys,
+          std::vector(kTables, kBatchSize),
+          std::vector(kTables, kBatchSize * w.ids_per_bag),
+          {std::span<const std::int64_t>(values), stream},
+          {std::span<const std::int64_t>(offsets), stream}};
+}
+
+// y = sum over the lookups of output . weights; the loss is the mean of y^2. Writes the gradients
+// of the outputs and adds up that of the weights.
+void linear_layer(EmbeddingExchange& exchange, std::span<const float> weights,
+                  std::span<float> d_weights) {
+  std::fill(d_weights.begin(), d_weights.end(), 0.0f);
+  for (std::int64_t b = 0; b < kBatchSize; ++b) {
+    float y = 0;
+    for (std::int64_t t = 0; t < kTables; ++t) {
+      const float* row = exchange.output(t).row(b);
+      const float* w = weights.data() + t * kDim;
+#pragma omp simd reduction(+ : y)
+      for (std::int64_t c = 0; c < kDim; ++c) y += row[c] * w[c];
+    }
+    const float d_y = 2.0f * y / kBatchSize;
+    for (std::int64_t t = 0; t < kTables; ++t) {
+      const float* row = exchange.output(t).row(b);
+      float* d_row = exchange.d_output(t).row(b);
+#pragma omp simd
+      for (std::int64_t c = 0; c < kDim; ++c) {
+        d_row[c] = d_y * weights[t * kDim + c];
+        d_weights[t * kDim + c] += d_y * row[c];
+      }
+    }
+  }
+}
+
+void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {
+  const Stream stream;
+  std::vector<EmbeddingTable> tables;
+  ShardingPlan plan{.world_size = communicator.size()};
+  for (std::int64_t t = 0; t < kTables; ++t) {
+    tables.push_back({.name = fmt::format("t{}", t),
+                      .num_rows = w.rows,
+                      .dim = kDim,
+                      .features = {fmt::format("f{}", t)}});
+    const int first_rank = w.mode == "tw" ? static_cast<int>(t) % communicator.size() : 0;
+    plan.tables.push_back(
+        shard_table(tables[t], sharding_type(w.mode), communicator.size(), first_rank));
+  }
+  EmbeddingOptions options;
+  options.optimizer = {.type = SparseOptimizer::kRowWiseAdagrad, .learning_rate = 0.01f};
+  ShardedEmbedding embedding(tables, plan, options, communicator, stream);
+  EmbeddingExchange exchange;
+  std::vector<KeyedJaggedTensor> batches;
+  for (int i = 0; i < kBatches; ++i) {
+    batches.push_back(make_batch(w, communicator.rank() * kBatches + i, stream));
+  }
+  std::vector<float> weights(kTables * kDim, 0.03f), d_weights(kTables * kDim);
+
+  enum Stage { kInput, kLookup, kOutput, kLinear, kBackward, kUpdate, kStages };
+  constexpr std::array<const char*, kStages> kNames{
+      "input_dist", "lookup", "output_dist", "linear layer", "output_dist_backward", "update"};
+  std::array<std::vector<double>, kStages> of_stage;
+  std::vector<double> milliseconds;
+  for (int step = 0; step < kSteps; ++step) {
+    communicator.barrier("step begins");
+    const double start = benchmark_seconds();
+    double last = start;
+    const auto end_stage = [&](Stage stage) {
+      const double now = benchmark_seconds();
+      if (step >= kWarmup) of_stage[stage].push_back(1e3 * (now - last));
+      last = now;
+    };
+    embedding.input_dist(batches[step % kBatches], exchange, stream);
+    end_stage(kInput);
+    embedding.lookup(exchange, stream);
+    end_stage(kLookup);
+    embedding.output_dist(exchange, stream);
+    end_stage(kOutput);
+    linear_layer(exchange, weights, d_weights);
+    communicator.all_reduce_sum("dense_gradients", std::span(d_weights), stream);
+    end_stage(kLinear);
+    embedding.output_dist_backward(exchange, stream);
+    end_stage(kBackward);
+    embedding.update(exchange, step + 1, stream);
+    end_stage(kUpdate);
+    communicator.barrier("step ended");
+    if (step >= kWarmup) milliseconds.push_back(1e3 * (benchmark_seconds() - start));
+  }
+  if (communicator.rank() > 0) return;
+  const double median = benchmark_median(milliseconds);
+  fmt::print(
+      "{{\"mode\": \"{}\", \"ids_per_bag\": {}, \"ranks\": {}, \"ms_per_step\": {:.2f}, "
+      "\"best_ms\": {:.2f}, \"samples_per_second\": {:.0f}, \"exchange_megabytes\": {:.1f}}}\n",
+      w.mode, w.ids_per_bag, communicator.size(), median,
+      *std::min_element(milliseconds.begin(), milliseconds.end()),
+      static_cast<double>(kBatchSize * communicator.size()) / median * 1e3,
+      static_cast<double>(exchange.bytes()) / 1e6);
+  if (!print_stages) return;
+  for (int stage = 0; stage < kStages; ++stage) {
+    fmt::print("  {:<22} {:8.2f} ms\n", kNames[stage], benchmark_median(of_stage[stage]));
+  }
+}
+
+}  // namespace
+}  // namespace serrate
+
+int main(int argc, char** argv) {
+  using namespace serrate;
+  BenchmarkArguments arguments(argc, argv);
+  Workload workload;
+  workload.mode = arguments.text("--mode", "rw");
+  workload.ids_per_bag = arguments.integer("--ids-per-bag", 20);
+  workload.rows = arguments.integer("--rows", 1'000'000);
+  const bool stages = arguments.flag("--stages");
+  const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
+  arguments.finish();
+  return run_benchmark_ranks(ranks, [&](Communicator& c) { run_rank(workload, stages, c); });
+}

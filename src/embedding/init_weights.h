@@ -1,0 +1,14 @@
+#pragma once
+
+#include "serrate/buffer.h"
+#include "serrate/embedding_table.h"
+#include "serrate/sharding_plan.h"
+
+namespace serrate {
+
+/// The shard's part of a table that is uniform in [-init_scale, init_scale): the value at (row,
+/// column) is a function of seed, table name, row and column alone, whatever the plan.
+Buffer<float> initial_weights(const EmbeddingTable& table, const Shard& shard, std::uint64_t seed,
+                              const Stream& stream);
+
+}  // namespace serrate

@@ -1,0 +1,36 @@
+// Pooling on the owner, straight into what output_dist sends.
+
+#include "serrate/kernels/embedding_lookup.h"
+
+#include "src/embedding/sharded_embedding_impl.h"
+
+namespace serrate {
+namespace {
+
+// A segment for each piece and rank; all of a piece together, as they read the same table.
+void add_segments(std::span<const Piece> pieces, Messages& messages,
+                  std::vector<ShardStorage>& shards, std::vector<LookupSegment>& segments) {
+  for (std::size_t i = 0; i < pieces.size(); ++i) {
+    for (std::size_t at = i; at < messages.pieces.size(); at += pieces.size()) {
+      const PieceIds& ids = messages.pieces[at];
+      segments.push_back({shards[pieces[i].shard].weights_view(), messages.ids(ids),
+                          messages.offsets(ids), messages.id_weights(ids),
+                          messages.piece_rows(ids, pieces[i].num_columns())});
+    }
+  }
+}
+
+}  // namespace
+
+void ShardedEmbedding::lookup(EmbeddingExchange& exchange, const Stream& stream) {
+  Impl& m = *impl_;
+  EmbeddingExchange::State& s = exchange.state();
+  s.served.rows.resize_discard(s.served.num_rows(), stream);
+  s.replicated.rows.resize_discard(s.replicated.num_rows(), stream);
+  s.lookup_segments.clear();
+  add_segments(m.routing.served_by(m.communicator.rank()), s.served, m.shards, s.lookup_segments);
+  add_segments(m.routing.replicated, s.replicated, m.shards, s.lookup_segments);
+  embedding_lookup(s.lookup_segments, stream);
+}
+
+}  // namespace serrate

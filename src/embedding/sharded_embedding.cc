@@ -1,0 +1,140 @@
+#include "serrate/sharded_embedding.h"
+
+#include <fmt/format.h>
+
+#include "src/embedding/agreement.h"
+#include "src/embedding/init_weights.h"
+#include "src/embedding/sharded_embedding_impl.h"
+
+namespace serrate {
+namespace {
+
+std::int64_t float_bytes(std::int64_t floats) {
+  return floats * std::int64_t{sizeof(float)};
+}
+
+ShardStorage make_storage(const ShardPlace& place, const EmbeddingTable& table,
+                          const EmbeddingOptions& options, const Stream& stream) {
+  ShardStorage storage{place, initial_weights(table, place.shard, options.seed, stream), {}, {}};
+  switch (options.optimizer.type) {
+    case SparseOptimizer::kSgd:
+      break;
+    case SparseOptimizer::kRowWiseAdagrad:
+      storage.state = Buffer<float>::zeros(place.shard.num_rows(), stream);
+      break;
+    case SparseOptimizer::kAdam:
+      storage.second_moment = Buffer<float>::zeros(storage.weights.size(), stream);
+      [[fallthrough]];
+    case SparseOptimizer::kAdagrad:
+      storage.state = Buffer<float>::zeros(storage.weights.size(), stream);
+      break;
+  }
+  return storage;
+}
+
+}  // namespace
+
+ShardedEmbedding::ShardedEmbedding(std::vector<EmbeddingTable> tables, ShardingPlan plan,
+                                   EmbeddingOptions options, Communicator& communicator,
+                                   const Stream& stream) {
+  check_agreement(tables, plan, options, communicator);
+  validate_plan(plan, tables, communicator.size());
+  Routing routing = make_routing(tables, plan, communicator.rank());
+  impl_.reset(new Impl{.tables = std::move(tables),
+                       .plan = std::move(plan),
+                       .options = options,
+                       .communicator = communicator,
+                       .lookups = {},
+                       .routing = std::move(routing),
+                       .shards = {}});
+  for (const LookupRoute& route : impl_->routing.lookups) {
+    impl_->lookups.push_back({route.feature, impl_->tables[route.table].name});
+  }
+  for (const ShardPlace& place : impl_->routing.shards) {
+    impl_->shards.push_back(make_storage(place, impl_->tables[place.table], options, stream));
+  }
+}
+
+ShardedEmbedding::~ShardedEmbedding() = default;
+
+const std::vector<EmbeddingTable>& ShardedEmbedding::tables() const {
+  return impl_->tables;
+}
+const ShardingPlan& ShardedEmbedding::plan() const {
+  return impl_->plan;
+}
+const std::vector<EmbeddingLookup>& ShardedEmbedding::lookups() const {
+  return impl_->lookups;
+}
+
+std::int64_t ShardedEmbedding::lookup_index(std::string_view feature,
+                                            std::string_view table) const {
+  std::string known;
+  for (std::size_t i = 0; i < impl_->lookups.size(); ++i) {
+    const EmbeddingLookup& lookup = impl_->lookups[i];
+    if (lookup.feature == feature && lookup.table == table) return static_cast<std::int64_t>(i);
+    known += fmt::format("{}{} in {}", known.empty() ? "" : ", ", lookup.feature, lookup.table);
+  }
+  throw usage_error(fmt::format("feature \"{}\" is not looked up in table \"{}\" (there are: {})",
+                                feature, table, known));
+}
+
+std::vector<LocalShard> ShardedEmbedding::local_shards() {
+  std::vector<LocalShard> result;
+  for (ShardStorage& s : impl_->shards) {
+    result.push_back({impl_->tables[s.place.table].name, s.place.shard, s.weights_view(),
+                      s.state_view(), s.second_moment_view()});
+  }
+  return result;
+}
+
+std::int64_t ShardedEmbedding::invalid_ids() const {
+  return impl_->invalid_ids;
+}
+
+std::int64_t ShardedEmbedding::weight_bytes() const {
+  std::int64_t floats = 0;
+  for (const ShardStorage& s : impl_->shards) floats += s.weights.capacity();
+  return float_bytes(floats);
+}
+
+std::int64_t ShardedEmbedding::optimizer_bytes() const {
+  std::int64_t floats = 0;
+  for (const ShardStorage& s : impl_->shards) {
+    floats += s.state.capacity() + s.second_moment.capacity();
+  }
+  return float_bytes(floats);
+}
+
+EmbeddingExchange::EmbeddingExchange() : state_(std::make_unique<State>()) {}
+EmbeddingExchange::~EmbeddingExchange() = default;
+EmbeddingExchange::EmbeddingExchange(EmbeddingExchange&&) noexcept = default;
+EmbeddingExchange& EmbeddingExchange::operator=(EmbeddingExchange&&) noexcept = default;
+
+MatrixView<const float> EmbeddingExchange::output(std::int64_t lookup) const {
+  return state_->matrix(state_->outputs, lookup);
+}
+
+MatrixView<float> EmbeddingExchange::d_output(std::int64_t lookup) {
+  return state_->matrix(state_->d_outputs, lookup);
+}
+
+std::int64_t EmbeddingExchange::bytes() const {
+  const auto group_bytes = [](const RowGroups& g) {
+    return (g.num_rows.capacity() + g.rows.capacity() + g.row_offsets.capacity() +
+            g.occurrences.capacity() + g.scratch.capacity()) *
+           std::int64_t{sizeof(std::int64_t)};
+  };
+  const State& s = *state_;
+  std::int64_t bytes = s.requested.bytes() + s.served.bytes() + s.replicated.bytes() +
+                       s.gathered.bytes() + group_bytes(s.groups);
+  for (const BatchLookup& lookup : s.lookups) bytes += lookup.bytes();
+  for (const RowGroups& groups : s.column_groups) bytes += group_bytes(groups);
+  for (const auto* buffer :
+       {&s.outputs, &s.d_outputs, &s.squares, &s.squares_sent, &s.squares_received}) {
+    bytes += float_bytes(buffer->capacity());
+  }
+  return bytes;
+}
+
+}  // namespace serrate

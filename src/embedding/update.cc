@@ -1,0 +1,133 @@
+// Gradients grouped by row and the optimizer applied, each row of a shard once, in the order of
+// (lookup, rank, bag): that of the global batch, so that the world size does not matter.
+
+#include "serrate/kernels/embedding_update.h"
+
+#include <numeric>
+
+#include "serrate/kernels/add_to.h"
+#include "src/embedding/sharded_embedding_impl.h"
+
+namespace serrate {
+namespace {
+
+// The other ranks' ids and gradients for the data-parallel tables: all ranks then make the same
+// update, and no gradient of the size of a table is ever made.
+void gather_replicated(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
+                       const Stream& stream) {
+  if (m.routing.replicated.empty()) return;
+  Messages& all = s.gathered;
+  m.communicator.all_gather<std::int64_t>("data_parallel_ids", s.replicated.words.span(), 1,
+                                          all.words, all.word_counts, stream);
+  all.read(m.routing.replicated, stream);
+  all.weights.resize_discard(0, stream);
+  if (s.weighted) {
+    m.communicator.all_gather<float>("data_parallel_weights", s.replicated.weights.span(), 1,
+                                     all.weights, s.received_counts, stream);
+  }
+  m.communicator.all_gather<float>("data_parallel_gradients", s.replicated.rows.span(), 1, all.rows,
+                                   s.received_counts, stream);
+}
+
+// Segments in order of lookups and ranks; they stay valid until the next call.
+EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
+                            ShardStorage& shard, std::int64_t step) {
+  Messages& messages = shard.place.replicated ? s.gathered : s.served;
+  const std::size_t pieces_per_rank = messages.pieces.size() / m.communicator.size();
+  s.gradient_segments.clear();
+  for (const std::int64_t piece : shard.place.pieces) {
+    for (std::size_t i = piece; i < messages.pieces.size(); i += pieces_per_rank) {
+      const PieceIds& ids = messages.pieces[i];
+      s.gradient_segments.push_back({messages.ids(ids), messages.offsets(ids),
+                                     messages.id_weights(ids),
+                                     messages.piece_rows(ids, shard.place.shard.num_columns())});
+    }
+  }
+  return {.table = shard.weights_view(),
+          .state = shard.state_view(),
+          .second_moment = shard.second_moment_view(),
+          .segments = s.gradient_segments,
+          .optimizer = m.options.optimizer,
+          .step = step};
+}
+
+// The part of one shard in a buffer of values per row.
+std::span<float> part(Buffer<float>& buffer, const RowSquares& at) {
+  return buffer.span().subspan(at.begin, at.size);
+}
+
+// Groups the gradients of the column-cut shards and takes the squares of their own columns.
+void local_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s, std::int64_t step,
+                       const Stream& stream) {
+  s.column_groups.resize(m.shards.size());
+  s.row_squares.assign(m.shards.size(), {});
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < m.shards.size(); ++i) {
+    if (!m.shards[i].place.column_cut) continue;
+    const EmbeddingUpdate args = update_args(m, s, m.shards[i], step);
+    group_gradients(args.segments, args.table.rows, s.column_groups[i], stream);
+    s.row_squares[i] = {total, s.column_groups[i].num_rows.to_host(stream)[0]};
+    total += s.row_squares[i].size;
+  }
+  s.squares.resize_discard(total, stream);
+  for (std::size_t i = 0; i < m.shards.size(); ++i) {
+    if (!m.shards[i].place.column_cut) continue;
+    const EmbeddingUpdate args = update_args(m, s, m.shards[i], step);
+    gradient_row_squares(args, s.column_groups[i], part(s.squares, s.row_squares[i]), stream);
+  }
+}
+
+// Row-wise Adagrad needs the mean of g^2 over the whole row, and a column-cut shard has some of
+// the columns. The owners of a row block's columns have the same rows in the same order, so they
+// send each other the sum of squares of each row, and all add up the blocks' in column order.
+void exchange_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
+                          const Stream& stream) {
+  std::vector<std::int64_t> counts(m.communicator.size(), 0);
+  for (const ColumnPeer& to : m.routing.columns_to) counts[to.rank] += s.row_squares[to.shard].size;
+  std::span<float> sent = s.squares_sent.resize_discard(
+      std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), stream);
+  for (const ColumnPeer& to : m.routing.columns_to) {
+    const std::span<const float> own = part(s.squares, s.row_squares[to.shard]);
+    copy(own, sent.first(own.size()), stream);
+    sent = sent.subspan(own.size());
+  }
+  m.communicator.all_to_all<float>("row_squares", s.squares_sent.span(), counts, 1,
+                                   s.squares_received, s.received_counts, stream);
+  std::exclusive_scan(s.received_counts.begin(), s.received_counts.end(), counts.begin(),
+                      std::int64_t{0});
+  fill_zero(s.squares.span(), stream);
+  for (const ColumnPeer& from : m.routing.columns_from) {
+    const RowSquares& at = s.row_squares[from.shard];
+    const std::span<const float> received = s.squares_received.span();
+    add_to(received.subspan(counts[from.rank], at.size), part(s.squares, at), stream);
+    counts[from.rank] += at.size;
+  }
+}
+
+}  // namespace
+
+void ShardedEmbedding::update(EmbeddingExchange& exchange, std::int64_t step,
+                              const Stream& stream) {
+  Impl& m = *impl_;
+  EmbeddingExchange::State& s = exchange.state();
+  gather_replicated(m, s, stream);
+  const bool squares_needed =
+      m.options.optimizer.type == SparseOptimizer::kRowWiseAdagrad && m.routing.any_column_cut;
+  if (squares_needed) {
+    local_row_squares(m, s, step, stream);
+    exchange_row_squares(m, s, stream);
+  }
+  for (std::size_t i = 0; i < m.shards.size(); ++i) {
+    ShardStorage& shard = m.shards[i];
+    const EmbeddingUpdate args = update_args(m, s, shard, step);
+    if (squares_needed && shard.place.column_cut) {
+      embedding_update(args, s.column_groups[i], part(s.squares, s.row_squares[i]),
+                       m.tables[shard.place.table].dim, stream);
+    } else {
+      group_gradients(args.segments, args.table.rows, s.groups, stream);
+      embedding_update(args, s.groups, {}, 0, stream);
+    }
+  }
+}
+
+}  // namespace serrate

@@ -1,0 +1,265 @@
+#include "tests/embedding/workload.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "serrate/error.h"
+#include "tests/support/run_ranks.h"
+
+namespace serrate {
+namespace {
+
+// Cuts `size` bags into world_size runs; ranks may get none.
+std::vector<std::int64_t> cut(std::int64_t size, int world_size, std::mt19937& random) {
+  std::vector<std::int64_t> splits{0, size};
+  for (int i = 1; i < world_size; ++i) {
+    splits.push_back(static_cast<std::int64_t>(random() % (size + 1)));
+  }
+  std::sort(splits.begin(), splits.end());
+  return splits;
+}
+
+using Cuts = std::map<std::string, std::vector<std::int64_t>>;  // by feature, [world_size + 1]
+
+Cuts cut_batch(const GlobalBatch& batch, int world_size, int step) {
+  std::mt19937 random(step * 31 + world_size);
+  Cuts cuts;
+  for (const auto& [feature, bags] : batch) {
+    cuts[feature] = cut(std::ssize(bags.ids), world_size, random);
+  }
+  return cuts;
+}
+
+KeyedJaggedTensor local_batch(const GlobalBatch& batch, const Cuts& cuts, int rank, bool weighted,
+                              const Stream& stream) {
+  std::vector<std::string> keys;
+  std::vector<std::int64_t> values, offsets{0}, bags_per_key, values_per_key;
+  std::vector<float> weights;
+  for (const auto& [feature, bags] : batch) {
+    const std::int64_t begin = cuts.at(feature)[rank], end = cuts.at(feature)[rank + 1];
+    const auto first_value = std::ssize(values);
+    for (std::int64_t b = begin; b < end; ++b) {
+      values.insert(values.end(), bags.ids[b].begin(), bags.ids[b].end());
+      if (weighted) weights.insert(weights.end(), bags.weights[b].begin(), bags.weights[b].end());
+      offsets.push_back(std::ssize(values));
+    }
+    keys.push_back(feature);
+    bags_per_key.push_back(end - begin);
+    values_per_key.push_back(std::ssize(values) - first_value);
+  }
+  return {keys,
+          bags_per_key,
+          values_per_key,
+          {std::span<const std::int64_t>(values), stream},
+          {std::span<const std::int64_t>(offsets), stream},
+          {std::span<const float>(weights), stream}};
+}
+
+// Writes a block of a tensor that is `stride` wide. Replicas have to have the same bits.
+void write_block(const MatrixView<float>& block, std::int64_t row_begin, std::int64_t column_begin,
+                 std::int64_t stride, std::vector<float>& tensor) {
+  for (std::int64_t r = 0; r < block.rows; ++r) {
+    for (std::int64_t c = 0; c < block.cols; ++c) {
+      float& value = tensor[(row_begin + r) * stride + column_begin + c];
+      if (!std::isnan(value) && value != block.row(r)[c]) throw Error("replicas differ");
+      value = block.row(r)[c];
+    }
+  }
+}
+
+// A state of one value per row is in every column shard.
+void add_shard(const LocalShard& local, const EmbeddingTable& table, SparseOptimizer optimizer,
+               Tensors<float>& all) {
+  const auto add = [&](const char* name, const MatrixView<float>& block) {
+    if (block.rows == 0) return;
+    const bool per_row =
+        optimizer == SparseOptimizer::kRowWiseAdagrad && block.data == local.state.data;
+    const std::int64_t width = per_row ? 1 : table.dim;
+    auto& tensor = all[table.name + " " + name];
+    tensor.resize(table.num_rows * width, std::numeric_limits<float>::quiet_NaN());
+    write_block(block, local.shard.row_begin, per_row ? 0 : local.shard.column_begin, width,
+                tensor);
+  };
+  add("weights", local.weights);
+  add("state", local.state);
+  add("second_moment", local.second_moment);
+}
+
+void add_tables(ShardedEmbedding& embedding, SparseOptimizer optimizer, Tensors<float>& all) {
+  for (const LocalShard& local : embedding.local_shards()) {
+    const auto& tables = embedding.tables();
+    add_shard(local,
+              *std::find_if(tables.begin(), tables.end(),
+                            [&](const EmbeddingTable& table) { return table.name == local.table; }),
+              optimizer, all);
+  }
+}
+
+std::string output_name(int step, const EmbeddingLookup& lookup) {
+  return fmt::format("output {} {}/{}", step, lookup.table, lookup.feature);
+}
+
+void train_step(const Workload& workload, ShardedEmbedding& embedding, EmbeddingExchange& exchange,
+                int step, Communicator& communicator, Tensors<float>& all, const Stream& stream) {
+  const GlobalBatch batch = global_batch(workload, step);
+  const Cuts cuts = cut_batch(batch, communicator.size(), step);
+  const int rank = communicator.rank();
+  embedding.input_dist(local_batch(batch, cuts, rank, is_weighted(step), stream), exchange, stream);
+  embedding.lookup(exchange, stream);
+  embedding.output_dist(exchange, stream);
+  for (std::int64_t l = 0; l < std::ssize(embedding.lookups()); ++l) {
+    const EmbeddingLookup& lookup = embedding.lookups()[l];
+    const std::int64_t first_bag = cuts.at(lookup.feature)[rank];
+    const auto output = exchange.output(l);
+    const auto gradient = exchange.d_output(l);
+    auto& tensor = all[output_name(step, lookup)];
+    for (std::int64_t b = 0; b < output.rows; ++b) {
+      for (std::int64_t c = 0; c < output.cols; ++c) {
+        tensor.push_back(output.row(b)[c]);
+        gradient.row(b)[c] =
+            static_cast<float>(d_output(output.row(b)[c], l, first_bag + b, c, step));
+      }
+    }
+  }
+  embedding.output_dist_backward(exchange, stream);
+  embedding.update(exchange, step, stream);
+}
+
+Tensors<float> run_job(const Workload& workload, const ShardingPlan& plan, int num_steps,
+                       int num_threads) {
+  std::vector<Tensors<float>> of_rank(plan.world_size);
+  run_ranks(plan.world_size, [&](Communicator& communicator) {
+    const Stream stream(Device::cpu(), num_threads);
+    EmbeddingOptions options;
+    options.optimizer = workload.optimizer;
+    options.seed = 11;
+    ShardedEmbedding embedding(workload.tables, plan, options, communicator, stream);
+    EmbeddingExchange exchange;
+    Tensors<float>& all = of_rank[communicator.rank()];
+    for (int step = 1; step <= num_steps; ++step) {
+      train_step(workload, embedding, exchange, step, communicator, all, stream);
+    }
+    for (int turn = 0; turn < communicator.size(); ++turn) {
+      communicator.barrier("turn");
+      if (turn == communicator.rank()) add_tables(embedding, workload.optimizer.type, of_rank[0]);
+    }
+  });
+  for (int rank = 1; rank < plan.world_size; ++rank) {
+    for (const auto& [name, values] : of_rank[rank]) {
+      of_rank[0][name].insert(of_rank[0][name].end(), values.begin(), values.end());
+    }
+  }
+  return of_rank[0];
+}
+
+}  // namespace
+
+std::vector<EmbeddingTable> workload_tables() {
+  return {
+      {.name = "items", .num_rows = 37, .dim = 20, .features = {"history", "target"}},
+      {.name = "users",
+       .num_rows = 11,
+       .dim = 8,
+       .pooling = PoolingType::kMean,
+       .features = {"user"}},
+      {.name = "country",
+       .num_rows = 5,
+       .dim = 4,
+       .pooling = PoolingType::kMean,
+       .features = {"country", "user"},
+       .init_scale = 0.5f},
+      {.name = "prices", .num_rows = 64, .dim = 12, .features = {"price", "history"}},
+  };
+}
+
+bool is_weighted(int step) {
+  return step % 2 == 1;
+}
+
+GlobalBatch global_batch(const Workload& workload, int step) {
+  // The last feature is looked up nowhere. "user" and "history" have to fit two tables.
+  const std::map<std::string, std::int64_t> num_ids{{"country", 5}, {"history", 37},  {"price", 64},
+                                                    {"target", 37}, {"unused", 1000}, {"user", 5}};
+  std::mt19937 random(1000 + step);
+  GlobalBatch batch;
+  for (const auto& [feature, ids] : num_ids) {
+    reference::Bags& bags = batch[feature];
+    const bool empty = step == 4 || (step == 5 && feature == "history");
+    const auto num_bags =
+        empty ? 0 : static_cast<std::int64_t>(random() % (workload.bags_per_feature + 1));
+    for (std::int64_t b = 0; b < num_bags; ++b) {
+      const auto length = workload.longest_bag == 1
+                              ? 1
+                              : static_cast<std::int64_t>(random() % (workload.longest_bag + 1));
+      auto& bag = bags.ids.emplace_back();
+      auto& weights = bags.weights.emplace_back();
+      for (std::int64_t i = 0; i < length; ++i) {
+        bag.push_back(static_cast<std::int64_t>(random() % ids));
+        // Multiples of 1/8: the same in float and in double.
+        weights.push_back(is_weighted(step) ? 0.5 + 0.125 * (random() % 9) : 1.0);
+      }
+    }
+  }
+  return batch;
+}
+
+double d_output(double output, std::int64_t lookup, std::int64_t bag, std::int64_t column,
+                int step) {
+  const auto mixed = static_cast<std::uint32_t>(
+      (((lookup * 1009 + bag) * 1013 + column) * 1019 + step) * 2654435761u);
+  return 0.25 * output + (static_cast<double>(mixed >> 24) - 127.5) / 128.0;
+}
+
+Tensors<float> train_sharded(const Workload& workload, const ShardingPlan& plan, int num_threads) {
+  return run_job(workload, plan, workload.num_steps, num_threads);
+}
+
+Tensors<float> initial_tables(const Workload& workload, const ShardingPlan& plan) {
+  return run_job(workload, plan, 0, 1);
+}
+
+Tensors<double> train_reference(const Workload& workload, const Tensors<float>& initial) {
+  std::vector<reference::Table> tables;
+  for (const EmbeddingTable& table : workload.tables) {
+    const auto& weights = initial.at(table.name + " weights");
+    tables.emplace_back(table, workload.optimizer,
+                        std::vector<double>(weights.begin(), weights.end()));
+  }
+  Tensors<double> all;
+  for (int step = 1; step <= workload.num_steps; ++step) {
+    const GlobalBatch batch = global_batch(workload, step);
+    std::int64_t lookup = 0;
+    for (reference::Table& table : tables) {
+      std::vector<reference::Bags> lookups;
+      std::vector<std::vector<double>> gradients;
+      const std::int64_t dim = table.definition.dim;
+      for (const std::string& feature : table.definition.features) {
+        const reference::Bags& bags = lookups.emplace_back(batch.at(feature));
+        const auto output = table.lookup(bags);
+        all[output_name(step, {feature, table.definition.name})] = output;
+        auto& gradient = gradients.emplace_back(output);
+        for (std::int64_t i = 0; i < std::ssize(output); ++i) {
+          gradient[i] = d_output(output[i], lookup, i / dim, i % dim, step);
+        }
+        ++lookup;
+      }
+      table.update(lookups, gradients, step);
+    }
+  }
+  for (const reference::Table& table : tables) {
+    all[table.definition.name + " weights"] = table.weights;
+    if (workload.optimizer.type != SparseOptimizer::kSgd) {
+      all[table.definition.name + " state"] = table.state;
+    }
+    if (workload.optimizer.type == SparseOptimizer::kAdam) {
+      all[table.definition.name + " second_moment"] = table.second_moment;
+    }
+  }
+  return all;
+}
+
+}  // namespace serrate

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "serrate/sharded_embedding.h"
+#include "tests/reference/sharded_training.h"
+
+namespace serrate {
+
+/// A training job for the key property: the same global batches, cut between any number of ranks.
+struct Workload {
+  std::vector<EmbeddingTable> tables;
+  SparseOptimizerOptions optimizer;
+  int num_steps = 10;
+  std::int64_t bags_per_feature = 40;  ///< at most
+  std::int64_t longest_bag = 5;
+};
+
+/// Tables that share features and features that share a table; sum and mean; dims that a column cut
+/// does not divide evenly; fewer rows than ranks need.
+std::vector<EmbeddingTable> workload_tables();
+
+/// The bags of every feature in one step. Odd steps have weights; some have features without bags
+/// or no bags at all.
+using GlobalBatch = std::map<std::string, reference::Bags>;
+GlobalBatch global_batch(const Workload& workload, int step);
+bool is_weighted(int step);
+
+/// The gradient that training pulls from an output, from its place in the global batch.
+double d_output(double output, std::int64_t lookup, std::int64_t bag, std::int64_t column,
+                int step);
+
+/// Everything a job computes, named: "output 3 items/user", "items weights", ...
+template <typename T>
+using Tensors = std::map<std::string, std::vector<T>>;
+
+Tensors<float> train_sharded(const Workload& workload, const ShardingPlan& plan,
+                             int num_threads = 1);
+/// The same in double precision, from the given initial tables.
+Tensors<double> train_reference(const Workload& workload, const Tensors<float>& initial);
+/// The tables before the first step, as train_sharded names them.
+Tensors<float> initial_tables(const Workload& workload, const ShardingPlan& plan);
+
+}  // namespace serrate
