@@ -117,10 +117,6 @@ class EmbeddingTest : public testing::TestWithParam<Device> {
   Stream stream{GetParam()};
 };
 
-inline std::string device_name(const testing::TestParamInfo<Device>& info) {
-  return info.param.type == DeviceType::kCpu ? "cpu" : "cuda";
-}
-
 /// Widths around those of the vector units.
 inline const std::vector<std::int64_t> kDims = {1,  3,  4,  8,   10,  16,  20,
                                                 32, 50, 64, 100, 128, 256, 300};
