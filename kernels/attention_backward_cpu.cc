@@ -69,10 +69,9 @@ struct QueryTile {
 };
 
 QueryTile load_query_tile(const AttentionBackward& args, const AttentionTask& task,
-                          std::int64_t query, BackwardScratch& scratch) {
+                          std::int64_t query, std::int64_t queries, BackwardScratch& scratch) {
   const AttentionForward& forward = args.forward;
   const std::int64_t token = forward.query_offsets[task.sequence] + query;
-  const std::int64_t queries = std::min(kTileQueries, task.query_end - query);
   const std::int64_t dim = forward.head_dim;
   const Tile<const float> q = rows_of(forward.q, token, task.head);
   const Tile<const float> d_out = rows_of(args.d_out, token, task.head);
@@ -92,48 +91,51 @@ QueryTile load_query_tile(const AttentionBackward& args, const AttentionTask& ta
           whole_vectors(d_out, queries, dim, scratch.d_out)};
 }
 
-// Adds a tile's share to d_q (in scratch), d_k and d_v.
-void backward_tile(const AttentionBackward& args, const AttentionTask& task, const QueryTile& tile,
-                   std::int64_t key, std::int64_t keys, BackwardScratch& scratch) {
+// Keys of the sequence, and whether their gradients have a value yet.
+struct KeyTile {
+  std::int64_t first, count;
+  Into into;
+};
+
+// Adds the share of a pair of tiles to d_q (in scratch), d_k and d_v.
+void backward_tile(const AttentionBackward& args, const AttentionTask& task,
+                   const QueryTile& queries, const KeyTile& keys, BackwardScratch& scratch) {
   const AttentionForward& forward = args.forward;
-  const std::int64_t token = forward.key_offsets[task.sequence] + key;
+  const std::int64_t token = forward.key_offsets[task.sequence] + keys.first;
   const std::int64_t dim = forward.head_dim, padded_dim = round_up_to_lanes(dim);
-  const std::int64_t query_lanes = round_up_to_lanes(tile.count);
-  const Band band = band_of(forward.mask, tile.first, tile.count, key, keys);
+  const std::int64_t query_lanes = round_up_to_lanes(queries.count);
+  const Band band = band_of(forward.mask, queries.first, queries.count, keys.first, keys.count);
   const Tile<float> p{scratch.p, kTileQueries}, d_scores{scratch.d_scores, kTileQueries};
-  const Tile<float> d_q{scratch.d_q, padded_dim};
   const Tile<const float> k = rows_of(forward.k, token, task.head);
   const Tile<const float> v = rows_of(forward.v, token, task.head);
   const Tile<float> d_k = rows_of(args.d_k, token, task.head);
   const Tile<float> d_v = rows_of(args.d_v, token, task.head);
-  const Tile<float> d_k_sum = whole_vectors(d_k, keys, dim, scratch.d_k);
-  const Tile<float> d_v_sum = whole_vectors(d_v, keys, dim, scratch.d_v);
+  const Tile<float> d_k_sum = whole_vectors(d_k, keys.count, dim, scratch.d_k);
+  const Tile<float> d_v_sum = whole_vectors(d_v, keys.count, dim, scratch.d_v);
 
-  multiply<Left::kAsIs>(keys, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
+  multiply<Left::kAsIs>(keys.count, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
                         Into::kOverwrite, band.scores_extent(dim));
   mask_scores(band, p);
   probabilities(band, scratch);
-  multiply<Left::kAsIs>(keys, padded_dim, p, tile.d_out, d_v_sum, Into::kAdd,
+  multiply<Left::kAsIs>(keys.count, padded_dim, p, queries.d_out, d_v_sum, keys.into,
                         band.queries_extent());
-  multiply<Left::kAsIs>(keys, query_lanes, v, {scratch.d_out_transposed, kTileQueries}, d_scores,
-                        Into::kOverwrite, band.scores_extent(dim));
+  multiply<Left::kAsIs>(keys.count, query_lanes, v, {scratch.d_out_transposed, kTileQueries},
+                        d_scores, Into::kOverwrite, band.scores_extent(dim));
   score_gradients(band, scratch);
-  multiply<Left::kAsIs>(keys, padded_dim, d_scores, tile.q, d_k_sum, Into::kAdd,
+  multiply<Left::kAsIs>(keys.count, padded_dim, d_scores, queries.q, d_k_sum, keys.into,
                         band.queries_extent());
-  multiply<Left::kTransposed>(tile.count, padded_dim, d_scores,
-                              whole_vectors(k, keys, dim, scratch.k), d_q, Into::kAdd,
-                              band.keys_extent());
+  multiply<Left::kTransposed>(queries.count, padded_dim, d_scores,
+                              whole_vectors(k, keys.count, dim, scratch.k),
+                              {scratch.d_q, padded_dim},
+                              keys.first == 0 ? Into::kOverwrite : Into::kAdd, band.keys_extent());
   if (d_k_sum.data != d_k.data) {
-    copy_rows(d_k_sum, keys, dim, d_k);
-    copy_rows(d_v_sum, keys, dim, d_v);
+    copy_rows(d_k_sum, keys.count, dim, d_k);
+    copy_rows(d_v_sum, keys.count, dim, d_v);
   }
 }
 
-void zero_rows(const HeadsView<float>& rows, std::int64_t begin, std::int64_t end,
-               std::int64_t head, std::int64_t dim) {
-  for (std::int64_t token = begin; token < end; ++token) {
-    std::fill_n(rows.at(token, head), dim, 0.0f);
-  }
+void zero_rows(Tile<float> tile, std::int64_t begin, std::int64_t end, std::int64_t dim) {
+  for (std::int64_t r = begin; r < end; ++r) std::fill_n(tile.row(r), dim, 0.0f);
 }
 
 void backward_task(const AttentionBackward& args, const AttentionTask& task,
@@ -143,20 +145,28 @@ void backward_task(const AttentionBackward& args, const AttentionTask& task,
   const std::int64_t first_query = forward.query_offsets[task.sequence];
   const std::int64_t first_key = forward.key_offsets[task.sequence];
   const std::int64_t num_keys = forward.key_offsets[task.sequence + 1] - first_key;
-  zero_rows(args.d_k, first_key, first_key + num_keys, task.head, dim);
-  zero_rows(args.d_v, first_key, first_key + num_keys, task.head, dim);
-  for (std::int64_t query = 0; query < task.query_end; query += kTileQueries) {
-    const QueryTile tile = load_query_tile(args, task, query, scratch);
-    const std::int64_t visible_keys = num_visible_keys(forward.mask, query + tile.count, num_keys);
-    std::fill_n(scratch.d_q, tile.count * padded_dim, 0.0f);
-    for (std::int64_t key = 0; key < visible_keys; key += kTileKeys) {
-      backward_tile(args, task, tile, key, std::min(kTileKeys, visible_keys - key), scratch);
-    }
-    for (std::int64_t q = 0; q < tile.count; ++q) {
-      std::copy_n(scratch.d_q + q * padded_dim, dim,
-                  args.d_q.at(first_query + query + q, task.head));
-    }
+  const std::int64_t tile_queries = even_tile(task.query_end, kTileQueries, kLanes);
+  std::int64_t seen_keys = 0;
+  for (std::int64_t query = 0; query < task.query_end; query += tile_queries) {
+    const QueryTile queries =
+        load_query_tile(args, task, query, std::min(tile_queries, task.query_end - query), scratch);
+    const std::int64_t visible_keys =
+        num_visible_keys(forward.mask, query + queries.count, num_keys);
+    const auto over_keys = [&](std::int64_t begin, std::int64_t end, Into into) {
+      const std::int64_t tile_keys = even_tile(end - begin, kTileKeys, kBlockRows);
+      for (std::int64_t key = begin; key < end; key += tile_keys) {
+        backward_tile(args, task, queries, {key, std::min(tile_keys, end - key), into}, scratch);
+      }
+    };
+    if (visible_keys == 0) zero_rows({scratch.d_q, padded_dim}, 0, queries.count, dim);
+    over_keys(0, seen_keys, Into::kAdd);
+    over_keys(seen_keys, visible_keys, Into::kOverwrite);
+    seen_keys = visible_keys;
+    copy_rows({scratch.d_q, padded_dim}, queries.count, dim,
+              rows_of(args.d_q, first_query + query, task.head));
   }
+  zero_rows(rows_of(args.d_k, first_key, task.head), seen_keys, num_keys, dim);
+  zero_rows(rows_of(args.d_v, first_key, task.head), seen_keys, num_keys, dim);
 }
 
 }  // namespace serrate::HWY_NAMESPACE

@@ -3,7 +3,6 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 #include "kernels/attention_schedule.h"
@@ -16,6 +15,8 @@
 #define HWY_TARGET_INCLUDE "kernels/attention_forward_cpu.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+
+#include "hwy/contrib/math/math-inl.h"
 #include "kernels/attention_tile-inl.h"
 #include "kernels/simd_pack-inl.h"
 
@@ -48,41 +49,31 @@ void online_softmax(const Band& band, ForwardScratch& scratch) {
   }
 }
 
-void scale_rows(Tile<float> tile, std::int64_t rows, std::int64_t columns, const float* factor) {
-  const hn::ScalableTag<float> d;
-  for (std::int64_t r = 0; r < rows; ++r) {
-    const auto f = hn::Set(d, factor[r]);
-    for (std::int64_t c = 0; c < columns; c += kLanes) {
-      hn::Store(hn::Mul(f, hn::Load(d, tile.row(r) + c)), d, tile.row(r) + c);
-    }
-  }
-}
-
 // out = sum of p v / sum of p; lse back in units of e.
 void write_tile(const AttentionForward& args, std::int64_t token, std::int64_t head,
                 std::int64_t queries, ForwardScratch& scratch) {
-  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
-  for (std::int64_t q = 0; q < queries; ++q) {
-    scratch.factor[q] = scratch.sum[q] == 0 ? 0 : 1 / scratch.sum[q];
+  const hn::ScalableTag<float> d;
+  for (std::int64_t q = 0; q < queries; q += kLanes) {
+    const auto sum = hn::Load(d, scratch.sum + q);
+    const auto saw_none = hn::Eq(sum, hn::Zero(d));
+    const auto lse = hn::Add(hn::Load(d, scratch.max + q), hn::Log2(d, sum));
+    hn::Store(hn::IfThenZeroElse(saw_none, hn::Div(hn::Set(d, 1), sum)), d, scratch.factor + q);
+    hn::Store(
+        hn::IfThenElse(saw_none, hn::Set(d, -kInfinity), hn::Mul(lse, hn::Set(d, 1 / kLog2e))), d,
+        scratch.max + q);
   }
-  const Tile<float> out{scratch.out, padded_dim};
-  scale_rows(out, queries, padded_dim, scratch.factor);
-  for (std::int64_t q = 0; q < queries; ++q) {
-    std::copy_n(out.row(q), args.head_dim, args.out.at(token + q, head));
-  }
+  scale_rows({scratch.out, round_up_to_lanes(args.head_dim)}, queries, args.head_dim,
+             scratch.factor, rows_of(args.out, token, head));
   if (args.lse.empty()) return;
-  float* lse = &args.lse[head * (std::ssize(args.lse) / args.num_heads) + token];
-  for (std::int64_t q = 0; q < queries; ++q) {
-    lse[q] = (scratch.max[q] + std::log2(scratch.sum[q])) / kLog2e;
-  }
+  std::copy_n(scratch.max, queries,
+              &args.lse[head * (std::ssize(args.lse) / args.num_heads) + token]);
 }
 
 void forward_tile(const AttentionForward& args, const AttentionTask& task, std::int64_t query,
-                  ForwardScratch& scratch) {
+                  std::int64_t queries, ForwardScratch& scratch) {
   const std::int64_t first_query = args.query_offsets[task.sequence] + query;
   const std::int64_t first_key = args.key_offsets[task.sequence];
   const std::int64_t num_keys = args.key_offsets[task.sequence + 1] - first_key;
-  const std::int64_t queries = std::min(kTileQueries, task.query_end - query);
   const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
   const Tile<float> q{scratch.q, kTileQueries}, scores{scratch.scores, kTileQueries};
   const Tile<float> out{scratch.out, padded_dim};
@@ -91,10 +82,11 @@ void forward_tile(const AttentionForward& args, const AttentionTask& task, std::
                  args.scale * kLog2e, q);
   std::fill_n(scratch.max, kTileQueries, -kInfinity);
   std::fill_n(scratch.sum, kTileQueries, 0.0f);
-  std::fill_n(scratch.out, queries * padded_dim, 0.0f);
   const std::int64_t visible_keys = num_visible_keys(args.mask, query + queries, num_keys);
-  for (std::int64_t key = 0; key < visible_keys; key += kTileKeys) {
-    const std::int64_t keys = std::min(kTileKeys, visible_keys - key);
+  if (visible_keys == 0) std::fill_n(scratch.out, queries * padded_dim, 0.0f);
+  const std::int64_t tile_keys = even_tile(visible_keys, kTileKeys, kBlockRows);
+  for (std::int64_t key = 0; key < visible_keys; key += tile_keys) {
+    const std::int64_t keys = std::min(tile_keys, visible_keys - key);
     const Band band = band_of(args.mask, query, queries, key, keys);
     const std::int64_t token = first_key + key;
     const Tile<const float> k = rows_of(args.k, token, task.head);
@@ -104,17 +96,18 @@ void forward_tile(const AttentionForward& args, const AttentionTask& task, std::
                           band.scores_extent(args.head_dim));
     mask_scores(band, scores);
     online_softmax(band, scratch);
-    if (key > 0) scale_rows(out, queries, padded_dim, scratch.factor);
-    multiply<Left::kTransposed>(queries, padded_dim, scores, v, out, Into::kAdd,
-                                band.keys_extent());
+    if (key > 0) scale_rows(out, queries, padded_dim, scratch.factor, out);
+    multiply<Left::kTransposed>(queries, padded_dim, scores, v, out,
+                                key > 0 ? Into::kAdd : Into::kOverwrite, band.keys_extent());
   }
   write_tile(args, first_query, task.head, queries, scratch);
 }
 
 void forward_task(const AttentionForward& args, const AttentionTask& task,
                   ForwardScratch& scratch) {
-  for (std::int64_t query = task.query_begin; query < task.query_end; query += kTileQueries) {
-    forward_tile(args, task, query, scratch);
+  const std::int64_t tile = even_tile(task.query_end - task.query_begin, kTileQueries, kLanes);
+  for (std::int64_t query = task.query_begin; query < task.query_end; query += tile) {
+    forward_tile(args, task, query, std::min(tile, task.query_end - query), scratch);
   }
 }
 

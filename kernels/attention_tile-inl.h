@@ -73,6 +73,14 @@ inline Band band_of(AttentionMask mask, std::int64_t query, std::int64_t queries
   return {keys, queries, mask == AttentionMask::kCausal ? query - key : keys};
 }
 
+/// The size of the tiles that cut `count` evenly: at most `longest`, a multiple of `unit`.
+inline std::int64_t even_tile(std::int64_t count, std::int64_t longest, std::int64_t unit) {
+  const std::int64_t units = (count + unit - 1) / unit;
+  const std::int64_t units_in_longest = longest / unit;
+  const std::int64_t tiles = std::max<std::int64_t>((units - 1) / units_in_longest + 1, 1);
+  return (units + tiles - 1) / tiles * unit;
+}
+
 template <typename T>
 Tile<T> rows_of(const HeadsView<T>& view, std::int64_t token, std::int64_t head) {
   return {view.at(token, head), view.token_stride};

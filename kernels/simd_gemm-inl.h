@@ -25,7 +25,7 @@ inline constexpr std::int64_t kLanes = hn::MaxLanes(hn::ScalableTag<float>());
 // Accumulators of one block: enough to hide the latency of a multiply-add, few enough for the
 // registers (32 with AVX-512, else 16).
 inline constexpr int kBlockRows = HWY_TARGET <= HWY_AVX3 ? 8 : 6;
-inline constexpr int kBlockVectors = 2;
+inline constexpr int kBlockVectors = HWY_TARGET <= HWY_AVX3 ? 3 : 2;
 
 /// A tile in row-major order.
 template <typename T>
@@ -57,7 +57,7 @@ HWY_NOINLINE void multiply_block(Tile<const float> a, Tile<const float> b, std::
   hn::Vec<decltype(d)> sum[kRows][kVectors];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) {
       sum[i][v] = into == Into::kAdd ? hn::LoadU(d, c.row(i) + v * kLanes) : hn::Zero(d);
     }
@@ -66,18 +66,18 @@ HWY_NOINLINE void multiply_block(Tile<const float> a, Tile<const float> b, std::
 #pragma GCC unroll 2
   for (std::int64_t p = 0; p < k; ++p, b_row += b.stride) {
     hn::Vec<decltype(d)> right[kVectors];
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) right[v] = hn::LoadU(d, b_row + v * kLanes);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
       const auto left = hn::Set(d, kLeft == Left::kAsIs ? a.row(i)[p] : a.row(p)[i]);
-#pragma GCC unroll 2
+#pragma GCC unroll 3
       for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::MulAdd(left, right[v], sum[i][v]);
     }
   }
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[i][v], d, c.row(i) + v * kLanes);
   }
 }
@@ -85,25 +85,32 @@ HWY_NOINLINE void multiply_block(Tile<const float> a, Tile<const float> b, std::
 using BlockFunction = void (*)(Tile<const float>, Tile<const float>, std::int64_t, Tile<float>,
                                Into);
 
-// kBlocks[v - 1][r - 1] multiplies a block of r rows and v vectors.
+template <Left kLeft, int kVectors, int... kRow>
+constexpr std::array<BlockFunction, kBlockRows> blocks_of(std::integer_sequence<int, kRow...>) {
+  return {multiply_block<kLeft, kRow + 1, kVectors>...};
+}
+
+// kBlocks[v][r] multiplies a block of v + 1 vectors and r + 1 rows.
 template <Left kLeft>
-inline constexpr auto kBlocks = []<int... kRow>(std::integer_sequence<int, kRow...>) {
-  return std::array<std::array<BlockFunction, kBlockRows>, kBlockVectors>{
-      {{multiply_block<kLeft, kRow + 1, 1>...}, {multiply_block<kLeft, kRow + 1, 2>...}}};
-}(std::make_integer_sequence<int, kBlockRows>());
+inline constexpr auto kBlocks = []<int... kVector>(std::integer_sequence<int, kVector...>) {
+  return std::array{
+      blocks_of<kLeft, kVector + 1>(std::make_integer_sequence<int, kBlockRows>())...};
+}(std::make_integer_sequence<int, kBlockVectors>());
 
 /// c (+)= A b for `rows` rows and `columns` columns, a multiple of kLanes. extent(first, end) says
 /// what the rows [first, end) need; the rest of c keeps its values.
 template <Left kLeft, class ExtentOf>
 void multiply(std::int64_t rows, std::int64_t columns, Tile<const float> a, Tile<const float> b,
               Tile<float> c, Into into, const ExtentOf& extent) {
-  constexpr std::int64_t kPanel = kBlockVectors * kLanes;
-  for (std::int64_t panel = 0; panel < columns; panel += kPanel) {
-    const std::int64_t panel_end = std::min(panel + kPanel, columns);
+  const std::int64_t vectors = columns / kLanes;
+  const std::int64_t panels = (vectors + kBlockVectors - 1) / kBlockVectors;
+  for (std::int64_t panel = 0; panel < panels; ++panel) {
+    const std::int64_t panel_begin = vectors * panel / panels * kLanes;
+    const std::int64_t panel_end = vectors * (panel + 1) / panels * kLanes;
     for (std::int64_t row = 0; row < rows; row += kBlockRows) {
       const std::int64_t row_end = std::min<std::int64_t>(row + kBlockRows, rows);
       const Extent e = extent(row, row_end);
-      const std::int64_t column = std::max(panel, e.column);
+      const std::int64_t column = std::max(panel_begin, e.column);
       if (column >= panel_end) continue;
       const float* left = kLeft == Left::kAsIs ? a.row(row) + e.begin : a.row(e.begin) + row;
       kBlocks<kLeft>[(panel_end - column) / kLanes - 1][row_end - row - 1](

@@ -21,9 +21,30 @@ inline std::int64_t round_up_to_lanes(std::int64_t n) {
   return (n + kLanes - 1) / kLanes * kLanes;
 }
 
+/// to[r][c] = factor[r] * from[r][c]; may be in place.
+inline void scale_rows(Tile<const float> from, std::int64_t rows, std::int64_t columns,
+                       const float* factor, Tile<float> to) {
+  const hn::ScalableTag<float> d;
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto f = hn::Set(d, factor[r]);
+    std::int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      hn::StoreU(hn::Mul(f, hn::LoadU(d, from.row(r) + c)), d, to.row(r) + c);
+    }
+    for (; c < columns; ++c) to.row(r)[c] = factor[r] * from.row(r)[c];
+  }
+}
+
 inline void copy_rows(Tile<const float> from, std::int64_t rows, std::int64_t columns,
                       Tile<float> to) {
-  for (std::int64_t r = 0; r < rows; ++r) std::copy_n(from.row(r), columns, to.row(r));
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const hn::ScalableTag<float> d;
+    std::int64_t c = 0;
+    for (; c + kLanes <= columns; c += kLanes) {
+      hn::StoreU(hn::LoadU(d, from.row(r) + c), d, to.row(r) + c);
+    }
+    for (; c < columns; ++c) to.row(r)[c] = from.row(r)[c];
+  }
 }
 
 /// The rows where they are if they consist of whole vectors, else a copy that does, ended by 0s.
