@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# stopped_rank_test.sh MPIEXEC... PROGRAM: a job with a stopped rank ends within its deadline + 3 s,
+# names the rank and the operation, and its exit code says that it may be started again.
+set -u
+deadline_ms=1500
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+"$@" $deadline_ms > "$log" 2>&1 &
+job=$!
+until grep -q stopping "$log" || ! kill -0 $job 2> /dev/null; do sleep 0.01; done
+stopped_at=$(date +%s%3N)
+wait $job
+code=$?
+waited_ms=$(($(date +%s%3N) - stopped_at))
+cat "$log"
+echo "exit code $code after $waited_ms ms"
+
+[ $code -eq 75 ] &&
+  [ $waited_ms -le $((deadline_ms + 3000)) ] &&
+  grep -q "rank 0: all_gather \"step\" #5: waited $deadline_ms ms for rank 1" "$log"
