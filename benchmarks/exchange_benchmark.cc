@@ -5,9 +5,10 @@
 
 #include "serrate/thread_communicator.h"
 
-/// Exchanges between two ranks that are threads. The argument is bytes: to each peer for
-/// all_to_all, of the whole vector for all_reduce_sum. Bytes per second count what both ranks
-/// receive, their own share included; memcpy by both at once is what all_to_all is held against.
+/// Exchanges between two ranks that are threads. The argument is bytes: to each rank for
+/// all_to_all, of the whole vector for all_reduce_sum. Google Benchmark divides the time by the
+/// number of threads: an exchange takes twice what is printed. Bytes per second count what both
+/// ranks receive, their own share included; all_to_all is to be held against memcpy_by_both.
 namespace serrate {
 namespace {
 

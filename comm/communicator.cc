@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
 #include "comm/exchange.h"
@@ -22,40 +21,6 @@ constexpr ElementType element_type() {
   if constexpr (std::is_same_v<T, std::int64_t>) return ElementType::kInt64;
   if constexpr (std::is_same_v<T, std::int32_t>) return ElementType::kInt32;
   return ElementType::kBytes;
-}
-
-std::string_view to_string(Collective collective) {
-  switch (collective) {
-    case Collective::kAllToAll:
-      return "all_to_all";
-    case Collective::kAllGather:
-      return "all_gather";
-    case Collective::kAllReduceSum:
-      return "all_reduce_sum";
-    case Collective::kReduceScatterSum:
-      return "reduce_scatter_sum";
-    case Collective::kBroadcast:
-      return "broadcast";
-    case Collective::kBarrier:
-      return "barrier";
-  }
-  return "unknown operation";
-}
-
-std::string_view to_string(ElementType type) {
-  switch (type) {
-    case ElementType::kBytes:
-      return "bytes";
-    case ElementType::kInt32:
-      return "int32";
-    case ElementType::kInt64:
-      return "int64";
-    case ElementType::kFloat:
-      return "float";
-    case ElementType::kDouble:
-      return "double";
-  }
-  return "unknown type";
 }
 
 template <typename T>
@@ -84,34 +49,6 @@ std::int64_t hash_of(std::span<const std::int64_t> values) {
 
 }  // namespace
 
-Communicator::Header::Header(Collective collective_, std::string_view operation_, ElementType type_,
-                             std::int64_t row_bytes_, std::int64_t extent_)
-    : collective(collective_), type(type_), row_bytes(row_bytes_), extent(extent_) {
-  check(!operation_.empty() && operation_.size() < sizeof operation,
-        fmt::format("operation \"{}\": a name has 1 to {} characters", operation_,
-                    sizeof operation - 1));
-  check(row_bytes_ >= 0, "the width of a row is not negative");
-  std::copy(operation_.begin(), operation_.end(), operation);
-}
-
-bool Communicator::Header::same_call(const Header& other) const {
-  return magic == other.magic && collective == other.collective && type == other.type &&
-         sequence == other.sequence && row_bytes == other.row_bytes && extent == other.extent &&
-         root == other.root && std::memcmp(operation, other.operation, sizeof operation) == 0;
-}
-
-std::string Communicator::Header::name() const {
-  if (magic != kMagic) return "something that is not an operation of serrate";
-  const std::string_view given(operation, strnlen(operation, sizeof operation));
-  return fmt::format("{} \"{}\" #{}", to_string(collective), given, sequence);
-}
-
-std::string Communicator::Header::description() const {
-  if (magic != kMagic) return name();
-  return fmt::format("{} ({}, rows of {} bytes, size {}, root {})", name(), to_string(type),
-                     row_bytes, extent, root);
-}
-
 Communicator::Communicator(int rank, int size)
     : rank_(rank), size_(size), names_(size), peers_(size) {
   check(size >= 1 && rank >= 0 && rank < size, "a communicator needs 0 <= rank < size");
@@ -126,8 +63,9 @@ std::string Communicator::describe(const Exchange& exchange) const {
 
 Error Communicator::deadline_error(const Exchange& exchange,
                                    const std::vector<int>& missing) const {
-  std::vector<int> missing_names;
-  for (const int peer : missing) missing_names.push_back(named(peer));
+  std::vector<int> missing_names(missing.size());
+  std::transform(missing.begin(), missing.end(), missing_names.begin(),
+                 [&](int peer) { return named(peer); });
   return Error(
       fmt::format("{}: waited {} ms for rank {} (stopped, lost or slower than the deadline) "
                   "restart the job, with a longer timeout if the rank was only slow",
@@ -147,10 +85,8 @@ void Communicator::check_header(const Exchange& exchange, int peer) const {
   }
   const std::int64_t expected = exchange.peers[peer].expected_rows;
   if (expected != Peer::kAnyRows && theirs.rows != expected) {
-    throw Error(
-        fmt::format("{}: rank {} sends {} rows where {} are needed (its sizes or its root "
-                    "differ) give the same on every rank",
-                    describe(exchange), named(peer), theirs.rows, expected));
+    throw Error(fmt::format("{}: rank {} sends {} rows where {} are needed (a damaged message)",
+                            describe(exchange), named(peer), theirs.rows, expected));
   }
   if (theirs.rows < 0 || theirs.rows > kMaxPeerBytes / std::max<std::int64_t>(mine.row_bytes, 1)) {
     throw Error(fmt::format("{}: rank {} announces {} rows of {} bytes (a damaged message)",
@@ -159,14 +95,14 @@ void Communicator::check_header(const Exchange& exchange, int peer) const {
 }
 
 Communicator::Exchange Communicator::begin(const Header& call, const Stream& stream) {
-  if (!failure_.empty()) {
-    throw Error(fmt::format("rank {}: {} \"{}\" after an error (an exchange failed before: {})",
-                            named(rank_), to_string(call.collective), call.operation, failure_),
-                ErrorKind::kRetryable);
-  }
   Peer peer;
   peer.to = call;
   peer.to.sequence = ++sequence_;
+  if (!failure_.empty()) {
+    throw Error(fmt::format("rank {}: {} after an error (an exchange failed before: {})",
+                            named(rank_), peer.to.name(), failure_),
+                ErrorKind::kRetryable);
+  }
   std::fill(peers_.begin(), peers_.end(), peer);
   return {peers_, stream, std::chrono::steady_clock::now() + deadline_};
 }
@@ -290,6 +226,7 @@ void Communicator::all_reduce_sum(std::string_view operation, std::span<T> value
                                   const Stream& stream) {
   const std::int64_t size = std::ssize(values);
   const Header call(Collective::kAllReduceSum, operation, element_type<T>(), sizeof(T), size);
+  if (size_ == 1) return;
   std::vector<Part> parts(size_, {0, size});
   if (row_bytes<T>(size) <= kSmallBytes) {  // one exchange, and every rank sums all
     copy<T>(reduce(call, values.data(), parts, stream), values, stream);

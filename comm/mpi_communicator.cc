@@ -20,10 +20,10 @@ void copy_on_host(const std::byte* from, std::byte* to, std::int64_t bytes) {
   if (bytes > 0 && from != to) std::memcpy(to, from, static_cast<std::size_t>(bytes));
 }
 
-/// Leaves the core to others, the sooner the longer nothing has come.
+/// Leaves the core to others: the peer that is waited for may be one of them. A sleep takes about
+/// 0.1 ms, so only who has waited long sleeps.
 void idle(Clock::duration waited) {
   using namespace std::chrono_literals;
-  if (waited < 50us) return;
   if (waited < 2ms) {
     std::this_thread::yield();
   } else {

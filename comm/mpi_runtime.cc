@@ -11,10 +11,8 @@ namespace serrate {
 namespace {
 
 constexpr unsigned kAbortSeconds = 1;
-constexpr unsigned kFinalizeSeconds = 30;
-constexpr int kRetryableExitCode = 75;
 
-volatile sig_atomic_t alarm_exit_code = kRetryableExitCode;
+volatile sig_atomic_t alarm_exit_code = 0;
 
 /// MPI_Abort and MPI_Finalize can block for ever when a peer is stopped. The death of a rank that
 /// has not finalized always ends the job.
@@ -39,14 +37,15 @@ bool launched_by_mpirun() {
   return false;
 }
 
-MpiRuntime::MpiRuntime() {
+MpiRuntime::MpiRuntime(std::chrono::seconds finalize_deadline)
+    : finalize_seconds_(static_cast<unsigned>(finalize_deadline.count())) {
   int provided = MPI_THREAD_SINGLE;
   mpi_check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_SERIALIZED, &provided));
   check(provided >= MPI_THREAD_SERIALIZED, "MPI has to allow calls from any thread");
 }
 
 MpiRuntime::~MpiRuntime() {
-  exit_after(kFinalizeSeconds, kRetryableExitCode);
+  exit_after(finalize_seconds_, Error("", ErrorKind::kRetryable).exit_code());
   MPI_Finalize();
   alarm(0);
 }

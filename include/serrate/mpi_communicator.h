@@ -12,15 +12,19 @@ namespace serrate {
 /// Whether mpirun, or srun with a PMI, started this process. Looks at the environment only.
 bool launched_by_mpirun();
 
-/// Owns MPI of this process, from MPI_Init to MPI_Finalize. Calls may come from any thread, from
-/// one at a time. An error that leaves main has to go through abort_job, since a rank that waits
-/// for its peers in MPI_Finalize after an error would hang.
+/// Owns MPI of this process, from MPI_Init to MPI_Finalize; MPI calls may come from any thread,
+/// from one at a time. An error has to leave main through abort_job: in MPI_Finalize a rank waits
+/// for its peers, and ends itself with exit code 75 when they do not come within
+/// `finalize_deadline`.
 class MpiRuntime {
  public:
-  MpiRuntime();
+  explicit MpiRuntime(std::chrono::seconds finalize_deadline = std::chrono::seconds(30));
   ~MpiRuntime();
   MpiRuntime(const MpiRuntime&) = delete;
   MpiRuntime& operator=(const MpiRuntime&) = delete;
+
+ private:
+  unsigned finalize_seconds_;
 };
 
 /// Ends all ranks of the job, and mpirun with this exit code, within seconds, also when peers are
