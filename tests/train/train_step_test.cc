@@ -74,6 +74,12 @@ TEST_P(TrainStepTest, ManyRanksEqualOne) {
   }
 }
 
+std::string case_name(const testing::TestParamInfo<Case>& info) {
+  const auto [optimizer, types] = info.param;
+  const std::string mixed = types.first == types.second ? "" : "_and_" + to_string(types.second);
+  return to_string(optimizer) + "_" + to_string(types.first) + mixed;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     AllShardings, TrainStepTest,
     testing::Combine(
@@ -84,14 +90,9 @@ INSTANTIATE_TEST_SUITE_P(
                         std::pair{ShardingType::kRowWise, ShardingType::kRowWise},
                         std::pair{ShardingType::kColumnWise, ShardingType::kColumnWise},
                         std::pair{ShardingType::kRowWise, ShardingType::kDataParallel})),
-    [](const auto& info) {
-      const auto& [optimizer, types] = info.param;
-      const std::string mixed =
-          types.first == types.second ? "" : "_and_" + to_string(types.second);
-      return to_string(optimizer) + "_" + to_string(types.first) + mixed;
-    });
+    case_name);
 
-TEST(TrainStepTest, ThreadsOfARankChangeNoBit) {
+TEST(TrainStepThreadsTest, ThreadsOfARankChangeNoBit) {
   SmallTraining training;
   const auto losses = [&](int threads) {
     std::vector<double> result;
