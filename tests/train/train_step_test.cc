@@ -67,7 +67,6 @@ TEST_P(TrainStepTest, ManyRanksEqualOne) {
   SmallTraining training;
   training.options.sparse_optimizer = {.type = optimizer, .learning_rate = 0.05f, .eps = 1e-4f};
   const Outcome one = train(training, 1, ShardingType::kTableWise, ShardingType::kTableWise);
-  ASSERT_LT(one.losses[8], one.losses[0]);  // it learns something
   for (const int world_size : {1, 2, 3, 4}) {
     SCOPED_TRACE(world_size);
     expect_close(one, train(training, world_size, types.first, types.second));
@@ -91,6 +90,21 @@ INSTANTIATE_TEST_SUITE_P(
                         std::pair{ShardingType::kColumnWise, ShardingType::kColumnWise},
                         std::pair{ShardingType::kRowWise, ShardingType::kDataParallel})),
     case_name);
+
+TEST(TrainStepLearningTest, LearnsABatchByHeart) {
+  SmallTraining training;
+  training.options.model.dropout = 0;
+  run_ranks(2, [&](Communicator& communicator) {
+    const Stream stream;
+    const auto tables = training.tables();
+    TrainState state(tables, default_plan(tables, 2), training.options, communicator, stream);
+    const NextItemBatch batch = training.batch(1, communicator.rank(), 2, stream);
+    const double first = train_step(state, batch, 1).loss;
+    double last = 0;
+    for (int step = 2; step <= 60; ++step) last = train_step(state, batch, step).loss;
+    EXPECT_LT(last, 0.1 * first);
+  });
+}
 
 TEST(TrainStepThreadsTest, ThreadsOfARankChangeNoBit) {
   SmallTraining training;
