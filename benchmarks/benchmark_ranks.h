@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "kernels/blas.h"
 #include "serrate/communicator.h"
 #include "serrate/thread_communicator.h"
 #if SERRATE_WITH_MPI

@@ -107,7 +107,6 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
 
 int main(int argc, char** argv) {
   using namespace serrate;
-  use_best_blas_kernels(argv);
   BenchmarkArguments arguments(argc, argv);
   Workload workload;
   workload.items = arguments.integer("--items", workload.items);

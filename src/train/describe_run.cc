@@ -9,8 +9,8 @@
 namespace serrate {
 
 std::string describe_run(const std::string& directory) {
-  std::string text = fmt::format("run {}\n\nconfiguration\n{}", directory,
-                                 read_text_file(config_path(directory)));
+  std::string text =
+      fmt::format("run {}\n\nconfiguration\n{}", directory, read_text_file(config_path(directory)));
   const ShardingPlan plan = plan_from_json(read_text_file(plan_path(directory)));
   text += fmt::format("\nplan for {} ranks\n", plan.world_size);
   for (const TableSharding& table : plan.tables) {
