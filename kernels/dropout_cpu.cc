@@ -116,7 +116,7 @@ void dropout_row(const DropoutDraw& draw, std::int64_t token_id, const float* x,
   }
 }
 
-void add_row(const float* x, const float* residual, float* y, std::int64_t cols) {
+void add_or_copy_row(const float* x, const float* residual, float* y, std::int64_t cols) {
   for_each_vector(cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
     const FloatVector before = residual ? lanes.load(residual + c) : hn::Zero(kFloats);
     lanes.store(hn::Add(lanes.load(x + c), before), y + c);
@@ -129,7 +129,7 @@ void dropout_rows(const DropoutDraw& draw, std::span<const std::int64_t> token_i
   for (std::int64_t r = rows.begin; r < rows.end; ++r) {
     const float* residual_row = residual.data ? residual.row(r) : nullptr;
     if (draw.threshold == 0) {
-      add_row(x.row(r), residual_row, y.row(r), x.cols);
+      add_or_copy_row(x.row(r), residual_row, y.row(r), x.cols);
     } else {
       dropout_row(draw, token_ids[r], x.row(r), residual_row, y.row(r), x.cols);
     }

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "kernels/blas.h"
+#include "kernels/linear_narrow.h"
 #include "kernels/shapes.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/linear.h"
@@ -35,6 +36,7 @@ void chunk_gradients(const LinearBackward& args, std::int64_t chunk, float* d_we
 
 template <>
 void linear_forward_on<DeviceType::kCpu>(const LinearForward& args, const Stream& stream) {
+  if (is_narrow(args.weight)) return narrow_linear_forward(args, stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(args.x.rows); ++chunk) {
     const MatrixView<float> y = chunk_of(args.y, chunk);
@@ -47,6 +49,7 @@ void linear_forward_on<DeviceType::kCpu>(const LinearForward& args, const Stream
 
 template <>
 void linear_backward_on<DeviceType::kCpu>(const LinearBackward& args, const Stream& stream) {
+  if (is_narrow(args.weight)) return narrow_linear_backward(args, stream);
   const std::int64_t num_chunks = num_row_chunks(args.x.rows);
   const std::int64_t out = args.weight.rows, in = args.weight.cols;
   const std::int64_t partial_size = out * (in + 1);

@@ -66,6 +66,13 @@ HWY_INLINE float dot(const float* a, const float* b, std::int64_t size) {
   return sum_lanes(sum);
 }
 
+/// y += x
+HWY_INLINE void add_row(const float* x, float* y, std::int64_t size) {
+  for_each_vector(size, [&](auto lanes, std::int64_t c) HWY_ATTR {
+    lanes.store(hn::Add(lanes.load(x + c), lanes.load(y + c)), y + c);
+  });
+}
+
 /// y = a x
 HWY_INLINE void scale_row(float a, const float* x, float* y, std::int64_t size) {
   const FloatVector factor = hn::Set(kFloats, a);

@@ -33,10 +33,13 @@ struct Shape {
 };
 class LinearShapes : public testing::TestWithParam<Shape> {};
 
-// More rows than one chunk of the sums (512) among them.
+// Sides of whole vectors and others, which take different paths; and more rows than one chunk of
+// the sums (512).
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearShapes,
                          testing::Values(Shape{0, 4, 4}, Shape{1, 1, 1}, Shape{3, 17, 5},
-                                         Shape{65, 8, 33}, Shape{1100, 3, 2}));
+                                         Shape{65, 8, 33}, Shape{1100, 3, 2}, Shape{0, 16, 16},
+                                         Shape{1, 16, 32}, Shape{70, 16, 48}, Shape{70, 48, 16},
+                                         Shape{130, 16, 16}));
 
 struct Linear {
   explicit Linear(const Shape& s)
@@ -71,6 +74,17 @@ TEST_P(LinearShapes, AgreesWithTheReference) {
   expect_close(linear.d_x, numeric_gradient(x, loss), 1e-5);
   expect_close(linear.d_weight, numeric_gradient(weight, loss), 1e-5);
   expect_close(linear.d_bias, numeric_gradient(bias, loss), 1e-5);
+}
+
+// Beyond what central differences can do in good time: the products that the gradients are.
+TEST(Linear, WideWeights) {
+  Linear linear({600, 272, 272});
+  linear.run(2);
+  const reference::Matrix x = linear.x.in_double(), weight = linear.weight.in_double(),
+                          d_y = linear.d_y.in_double();
+  expect_close(linear.y, reference::linear(x, weight, linear.bias.in_double()), 2e-5);
+  expect_close(linear.d_x, reference::linear(d_y, transposed(weight), {}), 2e-5);
+  expect_close(linear.d_weight, reference::linear(transposed(d_y), transposed(x), {}), 5e-5);
 }
 
 TEST_P(LinearShapes, ThreadsChangeNoBits) {

@@ -4,6 +4,14 @@
 
 namespace serrate::reference {
 
+Matrix transposed(const Matrix& x) {
+  Matrix y(x.cols, x.rows);
+  for (std::int64_t r = 0; r < x.rows; ++r) {
+    for (std::int64_t c = 0; c < x.cols; ++c) y(c, r) = x(r, c);
+  }
+  return y;
+}
+
 Matrix linear(const Matrix& x, const Matrix& weight, const Matrix& bias) {
   Matrix y(x.rows, weight.rows);
   for (std::int64_t r = 0; r < y.rows; ++r) {

@@ -20,6 +20,7 @@ struct Matrix {
   double operator()(std::int64_t r, std::int64_t c) const { return values[r * cols + c]; }
 };
 
+Matrix transposed(const Matrix& x);
 Matrix linear(const Matrix& x, const Matrix& weight, const Matrix& bias);
 Matrix layer_norm(const Matrix& x, const Matrix& gamma, const Matrix& beta, double eps);
 Matrix activation(Activation f, const Matrix& x);
