@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <numeric>
 #include <span>
+#include <utility>
 
 #include "src/data/dataset_writer.h"
 #include "src/data/parse_time.h"
@@ -216,11 +217,10 @@ Order order_by_user_and_time(const Rows& rows) {
   for (std::size_t row = 0; row < rows.users.size(); ++row) {
     order.rows[next[rows.users[row]]++] = static_cast<std::int64_t>(row);
   }
+  const auto by_time = [&](std::int64_t row) { return std::pair(rows.times_us[row], row); };
   for (std::size_t user = 0; user + 1 < order.user_offsets.size(); ++user) {
-    std::stable_sort(
-        order.rows.begin() + order.user_offsets[user],
-        order.rows.begin() + order.user_offsets[user + 1],
-        [&](std::int64_t a, std::int64_t b) { return rows.times_us[a] < rows.times_us[b]; });
+    std::ranges::sort(order.rows.begin() + order.user_offsets[user],
+                      order.rows.begin() + order.user_offsets[user + 1], {}, by_time);
   }
   return order;
 }
@@ -291,6 +291,11 @@ void write_rows(const Rows& rows, const ConvertOptions& options) {
 }  // namespace
 
 ConvertReport convert(const ConvertOptions& options) {
+  std::error_code missing;
+  if (std::filesystem::equivalent(options.input, options.output, missing)) {
+    throw usage_error(
+        fmt::format("{} is both input and output; name another output", options.input));
+  }
   ConvertReport report;
   Rows rows = RowReader(options, report).read();
   if (report.num_bad_rows > 0 && options.bad_rows == BadRows::kError) {

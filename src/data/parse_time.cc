@@ -46,15 +46,16 @@ class Scanner {
 };
 
 std::optional<std::int64_t> parse_seconds(std::string_view text) {
-  const char* end = text.data() + text.size();
+  const char* begin = text.data();
+  const char* end = begin + text.size();
   std::int64_t whole = 0;
-  if (const auto result = std::from_chars(text.data(), end, whole);
+  if (const auto result = std::from_chars(begin, end, whole);
       result.ec == std::errc() && result.ptr == end) {
     if (std::abs(static_cast<double>(whole)) > kLargestSeconds) return std::nullopt;
     return whole * kMicroseconds;
   }
   double seconds = 0;
-  const auto result = std::from_chars(text.data(), end, seconds);
+  const auto result = std::from_chars(begin, end, seconds);
   if (result.ec != std::errc() || result.ptr != end || !(std::abs(seconds) <= kLargestSeconds)) {
     return std::nullopt;
   }

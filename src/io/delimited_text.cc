@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "serrate/error.h"
@@ -60,14 +61,14 @@ DelimitedText::DelimitedText(const std::string& path, char separator)
     separator_ = separator_of_header(std::string_view(buffer_.data(), length));
   }
   next_record();
-  for (const auto title : fields_) columns_.push_back(parse_column(title));
+  std::ranges::transform(fields_, std::back_inserter(columns_), parse_column);
 }
 
 std::size_t DelimitedText::column(std::string_view name) const {
   const auto count = std::ranges::count(columns_, name, &DelimitedColumn::name);
   if (count != 1) {
     std::vector<std::string_view> known;
-    for (const auto& column : columns_) known.push_back(column.name);
+    std::ranges::transform(columns_, std::back_inserter(known), &DelimitedColumn::name);
     throw usage_error(fmt::format(
         "{} has {} '{}' (its header has: {}) name another column or "
         "separator",

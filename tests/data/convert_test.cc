@@ -198,6 +198,8 @@ TEST(Convert, NamesWrongColumnsAndFolders) {
   EXPECT_THAT(message_of<Error>([&] { convert(options); }), HasSubstr("item is named twice"));
   options = options_for(input, folder.file("none/a.h5"));
   EXPECT_THAT(message_of<Error>([&] { convert(options); }), HasSubstr("no folder"));
+  options = options_for(input, input);
+  EXPECT_THAT(message_of<Error>([&] { convert(options); }), HasSubstr("both input and output"));
   const auto empty = options_for(folder.write("b.csv", "user,item,time\n"), folder.file("b.h5"));
   EXPECT_THAT(message_of<Error>([&] { convert(empty); }), HasSubstr("leaves no events"));
 }

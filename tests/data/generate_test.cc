@@ -3,7 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <csignal>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -135,6 +138,21 @@ TEST_F(Generate, RefusesImpossibleSizes) {
                 ::testing::HasSubstr("cannot generate"));
   }
   EXPECT_FALSE(std::filesystem::exists(path_));
+}
+
+// A limit on the size of files stands for a disk without room.
+TEST_F(Generate, ReportsAFullDiskAndLeavesNothing) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  const rlimit small{.rlim_cur = 300'000, .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  const std::string message = message_of<Error>([&] { make(100, 100, 50'000); });
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_THAT(message, ::testing::AllOf(::testing::HasSubstr(path_),
+                                        ::testing::HasSubstr("File too large")));
+  EXPECT_TRUE(std::filesystem::is_empty(std::filesystem::path(path_).parent_path()));
 }
 
 }  // namespace

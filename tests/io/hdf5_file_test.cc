@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <numeric>
 #include <span>
 #include <string>
@@ -199,20 +201,20 @@ TEST(Hdf5File, ThreadsReadAtOnce) {
   const auto values = counted<std::int64_t>(20'000);
   Hdf5File::create(folder.file("a.h5")).write("x", std::span(values), {20'000});
   const auto file = Hdf5File::open(folder.file("a.h5"));
-  std::vector<std::int64_t> wrong(4, 0);
-  {
-    std::vector<std::jthread> threads;
-    for (std::size_t t = 0; t < wrong.size(); ++t) {
-      threads.emplace_back([&, t] {
-        const auto column = file.dataset<std::int64_t>("x");
-        std::vector<std::int64_t> part(10);
-        for (std::int64_t begin = 0; begin < 2'000; begin += 10) {
-          column.read_rows(begin, begin + 10, std::span(part));
-          for (std::int64_t i = 0; i < 10; ++i) wrong[t] += part[i] != begin + i;
-        }
-        wrong[t] += message_of<Error>([&] { file.dataset<float>("x"); }) == "(no exception)";
-      });
+  std::array<std::int64_t, 4> wrong = {};
+  const auto read_all = [&](std::int64_t& count) {
+    const auto column = file.dataset<std::int64_t>("x");
+    std::vector<std::int64_t> part(10);
+    for (std::int64_t begin = 0; begin < 2'000; begin += 10) {
+      column.read_rows(begin, begin + 10, std::span(part));
+      for (std::int64_t i = 0; i < 10; ++i) count += part[i] != begin + i;
     }
+    count += message_of<Error>([&] { file.dataset<float>("x"); }) == "(no exception)";
+  };
+  {
+    const std::array<std::jthread, 4> threads = {
+        std::jthread(read_all, std::ref(wrong[0])), std::jthread(read_all, std::ref(wrong[1])),
+        std::jthread(read_all, std::ref(wrong[2])), std::jthread(read_all, std::ref(wrong[3]))};
   }
   EXPECT_THAT(wrong, ElementsAre(0, 0, 0, 0));
 }
