@@ -26,6 +26,7 @@ struct Workload {
   std::int64_t items = 1'000'000;
   std::int64_t longest = 256;
   std::int64_t dim = 64;
+  std::int64_t micro_batch_tokens = TrainOptions().micro_batch_tokens;
   ShardingType sharding = ShardingType::kRowWise;
 };
 
@@ -52,7 +53,7 @@ NextItemBatch make_batch(const Workload& w, std::mt19937_64& random, int rank, i
     sequences.sequence_offsets.push_back(sequences.sequence_offsets.back() + length + 1);
   }
   return make_next_item_batch(sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
-                              w.longest, stream);
+                              {w.longest, w.micro_batch_tokens}, stream);
 }
 
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {
@@ -112,6 +113,8 @@ int main(int argc, char** argv) {
   workload.items = arguments.integer("--items", workload.items);
   workload.longest = arguments.integer("--longest", workload.longest);
   workload.dim = arguments.integer("--dim", workload.dim);
+  workload.micro_batch_tokens =
+      arguments.integer("--micro-batch-tokens", workload.micro_batch_tokens);
   workload.sharding =
       sharding_type_from_string(arguments.text("--sharding", to_string(workload.sharding)));
   const bool stages = arguments.flag("--stages");

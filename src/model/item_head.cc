@@ -1,5 +1,6 @@
 #include "src/model/item_head.h"
 
+#include "serrate/kernels/add_to.h"
 #include "serrate/kernels/l2_normalize.h"
 #include "serrate/kernels/sampled_softmax.h"
 
@@ -18,6 +19,9 @@ void ItemHead::Normalized::backward(MatrixView<float> d_x, const Stream& stream)
 
 void ItemHead::forward_backward(const ItemHeadBatch& batch, std::span<double> loss,
                                 const Stream& stream) {
+  const MatrixView<float> d_negatives{
+      d_negatives_.resize_discard(batch.negatives.rows * batch.negatives.cols, stream).data(),
+      batch.negatives.rows, batch.negatives.cols};
   SampledSoftmax softmax{.hidden = batch.hidden,
                          .targets = batch.targets,
                          .negatives = batch.negatives,
@@ -27,7 +31,7 @@ void ItemHead::forward_backward(const ItemHeadBatch& batch, std::span<double> lo
                          .d_loss = batch.d_loss,
                          .d_hidden = batch.d_hidden,
                          .d_targets = batch.d_targets,
-                         .d_negatives = batch.d_negatives};
+                         .d_negatives = d_negatives};
   if (options_.l2_normalize) {
     softmax.hidden = hidden_.forward(batch.hidden, stream);
     softmax.targets = targets_.forward(batch.targets, stream);
@@ -37,12 +41,14 @@ void ItemHead::forward_backward(const ItemHeadBatch& batch, std::span<double> lo
   if (options_.l2_normalize) {
     hidden_.backward(batch.d_hidden, stream);
     targets_.backward(batch.d_targets, stream);
-    negatives_.backward(batch.d_negatives, stream);
+    negatives_.backward(d_negatives, stream);
   }
+  check(batch.d_negatives.stride == batch.d_negatives.cols, "d_negatives has to be contiguous");
+  add_to(d_negatives_.span(), {batch.d_negatives.data, d_negatives_.span().size()}, stream);
 }
 
 std::int64_t ItemHead::activation_bytes() const {
-  std::int64_t values = 0;
+  std::int64_t values = d_negatives_.capacity();
   for (const Normalized* n : {&hidden_, &targets_, &negatives_}) {
     values += n->rows.capacity() + n->norms.capacity();
   }

@@ -15,8 +15,9 @@ struct ItemHeadBatch {
   MatrixView<const float> targets;    // [num_tokens, dim]
   MatrixView<const float> negatives;  // [num_negatives, dim]
   std::span<const std::int64_t> target_ids, negative_ids;
-  float d_loss = 1;  // 1 / tokens of all ranks
-  MatrixView<float> d_hidden, d_targets, d_negatives;
+  float d_loss = 1;                       // 1 / tokens of all ranks
+  MatrixView<float> d_hidden, d_targets;  // overwritten
+  MatrixView<float> d_negatives;          // added to
 };
 
 /// Scores by the tied item table, cross-entropy over target and shared negatives; with
@@ -25,7 +26,7 @@ class ItemHead {
  public:
   explicit ItemHead(const SequenceModelOptions& options) : options_(options) {}
 
-  /// loss[0] = the sum over this rank's tokens; gradients of d_loss times that are written.
+  /// loss[0] = the sum over this rank's tokens; the gradients are of d_loss times it.
   void forward_backward(const ItemHeadBatch& batch, std::span<double> loss, const Stream& stream);
 
   std::int64_t activation_bytes() const;
@@ -40,6 +41,7 @@ class ItemHead {
 
   SequenceModelOptions options_;
   Normalized hidden_, targets_, negatives_;
+  Buffer<float> d_negatives_;  // [num_negatives, dim]
 };
 
 }  // namespace serrate

@@ -60,18 +60,22 @@ std::vector<float> last_hidden(TrainState& state, const NextItemBatch& batch, st
   state.embedding.input_dist(batch.features, state.exchange, stream);
   state.embedding.lookup(state.exchange, stream);
   state.embedding.output_dist(state.exchange, stream);
-  std::vector<MatrixView<const float>> tokens;
-  for (const std::int64_t lookup : state.event_lookups) {
-    tokens.push_back(state.exchange.output(lookup));
+  std::vector<float> rows;
+  for (const MicroBatch& part : batch.micro_batches) {
+    std::vector<MatrixView<const float>> features;
+    for (const std::int64_t lookup : state.event_lookups) {
+      features.push_back(
+          state.exchange.output(lookup).middle_rows(part.first_token, part.end_token()));
+    }
+    const MatrixView<const float> hidden =
+        state.encoder.forward(features, batch.tokens(part), 0, EncoderMode::kEvaluate, stream);
+    const auto offsets = part.sequence_offsets.to_host(stream);
+    for (std::size_t s = 1; s < offsets.size(); ++s) {
+      rows.resize(rows.size() + dim);
+      copy_bytes(hidden.row(offsets[s] - 1), &rows[rows.size() - dim], dim * sizeof(float), stream);
+    }
+    stream.synchronize();
   }
-  const MatrixView<const float> hidden =
-      state.encoder.forward(tokens, batch.tokens(), 0, EncoderMode::kEvaluate, stream);
-  const auto offsets = batch.sequence_offsets.to_host(stream);
-  std::vector<float> rows((offsets.size() - 1) * dim);
-  for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
-    copy_bytes(hidden.row(offsets[s + 1] - 1), rows.data() + s * dim, dim * sizeof(float), stream);
-  }
-  stream.synchronize();
   return rows;
 }
 
@@ -110,7 +114,7 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
       }
     });
     const NextItemBatch batch =
-        make_history_batch(share.histories, names, e.run.model.max_length, state.stream);
+        make_history_batch(share.histories, names, batch_shape(e.run), state.stream);
     const std::vector<float> rows = last_hidden(state, batch, e.run.model.dim);
     const auto best =
         distributed_top_k(state.embedding, names.front(), queries_of(e, share, rows), k,

@@ -22,11 +22,29 @@ struct Column {
   }
 };
 
+/// Runs of sequences of at most `most_tokens` tokens; a longer sequence is alone.
+std::vector<MicroBatch> cut(std::span<const std::int64_t> offsets, std::int64_t most_tokens,
+                            const Stream& stream) {
+  std::vector<MicroBatch> parts;
+  const std::size_t num_sequences = offsets.size() - 1;
+  for (std::size_t begin = 0; begin < num_sequences;) {
+    std::size_t end = begin + 1;
+    while (end < num_sequences && offsets[end + 1] - offsets[begin] <= most_tokens) ++end;
+    std::vector<std::int64_t> own;
+    for (std::size_t s = begin; s <= end; ++s) own.push_back(offsets[s] - offsets[begin]);
+    parts.push_back({.first_token = offsets[begin],
+                     .sequence_offsets = {own, stream},
+                     .num_tokens = own.back()});
+    begin = end;
+  }
+  return parts;
+}
+
 enum class Targets { kNextEvent, kNone };
 
 NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::string>& names,
                          Targets targets, const std::vector<std::int64_t>& negatives,
-                         std::int64_t max_length, const Stream& stream) {
+                         const BatchShape& shape, const Stream& stream) {
   const std::size_t num_features = names.size();
   const FeatureBags& items = sequences.features.front();
   const std::int64_t held_back = targets == Targets::kNextEvent ? 1 : 0;
@@ -38,7 +56,7 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
   for (std::int64_t s = 0; s < sequences.num_sequences(); ++s) {
     const std::int64_t begin = sequences.sequence_offsets[s];
     const std::int64_t num_tokens = sequences.sequence_offsets[s + 1] - begin - held_back;
-    check(num_tokens <= max_length, "a sequence has more than max_length inputs");
+    check(num_tokens <= shape.max_length, "a sequence has more than max_length inputs");
     for (std::int64_t i = 0; i < num_tokens; ++i) {
       for (std::size_t f = 0; f < num_features; ++f) {
         columns[f].add_bag(sequences.features[f], begin + i);
@@ -46,7 +64,9 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
       positions.push_back(i);
       if (targets == Targets::kNextEvent) {
         target.add_id(items.values[begin + i + 1]);
-        token_ids.push_back(sequences.sample_ids[s] * max_length + i);
+        token_ids.push_back(sequences.sample_ids[s] * shape.max_length + i);
+      } else {
+        token_ids.push_back(s * shape.max_length + i);
       }
     }
     offsets.push_back(offsets.back() + num_tokens);
@@ -65,13 +85,23 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
     lengths.push_back(std::move(column.lengths));
   }
   batch.features = KeyedJaggedTensor::from_lengths(keys, values, lengths, stream);
-  batch.sequence_offsets = Buffer<std::int64_t>(offsets, stream);
+  batch.micro_batches = cut(offsets, shape.micro_batch_tokens, stream);
   batch.positions = Buffer<std::int64_t>(positions, stream);
   batch.token_ids = Buffer<std::int64_t>(token_ids, stream);
   return batch;
 }
 
 }  // namespace
+
+TokenBatch NextItemBatch::tokens(const MicroBatch& part) const {
+  return {.sequence_offsets = part.sequence_offsets.span(),
+          .positions = positions.span().subspan(part.first_token, part.num_tokens),
+          .token_ids = token_ids.span().subspan(part.first_token, part.num_tokens)};
+}
+
+BatchShape batch_shape(const TrainOptions& options) {
+  return {.max_length = options.model.max_length, .micro_batch_tokens = options.micro_batch_tokens};
+}
 
 std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_t num_items,
                                          std::uint64_t seed, std::int64_t step) {
@@ -90,14 +120,14 @@ std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_
 NextItemBatch make_next_item_batch(const SequenceBatch& sequences,
                                    const std::vector<std::string>& names,
                                    const std::vector<std::int64_t>& negatives,
-                                   std::int64_t max_length, const Stream& stream) {
-  return make_batch(sequences, names, Targets::kNextEvent, negatives, max_length, stream);
+                                   const BatchShape& shape, const Stream& stream) {
+  return make_batch(sequences, names, Targets::kNextEvent, negatives, shape, stream);
 }
 
 NextItemBatch make_history_batch(const SequenceBatch& sequences,
-                                 const std::vector<std::string>& names, std::int64_t max_length,
+                                 const std::vector<std::string>& names, const BatchShape& shape,
                                  const Stream& stream) {
-  return make_batch(sequences, names, Targets::kNone, {}, max_length, stream);
+  return make_batch(sequences, names, Targets::kNone, {}, shape, stream);
 }
 
 }  // namespace serrate

@@ -6,6 +6,7 @@
 
 #include "serrate/buffer.h"
 #include "serrate/jagged_tensor.h"
+#include "serrate/trainer.h"
 #include "src/data/sequence_reader.h"
 #include "src/model/sequence_encoder.h"
 
@@ -15,20 +16,36 @@ namespace serrate {
 inline constexpr const char* kTargetFeature = "target";
 inline constexpr const char* kNegativeFeature = "negative";
 
+/// Whole sequences of a batch that pass through the encoder together: few enough tokens for their
+/// activations to stay in the caches, and for memory not to grow with the batch.
+struct MicroBatch {
+  std::int64_t first_token = 0;
+  Buffer<std::int64_t> sequence_offsets;  // [num_sequences + 1] in tokens, from 0
+  std::int64_t num_tokens = 0;
+  std::int64_t end_token() const { return first_token + num_tokens; }
+};
+
 /// Next-item training (SASRec): the inputs of a window are all events but its last, the targets
 /// all but its first; the negatives are shared by the step and the same on every rank.
 struct NextItemBatch {
   std::int64_t epoch = 0;
   KeyedJaggedTensor features;
-  Buffer<std::int64_t> sequence_offsets;  // [batch_size + 1] in tokens
+  std::vector<MicroBatch> micro_batches;  // all sequences, in order
   Buffer<std::int64_t> positions;         // [num_tokens]
   Buffer<std::int64_t> token_ids;         // [num_tokens], unique over ranks
   Buffer<std::int64_t> target_ids;        // [num_tokens]
   Buffer<std::int64_t> negative_ids;      // [num_negatives]
-  TokenBatch tokens() const {
-    return {sequence_offsets.span(), positions.span(), token_ids.span()};
-  }
+
+  std::int64_t num_tokens() const { return positions.size(); }
+  TokenBatch tokens(const MicroBatch& part) const;
 };
+
+/// Sizes that a batch keeps to.
+struct BatchShape {
+  std::int64_t max_length = 200;           // inputs of a sequence
+  std::int64_t micro_batch_tokens = 1024;  // of a micro-batch of several sequences
+};
+BatchShape batch_shape(const TrainOptions& options);
 
 /// [num_negatives] uniform item ids of a step; every item once when num_negatives is 0.
 std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_t num_items,
@@ -39,12 +56,12 @@ std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_
 NextItemBatch make_next_item_batch(const SequenceBatch& sequences,
                                    const std::vector<std::string>& names,
                                    const std::vector<std::int64_t>& negatives,
-                                   std::int64_t max_length, const Stream& stream);
+                                   const BatchShape& shape, const Stream& stream);
 
 /// For evaluation: the inputs are all events, at most max_length a sequence; there are no targets
 /// and no negatives.
 NextItemBatch make_history_batch(const SequenceBatch& sequences,
-                                 const std::vector<std::string>& names, std::int64_t max_length,
+                                 const std::vector<std::string>& names, const BatchShape& shape,
                                  const Stream& stream);
 
 }  // namespace serrate

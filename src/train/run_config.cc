@@ -22,6 +22,7 @@ void for_each_option(Options& o, Visit&& visit) {
   visit("epochs", o.epochs);
   visit("steps", o.steps);
   visit("batch-size", o.batch_size);
+  visit("micro-batch-tokens", o.micro_batch_tokens);
   visit("windows", o.windows);
   visit("negatives", o.negatives);
   visit("seed", o.seed);

@@ -30,8 +30,8 @@ struct TrainState {
   std::vector<std::int64_t> event_lookups;  // features of a token, the item first
   std::int64_t target_lookup = 0;
   std::int64_t negative_lookup = 0;
-  Buffer<float> d_hidden;  // [num_tokens, dim]
-  Buffer<double> loss;     // [1]
+  Buffer<float> d_hidden;  // [tokens of a micro-batch, dim]
+  Buffer<double> losses;   // [num micro-batches], sums over their tokens
   StageTimes times;
 };
 

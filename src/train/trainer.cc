@@ -27,6 +27,7 @@ void check_options(const TrainOptions& o) {
     if (!holds) throw usage_error(fmt::format("--{} has to be {}", option, need));
   };
   require(o.batch_size >= 1, "batch-size", "at least 1");
+  require(o.micro_batch_tokens >= 1, "micro-batch-tokens", "at least 1");
   require(o.epochs >= 1, "epochs", "at least 1");
   require(o.steps >= 0, "steps", "0 (all epochs) or more");
   require(o.negatives >= 0, "negatives", "0 (every item) or more");
@@ -88,8 +89,8 @@ struct Trainer::Impl {
           if (next >= total_steps) return std::nullopt;
           const auto negatives =
               draw_negatives(options.negatives, dataset->num_items(), options.seed, next);
-          return make_next_item_batch(reader->read(next++), names, negatives,
-                                      options.model.max_length, stream);
+          return make_next_item_batch(reader->read(next++), names, negatives, batch_shape(options),
+                                      stream);
         },
         kBatchesAhead);
   }

@@ -50,7 +50,7 @@ TEST(ItemHeadTest, LossAndGradientsMatchTheDefinition) {
     std::vector<float> hidden = draw(kTokens), targets = draw(kTokens),
                        negatives = draw(kNegatives);
     std::vector<float> d_hidden(hidden.size()), d_targets(targets.size()),
-        d_negatives(negatives.size());
+        d_negatives(negatives.size(), 10);  // added to
     std::vector<double> loss(1);
     ItemHead head(options);
     head.forward_backward({.hidden = {hidden.data(), kTokens, kDim},
@@ -81,6 +81,7 @@ TEST(ItemHeadTest, LossAndGradientsMatchTheDefinition) {
     };
     check_gradient(hidden, d_hidden);
     check_gradient(targets, d_targets);
+    for (float& value : d_negatives) value -= 10;
     check_gradient(negatives, d_negatives);
   }
 }

@@ -18,6 +18,7 @@ struct SmallTraining {
 
   SmallTraining() {
     options.seed = 3;
+    options.micro_batch_tokens = 12;  // several micro-batches a step
     options.invalid_ids = InvalidIds::kError;
     // The bias of the keys has no effect on a softmax: its gradient is rounding noise, which Adam
     // with a tiny eps would blow up to steps of the learning rate.
@@ -72,7 +73,7 @@ struct SmallTraining {
     }
     return make_next_item_batch(share, {"item", "country"},
                                 draw_negatives(12, num_items, options.seed, step),
-                                options.model.max_length, stream);
+                                batch_shape(options), stream);
   }
 
   static void add_bag(FeatureBags& bags, const std::vector<std::int64_t>& ids) {
