@@ -9,7 +9,7 @@ target_compile_options(serrate_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow>
   $<$<AND:$<COMPILE_LANGUAGE:CXX>,$<BOOL:${SERRATE_WERROR}>>:-Werror>
   # CMake 3.25 does not know CUDA_STANDARD 20.
-  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 -Xcompiler=-Wall,-Wextra,-Wshadow>
+  $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr -Xcompiler=-Wall,-Wextra,-Wshadow>
   $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${SERRATE_WERROR}>>:-Werror=all-warnings -Xcompiler=-Werror>)
 if(SERRATE_SANITIZE)
   target_compile_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE}

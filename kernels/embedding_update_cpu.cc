@@ -3,6 +3,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/adam_corrections.h"
 #include "kernels/occurrence.h"
 #include "kernels/simd_targets.h"
 #include "kernels/split_jagged.h"
@@ -65,19 +66,26 @@ HWY_INLINE float sum_of_squares(const float* values, std::int64_t cols) {
   return rest + hn::GetLane(hn::SumOfLanes(full, sum));
 }
 
+// w -= scale * g
+template <int kVectors>
+HWY_INLINE void subtract_scaled(float scale, const float* g, std::int64_t cols, float* w) {
+  for_each_vector<kVectors>(0, cols, [&, scale](auto d, std::int64_t c) HWY_ATTR {
+    hn::StoreU(hn::NegMulAdd(hn::Set(d, scale), hn::LoadU(d, g + c), hn::LoadU(d, w + c)), d,
+               w + c);
+  });
+}
+
 // The optimizers: step(i, row, g) changes one row of the table by its gradient g; i is the row's
-// position in the groups. See SparseOptimizer for the definitions.
+// position in the groups. See SparseOptimizer for the definitions. Numbers are copied before the
+// loops, as the compiler has to expect that a store changes the originals.
 template <int kVectors>
 struct Sgd {
   const EmbeddingUpdate& args;
 
   HWY_INLINE void prefetch(std::int64_t) const {}
   HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
-    float* w = args.table.row(row);
-    for_each_vector<kVectors>(0, args.table.cols, [&](auto d, std::int64_t c) HWY_ATTR {
-      const auto rate = hn::Set(d, args.optimizer.learning_rate);
-      hn::StoreU(hn::NegMulAdd(rate, hn::LoadU(d, g + c), hn::LoadU(d, w + c)), d, w + c);
-    });
+    subtract_scaled<kVectors>(args.optimizer.learning_rate, g, args.table.cols,
+                              args.table.row(row));
   }
 };
 
@@ -89,13 +97,13 @@ struct Adagrad {
     prefetch_row<kVectors>(args.state.row(row), args.table.cols);
   }
   HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
+    const float rate = args.optimizer.learning_rate, eps = args.optimizer.eps;
     float *w = args.table.row(row), *s = args.state.row(row);
-    for_each_vector<kVectors>(0, args.table.cols, [&](auto d, std::int64_t c) HWY_ATTR {
-      const auto rate = hn::Set(d, args.optimizer.learning_rate);
-      const auto eps = hn::Set(d, args.optimizer.eps);
+    for_each_vector<kVectors>(0, args.table.cols, [=](auto d, std::int64_t c) HWY_ATTR {
       const auto gradient = hn::LoadU(d, g + c);
       const auto sum = hn::MulAdd(gradient, gradient, hn::LoadU(d, s + c));
-      const auto change = hn::Div(hn::Mul(rate, gradient), hn::Add(hn::Sqrt(sum), eps));
+      const auto root = hn::Add(hn::Sqrt(sum), hn::Set(d, eps));
+      const auto change = hn::Div(hn::Mul(hn::Set(d, rate), gradient), root);
       hn::StoreU(sum, d, s + c);
       hn::StoreU(hn::Sub(hn::LoadU(d, w + c), change), d, w + c);
     });
@@ -112,21 +120,17 @@ struct RowWiseAdagrad {
   HWY_INLINE void step(std::int64_t i, std::int64_t row, const float* g) const {
     const std::int64_t cols = args.table.cols;
     const float squares = row_squares.empty() ? sum_of_squares<kVectors>(g, cols) : row_squares[i];
-    float *w = args.table.row(row), *s = args.state.row(row);
-    *s += squares / full_dim;
-    const float scale = args.optimizer.learning_rate / (std::sqrt(*s) + args.optimizer.eps);
-    for_each_vector<kVectors>(0, cols, [&](auto d, std::int64_t c) HWY_ATTR {
-      const auto rate = hn::Set(d, scale);
-      hn::StoreU(hn::NegMulAdd(rate, hn::LoadU(d, g + c), hn::LoadU(d, w + c)), d, w + c);
-    });
+    float& sum = *args.state.row(row);
+    sum += squares / full_dim;
+    const float scale = args.optimizer.learning_rate / (std::sqrt(sum) + args.optimizer.eps);
+    subtract_scaled<kVectors>(scale, g, cols, args.table.row(row));
   }
 };
 
 template <int kVectors>
 struct Adam {
   const EmbeddingUpdate& args;
-  float rate;               // learning rate / (1 - beta1^step)
-  float second_correction;  // 1 / sqrt(1 - beta2^step)
+  AdamCorrections corrections;
 
   HWY_INLINE void prefetch(std::int64_t row) const {
     prefetch_row<kVectors>(args.state.row(row), args.table.cols);
@@ -134,16 +138,17 @@ struct Adam {
   }
   HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
     const float beta1 = args.optimizer.beta1, beta2 = args.optimizer.beta2;
+    const float eps = args.optimizer.eps;
+    const AdamCorrections corrected = corrections;
     float *w = args.table.row(row), *m = args.state.row(row), *v = args.second_moment.row(row);
-    for_each_vector<kVectors>(0, args.table.cols, [&](auto d, std::int64_t c) HWY_ATTR {
+    for_each_vector<kVectors>(0, args.table.cols, [=](auto d, std::int64_t c) HWY_ATTR {
       const auto gradient = hn::LoadU(d, g + c);
       const auto first = hn::MulAdd(hn::Set(d, beta1), hn::LoadU(d, m + c),
                                     hn::Mul(hn::Set(d, 1 - beta1), gradient));
       const auto second = hn::MulAdd(hn::Set(d, beta2), hn::LoadU(d, v + c),
                                      hn::Mul(hn::Set(d, 1 - beta2), hn::Mul(gradient, gradient)));
-      const auto root = hn::MulAdd(hn::Sqrt(second), hn::Set(d, second_correction),
-                                   hn::Set(d, args.optimizer.eps));
-      const auto change = hn::Div(hn::Mul(hn::Set(d, rate), first), root);
+      const auto root = hn::MulAdd(hn::Sqrt(second), hn::Set(d, corrected.second), hn::Set(d, eps));
+      const auto change = hn::Div(hn::Mul(hn::Set(d, corrected.learning_rate), first), root);
       hn::StoreU(first, d, m + c);
       hn::StoreU(second, d, v + c);
       hn::StoreU(hn::Sub(hn::LoadU(d, w + c), change), d, w + c);
@@ -182,12 +187,7 @@ void update_rows(const EmbeddingUpdate& args, const RowGroups& groups,
                                    begin, end);
       }
       case SparseOptimizer::kAdam: {
-        const auto step = static_cast<double>(args.step);
-        const double correction1 = 1 - std::pow(args.optimizer.beta1, step);
-        const double correction2 = 1 - std::pow(args.optimizer.beta2, step);
-        const Adam<kVectors> adam{args,
-                                  static_cast<float>(args.optimizer.learning_rate / correction1),
-                                  static_cast<float>(1 / std::sqrt(correction2))};
+        const Adam<kVectors> adam{args, adam_corrections(args.optimizer, args.step)};
         return step_rows<kVectors>(args, groups, adam, begin, end);
       }
     }

@@ -1,45 +1,15 @@
 #include <omp.h>
 
-#include <bit>
 #include <numeric>
 #include <utility>
 #include <vector>
 
 #include "kernels/occurrence.h"
 #include "kernels/split_jagged.h"
-#include "serrate/error.h"
 #include "serrate/kernels/embedding_update.h"
 
 namespace serrate {
 namespace {
-
-// What is sorted: the row, and below it the number of the occurrence, which is not compared but
-// comes along.
-struct KeyFormat {
-  int occurrence_bits;
-  int row_bits;
-
-  std::uint64_t key(std::int64_t row, std::int64_t occurrence) const {
-    return static_cast<std::uint64_t>(row) << occurrence_bits |
-           static_cast<std::uint64_t>(occurrence);
-  }
-  std::int64_t row(std::uint64_t key) const {
-    return static_cast<std::int64_t>(key >> occurrence_bits);
-  }
-  std::int64_t occurrence(std::uint64_t key) const {
-    return static_cast<std::int64_t>(key & ((std::uint64_t{1} << occurrence_bits) - 1));
-  }
-};
-
-KeyFormat key_format(std::int64_t num_rows, std::int64_t num_occurrences) {
-  const auto bits = [](std::int64_t count) {
-    return static_cast<int>(std::bit_width(static_cast<std::uint64_t>(count)));
-  };
-  const KeyFormat format{bits(num_occurrences), bits(num_rows)};
-  check(format.occurrence_bits + format.row_bits <= 64,
-        "too many rows and ids for one update; a row and an id number have to fit in 64 bits");
-  return format;
-}
 
 // The part of [0, size) that falls to the calling thread.
 std::pair<std::int64_t, std::int64_t> thread_range(std::int64_t size) {

@@ -1,14 +1,14 @@
 #pragma once
 
+#include <bit>
 #include <cstdint>
-#include <span>
 
-#include "serrate/kernels/embedding_update.h"
+#include "serrate/error.h"
 
 namespace serrate {
 
-// An occurrence of a row in RowGroups::bags: which bag of which segment it stands in, and so which
-// row of which d_output is its gradient.
+// What RowGroups::occurrences holds: which bag of which segment an occurrence stands in, and so
+// which row of which d_output is its gradient.
 constexpr int kBagBits = 40;
 
 constexpr std::uint64_t pack_bag(std::int64_t segment, std::int64_t bag) {
@@ -19,6 +19,34 @@ constexpr std::int64_t segment_of(std::uint64_t packed) {
 }
 constexpr std::int64_t bag_of(std::uint64_t packed) {
   return static_cast<std::int64_t>(packed & ((std::uint64_t{1} << kBagBits) - 1));
+}
+
+// What is sorted to group occurrences: the row, and below it the number of the occurrence, which is
+// not compared but comes along.
+struct KeyFormat {
+  int occurrence_bits;
+  int row_bits;
+
+  constexpr std::uint64_t key(std::int64_t row, std::int64_t occurrence) const {
+    return static_cast<std::uint64_t>(row) << occurrence_bits |
+           static_cast<std::uint64_t>(occurrence);
+  }
+  constexpr std::int64_t row(std::uint64_t key) const {
+    return static_cast<std::int64_t>(key >> occurrence_bits);
+  }
+  constexpr std::int64_t occurrence(std::uint64_t key) const {
+    return static_cast<std::int64_t>(key & ((std::uint64_t{1} << occurrence_bits) - 1));
+  }
+};
+
+inline KeyFormat key_format(std::int64_t num_rows, std::int64_t num_occurrences) {
+  const auto bits = [](std::int64_t count) {
+    return static_cast<int>(std::bit_width(static_cast<std::uint64_t>(count)));
+  };
+  const KeyFormat format{bits(num_occurrences), bits(num_rows)};
+  check(format.occurrence_bits + format.row_bits <= 64,
+        "too many rows and ids for one update; a row and an id number have to fit in 64 bits");
+  return format;
 }
 
 }  // namespace serrate

@@ -1,6 +1,6 @@
 // Loops over rows of floats, for the Highway target that includes this file: once per target, hence
-// the guard that toggles. All is inlined: a function that only prefetches would else be dropped by
-// GCC as free of effects.
+// the guard that toggles. Whatever prefetches has to be inlined, and not be a lambda: GCC drops the
+// call of a function that does nothing else as free of effects.
 #if defined(SERRATE_KERNELS_ROW_OPS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SERRATE_KERNELS_ROW_OPS_INL_H_
 #undef SERRATE_KERNELS_ROW_OPS_INL_H_
@@ -58,8 +58,9 @@ HWY_INLINE void for_each_vector(std::int64_t begin, std::int64_t cols, F f) {
 
 template <int kVectors>
 HWY_INLINE void prefetch_row(const float* row, std::int64_t cols) {
-  for_each_vector<kVectors>(0, cols,
-                            [&](auto, std::int64_t c) HWY_ATTR { hwy::Prefetch(row + c); });
+  constexpr std::int64_t kLineFloats = 16, kLanes = hn::MaxLanes(hn::ScalableTag<float>());
+  const std::int64_t end = kVectors > 0 ? kVectors * kLanes : cols;
+  for (std::int64_t c = 0; c < end; c += kLineFloats) hwy::Prefetch(row + c);
 }
 
 // The sum of rows [begin, end) in columns [column, column + kVectors * lanes), held in registers.

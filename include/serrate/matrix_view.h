@@ -19,12 +19,11 @@ struct MatrixView {
       : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
   MatrixView(T* data_, std::int64_t rows_, std::int64_t cols_)
       : MatrixView(data_, rows_, cols_, cols_) {}
-  /// A const view of the same matrix.
-  operator MatrixView<const T>() const  // NOLINT: implicit, as from span<T> to span<const T>
-    requires(!std::is_const_v<T>)
-  {
-    return {data, rows, cols, stride};
-  }
+  /// A const view of the same matrix, as from span<T> to span<const T>.
+  template <typename U>
+    requires(std::is_same_v<T, const U>)
+  MatrixView(const MatrixView<U>& other)  // NOLINT: implicit
+      : MatrixView(other.data, other.rows, other.cols, other.stride) {}
 
   T* row(std::int64_t r) const { return data + r * stride; }
   MatrixView columns(std::int64_t begin, std::int64_t end) const {

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstdint>
+
+#include "serrate/matrix_view.h"
+
+// Columns of a row that one lane reads and writes at once: 16 bytes where rows are aligned so.
+namespace serrate {
+
+constexpr int kWarpSize = 32;
+
+template <int kWidth>
+struct alignas(kWidth * sizeof(float)) RowVector {
+  float value[kWidth];
+};
+
+template <int kWidth>
+__device__ RowVector<kWidth> load(const float* from) {
+  return *reinterpret_cast<const RowVector<kWidth>*>(from);
+}
+
+template <int kWidth>
+__device__ void store(const RowVector<kWidth>& vector, float* to) {
+  *reinterpret_cast<RowVector<kWidth>*>(to) = vector;
+}
+
+/// sum += weight * row
+template <int kWidth>
+__device__ void multiply_add(float weight, const RowVector<kWidth>& row, RowVector<kWidth>& sum) {
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) sum.value[k] = fmaf(weight, row.value[k], sum.value[k]);
+}
+
+/// Whether the rows of a matrix can be read by four columns.
+inline bool aligned_by_four(MatrixView<const float> m) {
+  return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.stride % 4 == 0 && m.cols % 4 == 0;
+}
+
+}  // namespace serrate

@@ -1,0 +1,70 @@
+#include <cstdint>
+#include <limits>
+
+#include "src/core/cuda_check.h"
+#include "src/core/memory.h"
+
+namespace serrate {
+namespace {
+
+cudaStream_t cuda_stream(void* native) {
+  return static_cast<cudaStream_t>(native);
+}
+
+// By default the pool gives freed memory back to the driver at every synchronisation; a training
+// loop wants it again in the next step.
+void keep_freed_memory(Device device) {
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t all = std::numeric_limits<std::uint64_t>::max();
+  cuda_check(cudaDeviceGetDefaultMemPool(&pool, device.index));
+  cuda_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
+}
+
+}  // namespace
+
+template <>
+void* create_stream_on<DeviceType::kCuda>(Device device) {
+  const CudaDeviceScope scope(device);
+  keep_freed_memory(device);
+  cudaStream_t stream = nullptr;
+  cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
+  return stream;
+}
+
+// Work that is still queued is done before the stream's resources go.
+template <>
+void destroy_stream_on<DeviceType::kCuda>(void* native) noexcept {
+  cudaStreamDestroy(cuda_stream(native));
+}
+
+template <>
+void synchronize_on<DeviceType::kCuda>(void* native) {
+  cuda_check(cudaStreamSynchronize(cuda_stream(native)));
+}
+
+template <>
+void* allocate_on<DeviceType::kCuda>(std::size_t bytes, Device, void* native) {
+  void* data = nullptr;
+  cuda_check(cudaMallocAsync(&data, bytes, cuda_stream(native)));
+  return data;
+}
+
+template <>
+void deallocate_on<DeviceType::kCuda>(void* data, std::size_t, void* native) noexcept {
+  cudaFreeAsync(data, cuda_stream(native));
+}
+
+// Pageable host memory is read before the call returns, so the caller may free it; pinned memory
+// has to stay until the stream has passed the copy.
+template <>
+void copy_on<DeviceType::kCuda>(const void* from, void* to, std::size_t bytes, void* native) {
+  if (bytes == 0) return;
+  cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, cuda_stream(native)));
+}
+
+template <>
+void zero_on<DeviceType::kCuda>(void* data, std::size_t bytes, void* native) {
+  if (bytes > 0) cuda_check(cudaMemsetAsync(data, 0, bytes, cuda_stream(native)));
+}
+
+}  // namespace serrate
