@@ -5,10 +5,42 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/simd_targets.h"
 #include "serrate/error.h"
 #include "serrate/kernels/top_k.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/top_k_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/simd_rows-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+// The first score in [begin, size) that is not <= threshold (a NaN is none, nor is anything when
+// the threshold is NaN), or size.
+std::int64_t next_above(const float* scores, std::int64_t begin, std::int64_t size,
+                        float threshold) {
+  constexpr std::int64_t step = hn::MaxLanes(kFloats);
+  const FloatVector bound = hn::Set(kFloats, threshold);
+  std::int64_t c = begin;
+  for (; c + step <= size; c += step) {
+    const auto is_above = hn::Not(hn::Le(hn::LoadU(kFloats, scores + c), bound));
+    const std::intptr_t lane = hn::FindFirstTrue(kFloats, is_above);
+    if (lane >= 0) return c + lane;
+  }
+  while (c < size && scores[c] <= threshold) ++c;
+  return c;
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace serrate {
+HWY_EXPORT(next_above);
+
 namespace {
 
 struct Candidate {
@@ -28,26 +60,37 @@ std::vector<std::int64_t> excluded_of(const TopK& args, std::int64_t r) {
   return excluded;
 }
 
-// The k best so far as a heap with the worst on top. Most scores fail one comparison with it.
-// False when a score is NaN: it has no place in the order.
+// Leaves the k best, in no order.
+void keep_best(std::vector<Candidate>& candidates, std::size_t k) {
+  if (candidates.size() <= k) return;
+  std::nth_element(candidates.begin(), candidates.begin() + k, candidates.end(), is_better);
+  candidates.resize(k);
+}
+
+// Scores above a threshold are gathered; whenever there are many, the k best of them are kept and
+// the worst of those is the new threshold. Later scores that equal it have larger ids. False when
+// a score is NaN: it has no place in the order.
 bool select_row(const TopK& args, std::int64_t r, std::vector<Candidate>& best) {
   const float* scores = args.scores.row(r);
+  const std::int64_t size = args.scores.cols;
   const auto k = static_cast<std::size_t>(args.best_ids.cols);
   const std::vector<std::int64_t> excluded = excluded_of(args, r);
+  const auto next = HWY_DYNAMIC_DISPATCH(next_above);
+  float threshold = std::numeric_limits<float>::quiet_NaN();
   best.clear();
-  for (std::int64_t c = 0; c < args.scores.cols; ++c) {
-    if (best.size() == k && k > 0 && scores[c] <= best.front().score) continue;
+  for (std::int64_t c = next(scores, 0, size, threshold); c < size;
+       c = next(scores, c + 1, size, threshold)) {
     if (std::isnan(scores[c])) return false;
     const std::int64_t id = args.first_id + c;
-    if (k == 0 || std::binary_search(excluded.begin(), excluded.end(), id)) continue;
-    if (best.size() == k) {
-      std::pop_heap(best.begin(), best.end(), is_better);
-      best.pop_back();
-    }
+    if (std::binary_search(excluded.begin(), excluded.end(), id)) continue;
     best.push_back({scores[c], id});
-    std::push_heap(best.begin(), best.end(), is_better);
+    if (best.size() < 2 * k + 64) continue;
+    keep_best(best, k);
+    threshold = k == 0 ? std::numeric_limits<float>::infinity()
+                       : std::max_element(best.begin(), best.end(), is_better)->score;
   }
-  std::sort_heap(best.begin(), best.end(), is_better);
+  keep_best(best, k);
+  std::sort(best.begin(), best.end(), is_better);
   return true;
 }
 
@@ -85,3 +128,4 @@ void top_k_on<DeviceType::kCpu>(const TopK& args, const Stream& stream) {
 }
 
 }  // namespace serrate
+#endif  // HWY_ONCE
