@@ -21,7 +21,7 @@ void print_table(const EvaluationResult& result) {
 
 void write_json(const std::string& path, const EvaluationResult& result) {
   std::ofstream file(path);
-  file << to_json(result) << '\n';
+  file << to_json(result);
   if (!file.flush()) throw Error(fmt::format("--json {} (it cannot be written)", path));
 }
 
