@@ -31,6 +31,9 @@ class Hdf5Session {
   // Recursive: handles close themselves while a call that made them is under way.
   static std::recursive_mutex& mutex() {
     static std::recursive_mutex instance;
+    // A close that fails, as on a full disk, leaves HDF5 1.10 with an id of freed memory, which its
+    // exit handler would use. Handles close their files themselves, so it is not needed.
+    [[maybe_unused]] static const herr_t no_exit_handler = H5dont_atexit();
     return instance;
   }
 
@@ -104,9 +107,16 @@ Hdf5Handle access_properties() {
   return properties;
 }
 
+/// Of a new file, group or dataset: without times, so that the same content is the same bytes.
+Hdf5Handle object_properties(hid_t object_class) {
+  auto properties = own(H5Pcreate(object_class), H5Pclose, "set up", "HDF5");
+  hdf5_check(H5Pset_obj_track_times(properties.id(), false), "set up", "HDF5");
+  return properties;
+}
+
 Hdf5Handle creation_properties(const std::vector<std::int64_t>& dims, std::int64_t value_bytes,
                                Hdf5Layout layout) {
-  auto properties = own(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "set up", "HDF5");
+  auto properties = object_properties(H5P_DATASET_CREATE);
   hdf5_check(H5Pset_fill_time(properties.id(), H5D_FILL_TIME_NEVER), "set up", "HDF5");
   const bool empty = std::ranges::find(dims, 0) != dims.end();
   if (layout == Hdf5Layout::kChecksummed && !empty) {
@@ -213,7 +223,8 @@ Hdf5File Hdf5File::create(const std::string& path) {
   const Hdf5Session session;
   Hdf5File file;
   file.path_ = path;
-  file.handle_ = own(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access_properties().id()),
+  file.handle_ = own(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, object_properties(H5P_FILE_CREATE).id(),
+                               access_properties().id()),
                      H5Fclose, "create", path);
   return file;
 }
@@ -303,21 +314,27 @@ Hdf5Dataset Hdf5File::create_dataset(const std::string& name, const std::vector<
                                          static_cast<hsize_t>(result.columns_)};
   const auto space =
       own(H5Screate_simple(result.rank_, extent.data(), nullptr), H5Sclose, "create", name);
-  const auto links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "create", name);
-  hdf5_check(H5Pset_create_intermediate_group(links.id(), 1), "create", name);
+  if (const std::size_t end = name.rfind('/'); end != 0 && end != std::string::npos) {
+    create_group(name.substr(0, end));
+  }
   const auto properties = creation_properties(dims, sizeof(T), layout);
   result.handle_ = own(H5Dcreate2(handle_.id(), name.c_str(), file_type<T>(), space.id(),
-                                  links.id(), properties.id(), H5P_DEFAULT),
+                                  H5P_DEFAULT, properties.id(), H5P_DEFAULT),
                        H5Dclose, "create", name + " of " + path_);
   return result;
 }
 
 void Hdf5File::create_group(const std::string& name) {
   const Hdf5Session session;
-  const auto links = own(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "create", name);
-  hdf5_check(H5Pset_create_intermediate_group(links.id(), 1), "create", name);
-  own(H5Gcreate2(handle_.id(), name.c_str(), links.id(), H5P_DEFAULT, H5P_DEFAULT), H5Gclose,
-      "create", name + " of " + path_);
+  const auto properties = object_properties(H5P_GROUP_CREATE);
+  for (std::size_t end = name.find('/', 1);; end = name.find('/', end + 1)) {
+    const std::string prefix = name.substr(0, end);
+    if (!resolves(handle_.id(), path_, prefix)) {
+      own(H5Gcreate2(handle_.id(), prefix.c_str(), H5P_DEFAULT, properties.id(), H5P_DEFAULT),
+          H5Gclose, "create", prefix + " of " + path_);
+    }
+    if (end == std::string::npos) return;
+  }
 }
 
 void Hdf5File::write_attribute(const std::string& object, const std::string& name,

@@ -122,6 +122,7 @@ class Hdf5File {
     return values;
   }
 
+  /// Makes a group, unless it is there, and those above it.
   void create_group(const std::string& name);
   /// Attributes of a group or dataset; "/" for the file.
   void write_attribute(const std::string& object, const std::string& name, std::string_view text);

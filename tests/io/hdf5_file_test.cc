@@ -5,6 +5,7 @@
 #include <hdf5.h>
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -83,6 +84,21 @@ TEST(Hdf5File, SpansManyChunks) {
   auto file = Hdf5File::create(folder.file("a.h5"));
   file.write("m", std::span(values), {7, 50'000}, Hdf5Layout::kChecksummed);
   EXPECT_EQ(file.read<double>("m"), values);
+}
+
+TEST(Hdf5File, TheSameContentIsTheSameBytesAtAnyTime) {
+  const TemporaryFolder folder;
+  const auto make = [&](const std::string& name) {
+    auto file = Hdf5File::create(folder.file(name));
+    file.create_group("/c/d");
+    file.write("/a/b", std::span<const float>(counted<float>(3)), {3}, Hdf5Layout::kChecksummed);
+    file.write_attribute("/a", "text", "x");
+    file.close();
+    return testing::read_file(folder.file(name));
+  };
+  const std::string first = make("first.h5");
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // HDF5 would keep whole seconds
+  EXPECT_TRUE(first == make("second.h5"));
 }
 
 TEST(Hdf5File, KeepsAttributes) {
