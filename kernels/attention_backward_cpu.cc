@@ -12,6 +12,7 @@
 #include "kernels/attention_scratch.h"
 #include "kernels/simd_targets.h"
 #include "serrate/buffer.h"
+#include "serrate/error.h"
 #include "serrate/kernels/attention.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -182,6 +183,8 @@ void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& arg
                                                     const Stream& stream) {
   const AttentionSchedule schedule(args.forward, std::numeric_limits<std::int64_t>::max(),
                                    stream.num_threads());
+  check(!args.forward.lse.empty() || schedule.num_queries() == 0,
+        "attention's backward needs the lse of its forward");
   Buffer<BackwardScratch> scratch(stream.num_threads(), stream);
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {

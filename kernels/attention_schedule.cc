@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 #include "serrate/error.h"
 
@@ -22,13 +23,16 @@ AttentionSchedule::AttentionSchedule(const AttentionForward& args, std::int64_t 
     check(length(args.query_offsets, s) >= 0 && length(args.key_offsets, s) >= 0,
           "attention offsets must not fall");
   }
+  check(args.lse.empty() || std::ssize(args.lse) / num_heads_ >= query_offsets_.back(),
+        "lse must be [num_heads, num_query_tokens]");
   std::iota(sequences_.begin(), sequences_.end(), 0);
   if (num_threads > 1) {
     const auto work = [&](std::int64_t s) {
       return length(args.query_offsets, s) * length(args.key_offsets, s);
     };
-    std::stable_sort(sequences_.begin(), sequences_.end(),
-                     [&](std::int64_t a, std::int64_t b) { return work(a) > work(b); });
+    std::sort(sequences_.begin(), sequences_.end(), [&](std::int64_t a, std::int64_t b) {
+      return std::pair(work(b), a) < std::pair(work(a), b);
+    });
   }
   for (std::int64_t i = 0; i < batch_size; ++i) {
     const std::int64_t queries = std::max<std::int64_t>(length(query_offsets_, sequences_[i]), 1);

@@ -16,10 +16,11 @@ struct AttentionTask {
 /// so that the last one to finish is a short one. Memory: two integers a sequence.
 class AttentionSchedule {
  public:
-  /// Throws Error if the offsets fall. Sequences are cut after every `queries_per_task` queries;
-  /// one without queries is a task too.
+  /// Throws Error if the offsets fall or lse is too short for them. Sequences are cut after every
+  /// `queries_per_task` queries; one without queries is a task too.
   AttentionSchedule(const AttentionForward& args, std::int64_t queries_per_task, int num_threads);
 
+  std::int64_t num_queries() const { return query_offsets_.back() - query_offsets_.front(); }
   std::int64_t num_tasks() const { return tasks_before_.back(); }
   AttentionTask task(std::int64_t index) const;
 

@@ -9,7 +9,7 @@ namespace serrate {
 // A tile of scores has at most this many queries and keys: both operands of each product with it
 // stay in the first two levels of cache.
 inline constexpr std::int64_t kTileQueries = 96;
-inline constexpr std::int64_t kTileKeys = 64;
+inline constexpr std::int64_t kTileKeys = 96;
 
 // What a thread works in, for the longest head_dim. Scores are [keys, queries].
 

@@ -24,8 +24,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 inline constexpr std::int64_t kLanes = hn::MaxLanes(hn::ScalableTag<float>());
 // Accumulators of one block: enough to hide the latency of a multiply-add, few enough for the
 // registers (32 with AVX-512, else 16).
-inline constexpr int kBlockRows = HWY_TARGET <= HWY_AVX3 ? 8 : 6;
-inline constexpr int kBlockVectors = HWY_TARGET <= HWY_AVX3 ? 3 : 2;
+inline constexpr int kBlockRows = 6;
+inline constexpr int kBlockVectors = HWY_TARGET <= HWY_AVX3 ? 4 : 2;
 
 /// A tile in row-major order.
 template <typename T>
@@ -55,9 +55,9 @@ HWY_NOINLINE void multiply_block(Tile<const float> a, Tile<const float> b, std::
                                  Tile<float> c, Into into) {
   const hn::ScalableTag<float> d;
   hn::Vec<decltype(d)> sum[kRows][kVectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 3
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       sum[i][v] = into == Into::kAdd ? hn::LoadU(d, c.row(i) + v * kLanes) : hn::Zero(d);
     }
@@ -66,18 +66,18 @@ HWY_NOINLINE void multiply_block(Tile<const float> a, Tile<const float> b, std::
 #pragma GCC unroll 2
   for (std::int64_t p = 0; p < k; ++p, b_row += b.stride) {
     hn::Vec<decltype(d)> right[kVectors];
-#pragma GCC unroll 3
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) right[v] = hn::LoadU(d, b_row + v * kLanes);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
       const auto left = hn::Set(d, kLeft == Left::kAsIs ? a.row(i)[p] : a.row(p)[i]);
-#pragma GCC unroll 3
+#pragma GCC unroll 4
       for (int v = 0; v < kVectors; ++v) sum[i][v] = hn::MulAdd(left, right[v], sum[i][v]);
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 3
+#pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[i][v], d, c.row(i) + v * kLanes);
   }
 }

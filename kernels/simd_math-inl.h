@@ -16,6 +16,8 @@ HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
+// NOLINTBEGIN(readability-identifier-naming): named as Highway names its functions
+
 // Adding it to |x| < 2^22 leaves the integer nearest to x in the low bits of the sum.
 inline constexpr float kRoundingMagic = 12582912.0f;  // 1.5 * 2^23
 
@@ -66,6 +68,7 @@ HWY_INLINE V Exp(D d, V x) {
                         hn::Set(d, std::numeric_limits<float>::infinity()), e);
 }
 
+// NOLINTEND(readability-identifier-naming)
 }  // namespace serrate::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 

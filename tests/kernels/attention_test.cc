@@ -283,8 +283,8 @@ TEST(Attention, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
                                                 {&batch.k, &alone.k},
                                                 {&batch.v, &alone.v},
                                                 {&batch.d_out, &alone.d_out}};
-  for (const auto& [from, to] : inputs) {
-    to->for_each([&, from = from](float& x, std::int64_t i) {
+  for (const auto& [source, to] : inputs) {
+    to->for_each([&, from = source](float& x, std::int64_t i) {
       x = from->view().at(i / 64 + 20, i / 32 % 2)[i % 32];
     });
   }
@@ -293,8 +293,8 @@ TEST(Attention, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
                                                  {&batch.d_q, &alone.d_q},
                                                  {&batch.d_k, &alone.d_k},
                                                  {&batch.d_v, &alone.d_v}};
-  for (const auto& [in_batch, on_its_own] : outputs) {
-    on_its_own->for_each([&, in_batch = in_batch](float& x, std::int64_t i) {
+  for (const auto& [together, on_its_own] : outputs) {
+    on_its_own->for_each([&, in_batch = together](float& x, std::int64_t i) {
       ASSERT_EQ(x, in_batch->view().at(i / 64 + 20, i / 32 % 2)[i % 32]);
     });
   }
@@ -318,6 +318,14 @@ TEST(Attention, BadArgumentsAreErrors) {
   args = c.forward_args();
   args.key_offsets = args.key_offsets.first(2);
   EXPECT_THROW(jagged_attention_forward(args, stream), Error);
+  args = c.forward_args();
+  args.lse = args.lse.first(9);
+  EXPECT_THROW(jagged_attention_forward(args, stream), Error);
+  args.lse = {};
+  EXPECT_NO_THROW(jagged_attention_forward(args, stream));
+  const AttentionBackward without_lse{args, c.d_out.view(), c.d_q.view(), c.d_k.view(),
+                                      c.d_v.view()};
+  EXPECT_THROW(jagged_attention_backward(without_lse, stream), Error);
   args = c.forward_args();
   std::swap(c.query_offsets[0], c.query_offsets[1]);
   EXPECT_THROW(jagged_attention_forward(args, stream), Error);

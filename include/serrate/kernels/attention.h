@@ -37,8 +37,8 @@ enum class AttentionMask {
 /// RecSys'24): sequence s attends queries [query_offsets[s], query_offsets[s+1]) to the keys
 /// [key_offsets[s], key_offsets[s+1]). Zero lengths are fine; rows outside the offsets are not
 /// touched; a query that sees no key gets output 0, LSE -inf and no gradient. Memory besides the
-/// arguments is per thread and independent of lengths. A sequence's bits do not depend on the rest
-/// of the batch or on the number of threads.
+/// arguments does not depend on lengths: a few tiles a thread, two integers a sequence. A
+/// sequence's bits do not depend on the rest of the batch or on the number of threads.
 struct AttentionForward {
   HeadsView<const float> q, k, v;
   HeadsView<float> out;
