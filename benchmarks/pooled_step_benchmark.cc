@@ -1,10 +1,13 @@
 // One training step of sharded pooled embeddings, the workload of the TorchRec script of
 // docs/performance.md: 8 tables of 1 M rows x 128 columns, 2,048 bags a feature and rank, uniform
 // ids, row-wise Adagrad, a linear layer over all outputs and the mean of its squares as the loss.
-// Prints one JSON line; with --stages the time of each stage on rank 0.
+// Prints one JSON line; with --stages the time of each stage on rank 0, by the clock and in use of
+// its processor (the first is more when the rank waits for others).
 //
 //   pooled_step_benchmark [--mode tw|cw|rw|dp] [--ids-per-bag 20] [--ranks 2] [--stages]
 //   mpirun -n 2 pooled_step_benchmark ...
+
+#include <time.h>
 
 #include <algorithm>
 #include <array>
@@ -52,6 +55,12 @@ KeyedJaggedTensor make_batch(const Workload& w, std::uint64_t seed, const Stream
           std::vector(kTables, kBatchSize * w.ids_per_bag),
           {std::span<const std::int64_t>(values), stream},
           {std::span<const std::int64_t>(offsets), stream}};
+}
+
+double thread_seconds() {
+  timespec now;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 // y = sum over the lookups of output . weights; the loss is the mean of y^2. Writes the gradients
@@ -106,16 +115,20 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   enum Stage { kInput, kLookup, kOutput, kLinear, kBackward, kUpdate, kStages };
   constexpr std::array<const char*, kStages> kNames{
       "input_dist", "lookup", "output_dist", "linear layer", "output_dist_backward", "update"};
-  std::array<std::vector<double>, kStages> of_stage;
+  std::array<std::vector<double>, kStages> of_stage, used_by_stage;
   std::vector<double> milliseconds;
   for (int step = 0; step < kSteps; ++step) {
     communicator.barrier("step begins");
     const double start = benchmark_seconds();
-    double last = start;
+    double last = start, last_used = thread_seconds();
     const auto end_stage = [&](Stage stage) {
-      const double now = benchmark_seconds();
-      if (step >= kWarmup) of_stage[stage].push_back(1e3 * (now - last));
+      const double now = benchmark_seconds(), used = thread_seconds();
+      if (step >= kWarmup) {
+        of_stage[stage].push_back(1e3 * (now - last));
+        used_by_stage[stage].push_back(1e3 * (used - last_used));
+      }
       last = now;
+      last_used = used;
     };
     embedding.input_dist(batches[step % kBatches], exchange, stream);
     end_stage(kInput);
@@ -144,7 +157,8 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
       static_cast<double>(exchange.bytes()) / 1e6);
   if (!print_stages) return;
   for (int stage = 0; stage < kStages; ++stage) {
-    fmt::print("  {:<22} {:8.2f} ms\n", kNames[stage], benchmark_median(of_stage[stage]));
+    fmt::print("  {:<22} {:8.2f} ms {:8.2f} ms used\n", kNames[stage],
+               benchmark_median(of_stage[stage]), benchmark_median(used_by_stage[stage]));
   }
 }
 

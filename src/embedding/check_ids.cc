@@ -20,7 +20,7 @@ Error invalid_id_error(const JaggedView& bags, std::int64_t position, const std:
   const auto end = std::upper_bound(offsets.begin(), offsets.end(), offsets[0] + position);
   const auto bag = end - offsets.begin() - 1;
   return usage_error(fmt::format(
-      "feature \"{}\": sample {} has id {} at position {}, but table \"{}\" has {} rows "
+      "feature \"{}\": sample (bag) {} has id {} at position {}, but table \"{}\" has {} rows "
       "(ids are 0 to {}) correct the data, enlarge the table, or drop such ids or send "
       "them to the last row (invalid ids: drop, oov)",
       feature, bag, id, offsets[0] + position - offsets[bag], table.name, table.num_rows,

@@ -78,8 +78,8 @@ void local_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s, s
 }
 
 // Row-wise Adagrad needs the mean of g^2 over the whole row, and a column-cut shard has some of
-// the columns. The owners of a row block's columns have the same rows in the same order, so they
-// send each other the sum of squares of each row, and all add up the blocks' in column order.
+// the columns. The owners of a row block's columns have the same rows in the same order, so each
+// sends its sum of squares per row to all, itself too, and all add them up in column order.
 void exchange_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                           const Stream& stream) {
   std::vector<std::int64_t> counts(m.communicator.size(), 0);

@@ -30,36 +30,12 @@ void expect_close(const Tensors<float>& actual, const Tensors<T>& expected) {
   }
 }
 
-ShardingPlan plan_of(const Workload& workload, ShardingType type, int world_size) {
-  ShardingPlan plan{.world_size = world_size};
-  int rank = 0;
-  for (const EmbeddingTable& table : workload.tables) {
-    plan.tables.push_back(shard_table(table, type, world_size, rank++ % world_size));
-  }
-  return plan;
+Tensors<float> train(const Workload& workload, const ShardingPlan& plan, int num_threads = 1) {
+  return assemble(workload, train_thread_ranks(workload, plan, num_threads));
 }
 
 ShardingPlan unsharded_plan(const Workload& workload) {
-  return plan_of(workload, ShardingType::kTableWise, 1);
-}
-
-// Each type at once, and shards that shard_table would not make: uneven blocks, in another order
-// of ranks, several on one rank, columns cut in odd places.
-ShardingPlan mixed_plan(const Workload& workload, int world_size) {
-  const auto& tables = workload.tables;
-  const auto rank = [&](int r) { return r % world_size; };
-  return {world_size,
-          {{tables[0].name,
-            ShardingType::kRowWise,
-            {{0, 3, 0, 20, rank(2)},
-             {3, 30, 0, 20, rank(0)},
-             {30, 31, 0, 20, rank(2)},
-             {31, 37, 0, 20, rank(1)}}},
-           shard_table(tables[1], ShardingType::kTableWise, world_size, rank(1)),
-           shard_table(tables[2], ShardingType::kDataParallel, world_size),
-           {tables[3].name,
-            ShardingType::kColumnWise,
-            {{0, 64, 0, 5, rank(1)}, {0, 64, 5, 6, rank(3)}, {0, 64, 6, 12, rank(1)}}}}};
+  return uniform_plan(workload, ShardingType::kTableWise, 1);
 }
 
 struct Case {
@@ -89,7 +65,7 @@ std::vector<Case> all_cases() {
 ShardingPlan make_plan(const Workload& workload, const Case& c) {
   const std::string name = c.plan;
   if (name == "mixed") return mixed_plan(workload, c.world_size);
-  return plan_of(workload, sharding_type_from_string(name), c.world_size);
+  return uniform_plan(workload, sharding_type_from_string(name), c.world_size);
 }
 
 Workload make_workload(SparseOptimizer optimizer) {
@@ -102,8 +78,8 @@ class Equivalence : public testing::TestWithParam<Case> {};
 
 TEST_P(Equivalence, StepsEqualUnshardedSteps) {
   const Workload workload = make_workload(GetParam().optimizer);
-  const auto unsharded = train_sharded(workload, unsharded_plan(workload));
-  const auto sharded = train_sharded(workload, make_plan(workload, GetParam()));
+  const auto unsharded = train(workload, unsharded_plan(workload));
+  const auto sharded = train(workload, make_plan(workload, GetParam()));
   expect_close(sharded, unsharded);
 
   // Where every bag is pooled in one place, nothing depends on the plan but the sums of squares
@@ -124,8 +100,8 @@ TEST_P(Equivalence, BagsOfOneIdAreBitIdenticalUnlessColumnsAreCut) {
   if (GetParam().plan == std::string("mixed") || GetParam().plan == std::string("column_wise")) {
     return;
   }
-  EXPECT_EQ(train_sharded(workload, make_plan(workload, GetParam())),
-            train_sharded(workload, unsharded_plan(workload)));
+  EXPECT_EQ(train(workload, make_plan(workload, GetParam())),
+            train(workload, unsharded_plan(workload)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Plans, Equivalence, testing::ValuesIn(all_cases()), case_name);
@@ -135,14 +111,15 @@ class Reference : public testing::TestWithParam<SparseOptimizer> {};
 TEST_P(Reference, UnshardedStepsEqualTheDefinitionsInDoublePrecision) {
   const Workload workload = make_workload(GetParam());
   const ShardingPlan plan = unsharded_plan(workload);
-  expect_close(train_sharded(workload, plan),
-               train_reference(workload, initial_tables(workload, plan)));
+  Workload no_steps = workload;
+  no_steps.num_steps = 0;
+  expect_close(train(workload, plan), train_reference(workload, train(no_steps, plan)));
 }
 
 TEST_P(Reference, ThreadsDoNotChangeABit) {
   const Workload workload = make_workload(GetParam());
   const ShardingPlan plan = mixed_plan(workload, 3);
-  EXPECT_EQ(train_sharded(workload, plan, 3), train_sharded(workload, plan, 1));
+  EXPECT_EQ(train(workload, plan, 3), train(workload, plan, 1));
 }
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, Reference,

@@ -200,7 +200,7 @@ TEST_P(EveryType, InvalidIdIsTheSameErrorOnEveryRankAndTrainingCanGoOn) {
     throw Error(error);
   });
   expect_on_every_rank(errors,
-                       "rank 1: feature \"item\": sample 2 has id 4 at position 2, but table "
+                       "rank 1: feature \"item\": sample (bag) 2 has id 4 at position 2, but table "
                        "\"items\" has 4 rows");
 }
 

@@ -60,43 +60,40 @@ KeyedJaggedTensor local_batch(const GlobalBatch& batch, const Cuts& cuts, int ra
 }
 
 // Writes a block of a tensor that is `stride` wide. Replicas have to have the same bits.
-void write_block(const MatrixView<float>& block, std::int64_t row_begin, std::int64_t column_begin,
-                 std::int64_t stride, std::vector<float>& tensor) {
-  for (std::int64_t r = 0; r < block.rows; ++r) {
-    for (std::int64_t c = 0; c < block.cols; ++c) {
-      float& value = tensor[(row_begin + r) * stride + column_begin + c];
-      if (!std::isnan(value) && value != block.row(r)[c]) throw Error("replicas differ");
-      value = block.row(r)[c];
-    }
+void write_block(const std::vector<float>& block, const Shard& shard, std::int64_t stride,
+                 std::vector<float>& tensor) {
+  const std::int64_t columns = std::ssize(block) / shard.num_rows();
+  // A state of one value per row is in every column shard.
+  const std::int64_t first_column = stride == 1 ? 0 : shard.column_begin;
+  for (std::int64_t i = 0; i < std::ssize(block); ++i) {
+    float& value = tensor[(shard.row_begin + i / columns) * stride + first_column + i % columns];
+    if (!std::isnan(value) && value != block[i]) throw Error("replicas differ");
+    value = block[i];
   }
 }
 
-// A state of one value per row is in every column shard.
-void add_shard(const LocalShard& local, const EmbeddingTable& table, SparseOptimizer optimizer,
-               Tensors<float>& all) {
-  const auto add = [&](const char* name, const MatrixView<float>& block) {
-    if (block.rows == 0) return;
-    const bool per_row =
-        optimizer == SparseOptimizer::kRowWiseAdagrad && block.data == local.state.data;
-    const std::int64_t width = per_row ? 1 : table.dim;
-    auto& tensor = all[table.name + " " + name];
+void add_shard(const Workload& workload, const RankResult::OwnShard& own, Tensors<float>& all) {
+  const EmbeddingTable& table =
+      *std::find_if(workload.tables.begin(), workload.tables.end(),
+                    [&](const EmbeddingTable& t) { return t.name == own.table; });
+  const auto add = [&](const char* name, const std::vector<float>& block, std::int64_t width) {
+    if (block.empty()) return;
+    auto& tensor = all[own.table + " " + name];
     tensor.resize(table.num_rows * width, std::numeric_limits<float>::quiet_NaN());
-    write_block(block, local.shard.row_begin, per_row ? 0 : local.shard.column_begin, width,
-                tensor);
+    write_block(block, own.shard, width, tensor);
   };
-  add("weights", local.weights);
-  add("state", local.state);
-  add("second_moment", local.second_moment);
+  const bool per_row = workload.optimizer.type == SparseOptimizer::kRowWiseAdagrad;
+  add("weights", own.weights, table.dim);
+  add("state", own.state, per_row ? 1 : table.dim);
+  add("second_moment", own.second_moment, table.dim);
 }
 
-void add_tables(ShardedEmbedding& embedding, SparseOptimizer optimizer, Tensors<float>& all) {
-  for (const LocalShard& local : embedding.local_shards()) {
-    const auto& tables = embedding.tables();
-    add_shard(local,
-              *std::find_if(tables.begin(), tables.end(),
-                            [&](const EmbeddingTable& table) { return table.name == local.table; }),
-              optimizer, all);
+std::vector<float> values_of(const MatrixView<float>& matrix) {
+  std::vector<float> values;
+  for (std::int64_t r = 0; r < matrix.rows; ++r) {
+    values.insert(values.end(), matrix.row(r), matrix.row(r) + matrix.cols);
   }
+  return values;
 }
 
 std::string output_name(int step, const EmbeddingLookup& lookup) {
@@ -104,7 +101,8 @@ std::string output_name(int step, const EmbeddingLookup& lookup) {
 }
 
 void train_step(const Workload& workload, ShardedEmbedding& embedding, EmbeddingExchange& exchange,
-                int step, Communicator& communicator, Tensors<float>& all, const Stream& stream) {
+                int step, Communicator& communicator, Tensors<float>& outputs,
+                const Stream& stream) {
   const GlobalBatch batch = global_batch(workload, step);
   const Cuts cuts = cut_batch(batch, communicator.size(), step);
   const int rank = communicator.rank();
@@ -116,7 +114,7 @@ void train_step(const Workload& workload, ShardedEmbedding& embedding, Embedding
     const std::int64_t first_bag = cuts.at(lookup.feature)[rank];
     const auto output = exchange.output(l);
     const auto gradient = exchange.d_output(l);
-    auto& tensor = all[output_name(step, lookup)];
+    auto& tensor = outputs[output_name(step, lookup)];
     for (std::int64_t b = 0; b < output.rows; ++b) {
       for (std::int64_t c = 0; c < output.cols; ++c) {
         tensor.push_back(output.row(b)[c]);
@@ -127,33 +125,6 @@ void train_step(const Workload& workload, ShardedEmbedding& embedding, Embedding
   }
   embedding.output_dist_backward(exchange, stream);
   embedding.update(exchange, step, stream);
-}
-
-Tensors<float> run_job(const Workload& workload, const ShardingPlan& plan, int num_steps,
-                       int num_threads) {
-  std::vector<Tensors<float>> of_rank(plan.world_size);
-  run_ranks(plan.world_size, [&](Communicator& communicator) {
-    const Stream stream(Device::cpu(), num_threads);
-    EmbeddingOptions options;
-    options.optimizer = workload.optimizer;
-    options.seed = 11;
-    ShardedEmbedding embedding(workload.tables, plan, options, communicator, stream);
-    EmbeddingExchange exchange;
-    Tensors<float>& all = of_rank[communicator.rank()];
-    for (int step = 1; step <= num_steps; ++step) {
-      train_step(workload, embedding, exchange, step, communicator, all, stream);
-    }
-    for (int turn = 0; turn < communicator.size(); ++turn) {
-      communicator.barrier("turn");
-      if (turn == communicator.rank()) add_tables(embedding, workload.optimizer.type, of_rank[0]);
-    }
-  });
-  for (int rank = 1; rank < plan.world_size; ++rank) {
-    for (const auto& [name, values] : of_rank[rank]) {
-      of_rank[0][name].insert(of_rank[0][name].end(), values.begin(), values.end());
-    }
-  }
-  return of_rank[0];
 }
 
 }  // namespace
@@ -214,12 +185,69 @@ double d_output(double output, std::int64_t lookup, std::int64_t bag, std::int64
   return 0.25 * output + (static_cast<double>(mixed >> 24) - 127.5) / 128.0;
 }
 
-Tensors<float> train_sharded(const Workload& workload, const ShardingPlan& plan, int num_threads) {
-  return run_job(workload, plan, workload.num_steps, num_threads);
+RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
+                      Communicator& communicator, int num_threads) {
+  const Stream stream(Device::cpu(), num_threads);
+  EmbeddingOptions options;
+  options.optimizer = workload.optimizer;
+  options.seed = 11;
+  ShardedEmbedding embedding(workload.tables, plan, options, communicator, stream);
+  EmbeddingExchange exchange;
+  RankResult result;
+  for (int step = 1; step <= workload.num_steps; ++step) {
+    train_step(workload, embedding, exchange, step, communicator, result.outputs, stream);
+  }
+  for (const LocalShard& local : embedding.local_shards()) {
+    result.shards.push_back({local.table, local.shard, values_of(local.weights),
+                             values_of(local.state), values_of(local.second_moment)});
+  }
+  return result;
 }
 
-Tensors<float> initial_tables(const Workload& workload, const ShardingPlan& plan) {
-  return run_job(workload, plan, 0, 1);
+std::vector<RankResult> train_thread_ranks(const Workload& workload, const ShardingPlan& plan,
+                                           int num_threads) {
+  std::vector<RankResult> ranks(plan.world_size);
+  run_ranks(plan.world_size, [&](Communicator& communicator) {
+    ranks[communicator.rank()] = train_rank(workload, plan, communicator, num_threads);
+  });
+  return ranks;
+}
+
+Tensors<float> assemble(const Workload& workload, const std::vector<RankResult>& ranks) {
+  Tensors<float> all;
+  for (const RankResult& rank : ranks) {
+    for (const auto& [name, values] : rank.outputs) {
+      all[name].insert(all[name].end(), values.begin(), values.end());
+    }
+    for (const RankResult::OwnShard& own : rank.shards) add_shard(workload, own, all);
+  }
+  return all;
+}
+
+ShardingPlan uniform_plan(const Workload& workload, ShardingType type, int world_size) {
+  ShardingPlan plan{.world_size = world_size};
+  int rank = 0;
+  for (const EmbeddingTable& table : workload.tables) {
+    plan.tables.push_back(shard_table(table, type, world_size, rank++ % world_size));
+  }
+  return plan;
+}
+
+ShardingPlan mixed_plan(const Workload& workload, int world_size) {
+  const auto& tables = workload.tables;
+  const auto rank = [&](int r) { return r % world_size; };
+  return {world_size,
+          {{tables[0].name,
+            ShardingType::kRowWise,
+            {{0, 3, 0, 20, rank(2)},
+             {3, 30, 0, 20, rank(0)},
+             {30, 31, 0, 20, rank(2)},
+             {31, 37, 0, 20, rank(1)}}},
+           shard_table(tables[1], ShardingType::kTableWise, world_size, rank(1)),
+           shard_table(tables[2], ShardingType::kDataParallel, world_size),
+           {tables[3].name,
+            ShardingType::kColumnWise,
+            {{0, 64, 0, 5, rank(1)}, {0, 64, 5, 6, rank(3)}, {0, 64, 6, 12, rank(1)}}}}};
 }
 
 Tensors<double> train_reference(const Workload& workload, const Tensors<float>& initial) {

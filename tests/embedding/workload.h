@@ -37,11 +37,34 @@ double d_output(double output, std::int64_t lookup, std::int64_t bag, std::int64
 template <typename T>
 using Tensors = std::map<std::string, std::vector<T>>;
 
-Tensors<float> train_sharded(const Workload& workload, const ShardingPlan& plan,
-                             int num_threads = 1);
+/// What one rank has at the end.
+struct RankResult {
+  struct OwnShard {
+    std::string table;
+    Shard shard;
+    std::vector<float> weights, state, second_moment;
+    friend bool operator==(const OwnShard&, const OwnShard&) = default;
+  };
+  Tensors<float> outputs;  ///< of the rank's own bags
+  std::vector<OwnShard> shards;
+  friend bool operator==(const RankResult&, const RankResult&) = default;
+};
+
+RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
+                      Communicator& communicator, int num_threads = 1);
+/// train_rank on ranks that are threads, by rank.
+std::vector<RankResult> train_thread_ranks(const Workload& workload, const ShardingPlan& plan,
+                                           int num_threads = 1);
+/// The tensors of the whole job; throws Error if replicas have different bits.
+Tensors<float> assemble(const Workload& workload, const std::vector<RankResult>& ranks);
+
 /// The same in double precision, from the given initial tables.
 Tensors<double> train_reference(const Workload& workload, const Tensors<float>& initial);
-/// The tables before the first step, as train_sharded names them.
-Tensors<float> initial_tables(const Workload& workload, const ShardingPlan& plan);
+
+/// Every table under one type, on ranks in turn.
+ShardingPlan uniform_plan(const Workload& workload, ShardingType type, int world_size);
+/// Each type at once, and shards that shard_table would not make: uneven blocks, in another order
+/// of ranks, several on one rank, columns cut in odd places.
+ShardingPlan mixed_plan(const Workload& workload, int world_size);
 
 }  // namespace serrate

@@ -1,0 +1,25 @@
+// Under mpirun every rank trains the workload with its peers, and again with threads as its peers:
+// the same bits.
+
+#include <gtest/gtest.h>
+
+#include "serrate/mpi_communicator.h"
+#include "tests/embedding/workload.h"
+
+namespace serrate {
+namespace {
+
+TEST(MpiEquivalence, ThreadsAndMpirunAgreeBitForBit) {
+  const auto communicator = make_mpi_communicator(std::chrono::seconds(30));
+  for (const auto optimizer : {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
+                               SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam}) {
+    const Workload workload{.tables = workload_tables(), .optimizer = {.type = optimizer}};
+    const ShardingPlan plan = mixed_plan(workload, communicator->size());
+    const RankResult result = train_rank(workload, plan, *communicator);
+    EXPECT_EQ(result, train_thread_ranks(workload, plan)[communicator->rank()])
+        << to_string(optimizer);
+  }
+}
+
+}  // namespace
+}  // namespace serrate
