@@ -38,7 +38,9 @@ class Error : public std::runtime_error {
 };
 
 /// Bad input, found at the edge: a message for the person who can change it.
-inline Error usage_error(const std::string& message) { return Error(message, ErrorKind::kUsage); }
+inline Error usage_error(const std::string& message) {
+  return Error(message, ErrorKind::kUsage);
+}
 
 [[noreturn]] void fail_check(std::string_view message, const std::source_location& where);
 

@@ -10,8 +10,8 @@
 
 namespace serrate {
 
-/// Rows of different lengths: bag i holds values [offsets[i] - offsets[0], offsets[i + 1] - offsets[0]).
-/// A view of one feature of a KeyedJaggedTensor, or of a JaggedTensor of ids.
+/// Rows of different lengths: bag i holds values [offsets[i] - offsets[0], offsets[i + 1] -
+/// offsets[0]). A view of one feature of a KeyedJaggedTensor, or of a JaggedTensor of ids.
 struct JaggedView {
   std::span<const std::int64_t> values;   ///< [num_values]
   std::span<const std::int64_t> offsets;  ///< [num_bags + 1]

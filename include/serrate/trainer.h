@@ -29,8 +29,8 @@ struct TrainOptions {
   double time_quantile = 0.9;       ///< where split=time cuts the events
   std::string metrics;              ///< JSONL file; empty means output/metrics.jsonl
   std::int64_t epochs = 10;
-  std::int64_t steps = 0;         ///< ends the training earlier when above 0
-  std::int64_t batch_size = 128;  ///< sequences of all ranks together
+  std::int64_t steps = 0;                  ///< when above 0, instead of epochs
+  std::int64_t batch_size = 128;           ///< sequences of all ranks together
   std::int64_t micro_batch_tokens = 1024;  ///< tokens that pass through the encoder at once
   TrainingWindows windows = TrainingWindows::kAll;
   std::int64_t negatives = 512;  ///< shared by a step; 0 means every item (full softmax)

@@ -32,7 +32,7 @@ void add_train_options(Options& line, TrainOptions& options) {
   line.add("time-quantile", options.time_quantile, "where --split time cuts the events");
   line.add("metrics", options.metrics, "file of a JSON line a step; metrics.jsonl in --output");
   line.add("epochs", options.epochs, "passes over the data", 1);
-  line.add("steps", options.steps, "ends the training earlier, when above 0");
+  line.add("steps", options.steps, "steps instead of --epochs, when above 0");
   line.add("batch-size", options.batch_size, "sequences of all ranks together", 1);
   line.add("windows", options.windows, "of a user: the latest events, or all of the history",
            "latest|all", training_windows_from_string);

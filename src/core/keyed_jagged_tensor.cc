@@ -86,14 +86,15 @@ void KeyedJaggedTensor::validate() const {
     const auto offsets = offsets_.span().subspan(bag_offsets_[k], num_bags(k) + 1);
     for (std::int64_t bag = 0; bag < num_bags(k); ++bag) {
       if (offsets[bag + 1] < offsets[bag]) {
-        throw usage_error(fmt::format("feature \"{}\": bag {} has length {} (offsets must not fall)",
-                                      keys_[k], bag, offsets[bag + 1] - offsets[bag]));
+        throw usage_error(
+            fmt::format("feature \"{}\": bag {} has length {} (offsets must not fall)", keys_[k],
+                        bag, offsets[bag + 1] - offsets[bag]));
       }
     }
     if (offsets.front() != value_offsets_[k] || offsets.back() != value_offsets_[k + 1]) {
-      throw usage_error(fmt::format("feature \"{}\": offsets run from {} to {}, its values from {} to {}",
-                                    keys_[k], offsets.front(), offsets.back(), value_offsets_[k],
-                                    value_offsets_[k + 1]));
+      throw usage_error(fmt::format(
+          "feature \"{}\": offsets run from {} to {}, its values from {} to {}", keys_[k],
+          offsets.front(), offsets.back(), value_offsets_[k], value_offsets_[k + 1]));
     }
   }
 }

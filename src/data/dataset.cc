@@ -19,8 +19,9 @@ namespace names = dataset_format;
 void check_offsets(std::span<const std::int64_t> offsets, std::int64_t num_values,
                    const std::string& name) {
   if (offsets.front() < 0 || offsets.back() > num_values || !std::ranges::is_sorted(offsets)) {
-    throw usage_error(fmt::format(
-        "{} is damaged (its offsets fall or leave the {} values they point into)", name, num_values));
+    throw usage_error(
+        fmt::format("{} is damaged (its offsets fall or leave the {} values they point into)", name,
+                    num_values));
   }
 }
 

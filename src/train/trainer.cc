@@ -77,8 +77,7 @@ struct Trainer::Impl {
     require_agreement(communicator, "options", to_json(options));
     state.reset(
         new TrainState(make_train_state(*dataset, options, options.plan, communicator, stream)));
-    const std::int64_t all = options.epochs * reader->batches_per_epoch();
-    total_steps = options.steps > 0 ? std::min(options.steps, all) : all;
+    total_steps = options.steps > 0 ? options.steps : options.epochs * reader->batches_per_epoch();
   }
 
   /// The batches from step `first_step` on, made on a thread of their own.
