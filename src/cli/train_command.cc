@@ -34,6 +34,8 @@ void add_train_options(Options& line, TrainOptions& options) {
   line.add("epochs", options.epochs, "passes over the data", 1);
   line.add("steps", options.steps, "steps instead of --epochs, when above 0");
   line.add("batch-size", options.batch_size, "sequences of all ranks together", 1);
+  line.add("micro-batch-tokens", options.micro_batch_tokens,
+           "tokens that pass through the encoder at once", 1);
   line.add("windows", options.windows, "of a user: the latest events, or all of the history",
            "latest|all", training_windows_from_string);
   line.add("negatives", options.negatives, "items drawn a step; 0 scores them all");

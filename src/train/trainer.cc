@@ -72,6 +72,7 @@ struct Trainer::Impl {
       check_options(options);
       dataset.emplace(Dataset::open(options.data));
       split = make_split(*dataset, split_kind_from_string(options.split), options.time_quantile);
+      split.cases = {};  // for evaluation alone
       reader.emplace(*dataset, split, reader_options(options, *dataset, communicator));
     });
     require_agreement(communicator, "options", to_json(options));
