@@ -22,6 +22,10 @@ enum class InvalidIds {
   kOov,    ///< the id becomes the table's last row (num_rows - 1, kept for it), and is counted
 };
 
+/// "error", "drop", "oov"; from_string throws Error (usage) otherwise.
+std::string to_string(InvalidIds policy);
+InvalidIds invalid_ids_from_string(const std::string& name);
+
 struct EmbeddingOptions {
   SparseOptimizerOptions optimizer;
   InvalidIds invalid_ids = InvalidIds::kError;

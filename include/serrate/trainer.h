@@ -17,10 +17,6 @@
 
 namespace serrate {
 
-/// "error", "drop", "oov"; from_string throws Error (usage) otherwise.
-std::string to_string(InvalidIds policy);
-InvalidIds invalid_ids_from_string(const std::string& name);
-
 struct TrainOptions {
   std::string data;                 ///< dataset file
   std::string output;               ///< run directory

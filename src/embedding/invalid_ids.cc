@@ -1,6 +1,6 @@
 #include <fmt/format.h>
 
-#include "serrate/trainer.h"
+#include "serrate/sharded_embedding.h"
 
 namespace serrate {
 
