@@ -16,36 +16,40 @@ namespace serrate::HWY_NAMESPACE {
 // How far ahead of the sum rows are asked for: enough to hide the memory's latency behind the
 // rows between, and all of them fit in the first-level cache.
 constexpr std::int64_t kBytesAhead = 8192;
+constexpr std::int64_t kLineBytes = 64;
 
-// The rows of one bag, for sum_rows.
+// The rows of one bag, from position `first` of the segment's indices, for sum_rows.
 struct RowsOfBag {
   const float* table;
   std::int64_t stride;
-  const std::int64_t* indices;        // of the bag
-  const std::int64_t* indices_ahead;  // of the row to be asked for at the bag's first row
-  const std::int64_t* last_index;     // of the segment
-  const float* weights;               // of the bag, or null
+  const std::int64_t* indices;  // of the segment
+  const float* weights;         // of the segment, or null
+  std::int64_t first;
+  std::int64_t rows_ahead;
+  std::int64_t last;  // position in the segment's indices
 
-  const float* row(std::int64_t i) const { return table + indices[i] * stride; }
+  const float* row(std::int64_t i) const { return table + indices[first + i] * stride; }
   const float* row_ahead(std::int64_t i) const {
-    return table + *HWY_MIN(indices_ahead + i, last_index) * stride;
+    return table + indices[HWY_MIN(first + i + rows_ahead, last)] * stride;
   }
-  float weight(std::int64_t i) const { return weights ? weights[i] : 1.0f; }
+  float weight(std::int64_t i) const { return weights ? weights[first + i] : 1.0f; }
 };
 
 template <int kVectors>
 void pool_bags_of_width(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
   const std::int64_t cols = segment.table.cols;
-  const std::int64_t rows_ahead =
-      HWY_MAX(8, kBytesAhead / static_cast<std::int64_t>(sizeof(float)) / HWY_MAX(cols, 1));
-  const std::int64_t* last_index = segment.indices.data() + segment.indices.size() - 1;
+  const std::int64_t row_bytes =
+      HWY_MAX(cols * static_cast<std::int64_t>(sizeof(float)), kLineBytes);
+  RowsOfBag rows{segment.table.data,
+                 segment.table.stride,
+                 segment.indices.data(),
+                 segment.weights.empty() ? nullptr : segment.weights.data(),
+                 0,
+                 HWY_MAX(8, kBytesAhead / row_bytes),
+                 std::ssize(segment.indices) - 1};
   for (std::int64_t bag = begin; bag < end; ++bag) {
-    const std::int64_t first = segment.offsets[bag] - segment.offsets[0];
+    rows.first = segment.offsets[bag] - segment.offsets[0];
     const std::int64_t count = segment.offsets[bag + 1] - segment.offsets[bag];
-    const std::int64_t* indices = segment.indices.data() + first;
-    const float* weights = segment.weights.empty() ? nullptr : segment.weights.data() + first;
-    const RowsOfBag rows{segment.table.data,   segment.table.stride, indices,
-                         indices + rows_ahead, last_index,           weights};
     sum_rows<kVectors>(rows, count, cols, segment.output.row(bag));
   }
 }

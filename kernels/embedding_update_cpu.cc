@@ -18,8 +18,16 @@
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-// How far ahead table rows, their optimizer state and their gradients are asked for.
-constexpr std::int64_t kRowsAhead = 8;
+// How far ahead table rows and their optimizer state are asked for; gradients as many rows ahead.
+constexpr std::int64_t kBytesAhead = 6144;
+constexpr std::int64_t kLineBytes = 64;
+
+// The rows to look ahead when a row has its columns in `arrays` arrays.
+std::int64_t rows_ahead(std::int64_t cols, std::int64_t arrays) {
+  const std::int64_t row_bytes =
+      HWY_MAX(cols * static_cast<std::int64_t>(sizeof(float)), kLineBytes);
+  return HWY_MAX(2, kBytesAhead / (row_bytes * arrays));
+}
 
 // The gradients of one row, for sum_rows: occurrences from `first` of the groups.
 struct GradientsOfRow {
@@ -27,25 +35,29 @@ struct GradientsOfRow {
   const std::uint64_t* occurrences;  // of the groups
   const float* weights;              // of the groups, or null
   std::int64_t first;
+  std::int64_t ahead;
   std::int64_t last;  // of the groups
 
-  const float* gradient(std::int64_t occurrence) const {
-    const std::uint64_t bag = occurrences[occurrence];
-    return segments[segment_of(bag)].d_output.row(bag_of(bag));
+  const float* gradient(std::int64_t position) const {
+    const std::uint64_t occurrence = occurrences[position];
+    return segments[segment_of(occurrence)].d_output.row(bag_of(occurrence));
   }
   const float* row(std::int64_t i) const { return gradient(first + i); }
   const float* row_ahead(std::int64_t i) const {
-    return gradient(HWY_MIN(first + i + kRowsAhead, last));
+    return gradient(HWY_MIN(first + i + ahead, last));
   }
   float weight(std::int64_t i) const { return weights ? weights[first + i] : 1.0f; }
 };
 
 template <int kVectors>
 HWY_INLINE void sum_gradients(const EmbeddingUpdate& args, const RowGroups& groups, std::int64_t i,
-                              float* gradient) {
+                              std::int64_t ahead, float* gradient) {
   const std::int64_t* offsets = groups.row_offsets.data();
-  const GradientsOfRow rows{args.segments.data(), groups.occurrences.data(),
-                            groups.weights.size() > 0 ? groups.weights.data() : nullptr, offsets[i],
+  const GradientsOfRow rows{args.segments.data(),
+                            groups.occurrences.data(),
+                            groups.weights.size() > 0 ? groups.weights.data() : nullptr,
+                            offsets[i],
+                            ahead,
                             groups.num_occurrences - 1};
   sum_rows<kVectors>(rows, offsets[i + 1] - offsets[i], args.table.cols, gradient);
 }
@@ -75,11 +87,13 @@ HWY_INLINE void subtract_scaled(float scale, const float* g, std::int64_t cols, 
   });
 }
 
-// The optimizers: step(i, row, g) changes one row of the table by its gradient g; i is the row's
-// position in the groups. See SparseOptimizer for the definitions. Numbers are copied before the
-// loops, as the compiler has to expect that a store changes the originals.
+// The optimizers, with the number of arrays that hold columns of a row: step(i, row, g) changes one
+// row of the table by its gradient g; i is the row's position in the groups. See SparseOptimizer
+// for the definitions. Numbers are copied before the loops, as the compiler has to expect that a
+// store changes the originals.
 template <int kVectors>
 struct Sgd {
+  static constexpr std::int64_t kArrays = 1;
   const EmbeddingUpdate& args;
 
   HWY_INLINE void prefetch(std::int64_t) const {}
@@ -91,6 +105,7 @@ struct Sgd {
 
 template <int kVectors>
 struct Adagrad {
+  static constexpr std::int64_t kArrays = 2;
   const EmbeddingUpdate& args;
 
   HWY_INLINE void prefetch(std::int64_t row) const {
@@ -112,6 +127,7 @@ struct Adagrad {
 
 template <int kVectors>
 struct RowWiseAdagrad {
+  static constexpr std::int64_t kArrays = 1;
   const EmbeddingUpdate& args;
   std::span<const float> row_squares;
   float full_dim;
@@ -129,6 +145,7 @@ struct RowWiseAdagrad {
 
 template <int kVectors>
 struct Adam {
+  static constexpr std::int64_t kArrays = 3;
   const EmbeddingUpdate& args;
   AdamCorrections corrections;
 
@@ -161,12 +178,13 @@ template <int kVectors, class Optimizer>
 void step_rows(const EmbeddingUpdate& args, const RowGroups& groups, const Optimizer& optimizer,
                std::int64_t begin, std::int64_t end) {
   const std::int64_t* rows = groups.rows.data();
+  const std::int64_t ahead = rows_ahead(args.table.cols, Optimizer::kArrays);
   std::vector<float> gradient(args.table.cols);
   for (std::int64_t i = begin; i < end; ++i) {
-    const std::int64_t ahead = rows[HWY_MIN(i + kRowsAhead, end - 1)];
-    prefetch_row<kVectors>(args.table.row(ahead), args.table.cols);
-    optimizer.prefetch(ahead);
-    sum_gradients<kVectors>(args, groups, i, gradient.data());
+    const std::int64_t row_ahead = rows[HWY_MIN(i + ahead, end - 1)];
+    prefetch_row<kVectors>(args.table.row(row_ahead), args.table.cols);
+    optimizer.prefetch(row_ahead);
+    sum_gradients<kVectors>(args, groups, i, ahead, gradient.data());
     optimizer.step(i, rows[i], gradient.data());
   }
 }
@@ -196,10 +214,11 @@ void update_rows(const EmbeddingUpdate& args, const RowGroups& groups,
 
 void square_rows(const EmbeddingUpdate& args, const RowGroups& groups, std::span<float> squares,
                  std::int64_t begin, std::int64_t end) {
+  const std::int64_t ahead = rows_ahead(args.table.cols, 1);
   std::vector<float> gradient(args.table.cols);
   dispatch_width(args.table.cols, [&](auto vectors) {
     for (std::int64_t i = begin; i < end; ++i) {
-      sum_gradients<vectors()>(args, groups, i, gradient.data());
+      sum_gradients<vectors()>(args, groups, i, ahead, gradient.data());
       squares[i] = sum_of_squares<vectors()>(gradient.data(), args.table.cols);
     }
   });

@@ -81,45 +81,61 @@ std::span<const std::uint64_t> sort_by_row(std::span<std::uint64_t> keys,
   return keys;
 }
 
-// Fills the groups from the sorted keys; bags are in the order of occurrences.
-void write_groups(std::span<const GradientSegment> segments, std::span<const std::uint64_t> sorted,
-                  std::span<const std::uint64_t> bags, KeyFormat format, RowGroups& groups,
-                  int num_threads) {
+// The weights of the grouped occurrences: 1 in a segment without.
+void gather_weights(std::span<const GradientSegment> segments,
+                    std::span<const std::uint64_t> sorted, KeyFormat format,
+                    std::span<const std::uint64_t> occurrences, std::span<float> weights,
+                    int num_threads) {
   std::vector<std::int64_t> first_occurrence{0};
   for (const GradientSegment& s : segments) {
     first_occurrence.push_back(first_occurrence.back() + std::ssize(s.indices));
   }
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+  for (std::size_t i = 0; i < weights.size(); ++i) {
+    const std::int64_t segment = segment_of(occurrences[i]);
+    const auto from = segments[segment].weights;
+    const std::int64_t position = format.occurrence(sorted[i]) - first_occurrence[segment];
+    weights[i] = from.empty() ? 1.0f : from[position];
+  }
+}
+
+// Fills rows, row_offsets and occurrences from the sorted keys; bags are in the order of
+// occurrences. A thread does whole rows.
+void write_groups(std::span<const std::uint64_t> sorted, std::span<const std::uint64_t> bags,
+                  KeyFormat format, RowGroups& groups, int num_threads) {
+  const std::int64_t size = std::ssize(sorted);
   const auto begins_row = [&](std::int64_t i) {
     return i == 0 || format.row(sorted[i]) != format.row(sorted[i - 1]);
   };
+  const auto row_start = [&](std::int64_t i) {
+    while (i < size && !begins_row(i)) ++i;
+    return i;
+  };
+  std::int64_t *rows = groups.rows.data(), *row_offsets = groups.row_offsets.data();
+  std::uint64_t* occurrences = groups.occurrences.data();
   std::vector<std::int64_t> first_row(num_threads + 1, 0);
 #pragma omp parallel num_threads(num_threads)
   {
-    const auto [begin, end] = thread_range(std::ssize(sorted));
+    const auto range = thread_range(size);
+    const std::int64_t begin = row_start(range.first), end = row_start(range.second);
     std::int64_t num_rows = 0;
     for (std::int64_t i = begin; i < end; ++i) num_rows += begins_row(i);
     first_row[omp_get_thread_num() + 1] = num_rows;
 #pragma omp barrier
 #pragma omp single
     std::partial_sum(first_row.begin(), first_row.end(), first_row.begin());
-    std::int64_t row = first_row[omp_get_thread_num()];
+    // Each occurrence writes its row and the row's end so far, without a branch.
+    std::int64_t row = first_row[omp_get_thread_num()] - 1;
     for (std::int64_t i = begin; i < end; ++i) {
-      if (begins_row(i)) {
-        groups.rows.data()[row] = format.row(sorted[i]);
-        groups.row_offsets.data()[row++] = i;
-      }
-      const std::int64_t occurrence = format.occurrence(sorted[i]);
-      groups.occurrences.data()[i] = bags[occurrence];
-      if (groups.weights.size() > 0) {
-        const std::int64_t segment = segment_of(bags[occurrence]);
-        const auto weights = segments[segment].weights;
-        groups.weights.data()[i] =
-            weights.empty() ? 1.0f : weights[occurrence - first_occurrence[segment]];
-      }
+      const std::uint64_t key = sorted[i];
+      row += begins_row(i);
+      rows[row] = format.row(key);
+      row_offsets[row + 1] = i + 1;
+      occurrences[i] = bags[format.occurrence(key)];
     }
   }
+  row_offsets[0] = 0;
   groups.num_rows.data()[0] = first_row.back();
-  groups.row_offsets.data()[first_row.back()] = std::ssize(sorted);
 }
 
 }  // namespace
@@ -135,8 +151,10 @@ void group_gradients_on<DeviceType::kCpu>(std::span<const GradientSegment> segme
   const auto keys = scratch.subspan(0, n), other = scratch.subspan(n, n);
   const auto bags = scratch.subspan(2 * n, n);
   number_occurrences(segments, format, keys, bags, num_threads);
-  write_groups(segments, sort_by_row(keys, other, format, num_threads), bags, format, groups,
-               num_threads);
+  const auto sorted = sort_by_row(keys, other, format, num_threads);
+  write_groups(sorted, bags, format, groups, num_threads);
+  gather_weights(segments, sorted, format, groups.occurrences.span(), groups.weights.span(),
+                 num_threads);
 }
 
 }  // namespace serrate
