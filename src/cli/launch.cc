@@ -7,6 +7,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <string>
+#include <string_view>
 #include <thread>
 
 #include "serrate/error.h"
@@ -23,7 +24,8 @@ int run_rank(Communicator& communicator, const RankMain& rank_main) {
   try {
     return rank_main(communicator);
   } catch (const std::exception& error) {
-    if (communicator.size() == 1) throw;
+    const bool names_rank = std::string_view(error.what()).starts_with("rank ");
+    if (communicator.size() == 1 || names_rank) throw;
     const auto* known = dynamic_cast<const Error*>(&error);
     throw Error(fmt::format("rank {}: {}", communicator.rank(), error.what()),
                 known ? known->kind() : ErrorKind::kFailure);
