@@ -300,7 +300,7 @@ ConvertReport convert(const ConvertOptions& options) {
   Rows rows = RowReader(options, report).read();
   if (report.num_bad_rows > 0 && options.bad_rows == BadRows::kError) {
     throw usage_error(fmt::format(
-        "{} has {} bad rows of {}, nothing was written; mend them or use --bad-rows=skip{}",
+        "{} has {} bad rows of {}, nothing was written; mend them or use --skip-bad-rows{}",
         options.input, report.num_bad_rows, report.num_rows, list_bad_rows(report)));
   }
   const Ids kept = k_core_rows(rows, options.k_core);
