@@ -15,7 +15,7 @@ namespace serrate::HWY_NAMESPACE {
 
 // How far ahead of the sum rows are asked for: enough to hide the memory's latency behind the
 // rows between, and all of them fit in the first-level cache.
-constexpr std::int64_t kBytesAhead = 8192;
+constexpr std::int64_t kBytesAhead = 10240;
 constexpr std::int64_t kLineBytes = 64;
 
 // The rows of one bag, from position `first` of the segment's indices, for sum_rows.
