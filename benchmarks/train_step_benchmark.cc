@@ -52,8 +52,10 @@ NextItemBatch make_batch(const Workload& w, std::mt19937_64& random, int rank, i
     sequences.sample_ids.push_back((index * 64 + rank) * kBatchSize + s);
     sequences.sequence_offsets.push_back(sequences.sequence_offsets.back() + length + 1);
   }
-  return make_next_item_batch(sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
-                              {w.longest, w.micro_batch_tokens}, stream);
+  return make_next_item_batch(
+      sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
+      {.max_length = w.longest, .micro_batch_tokens = w.micro_batch_tokens, .num_items = w.items},
+      stream);
 }
 
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {

@@ -177,27 +177,34 @@ void run_thread_ranks(int size, std::chrono::milliseconds deadline,
   std::vector<std::unique_ptr<Communicator>> communicators =
       make_thread_communicators(size, deadline);
   std::mutex mutex;
-  std::exception_ptr first_error;
+  // The cause: peers of a failed rank fail too, with retryable errors that may be recorded first.
+  std::exception_ptr cause;
+  bool cause_is_retryable = false;
   const auto run = [&](int rank) {
     const std::unique_ptr<Communicator> communicator = std::move(communicators[rank]);
-    const auto fail = [&](std::string_view why) {
+    const auto fail = [&](std::string_view why, bool is_retryable) {
       const std::lock_guard lock(mutex);
-      if (!first_error) first_error = std::current_exception();
+      if (!cause || (cause_is_retryable && !is_retryable)) {
+        cause = std::current_exception();
+        cause_is_retryable = is_retryable;
+      }
       communicator->abandon(why);
     };
     try {
       body(*communicator);
+    } catch (const Error& error) {
+      fail(error.what(), error.kind() == ErrorKind::kRetryable);
     } catch (const std::exception& error) {
-      fail(error.what());
+      fail(error.what(), false);
     } catch (...) {
-      fail("an exception of unknown type");
+      fail("an exception of unknown type", false);
     }
   };
   std::vector<std::jthread> threads;
   for (int rank = 1; rank < size; ++rank) threads.emplace_back(run, rank);
   run(0);
   threads.clear();
-  if (first_error) std::rethrow_exception(first_error);
+  if (cause) std::rethrow_exception(cause);
 }
 
 }  // namespace serrate

@@ -33,6 +33,11 @@ int run_rank(Communicator& communicator, const RankMain& rank_main) {
 }
 
 int launch_threads(const LaunchOptions& options, const RankMain& rank_main) {
+  constexpr int kMostRanks = 1024;
+  if (options.ranks > kMostRanks) {
+    throw usage_error(
+        fmt::format("--ranks {} (at most {} threads of one process)", options.ranks, kMostRanks));
+  }
   std::atomic<int> exit_code{0};
   run_thread_ranks(std::max(options.ranks, 1), options.timeout, [&](Communicator& communicator) {
     if (const int code = run_rank(communicator, rank_main)) exit_code = code;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cmath>
 #include <concepts>
 #include <cstdint>
 #include <functional>
@@ -50,7 +51,10 @@ class Options {
   template <std::floating_point T>
   void add(const std::string& name, T& target, const std::string& help) {
     add_value(name, "X", format_number(target), help, [=, &target](const std::string& text) {
-      target = static_cast<T>(parse_number(name, text));
+      const double number = parse_number(name, text);
+      target = static_cast<T>(number);
+      const bool is_kept = std::isfinite(target) && (target != 0 || number == 0);
+      if (!is_kept) throw bad_value(name, text, "a number of ordinary size");
     });
   }
   /// One of a few words: `words` as the help shows them, `from_string` reads one or throws Error.

@@ -88,13 +88,17 @@ int train_command(const Arguments& arguments) {
   return launch(launch_options, [&](Communicator& communicator) {
     Trainer trainer(options, communicator);
     const bool speaks = communicator.rank() == 0;
-    if (speaks) fmt::print("{}world_size={}\n\n", line.effective(), communicator.size());
+    if (speaks) fmt::print("{}# world_size={}\n\n", line.effective(), communicator.size());
     Progress progress(trainer.total_steps());
     const bool finished = trainer.run(stop_requested, [&](const StepResult& result) {
       if (speaks) progress.step(result);
     });
+    const std::int64_t invalid_ids = trainer.invalid_ids();
     if (speaks) {
       progress.finish();
+      if (invalid_ids > 0) {
+        fmt::print("invalid ids ({}): {}\n", to_string(options.invalid_ids), invalid_ids);
+      }
       print_stages(trainer);
       if (!finished) fmt::print(stderr, "serrate: stopped by a signal\n");
     }

@@ -228,7 +228,6 @@ void Dataset::read_feature(std::int64_t feature, std::int64_t begin, std::int64_
     bags.offsets.resize(static_cast<std::size_t>(end - begin + 1));
     std::iota(bags.offsets.begin(), bags.offsets.end(), std::int64_t{0});
   }
-  check_ids(bags.values, features()[static_cast<std::size_t>(feature)], impl_->file.path());
 }
 
 void Dataset::read_items(std::int64_t begin, std::int64_t end,

@@ -9,11 +9,6 @@
 namespace serrate {
 namespace {
 
-const TableSharding& sharding_of(const ShardingPlan& plan, const std::string& table) {
-  return *std::find_if(plan.tables.begin(), plan.tables.end(),
-                       [&](const TableSharding& sharding) { return sharding.table == table; });
-}
-
 // Every column block of a row block to every one, itself included.
 void add_column_peers(const TableSharding& sharding, const ShardGrid& grid,
                       std::span<const std::int64_t> local, Routing& routing) {

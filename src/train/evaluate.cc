@@ -99,7 +99,9 @@ TopKQueries queries_of(const Evaluation& e, const CaseShare& share,
 std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) {
   Communicator& communicator = state.communicator;
   const auto names = token_features(*e.dataset, e.run.model);
-  const std::int64_t k = *std::max_element(e.options.cutoffs.begin(), e.options.cutoffs.end());
+  const std::int64_t largest =
+      *std::max_element(e.options.cutoffs.begin(), e.options.cutoffs.end());
+  const std::int64_t k = std::min(largest, e.dataset->num_items());
   const auto num_cases = static_cast<std::int64_t>(e.split.cases.size());
   std::vector<std::int64_t> all_ranks, items;
   for (std::int64_t begin = 0; begin < num_cases; begin += e.options.batch_size) {
@@ -113,8 +115,8 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
         targets.push_back(items.front());
       }
     });
-    const NextItemBatch batch =
-        make_history_batch(share.histories, names, batch_shape(e.run), state.stream);
+    const NextItemBatch batch = make_history_batch(
+        share.histories, names, batch_shape(e.run, e.dataset->num_items()), state.stream);
     const std::vector<float> rows = last_hidden(state, batch, e.run.model.dim);
     const auto best =
         distributed_top_k(state.embedding, names.front(), queries_of(e, share, rows), k,
@@ -172,6 +174,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
         *std::min_element(options.cutoffs.begin(), options.cutoffs.end()) < 1) {
       throw usage_error("--k has to be one or more cutoffs of at least 1");
     }
+    if (options.batch_size < 1) throw usage_error("--batch-size has to be at least 1");
     e.run = train_options_from_json(read_text_file(config_path(options.model)));
     e.dataset.emplace(Dataset::open(options.data));
     e.split = make_split(*e.dataset, split_kind_from_string(e.run.split), e.run.time_quantile);

@@ -1,5 +1,6 @@
 #include "src/train/next_item_batch.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "serrate/random.h"
@@ -53,17 +54,27 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
   Column& negative = columns[num_features + 1];
   std::vector<std::int64_t> offsets{0}, positions, token_ids;
 
+  NextItemBatch batch;
+  std::vector<std::int64_t> events;  // of a sequence, those that are kept
   for (std::int64_t s = 0; s < sequences.num_sequences(); ++s) {
-    const std::int64_t begin = sequences.sequence_offsets[s];
-    const std::int64_t num_tokens = sequences.sequence_offsets[s + 1] - begin - held_back;
+    events.clear();
+    for (std::int64_t e = sequences.sequence_offsets[s]; e < sequences.sequence_offsets[s + 1];
+         ++e) {
+      const bool known = items.values[e] >= 0 && items.values[e] < shape.num_items;
+      if (known || shape.invalid_ids != InvalidIds::kDrop) events.push_back(e);
+    }
+    const std::int64_t num_events =
+        sequences.sequence_offsets[s + 1] - sequences.sequence_offsets[s];
+    batch.dropped_events += num_events - std::ssize(events);
+    const std::int64_t num_tokens = std::max<std::int64_t>(std::ssize(events) - held_back, 0);
     check(num_tokens <= shape.max_length, "a sequence has more than max_length inputs");
     for (std::int64_t i = 0; i < num_tokens; ++i) {
       for (std::size_t f = 0; f < num_features; ++f) {
-        columns[f].add_bag(sequences.features[f], begin + i);
+        columns[f].add_bag(sequences.features[f], events[i]);
       }
       positions.push_back(i);
       if (targets == Targets::kNextEvent) {
-        target.add_id(items.values[begin + i + 1]);
+        target.add_id(items.values[events[i + 1]]);
         token_ids.push_back(sequences.sample_ids[s] * shape.max_length + i);
       } else {
         token_ids.push_back(s * shape.max_length + i);
@@ -76,7 +87,6 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
   std::vector<std::string> keys = names;
   keys.insert(keys.end(), {kTargetFeature, kNegativeFeature});
   std::vector<std::vector<std::int64_t>> values, lengths;
-  NextItemBatch batch;
   batch.epoch = sequences.epoch;
   batch.target_ids = Buffer<std::int64_t>(target.values, stream);
   batch.negative_ids = Buffer<std::int64_t>(negatives, stream);
@@ -99,8 +109,10 @@ TokenBatch NextItemBatch::tokens(const MicroBatch& part) const {
           .token_ids = token_ids.span().subspan(part.first_token, part.num_tokens)};
 }
 
-BatchShape batch_shape(const TrainOptions& options) {
-  return {.max_length = options.model.max_length, .micro_batch_tokens = options.micro_batch_tokens};
+BatchShape batch_shape(const TrainOptions& options, std::int64_t num_items) {
+  return {.max_length = options.model.max_length, .micro_batch_tokens = options.micro_batch_tokens,
+          .num_items = num_items,
+          .invalid_ids = options.invalid_ids};
 }
 
 std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_t num_items,

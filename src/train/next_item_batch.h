@@ -35,6 +35,7 @@ struct NextItemBatch {
   Buffer<std::int64_t> token_ids;         // [num_tokens], unique over ranks
   Buffer<std::int64_t> target_ids;        // [num_tokens]
   Buffer<std::int64_t> negative_ids;      // [num_negatives]
+  std::int64_t dropped_events = 0;        // by InvalidIds::kDrop
 
   std::int64_t num_tokens() const { return positions.size(); }
   TokenBatch tokens(const MicroBatch& part) const;
@@ -44,8 +45,10 @@ struct NextItemBatch {
 struct BatchShape {
   std::int64_t max_length = 200;           // inputs of a sequence
   std::int64_t micro_batch_tokens = 1024;  // of a micro-batch of several sequences
+  std::int64_t num_items = 0;
+  InvalidIds invalid_ids = InvalidIds::kError;  // kDrop: events of an unknown item are left out
 };
-BatchShape batch_shape(const TrainOptions& options);
+BatchShape batch_shape(const TrainOptions& options, std::int64_t num_items);
 
 /// [num_negatives] uniform item ids of a step; every item once when num_negatives is 0.
 std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_t num_items,

@@ -114,6 +114,7 @@ TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64
   double loss = 0;
   for (const double part : s.losses.to_host(stream)) loss += part;
   s.communicator.all_reduce_sum<double>("loss", {&loss, 1}, stream);
+  s.times.lap("loss all-reduce", stream);
   return {.loss = total_tokens > 0 ? loss / static_cast<double>(total_tokens) : 0,
           .tokens = total_tokens};
 }

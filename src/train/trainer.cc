@@ -1,16 +1,22 @@
 #include "serrate/trainer.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cmath>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 
+#include "serrate/kernels/attention.h"
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
 #include "src/io/text_file.h"
 #include "src/train/checkpoint.h"
+#include "src/train/checkpoint_manifest.h"
 #include "src/train/model_state.h"
 #include "src/train/run_config.h"
 #include "src/train/run_directory.h"
@@ -36,6 +42,8 @@ void check_options(const TrainOptions& o) {
   require(o.model.num_blocks >= 0, "blocks", "0 or more");
   require(o.model.num_heads >= 1 && o.model.dim % o.model.num_heads == 0, "heads",
           "a divisor of --dim");
+  require(o.model.dim / o.model.num_heads <= kMaxHeadDim, "heads",
+          "so many that --dim / --heads is at most 256");
   require(o.model.max_length >= 1, "max-length", "at least 1");
   require(o.model.dropout >= 0 && o.model.dropout < 1, "dropout", "in [0, 1)");
   require(o.model.temperature > 0, "temperature", "above 0");
@@ -43,6 +51,21 @@ void check_options(const TrainOptions& o) {
   require(o.dense_optimizer.learning_rate >= 0, "learning-rate", "0 or more");
   require(o.sparse_optimizer.learning_rate >= 0, "embedding-learning-rate", "0 or more");
   require(o.dense_optimizer.weight_decay >= 0, "weight-decay", "0 or more");
+}
+
+/// A run directory is a run's alone: a checkpoint of another run would be taken for this one's.
+void check_run_directory(const std::string& output) {
+  if (output.empty()) throw usage_error("--output is needed: a directory for the run");
+  std::error_code failure;
+  std::filesystem::create_directories(output, failure);
+  if (failure || ::access(output.c_str(), W_OK) != 0) {
+    throw usage_error(fmt::format("--output {} cannot be written ({})", output,
+                                  failure ? failure.message() : std::strerror(errno)));
+  }
+  if (!list_checkpoints(checkpoint_path(output)).empty()) {
+    throw usage_error(
+        fmt::format("--output {} holds a trained model (choose another, or remove it)", output));
+  }
 }
 
 ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset,
@@ -70,6 +93,7 @@ struct Trainer::Impl {
         stream(Device::cpu(), options.threads) {
     together(communicator, "open dataset", [&] {
       check_options(options);
+      check_run_directory(options.output);
       dataset.emplace(Dataset::open(options.data));
       split = make_split(*dataset, split_kind_from_string(options.split), options.time_quantile);
       split.cases = {};  // for evaluation alone
@@ -89,8 +113,8 @@ struct Trainer::Impl {
           if (next >= total_steps) return std::nullopt;
           const auto negatives =
               draw_negatives(options.negatives, dataset->num_items(), options.seed, next);
-          return make_next_item_batch(reader->read(next++), names, negatives, batch_shape(options),
-                                      stream);
+          return make_next_item_batch(reader->read(next++), names, negatives,
+                                      batch_shape(options, dataset->num_items()), stream);
         },
         kBatchesAhead);
   }
@@ -103,6 +127,7 @@ struct Trainer::Impl {
   std::optional<SequenceReader> reader;
   std::unique_ptr<TrainState> state;
   std::int64_t steps_done = 0;
+  std::int64_t dropped_events = 0;  // on this rank
   std::int64_t total_steps = 0;
   std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
 };
@@ -140,7 +165,14 @@ StepResult Trainer::step() {
   const std::optional<NextItemBatch> batch = impl.batches->next();
   impl.state->times.lap("reader", impl.stream);
   const std::int64_t step = ++impl.steps_done;
+  impl.dropped_events += batch->dropped_events;
   const TrainStepResult result = train_step(*impl.state, *batch, step);
+  if (!std::isfinite(result.loss)) {
+    throw Error(
+        fmt::format("the loss is {} in step {} (the training diverged) lower the learning "
+                    "rates",
+                    result.loss, step));
+  }
   return {.step = step, .epoch = batch->epoch, .loss = result.loss, .tokens = result.tokens};
 }
 
@@ -151,7 +183,6 @@ bool Trainer::run(const std::atomic<bool>& stop,
   std::optional<MetricsFile> metrics;
   together(communicator, "run directory", [&] {
     if (communicator.rank() > 0) return;
-    std::filesystem::create_directories(impl.options.output);
     write_text_file(config_path(impl.options.output), to_json(impl.options));
     write_text_file(plan_path(impl.options.output), plan_to_json(impl.state->embedding.plan()));
     metrics.emplace(impl.options.metrics.empty() ? metrics_path(impl.options.output)
@@ -177,6 +208,12 @@ void Trainer::save() const {
   save_checkpoint(checkpoint_path(impl.options.output), impl.steps_done,
                   {impl.state->embedding, impl.state->encoder.parameters()}, impl.communicator,
                   impl.stream);
+}
+
+std::int64_t Trainer::invalid_ids() {
+  std::int64_t count = impl_->dropped_events + impl_->state->embedding.invalid_ids();
+  impl_->communicator.all_reduce_sum<std::int64_t>("invalid_ids", {&count, 1}, impl_->stream);
+  return count;
 }
 
 std::vector<std::pair<std::string, double>> Trainer::stage_seconds() const {

@@ -73,7 +73,7 @@ struct SmallTraining {
     }
     return make_next_item_batch(share, {"item", "country"},
                                 draw_negatives(12, num_items, options.seed, step),
-                                batch_shape(options), stream);
+                                batch_shape(options, num_items), stream);
   }
 
   static void add_bag(FeatureBags& bags, const std::vector<std::int64_t>& ids) {
