@@ -110,7 +110,8 @@ TokenBatch NextItemBatch::tokens(const MicroBatch& part) const {
 }
 
 BatchShape batch_shape(const TrainOptions& options, std::int64_t num_items) {
-  return {.max_length = options.model.max_length, .micro_batch_tokens = options.micro_batch_tokens,
+  return {.max_length = options.model.max_length,
+          .micro_batch_tokens = options.micro_batch_tokens,
           .num_items = num_items,
           .invalid_ids = options.invalid_ids};
 }
