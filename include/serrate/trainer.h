@@ -64,8 +64,8 @@ class Trainer {
   bool run(const std::atomic<bool>& stop, const std::function<void(const StepResult&)>& on_step);
   /// Writes the model (docs/checkpoint_format.md) to options().output.
   void save() const;
-  /// Ids that InvalidIds::kDrop left out or kOov replaced so far, on all ranks; collective. A dropped
-  /// item takes its event with it.
+  /// Ids that InvalidIds::kDrop left out or kOov replaced so far, on all ranks; collective. A
+  /// dropped item takes its event with it.
   std::int64_t invalid_ids();
   /// Seconds spent in each stage so far on this rank, in the order of the step.
   std::vector<std::pair<std::string, double>> stage_seconds() const;
