@@ -10,11 +10,14 @@
 namespace serrate {
 namespace {
 
-constexpr std::array<std::pair<ShardingType, const char*>, 4> kTypeNames{{
+constexpr std::array<std::pair<ShardingType, const char*>, 7> kTypeNames{{
     {ShardingType::kDataParallel, "data_parallel"},
     {ShardingType::kTableWise, "table_wise"},
     {ShardingType::kRowWise, "row_wise"},
     {ShardingType::kColumnWise, "column_wise"},
+    {ShardingType::kTableRowWise, "table_row_wise"},
+    {ShardingType::kTableColumnWise, "table_column_wise"},
+    {ShardingType::kGrid, "grid"},
 }};
 
 // Columns are dealt out in units that fill a 128-bit SIMD register, so that rows stay aligned.
@@ -63,7 +66,9 @@ ShardingType sharding_type_from_string(const std::string& name) {
     if (name == type_name) return type;
   }
   throw usage_error(fmt::format(
-      "\"{}\" is not a sharding type (data_parallel, table_wise, row_wise or column_wise)", name));
+      "\"{}\" is not a sharding type (data_parallel, table_wise, row_wise, column_wise, "
+      "table_row_wise, table_column_wise or grid)",
+      name));
 }
 
 const TableSharding& sharding_of(const ShardingPlan& plan, std::string_view table) {
@@ -95,6 +100,11 @@ TableSharding shard_table(const EmbeddingTable& table, ShardingType type, int wo
       sharding.shards.assign(world_size, whole);
       for (int rank = 0; rank < world_size; ++rank) sharding.shards[rank].rank = rank;
       break;
+    case ShardingType::kTableRowWise:
+    case ShardingType::kTableColumnWise:
+    case ShardingType::kGrid:
+      throw usage_error(fmt::format("table \"{}\" cannot be made {} without nodes (use a plan)",
+                                    table.name, to_string(type)));
   }
   return sharding;
 }

@@ -60,8 +60,11 @@ TableSharding table_from(const JsonField& field) {
 std::string plan_to_json(const ShardingPlan& plan) {
   std::string json;
   const auto out = std::back_inserter(json);
-  fmt::format_to(out, "{{\n  \"version\": {},\n  \"world_size\": {},\n  \"tables\": [", kVersion,
-                 plan.world_size);
+  fmt::format_to(out, "{{\n  \"version\": {},\n  \"world_size\": {},\n", kVersion, plan.world_size);
+  if (plan.ranks_per_node > 0) {
+    fmt::format_to(out, "  \"ranks_per_node\": {},\n", plan.ranks_per_node);
+  }
+  json += "  \"tables\": [";
   const char* table_separator = "\n";
   for (const TableSharding& table : plan.tables) {
     fmt::format_to(out,
@@ -83,7 +86,7 @@ std::string plan_to_json(const ShardingPlan& plan) {
 ShardingPlan plan_from_json(const std::string& json) {
   const auto document = parse_json(json, "sharding plan");
   const JsonField root(document, "sharding plan");
-  root.allow_only({"version", "world_size", "tables"});
+  root.allow_only({"version", "world_size", "ranks_per_node", "tables"});
   const JsonField version = root.at("version");
   if (version.int64() != kVersion) {
     version.fail(fmt::format("must be {} (got {}) another version of serrate wrote this plan",
@@ -91,6 +94,10 @@ ShardingPlan plan_from_json(const std::string& json) {
   }
   ShardingPlan plan;
   plan.world_size = int_from(root.at("world_size"));
+  if (const auto ranks = root.find("ranks_per_node")) {
+    plan.ranks_per_node = int_from(*ranks);
+    if (plan.ranks_per_node < 1) ranks->fail("must be at least 1 (got 0)");
+  }
   for (const JsonField& table : root.at("tables").array()) plan.tables.push_back(table_from(table));
   return plan;
 }

@@ -28,8 +28,12 @@ void check_tables(std::span<const EmbeddingTable> tables) {
 class TableValidator {
  public:
   TableValidator(const TableSharding& sharding, std::size_t index, const EmbeddingTable& table,
-                 int world_size)
-      : sharding_(sharding), index_(index), table_(table), world_size_(world_size) {}
+                 const ShardingPlan& plan)
+      : sharding_(sharding),
+        index_(index),
+        table_(table),
+        world_size_(plan.world_size),
+        ranks_per_node_(plan.ranks_per_node) {}
 
   void validate() const {
     for (std::size_t i = 0; i < sharding_.shards.size(); ++i) check_shard(i);
@@ -52,6 +56,19 @@ class TableValidator {
       case ShardingType::kColumnWise:
         check_all_rows();
         check_cover("columns", &Shard::column_begin, &Shard::column_end, table_.dim);
+        break;
+      case ShardingType::kTableRowWise:
+        check_all_columns();
+        check_cover("rows", &Shard::row_begin, &Shard::row_end, table_.num_rows);
+        check_one_node(1);
+        break;
+      case ShardingType::kTableColumnWise:
+        check_all_rows();
+        check_cover("columns", &Shard::column_begin, &Shard::column_end, table_.dim);
+        check_one_node(1);
+        break;
+      case ShardingType::kGrid:
+        check_one_node(check_grid());
         break;
     }
   }
@@ -114,11 +131,7 @@ class TableValidator {
     std::int64_t covered = 0;
     for (std::size_t i = 0; i < sharding_.shards.size(); ++i) {
       const Shard& s = sharding_.shards[i];
-      if (s.*begin != covered) {
-        fail(i, field,
-             fmt::format("must begin at {} (got {}) each of the table's {} exactly once", covered,
-                         s.*begin, field));
-      }
+      check_begins(i, field, s.*begin, covered);
       covered = s.*end;
     }
     if (covered != size) {
@@ -126,10 +139,62 @@ class TableValidator {
     }
   }
 
+  // Blocks of rows, each cut at the same columns. Returns the number of column blocks.
+  std::size_t check_grid() const {
+    const auto& shards = sharding_.shards;
+    std::size_t column_blocks = 0;
+    for (std::int64_t covered = 0; covered < table_.dim; ++column_blocks) {
+      if (column_blocks == shards.size()) fail("shards", "must reach all columns");
+      check_begins(column_blocks, "columns", shards[column_blocks].column_begin, covered);
+      covered = shards[column_blocks].column_end;
+    }
+    std::int64_t rows_covered = 0;
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      const Shard& above = shards[i % column_blocks];
+      const Shard& left = shards[i - i % column_blocks];
+      check_begins(i, "rows", shards[i].row_begin, rows_covered);
+      if (shards[i].row_end != left.row_end) fail(i, "rows", "must be those of its row of blocks");
+      if (shards[i].column_begin != above.column_begin ||
+          shards[i].column_end != above.column_end) {
+        fail(i, "columns", "must be those of its column of blocks");
+      }
+      if ((i + 1) % column_blocks == 0) rows_covered = left.row_end;
+    }
+    if (rows_covered != table_.num_rows || shards.size() % column_blocks != 0) {
+      fail("shards", "must cover each row and column once");
+    }
+    return column_blocks;
+  }
+
+  void check_begins(std::size_t shard, const char* field, std::int64_t begin,
+                    std::int64_t covered) const {
+    if (begin == covered) return;
+    fail(shard, field,
+         fmt::format("must begin at {} (got {}) each of the table's {} exactly once", covered,
+                     begin, field));
+  }
+
+  // Each column of `column_blocks` blocks has its shards in one node.
+  void check_one_node(std::size_t column_blocks) const {
+    if (ranks_per_node_ < 1) {
+      throw usage_error(
+          fmt::format("sharding plan: ranks_per_node: is missing ({} table \"{}\" needs nodes)",
+                      to_string(sharding_.type), table_.name));
+    }
+    for (std::size_t i = column_blocks; i < sharding_.shards.size(); ++i) {
+      const int node = sharding_.shards[i % column_blocks].rank / ranks_per_node_;
+      const int rank = sharding_.shards[i].rank;
+      if (rank / ranks_per_node_ != node) {
+        fail(i, "rank", fmt::format("must be a rank of node {} (got {})", node, rank));
+      }
+    }
+  }
+
   const TableSharding& sharding_;
   std::size_t index_;
   const EmbeddingTable& table_;
   int world_size_;
+  int ranks_per_node_;
 };
 
 }  // namespace
@@ -152,7 +217,7 @@ void validate_plan(const ShardingPlan& plan, std::span<const EmbeddingTable> tab
           "sharding plan: tables[{}].table: \"{}\" {}", i, sharding.table,
           seen.contains(sharding.table) ? "is in the plan twice" : "is not a table of the model"));
     }
-    TableValidator(sharding, i, *found->second, world_size).validate();
+    TableValidator(sharding, i, *found->second, plan).validate();
     seen.insert(sharding.table);
     missing.erase(found);
   }

@@ -10,9 +10,20 @@
 
 namespace serrate {
 
-enum class ShardingType { kDataParallel, kTableWise, kRowWise, kColumnWise };
+/// As TorchRec's. table_row_wise: rows over the ranks of one node. table_column_wise: column blocks
+/// on ranks of one node. grid: each column block's rows over the ranks of one node.
+enum class ShardingType {
+  kDataParallel,
+  kTableWise,
+  kRowWise,
+  kColumnWise,
+  kTableRowWise,
+  kTableColumnWise,
+  kGrid
+};
 
-/// "data_parallel", "table_wise", "row_wise", "column_wise"; from_string throws Error (usage).
+/// "data_parallel", "table_wise", "row_wise", "column_wise", "table_row_wise",
+/// "table_column_wise", "grid"; from_string throws Error (usage) otherwise.
 std::string to_string(ShardingType type);
 ShardingType sharding_type_from_string(const std::string& name);
 
@@ -39,6 +50,8 @@ struct TableSharding {
 struct ShardingPlan {
   int world_size = 1;
   std::vector<TableSharding> tables = {};
+  /// Node n is ranks [n, n + 1) * ranks_per_node; 0 when no table is sharded by nodes.
+  int ranks_per_node = 0;
   friend bool operator==(const ShardingPlan&, const ShardingPlan&) = default;
 };
 
@@ -57,7 +70,8 @@ void validate_plan(const ShardingPlan& plan, std::span<const EmbeddingTable> tab
 
 /// One table under one sharding: table_wise on `first_rank`, row_wise in blocks of
 /// ceil(rows / world_size) rows, column_wise in world_size column blocks of multiples of 4 columns
-/// (fewer when dim is small), data_parallel everywhere.
+/// (fewer when dim is small), data_parallel everywhere. The types that know nodes are the
+/// planner's (serrate/planner.h); they throw Error (usage) here.
 TableSharding shard_table(const EmbeddingTable& table, ShardingType type, int world_size,
                           int first_rank = 0);
 /// The plan used when none is given: tables of fewer rows than a batch touches anyway (4,096)

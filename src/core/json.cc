@@ -96,11 +96,15 @@ std::string json_string(std::string_view name) {
 }
 
 JsonField JsonField::at(std::string_view name) const {
+  if (auto field = find(name)) return *std::move(field);
+  throw usage_error(fmt::format("{}: {}: is missing", document_, member_path(path_, name)));
+}
+
+std::optional<JsonField> JsonField::find(std::string_view name) const {
   if (!value_->is_object()) fail_type("an object");
   const auto found = value_->find(name);
-  const std::string path = member_path(path_, name);
-  if (found == value_->end()) throw usage_error(fmt::format("{}: {}: is missing", document_, path));
-  return {*found, document_, path};
+  if (found == value_->end()) return std::nullopt;
+  return JsonField(*found, document_, member_path(path_, name));
 }
 
 void JsonField::allow_only(std::initializer_list<std::string_view> names) const {
@@ -134,6 +138,17 @@ std::int64_t JsonField::int64() const {
     fail_type("an integer of at most 64 bits");
   }
   return value_->get<std::int64_t>();
+}
+
+double JsonField::number() const {
+  // The parser refuses numbers beyond double.
+  if (!value_->is_number()) fail_type("a number");
+  return value_->get<double>();
+}
+
+bool JsonField::boolean() const {
+  if (!value_->is_boolean()) fail_type("true or false");
+  return value_->get<bool>();
 }
 
 void JsonField::fail(std::string_view problem) const {

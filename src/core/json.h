@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,12 +27,17 @@ class JsonField {
 
   /// The field of an object; missing is an error.
   JsonField at(std::string_view name) const;
+  /// The field of an object, if it has it.
+  std::optional<JsonField> find(std::string_view name) const;
   /// An error when an object has any other field, or when this is not an object.
   void allow_only(std::initializer_list<std::string_view> names) const;
   std::vector<JsonField> array() const;
   std::string string() const;
   /// An integer that fits; 1.0 and 1e3 are not integers.
   std::int64_t int64() const;
+  /// A finite number.
+  double number() const;
+  bool boolean() const;
 
   /// The error for this field: "sharding plan: tables[2].type: <problem>".
   [[noreturn]] void fail(std::string_view problem) const;

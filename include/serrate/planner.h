@@ -1,0 +1,133 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "serrate/embedding_table.h"
+#include "serrate/sharding_plan.h"
+
+namespace serrate {
+
+/// Where a shard's rows are and who reads them, as TorchRec's EmbeddingComputeKernel. dense: the
+/// replicas of data_parallel. fused: rows in the memory of the rank's device. fused_uvm: rows in
+/// host memory, read over the link. fused_uvm_caching: as fused_uvm, with a fifth of the rows
+/// cached on the device.
+enum class ComputeKernel { kDense, kFused, kFusedUvm, kFusedUvmCaching };
+/// "dense", "fused", "fused_uvm", "fused_uvm_caching"; from_string throws Error (usage) otherwise.
+std::string to_string(ComputeKernel kernel);
+ComputeKernel compute_kernel_from_string(const std::string& name);
+
+/// One feature that looks a table up: bags of a sample, ids of a bag.
+struct PlannerFeature {
+  double pooling_factor = 1;
+  double num_poolings = 1;
+  std::int64_t batch_size = 0;  ///< samples per rank; 0: the model's
+};
+
+/// A table, its use, and what its sharding may be.
+struct PlannerTable {
+  std::string name;
+  std::int64_t num_rows = 0;
+  std::int64_t dim = 0;
+  std::int64_t bytes_per_element = 4;
+  bool pooled = true;
+  bool weighted = false;
+  std::vector<PlannerFeature> features = {};
+  std::optional<SparseOptimizer> optimizer = {};
+
+  std::vector<ShardingType> sharding_types = {};  ///< empty: any but grid, as in TorchRec
+  std::vector<ComputeKernel> kernels = {};        ///< empty: dense and fused
+  std::vector<int> ranks = {};                    ///< its shards may be on; empty: any
+  std::int64_t min_columns = 128;                 ///< least width of a column shard
+  std::string group = {};                         ///< tables of one group share their ranks
+};
+
+struct PlannerModel {
+  std::vector<PlannerTable> tables = {};
+  std::int64_t batch_size = 512;  ///< samples per rank
+  std::int64_t dense_bytes = 0;   ///< of the parameters that are no tables
+};
+
+enum class PlannerDevice { kCpu, kCuda };
+
+/// The machines. Bandwidths in bytes per ms; the defaults are TorchRec's.
+struct PlannerTopology {
+  PlannerDevice device = PlannerDevice::kCuda;
+  int world_size = 1;
+  int ranks_per_node = 1;
+  /// What tables may use of each rank's memory, [world_size]; device memory is 0 without devices.
+  std::vector<std::int64_t> device_bytes = {};
+  std::vector<std::int64_t> host_bytes = {};
+  double device_bandwidth = 963146416.128;
+  double host_bandwidth = 54760833.024;
+  double host_link_bandwidth = 34359738.368;
+  double intra_node_bandwidth = 644245094.4;
+  double inter_node_bandwidth = 13421772.8;
+  int num_nodes() const { return (world_size + ranks_per_node - 1) / ranks_per_node; }
+};
+
+/// What a plan is made cheap in. max_rank: the largest sum of shard times of a rank.
+/// critical_path: the slowest rank's time of each phase, summed; the phases are forward and
+/// backward compute, and each direction of each sharding type's exchange, all synchronising.
+enum class PlannerObjective { kMaxRank, kCriticalPath };
+std::string to_string(PlannerObjective objective);
+PlannerObjective planner_objective_from_string(const std::string& name);
+
+struct PlannerOptions {
+  PlannerObjective objective = PlannerObjective::kMaxRank;
+  /// The search ends by itself; a plan that was cut short here depends on the machine's speed.
+  std::chrono::milliseconds time_limit{60'000};
+  std::uint64_t seed = 0;
+};
+
+/// How a table is sharded. `blocks` says where: for table_wise, column_wise and table_column_wise
+/// the rank of each column block; for table_row_wise and grid the node of each column block;
+/// nothing for data_parallel and row_wise, which are on all ranks (that the table may be on).
+struct PlacedTable {
+  ShardingType type = ShardingType::kTableWise;
+  ComputeKernel kernel = ComputeKernel::kFused;
+  std::vector<int> blocks = {};
+  friend bool operator==(const PlacedTable&, const PlacedTable&) = default;
+};
+
+/// What a placement costs by TorchRec's model.
+struct PlanCost {
+  double max_rank = 0;                          ///< ms
+  double critical_path = 0;                     ///< ms
+  std::vector<std::int64_t> device_bytes = {};  ///< [world_size]
+  std::vector<std::int64_t> host_bytes = {};    ///< [world_size]
+};
+
+struct PlannerResult {
+  std::vector<PlacedTable> tables = {};  ///< as in the model; empty when there is no plan
+  PlanCost cost = {};
+  double bound = 0;  ///< no plan within the memory has a lower objective, in ms
+  /// Why there is no plan. `proved`: there can be none; otherwise the search found none.
+  std::string infeasible = {};
+  bool proved_infeasible = false;
+
+  bool feasible() const { return infeasible.empty(); }
+  double objective(PlannerObjective o) const {
+    return o == PlannerObjective::kMaxRank ? cost.max_rank : cost.critical_path;
+  }
+  double gap(PlannerObjective o) const { return bound > 0 ? objective(o) / bound - 1 : 0; }
+};
+
+/// Where every table should live. Throws Error (usage) when model or topology make no sense.
+PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& topology,
+                            const PlannerOptions& options);
+
+/// The cost of any placement, from the estimator alone. Throws Error (usage) when a table is not
+/// placed as its type and constraints say.
+PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
+                 std::span<const PlacedTable> tables);
+
+/// The shards of a placement.
+ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& topology,
+                              std::span<const PlacedTable> tables);
+
+}  // namespace serrate

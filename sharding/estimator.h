@@ -1,0 +1,52 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "serrate/planner.h"
+
+namespace serrate {
+
+/// Times in ms, memory in bytes, of one shard.
+struct ShardEstimate {
+  double forward_compute = 0;
+  double forward_comms = 0;
+  double backward_compute = 0;
+  double backward_comms = 0;
+  double prefetch = 0;
+  double input_dist = 0;  // not in total(): TorchRec plans without it
+  std::int64_t device_bytes = 0;
+  std::int64_t host_bytes = 0;
+
+  double total() const {
+    return forward_compute + forward_comms + backward_compute + backward_comms + prefetch;
+  }
+};
+
+/// One way to shard a table: the columns are cut into `num_column_blocks` blocks of `columns`,
+/// and the rows of each into blocks of `rows` (the last ones may be shorter or empty), one for each
+/// of `num_row_blocks` ranks. data_parallel has one block, the whole table, on every rank.
+struct ShardingOption {
+  ShardingType type = ShardingType::kTableWise;
+  ComputeKernel kernel = ComputeKernel::kFused;
+  std::int64_t columns = 0;
+  std::int64_t rows = 0;
+  int num_column_blocks = 1;
+  int num_row_blocks = 1;
+};
+
+/// The option that TorchRec's enumerator makes of a type and a kernel. row_wise spreads over
+/// `row_ranks` ranks: world_size, unless the table is confined to fewer.
+ShardingOption sharding_option(const PlannerTable& table, ShardingType type, ComputeKernel kernel,
+                               const PlannerTopology& topology, int row_ranks);
+
+/// The rows that rank `row_block` of a block's ranks holds; 0 beyond the last row.
+std::int64_t rows_of(const PlannerTable& table, const ShardingOption& option, int row_block);
+
+/// One shard of `rows` rows by the model of TorchRec 1.9 (planner/shard_estimators.py, with no
+/// quantised communication and no expected cache fetches); equal to it to 1e-9.
+ShardEstimate estimate_shard(const PlannerTable& table, const ShardingOption& option,
+                             std::int64_t rows, const PlannerTopology& topology,
+                             std::int64_t batch_size);
+
+}  // namespace serrate

@@ -1,0 +1,126 @@
+#include "sharding/planner_phases.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace serrate {
+namespace {
+
+// Forward compute, backward compute, then forward and backward exchange of each sharding type.
+constexpr int kNumTypes = 7;
+constexpr int kMostPhases = 2 + 2 * kNumTypes;
+using Times = std::array<double, kMostPhases>;
+
+Times times_of(const Candidate& c, PlannerObjective objective) {
+  Times times{};
+  if (objective == PlannerObjective::kMaxRank) {
+    times[0] = c.time.total();
+    return times;
+  }
+  const int comms = 2 + 2 * static_cast<int>(c.type);
+  times[0] = c.time.forward_compute;
+  times[1] = c.time.backward_compute;
+  times[comms] = c.time.forward_comms;
+  times[comms + 1] = c.time.backward_comms;
+  return times;
+}
+
+bool has_type(const TypeSet& types, ShardingType type) {
+  return std::find(types.begin(), types.end(), type) != types.end();
+}
+
+// Another candidate that is as good wherever this one is put.
+bool is_dominated(const PlannerItem& item, const Candidate& c, PlannerObjective objective) {
+  const auto has = [&](ShardingType type) {
+    return std::ranges::any_of(item.candidates, [&](const Candidate& other) {
+      return other.type == type && other.kernel == c.kernel && other.num_blocks == c.num_blocks;
+    });
+  };
+  switch (c.type) {
+    case ShardingType::kTableColumnWise:
+      return has(ShardingType::kColumnWise);
+    case ShardingType::kColumnWise:
+      return objective == PlannerObjective::kMaxRank && c.num_blocks == 1 &&
+             has(ShardingType::kTableWise);
+    case ShardingType::kGrid:
+      return c.num_blocks == 1 && has(ShardingType::kTableRowWise);
+    default:
+      return false;
+  }
+}
+
+std::vector<int> usable_candidates(const PlannerItem& item, PlannerObjective objective,
+                                   const TypeSet& types) {
+  std::vector<int> all, usable;
+  for (int c = 0; c < std::ssize(item.candidates); ++c) {
+    if (is_dominated(item, item.candidates[c], objective)) continue;
+    all.push_back(c);
+    if (has_type(types, item.candidates[c].type)) usable.push_back(c);
+  }
+  return usable.empty() ? all : usable;
+}
+
+// For each phase the first one that it is proportional to for all candidates, or itself.
+std::array<int, kMostPhases> merge_proportional(const std::vector<Times>& all) {
+  std::array<int, kMostPhases> into{};
+  for (int k = 0; k < kMostPhases; ++k) {
+    into[k] = k;
+    for (int j = 0; j < k && into[k] == k; ++j) {
+      double factor = -1;
+      const bool proportional = std::ranges::all_of(all, [&](const Times& t) {
+        if (factor < 0 && t[j] > 0) factor = t[k] / t[j];
+        return t[j] > 0 ? std::abs(t[k] - factor * t[j]) <= 1e-12 * t[k] : t[k] == 0;
+      });
+      if (into[j] == j && proportional) into[k] = j;
+    }
+  }
+  return into;
+}
+
+}  // namespace
+
+Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
+                   const TypeSet& types) {
+  std::vector<std::vector<int>> usable;
+  std::vector<Times> placed;  // of all candidates that are somewhere and not everywhere
+  for (const PlannerItem& item : problem.items) {
+    usable.push_back(usable_candidates(item, objective, types));
+    for (const int c : usable.back()) {
+      if (item.candidates[c].scope == BlockScope::kAll) continue;
+      placed.push_back(times_of(item.candidates[c], objective));
+    }
+  }
+  const auto into = merge_proportional(placed);
+  std::array<int, kMostPhases> index{};
+  Phases phases;
+  for (int k = 0; k < kMostPhases; ++k) {
+    const bool used = std::ranges::any_of(placed, [&](const Times& t) { return t[k] > 0; });
+    index[k] = into[k] == k && used ? phases.num_phases++ : -1;
+  }
+  phases.num_phases = std::max(phases.num_phases, 1);
+  for (std::size_t i = 0; i < usable.size(); ++i) {
+    auto& choices = phases.items.emplace_back();
+    for (const int c : usable[i]) {
+      const Candidate& candidate = problem.items[i].candidates[c];
+      const Times times = times_of(candidate, objective);
+      Phases::Choice choice{.candidate = c, .time = {}};
+      for (const double t : times) choice.longest += t;
+      choice.work = choice.longest * candidate.num_blocks * candidate.ranks_per_block;
+      if (candidate.scope == BlockScope::kAll) {
+        choice.uniform = choice.longest;
+      } else {
+        choice.time.resize(phases.num_phases);
+        for (int k = 0; k < kMostPhases; ++k) {
+          // A merged phase is as long as its times together.
+          const int at = index[into[k]];
+          if (at >= 0) choice.time[at] += times[k];
+        }
+      }
+      choices.push_back(std::move(choice));
+    }
+  }
+  return phases;
+}
+
+}  // namespace serrate

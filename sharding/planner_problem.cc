@@ -1,0 +1,288 @@
+#include "sharding/planner_problem.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "serrate/error.h"
+
+namespace serrate {
+namespace {
+
+constexpr ShardingType kDefaultTypes[] = {
+    ShardingType::kDataParallel, ShardingType::kTableWise,    ShardingType::kRowWise,
+    ShardingType::kColumnWise,   ShardingType::kTableRowWise, ShardingType::kTableColumnWise};
+constexpr ComputeKernel kDefaultKernels[] = {ComputeKernel::kDense, ComputeKernel::kFused};
+
+// Products of a table's sizes and counts stay exact integers in a double below this.
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 53;
+
+void check_table(const PlannerTable& table, int world_size) {
+  const auto fail = [&](const std::string& problem) {
+    throw usage_error(fmt::format("planner: table \"{}\": {}", table.name, problem));
+  };
+  const auto at_least = [&](const char* field, auto value, auto least) {
+    if (!(value >= least)) {
+      fail(fmt::format("{}: must be at least {} (got {})", field, least, value));
+    }
+  };
+  at_least("num_rows", table.num_rows, std::int64_t{1});
+  at_least("dim", table.dim, std::int64_t{1});
+  at_least("bytes_per_element", table.bytes_per_element, std::int64_t{1});
+  at_least("min_columns", table.min_columns, std::int64_t{1});
+  if (table.num_rows > kMostBytes / table.bytes_per_element / table.dim) {
+    fail("num_rows: makes a table of more than 2^53 bytes");
+  }
+  for (const PlannerFeature& f : table.features) {
+    at_least("pooling_factor", f.pooling_factor, 0.0);
+    at_least("num_poolings", f.num_poolings, 0.0);
+    at_least("batch_size", f.batch_size, std::int64_t{0});
+  }
+  for (const int rank : table.ranks) {
+    if (rank < 0 || rank >= world_size) {
+      fail(fmt::format("ranks: must be between 0 and {} (got {})", world_size - 1, rank));
+    }
+  }
+}
+
+void check_input(const PlannerModel& model, const PlannerTopology& t) {
+  const auto fail = [](const std::string& problem) {
+    throw usage_error("planner: topology: " + problem);
+  };
+  if (t.world_size < 1) fail(fmt::format("world_size: must be at least 1 (got {})", t.world_size));
+  if (t.ranks_per_node < 1 || t.world_size % t.ranks_per_node != 0) {
+    fail(fmt::format("ranks_per_node: must divide the {} ranks (got {})", t.world_size,
+                     t.ranks_per_node));
+  }
+  for (const auto* bytes : {&t.device_bytes, &t.host_bytes}) {
+    if (std::ssize(*bytes) != t.world_size) fail("memory: must be given for each rank");
+  }
+  for (const double bandwidth : {t.device_bandwidth, t.host_bandwidth, t.host_link_bandwidth,
+                                 t.intra_node_bandwidth, t.inter_node_bandwidth}) {
+    if (!(bandwidth > 0) || !std::isfinite(bandwidth)) fail("bandwidths: must be more than 0");
+  }
+  if (model.batch_size < 1) {
+    throw usage_error(
+        fmt::format("planner: batch_size: must be at least 1 (got {})", model.batch_size));
+  }
+  std::set<std::string> names;
+  for (const PlannerTable& table : model.tables) {
+    check_table(table, t.world_size);
+    if (!names.insert(table.name).second) {
+      throw usage_error(fmt::format("planner: table \"{}\": name: is there twice", table.name));
+    }
+  }
+}
+
+BlockScope scope_of(ShardingType type, bool confined) {
+  switch (type) {
+    case ShardingType::kDataParallel:
+      return BlockScope::kAll;
+    case ShardingType::kRowWise:
+      return confined ? BlockScope::kFixed : BlockScope::kAll;
+    case ShardingType::kTableRowWise:
+    case ShardingType::kGrid:
+      return BlockScope::kNode;
+    default:
+      return BlockScope::kRank;
+  }
+}
+
+std::vector<MemoryRun> memory_of(const PlannerTable& table, const ShardingOption& option,
+                                 int num_ranks, const PlannerTopology& topology,
+                                 std::int64_t batch_size) {
+  std::vector<MemoryRun> runs;
+  const auto add = [&](int end, std::int64_t rows) {
+    if (end <= (runs.empty() ? 0 : runs.back().end)) return;
+    const ShardEstimate e = estimate_shard(table, option, rows, topology, batch_size);
+    runs.push_back({end, e.device_bytes, e.host_bytes});
+  };
+  if (option.num_row_blocks == 1) {
+    add(num_ranks, option.rows);
+    return runs;
+  }
+  const int full = static_cast<int>(table.num_rows / option.rows);
+  const std::int64_t rest = table.num_rows % option.rows;
+  add(full, option.rows);
+  if (rest > 0) add(full + 1, rest);
+  add(num_ranks, 0);
+  return runs;
+}
+
+// The sum of both, rank by rank.
+std::vector<MemoryRun> merge(const std::vector<MemoryRun>& a, const std::vector<MemoryRun>& b) {
+  std::vector<MemoryRun> sum;
+  for (auto i = a.begin(), j = b.begin(); i != a.end() && j != b.end();) {
+    const int end = std::min(i->end, j->end);
+    sum.push_back({end, i->device_bytes + j->device_bytes, i->host_bytes + j->host_bytes});
+    if (i->end == end) ++i;
+    if (j->end == end) ++j;
+  }
+  return sum;
+}
+
+void add_times(ShardEstimate& sum, const ShardEstimate& e) {
+  sum.forward_compute += e.forward_compute;
+  sum.forward_comms += e.forward_comms;
+  sum.backward_compute += e.backward_compute;
+  sum.backward_comms += e.backward_comms;
+  sum.prefetch += e.prefetch;
+  sum.input_dist += e.input_dist;
+}
+
+template <typename T>
+bool contains(const std::vector<T>& values, T value) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+
+bool may_be(const PlannerTable& table, ShardingType type, ComputeKernel kernel) {
+  const bool replicated = type == ShardingType::kDataParallel;
+  if (replicated != (kernel == ComputeKernel::kDense)) return false;
+  const bool type_allowed = table.sharding_types.empty()
+                                ? std::ranges::find(kDefaultTypes, type) != std::end(kDefaultTypes)
+                                : contains(table.sharding_types, type);
+  const bool kernel_allowed = table.kernels.empty() ? std::ranges::find(kDefaultKernels, kernel) !=
+                                                          std::end(kDefaultKernels)
+                                                    : contains(table.kernels, kernel);
+  return type_allowed && kernel_allowed;
+}
+
+class ItemEnumerator {
+ public:
+  ItemEnumerator(const PlannerModel& model, const PlannerTopology& topology)
+      : model_(model), topology_(topology) {}
+
+  void enumerate(PlannerItem& item) const {
+    const PlannerTable& first = model_.tables[item.tables.front()];
+    item.ranks = confined_ranks(first);
+    for (const int t : item.tables) {
+      if (confined_ranks(model_.tables[t]) != item.ranks) {
+        throw usage_error(fmt::format(
+            "planner: table \"{}\": ranks: must be those of the other tables of group \"{}\"",
+            model_.tables[t].name, first.group));
+      }
+    }
+    constexpr ShardingType kTypes[] = {ShardingType::kDataParallel, ShardingType::kTableWise,
+                                       ShardingType::kRowWise,      ShardingType::kColumnWise,
+                                       ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+                                       ShardingType::kGrid};
+    constexpr ComputeKernel kKernels[] = {ComputeKernel::kDense, ComputeKernel::kFused,
+                                          ComputeKernel::kFusedUvm,
+                                          ComputeKernel::kFusedUvmCaching};
+    for (const ShardingType type : kTypes) {
+      for (const ComputeKernel kernel : kKernels) add_candidate(item, type, kernel);
+    }
+    if (item.candidates.empty()) {
+      throw usage_error(fmt::format(
+          "planner: table \"{}\": no sharding type and kernel is left that it may have (its "
+          "sharding_types, kernels, ranks or group exclude all) allow more",
+          first.name));
+    }
+  }
+
+ private:
+  void add_candidate(PlannerItem& item, ShardingType type, ComputeKernel kernel) const {
+    const bool confined = !item.ranks.empty();
+    if (confined && type == ShardingType::kDataParallel) return;
+    if (topology_.device == PlannerDevice::kCpu && kernel != ComputeKernel::kDense &&
+        kernel != ComputeKernel::kFused) {
+      return;
+    }
+    Candidate c{.type = type, .kernel = kernel, .scope = scope_of(type, confined)};
+    if (c.scope == BlockScope::kNode && confined && !has_whole_node(item.ranks)) return;
+    const int row_ranks = confined ? static_cast<int>(item.ranks.size()) : topology_.world_size;
+    c.ranks_per_block = c.scope == BlockScope::kAll     ? topology_.world_size
+                        : c.scope == BlockScope::kFixed ? row_ranks
+                        : c.scope == BlockScope::kNode  ? topology_.ranks_per_node
+                                                        : 1;
+    for (const int t : item.tables) {
+      const PlannerTable& table = model_.tables[t];
+      if (!may_be(table, type, kernel)) return;
+      const ShardingOption option = sharding_option(table, type, kernel, topology_, row_ranks);
+      if (item.tables.size() > 1 && option.num_column_blocks > 1) return;
+      c.num_blocks = option.num_column_blocks;
+      add_times(c.time, estimate_shard(table, option, option.rows, topology_, model_.batch_size));
+      auto runs = memory_of(table, option, c.ranks_per_block, topology_, model_.batch_size);
+      c.memory = c.memory.empty() ? std::move(runs) : merge(c.memory, runs);
+    }
+    item.candidates.push_back(std::move(c));
+  }
+
+  bool has_whole_node(const std::vector<int>& ranks) const {
+    int in_node = 0;
+    for (std::size_t i = 0; i < ranks.size(); ++i) {
+      const bool same =
+          i > 0 && ranks[i] / topology_.ranks_per_node == ranks[i - 1] / topology_.ranks_per_node;
+      in_node = same ? in_node + 1 : 1;
+      if (in_node == topology_.ranks_per_node) return true;
+    }
+    return false;
+  }
+
+  const PlannerModel& model_;
+  const PlannerTopology& topology_;
+};
+
+}  // namespace
+
+std::int64_t Candidate::total_device_bytes() const {
+  std::int64_t sum = 0;
+  int begin = 0;
+  for (const MemoryRun& run : memory) {
+    sum += (run.end - begin) * run.device_bytes;
+    begin = run.end;
+  }
+  return sum * num_blocks;
+}
+
+std::int64_t Candidate::total_host_bytes() const {
+  std::int64_t sum = 0;
+  int begin = 0;
+  for (const MemoryRun& run : memory) {
+    sum += (run.end - begin) * run.host_bytes;
+    begin = run.end;
+  }
+  return sum * num_blocks;
+}
+
+// The first ranks of a block hold the most.
+std::int64_t Candidate::max_device_bytes() const {
+  return memory.front().device_bytes;
+}
+std::int64_t Candidate::max_host_bytes() const {
+  return memory.front().host_bytes;
+}
+
+std::vector<int> confined_ranks(const PlannerTable& table) {
+  const std::set<int> ranks(table.ranks.begin(), table.ranks.end());
+  return {ranks.begin(), ranks.end()};
+}
+
+PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology& topology) {
+  check_input(model, topology);
+  PlannerProblem problem{.world_size = topology.world_size,
+                         .ranks_per_node = topology.ranks_per_node,
+                         .device_bytes = topology.device_bytes,
+                         .host_bytes = topology.host_bytes};
+  std::map<std::string, std::size_t> groups;
+  for (int t = 0; t < std::ssize(model.tables); ++t) {
+    const std::string& group = model.tables[t].group;
+    if (!group.empty()) {
+      const auto [found, is_new] = groups.try_emplace(group, problem.items.size());
+      if (!is_new) {
+        problem.items[found->second].tables.push_back(t);
+        continue;
+      }
+    }
+    problem.items.push_back({.tables = {t}});
+  }
+  const ItemEnumerator enumerator(model, topology);
+  for (PlannerItem& item : problem.items) enumerator.enumerate(item);
+  return problem;
+}
+
+}  // namespace serrate
