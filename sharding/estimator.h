@@ -1,7 +1,7 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
-#include <vector>
 
 #include "serrate/planner.h"
 
@@ -14,13 +14,15 @@ struct ShardEstimate {
   double backward_compute = 0;
   double backward_comms = 0;
   double prefetch = 0;
-  double input_dist = 0;  // not in total(): TorchRec plans without it
+  double input_dist = 0;  // TorchRec plans without it
   std::int64_t device_bytes = 0;
   std::int64_t host_bytes = 0;
 
-  double total() const {
-    return forward_compute + forward_comms + backward_compute + backward_comms + prefetch;
+  double total(PlannerEstimator estimator) const {
+    return forward_compute + forward_comms + backward_compute + backward_comms + prefetch +
+           (estimator == PlannerEstimator::kSerrate ? input_dist : 0);
   }
+  void add(const ShardEstimate& other, int times = 1);
 };
 
 /// One way to shard a table: the columns are cut into `num_column_blocks` blocks of `columns`,
@@ -43,10 +45,16 @@ ShardingOption sharding_option(const PlannerTable& table, ShardingType type, Com
 /// The rows that rank `row_block` of a block's ranks holds; 0 beyond the last row.
 std::int64_t rows_of(const PlannerTable& table, const ShardingOption& option, int row_block);
 
-/// One shard of `rows` rows by the model of TorchRec 1.9 (planner/shard_estimators.py, with no
-/// quantised communication and no expected cache fetches); equal to it to 1e-9.
-ShardEstimate estimate_shard(const PlannerTable& table, const ShardingOption& option,
-                             std::int64_t rows, const PlannerTopology& topology,
-                             std::int64_t batch_size);
+/// One shard of `rows` rows.
+ShardEstimate estimate_shard(PlannerEstimator estimator, const PlannerTable& table,
+                             const ShardingOption& option, std::int64_t rows,
+                             const PlannerTopology& topology, std::int64_t batch_size);
+
+/// A shard's times by phase of the critical path: forward compute, backward compute, then forward
+/// and backward exchange of each sharding type (TorchRec), or of all types together and the input
+/// exchange (ours). The others are 0.
+constexpr int kMostPhases = 2 + 2 * 7;
+using PhaseTimes = std::array<double, kMostPhases>;
+PhaseTimes phase_times(PlannerEstimator estimator, ShardingType type, const ShardEstimate& e);
 
 }  // namespace serrate

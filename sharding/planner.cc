@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 
 #include "serrate/error.h"
@@ -78,14 +77,13 @@ void check_placed(const PlannerTable& table, const PlacedTable& placed,
 }  // namespace
 
 PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
-                 std::span<const PlacedTable> tables) {
+                 std::span<const PlacedTable> tables, PlannerEstimator estimator) {
   const int world_size = topology.world_size;
   PlanCost cost;
   cost.device_bytes.assign(world_size, 0);
   cost.host_bytes.assign(world_size, 0);
-  constexpr int kNumTypes = 7;
-  std::array<std::vector<double>, 3 + 2 * kNumTypes> phases;  // total, compute, exchanges
-  for (auto& phase : phases) phase.assign(world_size, 0.0);
+  std::vector<double> totals(world_size, 0.0);
+  std::vector<PhaseTimes> phases(world_size, PhaseTimes{});
   check(tables.size() == model.tables.size(), "a placement has to be given for each table");
   for (std::size_t t = 0; t < tables.size(); ++t) {
     const PlannerTable& table = model.tables[t];
@@ -93,7 +91,6 @@ PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
     const ShardingOption option =
         sharding_option(table, placed.type, placed.kernel, topology, row_ranks_of(table, topology));
     check_placed(table, placed, option, topology);
-    const int comms = 3 + 2 * static_cast<int>(placed.type);
     for (int block = 0; block < std::max<int>(1, static_cast<int>(placed.blocks.size())); ++block) {
       const std::vector<int> ranks = ranks_of(table, topology, placed, block);
       std::int64_t rows = -1;
@@ -103,29 +100,29 @@ PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
             option.num_row_blocks > 1 ? rows_of(table, option, i) : option.rows;
         if (rows_here != rows) {
           rows = rows_here;
-          e = estimate_shard(table, option, rows, topology, model.batch_size);
+          e = estimate_shard(estimator, table, option, rows, topology, model.batch_size);
         }
         const int rank = ranks[i];
-        phases[0][rank] += e.total();
-        phases[1][rank] += e.forward_compute;
-        phases[2][rank] += e.backward_compute;
-        phases[comms][rank] += e.forward_comms;
-        phases[comms + 1][rank] += e.backward_comms;
+        totals[rank] += e.total(estimator);
+        const PhaseTimes times = phase_times(estimator, placed.type, e);
+        for (int k = 0; k < kMostPhases; ++k) phases[rank][k] += times[k];
         cost.device_bytes[rank] += e.device_bytes;
         cost.host_bytes[rank] += e.host_bytes;
       }
     }
   }
-  cost.max_rank = *std::ranges::max_element(phases[0]);
-  for (std::size_t k = 1; k < phases.size(); ++k) {
-    cost.critical_path += *std::ranges::max_element(phases[k]);
+  cost.max_rank = *std::ranges::max_element(totals);
+  for (int k = 0; k < kMostPhases; ++k) {
+    double slowest = 0;
+    for (const PhaseTimes& times : phases) slowest = std::max(slowest, times[k]);
+    cost.critical_path += slowest;
   }
   return cost;
 }
 
 PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& topology,
                             const PlannerOptions& options) {
-  const PlannerProblem problem = planner_problem(model, topology);
+  const PlannerProblem problem = planner_problem(model, topology, options.estimator);
   PlannerResult result;
   result.infeasible = prove_infeasible(problem, model);
   if (!result.infeasible.empty()) {
@@ -148,7 +145,7 @@ PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& to
       result.tables[t] = {c.type, c.kernel, found.items[i].blocks};
     }
   }
-  result.cost = cost_of(model, topology, result.tables);
+  result.cost = cost_of(model, topology, result.tables, options.estimator);
   return result;
 }
 

@@ -21,8 +21,9 @@ double sum_of(const std::vector<std::int64_t>& bytes) {
 
 // What a candidate takes: time on each of its ranks, memory as parts of all ranks' together.
 struct Demand {
-  double time = 0;  // of one rank of one block
-  double shards = 1;
+  double time = 0;    // of the longest shard
+  double work = 0;    // of all shards
+  double shards = 1;  // as long as the longest
   double device = 0;
   double host = 0;
 };
@@ -40,7 +41,8 @@ class Relaxation {
     for (const PlannerItem& item : problem.items) {
       for (const Candidate& c : item.candidates) {
         if (c.max_device_bytes() > most_device || c.max_host_bytes() > most_host) continue;
-        demands_.push_back({c.time.total(), static_cast<double>(c.num_blocks) * c.ranks_per_block,
+        demands_.push_back({c.time.total(problem.estimator), c.work.total(problem.estimator),
+                            static_cast<double>(c.num_blocks) * c.full_ranks,
                             static_cast<double>(c.total_device_bytes()) / device,
                             static_cast<double>(c.total_host_bytes()) / host});
       }
@@ -58,10 +60,10 @@ class Relaxation {
     double host = 0;
   };
 
-  // The cheapest candidate of each item at these prices. `weight` maps a shard's time, in parts of
-  // the limit, to the part of a rank that it fills.
-  template <typename Weight>
-  Sum cheapest(double limit, Prices prices, const Weight& weight) const {
+  // The cheapest candidate of each item at these prices. `filled` says how many ranks of `limit` a
+  // demand fills.
+  template <typename Filled>
+  Sum cheapest(double limit, Prices prices, const Filled& filled) const {
     Sum sum{.value = -prices.device - prices.host};
     std::size_t c = 0;
     for (const std::size_t end : item_ends_) {
@@ -70,8 +72,7 @@ class Relaxation {
       for (; c < end; ++c) {
         const Demand& d = demands_[c];
         if (d.time > limit * (1 + kSlack)) continue;
-        const double cost =
-            d.shards * weight(d.time / limit) + prices.device * d.device + prices.host * d.host;
+        const double cost = filled(d) + prices.device * d.device + prices.host * d.host;
         if (cost < best) {
           best = cost;
           chosen = &d;
@@ -88,8 +89,8 @@ class Relaxation {
   // Ranks filled, at least, when no rank may exceed `limit`; more than there are proves that no
   // placement keeps the limit. The prices found are left in `prices`, and begin there.
   double ranks_needed(double limit, Prices& prices) const {
-    const auto identity = [](double part) { return part; };
-    Sum best = cheapest(limit, {}, identity);
+    const auto spread = [limit](const Demand& d) { return d.work / limit; };
+    Sum best = cheapest(limit, {}, spread);
     if (best.value == kInfinity || (best.device <= 1 && best.host <= 1)) {
       prices = {};
       return best.value;
@@ -102,7 +103,7 @@ class Relaxation {
         double high = std::max(1.0, prices.*price);
         const auto try_price = [&](double p) {
           prices.*price = p;
-          const Sum sum = cheapest(limit, prices, identity);
+          const Sum sum = cheapest(limit, prices, spread);
           value = std::max(value, sum.value);
           return sum.*used > 1;  // too cheap
         };
@@ -119,11 +120,13 @@ class Relaxation {
   }
 
   // As ranks_needed, by dual feasible functions (Fekete and Schepers 2001): they round parts so
-  // that what fits a rank still does, and see that parts of more than half do not share one.
+  // that what fits a rank still does, and see that parts of more than half do not share one. The
+  // shorter shards of a demand are left out.
   bool packing_exceeds(double limit, Prices prices) const {
     const auto exceeds = [&](const auto& weight) {
+      const auto packed = [&](const Demand& d) { return d.shards * weight(d.time / limit); };
       for (const Prices& p : {Prices{}, prices}) {
-        if (cheapest(limit, p, weight).value > num_ranks_ * (1 + kSlack)) return true;
+        if (cheapest(limit, p, packed).value > num_ranks_ * (1 + kSlack)) return true;
       }
       return false;
     };
@@ -147,10 +150,7 @@ class Relaxation {
 
   double num_ranks() const { return num_ranks_; }
   double total_time_unlimited() const {
-    const auto identity = [](double part) { return part; };
-    double longest = 0;
-    for (const Demand& d : demands_) longest = std::max(longest, d.time);
-    return cheapest(std::max(longest, 1e-300), {}, identity).value * longest;
+    return cheapest(kInfinity, {}, [](const Demand& d) { return d.work; }).value;
   }
 
  private:

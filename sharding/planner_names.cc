@@ -21,6 +21,11 @@ constexpr std::array<std::pair<PlannerObjective, const char*>, 2> kObjectives{{
     {PlannerObjective::kCriticalPath, "critical_path"},
 }};
 
+constexpr std::array<std::pair<PlannerEstimator, const char*>, 2> kEstimators{{
+    {PlannerEstimator::kTorchRec, "torchrec"},
+    {PlannerEstimator::kSerrate, "serrate"},
+}};
+
 template <typename Table, typename T>
 std::string name_in(const Table& table, T value) {
   for (const auto& [known, name] : table) {
@@ -52,6 +57,17 @@ PlannerObjective planner_objective_from_string(const std::string& name) {
     if (name == objective_name) return objective;
   }
   throw usage_error(fmt::format("\"{}\" is not an objective (max_rank or critical_path)", name));
+}
+
+std::string to_string(PlannerEstimator estimator) {
+  return name_in(kEstimators, estimator);
+}
+
+PlannerEstimator planner_estimator_from_string(const std::string& name) {
+  for (const auto& [estimator, estimator_name] : kEstimators) {
+    if (name == estimator_name) return estimator;
+  }
+  throw usage_error(fmt::format("\"{}\" is not an estimator (torchrec or serrate)", name));
 }
 
 }  // namespace serrate

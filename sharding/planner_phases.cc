@@ -1,29 +1,14 @@
 #include "sharding/planner_phases.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 namespace serrate {
 namespace {
 
-// Forward compute, backward compute, then forward and backward exchange of each sharding type.
-constexpr int kNumTypes = 7;
-constexpr int kMostPhases = 2 + 2 * kNumTypes;
-using Times = std::array<double, kMostPhases>;
-
-Times times_of(const Candidate& c, PlannerObjective objective) {
-  Times times{};
-  if (objective == PlannerObjective::kMaxRank) {
-    times[0] = c.time.total();
-    return times;
-  }
-  const int comms = 2 + 2 * static_cast<int>(c.type);
-  times[0] = c.time.forward_compute;
-  times[1] = c.time.backward_compute;
-  times[comms] = c.time.forward_comms;
-  times[comms + 1] = c.time.backward_comms;
-  return times;
+PhaseTimes times_of(const Candidate& c, PlannerEstimator estimator, PlannerObjective objective) {
+  if (objective == PlannerObjective::kCriticalPath) return phase_times(estimator, c.type, c.time);
+  return {c.time.total(estimator)};
 }
 
 bool has_type(const TypeSet& types, ShardingType type) {
@@ -62,13 +47,13 @@ std::vector<int> usable_candidates(const PlannerItem& item, PlannerObjective obj
 }
 
 // For each phase the first one that it is proportional to for all candidates, or itself.
-std::array<int, kMostPhases> merge_proportional(const std::vector<Times>& all) {
+std::array<int, kMostPhases> merge_proportional(const std::vector<PhaseTimes>& all) {
   std::array<int, kMostPhases> into{};
   for (int k = 0; k < kMostPhases; ++k) {
     into[k] = k;
     for (int j = 0; j < k && into[k] == k; ++j) {
       double factor = -1;
-      const bool proportional = std::ranges::all_of(all, [&](const Times& t) {
+      const bool proportional = std::ranges::all_of(all, [&](const PhaseTimes& t) {
         if (factor < 0 && t[j] > 0) factor = t[k] / t[j];
         return t[j] > 0 ? std::abs(t[k] - factor * t[j]) <= 1e-12 * t[k] : t[k] == 0;
       });
@@ -83,19 +68,19 @@ std::array<int, kMostPhases> merge_proportional(const std::vector<Times>& all) {
 Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
                    const TypeSet& types) {
   std::vector<std::vector<int>> usable;
-  std::vector<Times> placed;  // of all candidates that are somewhere and not everywhere
+  std::vector<PhaseTimes> placed;  // of all candidates that are somewhere and not everywhere
   for (const PlannerItem& item : problem.items) {
     usable.push_back(usable_candidates(item, objective, types));
     for (const int c : usable.back()) {
       if (item.candidates[c].scope == BlockScope::kAll) continue;
-      placed.push_back(times_of(item.candidates[c], objective));
+      placed.push_back(times_of(item.candidates[c], problem.estimator, objective));
     }
   }
   const auto into = merge_proportional(placed);
   std::array<int, kMostPhases> index{};
   Phases phases;
   for (int k = 0; k < kMostPhases; ++k) {
-    const bool used = std::ranges::any_of(placed, [&](const Times& t) { return t[k] > 0; });
+    const bool used = std::ranges::any_of(placed, [&](const PhaseTimes& t) { return t[k] > 0; });
     index[k] = into[k] == k && used ? phases.num_phases++ : -1;
   }
   phases.num_phases = std::max(phases.num_phases, 1);
@@ -103,10 +88,10 @@ Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
     auto& choices = phases.items.emplace_back();
     for (const int c : usable[i]) {
       const Candidate& candidate = problem.items[i].candidates[c];
-      const Times times = times_of(candidate, objective);
+      const PhaseTimes times = times_of(candidate, problem.estimator, objective);
       Phases::Choice choice{.candidate = c, .time = {}};
       for (const double t : times) choice.longest += t;
-      choice.work = choice.longest * candidate.num_blocks * candidate.ranks_per_block;
+      choice.work = candidate.work.total(problem.estimator);
       if (candidate.scope == BlockScope::kAll) {
         choice.uniform = choice.longest;
       } else {

@@ -42,6 +42,7 @@ void check_table(const PlannerTable& table, int world_size) {
     at_least("num_poolings", f.num_poolings, 0.0);
     at_least("batch_size", f.batch_size, std::int64_t{0});
   }
+  at_least("zipf_exponent", table.zipf_exponent, 0.0);
   for (const int rank : table.ranks) {
     if (rank < 0 || rank >= world_size) {
       fail(fmt::format("ranks: must be between 0 and {} (got {})", world_size - 1, rank));
@@ -64,6 +65,12 @@ void check_input(const PlannerModel& model, const PlannerTopology& t) {
   for (const double bandwidth : {t.device_bandwidth, t.host_bandwidth, t.host_link_bandwidth,
                                  t.intra_node_bandwidth, t.inter_node_bandwidth}) {
     if (!(bandwidth > 0) || !std::isfinite(bandwidth)) fail("bandwidths: must be more than 0");
+  }
+  for (const double value :
+       {t.intra_node_latency, t.inter_node_latency, t.lookup_bandwidth, t.update_bandwidth}) {
+    if (!(value >= 0) || !std::isfinite(value)) {
+      fail("latencies and bandwidths of random rows: must be at least 0");
+    }
   }
   if (model.batch_size < 1) {
     throw usage_error(
@@ -92,46 +99,34 @@ BlockScope scope_of(ShardingType type, bool confined) {
   }
 }
 
-std::vector<MemoryRun> memory_of(const PlannerTable& table, const ShardingOption& option,
-                                 int num_ranks, const PlannerTopology& topology,
-                                 std::int64_t batch_size) {
-  std::vector<MemoryRun> runs;
-  const auto add = [&](int end, std::int64_t rows) {
-    if (end <= (runs.empty() ? 0 : runs.back().end)) return;
-    const ShardEstimate e = estimate_shard(table, option, rows, topology, batch_size);
-    runs.push_back({end, e.device_bytes, e.host_bytes});
-  };
-  if (option.num_row_blocks == 1) {
-    add(num_ranks, option.rows);
-    return runs;
-  }
-  const int full = static_cast<int>(table.num_rows / option.rows);
-  const std::int64_t rest = table.num_rows % option.rows;
-  add(full, option.rows);
-  if (rest > 0) add(full + 1, rest);
-  add(num_ranks, 0);
-  return runs;
-}
+// Ranks [end of the run before, end) of a block, each.
+struct RankRun {
+  int end = 0;
+  ShardEstimate each = {};
+};
 
 // The sum of both, rank by rank.
-std::vector<MemoryRun> merge(const std::vector<MemoryRun>& a, const std::vector<MemoryRun>& b) {
-  std::vector<MemoryRun> sum;
+std::vector<RankRun> merge(const std::vector<RankRun>& a, const std::vector<RankRun>& b) {
+  std::vector<RankRun> sum;
   for (auto i = a.begin(), j = b.begin(); i != a.end() && j != b.end();) {
     const int end = std::min(i->end, j->end);
-    sum.push_back({end, i->device_bytes + j->device_bytes, i->host_bytes + j->host_bytes});
+    sum.push_back({end, i->each});
+    sum.back().each.add(j->each);
     if (i->end == end) ++i;
     if (j->end == end) ++j;
   }
   return sum;
 }
 
-void add_times(ShardEstimate& sum, const ShardEstimate& e) {
-  sum.forward_compute += e.forward_compute;
-  sum.forward_comms += e.forward_comms;
-  sum.backward_compute += e.backward_compute;
-  sum.backward_comms += e.backward_comms;
-  sum.prefetch += e.prefetch;
-  sum.input_dist += e.input_dist;
+void set_costs(const std::vector<RankRun>& runs, PlannerEstimator estimator, Candidate& c) {
+  c.time = runs.front().each;
+  int begin = 0;
+  for (const RankRun& run : runs) {
+    c.memory.push_back({run.end, run.each.device_bytes, run.each.host_bytes});
+    c.work.add(run.each, (run.end - begin) * c.num_blocks);
+    if (run.each.total(estimator) == c.time.total(estimator)) c.full_ranks = run.end;
+    begin = run.end;
+  }
 }
 
 template <typename T>
@@ -153,8 +148,9 @@ bool may_be(const PlannerTable& table, ShardingType type, ComputeKernel kernel) 
 
 class ItemEnumerator {
  public:
-  ItemEnumerator(const PlannerModel& model, const PlannerTopology& topology)
-      : model_(model), topology_(topology) {}
+  ItemEnumerator(const PlannerModel& model, const PlannerTopology& topology,
+                 PlannerEstimator estimator)
+      : model_(model), topology_(topology), estimator_(estimator) {}
 
   void enumerate(PlannerItem& item) const {
     const PlannerTable& first = model_.tables[item.tables.front()];
@@ -199,17 +195,39 @@ class ItemEnumerator {
                         : c.scope == BlockScope::kFixed ? row_ranks
                         : c.scope == BlockScope::kNode  ? topology_.ranks_per_node
                                                         : 1;
+    std::vector<RankRun> runs;
     for (const int t : item.tables) {
       const PlannerTable& table = model_.tables[t];
       if (!may_be(table, type, kernel)) return;
       const ShardingOption option = sharding_option(table, type, kernel, topology_, row_ranks);
       if (item.tables.size() > 1 && option.num_column_blocks > 1) return;
       c.num_blocks = option.num_column_blocks;
-      add_times(c.time, estimate_shard(table, option, option.rows, topology_, model_.batch_size));
-      auto runs = memory_of(table, option, c.ranks_per_block, topology_, model_.batch_size);
-      c.memory = c.memory.empty() ? std::move(runs) : merge(c.memory, runs);
+      auto more = runs_of(table, option, c.ranks_per_block);
+      runs = runs.empty() ? std::move(more) : merge(runs, more);
     }
+    set_costs(runs, estimator_, c);
     item.candidates.push_back(std::move(c));
+  }
+
+  // What the ranks of a block of `table` spend and hold.
+  std::vector<RankRun> runs_of(const PlannerTable& table, const ShardingOption& option,
+                               int num_ranks) const {
+    std::vector<RankRun> runs;
+    const auto add = [&](int end, std::int64_t rows) {
+      if (end <= (runs.empty() ? 0 : runs.back().end)) return;
+      runs.push_back(
+          {end, estimate_shard(estimator_, table, option, rows, topology_, model_.batch_size)});
+    };
+    if (option.num_row_blocks == 1) {
+      add(num_ranks, option.rows);
+      return runs;
+    }
+    const int full = static_cast<int>(table.num_rows / option.rows);
+    const std::int64_t rest = table.num_rows % option.rows;
+    add(full, option.rows);
+    if (rest > 0) add(full + 1, rest);
+    add(num_ranks, 0);
+    return runs;
   }
 
   bool has_whole_node(const std::vector<int>& ranks) const {
@@ -225,28 +243,16 @@ class ItemEnumerator {
 
   const PlannerModel& model_;
   const PlannerTopology& topology_;
+  PlannerEstimator estimator_;
 };
 
 }  // namespace
 
 std::int64_t Candidate::total_device_bytes() const {
-  std::int64_t sum = 0;
-  int begin = 0;
-  for (const MemoryRun& run : memory) {
-    sum += (run.end - begin) * run.device_bytes;
-    begin = run.end;
-  }
-  return sum * num_blocks;
+  return work.device_bytes;
 }
-
 std::int64_t Candidate::total_host_bytes() const {
-  std::int64_t sum = 0;
-  int begin = 0;
-  for (const MemoryRun& run : memory) {
-    sum += (run.end - begin) * run.host_bytes;
-    begin = run.end;
-  }
-  return sum * num_blocks;
+  return work.host_bytes;
 }
 
 // The first ranks of a block hold the most.
@@ -262,9 +268,11 @@ std::vector<int> confined_ranks(const PlannerTable& table) {
   return {ranks.begin(), ranks.end()};
 }
 
-PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology& topology) {
+PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology& topology,
+                               PlannerEstimator estimator) {
   check_input(model, topology);
-  PlannerProblem problem{.world_size = topology.world_size,
+  PlannerProblem problem{.estimator = estimator,
+                         .world_size = topology.world_size,
                          .ranks_per_node = topology.ranks_per_node,
                          .device_bytes = topology.device_bytes,
                          .host_bytes = topology.host_bytes};
@@ -280,7 +288,7 @@ PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology&
     }
     problem.items.push_back({.tables = {t}});
   }
-  const ItemEnumerator enumerator(model, topology);
+  const ItemEnumerator enumerator(model, topology, estimator);
   for (PlannerItem& item : problem.items) enumerator.enumerate(item);
   return problem;
 }

@@ -24,18 +24,19 @@ struct MemoryRun {
   std::int64_t host_bytes = 0;
 };
 
-/// One way to shard an item: equal blocks. Every rank of a block spends the same time on it, but
-/// the last ones may hold fewer rows, or none.
+/// One way to shard an item: equal blocks, of which the last ranks may hold fewer rows, or none.
+/// `time` is the first rank's, which is the longest.
 struct Candidate {
   ShardingType type = ShardingType::kTableWise;
   ComputeKernel kernel = ComputeKernel::kFused;
   BlockScope scope = BlockScope::kRank;
   int num_blocks = 1;
   int ranks_per_block = 1;
-  ShardEstimate time = {};  // of one rank of one block
+  int full_ranks = 1;       // of a block that take as long as the first
+  ShardEstimate time = {};  // of the first rank of a block
+  ShardEstimate work = {};  // of all ranks of all blocks together
   std::vector<MemoryRun> memory = {};
 
-  double total_time() const { return time.total() * num_blocks * ranks_per_block; }
   std::int64_t total_device_bytes() const;
   std::int64_t total_host_bytes() const;
   std::int64_t max_device_bytes() const;
@@ -51,6 +52,7 @@ struct PlannerItem {
 
 /// What the search, the bound and the reports see of model and topology.
 struct PlannerProblem {
+  PlannerEstimator estimator = PlannerEstimator::kTorchRec;
   int world_size = 1;
   int ranks_per_node = 1;
   std::vector<std::int64_t> device_bytes = {};  // [world_size]
@@ -62,7 +64,8 @@ struct PlannerProblem {
 
 /// All ways to shard each item. Throws Error (usage), naming the field, when model or topology
 /// make no sense or a table is left with no way.
-PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology& topology);
+PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology& topology,
+                               PlannerEstimator estimator);
 
 /// The ranks that a table's row_wise shards are on; empty when it may be on any.
 std::vector<int> confined_ranks(const PlannerTable& table);

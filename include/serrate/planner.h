@@ -38,6 +38,9 @@ struct PlannerTable {
   bool weighted = false;
   std::vector<PlannerFeature> features = {};
   std::optional<SparseOptimizer> optimizer = {};
+  /// How often ids repeat: the k-th most frequent one is looked up with a probability that is
+  /// proportional to k^-zipf_exponent; 0: all alike. Frequent ids are anywhere in the table.
+  double zipf_exponent = 0;
 
   std::vector<ShardingType> sharding_types = {};  ///< empty: any but grid, as in TorchRec
   std::vector<ComputeKernel> kernels = {};        ///< empty: dense and fused
@@ -54,7 +57,8 @@ struct PlannerModel {
 
 enum class PlannerDevice { kCpu, kCuda };
 
-/// The machines. Bandwidths in bytes per ms; the defaults are TorchRec's.
+/// The machines. Bandwidths in bytes per ms; the defaults are TorchRec's. TorchRec's model leaves
+/// out latencies and the bandwidths of random rows.
 struct PlannerTopology {
   PlannerDevice device = PlannerDevice::kCuda;
   int world_size = 1;
@@ -67,17 +71,32 @@ struct PlannerTopology {
   double host_link_bandwidth = 34359738.368;
   double intra_node_bandwidth = 644245094.4;
   double inter_node_bandwidth = 13421772.8;
+  double intra_node_latency = 0;  ///< ms per message
+  double inter_node_latency = 0;  ///< ms per message
+  /// Of rows read for a lookup, and of rows and gradients moved by an update, at random in the
+  /// memory of the rank's device; 0: as that memory's.
+  double lookup_bandwidth = 0;
+  double update_bandwidth = 0;
   int num_nodes() const { return (world_size + ranks_per_node - 1) / ranks_per_node; }
 };
 
+/// Whose cost model a plan is made with. kTorchRec: that of TorchRec 1.9, to compare plans on the
+/// peers' own terms. kSerrate: what this library's runtime does (sharding/serrate_estimator.h).
+enum class PlannerEstimator { kTorchRec, kSerrate };
+/// "torchrec", "serrate"; from_string throws Error (usage) otherwise.
+std::string to_string(PlannerEstimator estimator);
+PlannerEstimator planner_estimator_from_string(const std::string& name);
+
 /// What a plan is made cheap in. max_rank: the largest sum of shard times of a rank.
-/// critical_path: the slowest rank's time of each phase, summed; the phases are forward and
-/// backward compute, and each direction of each sharding type's exchange, all synchronising.
+/// critical_path: the slowest rank's time of each phase, summed; all phases synchronise. They are
+/// forward and backward compute and each direction of the exchanges: of each sharding type's by
+/// TorchRec's model, of all tables' together by ours, which has the input exchange as well.
 enum class PlannerObjective { kMaxRank, kCriticalPath };
 std::string to_string(PlannerObjective objective);
 PlannerObjective planner_objective_from_string(const std::string& name);
 
 struct PlannerOptions {
+  PlannerEstimator estimator = PlannerEstimator::kTorchRec;
   PlannerObjective objective = PlannerObjective::kMaxRank;
   /// The search ends by itself; a plan that was cut short here depends on the machine's speed.
   std::chrono::milliseconds time_limit{60'000};
@@ -94,7 +113,7 @@ struct PlacedTable {
   friend bool operator==(const PlacedTable&, const PlacedTable&) = default;
 };
 
-/// What a placement costs by TorchRec's model.
+/// What a placement costs.
 struct PlanCost {
   double max_rank = 0;                          ///< ms
   double critical_path = 0;                     ///< ms
@@ -121,10 +140,10 @@ struct PlannerResult {
 PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& topology,
                             const PlannerOptions& options);
 
-/// The cost of any placement, from the estimator alone. Throws Error (usage) when a table is not
+/// The cost of any placement by one of the models. Throws Error (usage) when a table is not
 /// placed as its type and constraints say.
 PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
-                 std::span<const PlacedTable> tables);
+                 std::span<const PlacedTable> tables, PlannerEstimator estimator);
 
 /// The shards of a placement.
 ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& topology,

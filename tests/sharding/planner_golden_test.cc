@@ -88,7 +88,8 @@ TEST(PlannerGolden, EstimatorIsTorchRecs) {
       if (size[0] > 0) {
         EXPECT_EQ(offset, shard["off"]) << c.dump();
       }
-      const ShardEstimate e = estimate_shard(table, option, size[0], topology, c["batch"]);
+      const ShardEstimate e =
+          estimate_shard(PlannerEstimator::kTorchRec, table, option, size[0], topology, c["batch"]);
       const std::pair<const char*, double> computed[] = {
           {"hbm", static_cast<double>(e.device_bytes)},
           {"ddr", static_cast<double>(e.host_bytes)},
