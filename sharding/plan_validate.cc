@@ -206,6 +206,11 @@ void validate_plan(const ShardingPlan& plan, std::span<const EmbeddingTable> tab
     throw usage_error(fmt::format("sharding plan: world_size: is {}, but there are {} ranks",
                                   plan.world_size, world_size));
   }
+  if (plan.ranks_per_node > 0 && world_size % plan.ranks_per_node != 0) {
+    throw usage_error(
+        fmt::format("sharding plan: ranks_per_node: must divide the {} ranks (got {})", world_size,
+                    plan.ranks_per_node));
+  }
   std::map<std::string, const EmbeddingTable*> missing;
   for (const EmbeddingTable& table : tables) missing[table.name] = &table;
   std::set<std::string> seen;

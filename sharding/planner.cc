@@ -160,10 +160,7 @@ ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& 
     check_placed(table, placed, option, topology);
     const int blocks = std::max<int>(1, static_cast<int>(placed.blocks.size()));
     TableSharding sharding{table.name, placed.type, {}};
-    if (placed.type == ShardingType::kTableRowWise ||
-        placed.type == ShardingType::kTableColumnWise || placed.type == ShardingType::kGrid) {
-      plan.ranks_per_node = topology.ranks_per_node;
-    }
+    if (needs_nodes(placed.type)) plan.ranks_per_node = topology.ranks_per_node;
     for (int row_block = 0; row_block * option.rows < table.num_rows; ++row_block) {
       for (int block = 0; block < blocks; ++block) {
         const std::vector<int> ranks = ranks_of(table, topology, placed, block);

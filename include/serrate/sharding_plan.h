@@ -26,6 +26,8 @@ enum class ShardingType {
 /// "table_column_wise", "grid"; from_string throws Error (usage) otherwise.
 std::string to_string(ShardingType type);
 ShardingType sharding_type_from_string(const std::string& name);
+/// Whether a plan with the type needs ranks_per_node: table_row_wise, table_column_wise, grid.
+bool needs_nodes(ShardingType type);
 
 /// Rows [row_begin, row_end) x columns [column_begin, column_end) of a table, on one rank.
 struct Shard {
@@ -68,12 +70,14 @@ ShardingPlan plan_from_json(const std::string& json);
 void validate_plan(const ShardingPlan& plan, std::span<const EmbeddingTable> tables,
                    int world_size);
 
-/// One table under one sharding: table_wise on `first_rank`, row_wise in blocks of
-/// ceil(rows / world_size) rows, column_wise in world_size column blocks of multiples of 4 columns
-/// (fewer when dim is small), data_parallel everywhere. The types that know nodes are the
-/// planner's (serrate/planner.h); they throw Error (usage) here.
+/// One table under one sharding, its shards on ranks in turn from `first_rank` on: table_wise one,
+/// row_wise blocks of ceil(rows / world_size) rows, column_wise world_size column blocks of
+/// multiples of 4 columns (fewer when dim is small), data_parallel everywhere. Types that need
+/// nodes stay on the node of `first_rank`: table_row_wise and table_column_wise cut the table by
+/// ranks_per_node; grid has a column block for each node, from that one on, each cut into
+/// ranks_per_node row blocks. They throw Error (usage) unless ranks_per_node divides world_size.
 TableSharding shard_table(const EmbeddingTable& table, ShardingType type, int world_size,
-                          int first_rank = 0);
+                          int first_rank = 0, int ranks_per_node = 0);
 /// The plan used when none is given: tables of fewer rows than a batch touches anyway (4,096)
 /// are data_parallel; larger ones row_wise, so that every rank holds and serves an equal share.
 ShardingPlan default_plan(std::span<const EmbeddingTable> tables, int world_size);

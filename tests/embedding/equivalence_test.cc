@@ -4,8 +4,10 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
+#include "sharding/shard_grid.h"
 #include "tests/embedding/workload.h"
 
 namespace serrate {
@@ -42,20 +44,30 @@ struct Case {
   const char* plan;
   SparseOptimizer optimizer;
   int world_size;
+  int ranks_per_node;
 };
 
 std::string case_name(const testing::TestParamInfo<Case>& info) {
-  return fmt::format("{}_{}_{}ranks", info.param.plan, to_string(info.param.optimizer),
-                     info.param.world_size);
+  const Case& c = info.param;
+  const std::string nodes =
+      c.ranks_per_node > 0 ? fmt::format("_{}nodes", c.world_size / c.ranks_per_node) : "";
+  return fmt::format("{}_{}_{}ranks{}", c.plan, to_string(c.optimizer), c.world_size, nodes);
 }
 
 std::vector<Case> all_cases() {
   std::vector<Case> cases;
-  for (const char* plan : {"table_wise", "row_wise", "column_wise", "data_parallel", "mixed"}) {
-    for (const auto optimizer : {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
-                                 SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam}) {
+  for (const auto optimizer : {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
+                               SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam}) {
+    for (const char* plan :
+         {"table_wise", "row_wise", "odd_ranks", "column_wise", "data_parallel", "mixed"}) {
       for (int world_size = 1; world_size <= 4; ++world_size) {
-        cases.push_back({plan, optimizer, world_size});
+        cases.push_back({plan, optimizer, world_size, 0});
+      }
+    }
+    for (const char* plan : {"table_row_wise", "table_column_wise", "grid", "mixed_nodes"}) {
+      for (const auto& [num_nodes, ranks_per_node] :
+           {std::pair{1, 1}, {1, 2}, {2, 1}, {2, 2}, {3, 2}, {2, 3}, {4, 2}}) {
+        cases.push_back({plan, optimizer, num_nodes * ranks_per_node, ranks_per_node});
       }
     }
   }
@@ -65,7 +77,23 @@ std::vector<Case> all_cases() {
 ShardingPlan make_plan(const Workload& workload, const Case& c) {
   const std::string name = c.plan;
   if (name == "mixed") return mixed_plan(workload, c.world_size);
-  return uniform_plan(workload, sharding_type_from_string(name), c.world_size);
+  if (name == "odd_ranks") return odd_rank_plan(workload, c.world_size);
+  if (name == "mixed_nodes") return mixed_node_plan(workload, c.world_size, c.ranks_per_node);
+  return uniform_plan(workload, sharding_type_from_string(name), c.world_size, c.ranks_per_node);
+}
+
+// Whether some row of the plan is on several ranks, a part of its columns on each.
+bool cuts_columns(const ShardingPlan& plan) {
+  return std::ranges::any_of(plan.tables, [](const TableSharding& table) {
+    return shard_grid(table).num_column_blocks() > 1;
+  });
+}
+
+// Whether the ids of some bag are pooled in several places.
+bool cuts_rows(const ShardingPlan& plan) {
+  return std::ranges::any_of(plan.tables, [](const TableSharding& table) {
+    return shard_grid(table).num_row_blocks() > 1;
+  });
 }
 
 Workload make_workload(SparseOptimizer optimizer) {
@@ -76,32 +104,27 @@ Workload make_workload(SparseOptimizer optimizer) {
 
 class Equivalence : public testing::TestWithParam<Case> {};
 
+// Where every bag is pooled in one place, nothing depends on the plan but the sums of squares over
+// a row that row-wise Adagrad adds up from column blocks.
 TEST_P(Equivalence, StepsEqualUnshardedSteps) {
   const Workload workload = make_workload(GetParam().optimizer);
+  const ShardingPlan plan = make_plan(workload, GetParam());
   const auto unsharded = train(workload, unsharded_plan(workload));
-  const auto sharded = train(workload, make_plan(workload, GetParam()));
+  const auto sharded = train(workload, plan);
   expect_close(sharded, unsharded);
-
-  // Where every bag is pooled in one place, nothing depends on the plan but the sums of squares
-  // over a row that row-wise Adagrad adds up from column blocks.
-  const std::string plan = GetParam().plan;
-  const bool bit_identical =
-      plan == "table_wise" || plan == "data_parallel" ||
-      (plan == "column_wise" && GetParam().optimizer != SparseOptimizer::kRowWiseAdagrad) ||
-      (plan != "mixed" && GetParam().world_size == 1);
-  if (bit_identical) {
+  const bool squares_in_parts =
+      GetParam().optimizer == SparseOptimizer::kRowWiseAdagrad && cuts_columns(plan);
+  if (!cuts_rows(plan) && !squares_in_parts) {
     EXPECT_EQ(sharded, unsharded) << "bit for bit";
   }
 }
 
-TEST_P(Equivalence, BagsOfOneIdAreBitIdenticalUnlessColumnsAreCut) {
+TEST_P(Equivalence, BagsOfOneIdAreBitIdenticalUnlessSquaresAreAddedUpInParts) {
   Workload workload = make_workload(GetParam().optimizer);
   workload.longest_bag = 1;
-  if (GetParam().plan == std::string("mixed") || GetParam().plan == std::string("column_wise")) {
-    return;
-  }
-  EXPECT_EQ(train(workload, make_plan(workload, GetParam())),
-            train(workload, unsharded_plan(workload)));
+  const ShardingPlan plan = make_plan(workload, GetParam());
+  if (GetParam().optimizer == SparseOptimizer::kRowWiseAdagrad && cuts_columns(plan)) return;
+  EXPECT_EQ(train(workload, plan), train(workload, unsharded_plan(workload)));
 }
 
 INSTANTIATE_TEST_SUITE_P(Plans, Equivalence, testing::ValuesIn(all_cases()), case_name);
@@ -118,8 +141,9 @@ TEST_P(Reference, UnshardedStepsEqualTheDefinitionsInDoublePrecision) {
 
 TEST_P(Reference, ThreadsDoNotChangeABit) {
   const Workload workload = make_workload(GetParam());
-  const ShardingPlan plan = mixed_plan(workload, 3);
-  EXPECT_EQ(train(workload, plan, 3), train(workload, plan, 1));
+  for (const ShardingPlan& plan : {mixed_plan(workload, 3), mixed_node_plan(workload, 4, 2)}) {
+    EXPECT_EQ(train(workload, plan, 3), train(workload, plan, 1));
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Optimizers, Reference,

@@ -14,10 +14,14 @@ TEST(MpiEquivalence, ThreadsAndMpirunAgreeBitForBit) {
   for (const auto optimizer : {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
                                SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam}) {
     const Workload workload{.tables = workload_tables(), .optimizer = {.type = optimizer}};
-    const ShardingPlan plan = mixed_plan(workload, communicator->size());
-    const RankResult result = train_rank(workload, plan, *communicator);
-    EXPECT_EQ(result, train_thread_ranks(workload, plan)[communicator->rank()])
-        << to_string(optimizer);
+    const int size = communicator->size();
+    for (const ShardingPlan& plan :
+         {mixed_plan(workload, size),
+          mixed_node_plan(workload, size, size % 2 == 0 ? size / 2 : 1)}) {
+      const RankResult result = train_rank(workload, plan, *communicator);
+      EXPECT_EQ(result, train_thread_ranks(workload, plan)[communicator->rank()])
+          << to_string(optimizer);
+    }
   }
 }
 

@@ -21,15 +21,24 @@ const Stream& cpu() {
   return stream;
 }
 
-constexpr ShardingType kTypes[] = {ShardingType::kDataParallel, ShardingType::kTableWise,
-                                   ShardingType::kRowWise, ShardingType::kColumnWise};
+constexpr ShardingType kTypes[] = {
+    ShardingType::kDataParallel, ShardingType::kTableWise,    ShardingType::kRowWise,
+    ShardingType::kColumnWise,   ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+    ShardingType::kGrid,
+};
 
 EmbeddingTable make_table(PoolingType pooling = PoolingType::kSum) {
   return {.name = "items", .num_rows = 4, .dim = 8, .pooling = pooling, .features = {"item"}};
 }
 
+// Types that need nodes have two of two ranks, the table on the second node or from there on.
+int world_of(ShardingType type, int num_ranks) {
+  return needs_nodes(type) ? 4 : num_ranks;
+}
+
 ShardingPlan plan_of(const EmbeddingTable& table, ShardingType type, int world_size) {
-  return {world_size, {shard_table(table, type, world_size)}};
+  if (!needs_nodes(type)) return {world_size, {shard_table(table, type, world_size)}};
+  return {world_size, {shard_table(table, type, world_size, 3, 2)}, 2};
 }
 
 EmbeddingOptions sgd(InvalidIds invalid_ids = InvalidIds::kError) {
@@ -110,13 +119,16 @@ class EveryType : public testing::TestWithParam<ShardingType> {};
 
 TEST_P(EveryType, SumsAndTheirUpdate) {
   const EmbeddingTable table = make_table();
-  run_ranks(2, [&](Communicator& communicator) {
-    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), 2), sgd(), communicator, cpu());
+  run_ranks(world_of(GetParam(), 2), [&](Communicator& communicator) {
+    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), communicator.size()), sgd(),
+                               communicator, cpu());
     set_weights(embedding);
     EmbeddingExchange exchange;
     if (communicator.rank() == 0) {
       forward(embedding, items({{0, 3}}), exchange);
       expect_rows(exchange.output(0), {300}, {2});
+    } else if (communicator.rank() > 1) {
+      forward(embedding, items({}), exchange);
     } else {
       forward(embedding, items({{}, {2, 2, 1}}), exchange);
       expect_rows(exchange.output(0), {0, 500}, {0, 3});
@@ -133,8 +145,9 @@ TEST_P(EveryType, SumsAndTheirUpdate) {
 
 TEST_P(EveryType, WeightedMeans) {
   const EmbeddingTable table = make_table(PoolingType::kMean);
-  run_ranks(2, [&](Communicator& communicator) {
-    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), 2), sgd(), communicator, cpu());
+  run_ranks(world_of(GetParam(), 2), [&](Communicator& communicator) {
+    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), communicator.size()), sgd(),
+                               communicator, cpu());
     set_weights(embedding);
     EmbeddingExchange exchange;
     // A rank without ids cannot tell whether the batch is weighted.
@@ -157,8 +170,9 @@ TEST_P(EveryType, WeightedMeans) {
 
 TEST_P(EveryType, BatchesWithoutIdsAndWithoutBags) {
   const EmbeddingTable table = make_table();
-  run_ranks(3, [&](Communicator& communicator) {
-    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), 3), sgd(), communicator, cpu());
+  run_ranks(world_of(GetParam(), 3), [&](Communicator& communicator) {
+    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), communicator.size()), sgd(),
+                               communicator, cpu());
     set_weights(embedding);
     EmbeddingExchange exchange;
     const std::vector<std::vector<Ids>> batches{{}, {{}}, {{2}}};
@@ -174,14 +188,17 @@ TEST_P(EveryType, BatchesWithoutIdsAndWithoutBags) {
     embedding.output_dist_backward(exchange, cpu());
     embedding.update(exchange, 4, cpu());
     forward(embedding, items({{2}, {1}}), exchange);
-    expect_rows(exchange.output(0), {197, 100}, {1, 1});
+    // Each rank had {2} once.
+    expect_rows(exchange.output(0), {200.0f - static_cast<float>(communicator.size()), 100},
+                {1, 1});
   });
 }
 
 TEST_P(EveryType, InvalidIdIsTheSameErrorOnEveryRankAndTrainingCanGoOn) {
   const EmbeddingTable table = make_table();
-  const auto errors = errors_of(3, [&](Communicator& communicator) {
-    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), 3), sgd(), communicator, cpu());
+  const auto errors = errors_of(world_of(GetParam(), 3), [&](Communicator& communicator) {
+    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), communicator.size()), sgd(),
+                               communicator, cpu());
     set_weights(embedding);
     EmbeddingExchange exchange;
     forward(embedding, items({{1}, {2}}), exchange);
@@ -207,9 +224,9 @@ TEST_P(EveryType, InvalidIdIsTheSameErrorOnEveryRankAndTrainingCanGoOn) {
 TEST_P(EveryType, InvalidIdsAreDroppedOrSentToTheLastRow) {
   const EmbeddingTable table = make_table(PoolingType::kMean);
   for (const InvalidIds policy : {InvalidIds::kDrop, InvalidIds::kOov}) {
-    run_ranks(2, [&](Communicator& communicator) {
-      ShardedEmbedding embedding({table}, plan_of(table, GetParam(), 2), sgd(policy), communicator,
-                                 cpu());
+    run_ranks(world_of(GetParam(), 2), [&](Communicator& communicator) {
+      ShardedEmbedding embedding({table}, plan_of(table, GetParam(), communicator.size()),
+                                 sgd(policy), communicator, cpu());
       set_weights(embedding);
       EmbeddingExchange exchange;
       if (communicator.rank() == 0) {
@@ -230,8 +247,9 @@ TEST_P(EveryType, InvalidIdsAreDroppedOrSentToTheLastRow) {
 
 TEST_P(EveryType, TwoBatchesInFlight) {
   const EmbeddingTable table = make_table();
-  run_ranks(2, [&](Communicator& communicator) {
-    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), 2), sgd(), communicator, cpu());
+  run_ranks(world_of(GetParam(), 2), [&](Communicator& communicator) {
+    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), communicator.size()), sgd(),
+                               communicator, cpu());
     set_weights(embedding);
     EmbeddingExchange first, second;
     embedding.input_dist(items({{1}}), first, cpu());
@@ -266,7 +284,7 @@ TEST_P(EveryType, InitialWeightsDoNotDependOnThePlan) {
     });
     return all;
   };
-  const Floats all = build(3, GetParam());
+  const Floats all = build(world_of(GetParam(), 3), GetParam());
   EXPECT_EQ(all, build(1, ShardingType::kTableWise));
   const auto [least, most] = std::minmax_element(all.begin(), all.end());
   EXPECT_GE(*least, -kScale);
@@ -286,10 +304,10 @@ TEST_P(EveryType, InitialWeightsDoNotDependOnThePlan) {
 
 TEST_P(EveryType, BuffersSettle) {
   const EmbeddingTable table = make_table();
-  run_ranks(2, [&](Communicator& communicator) {
+  run_ranks(world_of(GetParam(), 2), [&](Communicator& communicator) {
     EmbeddingOptions options;
-    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), 2), options, communicator,
-                               cpu());
+    ShardedEmbedding embedding({table}, plan_of(table, GetParam(), communicator.size()), options,
+                               communicator, cpu());
     EmbeddingExchange exchange;
     EXPECT_EQ(exchange.bytes(), 0);
     std::int64_t settled = 0;

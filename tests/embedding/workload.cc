@@ -224,11 +224,13 @@ Tensors<float> assemble(const Workload& workload, const std::vector<RankResult>&
   return all;
 }
 
-ShardingPlan uniform_plan(const Workload& workload, ShardingType type, int world_size) {
-  ShardingPlan plan{.world_size = world_size};
+ShardingPlan uniform_plan(const Workload& workload, ShardingType type, int world_size,
+                          int ranks_per_node) {
+  ShardingPlan plan{.world_size = world_size, .ranks_per_node = ranks_per_node};
   int rank = 0;
   for (const EmbeddingTable& table : workload.tables) {
-    plan.tables.push_back(shard_table(table, type, world_size, rank++ % world_size));
+    plan.tables.push_back(
+        shard_table(table, type, world_size, rank++ % world_size, ranks_per_node));
   }
   return plan;
 }
@@ -248,6 +250,47 @@ ShardingPlan mixed_plan(const Workload& workload, int world_size) {
            {tables[3].name,
             ShardingType::kColumnWise,
             {{0, 64, 0, 5, rank(1)}, {0, 64, 5, 6, rank(3)}, {0, 64, 6, 12, rank(1)}}}}};
+}
+
+ShardingPlan mixed_node_plan(const Workload& workload, int world_size, int ranks_per_node) {
+  const auto& tables = workload.tables;
+  const int num_nodes = world_size / ranks_per_node;
+  const auto rank = [&](int node, int local) {
+    return node % num_nodes * ranks_per_node + local % ranks_per_node;
+  };
+  return {world_size,
+          {{tables[0].name,
+            ShardingType::kGrid,
+            {{0, 3, 0, 5, rank(1, 1)},
+             {0, 3, 5, 6, rank(0, 0)},
+             {0, 3, 6, 20, rank(1, 0)},
+             {3, 30, 0, 5, rank(1, 0)},
+             {3, 30, 5, 6, rank(0, 1)},
+             {3, 30, 6, 20, rank(1, 0)},
+             {30, 37, 0, 5, rank(1, 1)},
+             {30, 37, 5, 6, rank(0, 0)},
+             {30, 37, 6, 20, rank(1, 1)}}},
+           {tables[1].name,
+            ShardingType::kTableRowWise,
+            {{0, 2, 0, 8, rank(0, 1)}, {2, 3, 0, 8, rank(0, 0)}, {3, 11, 0, 8, rank(0, 1)}}},
+           shard_table(tables[2], ShardingType::kDataParallel, world_size),
+           {tables[3].name,
+            ShardingType::kTableColumnWise,
+            {{0, 64, 0, 5, rank(1, 0)}, {0, 64, 5, 12, rank(1, 1)}}}},
+          ranks_per_node};
+}
+
+ShardingPlan odd_rank_plan(const Workload& workload, int world_size) {
+  const int num_ranks = std::max(world_size / 2, 1);
+  ShardingPlan plan{.world_size = world_size};
+  for (const EmbeddingTable& table : workload.tables) {
+    TableSharding sharding = shard_table(table, ShardingType::kRowWise, num_ranks);
+    for (Shard& s : sharding.shards) {
+      s.rank = std::min(2 * (num_ranks - s.rank) - 1, world_size - 1);
+    }
+    plan.tables.push_back(std::move(sharding));
+  }
+  return plan;
 }
 
 Tensors<double> train_reference(const Workload& workload, const Tensors<float>& initial) {

@@ -62,9 +62,16 @@ Tensors<float> assemble(const Workload& workload, const std::vector<RankResult>&
 Tensors<double> train_reference(const Workload& workload, const Tensors<float>& initial);
 
 /// Every table under one type, on ranks in turn.
-ShardingPlan uniform_plan(const Workload& workload, ShardingType type, int world_size);
+ShardingPlan uniform_plan(const Workload& workload, ShardingType type, int world_size,
+                          int ranks_per_node = 0);
 /// Each type at once, and shards that shard_table would not make: uneven blocks, in another order
 /// of ranks, several on one rank, columns cut in odd places.
 ShardingPlan mixed_plan(const Workload& workload, int world_size);
+/// The same for the types that need nodes: grids with several column blocks on a node, row blocks
+/// in another order of ranks and several on one, a table for which nodes mean nothing.
+ShardingPlan mixed_node_plan(const Workload& workload, int world_size, int ranks_per_node);
+/// Every table row_wise on the odd ranks alone (all there are when the world is one rank), the last
+/// first.
+ShardingPlan odd_rank_plan(const Workload& workload, int world_size);
 
 }  // namespace serrate

@@ -41,11 +41,13 @@ TEST(PlanJson, CanonicalBytes) {
 }
 
 TEST(PlanJson, EveryTypeRoundTrips) {
-  ShardingPlan plan{.world_size = 3, .tables = {}};
-  for (const auto type : {ShardingType::kDataParallel, ShardingType::kTableWise,
-                          ShardingType::kRowWise, ShardingType::kColumnWise}) {
+  ShardingPlan plan{.world_size = 4, .tables = {}, .ranks_per_node = 2};
+  for (const auto type :
+       {ShardingType::kDataParallel, ShardingType::kTableWise, ShardingType::kRowWise,
+        ShardingType::kColumnWise, ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+        ShardingType::kGrid}) {
     plan.tables.push_back(
-        shard_table({.name = to_string(type), .num_rows = 10, .dim = 16}, type, 3));
+        shard_table({.name = to_string(type), .num_rows = 10, .dim = 16}, type, 4, 0, 2));
   }
   EXPECT_EQ(plan_from_json(plan_to_json(plan)), plan);
 }

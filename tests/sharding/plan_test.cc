@@ -9,8 +9,11 @@
 namespace serrate {
 namespace {
 
-constexpr ShardingType kTypes[] = {ShardingType::kDataParallel, ShardingType::kTableWise,
-                                   ShardingType::kRowWise, ShardingType::kColumnWise};
+constexpr ShardingType kTypes[] = {
+    ShardingType::kDataParallel, ShardingType::kTableWise,    ShardingType::kRowWise,
+    ShardingType::kColumnWise,   ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+    ShardingType::kGrid,
+};
 
 EmbeddingTable make_table(std::int64_t rows, std::int64_t dim) {
   return {.name = "items", .num_rows = rows, .dim = dim, .features = {"item"}};
@@ -38,6 +41,36 @@ TEST(ShardTable, TableWiseAndDataParallel) {
             (std::vector<Shard>{{0, 7, 0, 6, 1}}));
   EXPECT_EQ(shard_table(make_table(7, 6), ShardingType::kDataParallel, 2).shards,
             (std::vector<Shard>{{0, 7, 0, 6, 0}, {0, 7, 0, 6, 1}}));
+}
+
+TEST(ShardTable, TypesOfNodesStayOnTheNodeOfTheFirstRank) {
+  // Nodes {0, 1, 2} and {3, 4, 5}; rank 4 is the second of node 1.
+  EXPECT_EQ(shard_table(make_table(7, 8), ShardingType::kTableRowWise, 6, 4, 3).shards,
+            (std::vector<Shard>{{0, 3, 0, 8, 4}, {3, 6, 0, 8, 5}, {6, 7, 0, 8, 3}}));
+  EXPECT_EQ(shard_table(make_table(7, 8), ShardingType::kTableColumnWise, 6, 4, 3).shards,
+            (std::vector<Shard>{{0, 7, 0, 4, 4}, {0, 7, 4, 8, 5}}));
+  EXPECT_EQ(shard_table(make_table(7, 12), ShardingType::kGrid, 6, 3, 3).shards,
+            (std::vector<Shard>{{0, 3, 0, 4, 3},
+                                {0, 3, 4, 12, 0},
+                                {3, 6, 0, 4, 4},
+                                {3, 6, 4, 12, 1},
+                                {6, 7, 0, 4, 5},
+                                {6, 7, 4, 12, 2}}));
+}
+
+TEST(ShardTable, TypesOfNodesNeedNodesOfOneSize) {
+  for (const int ranks_per_node : {0, 4}) {
+    try {
+      shard_table(make_table(7, 8), ShardingType::kGrid, 6, 0, ranks_per_node);
+      FAIL() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_EQ(std::string(error.what())
+                    .find("table \"items\" cannot be grid: ranks_per_node must "
+                          "divide the 6 ranks (got "),
+                0u)
+          << error.what();
+    }
+  }
 }
 
 TEST(DefaultPlan, ReplicatesSmallTables) {
@@ -72,10 +105,11 @@ TEST(ShardTable, RandomTablesAreCoveredExactly) {
   std::mt19937 random(7);
   for (int trial = 0; trial < 500; ++trial) {
     const EmbeddingTable table = make_table(1 + random() % 40, 1 + random() % 40);
-    const int world_size = 1 + static_cast<int>(random() % 9);
-    const ShardingType type = kTypes[random() % 4];
-    const TableSharding sharding =
-        shard_table(table, type, world_size, static_cast<int>(random() % world_size));
+    const int ranks_per_node = 1 + static_cast<int>(random() % 4);
+    const int world_size = ranks_per_node * (1 + static_cast<int>(random() % 4));
+    const ShardingType type = kTypes[random() % std::size(kTypes)];
+    const TableSharding sharding = shard_table(
+        table, type, world_size, static_cast<int>(random() % world_size), ranks_per_node);
     std::vector<int> copies(table.num_rows * table.dim, 0);
     for (const Shard& s : sharding.shards) {
       for (std::int64_t r = s.row_begin; r < s.row_end; ++r) {
@@ -88,7 +122,8 @@ TEST(ShardTable, RandomTablesAreCoveredExactly) {
       const ShardGrid grid = shard_grid(sharding);
       ASSERT_EQ(grid.num_row_blocks() * grid.num_column_blocks(), std::ssize(sharding.shards));
     }
-    EXPECT_NO_THROW(validate_plan({world_size, {sharding}}, std::span(&table, 1), world_size));
+    EXPECT_NO_THROW(
+        validate_plan({world_size, {sharding}, ranks_per_node}, std::span(&table, 1), world_size));
   }
 }
 

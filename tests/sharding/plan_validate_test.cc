@@ -32,6 +32,41 @@ TEST(ValidatePlan, AcceptsEveryTypeInAnyOrderOfTables) {
   EXPECT_NO_THROW(validate_plan(plan, tables, 2));
 }
 
+// Two nodes of two ranks.
+std::string error_of_grid(const TableSharding& sharding, int ranks_per_node) {
+  const EmbeddingTable table{.name = "a", .num_rows = 10, .dim = 8, .features = {}};
+  try {
+    validate_plan({4, {sharding}, ranks_per_node}, std::span(&table, 1), 4);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(ValidatePlan, NodesHoldTheirTablesAndColumnBlocks) {
+  const TableSharding rows{"a", ShardingType::kTableRowWise, {{0, 5, 0, 8, 2}, {5, 10, 0, 8, 1}}};
+  EXPECT_EQ(error_of_grid(rows, 2),
+            "sharding plan: tables[0].shards[1].rank: must be a rank of node 1 (got 1) "
+            "(table_row_wise table \"a\", 10 x 8)");
+  const TableSharding columns{
+      "a", ShardingType::kTableColumnWise, {{0, 10, 0, 4, 1}, {0, 10, 4, 8, 2}}};
+  EXPECT_EQ(error_of_grid(columns, 2),
+            "sharding plan: tables[0].shards[1].rank: must be a rank of node 0 (got 2) "
+            "(table_column_wise table \"a\", 10 x 8)");
+  TableSharding grid{"a",
+                     ShardingType::kGrid,
+                     {{0, 7, 0, 4, 3}, {0, 7, 4, 8, 0}, {7, 10, 0, 4, 2}, {7, 10, 4, 8, 0}}};
+  EXPECT_EQ(error_of_grid(grid, 2), "");
+  EXPECT_EQ(error_of_grid(grid, 0),
+            "sharding plan: ranks_per_node: is missing (grid table \"a\" needs nodes)");
+  EXPECT_EQ(error_of_grid(grid, 3),
+            "sharding plan: ranks_per_node: must divide the 4 ranks (got 3)");
+  grid.shards[2].rank = 1;
+  EXPECT_EQ(error_of_grid(grid, 2),
+            "sharding plan: tables[0].shards[2].rank: must be a rank of node 1 (got 1) "
+            "(grid table \"a\", 10 x 8)");
+}
+
 struct BadPlan {
   const char* message;
   std::function<void(ShardingPlan&, std::vector<EmbeddingTable>&)> damage;

@@ -14,6 +14,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr ShardingType kTypes[] = {
+    ShardingType::kDataParallel, ShardingType::kTableWise,    ShardingType::kRowWise,
+    ShardingType::kColumnWise,   ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+    ShardingType::kGrid,
+};
+
 class CheckpointTest : public testing::Test {
  protected:
   CheckpointTest() : directory_(fs::temp_directory_path() / ("serrate_checkpoint_" + name())) {
@@ -31,8 +37,11 @@ class CheckpointTest : public testing::Test {
   Tensors train(int world_size, ShardingType type, int first, int last, bool save) {
     Tensors tensors;
     const auto tables = training_.tables();
-    ShardingPlan plan{.world_size = world_size, .tables = {}};
-    for (const EmbeddingTable& t : tables) plan.tables.push_back(shard_table(t, type, world_size));
+    const int in_node = world_size % 2 == 0 ? 2 : 1;
+    ShardingPlan plan{.world_size = world_size, .tables = {}, .ranks_per_node = in_node};
+    for (const EmbeddingTable& t : tables) {
+      plan.tables.push_back(shard_table(t, type, world_size, world_size - 1, in_node));
+    }
     run_ranks(world_size, [&](Communicator& communicator) {
       const Stream stream;
       TrainOptions options = training_.options;
@@ -65,8 +74,7 @@ class CheckpointTest : public testing::Test {
 
 TEST_F(CheckpointTest, LoadsUnderAnyPlanAndWorldSize) {
   const Tensors saved = train(3, ShardingType::kRowWise, 1, 4, true);
-  for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kTableWise,
-                                  ShardingType::kRowWise, ShardingType::kColumnWise}) {
+  for (const ShardingType type : kTypes) {
     for (const int world_size : {1, 2, 4}) {
       EXPECT_EQ(train(world_size, type, 5, 4, false), saved) << to_string(type) << world_size;
     }
@@ -75,9 +83,8 @@ TEST_F(CheckpointTest, LoadsUnderAnyPlanAndWorldSize) {
 
 TEST_F(CheckpointTest, EveryPlanSavesTheSameModel) {
   training_.options.model.dropout = 0;
-  for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kTableWise,
-                                  ShardingType::kRowWise, ShardingType::kColumnWise}) {
-    const Tensors saved = train(2, type, 1, 1, true);
+  for (const ShardingType type : kTypes) {
+    const Tensors saved = train(4, type, 1, 1, true);
     EXPECT_EQ(train(3, ShardingType::kRowWise, 2, 1, false), saved) << to_string(type);
     fs::remove_all(directory_);
   }

@@ -49,13 +49,17 @@ TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
   const EmbeddingTable table{
       .name = "item", .num_rows = kRows, .dim = kDim, .features = {"item"}, .init_scale = 1};
 
-  for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kTableWise,
-                                  ShardingType::kRowWise, ShardingType::kColumnWise}) {
-    for (const int world_size : {1, 2, 3}) {
+  for (const ShardingType type :
+       {ShardingType::kDataParallel, ShardingType::kTableWise, ShardingType::kRowWise,
+        ShardingType::kColumnWise, ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+        ShardingType::kGrid}) {
+    for (const int world_size : {1, 2, 3, 4}) {
       for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
         SCOPED_TRACE(to_string(type) + " on " + std::to_string(world_size));
+        const int in_node = world_size % 2 == 0 ? 2 : 1;
         const ShardingPlan plan{.world_size = world_size,
-                                .tables = {shard_table(table, type, world_size)}};
+                                .tables = {shard_table(table, type, world_size, 0, in_node)},
+                                .ranks_per_node = in_node};
         std::vector<float> rows(kRows * kDim);
         std::vector<std::int64_t> best(kQueries * kBest);
         std::mutex mutex;

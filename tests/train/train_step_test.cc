@@ -19,13 +19,16 @@ struct Outcome {
   Tensors tensors;
 };
 
-/// The items sharded by `type`, the countries by `other`.
+/// The items sharded by `type`, the countries by `other`; two nodes of ranks where that goes.
 Outcome train(const SmallTraining& training, int world_size, ShardingType type,
               ShardingType other) {
   const auto tables = training.tables();
-  const ShardingPlan plan{.world_size = world_size,
-                          .tables = {shard_table(tables[0], type, world_size, world_size - 1),
-                                     shard_table(tables[1], other, world_size)}};
+  const int in_node = world_size % 2 == 0 ? world_size / 2 : 1;
+  const ShardingPlan plan{
+      .world_size = world_size,
+      .tables = {shard_table(tables[0], type, world_size, world_size - 1, in_node),
+                 shard_table(tables[1], other, world_size, 0, in_node)},
+      .ranks_per_node = in_node};
   Outcome outcome;
   run_ranks(world_size, [&](Communicator& communicator) {
     const Stream stream;
@@ -88,6 +91,8 @@ INSTANTIATE_TEST_SUITE_P(
                         std::pair{ShardingType::kTableWise, ShardingType::kTableWise},
                         std::pair{ShardingType::kRowWise, ShardingType::kRowWise},
                         std::pair{ShardingType::kColumnWise, ShardingType::kColumnWise},
+                        std::pair{ShardingType::kTableRowWise, ShardingType::kTableRowWise},
+                        std::pair{ShardingType::kGrid, ShardingType::kTableColumnWise},
                         std::pair{ShardingType::kRowWise, ShardingType::kDataParallel})),
     case_name);
 
