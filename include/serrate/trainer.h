@@ -21,6 +21,7 @@ struct TrainOptions {
   std::string data;                 ///< dataset file
   std::string output;               ///< run directory
   std::string plan;                 ///< plan file; empty for default_plan
+  int ranks_per_node = 0;           ///< of the job; 0: the plan's, else one node of all ranks
   std::string split = "last-item";  ///< last-item, last-basket or time
   double time_quantile = 0.9;       ///< where split=time cuts the events
   std::string metrics;              ///< JSONL file; empty means output/metrics.jsonl

@@ -28,6 +28,8 @@ void add_train_options(Options& line, TrainOptions& options) {
   line.add("data", options.data, "dataset file", Options::Need::kRequired);
   line.add("output", options.output, "run directory, made new", Options::Need::kRequired);
   line.add("plan", options.plan, "sharding plan; without one, tables are spread evenly");
+  line.add("ranks-per-node", options.ranks_per_node,
+           "consecutive ranks that share a node; 0: as the plan says, or all");
   line.add("split", options.split, "what is held out: last-item, last-basket or time");
   line.add("time-quantile", options.time_quantile, "where --split time cuts the events");
   line.add("metrics", options.metrics, "file of a JSON line a step; metrics.jsonl in --output");

@@ -12,9 +12,16 @@ namespace serrate {
 namespace {
 
 ShardingPlan load_plan(const std::string& path, const std::vector<EmbeddingTable>& tables,
-                       int world_size) {
+                       int world_size, int ranks_per_node) {
   if (path.empty()) return default_plan(tables, world_size);
-  return plan_from_json(read_text_file(path));
+  ShardingPlan plan = plan_from_json(read_text_file(path));
+  if (ranks_per_node > 0 && plan.ranks_per_node > 0 && ranks_per_node != plan.ranks_per_node) {
+    throw usage_error(
+        fmt::format("{}: ranks_per_node: is {}, but --ranks-per-node is {} (tables would not be on "
+                    "the nodes they were planned for) make a plan for these nodes",
+                    path, plan.ranks_per_node, ranks_per_node));
+  }
+  return plan;
 }
 
 }  // namespace
@@ -61,7 +68,7 @@ TrainState make_train_state(const Dataset& dataset, const TrainOptions& options,
   ShardingPlan plan;
   together(communicator, "plan", [&] {
     tables = tables_of(dataset, options);
-    plan = load_plan(plan_path, tables, communicator.size());
+    plan = load_plan(plan_path, tables, communicator.size(), options.ranks_per_node);
   });
   return {std::move(tables), std::move(plan), options, communicator, stream};
 }

@@ -28,12 +28,16 @@ namespace {
 
 constexpr std::size_t kBatchesAhead = 2;
 
-void check_options(const TrainOptions& o) {
+void check_options(const TrainOptions& o, int world_size) {
   const auto require = [](bool holds, const char* option, const char* need) {
     if (!holds) throw usage_error(fmt::format("--{} has to be {}", option, need));
   };
   require(o.batch_size >= 1, "batch-size", "at least 1");
   require(o.micro_batch_tokens >= 1, "micro-batch-tokens", "at least 1");
+  if (o.ranks_per_node < 0 || (o.ranks_per_node > 0 && world_size % o.ranks_per_node != 0)) {
+    throw usage_error(fmt::format("--ranks-per-node must divide the {} ranks (got {})", world_size,
+                                  o.ranks_per_node));
+  }
   require(o.epochs >= 1, "epochs", "at least 1");
   require(o.steps >= 0, "steps", "0 (all epochs) or more");
   require(o.negatives >= 0, "negatives", "0 (every item) or more");
@@ -92,7 +96,7 @@ struct Trainer::Impl {
         communicator(comm),
         stream(Device::cpu(), options.threads) {
     together(communicator, "open dataset", [&] {
-      check_options(options);
+      check_options(options, communicator.size());
       check_run_directory(options.output);
       dataset.emplace(Dataset::open(options.data));
       split = make_split(*dataset, split_kind_from_string(options.split), options.time_quantile);
