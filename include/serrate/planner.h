@@ -52,7 +52,7 @@ struct PlannerTable {
 struct PlannerModel {
   std::vector<PlannerTable> tables = {};
   std::int64_t batch_size = 512;  ///< samples per rank
-  std::int64_t dense_bytes = 0;   ///< of the parameters that are no tables
+  std::int64_t dense_bytes = 0;   ///< of a rank's memory that the rest of the model takes
 };
 
 enum class PlannerDevice { kCpu, kCuda };

@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+
+#include "serrate/sequence_model_options.h"
+
+namespace serrate {
+
+/// What SequenceEncoder and ItemHead will allocate on a rank, known before they do.
+
+/// Values, gradients, two moments and the decay of all dense parameters.
+std::int64_t dense_parameter_bytes(const SequenceModelOptions& options);
+
+/// For micro-batches of `num_tokens` tokens, forward and backward, with room to grow.
+std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
+                              std::int64_t num_negatives);
+
+}  // namespace serrate
