@@ -76,10 +76,6 @@ void check_input(const PlannerModel& model, const PlannerTopology& t) {
     throw usage_error(
         fmt::format("planner: batch_size: must be at least 1 (got {})", model.batch_size));
   }
-  if (model.dense_bytes < 0) {
-    throw usage_error(
-        fmt::format("planner: dense_bytes: must be at least 0 (got {})", model.dense_bytes));
-  }
   std::set<std::string> names;
   for (const PlannerTable& table : model.tables) {
     check_table(table, t.world_size);
@@ -280,10 +276,6 @@ PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology&
                          .ranks_per_node = topology.ranks_per_node,
                          .device_bytes = topology.device_bytes,
                          .host_bytes = topology.host_bytes};
-  const bool on_device = topology.device == PlannerDevice::kCuda;
-  for (std::int64_t& bytes : on_device ? problem.device_bytes : problem.host_bytes) {
-    bytes = std::max<std::int64_t>(bytes - model.dense_bytes, 0);
-  }
   std::map<std::string, std::size_t> groups;
   for (int t = 0; t < std::ssize(model.tables); ++t) {
     const std::string& group = model.tables[t].group;

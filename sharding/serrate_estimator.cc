@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "sharding/lookups.h"
 #include "sharding/zipf.h"
 
 namespace serrate {
@@ -17,47 +18,6 @@ constexpr double kCacheIndexBytesPerRow = 4 + 16 * kCacheRatio;
 constexpr double kSortedWords = 8;
 // Buffers are made a quarter larger than the first batch needs.
 constexpr double kBufferSlack = 1.25;
-
-// What a step looks up in a part of a table's rows.
-struct Lookups {
-  double ids = 0;
-  double bags = 0;  // that have an id there
-};
-
-// By one rank's batch, when `share` of the ids is in the part.
-Lookups count_lookups(const PlannerTable& table, std::int64_t batch_size, double share) {
-  Lookups n;
-  for (const PlannerFeature& f : table.features) {
-    const auto samples = static_cast<double>(f.batch_size > 0 ? f.batch_size : batch_size);
-    const double all_bags = f.num_poolings * samples;
-    const double ids = f.pooling_factor * all_bags * share;
-    // All of a bag's n ids are elsewhere with a probability of (1 - share)^n.
-    const double found = all_bags * (1 - std::pow(1 - share, f.pooling_factor));
-    n.ids += ids;
-    n.bags += table.pooled ? std::min(ids, found) : ids;
-  }
-  return n;
-}
-
-Lookups operator*(const Lookups& n, double times) {
-  return {n.ids * times, n.bags * times};
-}
-
-// Floats of optimizer state that a row of `columns` has.
-double state_floats(std::optional<SparseOptimizer> optimizer, double columns) {
-  if (!optimizer) return 0;
-  switch (*optimizer) {
-    case SparseOptimizer::kSgd:
-      return 0;
-    case SparseOptimizer::kAdagrad:
-      return columns;
-    case SparseOptimizer::kRowWiseAdagrad:
-      return 1;
-    case SparseOptimizer::kAdam:
-      return 2 * columns;
-  }
-  return 0;
-}
 
 class Estimator {
  public:
@@ -130,7 +90,7 @@ class Estimator {
   }
   double pooled_bytes(const Lookups& n) const { return n.bags * columns_ * kFloatBytes; }
   double row_bytes() const { return std::max(columns_ * element_, kLineBytes); }
-  double state_bytes() const { return state_floats(table_.optimizer, columns_) * kFloatBytes; }
+  double state_bytes() const { return state_floats(table_, columns_) * kFloatBytes; }
 
   void add_times(ShardEstimate& e) const {
     e.forward_compute = lookup_time(replicated() ? own_ : all_);

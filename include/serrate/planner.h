@@ -52,7 +52,7 @@ struct PlannerTable {
 struct PlannerModel {
   std::vector<PlannerTable> tables = {};
   std::int64_t batch_size = 512;  ///< samples per rank
-  std::int64_t dense_bytes = 0;   ///< of a rank's memory that the rest of the model takes
+  std::int64_t dense_bytes = 0;   ///< of the parameters that are no tables
 };
 
 enum class PlannerDevice { kCpu, kCuda };
@@ -148,5 +148,17 @@ PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
 /// The shards of a placement.
 ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& topology,
                               std::span<const PlacedTable> tables);
+
+/// What a rank's ShardedEmbedding and EmbeddingExchange allocate, in bytes.
+struct RankMemory {
+  std::int64_t weights = 0;
+  std::int64_t optimizer = 0;
+  std::int64_t exchange = 0;
+  std::int64_t total() const { return weights + optimizer + exchange; }
+};
+
+/// By rank, before any of it is allocated, under any plan for the model's tables: weights and state
+/// to the byte, the exchange for batches whose bags are as long as the features say.
+std::vector<RankMemory> predict_memory(const PlannerModel& model, const ShardingPlan& plan);
 
 }  // namespace serrate

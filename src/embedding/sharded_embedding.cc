@@ -120,16 +120,11 @@ MatrixView<float> EmbeddingExchange::d_output(std::int64_t lookup) {
 }
 
 std::int64_t EmbeddingExchange::bytes() const {
-  const auto group_bytes = [](const RowGroups& g) {
-    return (g.num_rows.capacity() + g.rows.capacity() + g.row_offsets.capacity() +
-            g.occurrences.capacity() + g.scratch.capacity()) *
-           std::int64_t{sizeof(std::int64_t)};
-  };
   const State& s = *state_;
   std::int64_t bytes = s.requested.bytes() + s.served.bytes() + s.replicated.bytes() +
-                       s.gathered.bytes() + group_bytes(s.groups);
+                       s.gathered.bytes() + s.groups.bytes();
   for (const BatchLookup& lookup : s.lookups) bytes += lookup.bytes();
-  for (const RowGroups& groups : s.column_groups) bytes += group_bytes(groups);
+  for (const RowGroups& groups : s.column_groups) bytes += groups.bytes();
   for (const auto* buffer :
        {&s.outputs, &s.d_outputs, &s.squares, &s.squares_sent, &s.squares_received}) {
     bytes += float_bytes(buffer->capacity());

@@ -11,14 +11,14 @@ std::int64_t feed_forward(const SequenceModelOptions& options) {
 
 }  // namespace
 
-std::int64_t dense_parameter_bytes(const SequenceModelOptions& options) {
+std::int64_t parameter_bytes(const SequenceModelOptions& options) {
   const std::int64_t dim = options.dim, wide = feed_forward(options);
   const std::int64_t attention = 3 * dim * (dim + 1) + dim * (dim + 1);  // qkv, out
   const std::int64_t mlp = wide * (dim + 1) + dim * (wide + 1);          // up, down
   const std::int64_t norm = 2 * dim;
   const std::int64_t parameters =
       options.max_length * dim + options.num_blocks * (attention + mlp + 2 * norm) + norm;
-  return 5 * parameters * kFloatBytes;
+  return parameters * kFloatBytes;
 }
 
 std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,

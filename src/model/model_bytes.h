@@ -8,8 +8,8 @@ namespace serrate {
 
 /// What SequenceEncoder and ItemHead will allocate on a rank, known before they do.
 
-/// Values, gradients, two moments and the decay of all dense parameters.
-std::int64_t dense_parameter_bytes(const SequenceModelOptions& options);
+/// Of all dense parameters; their gradients, two moments and decay are as many each.
+std::int64_t parameter_bytes(const SequenceModelOptions& options);
 
 /// For micro-batches of `num_tokens` tokens, forward and backward, with room to grow.
 std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,

@@ -88,11 +88,7 @@ PlannerModel planner_model(const Dataset& dataset, const Split& split, const Tra
   auto& item_features = model.tables.front().features;
   item_features.push_back({.num_poolings = tokens});
   item_features.push_back({.batch_size = negatives});
-  const auto batch_tokens =
-      static_cast<std::int64_t>(std::ceil(tokens * static_cast<double>(model.batch_size)));
-  const std::int64_t most = std::max(options.micro_batch_tokens, options.model.max_length);
-  model.dense_bytes = dense_parameter_bytes(options.model) +
-                      activation_bytes(options.model, std::min(batch_tokens, most), negatives);
+  model.dense_bytes = parameter_bytes(options.model);
   return model;
 }
 

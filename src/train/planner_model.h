@@ -9,7 +9,7 @@ namespace serrate {
 
 /// What a training with these options asks of its tables, for the planner: the tables of
 /// tables_of, the lookups of an average step on one of `world_size` ranks, how often ids repeat
-/// (from at most a million events, spread over the dataset) and the bytes of the dense model.
+/// (from at most a million events, spread over the dataset) and the bytes of the dense parameters.
 PlannerModel planner_model(const Dataset& dataset, const Split& split, const TrainOptions& options,
                            int world_size);
 

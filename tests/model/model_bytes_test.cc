@@ -23,7 +23,7 @@ TEST(ModelBytes, AreWhatEncoderAndHeadAllocate) {
                              .l2_normalize = true}}) {
     SequenceEncoder encoder(options, 1, stream);
     ItemHead head(options);
-    EXPECT_EQ(dense_parameter_bytes(options), 5 * 4 * encoder.parameters().size());
+    EXPECT_EQ(parameter_bytes(options), 4 * encoder.parameters().size());
 
     std::vector<std::int64_t> ids(kTokens), offsets{0};
     std::iota(ids.begin(), ids.end(), 0);

@@ -46,9 +46,7 @@ TEST(PlannerModel, CountsAnAverageStep) {
   const PlannerTable& tag = model.tables[1];
   ASSERT_EQ(tag.features.size(), 1u);
   EXPECT_DOUBLE_EQ(tag.features[0].pooling_factor, 0.8);  // 8 tags in 10 events
-  // 9 tokens of a rank's batch are fewer than a micro-batch's.
-  EXPECT_EQ(model.dense_bytes,
-            dense_parameter_bytes(options.model) + activation_bytes(options.model, 9, 6));
+  EXPECT_EQ(model.dense_bytes, parameter_bytes(options.model));
 }
 
 TEST(PlannerModel, FindsTheExponentThatIdsWereDrawnWith) {

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "serrate/planner.h"
+
+namespace serrate {
+
+/// What one rank's batch looks up in a part of a table's rows, on average.
+struct Lookups {
+  double ids = 0;
+  double bags = 0;  // that have an id there
+  friend Lookups operator*(const Lookups& n, double times) {
+    return {n.ids * times, n.bags * times};
+  }
+};
+
+/// `share`: the part of the ids that is there; bags have as many ids each as the features say.
+Lookups count_lookups(const PlannerTable& table, std::int64_t batch_size, double share);
+
+/// All bags of one rank's batch, with ids or without: rows of the outputs.
+double count_bags(const PlannerTable& table, std::int64_t batch_size);
+
+/// Floats of optimizer state that a row of a shard of `columns` has.
+double state_floats(const PlannerTable& table, double columns);
+
+}  // namespace serrate

@@ -1,0 +1,123 @@
+// Bytes of what src/embedding allocates: weights and state of a rank's shards, and the buffers of
+// an EmbeddingExchange (src/embedding/exchange_state.h) for an average batch.
+
+#include <algorithm>
+#include <cmath>
+
+#include "serrate/planner.h"
+#include "sharding/lookups.h"
+#include "sharding/shard_grid.h"
+#include "sharding/zipf.h"
+
+namespace serrate {
+namespace {
+
+constexpr double kWord = 8;
+constexpr double kFloat = 4;
+// Buffer::resize_discard allocates a quarter more than the first batch needs.
+constexpr double kSlack = 1.25;
+
+// One rank's exchange, in bytes without slack.
+struct Buffers {
+  double sums = 0;           // of buffers of all shards
+  double largest_group = 0;  // the update groups one shard after the other in the same memory
+};
+
+class Prediction {
+ public:
+  Prediction(const PlannerModel& model, const ShardingPlan& plan)
+      : model_(model),
+        plan_(plan),
+        world_(plan.world_size),
+        buffers_(plan.world_size),
+        memory_(plan.world_size) {
+    for (const PlannerTable& table : model.tables) any_weighted_ |= table.weighted;
+  }
+
+  std::vector<RankMemory> predict() {
+    // The first words of messages: to every rank, from every rank, to the replicas.
+    add_everywhere((2 * world_ + 1) * kWord);
+    for (const PlannerTable& table : model_.tables) add_table(table);
+    for (std::size_t r = 0; r < memory_.size(); ++r) {
+      const Buffers& b = buffers_[r];
+      memory_[r].exchange = std::llround(kSlack * (b.sums + b.largest_group));
+    }
+    return memory_;
+  }
+
+ private:
+  void add_everywhere(double bytes) {
+    for (Buffers& b : buffers_) b.sums += bytes;
+  }
+  // The part of a message that one piece of each feature takes: its counts, offsets and ids.
+  double message_bytes(const PlannerTable& table, const Lookups& n) const {
+    return (3 * static_cast<double>(table.features.size()) + n.bags + n.ids) * kWord +
+           (any_weighted_ ? n.ids * kFloat : 0);
+  }
+  static double row_bytes(const Lookups& n, std::int64_t columns) {
+    return n.bags * static_cast<double>(columns) * kFloat;
+  }
+  // RowGroups: rows, their offsets and occurrences; the sort's keys, twice, and bags.
+  double group_bytes(double ids) const {
+    return ids * (6 * kWord + (any_weighted_ ? kFloat : 0)) + 2 * kWord;
+  }
+
+  void add_table(const PlannerTable& table) {
+    const TableSharding& sharding = sharding_of(plan_, table.name);
+    const ShardGrid grid = shard_grid(sharding);
+    const auto column_blocks = static_cast<double>(grid.num_column_blocks());
+    // The outputs and their gradients.
+    add_everywhere(2 * count_bags(table, model_.batch_size) * static_cast<double>(table.dim) *
+                   kFloat);
+    for (std::int64_t row = 0; row < grid.num_row_blocks(); ++row) {
+      const double share = static_cast<double>(grid.row_splits[row + 1] - grid.row_splits[row]) /
+                           static_cast<double>(table.num_rows);
+      const Lookups own = count_lookups(table, model_.batch_size, share);
+      // Ids by row block; then what is asked for, and the rows that answer.
+      add_everywhere((2 * own.bags + own.ids) * kWord + (any_weighted_ ? own.ids * kFloat : 0));
+      add_everywhere(message_bytes(table, own) * column_blocks + row_bytes(own, table.dim));
+    }
+    for (const Shard& shard : sharding.shards) add_shard(table, shard, grid.num_column_blocks());
+  }
+
+  void add_shard(const PlannerTable& table, const Shard& shard, std::int64_t column_blocks) {
+    const auto rows = static_cast<double>(shard.num_rows());
+    const auto columns = static_cast<double>(shard.num_columns());
+    RankMemory& memory = memory_[shard.rank];
+    memory.weights += std::llround(rows * columns * static_cast<double>(table.bytes_per_element));
+    memory.optimizer += std::llround(rows * state_floats(table, columns) * kFloat);
+
+    const double share = rows / static_cast<double>(table.num_rows);
+    const Lookups all = count_lookups(table, model_.batch_size, share) * world_;
+    Buffers& b = buffers_[shard.rank];
+    // What every rank asks of the shard, or the batches that replicas gather.
+    const double headers = 3 * static_cast<double>(table.features.size()) * (world_ - 1) * kWord;
+    b.sums += headers + message_bytes(table, all) + row_bytes(all, shard.num_columns());
+    const double groups = group_bytes(all.ids);
+    const bool squares = column_blocks > 1 && table.optimizer == SparseOptimizer::kRowWiseAdagrad;
+    if (!squares) {
+      b.largest_group = std::max(b.largest_group, groups);
+      return;
+    }
+    // Shards that are cut by columns keep their groups, and exchange a value for each row.
+    const double ids = count_lookups(table, model_.batch_size, 1).ids * world_;
+    const double distinct =
+        share * expected_distinct(ids, static_cast<double>(table.num_rows), table.zipf_exponent);
+    b.sums += groups + distinct * (1 + 2 * static_cast<double>(column_blocks)) * kFloat;
+  }
+
+  const PlannerModel& model_;
+  const ShardingPlan& plan_;
+  double world_;
+  bool any_weighted_ = false;
+  std::vector<Buffers> buffers_;    // [world_size]
+  std::vector<RankMemory> memory_;  // [world_size]
+};
+
+}  // namespace
+
+std::vector<RankMemory> predict_memory(const PlannerModel& model, const ShardingPlan& plan) {
+  return Prediction(model, plan).predict();
+}
+
+}  // namespace serrate
