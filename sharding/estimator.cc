@@ -31,6 +31,7 @@ void ShardEstimate::add(const ShardEstimate& other, int times) {
   input_dist += times * other.input_dist;
   device_bytes += times * other.device_bytes;
   host_bytes += times * other.host_bytes;
+  exchange_bytes += times * other.exchange_bytes;
 }
 
 ShardingOption sharding_option(const PlannerTable& table, ShardingType type, ComputeKernel kernel,
@@ -71,6 +72,13 @@ ShardEstimate estimate_shard(PlannerEstimator estimator, const PlannerTable& tab
   return estimator == PlannerEstimator::kTorchRec
              ? torchrec_estimate(table, option, rows, topology, batch_size)
              : serrate_estimate(table, option, rows, topology, batch_size);
+}
+
+ShardEstimate estimate_everywhere(PlannerEstimator estimator, const PlannerTable& table,
+                                  const ShardingOption& option, const PlannerTopology& topology,
+                                  std::int64_t batch_size) {
+  if (estimator == PlannerEstimator::kTorchRec) return {};
+  return serrate_everywhere(table, option, topology, batch_size);
 }
 
 PhaseTimes phase_times(PlannerEstimator estimator, ShardingType type, const ShardEstimate& e) {

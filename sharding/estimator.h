@@ -17,6 +17,7 @@ struct ShardEstimate {
   double input_dist = 0;  // TorchRec plans without it
   std::int64_t device_bytes = 0;
   std::int64_t host_bytes = 0;
+  std::int64_t exchange_bytes = 0;  // of these, in buffers of the exchange (kSerrate)
 
   double total(PlannerEstimator estimator) const {
     return forward_compute + forward_comms + backward_compute + backward_comms + prefetch +
@@ -49,6 +50,12 @@ std::int64_t rows_of(const PlannerTable& table, const ShardingOption& option, in
 ShardEstimate estimate_shard(PlannerEstimator estimator, const PlannerTable& table,
                              const ShardingOption& option, std::int64_t rows,
                              const PlannerTopology& topology, std::int64_t batch_size);
+
+/// What every rank spends on a table for its own bags, whoever serves them; nothing by TorchRec's
+/// model. Times alone.
+ShardEstimate estimate_everywhere(PlannerEstimator estimator, const PlannerTable& table,
+                                  const ShardingOption& option, const PlannerTopology& topology,
+                                  std::int64_t batch_size);
 
 /// A shard's times by phase of the critical path: forward compute, backward compute, then forward
 /// and backward exchange of each sharding type (TorchRec), or of all types together and the input

@@ -3,12 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
+#include <chrono>
 #include <numeric>
 
 #include "serrate/error.h"
 #include "sharding/planner_bound.h"
 #include "sharding/planner_problem.h"
 #include "sharding/planner_search.h"
+#include "sharding/serrate_estimator.h"
 
 namespace serrate {
 namespace {
@@ -74,48 +77,183 @@ void check_placed(const PlannerTable& table, const PlacedTable& placed,
   }
 }
 
+// Calls visit(rank, rows) for the shards of column block `block`, rows of it on a rank.
+template <typename Visit>
+void for_each_shard(const PlannerTable& table, const PlannerTopology& topology,
+                    const PlacedTable& placed, const ShardingOption& option, int block,
+                    const Visit& visit) {
+  const std::vector<int> ranks = ranks_of(table, topology, placed, block);
+  for (int i = 0; i < std::ssize(ranks); ++i) {
+    visit(ranks[i], option.num_row_blocks > 1 ? rows_of(table, option, i) : option.rows);
+  }
+}
+
+// What each rank spends and holds.
+class RankSums {
+ public:
+  RankSums(PlannerEstimator estimator, int world_size)
+      : estimator_(estimator), held_(world_size), totals_(world_size), phases_(world_size) {}
+
+  void add(int rank, ShardingType type, const ShardEstimate& e) {
+    held_[rank].add(e);
+    totals_[rank] += e.total(estimator_);
+    const PhaseTimes times = phase_times(estimator_, type, e);
+    for (int k = 0; k < kMostPhases; ++k) phases_[rank][k] += times[k];
+  }
+  const ShardEstimate& of(int rank) const { return held_[rank]; }
+  double max_rank() const { return *std::ranges::max_element(totals_); }
+  double critical_path() const {
+    double sum = 0;
+    for (int k = 0; k < kMostPhases; ++k) {
+      double slowest = 0;
+      for (const PhaseTimes& times : phases_) slowest = std::max(slowest, times[k]);
+      sum += slowest;
+    }
+    return sum;
+  }
+
+ private:
+  PlannerEstimator estimator_;
+  std::vector<ShardEstimate> held_;  // [world_size]
+  std::vector<double> totals_;       // [world_size]
+  std::vector<PhaseTimes> phases_;   // [world_size]
+};
+
+// What no table has for itself: waiting for messages, and the buffers of all exchanges.
+void add_shared_costs(const PlannerModel& model, const PlannerTopology& topology,
+                      std::span<const PlacedTable> tables, const RankSums& sums, PlanCost& cost) {
+  const double latency = serrate_latency(model, topology, tables);
+  cost.max_rank += latency;
+  cost.critical_path += latency;
+  const auto predicted = predict_memory(model, to_sharding_plan(model, topology, tables));
+  auto& near = topology.device == PlannerDevice::kCuda ? cost.device_bytes : cost.host_bytes;
+  for (int rank = 0; rank < topology.world_size; ++rank) {
+    near[rank] += predicted[rank].exchange - sums.of(rank).exchange_bytes;
+  }
+}
+
+// Bytes of a rank beyond what it has.
+std::int64_t most_over(const PlanCost& cost, const PlannerProblem& problem) {
+  std::int64_t most = 0;
+  for (int rank = 0; rank < problem.world_size; ++rank) {
+    most = std::max({most, cost.device_bytes[rank] - problem.device_bytes[rank],
+                     cost.host_bytes[rank] - problem.host_bytes[rank]});
+  }
+  return most;
+}
+
+std::vector<PlacedTable> to_placed(const PlannerProblem& problem, const SearchResult& found,
+                                   std::size_t num_tables) {
+  std::vector<PlacedTable> tables(num_tables);
+  for (std::size_t i = 0; i < problem.items.size(); ++i) {
+    const Candidate& c = problem.items[i].candidates[found.items[i].candidate];
+    for (const int t : problem.items[i].tables) {
+      tables[t] = {c.type, c.kernel, found.items[i].blocks};
+    }
+  }
+  return tables;
+}
+
+// The problem for a search that leaves some types out where an item has others.
+PlannerProblem without(const PlannerProblem& problem, std::span<const ShardingType> types) {
+  PlannerProblem rest = problem;
+  for (PlannerItem& item : rest.items) {
+    const auto is_left_out = [&](const Candidate& c) {
+      return std::ranges::find(types, c.type) != types.end();
+    };
+    if (!std::ranges::all_of(item.candidates, is_left_out)) {
+      std::erase_if(item.candidates, is_left_out);
+    }
+  }
+  return rest;
+}
+
+class PlanSearch {
+ public:
+  PlanSearch(const PlannerModel& model, const PlannerTopology& topology,
+             const PlannerOptions& options, const PlannerBound& bound, PlannerResult& result)
+      : model_(model),
+        topology_(topology),
+        options_(options),
+        bound_(bound),
+        deadline_(Clock::now() + options.time_limit),
+        result_(result) {}
+
+  // Keeps what it finds if that is better. The search counts the memory of each table for itself:
+  // when all together do not fit, it gets less.
+  void search(const PlannerProblem& problem) {
+    constexpr int kTries = 4;
+    PlannerProblem limited = problem;
+    for (int i = 0; i < kTries; ++i) {
+      PlannerOptions options = options_;
+      options.time_limit = std::max(std::chrono::milliseconds(1), remaining());
+      const SearchResult found = search_placement(limited, bound_, options);
+      if (!found.within_memory) return;
+      auto tables = to_placed(limited, found, model_.tables.size());
+      PlanCost cost = cost_of(model_, topology_, tables, options_.estimator);
+      const std::int64_t over = most_over(cost, problem);
+      if (over == 0) return keep(std::move(tables), std::move(cost));
+      auto& near =
+          topology_.device == PlannerDevice::kCuda ? limited.device_bytes : limited.host_bytes;
+      for (std::int64_t& bytes : near) bytes = std::max<std::int64_t>(bytes - over, 0);
+    }
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::chrono::milliseconds remaining() const {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now());
+  }
+  void keep(std::vector<PlacedTable> tables, PlanCost cost) {
+    PlannerResult found{.tables = std::move(tables), .cost = std::move(cost)};
+    const PlannerObjective o = options_.objective;
+    if (!result_.tables.empty() && found.objective(o) >= result_.objective(o)) return;
+    result_.tables = std::move(found.tables);
+    result_.cost = std::move(found.cost);
+  }
+
+  const PlannerModel& model_;
+  const PlannerTopology& topology_;
+  const PlannerOptions& options_;
+  const PlannerBound& bound_;
+  Clock::time_point deadline_;
+  PlannerResult& result_;
+};
+
 }  // namespace
 
 PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
                  std::span<const PlacedTable> tables, PlannerEstimator estimator) {
-  const int world_size = topology.world_size;
-  PlanCost cost;
-  cost.device_bytes.assign(world_size, 0);
-  cost.host_bytes.assign(world_size, 0);
-  std::vector<double> totals(world_size, 0.0);
-  std::vector<PhaseTimes> phases(world_size, PhaseTimes{});
   check(tables.size() == model.tables.size(), "a placement has to be given for each table");
+  RankSums sums(estimator, topology.world_size);
+  ShardEstimate everywhere;
   for (std::size_t t = 0; t < tables.size(); ++t) {
     const PlannerTable& table = model.tables[t];
     const PlacedTable& placed = tables[t];
     const ShardingOption option =
         sharding_option(table, placed.type, placed.kernel, topology, row_ranks_of(table, topology));
     check_placed(table, placed, option, topology);
+    everywhere.add(estimate_everywhere(estimator, table, option, topology, model.batch_size));
+    std::int64_t rows = -1;
+    ShardEstimate e;
     for (int block = 0; block < std::max<int>(1, static_cast<int>(placed.blocks.size())); ++block) {
-      const std::vector<int> ranks = ranks_of(table, topology, placed, block);
-      std::int64_t rows = -1;
-      ShardEstimate e;
-      for (int i = 0; i < std::ssize(ranks); ++i) {
-        const std::int64_t rows_here =
-            option.num_row_blocks > 1 ? rows_of(table, option, i) : option.rows;
+      for_each_shard(table, topology, placed, option, block, [&](int rank, std::int64_t rows_here) {
         if (rows_here != rows) {
           rows = rows_here;
           e = estimate_shard(estimator, table, option, rows, topology, model.batch_size);
         }
-        const int rank = ranks[i];
-        totals[rank] += e.total(estimator);
-        const PhaseTimes times = phase_times(estimator, placed.type, e);
-        for (int k = 0; k < kMostPhases; ++k) phases[rank][k] += times[k];
-        cost.device_bytes[rank] += e.device_bytes;
-        cost.host_bytes[rank] += e.host_bytes;
-      }
+        sums.add(rank, placed.type, e);
+      });
     }
   }
-  cost.max_rank = *std::ranges::max_element(totals);
-  for (int k = 0; k < kMostPhases; ++k) {
-    double slowest = 0;
-    for (const PhaseTimes& times : phases) slowest = std::max(slowest, times[k]);
-    cost.critical_path += slowest;
+  PlanCost cost{.max_rank = sums.max_rank() + everywhere.total(estimator),
+                .critical_path = sums.critical_path() + everywhere.total(estimator)};
+  for (int rank = 0; rank < topology.world_size; ++rank) {
+    cost.device_bytes.push_back(sums.of(rank).device_bytes);
+    cost.host_bytes.push_back(sums.of(rank).host_bytes);
+  }
+  if (estimator == PlannerEstimator::kSerrate) {
+    add_shared_costs(model, topology, tables, sums, cost);
   }
   return cost;
 }
@@ -131,21 +269,27 @@ PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& to
   }
   const PlannerBound bound = planner_bound(problem);
   result.bound = bound.max_rank;
-  const SearchResult found = search_placement(problem, bound, options);
-  if (!found.within_memory) {
+  PlanSearch search(model, topology, options, bound, result);
+  search.search(problem);
+  if (options.estimator == PlannerEstimator::kSerrate) {
+    result.bound += serrate_latency(model, topology, {});
+    // An exchange of its own costs messages, which the search does not see.
+    const bool waits = topology.intra_node_latency > 0 || topology.inter_node_latency > 0;
+    using enum ShardingType;
+    constexpr std::array kReplicated{kDataParallel};
+    constexpr std::array kThroughNodes{kTableRowWise, kGrid};
+    constexpr std::array kBoth{kDataParallel, kTableRowWise, kGrid};
+    if (waits) {
+      search.search(without(problem, kReplicated));
+      search.search(without(problem, kThroughNodes));
+      search.search(without(problem, kBoth));
+    }
+  }
+  if (result.tables.empty() && !model.tables.empty()) {
     result.infeasible =
         "no plan within the memory was found, nor proved impossible (try a longer --time-limit, "
         "more memory per rank, or kernels that keep rows in host memory)";
-    return result;
   }
-  result.tables.resize(model.tables.size());
-  for (std::size_t i = 0; i < problem.items.size(); ++i) {
-    const Candidate& c = problem.items[i].candidates[found.items[i].candidate];
-    for (const int t : problem.items[i].tables) {
-      result.tables[t] = {c.type, c.kernel, found.items[i].blocks};
-    }
-  }
-  result.cost = cost_of(model, topology, result.tables, options.estimator);
   return result;
 }
 

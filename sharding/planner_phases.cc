@@ -90,10 +90,11 @@ Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
       const Candidate& candidate = problem.items[i].candidates[c];
       const PhaseTimes times = times_of(candidate, problem.estimator, objective);
       Phases::Choice choice{.candidate = c, .time = {}};
+      choice.uniform = candidate.everywhere.total(problem.estimator);
       for (const double t : times) choice.longest += t;
       choice.work = candidate.work.total(problem.estimator);
       if (candidate.scope == BlockScope::kAll) {
-        choice.uniform = choice.longest;
+        choice.uniform += choice.longest;
       } else {
         choice.time.resize(phases.num_phases);
         for (int k = 0; k < kMostPhases; ++k) {

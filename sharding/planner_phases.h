@@ -12,7 +12,7 @@ namespace serrate {
 struct Phases {
   struct Choice {
     int candidate = 0;         // of the item
-    double uniform = 0;        // ms, of kAll: on every rank, whatever the placement
+    double uniform = 0;        // ms on every rank, wherever its blocks are
     std::vector<double> time;  // [num_phases], of one rank of a block; empty for kAll
     double longest = 0;        // ms of one shard
     double work = 0;           // ms, summed over all ranks

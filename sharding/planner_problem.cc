@@ -202,10 +202,13 @@ class ItemEnumerator {
       const ShardingOption option = sharding_option(table, type, kernel, topology_, row_ranks);
       if (item.tables.size() > 1 && option.num_column_blocks > 1) return;
       c.num_blocks = option.num_column_blocks;
+      c.everywhere.add(
+          estimate_everywhere(estimator_, table, option, topology_, model_.batch_size));
       auto more = runs_of(table, option, c.ranks_per_block);
       runs = runs.empty() ? std::move(more) : merge(runs, more);
     }
     set_costs(runs, estimator_, c);
+    c.work.add(c.everywhere, topology_.world_size);
     item.candidates.push_back(std::move(c));
   }
 

@@ -32,9 +32,10 @@ struct Candidate {
   BlockScope scope = BlockScope::kRank;
   int num_blocks = 1;
   int ranks_per_block = 1;
-  int full_ranks = 1;       // of a block that take as long as the first
-  ShardEstimate time = {};  // of the first rank of a block
-  ShardEstimate work = {};  // of all ranks of all blocks together
+  int full_ranks = 1;             // of a block that take as long as the first
+  ShardEstimate time = {};        // of the first rank of a block
+  ShardEstimate everywhere = {};  // on top, on every rank of the world
+  ShardEstimate work = {};        // of all ranks and blocks together
   std::vector<MemoryRun> memory = {};
 
   std::int64_t total_device_bytes() const;

@@ -419,7 +419,7 @@ class Searcher {
   bool spread_less() {
     bool changed = false;
     for (int i = 0; i < state_.num_items() && !is_done(); ++i) {
-      if (state_.choice_of(i, state_.choice(i)).uniform <= 0) continue;
+      if (state_.candidate(i, state_.choice(i)).scope != BlockScope::kAll) continue;
       if (phases_.items[i].size() > 1 && move_item(i, {}, -least_gain())) changed = true;
     }
     return changed;

@@ -76,7 +76,6 @@ void SearchState::apply(int item, int block, double sign) {
       for_each_rank(c, [&](int i) { return problem_.items[item].ranks[i]; }, add);
       break;
     case BlockScope::kAll:
-      uniform_ += sign * choice.uniform;
       for_each_rank(c, [](int i) { return i; }, add);
       break;
   }
@@ -85,6 +84,7 @@ void SearchState::apply(int item, int block, double sign) {
 void SearchState::place(int item, int choice, std::span<const int> blocks) {
   choice_[item] = choice;
   blocks_[item].assign(blocks.begin(), blocks.end());
+  uniform_ += choice_of(item, choice).uniform;
   const Candidate& c = candidate(item, choice);
   if (c.scope == BlockScope::kAll || c.scope == BlockScope::kFixed) {
     apply(item, 0, 1);
@@ -98,6 +98,7 @@ void SearchState::place(int item, int choice, std::span<const int> blocks) {
 }
 
 void SearchState::remove(int item) {
+  uniform_ -= choice_of(item, choice_[item]).uniform;
   const Candidate& c = candidate(item, choice_[item]);
   if (c.scope == BlockScope::kAll || c.scope == BlockScope::kFixed) {
     apply(item, 0, -1);
@@ -179,7 +180,7 @@ double SearchState::cheapest_blocks(int item, int choice, std::span<const int> r
   if (c.scope == BlockScope::kFixed) {
     for_each_rank(c, [&](int i) { return problem_.items[item].ranks[i]; }, add_change);
     evaluations_ += std::ssize(problem_.items[item].ranks);
-    return change;
+    return change + chosen.uniform;
   }
   const bool on_rank = c.scope == BlockScope::kRank;
   const bool one_node = c.type == ShardingType::kTableColumnWise;
@@ -245,8 +246,8 @@ double SearchState::cheapest_blocks(int item, int choice, std::span<const int> r
     return sum;
   };
   if (!one_node || c.num_blocks == 1) {
-    return add_blocks(0, on_rank ? num_ranks_ : num_nodes(),
-                      on_rank ? ranks : std::span<const int>{});
+    return chosen.uniform + add_blocks(0, on_rank ? num_ranks_ : num_nodes(),
+                                       on_rank ? ranks : std::span<const int>{});
   }
   double best = std::numeric_limits<double>::infinity();
   std::vector<int> best_blocks;
@@ -259,7 +260,7 @@ double SearchState::cheapest_blocks(int item, int choice, std::span<const int> r
     }
   }
   blocks = best_blocks;
-  return best;
+  return best + chosen.uniform;
 }
 
 double SearchState::energy_with_swap(int rank, const double* out, const Candidate& out_candidate,

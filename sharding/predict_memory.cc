@@ -17,9 +17,9 @@ constexpr double kFloat = 4;
 // Buffer::resize_discard allocates a quarter more than the first batch needs.
 constexpr double kSlack = 1.25;
 
-// One rank's exchange, in bytes without slack.
+// For one rank's shards, in bytes without slack.
 struct Buffers {
-  double sums = 0;           // of buffers of all shards
+  double sums = 0;
   double largest_group = 0;  // the update groups one shard after the other in the same memory
 };
 
@@ -40,14 +40,22 @@ class Prediction {
     for (const PlannerTable& table : model_.tables) add_table(table);
     for (std::size_t r = 0; r < memory_.size(); ++r) {
       const Buffers& b = buffers_[r];
-      memory_[r].exchange = std::llround(kSlack * (b.sums + b.largest_group));
+      memory_[r].exchange = std::llround(kSlack * (everywhere_ + b.sums + b.largest_group));
     }
     return memory_;
   }
 
  private:
-  void add_everywhere(double bytes) {
-    for (Buffers& b : buffers_) b.sums += bytes;
+  void add_everywhere(double bytes) { everywhere_ += bytes; }
+  // One rank's lookups in a part of a table. Most parts are like the one before.
+  Lookups lookups(const PlannerTable& table, std::int64_t rows) {
+    if (&table != counted_table_ || rows != counted_rows_) {
+      const double share = static_cast<double>(rows) / static_cast<double>(table.num_rows);
+      counted_ = count_lookups(table, model_.batch_size, share);
+      counted_table_ = &table;
+      counted_rows_ = rows;
+    }
+    return counted_;
   }
   // The part of a message that one piece of each feature takes: its counts, offsets and ids.
   double message_bytes(const PlannerTable& table, const Lookups& n) const {
@@ -70,9 +78,7 @@ class Prediction {
     add_everywhere(2 * count_bags(table, model_.batch_size) * static_cast<double>(table.dim) *
                    kFloat);
     for (std::int64_t row = 0; row < grid.num_row_blocks(); ++row) {
-      const double share = static_cast<double>(grid.row_splits[row + 1] - grid.row_splits[row]) /
-                           static_cast<double>(table.num_rows);
-      const Lookups own = count_lookups(table, model_.batch_size, share);
+      const Lookups own = lookups(table, grid.row_splits[row + 1] - grid.row_splits[row]);
       // Ids by row block; then what is asked for, and the rows that answer.
       add_everywhere((2 * own.bags + own.ids) * kWord + (any_weighted_ ? own.ids * kFloat : 0));
       add_everywhere(message_bytes(table, own) * column_blocks + row_bytes(own, table.dim));
@@ -87,8 +93,7 @@ class Prediction {
     memory.weights += std::llround(rows * columns * static_cast<double>(table.bytes_per_element));
     memory.optimizer += std::llround(rows * state_floats(table, columns) * kFloat);
 
-    const double share = rows / static_cast<double>(table.num_rows);
-    const Lookups all = count_lookups(table, model_.batch_size, share) * world_;
+    const Lookups all = lookups(table, shard.num_rows()) * world_;
     Buffers& b = buffers_[shard.rank];
     // What every rank asks of the shard, or the batches that replicas gather.
     const double headers = 3 * static_cast<double>(table.features.size()) * (world_ - 1) * kWord;
@@ -100,9 +105,9 @@ class Prediction {
       return;
     }
     // Shards that are cut by columns keep their groups, and exchange a value for each row.
+    const auto all_rows = static_cast<double>(table.num_rows);
     const double ids = count_lookups(table, model_.batch_size, 1).ids * world_;
-    const double distinct =
-        share * expected_distinct(ids, static_cast<double>(table.num_rows), table.zipf_exponent);
+    const double distinct = rows / all_rows * expected_distinct(ids, all_rows, table.zipf_exponent);
     b.sums += groups + distinct * (1 + 2 * static_cast<double>(column_blocks)) * kFloat;
   }
 
@@ -110,6 +115,10 @@ class Prediction {
   const ShardingPlan& plan_;
   double world_;
   bool any_weighted_ = false;
+  const PlannerTable* counted_table_ = nullptr;
+  std::int64_t counted_rows_ = 0;
+  Lookups counted_;
+  double everywhere_ = 0;           // bytes without slack, on every rank
   std::vector<Buffers> buffers_;    // [world_size]
   std::vector<RankMemory> memory_;  // [world_size]
 };

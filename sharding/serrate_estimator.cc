@@ -21,38 +21,66 @@ constexpr double kBufferSlack = 1.25;
 
 class Estimator {
  public:
-  Estimator(const PlannerTable& table, const ShardingOption& option, std::int64_t rows,
+  Estimator(const PlannerTable& table, const ShardingOption& option,
             const PlannerTopology& topology, std::int64_t batch_size)
       : table_(table),
         option_(option),
         topology_(topology),
+        batch_size_(batch_size),
         world_(topology.world_size),
         in_node_(std::min(topology.ranks_per_node, topology.world_size)),
-        rows_(static_cast<double>(rows)),
         columns_(static_cast<double>(option.columns)),
-        element_(static_cast<double>(table.bytes_per_element)) {
-    const auto all_rows = static_cast<double>(table.num_rows);
-    const double share = rows_ / all_rows;
-    own_ = count_lookups(table, batch_size, share);
-    all_ = own_ * world_;
-    whole_ = count_lookups(table, batch_size, 1) * world_;
-    distinct_ = share * expected_distinct(whole_.ids, all_rows, table.zipf_exponent);
+        element_(static_cast<double>(table.bytes_per_element)),
+        whole_(count_lookups(table, batch_size, 1)) {}
+
+  // Of a shard, on its rank.
+  ShardEstimate shard(std::int64_t num_rows) const {
+    const auto rows = static_cast<double>(num_rows);
+    const double share = rows / static_cast<double>(table_.num_rows);
+    const Lookups own = count_lookups(table_, batch_size_, share);
+    const Lookups all = own * world_;
+    ShardEstimate e;
+    if (num_rows > 0) {
+      const double distinct = share * distinct_rows();
+      e.forward_compute = lookup_time(replicated() ? own : all, distinct);
+      e.backward_compute = update_time(all, distinct);
+      if (squares_are_exchanged()) {
+        e.backward_comms += all_to_all(distinct * option_.num_column_blocks * kFloatBytes);
+      }
+      add_memory(rows, all, e);
+    }
+    if (replicated()) {
+      // The update gathers all ranks' ids and gradients.
+      e.backward_comms += all_to_all(id_bytes(all) + pooled_bytes(all));
+    } else if (goes_through_nodes(option_.type, topology_)) {
+      add_exchange_through_nodes(all, e);
+    } else {
+      e.input_dist += all_to_all(id_bytes(all));
+      e.forward_comms += all_to_all(pooled_bytes(all));
+      e.backward_comms += all_to_all(pooled_bytes(all));
+    }
+    return e;
   }
 
-  ShardEstimate estimate() const {
+  // Of a rank's own bags: ids are parted by row block and packed for each column block, rows are
+  // added to the outputs of their bags, and the other way round for the gradients.
+  ShardEstimate everywhere() const {
+    const Lookups asked = asked_for();
+    const auto dim = static_cast<double>(table_.dim);
+    const double outputs = count_bags(table_, batch_size_) * dim * kFloatBytes;
+    const double rows = asked.bags * dim * kFloatBytes;
     ShardEstimate e;
-    if (rows_ == 0) return e;
-    add_times(e);
-    add_memory(e);
+    const double parted = 2 * id_bytes(asked) + asked.bags * kWordBytes;
+    const double packed = 2 * id_bytes(asked) * option_.num_column_blocks;
+    e.input_dist = (parted + packed) / memory_bandwidth();
+    e.forward_comms = (outputs + 3 * rows) / memory_bandwidth();
+    e.backward_comms = 2 * rows / memory_bandwidth();
     return e;
   }
 
  private:
   bool replicated() const { return option_.type == ShardingType::kDataParallel; }
-  bool hierarchical() const {
-    return option_.type == ShardingType::kTableRowWise || option_.type == ShardingType::kGrid;
-  }
-  bool exchanges_squares() const {
+  bool squares_are_exchanged() const {
     return option_.num_column_blocks > 1 && table_.optimizer == SparseOptimizer::kRowWiseAdagrad;
   }
 
@@ -77,12 +105,25 @@ class Estimator {
            (1 / memory_bandwidth() + (in_node_ - 1) / topology_.intra_node_bandwidth +
             (world_ - in_node_) / topology_.inter_node_bandwidth);
   }
-  // Partial sums within the node of the rows, then one row of each bag to the other nodes.
-  double hierarchical_exchange() const {
-    const double summed = pooled_bytes(whole_) / in_node_;
-    return pooled_bytes(all_) / in_node_ *
-               (1 / memory_bandwidth() + (in_node_ - 1) / topology_.intra_node_bandwidth) +
-           summed * (world_ - in_node_) / world_ / topology_.inter_node_bandwidth;
+  double within_node(double bytes) const {
+    return bytes / in_node_ *
+           (1 / memory_bandwidth() + (in_node_ - 1) / topology_.intra_node_bandwidth);
+  }
+  double across_nodes(double bytes) const {
+    const double nodes = world_ / in_node_;
+    return bytes / nodes * (1 / memory_bandwidth() + (nodes - 1) / topology_.inter_node_bandwidth);
+  }
+  // Rank j of the node passes whole bags on for the j-th ranks of all nodes, and their sums back.
+  void add_exchange_through_nodes(const Lookups& all, ShardEstimate& e) const {
+    const Lookups passed_on = whole_ * (world_ / in_node_);
+    const Lookups parts = asked_for(in_node_) * (world_ / in_node_);
+    const double copies = 2 * id_bytes(passed_on) + 2 * id_bytes(parts);
+    e.input_dist += across_nodes(id_bytes(passed_on)) + copies / memory_bandwidth() +
+                    within_node(id_bytes(all));
+    const double rows = within_node(pooled_bytes(all)) + across_nodes(pooled_bytes(passed_on));
+    e.forward_comms +=
+        rows + (pooled_bytes(passed_on) + 3 * pooled_bytes(parts)) / memory_bandwidth();
+    e.backward_comms += rows + 2 * pooled_bytes(parts) / memory_bandwidth();
   }
 
   double id_bytes(const Lookups& n) const {
@@ -91,42 +132,45 @@ class Estimator {
   double pooled_bytes(const Lookups& n) const { return n.bags * columns_ * kFloatBytes; }
   double row_bytes() const { return std::max(columns_ * element_, kLineBytes); }
   double state_bytes() const { return state_floats(table_, columns_) * kFloatBytes; }
-
-  void add_times(ShardEstimate& e) const {
-    e.forward_compute = lookup_time(replicated() ? own_ : all_);
-    e.backward_compute = update_time();
-    if (replicated()) {
-      // The update gathers all ranks' ids and gradients.
-      e.backward_comms = all_to_all(id_bytes(all_) + pooled_bytes(all_));
-      return;
-    }
-    e.input_dist = all_to_all(id_bytes(all_));
-    e.forward_comms = hierarchical() ? hierarchical_exchange() : all_to_all(pooled_bytes(all_));
-    e.backward_comms = e.forward_comms;
-    if (exchanges_squares()) {
-      e.backward_comms += all_to_all(distinct_ * option_.num_column_blocks * kFloatBytes);
-    }
+  double distinct_rows() const {
+    return expected_distinct(whole_.ids * world_, static_cast<double>(table_.num_rows),
+                             table_.zipf_exponent);
   }
+  // One rank's ids as they leave it.
+  Lookups asked_for() const {
+    if (replicated() || goes_through_nodes(option_.type, topology_)) return whole_;
+    return asked_for(option_.num_row_blocks);
+  }
+  // One rank's ids, parted by row block.
+  Lookups asked_for(double num_row_blocks) const {
+    const auto rows = static_cast<double>(table_.num_rows);
+    const double block = std::ceil(rows / num_row_blocks);
+    const double full = std::floor(rows / block);
+    const Lookups in_full = count_lookups(table_, batch_size_, block / rows) * full;
+    const Lookups rest = count_lookups(table_, batch_size_, 1 - full * block / rows);
+    return {in_full.ids + rest.ids, in_full.bags + rest.bags};
+  }
+
   // A row that occurs again is in a cache.
-  double lookup_time(const Lookups& read) const {
-    const double first = std::min(distinct_, read.ids);
+  double lookup_time(const Lookups& read, double distinct) const {
+    const double first = std::min(distinct, read.ids);
     return first * row_bytes() / row_bandwidth(topology_.lookup_bandwidth) +
            ((read.ids - first) * columns_ * element_ + id_bytes(read) + pooled_bytes(read)) /
                memory_bandwidth();
   }
   // The gradient of its bag is read for every id; each row that occurs is read and written once,
   // with its state. Before, the ids are sorted by row.
-  double update_time() const {
+  double update_time(const Lookups& all, double distinct) const {
     const double state = state_bytes() > 0 ? std::max(state_bytes(), kLineBytes) : 0;
-    return (2 * distinct_ * (row_bytes() + state) + all_.ids * columns_ * kFloatBytes) /
+    return (2 * distinct * (row_bytes() + state) + all.ids * columns_ * kFloatBytes) /
                row_bandwidth(topology_.update_bandwidth) +
-           all_.ids * kSortedWords * kWordBytes / memory_bandwidth();
+           all.ids * kSortedWords * kWordBytes / memory_bandwidth();
   }
 
-  void add_memory(ShardEstimate& e) const {
+  void add_memory(double rows, const Lookups& all, ShardEstimate& e) const {
     const auto whole = [](double bytes) { return static_cast<std::int64_t>(std::ceil(bytes)); };
     std::int64_t& near = topology_.device == PlannerDevice::kCuda ? e.device_bytes : e.host_bytes;
-    const double rows_and_state = rows_ * (columns_ * element_ + state_bytes());
+    const double rows_and_state = rows * (columns_ * element_ + state_bytes());
     switch (option_.kernel) {
       case ComputeKernel::kDense:
       case ComputeKernel::kFused:
@@ -137,29 +181,62 @@ class Estimator {
         break;
       case ComputeKernel::kFusedUvmCaching:
         e.host_bytes += whole(rows_and_state);
-        near += whole(rows_and_state * kCacheRatio + rows_ * kCacheIndexBytesPerRow);
+        near += whole(rows_and_state * kCacheRatio + rows * kCacheIndexBytesPerRow);
         break;
     }
-    near += whole(kBufferSlack * (id_bytes(all_) + pooled_bytes(all_)));
+    e.exchange_bytes =
+        static_cast<std::int64_t>(kBufferSlack * (id_bytes(all) + pooled_bytes(all)));
+    near += e.exchange_bytes;
   }
 
   const PlannerTable& table_;
   const ShardingOption& option_;
   const PlannerTopology& topology_;
+  std::int64_t batch_size_;
   double world_, in_node_;
-  double rows_, columns_, element_;
-  Lookups own_;          // in the shard, by one rank
-  Lookups all_;          // in the shard, by all ranks
-  Lookups whole_;        // in the table, by all ranks
-  double distinct_ = 0;  // rows of the shard that all ranks look up
+  double columns_, element_;
+  Lookups whole_;  // all of one rank's
 };
 
 }  // namespace
 
+bool goes_through_nodes(ShardingType type, const PlannerTopology& topology) {
+  return (type == ShardingType::kTableRowWise || type == ShardingType::kGrid) &&
+         topology.ranks_per_node > 1 && topology.num_nodes() > 1;
+}
+
 ShardEstimate serrate_estimate(const PlannerTable& table, const ShardingOption& option,
                                std::int64_t rows, const PlannerTopology& topology,
                                std::int64_t batch_size) {
-  return Estimator(table, option, rows, topology, batch_size).estimate();
+  return Estimator(table, option, topology, batch_size).shard(rows);
+}
+
+ShardEstimate serrate_everywhere(const PlannerTable& table, const ShardingOption& option,
+                                 const PlannerTopology& topology, std::int64_t batch_size) {
+  return Estimator(table, option, topology, batch_size).everywhere();
+}
+
+double serrate_latency(const PlannerModel& model, const PlannerTopology& topology,
+                       std::span<const PlacedTable> placed) {
+  const double in_node = (topology.ranks_per_node - 1) * topology.intra_node_latency;
+  const double all =
+      in_node + (topology.world_size - topology.ranks_per_node) * topology.inter_node_latency;
+  const double through_nodes = in_node + (topology.num_nodes() - 1) * topology.inter_node_latency;
+  const double weights =
+      std::ranges::any_of(model.tables, [](const PlannerTable& t) { return t.weighted; }) ? 1 : 0;
+  bool direct = false, by_nodes = false, replicated = false, squares = false;
+  for (std::size_t t = 0; t < placed.size(); ++t) {
+    const bool is_replicated = placed[t].type == ShardingType::kDataParallel;
+    const bool is_by_nodes = goes_through_nodes(placed[t].type, topology);
+    replicated |= is_replicated;
+    by_nodes |= is_by_nodes;
+    direct |= !is_replicated && !is_by_nodes;
+    squares |= placed[t].blocks.size() > 1 &&
+               model.tables[t].optimizer == SparseOptimizer::kRowWiseAdagrad;
+  }
+  // Ids, rows and gradients; ids always go, as they say that every rank's batch is good.
+  return (1 + weights + (direct ? 2 : 0)) * all + (by_nodes ? 3 + weights : 0) * through_nodes +
+         (replicated ? 2 + weights : 0) * all + (squares ? all : 0);
 }
 
 }  // namespace serrate
