@@ -303,7 +303,7 @@ ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& 
         sharding_option(table, placed.type, placed.kernel, topology, row_ranks_of(table, topology));
     check_placed(table, placed, option, topology);
     const int blocks = std::max<int>(1, static_cast<int>(placed.blocks.size()));
-    TableSharding sharding{table.name, placed.type, {}};
+    TableSharding sharding{.table = table.name, .type = placed.type, .kernel = placed.kernel};
     if (needs_nodes(placed.type)) plan.ranks_per_node = topology.ranks_per_node;
     for (int row_block = 0; row_block * option.rows < table.num_rows; ++row_block) {
       for (int block = 0; block < blocks; ++block) {

@@ -72,6 +72,11 @@ void check_input(const PlannerModel& model, const PlannerTopology& t) {
       fail("latencies and bandwidths of random rows: must be at least 0");
     }
   }
+  if (!(t.reserve >= 0 && t.reserve < 1)) fail("reserve: must be from 0 to less than 1");
+  if (model.dense_bytes < 0 || model.dense_bytes > kMostBytes) {
+    throw usage_error(
+        fmt::format("planner: dense_bytes: must be from 0 to 2^53 (got {})", model.dense_bytes));
+  }
   if (model.batch_size < 1) {
     throw usage_error(
         fmt::format("planner: batch_size: must be at least 1 (got {})", model.batch_size));
@@ -274,11 +279,12 @@ std::vector<int> confined_ranks(const PlannerTable& table) {
 PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology& topology,
                                PlannerEstimator estimator) {
   check_input(model, topology);
+  PlannerMemory usable = usable_memory(model, topology);
   PlannerProblem problem{.estimator = estimator,
                          .world_size = topology.world_size,
                          .ranks_per_node = topology.ranks_per_node,
-                         .device_bytes = topology.device_bytes,
-                         .host_bytes = topology.host_bytes};
+                         .device_bytes = std::move(usable.device_bytes),
+                         .host_bytes = std::move(usable.host_bytes)};
   std::map<std::string, std::size_t> groups;
   for (int t = 0; t < std::ssize(model.tables); ++t) {
     const std::string& group = model.tables[t].group;

@@ -12,17 +12,9 @@
 
 namespace serrate {
 
-/// Where a shard's rows are and who reads them, as TorchRec's EmbeddingComputeKernel. dense: the
-/// replicas of data_parallel. fused: rows in the memory of the rank's device. fused_uvm: rows in
-/// host memory, read over the link. fused_uvm_caching: as fused_uvm, with a fifth of the rows
-/// cached on the device.
-enum class ComputeKernel { kDense, kFused, kFusedUvm, kFusedUvmCaching };
-/// "dense", "fused", "fused_uvm", "fused_uvm_caching"; from_string throws Error (usage) otherwise.
-std::string to_string(ComputeKernel kernel);
-ComputeKernel compute_kernel_from_string(const std::string& name);
-
 /// One feature that looks a table up: bags of a sample, ids of a bag.
 struct PlannerFeature {
+  std::string name = {};  ///< for reports alone
   double pooling_factor = 1;
   double num_poolings = 1;
   std::int64_t batch_size = 0;  ///< samples per rank; 0: the model's
@@ -63,9 +55,12 @@ struct PlannerTopology {
   PlannerDevice device = PlannerDevice::kCuda;
   int world_size = 1;
   int ranks_per_node = 1;
-  /// What tables may use of each rank's memory, [world_size]; device memory is 0 without devices.
+  /// Memory of each rank, [world_size]; device memory is 0 without devices.
   std::vector<std::int64_t> device_bytes = {};
   std::vector<std::int64_t> host_bytes = {};
+  /// The share of the memory that tables are in first (the device's, or the host's without
+  /// devices) that they may not use, as TorchRec's planner leaves 15 % to everything else.
+  double reserve = 0;
   double device_bandwidth = 963146416.128;
   double host_bandwidth = 54760833.024;
   double host_link_bandwidth = 34359738.368;
@@ -86,6 +81,23 @@ enum class PlannerEstimator { kTorchRec, kSerrate };
 /// "torchrec", "serrate"; from_string throws Error (usage) otherwise.
 std::string to_string(PlannerEstimator estimator);
 PlannerEstimator planner_estimator_from_string(const std::string& name);
+
+/// What tables may use of each rank's memory, [world_size]: all but the reserve and, where the
+/// tables are first, six times the dense parameters, as TorchRec's planner has it.
+struct PlannerMemory {
+  std::vector<std::int64_t> device_bytes = {};
+  std::vector<std::int64_t> host_bytes = {};
+};
+PlannerMemory usable_memory(const PlannerModel& model, const PlannerTopology& topology);
+
+/// Model and topology files (docs/planner.md). Reading is strict: what is unknown, missing, there
+/// twice, of another type or out of range throws Error (usage) that names the path to the field,
+/// e.g. "planner model: tables[2].dim: must be ...". Writing is canonical: the same model gives the
+/// same bytes; a mean is written as the sum that costs the same, bf16 as fp16.
+PlannerModel planner_model_from_json(const std::string& json);
+std::string planner_model_to_json(const PlannerModel& model);
+PlannerTopology planner_topology_from_json(const std::string& json);
+std::string planner_topology_to_json(const PlannerTopology& topology);
 
 /// What a plan is made cheap in. max_rank: the largest sum of shard times of a rank.
 /// critical_path: the slowest rank's time of each phase, summed; all phases synchronise. They are
@@ -145,9 +157,16 @@ PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& to
 PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
                  std::span<const PlacedTable> tables, PlannerEstimator estimator);
 
-/// The shards of a placement.
+/// The shards of a placement, with kernels.
 ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& topology,
                               std::span<const PlacedTable> tables);
+/// The same of a plan that was found, with its provenance.
+ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& topology,
+                              const PlannerOptions& options, const PlannerResult& result);
+
+/// Of the canonical file: what a plan's provenance says its inputs were.
+std::string planner_hash(const PlannerModel& model);
+std::string planner_hash(const PlannerTopology& topology);
 
 /// What a rank's ShardedEmbedding and EmbeddingExchange allocate, in bytes.
 struct RankMemory {

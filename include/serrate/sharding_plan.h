@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -29,6 +30,15 @@ ShardingType sharding_type_from_string(const std::string& name);
 /// Whether a plan with the type needs ranks_per_node: table_row_wise, table_column_wise, grid.
 bool needs_nodes(ShardingType type);
 
+/// Where a shard's rows are and who reads them, as TorchRec's EmbeddingComputeKernel. dense: the
+/// replicas of data_parallel. fused: rows in the memory of the rank's device. fused_uvm: rows in
+/// host memory, read over the link. fused_uvm_caching: as fused_uvm, with a fifth of the rows
+/// cached on the device.
+enum class ComputeKernel { kDense, kFused, kFusedUvm, kFusedUvmCaching };
+/// "dense", "fused", "fused_uvm", "fused_uvm_caching"; from_string throws Error (usage) otherwise.
+std::string to_string(ComputeKernel kernel);
+ComputeKernel compute_kernel_from_string(const std::string& name);
+
 /// Rows [row_begin, row_end) x columns [column_begin, column_end) of a table, on one rank.
 struct Shard {
   std::int64_t row_begin = 0, row_end = 0;
@@ -46,7 +56,20 @@ struct TableSharding {
   std::string table;
   ShardingType type = ShardingType::kTableWise;
   std::vector<Shard> shards = {};
+  std::optional<ComputeKernel> kernel = {};  ///< none: dense when data_parallel, fused otherwise
   friend bool operator==(const TableSharding&, const TableSharding&) = default;
+};
+
+/// Where a plan comes from.
+struct PlanProvenance {
+  std::string serrate;  ///< version of the library that made it
+  /// Hashes of the canonical model and topology (serrate/planner.h), "fnv1a64:" and 16 digits.
+  std::string model, topology;
+  std::string objective, estimator;  ///< by name
+  double cost_ms = 0;                ///< of the objective
+  double bound_ms = 0;               ///< no plan costs less; 0: unknown
+  std::uint64_t seed = 0;
+  friend bool operator==(const PlanProvenance&, const PlanProvenance&) = default;
 };
 
 struct ShardingPlan {
@@ -54,6 +77,7 @@ struct ShardingPlan {
   std::vector<TableSharding> tables = {};
   /// Node n is ranks [n, n + 1) * ranks_per_node; 0 when no table is sharded by nodes.
   int ranks_per_node = 0;
+  std::optional<PlanProvenance> provenance = {};
   friend bool operator==(const ShardingPlan&, const ShardingPlan&) = default;
 };
 

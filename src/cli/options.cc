@@ -23,6 +23,7 @@ struct Option {
   std::string value;  // the default, until parse()
   std::function<void(const std::string&)> set;
   Options::Need need;
+  bool is_list = false;
 };
 
 std::vector<std::string> split(const std::string& text) {
@@ -72,7 +73,10 @@ struct Options::Impl {
   void set(const po::variables_map& values, std::vector<std::string>& given) {
     for (Option& option : options) {
       if (!values.count(option.name) || std::ranges::count(given, option.name)) continue;
-      option.value = values[option.name].as<std::string>();
+      const po::variable_value& value = values[option.name];
+      option.value = option.is_list
+                         ? fmt::format("{}", fmt::join(value.as<std::vector<std::string>>(), ","))
+                         : value.as<std::string>();
       option.set(option.value);
       given.push_back(option.name);
     }
@@ -81,7 +85,7 @@ struct Options::Impl {
   std::string usage() const {
     std::string positionals, lines;
     for (const Option& option : options) {
-      if (!option.shown.starts_with("--")) {
+      if (!option.shown.starts_with("-")) {
         positionals += " " + option.shown;
         continue;
       }
@@ -107,7 +111,19 @@ void Options::add_value(const std::string& name, const std::string& value_name,
   auto* value = po::value<std::string>();
   if (value_name.empty()) value->implicit_value("true");
   impl_->description.add_options()(name.c_str(), value);
-  impl_->options.push_back({name, "--" + name, value_name, help, preset, std::move(set), need});
+  const std::string long_name = name.substr(0, name.find(','));
+  const std::string short_name =
+      long_name == name ? "" : fmt::format("-{}, ", name.substr(long_name.size() + 1));
+  impl_->options.push_back(
+      {long_name, short_name + "--" + long_name, value_name, help, preset, std::move(set), need});
+}
+
+void Options::add_list(const std::string& name, const std::string& value_name,
+                       const std::string& preset, const std::string& help, Set set) {
+  impl_->description.add_options()(name.c_str(),
+                                   po::value<std::vector<std::string>>()->multitoken());
+  impl_->options.push_back(
+      {name, "--" + name, value_name, help, preset, std::move(set), Need::kOptional, true});
 }
 
 void Options::add(const std::string& name, std::string& target, const std::string& help,
@@ -117,20 +133,20 @@ void Options::add(const std::string& name, std::string& target, const std::strin
 
 void Options::add(const std::string& name, std::vector<std::string>& target,
                   const std::string& help) {
-  add_value(name, "A,B,..", fmt::format("{}", fmt::join(target, ",")), help,
-            [&](const std::string& text) { target = split(text); });
+  add_list(name, "A,B,..", fmt::format("{}", fmt::join(target, ",")), help,
+           [&](const std::string& text) { target = split(text); });
 }
 
 void Options::add(const std::string& name, std::vector<std::int64_t>& target,
                   const std::string& help) {
-  add_value(name, "N,N,..", fmt::format("{}", fmt::join(target, ",")), help,
-            [&, name](const std::string& text) {
-              target.clear();
-              for (const std::string& part : split(text)) {
-                target.push_back(parse_integer(name, part, 1, kMostInt64));
-              }
-              if (target.empty()) throw bad_value(name, text, "whole numbers such as 5,10");
-            });
+  add_list(name, "N,N,..", fmt::format("{}", fmt::join(target, ",")), help,
+           [&, name](const std::string& text) {
+             target.clear();
+             for (const std::string& part : split(text)) {
+               target.push_back(parse_integer(name, part, 1, kMostInt64));
+             }
+             if (target.empty()) throw bad_value(name, text, "whole numbers such as 5,10");
+           });
 }
 
 void Options::add(const std::string& name, bool& target, const std::string& help) {

@@ -28,9 +28,10 @@ class Options {
   Options(std::string command, std::string summary);
   ~Options();
 
+  /// `name` may have a letter for short: "output,o".
   void add(const std::string& name, std::string& target, const std::string& help,
            Need need = Need::kOptional);
-  /// Names separated by commas.
+  /// Lists: values separated by commas or spaces, or the option several times.
   void add(const std::string& name, std::vector<std::string>& target, const std::string& help);
   void add(const std::string& name, std::vector<std::int64_t>& target, const std::string& help);
   /// `--name` alone means true.
@@ -84,6 +85,8 @@ class Options {
 
   void add_value(const std::string& name, const std::string& value_name, const std::string& preset,
                  const std::string& help, Set set, Need need = Need::kOptional);
+  void add_list(const std::string& name, const std::string& value_name, const std::string& preset,
+                const std::string& help, Set set);
   static std::int64_t parse_integer(const std::string& name, const std::string& text,
                                     std::int64_t least, std::int64_t most);
   static double parse_number(const std::string& name, const std::string& text);

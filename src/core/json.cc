@@ -7,12 +7,13 @@
 #include <limits>
 #include <set>
 
-#include "serrate/error.h"
-
 namespace serrate {
 namespace {
 
 using nlohmann::json;
+
+// Paths are kept for every open container, so unlimited depth would cost its square.
+constexpr std::size_t kMostNested = 64;
 
 std::string member_path(const std::string& parent, std::string_view name) {
   return parent.empty() ? std::string(name) : fmt::format("{}.{}", parent, name);
@@ -32,6 +33,10 @@ class DuplicateFinder {
     switch (event) {
       case json::parse_event_t::object_start:
       case json::parse_event_t::array_start:
+        if (open_.size() == kMostNested) {
+          throw usage_error(fmt::format("{}: {}: is nested deeper than {} levels", document_,
+                                        next_path(), kMostNested));
+        }
         open_.push_back({next_path(), event == json::parse_event_t::array_start});
         break;
       case json::parse_event_t::key:
@@ -138,6 +143,20 @@ std::int64_t JsonField::int64() const {
     fail_type("an integer of at most 64 bits");
   }
   return value_->get<std::int64_t>();
+}
+
+std::int64_t JsonField::int64(std::int64_t least, std::int64_t most) const {
+  const std::int64_t value = int64();
+  if (value < least || value > most) {
+    fail(least == most ? fmt::format("must be {} (got {})", least, value)
+                       : fmt::format("must be between {} and {} (got {})", least, most, value));
+  }
+  return value;
+}
+
+std::uint64_t JsonField::uint64() const {
+  if (!value_->is_number_unsigned()) fail_type("an integer of at most 64 bits, not negative");
+  return value_->get<std::uint64_t>();
 }
 
 double JsonField::number() const {

@@ -8,10 +8,13 @@
 #include <string_view>
 #include <vector>
 
+#include "serrate/error.h"
+
 namespace serrate {
 
 /// Parses `text`. Throws Error (usage), beginning with `document` ("sharding plan"), when it is not
-/// JSON (line and column) or when an object has a field twice (path to the field).
+/// JSON (line and column), when an object has a field twice (path to the field) or when it is
+/// nested deeper than any document of ours.
 nlohmann::json parse_json(std::string_view text, std::string_view document);
 
 /// `name` as it is written in JSON, quoted.
@@ -35,9 +38,23 @@ class JsonField {
   std::string string() const;
   /// An integer that fits; 1.0 and 1e3 are not integers.
   std::int64_t int64() const;
+  /// An integer in [least, most].
+  std::int64_t int64(std::int64_t least, std::int64_t most) const;
+  std::uint64_t uint64() const;
   /// A finite number.
   double number() const;
   bool boolean() const;
+  bool is_string() const { return value_->is_string(); }
+  /// What `read` makes of the string; its Error becomes one that names this field.
+  template <typename T>
+  T string_as(T (*read)(const std::string&)) const {
+    const std::string text = string();
+    try {
+      return read(text);
+    } catch (const Error& error) {
+      fail(error.what());
+    }
+  }
 
   /// The error for this field: "sharding plan: tables[2].type: <problem>".
   [[noreturn]] void fail(std::string_view problem) const;

@@ -40,15 +40,19 @@ struct Difference {
   std::string first, other;
 };
 
-// The first place where two descriptions differ. Objects have the same fields on every rank.
+// The first place where two descriptions differ.
 std::optional<Difference> find_difference(const json* first, const json* other,
                                           const std::string& path) {
   const auto text = [](const json* value) { return value ? value->dump() : "nothing"; };
   if (first && other && *first == *other) return std::nullopt;
   if (first && other && first->is_object() && other->is_object()) {
-    for (const auto& [name, value] : first->items()) {
+    json names = *first;
+    names.update(*other);
+    for (const auto& [name, value] : names.items()) {
       const std::string member = path.empty() ? name : path + "." + name;
-      if (auto found = find_difference(&value, &other->at(name), member)) return found;
+      const json* a = first->contains(name) ? &first->at(name) : nullptr;
+      const json* b = other->contains(name) ? &other->at(name) : nullptr;
+      if (auto found = find_difference(a, b, member)) return found;
     }
   }
   if (first && other && first->is_array() && other->is_array()) {

@@ -21,6 +21,15 @@ ShardingPlan load_plan(const std::string& path, const std::vector<EmbeddingTable
                     "the nodes they were planned for) make a plan for these nodes",
                     path, plan.ranks_per_node, ranks_per_node));
   }
+  for (std::size_t i = 0; i < plan.tables.size(); ++i) {
+    const auto kernel = plan.tables[i].kernel;
+    if (kernel == ComputeKernel::kFusedUvm || kernel == ComputeKernel::kFusedUvmCaching) {
+      throw usage_error(
+          fmt::format("sharding plan: tables[{}].kernel: {} (the trainer keeps all rows in the "
+                      "memory of their rank) plan with the kernels dense and fused",
+                      i, to_string(*kernel)));
+    }
+  }
   return plan;
 }
 
