@@ -37,26 +37,31 @@ std::vector<std::int64_t> random_ids(IdDistribution distribution, std::uint32_t 
   return ids;
 }
 
-// Tables, ids and outputs of one case.
+// Tables, ids and outputs of one case. As in ShardedEmbedding, a row of a table is the weights and
+// behind them the optimizer's state, `num_arrays` times `dim` values.
 struct Workload {
   Stream stream;
-  std::int64_t num_tables, dim;
+  std::int64_t num_tables, dim, num_arrays;
   std::vector<Buffer<float>> tables, outputs;
   std::vector<Buffer<std::int64_t>> ids;
   Buffer<std::int64_t> offsets;
 
-  Workload(std::int64_t num_tables_, std::int64_t dim_, IdDistribution distribution)
-      : num_tables(num_tables_), dim(dim_) {
+  Workload(std::int64_t num_tables_, std::int64_t dim_, IdDistribution distribution,
+           std::int64_t num_arrays_ = 1)
+      : num_tables(num_tables_), dim(dim_), num_arrays(num_arrays_) {
     std::vector<std::int64_t> host_offsets(kNumBags + 1);
     for (std::int64_t bag = 0; bag <= kNumBags; ++bag) host_offsets[bag] = bag * kBagSize;
     offsets = {host_offsets, stream};
     for (std::int64_t t = 0; t < num_tables; ++t) {
-      tables.push_back(Buffer<float>::zeros(kNumRows * dim, stream));
+      tables.push_back(Buffer<float>::zeros(kNumRows * num_arrays * dim, stream));
       outputs.push_back(Buffer<float>::zeros(kNumBags * dim, stream));
       ids.emplace_back(random_ids(distribution, static_cast<std::uint32_t>(t)), stream);
     }
   }
-  MatrixView<float> table(std::int64_t t) { return {tables[t].data(), kNumRows, dim}; }
+  MatrixView<float> array(std::int64_t t, std::int64_t i) {
+    return {tables[t].data() + i * dim, kNumRows, dim, num_arrays * dim};
+  }
+  MatrixView<float> table(std::int64_t t) { return array(t, 0); }
   MatrixView<float> output(std::int64_t t) { return {outputs[t].data(), kNumBags, dim}; }
 
   void count_bytes(benchmark::State& state, double passes) const {
@@ -105,16 +110,16 @@ BENCHMARK(lookup)
     ->Unit(benchmark::kMillisecond);
 
 void update(benchmark::State& state) {
-  Workload work(state.range(0), state.range(1), static_cast<IdDistribution>(state.range(2)));
   const auto type = static_cast<SparseOptimizer>(state.range(3));
-  const std::int64_t state_dim = type == SparseOptimizer::kRowWiseAdagrad ? 1
-                                 : type == SparseOptimizer::kSgd          ? 0
-                                                                          : work.dim;
-  const std::int64_t second_dim = type == SparseOptimizer::kAdam ? work.dim : 0;
-  std::vector<Buffer<float>> states, second_moments;
+  const std::int64_t num_arrays = type == SparseOptimizer::kAdam      ? 3
+                                  : type == SparseOptimizer::kAdagrad ? 2
+                                                                      : 1;
+  Workload work(state.range(0), state.range(1), static_cast<IdDistribution>(state.range(2)),
+                num_arrays);
+  std::vector<Buffer<float>> row_states;
   for (std::int64_t t = 0; t < work.num_tables; ++t) {
-    states.push_back(Buffer<float>::zeros(kNumRows * state_dim, work.stream));
-    second_moments.push_back(Buffer<float>::zeros(kNumRows * second_dim, work.stream));
+    const bool row_state = type == SparseOptimizer::kRowWiseAdagrad;
+    row_states.push_back(Buffer<float>::zeros(row_state ? kNumRows : 0, work.stream));
     std::ranges::fill(work.outputs[t].span(), 0.01f);
   }
   RowGroups groups;
@@ -123,8 +128,9 @@ void update(benchmark::State& state) {
       const GradientSegment segment{work.ids[t].span(), work.offsets.span(), {}, work.output(t)};
       EmbeddingUpdate args;
       args.table = work.table(t);
-      args.state = {states[t].data(), kNumRows, state_dim};
-      args.second_moment = {second_moments[t].data(), kNumRows, second_dim};
+      if (num_arrays > 1) args.state = work.array(t, 1);
+      if (num_arrays > 2) args.second_moment = work.array(t, 2);
+      if (row_states[t].size() > 0) args.state = {row_states[t].data(), kNumRows, 1};
       args.segments = {&segment, 1};
       args.optimizer.type = type;
       group_gradients(args.segments, kNumRows, groups, work.stream);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "serrate/error.h"
+#include "serrate/matrix_view.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -21,6 +22,8 @@ void deallocate_bytes(void* data, std::size_t bytes, Device device, void* native
 /// followed by stream.synchronize() before the host reads.
 void copy_bytes(const void* from, void* to, std::size_t bytes, const Stream& stream);
 void zero_bytes(void* data, std::size_t bytes, const Stream& stream);
+/// As copy_bytes, between matrices of the same shape.
+void copy_matrix(MatrixView<const float> from, MatrixView<float> to, const Stream& stream);
 
 /// Owned memory for `size()` values of T on the device of a stream; not initialised.
 /// Freed in the order of the stream it was made on, which has to outlive it.

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 
+#include "serrate/matrix_view.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -19,6 +20,8 @@ template <DeviceType D>
 void deallocate_on(void* data, std::size_t bytes, void* native) noexcept;
 template <DeviceType D>
 void copy_on(const void* from, void* to, std::size_t bytes, void* native);
+template <DeviceType D>
+void copy_matrix_on(MatrixView<const float> from, MatrixView<float> to, void* native);
 template <DeviceType D>
 void zero_on(void* data, std::size_t bytes, void* native);
 

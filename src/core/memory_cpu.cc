@@ -1,5 +1,6 @@
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -47,6 +48,11 @@ void deallocate_on<DeviceType::kCpu>(void* data, std::size_t, void*) noexcept {
 template <>
 void copy_on<DeviceType::kCpu>(const void* from, void* to, std::size_t bytes, void*) {
   if (bytes > 0) std::memcpy(to, from, bytes);
+}
+
+template <>
+void copy_matrix_on<DeviceType::kCpu>(MatrixView<const float> from, MatrixView<float> to, void*) {
+  for (std::int64_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), from.cols, to.row(r));
 }
 
 template <>

@@ -63,6 +63,18 @@ void copy_on<DeviceType::kCuda>(const void* from, void* to, std::size_t bytes, v
 }
 
 template <>
+void copy_matrix_on<DeviceType::kCuda>(MatrixView<const float> from, MatrixView<float> to,
+                                       void* native) {
+  if (from.rows == 0 || from.cols == 0) return;
+  const auto bytes = [](std::int64_t floats) {
+    return static_cast<std::size_t>(floats) * sizeof(float);
+  };
+  cuda_check(cudaMemcpy2DAsync(to.data, bytes(to.stride), from.data, bytes(from.stride),
+                               bytes(from.cols), static_cast<std::size_t>(from.rows),
+                               cudaMemcpyDefault, cuda_stream(native)));
+}
+
+template <>
 void zero_on<DeviceType::kCuda>(void* data, std::size_t bytes, void* native) {
   if (bytes > 0) cuda_check(cudaMemsetAsync(data, 0, bytes, cuda_stream(native)));
 }

@@ -44,28 +44,27 @@ struct Initializer {
 
 }  // namespace
 
-Buffer<float> initial_weights(const EmbeddingTable& table, const Shard& shard, std::uint64_t seed,
-                              const Stream& stream) {
+Buffer<float> initial_rows(const EmbeddingTable& table, const Shard& shard, std::int64_t row_size,
+                           std::uint64_t seed, const Stream& stream) {
   const float scale = table.init_scale > 0 ? table.init_scale
                                            : 1.0f / std::sqrt(static_cast<float>(table.num_rows));
   const Initializer init{seed, stream_of(table.name), (table.dim + kLanes - 1) / kLanes, scale};
-  const std::int64_t columns = shard.num_columns();
-  Buffer<float> weights(shard.num_rows() * columns, stream);
+  Buffer<float> all(shard.num_rows() * row_size, stream);
   // Made on the host a piece at a time, so that no second copy of a large table is needed.
-  const std::int64_t piece = std::max<std::int64_t>(1, (std::int64_t{1} << 18) / columns);
-  std::vector<float> values(std::min(piece, shard.num_rows()) * columns);
+  const std::int64_t piece = std::max<std::int64_t>(1, (std::int64_t{1} << 18) / row_size);
+  std::vector<float> values(std::min(piece, shard.num_rows()) * row_size);
   for (std::int64_t first = 0; first < shard.num_rows(); first += piece) {
     const std::int64_t rows = std::min(piece, shard.num_rows() - first);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
     for (std::int64_t r = 0; r < rows; ++r) {
       init.fill(shard.row_begin + first + r, shard.column_begin, shard.column_end,
-                values.data() + r * columns);
+                values.data() + r * row_size);
     }
-    copy(std::span<const float>(values).first(rows * columns),
-         weights.span().subspan(first * columns, rows * columns), stream);
+    copy(std::span<const float>(values).first(rows * row_size),
+         all.span().subspan(first * row_size, rows * row_size), stream);
     stream.synchronize();
   }
-  return weights;
+  return all;
 }
 
 }  // namespace serrate

@@ -6,9 +6,10 @@
 
 namespace serrate {
 
-/// The shard's part of a table that is uniform in [-init_scale, init_scale): the value at (row,
-/// column) is a function of seed, table name, row and column alone, whatever the plan.
-Buffer<float> initial_weights(const EmbeddingTable& table, const Shard& shard, std::uint64_t seed,
-                              const Stream& stream);
+/// Rows of `row_size` floats: the shard's part of a table that is uniform in [-init_scale,
+/// init_scale), then zeros. The weight at (row, column) is a function of seed, table name, row and
+/// column alone, whatever the plan.
+Buffer<float> initial_rows(const EmbeddingTable& table, const Shard& shard, std::int64_t row_size,
+                           std::uint64_t seed, const Stream& stream);
 
 }  // namespace serrate

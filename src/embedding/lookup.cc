@@ -13,7 +13,7 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     for (std::size_t at = i; at < messages.pieces.size(); at += pieces.size()) {
       const PieceIds& ids = messages.pieces[at];
-      segments.push_back({shards[pieces[i].shard].weights_view(), messages.ids(ids),
+      segments.push_back({shards[pieces[i].shard].weights(), messages.ids(ids),
                           messages.offsets(ids), messages.id_weights(ids),
                           messages.piece_rows(ids, pieces[i].num_columns())});
     }

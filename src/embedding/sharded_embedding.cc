@@ -9,27 +9,28 @@
 namespace serrate {
 namespace {
 
-std::int64_t float_bytes(std::int64_t floats) {
-  return floats * std::int64_t{sizeof(float)};
+std::int64_t num_arrays(SparseOptimizer optimizer) {
+  switch (optimizer) {
+    case SparseOptimizer::kSgd:
+    case SparseOptimizer::kRowWiseAdagrad:
+      return 1;
+    case SparseOptimizer::kAdagrad:
+      return 2;
+    case SparseOptimizer::kAdam:
+      return 3;
+  }
+  return 1;
 }
 
 ShardStorage make_storage(const ShardPlace& place, const EmbeddingTable& table,
                           const EmbeddingOptions& options, const Stream& stream) {
-  ShardStorage storage{place, initial_weights(table, place.shard, options.seed, stream), {}, {}};
-  switch (options.optimizer.type) {
-    case SparseOptimizer::kSgd:
-      break;
-    case SparseOptimizer::kRowWiseAdagrad:
-      storage.state = Buffer<float>::zeros(place.shard.num_rows(), stream);
-      break;
-    case SparseOptimizer::kAdam:
-      storage.second_moment = Buffer<float>::zeros(storage.weights.size(), stream);
-      [[fallthrough]];
-    case SparseOptimizer::kAdagrad:
-      storage.state = Buffer<float>::zeros(storage.weights.size(), stream);
-      break;
-  }
-  return storage;
+  const SparseOptimizer optimizer = options.optimizer.type;
+  const std::int64_t arrays = num_arrays(optimizer);
+  const bool row_state = optimizer == SparseOptimizer::kRowWiseAdagrad;
+  return {
+      place, arrays,
+      initial_rows(table, place.shard, arrays * place.shard.num_columns(), options.seed, stream),
+      Buffer<float>::zeros(row_state ? place.shard.num_rows() : 0, stream)};
 }
 
 }  // namespace
@@ -82,8 +83,8 @@ std::int64_t ShardedEmbedding::lookup_index(std::string_view feature,
 std::vector<LocalShard> ShardedEmbedding::local_shards() {
   std::vector<LocalShard> result;
   for (ShardStorage& s : impl_->shards) {
-    result.push_back({impl_->tables[s.place.table].name, s.place.shard, s.weights_view(),
-                      s.state_view(), s.second_moment_view()});
+    result.push_back({impl_->tables[s.place.table].name, s.place.shard, s.weights(), s.state(),
+                      s.second_moment()});
   }
   return result;
 }
@@ -93,17 +94,17 @@ std::int64_t ShardedEmbedding::invalid_ids() const {
 }
 
 std::int64_t ShardedEmbedding::weight_bytes() const {
-  std::int64_t floats = 0;
-  for (const ShardStorage& s : impl_->shards) floats += s.weights.capacity();
-  return float_bytes(floats);
+  std::int64_t bytes = 0;
+  for (const ShardStorage& s : impl_->shards) bytes += s.rows.bytes() / s.num_arrays;
+  return bytes;
 }
 
 std::int64_t ShardedEmbedding::optimizer_bytes() const {
-  std::int64_t floats = 0;
+  std::int64_t bytes = 0;
   for (const ShardStorage& s : impl_->shards) {
-    floats += s.state.capacity() + s.second_moment.capacity();
+    bytes += s.rows.bytes() / s.num_arrays * (s.num_arrays - 1) + s.row_state.bytes();
   }
-  return float_bytes(floats);
+  return bytes;
 }
 
 EmbeddingExchange::EmbeddingExchange() : state_(std::make_unique<State>()) {}
@@ -127,7 +128,7 @@ std::int64_t EmbeddingExchange::bytes() const {
   for (const RowGroups& groups : s.column_groups) bytes += groups.bytes();
   for (const auto* buffer :
        {&s.outputs, &s.d_outputs, &s.squares, &s.squares_sent, &s.squares_received}) {
-    bytes += float_bytes(buffer->capacity());
+    bytes += buffer->bytes();
   }
   return bytes;
 }

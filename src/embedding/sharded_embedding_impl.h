@@ -5,23 +5,26 @@
 
 namespace serrate {
 
-/// The memory of one shard of this rank. Optimizer state is as EmbeddingUpdate has it.
+/// The memory of one shard of this rank. Optimizer state is as EmbeddingUpdate has it; what is as
+/// wide as a row lies behind the row's weights, so that an update meets one run of memory.
 struct ShardStorage {
   ShardPlace place;
-  Buffer<float> weights;
-  Buffer<float> state;
-  Buffer<float> second_moment;
+  std::int64_t num_arrays = 1;  ///< of the shard's columns in a row: weights, state, second moment
+  Buffer<float> rows;           ///< [shard rows, num_arrays, shard columns]
+  Buffer<float> row_state;      ///< [shard rows], or empty
 
-  MatrixView<float> weights_view() { return view(weights); }
-  MatrixView<float> state_view() { return view(state); }
-  MatrixView<float> second_moment_view() { return view(second_moment); }
+  MatrixView<float> weights() { return array(0); }
+  MatrixView<float> state() {
+    if (row_state.size() > 0) return {row_state.data(), row_state.size(), 1};
+    return array(1);
+  }
+  MatrixView<float> second_moment() { return array(2); }
 
  private:
-  // Whole rows, single values per row or nothing.
-  MatrixView<float> view(Buffer<float>& buffer) const {
-    if (buffer.size() == 0) return {};
-    const std::int64_t rows = place.shard.num_rows();
-    return {buffer.data(), rows, buffer.size() / rows};
+  MatrixView<float> array(std::int64_t i) {
+    if (i >= num_arrays) return {};
+    const std::int64_t columns = place.shard.num_columns();
+    return {rows.data() + i * columns, place.shard.num_rows(), columns, num_arrays * columns};
   }
 };
 

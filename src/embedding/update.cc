@@ -43,9 +43,9 @@ EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State&
                                      messages.piece_rows(ids, shard.place.shard.num_columns())});
     }
   }
-  return {.table = shard.weights_view(),
-          .state = shard.state_view(),
-          .second_moment = shard.second_moment_view(),
+  return {.table = shard.weights(),
+          .state = shard.state(),
+          .second_moment = shard.second_moment(),
           .segments = s.gradient_segments,
           .optimizer = m.options.optimizer,
           .step = step};

@@ -44,13 +44,12 @@ std::vector<NamedMatrix> matrices_of(DenseParameters& dense) {
 
 void write_matrix(Hdf5File& file, const std::string& name, MatrixView<float> matrix,
                   const Stream& stream) {
-  check(matrix.stride == matrix.cols, "a shard's rows have to be contiguous");
   auto dataset = file.create_dataset<float>(name, {matrix.rows, matrix.cols});
   std::vector<float> host;
   for (std::int64_t begin = 0; begin < matrix.rows; begin += kRowsAtOnce) {
     const std::int64_t end = std::min(begin + kRowsAtOnce, matrix.rows);
     host.resize(static_cast<std::size_t>((end - begin) * matrix.cols));
-    copy_bytes(matrix.row(begin), host.data(), host.size() * sizeof(float), stream);
+    copy_matrix(matrix.middle_rows(begin, end), {host.data(), end - begin, matrix.cols}, stream);
     stream.synchronize();
     dataset.write_rows<float>(begin, end, host);
   }
@@ -114,11 +113,11 @@ void read_overlap(const Hdf5Dataset& dataset, const Hdf5Block& stored, const Hdf
                                .column_begin = both.column_begin - stored.column_begin,
                                .column_end = both.column_end - stored.column_begin},
                               host);
-    for (std::int64_t r = begin; r < end; ++r) {
-      copy_bytes(host.data() + (r - begin) * columns,
-                 matrix.row(r - wanted.row_begin) + both.column_begin - wanted.column_begin,
-                 static_cast<std::size_t>(columns) * sizeof(float), stream);
-    }
+    copy_matrix({host.data(), end - begin, columns},
+                matrix.middle_rows(begin - wanted.row_begin, end - wanted.row_begin)
+                    .columns(both.column_begin - wanted.column_begin,
+                             both.column_end - wanted.column_begin),
+                stream);
     stream.synchronize();
   }
 }
