@@ -4,7 +4,8 @@
 // Prints one JSON line; with --stages the time of each stage on rank 0, by the clock and in use of
 // its processor (the first is more when the rank waits for others).
 //
-//   pooled_step_benchmark [--mode tw|cw|rw|dp] [--ids-per-bag 20] [--ranks 2] [--stages]
+//   pooled_step_benchmark [--mode tw|cw|rw|dp|twrw|twcw|grid] [--ids-per-bag 20] [--ranks 2]
+//                         [--ranks-per-node 1] [--stages]
 //   mpirun -n 2 pooled_step_benchmark ...
 
 #include <time.h>
@@ -28,15 +29,17 @@ struct Workload {
   std::string mode;
   std::int64_t ids_per_bag;
   std::int64_t rows;
+  int ranks_per_node;
 };
 
 ShardingType sharding_type(const std::string& mode) {
-  static const std::map<std::string, ShardingType> types{{"tw", ShardingType::kTableWise},
-                                                         {"cw", ShardingType::kColumnWise},
-                                                         {"rw", ShardingType::kRowWise},
-                                                         {"dp", ShardingType::kDataParallel}};
+  static const std::map<std::string, ShardingType> types{
+      {"tw", ShardingType::kTableWise},      {"cw", ShardingType::kColumnWise},
+      {"rw", ShardingType::kRowWise},        {"dp", ShardingType::kDataParallel},
+      {"twrw", ShardingType::kTableRowWise}, {"twcw", ShardingType::kTableColumnWise},
+      {"grid", ShardingType::kGrid}};
   const auto found = types.find(mode);
-  if (found == types.end()) throw usage_error("--mode is tw, cw, rw or dp");
+  if (found == types.end()) throw usage_error("--mode is tw, cw, rw, dp, twrw, twcw or grid");
   return found->second;
 }
 
@@ -92,15 +95,20 @@ void linear_layer(EmbeddingExchange& exchange, std::span<const float> weights,
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {
   const Stream stream;
   std::vector<EmbeddingTable> tables;
-  ShardingPlan plan{.world_size = communicator.size()};
+  const int world_size = communicator.size();
+  const ShardingType type = sharding_type(w.mode);
+  ShardingPlan plan{.world_size = world_size, .ranks_per_node = w.ranks_per_node};
   for (std::int64_t t = 0; t < kTables; ++t) {
     tables.push_back({.name = fmt::format("t{}", t),
                       .num_rows = w.rows,
                       .dim = kDim,
                       .features = {fmt::format("f{}", t)}});
-    const int first_rank = w.mode == "tw" ? static_cast<int>(t) % communicator.size() : 0;
-    plan.tables.push_back(
-        shard_table(tables[t], sharding_type(w.mode), communicator.size(), first_rank));
+    // Tables on ranks, or nodes, in turn.
+    const int step = type == ShardingType::kTableWise ? 1
+                     : needs_nodes(type)              ? w.ranks_per_node
+                                                      : 0;
+    plan.tables.push_back(shard_table(tables[t], type, world_size,
+                                      static_cast<int>(t) * step % world_size, w.ranks_per_node));
   }
   EmbeddingOptions options;
   options.optimizer = {.type = SparseOptimizer::kRowWiseAdagrad, .learning_rate = 0.01f};
@@ -150,11 +158,13 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   const double median = benchmark_median(milliseconds);
   fmt::print(
       "{{\"mode\": \"{}\", \"ids_per_bag\": {}, \"ranks\": {}, \"ms_per_step\": {:.2f}, "
-      "\"best_ms\": {:.2f}, \"samples_per_second\": {:.0f}, \"exchange_megabytes\": {:.1f}}}\n",
-      w.mode, w.ids_per_bag, communicator.size(), median,
+      "\"best_ms\": {:.2f}, \"samples_per_second\": {:.0f}, \"exchange_megabytes\": {:.1f}, "
+      "\"megabytes_between_nodes\": {:.1f}}}\n",
+      w.mode, w.ids_per_bag, world_size, median,
       *std::min_element(milliseconds.begin(), milliseconds.end()),
-      static_cast<double>(kBatchSize * communicator.size()) / median * 1e3,
-      static_cast<double>(exchange.bytes()) / 1e6);
+      static_cast<double>(kBatchSize * world_size) / median * 1e3,
+      static_cast<double>(exchange.bytes()) / 1e6,
+      static_cast<double>(embedding.bytes_between_nodes(exchange)) / 1e6);
   if (!print_stages) return;
   for (int stage = 0; stage < kStages; ++stage) {
     fmt::print("  {:<22} {:8.2f} ms {:8.2f} ms used\n", kNames[stage],
@@ -172,6 +182,7 @@ int main(int argc, char** argv) {
   workload.mode = arguments.text("--mode", "rw");
   workload.ids_per_bag = arguments.integer("--ids-per-bag", 20);
   workload.rows = arguments.integer("--rows", 1'000'000);
+  workload.ranks_per_node = static_cast<int>(arguments.integer("--ranks-per-node", 1));
   const bool stages = arguments.flag("--stages");
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
   arguments.finish();

@@ -70,6 +70,37 @@ class Prediction {
     return ids * (6 * kWord + (any_weighted_ ? kFloat : 0)) + 2 * kWord;
   }
 
+  // Of a batch's ids, parted by row block.
+  double parted_bytes(const Lookups& n) const {
+    return (2 * n.bags + n.ids) * kWord + (any_weighted_ ? n.ids * kFloat : 0);
+  }
+  static std::vector<std::int64_t> rows_of_blocks(const ShardGrid& grid) {
+    std::vector<std::int64_t> rows;
+    for (std::int64_t i = 0; i < grid.num_row_blocks(); ++i) {
+      rows.push_back(grid.row_splits[i + 1] - grid.row_splits[i]);
+    }
+    return rows;
+  }
+
+  // What the ranks of a column block's node have of each node's bags, on their way to the owners.
+  void add_passed_on(const PlannerTable& table, const TableSharding& sharding,
+                     const ShardGrid& grid) {
+    const double num_nodes = world_ / plan_.ranks_per_node;
+    const double headers = 3 * static_cast<double>(table.features.size()) * (num_nodes - 1) * kWord;
+    for (std::int64_t column = 0; column < grid.num_column_blocks(); ++column) {
+      const Shard& top = sharding.shards[column];
+      const Lookups whole = lookups(table, table.num_rows) * num_nodes;
+      double bytes = headers + message_bytes(table, whole) + row_bytes(whole, top.num_columns());
+      for (const std::int64_t rows : rows_of_blocks(grid)) {
+        const Lookups part = lookups(table, rows) * num_nodes;
+        bytes += parted_bytes(part);
+        bytes += headers + message_bytes(table, part) + row_bytes(part, top.num_columns());
+      }
+      const int first = top.rank - top.rank % plan_.ranks_per_node;
+      for (int i = 0; i < plan_.ranks_per_node; ++i) buffers_[first + i].sums += bytes;
+    }
+  }
+
   void add_table(const PlannerTable& table) {
     const TableSharding& sharding = sharding_of(plan_, table.name);
     const ShardGrid grid = shard_grid(sharding);
@@ -77,12 +108,14 @@ class Prediction {
     // The outputs and their gradients.
     add_everywhere(2 * count_bags(table, model_.batch_size) * static_cast<double>(table.dim) *
                    kFloat);
-    for (std::int64_t row = 0; row < grid.num_row_blocks(); ++row) {
-      const Lookups own = lookups(table, grid.row_splits[row + 1] - grid.row_splits[row]);
+    const bool by_node = through_nodes(sharding, plan_);
+    for (const std::int64_t rows : by_node ? std::vector{table.num_rows} : rows_of_blocks(grid)) {
+      const Lookups own = lookups(table, rows);
       // Ids by row block; then what is asked for, and the rows that answer.
-      add_everywhere((2 * own.bags + own.ids) * kWord + (any_weighted_ ? own.ids * kFloat : 0));
+      add_everywhere(parted_bytes(own));
       add_everywhere(message_bytes(table, own) * column_blocks + row_bytes(own, table.dim));
     }
+    if (by_node) add_passed_on(table, sharding, grid);
     for (const Shard& shard : sharding.shards) add_shard(table, shard, grid.num_column_blocks());
   }
 

@@ -16,4 +16,11 @@ ShardGrid shard_grid(const TableSharding& sharding) {
   return grid;
 }
 
+bool through_nodes(const TableSharding& sharding, const ShardingPlan& plan) {
+  const bool rows_in_node =
+      sharding.type == ShardingType::kTableRowWise || sharding.type == ShardingType::kGrid;
+  return rows_in_node && plan.ranks_per_node < plan.world_size &&
+         shard_grid(sharding).num_row_blocks() > 1;
+}
+
 }  // namespace serrate

@@ -20,4 +20,8 @@ struct ShardGrid {
 /// The grid of a valid plan's table; of one block when it is data_parallel.
 ShardGrid shard_grid(const TableSharding& sharding);
 
+/// Whether what a valid plan's table exchanges goes through nodes (src/embedding/routing.h): by its
+/// type, the rows of a column block are on the ranks of a node, and there are other nodes.
+bool through_nodes(const TableSharding& sharding, const ShardingPlan& plan);
+
 }  // namespace serrate

@@ -78,7 +78,9 @@ struct LocalShard {
 ///   output_dist           pooled rows back to the samples        (all-to-all)
 ///   output_dist_backward  gradients to the owners                (all-to-all)
 ///   update                grouped by row, optimizer applied, each row once
-/// Updates are in the order of (lookup, rank, bag): the same for every world size.
+/// Updates are in the order of (lookup, rank, bag): the same for every world size. Where the ranks
+/// of one node, of several, hold the rows of a table or column block (table_row_wise, grid), what
+/// is exchanged goes through nodes: between nodes a bag costs one row, not one from every owner.
 class ShardedEmbedding {
  public:
   /// Refuses, with an Error (usage) naming the field and the rank, a plan that does not fit the
@@ -109,6 +111,9 @@ class ShardedEmbedding {
   /// Bytes allocated on this rank: weights, optimizer state.
   std::int64_t weight_bytes() const;
   std::int64_t optimizer_bytes() const;
+  /// Bytes that this rank sends to other nodes of the plan, there and back, for the batch in
+  /// `exchange` and all tables but the data-parallel: ids, weights, pooled rows, gradients.
+  std::int64_t bytes_between_nodes(EmbeddingExchange& exchange) const;
 
   struct Impl;
 

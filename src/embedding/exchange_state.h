@@ -17,16 +17,24 @@ struct RowSquares {
   std::int64_t size = 0;
 };
 
+/// The two sides of a hop on one rank.
+struct HopMessages {
+  Messages requested;  ///< by this rank, of the ranks of the group
+  Messages served;     ///< by this rank, to each of them
+
+  std::int64_t bytes() const { return requested.bytes() + served.bytes(); }
+};
+
 /// Buffers only grow, so a training loop allocates nothing after its largest batches.
 struct EmbeddingExchange::State {
   std::vector<BatchLookup> lookups;
+  std::vector<BatchLookup> passed_on;  ///< the lookups of Routing::in_node
   Buffer<float> outputs, d_outputs;
   bool weighted = false;  ///< some rank's batch is
 
-  Messages requested;   ///< by this rank, of the owners of sharded tables
-  Messages served;      ///< by this rank, to every rank
-  Messages replicated;  ///< this rank's own, of the data-parallel tables
-  Messages gathered;    ///< every rank's `replicated`, for the update
+  HopMessages direct, to_node, in_node;  ///< of the hops of this name in Routing
+  Messages replicated;                   ///< this rank's own, of the data-parallel tables
+  Messages gathered;                     ///< every rank's `replicated`, for the update
   std::vector<std::int64_t> received_counts;
 
   RowGroups groups;                      ///< of one shard after the other
@@ -37,11 +45,6 @@ struct EmbeddingExchange::State {
   std::vector<LookupSegment> lookup_segments;
   std::vector<BagRows> bag_rows;
   std::vector<GradientSegment> gradient_segments;
-
-  MatrixView<float> matrix(Buffer<float>& buffer, std::int64_t lookup) {
-    const BatchLookup& l = lookups.at(lookup);
-    return {buffer.data() + l.output_at, l.num_bags, l.dim};
-  }
 };
 
 }  // namespace serrate

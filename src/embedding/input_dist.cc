@@ -8,7 +8,10 @@
 // at most min(ids, bags x blocks) rows: for a row-wise table never more than either usual way,
 // partial sums of all bags from every block, or unpooled rows.
 //
-// Data-parallel tables have the same message, which stays on this rank until the update.
+// Data-parallel tables have the same message, which stays on this rank until the update. What goes
+// through nodes (see Routing) takes two more all-to-alls of such messages in groups of ranks, once
+// it is known that all batches are good: whole bags to the owners' node, parts of them to the
+// owners.
 
 #include <fmt/format.h>
 
@@ -29,6 +32,14 @@ void prefix_sums(const std::vector<std::int64_t>& counts, std::vector<std::int64
   std::partial_sum(counts.begin(), counts.end(), splits.begin() + 1);
 }
 
+void part_ids(const JaggedView& bags, std::span<const std::int64_t> row_splits, BatchLookup& lookup,
+              const Stream& stream) {
+  lookup.num_bags = bags.num_bags();
+  bucketize(bags, row_splits, lookup.parts, stream);
+  prefix_sums(lookup.parts.bag_counts, lookup.bag_splits);
+  prefix_sums(lookup.parts.id_counts, lookup.id_splits);
+}
+
 // Checks and parts the ids of every lookup, and lays the outputs out one after the other.
 void bucketize_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
                        EmbeddingExchange::State& s, const Stream& stream) {
@@ -41,13 +52,10 @@ void bucketize_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl
     const JaggedView bags =
         check_ids(features.feature(features.index_of(route.feature)), route.feature, table,
                   m.options.invalid_ids, lookup.valid, m.invalid_ids, stream);
-    lookup.num_bags = bags.num_bags();
+    part_ids(bags, route.row_splits, lookup, stream);
     lookup.dim = table.dim;
     lookup.output_at = output_at;
     output_at += lookup.num_bags * lookup.dim;
-    bucketize(bags, route.row_splits, lookup.parts, stream);
-    prefix_sums(lookup.parts.bag_counts, lookup.bag_splits);
-    prefix_sums(lookup.parts.id_counts, lookup.id_splits);
     if (table.pooling == PoolingType::kMean) {
       mean_scales(bags.offsets, lookup.mean_scales.resize_discard(lookup.num_bags, stream), stream);
     }
@@ -73,32 +81,72 @@ bool any_weighted(const std::vector<MessageKind>& kinds) {
   return weighted != kinds.end();
 }
 
+void send_ids(const char* operation, const Hop& hop, HopMessages& messages,
+              Communicator& communicator, const Stream& stream) {
+  communicator.all_to_all<std::int64_t>(operation, messages.requested.words.span(),
+                                        messages.requested.word_counts, 1, messages.served.words,
+                                        messages.served.word_counts, stream);
+  messages.served.read(hop.served(), stream);
+  messages.served.weights.resize_discard(0, stream);
+}
+
+void send_weights(const char* operation, HopMessages& messages, EmbeddingExchange::State& s,
+                  Communicator& communicator, const Stream& stream) {
+  if (!s.weighted) return;
+  communicator.all_to_all<float>(operation, messages.requested.weights.span(),
+                                 messages.requested.weight_counts, 1, messages.served.weights,
+                                 s.received_counts, stream);
+}
+
+// The bags that came to this rank, from the node of each lookup, parted for the ranks of its node.
+void part_passed_on_ids(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
+  const Messages& came = s.to_node.served;
+  const std::span<const Piece> pieces = routing.to_node.served();
+  const std::size_t num_nodes = came.kinds.size();
+  s.passed_on.resize(came.pieces.size());
+  for (std::size_t i = 0; i < s.passed_on.size(); ++i) {
+    const std::size_t piece = i / num_nodes, node = i % num_nodes;
+    const PieceIds& ids = came.pieces[node * pieces.size() + piece];
+    BatchLookup& lookup = s.passed_on[i];
+    part_ids({came.ids(ids), came.offsets(ids), came.id_weights(ids)}, routing.row_splits[piece],
+             lookup, stream);
+    lookup.dim = pieces[piece].num_columns();
+    lookup.output_at = ids.rows_at;
+  }
+}
+
 }  // namespace
 
 void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingExchange& exchange,
                                   const Stream& stream) {
   Impl& m = *impl_;
+  const Routing& routing = m.routing;
   EmbeddingExchange::State& s = exchange.state();
+  const auto pack = [&](const Hop& hop, std::span<const BatchLookup> lookups, MessageKind kind,
+                        Messages& requested) {
+    requested.pack(hop.pieces, hop.rank_begin, lookups, kind, stream);
+  };
   try {
     bucketize_lookups(features, m, s, stream);
-    const std::array<std::int64_t, 2> all{0, std::ssize(m.routing.replicated)};
+    const std::array<std::int64_t, 2> all{0, std::ssize(routing.replicated)};
     const MessageKind kind = kind_of(features);
-    s.requested.pack(m.routing.pieces, m.routing.rank_begin, s.lookups, kind, stream);
-    s.replicated.pack(m.routing.replicated, all, s.lookups, kind, stream);
+    pack(routing.direct, s.lookups, kind, s.direct.requested);
+    pack(routing.to_node, s.lookups, kind, s.to_node.requested);
+    s.replicated.pack(routing.replicated, all, s.lookups, kind, stream);
   } catch (const Error& error) {
-    s.requested.pack_failure(error, m.communicator.size(), stream);
+    s.direct.requested.pack_failure(error, m.communicator.size(), stream);
   }
-  m.communicator.all_to_all<std::int64_t>("input_dist", s.requested.words.span(),
-                                          s.requested.word_counts, 1, s.served.words,
-                                          s.served.word_counts, stream);
-  s.served.read(m.routing.served_by(m.communicator.rank()), stream);
-  s.weighted = any_weighted(s.served.kinds);
-  s.served.weights.resize_discard(0, stream);
-  if (s.weighted) {
-    m.communicator.all_to_all<float>("input_dist_weights", s.requested.weights.span(),
-                                     s.requested.weight_counts, 1, s.served.weights,
-                                     s.received_counts, stream);
-  }
+  send_ids("input_dist", routing.direct, s.direct, m.communicator, stream);
+  s.weighted = any_weighted(s.direct.served.kinds);
+  send_weights("input_dist_weights", s.direct, s, m.communicator, stream);
+  if (!routing.through_nodes) return;
+  send_ids("ids_to_node", routing.to_node, s.to_node, *m.across_nodes, stream);
+  send_weights("weights_to_node", s.to_node, s, *m.across_nodes, stream);
+  part_passed_on_ids(routing, s, stream);
+  pack(routing.in_node, s.passed_on, s.weighted ? MessageKind::kWeighted : MessageKind::kUnweighted,
+       s.in_node.requested);
+  send_ids("ids_in_node", routing.in_node, s.in_node, *m.within_node, stream);
+  send_weights("weights_in_node", s.in_node, s, *m.within_node, stream);
 }
 
 }  // namespace serrate

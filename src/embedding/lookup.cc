@@ -25,10 +25,12 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
 void ShardedEmbedding::lookup(EmbeddingExchange& exchange, const Stream& stream) {
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
-  s.served.rows.resize_discard(s.served.num_rows(), stream);
+  s.direct.served.rows.resize_discard(s.direct.served.num_rows(), stream);
+  s.in_node.served.rows.resize_discard(s.in_node.served.num_rows(), stream);
   s.replicated.rows.resize_discard(s.replicated.num_rows(), stream);
   s.lookup_segments.clear();
-  add_segments(m.routing.served_by(m.communicator.rank()), s.served, m.shards, s.lookup_segments);
+  add_segments(m.routing.direct.served(), s.direct.served, m.shards, s.lookup_segments);
+  add_segments(m.routing.in_node.served(), s.in_node.served, m.shards, s.lookup_segments);
   add_segments(m.routing.replicated, s.replicated, m.shards, s.lookup_segments);
   embedding_lookup(s.lookup_segments, stream);
 }

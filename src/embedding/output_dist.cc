@@ -1,4 +1,6 @@
-// Pooled rows back to the ranks that have the bags, and gradients the same way in reverse.
+// Pooled rows back to the ranks that have the bags, and gradients the same way in reverse. What
+// goes through nodes is added up in the owners' node: one row for each bag goes on to the bag's
+// node, and one gradient for each bag comes back, to be copied to the owners of its rows there.
 
 #include "serrate/kernels/permute_bags.h"
 #include "src/embedding/sharded_embedding_impl.h"
@@ -6,26 +8,46 @@
 namespace serrate {
 namespace {
 
+// What connects the rows of a piece with the bags of its lookup in `outputs`.
 void add_bag_rows(const Piece& piece, const PieceIds& ids, Messages& messages,
-                  Buffer<float>& outputs, EmbeddingExchange::State& s) {
-  const BatchLookup& lookup = s.lookups[piece.lookup];
-  s.bag_rows.push_back(
+                  const BatchLookup& lookup, Buffer<float>& outputs, std::vector<BagRows>& list) {
+  list.push_back(
       {lookup.parts.bag_index.span().subspan(lookup.bag_splits[piece.row_block], ids.num_bags),
        messages.piece_rows(ids, piece.num_columns()),
-       s.matrix(outputs, piece.lookup).columns(piece.column_begin, piece.column_end),
+       lookup.matrix(outputs).columns(piece.column_begin, piece.column_end),
        lookup.mean_scales.span()});
 }
 
-// What connects the rows of every piece with the bags of `outputs`, by lookup, row block and column
-// block: an order that does not depend on which rank owns what.
+// By lookup, row block and column block: an order that does not depend on which rank owns what.
+void add_bag_rows(const Hop& hop, Messages& requested, std::span<const BatchLookup> lookups,
+                  Buffer<float>& outputs, std::vector<BagRows>& list) {
+  for (const std::int64_t i : hop.by_lookup) {
+    const Piece& piece = hop.pieces[i];
+    add_bag_rows(piece, requested.pieces[i], requested, lookups[piece.lookup], outputs, list);
+  }
+}
+
 void list_bag_rows(const Routing& routing, Buffer<float>& outputs, EmbeddingExchange::State& s) {
   s.bag_rows.clear();
-  for (const std::int64_t i : routing.by_lookup) {
-    add_bag_rows(routing.pieces[i], s.requested.pieces[i], s.requested, outputs, s);
-  }
+  add_bag_rows(routing.direct, s.direct.requested, s.lookups, outputs, s.bag_rows);
+  add_bag_rows(routing.to_node, s.to_node.requested, s.lookups, outputs, s.bag_rows);
   for (std::size_t i = 0; i < routing.replicated.size(); ++i) {
-    add_bag_rows(routing.replicated[i], s.replicated.pieces[i], s.replicated, outputs, s);
+    const Piece& piece = routing.replicated[i];
+    add_bag_rows(piece, s.replicated.pieces[i], s.replicated, s.lookups[piece.lookup], outputs,
+                 s.bag_rows);
   }
+}
+
+void list_passed_on_rows(const Routing& routing, EmbeddingExchange::State& s) {
+  s.bag_rows.clear();
+  add_bag_rows(routing.in_node, s.in_node.requested, s.passed_on, s.to_node.served.rows,
+               s.bag_rows);
+}
+
+void send_rows(const char* operation, Messages& from, Messages& to, EmbeddingExchange::State& s,
+               Communicator& communicator, const Stream& stream) {
+  communicator.all_to_all<float>(operation, from.rows.span(), from.row_counts, 1, to.rows,
+                                 s.received_counts, stream);
 }
 
 }  // namespace
@@ -33,8 +55,18 @@ void list_bag_rows(const Routing& routing, Buffer<float>& outputs, EmbeddingExch
 void ShardedEmbedding::output_dist(EmbeddingExchange& exchange, const Stream& stream) {
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
-  m.communicator.all_to_all<float>("output_dist", s.served.rows.span(), s.served.row_counts, 1,
-                                   s.requested.rows, s.received_counts, stream);
+  if (m.routing.through_nodes) {
+    send_rows("output_dist_in_node", s.in_node.served, s.in_node.requested, s, *m.within_node,
+              stream);
+    fill_zero(s.to_node.served.rows.resize_discard(s.to_node.served.num_rows(), stream), stream);
+    list_passed_on_rows(m.routing, s);
+    scatter_bags(s.bag_rows, stream);
+    send_rows("output_dist_from_node", s.to_node.served, s.to_node.requested, s, *m.across_nodes,
+              stream);
+  }
+  if (!m.routing.direct.pieces.empty()) {
+    send_rows("output_dist", s.direct.served, s.direct.requested, s, m.communicator, stream);
+  }
   list_bag_rows(m.routing, s.outputs, s);
   fill_zero(s.outputs.span(), stream);
   scatter_bags(s.bag_rows, stream);
@@ -45,9 +77,18 @@ void ShardedEmbedding::output_dist_backward(EmbeddingExchange& exchange, const S
   EmbeddingExchange::State& s = exchange.state();
   list_bag_rows(m.routing, s.d_outputs, s);
   gather_bags(s.bag_rows, stream);
-  m.communicator.all_to_all<float>("output_dist_backward", s.requested.rows.span(),
-                                   s.requested.row_counts, 1, s.served.rows, s.received_counts,
-                                   stream);
+  if (!m.routing.direct.pieces.empty()) {
+    send_rows("output_dist_backward", s.direct.requested, s.direct.served, s, m.communicator,
+              stream);
+  }
+  if (m.routing.through_nodes) {
+    send_rows("gradients_to_node", s.to_node.requested, s.to_node.served, s, *m.across_nodes,
+              stream);
+    list_passed_on_rows(m.routing, s);
+    gather_bags(s.bag_rows, stream);
+    send_rows("gradients_in_node", s.in_node.requested, s.in_node.served, s, *m.within_node,
+              stream);
+  }
 }
 
 }  // namespace serrate

@@ -27,15 +27,21 @@ void add_column_peers(const TableSharding& sharding, const ShardGrid& grid,
   }
 }
 
-void sort_by_rank(Routing& routing, int world_size) {
-  std::stable_sort(routing.columns_to.begin(), routing.columns_to.end(),
-                   [](const ColumnPeer& a, const ColumnPeer& b) { return a.rank < b.rank; });
-  std::stable_sort(routing.pieces.begin(), routing.pieces.end(),
+void order_pieces(Hop& hop, int rank, int num_ranks) {
+  hop.rank = rank;
+  std::stable_sort(hop.pieces.begin(), hop.pieces.end(),
                    [](const Piece& a, const Piece& b) { return a.rank < b.rank; });
-  routing.rank_begin.assign(world_size + 1, 0);
-  for (const Piece& piece : routing.pieces) ++routing.rank_begin[piece.rank + 1];
-  std::partial_sum(routing.rank_begin.begin(), routing.rank_begin.end(),
-                   routing.rank_begin.begin());
+  hop.rank_begin.assign(num_ranks + 1, 0);
+  for (const Piece& piece : hop.pieces) ++hop.rank_begin[piece.rank + 1];
+  std::partial_sum(hop.rank_begin.begin(), hop.rank_begin.end(), hop.rank_begin.begin());
+  hop.by_lookup.resize(hop.pieces.size());
+  std::iota(hop.by_lookup.begin(), hop.by_lookup.end(), 0);
+  const auto key = [&](std::int64_t i) {
+    const Piece& p = hop.pieces[i];
+    return std::tuple(p.lookup, p.row_block, p.column_begin);
+  };
+  std::sort(hop.by_lookup.begin(), hop.by_lookup.end(),
+            [&](std::int64_t a, std::int64_t b) { return key(a) < key(b); });
 }
 
 void list_pieces_of_shards(std::span<const Piece> pieces, std::vector<ShardPlace>& shards) {
@@ -44,56 +50,110 @@ void list_pieces_of_shards(std::span<const Piece> pieces, std::vector<ShardPlace
   }
 }
 
-void order_by_lookup(Routing& routing) {
-  routing.by_lookup.resize(routing.pieces.size());
-  std::iota(routing.by_lookup.begin(), routing.by_lookup.end(), 0);
-  const auto key = [&](std::int64_t i) {
-    const Piece& p = routing.pieces[i];
-    return std::tuple(p.lookup, p.row_block, p.column_begin);
-  };
-  std::sort(routing.by_lookup.begin(), routing.by_lookup.end(),
-            [&](std::int64_t a, std::int64_t b) { return key(a) < key(b); });
+// The nodes of a plan as one rank sees them.
+struct Nodes {
+  int rank;
+  int ranks_per_node;
+  int num_nodes;
+
+  int node_of(int other) const { return other / ranks_per_node; }
+  int in_node(int other) const { return other % ranks_per_node; }
+};
+
+Way way_of(const TableSharding& sharding, const ShardingPlan& plan) {
+  if (sharding.type == ShardingType::kDataParallel) return Way::kNone;
+  return through_nodes(sharding, plan) ? Way::kThroughNode : Way::kDirect;
+}
+
+// The index of each shard among those of this rank, or -1.
+std::vector<std::int64_t> add_shards(std::int64_t table, const TableSharding& sharding,
+                                     const ShardGrid& grid, Way way, int rank, Routing& routing) {
+  std::vector<std::int64_t> local(sharding.shards.size(), -1);
+  for (std::size_t i = 0; i < sharding.shards.size(); ++i) {
+    if (sharding.shards[i].rank != rank) continue;
+    local[i] = std::ssize(routing.shards);
+    routing.shards.push_back({table, sharding.shards[i], way, grid.num_column_blocks() > 1, {}});
+  }
+  return local;
+}
+
+void add_pieces(std::int64_t lookup, const TableSharding& sharding, const ShardGrid& grid,
+                std::span<const std::int64_t> local, Routing& routing) {
+  for (std::int64_t i = 0; i < std::ssize(sharding.shards); ++i) {
+    const Shard& s = sharding.shards[i];
+    const std::int64_t row_block = i / grid.num_column_blocks();
+    routing.direct.pieces.push_back(
+        {lookup, row_block, s.column_begin, s.column_end, s.rank, local[i]});
+  }
+}
+
+void add_pieces_through_nodes(std::int64_t lookup, const TableSharding& sharding,
+                              const ShardGrid& grid, std::span<const std::int64_t> local,
+                              const Nodes& nodes, Routing& routing) {
+  const std::int64_t columns = grid.num_column_blocks();
+  for (std::int64_t column = 0; column < columns; ++column) {
+    const Shard& top = sharding.shards[column];
+    const int node = nodes.node_of(top.rank);
+    routing.to_node.pieces.push_back({lookup, 0, top.column_begin, top.column_end, node, -1});
+    if (node != nodes.node_of(nodes.rank)) continue;
+    const std::int64_t first = std::ssize(routing.row_splits) * nodes.num_nodes;
+    routing.row_splits.push_back(grid.row_splits);
+    for (std::int64_t from = first; from < first + nodes.num_nodes; ++from) {
+      for (std::int64_t row = 0; row < grid.num_row_blocks(); ++row) {
+        const std::int64_t i = row * columns + column;
+        routing.in_node.pieces.push_back(
+            {from, row, 0, top.num_columns(), nodes.in_node(sharding.shards[i].rank), local[i]});
+      }
+    }
+  }
+}
+
+void add_table(std::int64_t t, const EmbeddingTable& table, const ShardingPlan& plan,
+               const Nodes& nodes, Routing& routing) {
+  const TableSharding& sharding = sharding_of(plan, table.name);
+  const ShardGrid grid = shard_grid(sharding);
+  const Way way = way_of(sharding, plan);
+  const auto local = add_shards(t, sharding, grid, way, nodes.rank, routing);
+  if (grid.num_column_blocks() > 1) {
+    routing.any_column_cut = true;
+    add_column_peers(sharding, grid, local, routing);
+  }
+  for (const std::string& feature : table.features) {
+    const std::int64_t lookup = std::ssize(routing.lookups);
+    routing.lookups.push_back({feature, t, grid.row_splits});
+    switch (way) {
+      case Way::kNone:
+        routing.replicated.push_back({lookup, 0, 0, table.dim, nodes.rank, local[nodes.rank]});
+        break;
+      case Way::kDirect:
+        add_pieces(lookup, sharding, grid, local, routing);
+        break;
+      case Way::kThroughNode:
+        routing.through_nodes = true;
+        routing.lookups.back().row_splits = {0, table.num_rows};
+        add_pieces_through_nodes(lookup, sharding, grid, local, nodes, routing);
+        break;
+    }
+  }
 }
 
 }  // namespace
 
 Routing make_routing(std::span<const EmbeddingTable> tables, const ShardingPlan& plan, int rank) {
   Routing routing;
+  const int ranks_per_node = plan.ranks_per_node > 0 ? plan.ranks_per_node : plan.world_size;
+  const Nodes nodes{rank, ranks_per_node, plan.world_size / ranks_per_node};
   for (std::int64_t t = 0; t < std::ssize(tables); ++t) {
-    const TableSharding& sharding = sharding_of(plan, tables[t].name);
-    const ShardGrid grid = shard_grid(sharding);
-    const bool replicated = sharding.type == ShardingType::kDataParallel;
-    std::vector<std::int64_t> local(sharding.shards.size(), -1);
-    for (std::size_t i = 0; i < sharding.shards.size(); ++i) {
-      if (sharding.shards[i].rank != rank) continue;
-      local[i] = std::ssize(routing.shards);
-      routing.shards.push_back(
-          {t, sharding.shards[i], replicated, grid.num_column_blocks() > 1, {}});
-    }
-    if (grid.num_column_blocks() > 1) {
-      routing.any_column_cut = true;
-      add_column_peers(sharding, grid, local, routing);
-    }
-    for (const std::string& feature : tables[t].features) {
-      const std::int64_t lookup = std::ssize(routing.lookups);
-      routing.lookups.push_back({feature, t, grid.row_splits});
-      for (std::size_t i = 0; i < sharding.shards.size(); ++i) {
-        const Shard& s = sharding.shards[i];
-        const std::int64_t row_block =
-            replicated ? 0 : static_cast<std::int64_t>(i) / grid.num_column_blocks();
-        const Piece piece{lookup, row_block, s.column_begin, s.column_end, s.rank, local[i]};
-        if (!replicated) {
-          routing.pieces.push_back(piece);
-        } else if (s.rank == rank) {
-          routing.replicated.push_back(piece);
-        }
-      }
-    }
+    add_table(t, tables[t], plan, nodes, routing);
   }
-  sort_by_rank(routing, plan.world_size);
-  order_by_lookup(routing);
-  list_pieces_of_shards(routing.served_by(rank), routing.shards);
+  std::stable_sort(routing.columns_to.begin(), routing.columns_to.end(),
+                   [](const ColumnPeer& a, const ColumnPeer& b) { return a.rank < b.rank; });
+  order_pieces(routing.direct, rank, plan.world_size);
+  order_pieces(routing.to_node, nodes.node_of(rank), nodes.num_nodes);
+  order_pieces(routing.in_node, nodes.in_node(rank), ranks_per_node);
   list_pieces_of_shards(routing.replicated, routing.shards);
+  list_pieces_of_shards(routing.direct.served(), routing.shards);
+  list_pieces_of_shards(routing.in_node.served(), routing.shards);
   return routing;
 }
 

@@ -33,6 +33,20 @@ ShardStorage make_storage(const ShardPlace& place, const EmbeddingTable& table,
       Buffer<float>::zeros(row_state ? place.shard.num_rows() : 0, stream)};
 }
 
+// By rank `rank` of a group in which every ranks_per_node ranks are on one node.
+std::int64_t sent_to_other_nodes(const HopMessages& messages, bool weighted, int rank,
+                                 int ranks_per_node) {
+  const Messages &requested = messages.requested, &served = messages.served;
+  std::int64_t words = 0, floats = 0;
+  for (int to = 0; to < std::ssize(requested.word_counts); ++to) {
+    if (to / ranks_per_node == rank / ranks_per_node) continue;
+    words += requested.word_counts[to];
+    floats += requested.row_counts[to] + served.row_counts[to];
+    if (weighted) floats += requested.weight_counts[to];
+  }
+  return words * std::int64_t{sizeof(std::int64_t)} + float_bytes(floats);
+}
+
 }  // namespace
 
 ShardedEmbedding::ShardedEmbedding(std::vector<EmbeddingTable> tables, ShardingPlan plan,
@@ -47,7 +61,13 @@ ShardedEmbedding::ShardedEmbedding(std::vector<EmbeddingTable> tables, ShardingP
                        .communicator = communicator,
                        .lookups = {},
                        .routing = std::move(routing),
-                       .shards = {}});
+                       .shards = {},
+                       .across_nodes = {},
+                       .within_node = {}});
+  if (impl_->routing.through_nodes) {
+    impl_->across_nodes = communicator.split(impl_->routing.in_node.rank);
+    impl_->within_node = communicator.split(impl_->routing.to_node.rank);
+  }
   for (const LookupRoute& route : impl_->routing.lookups) {
     impl_->lookups.push_back({route.feature, impl_->tables[route.table].name});
   }
@@ -107,24 +127,37 @@ std::int64_t ShardedEmbedding::optimizer_bytes() const {
   return bytes;
 }
 
+std::int64_t ShardedEmbedding::bytes_between_nodes(EmbeddingExchange& exchange) const {
+  const EmbeddingExchange::State& s = exchange.state();
+  const int ranks_per_node = impl_->plan.ranks_per_node;
+  if (ranks_per_node == 0) return 0;
+  std::int64_t bytes =
+      sent_to_other_nodes(s.direct, s.weighted, impl_->routing.direct.rank, ranks_per_node);
+  if (impl_->routing.through_nodes) {
+    bytes += sent_to_other_nodes(s.to_node, s.weighted, impl_->routing.to_node.rank, 1);
+  }
+  return bytes;
+}
+
 EmbeddingExchange::EmbeddingExchange() : state_(std::make_unique<State>()) {}
 EmbeddingExchange::~EmbeddingExchange() = default;
 EmbeddingExchange::EmbeddingExchange(EmbeddingExchange&&) noexcept = default;
 EmbeddingExchange& EmbeddingExchange::operator=(EmbeddingExchange&&) noexcept = default;
 
 MatrixView<const float> EmbeddingExchange::output(std::int64_t lookup) const {
-  return state_->matrix(state_->outputs, lookup);
+  return state_->lookups.at(lookup).matrix(state_->outputs);
 }
 
 MatrixView<float> EmbeddingExchange::d_output(std::int64_t lookup) {
-  return state_->matrix(state_->d_outputs, lookup);
+  return state_->lookups.at(lookup).matrix(state_->d_outputs);
 }
 
 std::int64_t EmbeddingExchange::bytes() const {
   const State& s = *state_;
-  std::int64_t bytes = s.requested.bytes() + s.served.bytes() + s.replicated.bytes() +
-                       s.gathered.bytes() + s.groups.bytes();
+  std::int64_t bytes = s.direct.bytes() + s.to_node.bytes() + s.in_node.bytes() +
+                       s.replicated.bytes() + s.gathered.bytes() + s.groups.bytes();
   for (const BatchLookup& lookup : s.lookups) bytes += lookup.bytes();
+  for (const BatchLookup& lookup : s.passed_on) bytes += lookup.bytes();
   for (const RowGroups& groups : s.column_groups) bytes += groups.bytes();
   for (const auto* buffer :
        {&s.outputs, &s.d_outputs, &s.squares, &s.squares_sent, &s.squares_received}) {

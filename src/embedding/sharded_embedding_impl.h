@@ -1,5 +1,7 @@
 #pragma once
 
+#include <memory>
+
 #include "src/embedding/exchange_state.h"
 #include "src/embedding/routing.h"
 
@@ -36,6 +38,8 @@ struct ShardedEmbedding::Impl {
   std::vector<EmbeddingLookup> lookups;
   Routing routing;
   std::vector<ShardStorage> shards;
+  // If tables go through nodes: the ranks with this one's place in each node, and this node's.
+  std::unique_ptr<Communicator> across_nodes, within_node;
   std::int64_t invalid_ids = 0;
 };
 

@@ -29,11 +29,14 @@ void gather_replicated(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                                    s.received_counts, stream);
 }
 
-// Segments in order of lookups and ranks; they stay valid until the next call.
+// Segments in order of lookups and ranks (through nodes: of lookups and nodes, then the ranks of a
+// node, which is the same); they stay valid until the next call.
 EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                             ShardStorage& shard, std::int64_t step) {
-  Messages& messages = shard.place.replicated ? s.gathered : s.served;
-  const std::size_t pieces_per_rank = messages.pieces.size() / m.communicator.size();
+  Messages& messages = shard.place.way == Way::kNone     ? s.gathered
+                       : shard.place.way == Way::kDirect ? s.direct.served
+                                                         : s.in_node.served;
+  const std::size_t pieces_per_rank = messages.pieces.size() / messages.kinds.size();
   s.gradient_segments.clear();
   for (const std::int64_t piece : shard.place.pieces) {
     for (std::size_t i = piece; i < messages.pieces.size(); i += pieces_per_rank) {

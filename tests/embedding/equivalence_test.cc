@@ -146,6 +146,24 @@ TEST_P(Reference, ThreadsDoNotChangeABit) {
   }
 }
 
+// A plan that says all ranks are one node has the same shards, and exchanges with their owners
+// directly. A mean is scaled part by part then, after the parts are added up otherwise.
+TEST_P(Reference, SumsThatGoThroughNodesAreTheSameBits) {
+  Workload workload = make_workload(GetParam());
+  for (EmbeddingTable& table : workload.tables) table.pooling = PoolingType::kSum;
+  for (const auto& [num_nodes, ranks_per_node] : {std::pair{2, 2}, {2, 3}, {3, 2}}) {
+    const int world_size = num_nodes * ranks_per_node;
+    for (ShardingPlan plan :
+         {uniform_plan(workload, ShardingType::kTableRowWise, world_size, ranks_per_node),
+          uniform_plan(workload, ShardingType::kGrid, world_size, ranks_per_node),
+          mixed_node_plan(workload, world_size, ranks_per_node)}) {
+      const auto through_nodes = train(workload, plan);
+      plan.ranks_per_node = world_size;
+      EXPECT_EQ(through_nodes, train(workload, plan)) << world_size;
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Optimizers, Reference,
                          testing::Values(SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
                                          SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam),

@@ -346,6 +346,32 @@ TEST(ShardedEmbeddingTest, BytesOfTheTables) {
   EXPECT_EQ(bytes(ShardingType::kTableWise, SparseOptimizer::kAdam), Pair(128, 256));
 }
 
+// Node 1 has the rows, ranks 3 and 2 two each. Words and floats are counted by messages.h.
+TEST(ShardedEmbeddingTest, BetweenNodesABagCostsOneRow) {
+  const EmbeddingTable table = make_table();
+  const auto bytes = [&](ShardingType type) {
+    std::vector<std::int64_t> of_rank(4);
+    ShardingPlan plan = plan_of(table, ShardingType::kTableRowWise, 4);
+    plan.tables[0].type = type;
+    run_ranks(4, [&](Communicator& communicator) {
+      ShardedEmbedding embedding({table}, plan, sgd(), communicator, cpu());
+      EmbeddingExchange exchange;
+      const bool has_ids = communicator.rank() == 0;
+      forward(embedding, has_ids ? items({{0, 3}, {1, 2}, {2}}) : items({}), exchange);
+      of_rank[communicator.rank()] = embedding.bytes_between_nodes(exchange);
+    });
+    return of_rank;
+  };
+  // To both ranks: 3 bags of {3}, {2}, {2} in 10 words; 2 bags of {0}, {1} in 8; then 5 gradients
+  // of 8 floats. The owners answer with 3 and 2 rows.
+  EXPECT_EQ(bytes(ShardingType::kRowWise),
+            (std::vector<std::int64_t>{18 * 8 + 5 * 32, 8 * 8, 2 * 8 + 3 * 32, 2 * 8 + 2 * 32}));
+  // A word to both ranks; 3 bags of 5 ids in 12 words to one of them, which answers with 3 rows.
+  EXPECT_EQ(bytes(ShardingType::kTableRowWise),
+            (std::vector<std::int64_t>{2 * 8 + 12 * 8 + 3 * 32, 2 * 8 + 4 * 8, 2 * 8 + 8 + 3 * 32,
+                                       2 * 8 + 8}));
+}
+
 TEST(ShardedEmbeddingTest, LookupsAreInOrderOfTablesAndFeatures) {
   const std::vector<EmbeddingTable> tables{
       {.name = "a", .num_rows = 2, .dim = 4, .features = {"x", "y"}},
@@ -428,14 +454,15 @@ TEST(Disagreement, FeatureMissingOnOneRankIsAnErrorOnAll) {
 
 TEST(Disagreement, WeightsOnSomeRanksOnly) {
   const EmbeddingTable table = make_table();
-  const auto errors = errors_of(3, [&](Communicator& communicator) {
-    ShardedEmbedding embedding({table}, plan_of(table, ShardingType::kRowWise, 3), sgd(),
-                               communicator, cpu());
-    EmbeddingExchange exchange;
-    const Floats weights = communicator.rank() == 1 ? Floats{1, 2} : Floats{};
-    embedding.input_dist(items({{1, 2}}, weights), exchange, cpu());
-  });
-  expect_on_every_rank(errors, "the batch of rank 1 has weights and that of rank 0 has none");
+  for (const auto type : {ShardingType::kRowWise, ShardingType::kTableRowWise}) {
+    const auto errors = errors_of(4, [&](Communicator& communicator) {
+      ShardedEmbedding embedding({table}, plan_of(table, type, 4), sgd(), communicator, cpu());
+      EmbeddingExchange exchange;
+      const Floats weights = communicator.rank() == 1 ? Floats{1, 2} : Floats{};
+      embedding.input_dist(items({{1, 2}}, weights), exchange, cpu());
+    });
+    expect_on_every_rank(errors, "the batch of rank 1 has weights and that of rank 0 has none");
+  }
 }
 
 }  // namespace
