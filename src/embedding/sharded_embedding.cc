@@ -44,7 +44,7 @@ std::int64_t sent_to_other_nodes(const HopMessages& messages, bool weighted, int
     floats += requested.row_counts[to] + served.row_counts[to];
     if (weighted) floats += requested.weight_counts[to];
   }
-  return words * std::int64_t{sizeof(std::int64_t)} + float_bytes(floats);
+  return words * std::int64_t{sizeof(std::int64_t)} + floats * std::int64_t{sizeof(float)};
 }
 
 }  // namespace
