@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <string>
 
 #include "serrate/planner.h"
 
@@ -63,5 +64,7 @@ ShardEstimate estimate_everywhere(PlannerEstimator estimator, const PlannerTable
 constexpr int kMostPhases = 2 + 2 * 7;
 using PhaseTimes = std::array<double, kMostPhases>;
 PhaseTimes phase_times(PlannerEstimator estimator, ShardingType type, const ShardEstimate& e);
+/// "forward compute", "row_wise backward exchange", "input exchange", ...
+std::string phase_name(PlannerEstimator estimator, int phase);
 
 }  // namespace serrate

@@ -42,6 +42,7 @@ struct Options::Impl {
   std::string command;
   std::string summary;
   std::string config;
+  std::vector<std::string> given;
   std::vector<Option> options;
   po::options_description description;
   po::positional_options_description positional;
@@ -70,7 +71,7 @@ struct Options::Impl {
     return values;
   }
 
-  void set(const po::variables_map& values, std::vector<std::string>& given) {
+  void set(const po::variables_map& values) {
     for (Option& option : options) {
       if (!values.count(option.name) || std::ranges::count(given, option.name)) continue;
       const po::variable_value& value = values[option.name];
@@ -184,28 +185,32 @@ void Options::add_positional(const std::string& name, std::string& target) {
 
 bool Options::parse(const Arguments& arguments) {
   const std::string see = fmt::format(" see serrate {} --help", impl_->command);
-  std::vector<std::string> given;
   std::string source;
+  impl_->given.clear();
   try {
     const po::variables_map values = impl_->read_command_line(arguments);
     if (values.count("help")) {
       fmt::print("{}", impl_->usage());
       return false;
     }
-    impl_->set(values, given);
+    impl_->set(values);
     if (!impl_->config.empty()) {
       source = impl_->config + ": ";
-      impl_->set(impl_->read_config(impl_->config), given);
+      impl_->set(impl_->read_config(impl_->config));
     }
   } catch (const po::error& error) {
     throw usage_error(source + error.what() + see);
   }
   for (const Option& option : impl_->options) {
-    if (option.need == Need::kRequired && !std::ranges::count(given, option.name)) {
+    if (option.need == Need::kRequired && !is_given(option.name)) {
       throw usage_error(fmt::format("{} is missing{}", option.shown, see));
     }
   }
   return true;
+}
+
+bool Options::is_given(const std::string& name) const {
+  return std::ranges::count(impl_->given, name) > 0;
 }
 
 std::string Options::effective() const {

@@ -76,6 +76,8 @@ class Options {
   /// Sets what was declared. False when --help was asked for and printed: nothing is left to do.
   /// Throws Error (usage) naming the option and what it takes.
   bool parse(const Arguments& arguments);
+  /// Whether parse() found it.
+  bool is_given(const std::string& name) const;
   /// All options as name=value lines: what --config reads.
   std::string effective() const;
 

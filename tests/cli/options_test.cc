@@ -73,6 +73,22 @@ TEST_F(OptionsTest, SetsWhatIsGivenAndKeepsDefaults) {
   EXPECT_EQ(values_.fruit, Fruit::kApple);
 }
 
+TEST_F(OptionsTest, ListsTakeCommasSpacesAndTheOptionAgain) {
+  ASSERT_TRUE(options_.parse(
+      {"--data", "x", "--features", "a,b", "c", "--features", "d", "--k", "5", "6"}));
+  EXPECT_EQ(values_.features, (std::vector<std::string>{"a", "b", "c", "d"}));
+  EXPECT_EQ(values_.cutoffs, (std::vector<std::int64_t>{5, 6}));
+}
+
+TEST_F(OptionsTest, ALetterIsShortForAName) {
+  std::string output;
+  options_.add("output,o", output, "");
+  ASSERT_TRUE(options_.parse({"--data", "x", "-o", "plan.json"}));
+  EXPECT_EQ(output, "plan.json");
+  EXPECT_TRUE(options_.is_given("output"));
+  EXPECT_FALSE(options_.is_given("steps"));
+}
+
 TEST_F(OptionsTest, ErrorsNameOptionAndWhatItTakes) {
   EXPECT_EQ(error_of({"--data", "x", "--steps", "0"}),
             "--steps \"0\" (takes a whole number from 1)");
