@@ -174,7 +174,7 @@ double SearchState::cheapest_blocks(int item, int choice, std::span<const int> r
           change += memory_penalty(rank, device_[rank] + device, host_[rank] + host) -
                     memory_penalty(rank, device_[rank], host_[rank]);
         });
-    evaluations_ += num_ranks_ / 8;
+    evaluations_ += 1 + num_ranks_ / 8;
     return change + chosen.uniform;
   }
   if (c.scope == BlockScope::kFixed) {

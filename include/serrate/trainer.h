@@ -18,9 +18,12 @@
 namespace serrate {
 
 struct TrainOptions {
-  std::string data;                 ///< dataset file
-  std::string output;               ///< run directory
-  std::string plan;                 ///< plan file; empty for default_plan
+  std::string data;      ///< dataset file
+  std::string output;    ///< run directory
+  std::string plan;      ///< plan file, or "auto"; empty for default_plan
+  std::string topology;  ///< for plan auto: topology file; empty: this machine, roughly
+  std::vector<std::string> sharding_types;  ///< for plan auto: that tables may have; empty: any
+  std::string memory_limit;         ///< of a rank, such as "8GiB"; empty: what the machine has
   int ranks_per_node = 0;           ///< of the job; 0: the plan's, else one node of all ranks
   std::string split = "last-item";  ///< last-item, last-basket or time
   double time_quantile = 0.9;       ///< where split=time cuts the events

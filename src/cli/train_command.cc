@@ -27,7 +27,12 @@ void stop_on_signals() {
 void add_train_options(Options& line, TrainOptions& options) {
   line.add("data", options.data, "dataset file", Options::Need::kRequired);
   line.add("output", options.output, "run directory, made new", Options::Need::kRequired);
-  line.add("plan", options.plan, "sharding plan; without one, tables are spread evenly");
+  line.add("plan", options.plan,
+           "sharding plan, or auto: the planner's; without one, tables are spread evenly");
+  line.add("topology", options.topology, "machines that --plan auto plans for: a topology file");
+  line.add("sharding-types", options.sharding_types, "that --plan auto may use; any by default");
+  line.add("memory-limit", options.memory_limit,
+           "of a rank, such as 8GiB; by default what the machine has to give");
   line.add("ranks-per-node", options.ranks_per_node,
            "consecutive ranks that share a node; 0: as the plan says, or all");
   line.add("split", options.split, "what is held out: last-item, last-basket or time");

@@ -169,6 +169,7 @@ BaselineRanks shared_baselines(const Evaluation& e, Communicator& communicator) 
 
 EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator) {
   Evaluation e{.options = options, .run = {}, .dataset = {}, .split = {}};
+  ShardingPlan plan;
   together(communicator, "open run", [&] {
     if (options.cutoffs.empty() ||
         *std::min_element(options.cutoffs.begin(), options.cutoffs.end()) < 1) {
@@ -181,9 +182,10 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
     if (e.split.cases.empty()) {
       throw usage_error(fmt::format("{}: split {} holds nothing out", options.data, e.run.split));
     }
+    plan = default_plan(tables_of(*e.dataset, e.run), communicator.size());
   });
   const Stream stream(Device::cpu(), options.threads);
-  TrainState state = make_train_state(*e.dataset, e.run, "", communicator, stream);
+  TrainState state = make_train_state(*e.dataset, e.run, std::move(plan), communicator, stream);
   load_checkpoint(checkpoint_path(options.model), {state.embedding, state.encoder.parameters()},
                   communicator, stream);
 

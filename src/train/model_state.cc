@@ -4,37 +4,10 @@
 
 #include <algorithm>
 
-#include "src/io/text_file.h"
 #include "src/train/next_item_batch.h"
 #include "src/train/together.h"
 
 namespace serrate {
-namespace {
-
-ShardingPlan load_plan(const std::string& path, const std::vector<EmbeddingTable>& tables,
-                       int world_size, int ranks_per_node) {
-  if (path.empty()) return default_plan(tables, world_size);
-  ShardingPlan plan = plan_from_json(read_text_file(path));
-  if (ranks_per_node > 0 && plan.ranks_per_node > 0 && ranks_per_node != plan.ranks_per_node) {
-    throw usage_error(
-        fmt::format("{}: ranks_per_node: is {}, but --ranks-per-node is {} (tables would not be on "
-                    "the nodes they were planned for) make a plan for these nodes",
-                    path, plan.ranks_per_node, ranks_per_node));
-  }
-  for (std::size_t i = 0; i < plan.tables.size(); ++i) {
-    const auto kernel = plan.tables[i].kernel;
-    if (kernel == ComputeKernel::kFusedUvm || kernel == ComputeKernel::kFusedUvmCaching) {
-      throw usage_error(
-          fmt::format("sharding plan: tables[{}].kernel: {} (the trainer keeps all rows in the "
-                      "memory of their rank) plan with the kernels dense and fused",
-                      i, to_string(*kernel)));
-    }
-  }
-  return plan;
-}
-
-}  // namespace
-
 std::vector<std::string> token_features(const Dataset& dataset, const SequenceModelOptions& model) {
   std::vector<std::string> names{dataset.features().front().name};
   for (const std::string& name : model.features) {
@@ -70,15 +43,10 @@ std::vector<EmbeddingTable> tables_of(const Dataset& dataset, const TrainOptions
   return tables;
 }
 
-TrainState make_train_state(const Dataset& dataset, const TrainOptions& options,
-                            const std::string& plan_path, Communicator& communicator,
-                            const Stream& stream) {
+TrainState make_train_state(const Dataset& dataset, const TrainOptions& options, ShardingPlan plan,
+                            Communicator& communicator, const Stream& stream) {
   std::vector<EmbeddingTable> tables;
-  ShardingPlan plan;
-  together(communicator, "plan", [&] {
-    tables = tables_of(dataset, options);
-    plan = load_plan(plan_path, tables, communicator.size(), options.ranks_per_node);
-  });
+  together(communicator, "tables", [&] { tables = tables_of(dataset, options); });
   return {std::move(tables), std::move(plan), options, communicator, stream};
 }
 

@@ -18,10 +18,8 @@ std::vector<std::string> token_features(const Dataset& dataset, const SequenceMo
 /// every table has a last row more than the dataset has ids.
 std::vector<EmbeddingTable> tables_of(const Dataset& dataset, const TrainOptions& options);
 
-/// The model of a run on this rank, freshly initialised; collective. `plan_path` is empty for the
-/// default plan.
-TrainState make_train_state(const Dataset& dataset, const TrainOptions& options,
-                            const std::string& plan_path, Communicator& communicator,
-                            const Stream& stream);
+/// The model of a run on this rank, freshly initialised; collective.
+TrainState make_train_state(const Dataset& dataset, const TrainOptions& options, ShardingPlan plan,
+                            Communicator& communicator, const Stream& stream);
 
 }  // namespace serrate

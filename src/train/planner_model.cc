@@ -14,6 +14,13 @@ constexpr std::int64_t kBlocks = 16;
 constexpr std::int64_t kEventsOfBlock = 1 << 16;
 constexpr double kLargestExponent = 4;
 
+// What the runtime has. Rows of fewer columns are less than a cache line.
+constexpr ShardingType kTypes[] = {ShardingType::kDataParallel, ShardingType::kTableWise,
+                                   ShardingType::kRowWise,      ShardingType::kColumnWise,
+                                   ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+                                   ShardingType::kGrid};
+constexpr std::int64_t kLeastColumns = 16;
+
 // What some of a feature's events look like.
 struct Sample {
   double ids_per_event = 0;
@@ -80,14 +87,18 @@ PlannerModel planner_model(const Dataset& dataset, const Split& split, const Tra
     planned.name = table.name;
     planned.num_rows = table.num_rows;
     planned.dim = table.dim;
-    planned.features = {{.pooling_factor = sample.ids_per_event, .num_poolings = tokens}};
+    planned.features = {
+        {.name = table.name, .pooling_factor = sample.ids_per_event, .num_poolings = tokens}};
     planned.optimizer = options.sparse_optimizer.type;
     planned.zipf_exponent = sample.zipf_exponent;
+    planned.sharding_types.assign(std::begin(kTypes), std::end(kTypes));
+    planned.kernels = {ComputeKernel::kDense, ComputeKernel::kFused};
+    planned.min_columns = kLeastColumns;
   }
   // Targets, and negatives that the ranks share.
   auto& item_features = model.tables.front().features;
-  item_features.push_back({.num_poolings = tokens});
-  item_features.push_back({.batch_size = negatives});
+  item_features.push_back({.name = kTargetFeature, .num_poolings = tokens});
+  item_features.push_back({.name = kNegativeFeature, .batch_size = negatives});
   model.dense_bytes = parameter_bytes(options.model);
   return model;
 }

@@ -16,6 +16,9 @@ void for_each_option(Options& o, Visit&& visit) {
   visit("data", o.data);
   visit("output", o.output);
   visit("plan", o.plan);
+  visit("topology", o.topology);
+  visit("sharding-types", o.sharding_types);
+  visit("memory-limit", o.memory_limit);
   visit("ranks-per-node", o.ranks_per_node);
   visit("split", o.split);
   visit("time-quantile", o.time_quantile);

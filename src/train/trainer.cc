@@ -11,6 +11,7 @@
 #include <optional>
 
 #include "serrate/kernels/attention.h"
+#include "sharding/quantity.h"
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
@@ -20,6 +21,7 @@
 #include "src/train/model_state.h"
 #include "src/train/run_config.h"
 #include "src/train/run_directory.h"
+#include "src/train/run_plan.h"
 #include "src/train/together.h"
 #include "src/train/train_step.h"
 
@@ -38,6 +40,10 @@ void check_options(const TrainOptions& o, int world_size) {
     throw usage_error(fmt::format("--ranks-per-node must divide the {} ranks (got {})", world_size,
                                   o.ranks_per_node));
   }
+  if (!o.memory_limit.empty()) bytes_from_string(o.memory_limit);
+  for (const std::string& type : o.sharding_types) sharding_type_from_string(type);
+  require(o.plan == "auto" || (o.topology.empty() && o.sharding_types.empty()), "plan",
+          "auto for --topology and --sharding-types to have a meaning");
   require(o.epochs >= 1, "epochs", "at least 1");
   require(o.steps >= 0, "steps", "0 (all epochs) or more");
   require(o.negatives >= 0, "negatives", "0 (every item) or more");
@@ -104,8 +110,9 @@ struct Trainer::Impl {
       reader.emplace(*dataset, split, reader_options(options, *dataset, communicator));
     });
     require_agreement(communicator, "options", to_json(options));
-    state.reset(
-        new TrainState(make_train_state(*dataset, options, options.plan, communicator, stream)));
+    state.reset(new TrainState(make_train_state(*dataset, options,
+                                                run_plan(*dataset, split, options, communicator),
+                                                communicator, stream)));
     total_steps = options.steps > 0 ? options.steps : options.epochs * reader->batches_per_epoch();
   }
 

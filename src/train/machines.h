@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "serrate/communicator.h"
+#include "src/io/machine_memory.h"
+
+namespace serrate {
+
+/// Which ranks share a machine, and what memory it has to give; the same on every rank.
+struct Machines {
+  std::vector<int> of_rank;           ///< [world_size], numbered from 0 by first rank
+  std::vector<MachineMemory> memory;  ///< [number of machines], the least that its ranks found
+
+  std::int64_t num_ranks(int machine) const;
+  /// Of nodes that are the machines, when each has as many consecutive ranks; otherwise all ranks
+  /// are one node.
+  int ranks_per_node() const;
+};
+
+/// Collective.
+Machines find_machines(Communicator& communicator);
+
+}  // namespace serrate

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "serrate/planner.h"
+#include "serrate/trainer.h"
+#include "src/train/machines.h"
+
+namespace serrate {
+
+/// What every rank holds beside its tables and their exchange, in bytes.
+struct DenseMemory {
+  std::int64_t parameters = 0;  ///< with gradients and optimizer state
+  std::int64_t activations = 0;
+};
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options);
+
+/// Throws Error (usage), with the tables, the bytes and what would make them fit, when a rank will
+/// need more than `limit` ("8GiB"; empty: none), or the ranks of a machine together more than it
+/// has to give.
+void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
+                  const std::string& limit, const Machines& machines);
+
+}  // namespace serrate

@@ -1,0 +1,138 @@
+#include "src/train/run_plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "serrate/planner.h"
+#include "sharding/quantity.h"
+#include "src/io/text_file.h"
+#include "src/train/machines.h"
+#include "src/train/memory_check.h"
+#include "src/train/model_state.h"
+#include "src/train/planner_model.h"
+#include "src/train/together.h"
+
+namespace serrate {
+namespace {
+
+// Of a job without a topology file: ranks that are processes of one machine, or 100 Gb/s Ethernet.
+constexpr double kIntraNodeBandwidth = 10e6;  // bytes per ms
+constexpr double kInterNodeBandwidth = 10e6;
+constexpr double kIntraNodeLatency = 0.005;  // ms
+constexpr double kInterNodeLatency = 0.03;
+constexpr double kMachineReserve = 0.15;  // of its memory, for all that is no model
+
+int nodes_of(const TrainOptions& options, const Machines& machines) {
+  return options.ranks_per_node > 0 ? options.ranks_per_node : machines.ranks_per_node();
+}
+
+PlannerTopology default_topology(const TrainOptions& options, const Machines& machines,
+                                 std::int64_t bytes_beside_tables) {
+  PlannerTopology t{.device = PlannerDevice::kCpu,
+                    .world_size = static_cast<int>(machines.of_rank.size()),
+                    .ranks_per_node = nodes_of(options, machines)};
+  t.intra_node_bandwidth = kIntraNodeBandwidth;
+  t.inter_node_bandwidth = kInterNodeBandwidth;
+  t.intra_node_latency = kIntraNodeLatency;
+  t.inter_node_latency = kInterNodeLatency;
+  t.device_bytes.assign(t.world_size, 0);
+  for (const int machine : machines.of_rank) {
+    const std::int64_t share = machines.memory[machine].total / machines.num_ranks(machine);
+    const std::int64_t usable =
+        options.memory_limit.empty()
+            ? static_cast<std::int64_t>((1 - kMachineReserve) * static_cast<double>(share))
+            : bytes_from_string(options.memory_limit);
+    t.host_bytes.push_back(std::max<std::int64_t>(usable - bytes_beside_tables, 0));
+  }
+  return t;
+}
+
+PlannerTopology read_topology(const TrainOptions& options, int world_size) {
+  PlannerTopology t = planner_topology_from_json(read_text_file(options.topology));
+  const auto require = [&](const char* field, int value, int ours) {
+    if (value == ours) return;
+    throw usage_error(
+        fmt::format("{}: {}: is {}, but the job's is {}", options.topology, field, value, ours));
+  };
+  require("world_size", t.world_size, world_size);
+  if (options.ranks_per_node > 0) {
+    require("ranks_per_node", t.ranks_per_node, options.ranks_per_node);
+  }
+  return t;
+}
+
+// As the planner has it for our runtime and the time of a step, of the types allowed.
+ShardingPlan make_plan(PlannerModel model, const PlannerTopology& topology,
+                       const TrainOptions& options) {
+  for (PlannerTable& table : model.tables) {
+    if (options.sharding_types.empty()) continue;
+    table.sharding_types.clear();
+    for (const std::string& type : options.sharding_types) {
+      table.sharding_types.push_back(sharding_type_from_string(type));
+    }
+  }
+  const PlannerOptions planner{.estimator = PlannerEstimator::kSerrate,
+                               .objective = PlannerObjective::kCriticalPath,
+                               .seed = options.seed};
+  const PlannerResult result = plan_sharding(model, topology, planner);
+  if (!result.feasible()) throw usage_error("--plan auto: " + result.infeasible);
+  return to_sharding_plan(model, topology, planner, result);
+}
+
+ShardingPlan load_plan(const std::string& path, int ranks_per_node) {
+  ShardingPlan plan = plan_from_json(read_text_file(path));
+  if (ranks_per_node > 0 && plan.ranks_per_node > 0 && ranks_per_node != plan.ranks_per_node) {
+    throw usage_error(
+        fmt::format("{}: ranks_per_node: is {}, but --ranks-per-node is {} (tables would not be on "
+                    "the nodes they were planned for) make a plan for these nodes",
+                    path, plan.ranks_per_node, ranks_per_node));
+  }
+  for (std::size_t i = 0; i < plan.tables.size(); ++i) {
+    const auto kernel = plan.tables[i].kernel;
+    if (kernel == ComputeKernel::kFusedUvm || kernel == ComputeKernel::kFusedUvmCaching) {
+      throw usage_error(
+          fmt::format("sharding plan: tables[{}].kernel: {} (the trainer keeps all rows in the "
+                      "memory of their rank) plan with the kernels dense and fused",
+                      i, to_string(*kernel)));
+    }
+  }
+  return plan;
+}
+
+ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const TrainOptions& options,
+                            const Machines& machines) {
+  const auto world_size = static_cast<int>(machines.of_rank.size());
+  const PlannerModel model = planner_model(dataset, split, options, world_size);
+  const DenseMemory dense = dense_memory(model, options);
+  ShardingPlan plan;
+  if (options.plan == "auto") {
+    const PlannerTopology topology = options.topology.empty()
+                                         ? default_topology(options, machines, dense.activations)
+                                         : read_topology(options, world_size);
+    plan = make_plan(model, topology, options);
+  } else {
+    const auto tables = tables_of(dataset, options);
+    plan = options.plan.empty() ? default_plan(tables, world_size)
+                                : load_plan(options.plan, options.ranks_per_node);
+    validate_plan(plan, tables, world_size);
+  }
+  check_memory(model, plan, dense, options.memory_limit, machines);
+  return plan;
+}
+
+}  // namespace
+
+ShardingPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
+                      Communicator& communicator) {
+  const Machines machines = find_machines(communicator);
+  std::string text;
+  together(communicator, "plan", [&] {
+    if (communicator.rank() > 0) return;
+    text = plan_to_json(plan_and_check(dataset, split, options, machines));
+  });
+  return plan_from_json(communicator.gather_strings("plan of rank 0", text).front());
+}
+
+}  // namespace serrate
