@@ -172,11 +172,7 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   }
 }
 
-}  // namespace
-}  // namespace serrate
-
-int main(int argc, char** argv) {
-  using namespace serrate;
+int run(int argc, char** argv) {
   BenchmarkArguments arguments(argc, argv);
   Workload workload;
   workload.mode = arguments.text("--mode", "rw");
@@ -187,4 +183,11 @@ int main(int argc, char** argv) {
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
   arguments.finish();
   return run_benchmark_ranks(ranks, [&](Communicator& c) { run_rank(workload, stages, c); });
+}
+
+}  // namespace
+}  // namespace serrate
+
+int main(int argc, char** argv) {
+  return serrate::run(argc, argv);
 }

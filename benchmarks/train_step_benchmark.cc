@@ -105,11 +105,7 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   }
 }
 
-}  // namespace
-}  // namespace serrate
-
-int main(int argc, char** argv) {
-  using namespace serrate;
+int run(int argc, char** argv) {
   BenchmarkArguments arguments(argc, argv);
   Workload workload;
   workload.items = arguments.integer("--items", workload.items);
@@ -123,4 +119,11 @@ int main(int argc, char** argv) {
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
   arguments.finish();
   return run_benchmark_ranks(ranks, [&](Communicator& c) { run_rank(workload, stages, c); });
+}
+
+}  // namespace
+}  // namespace serrate
+
+int main(int argc, char** argv) {
+  return serrate::run(argc, argv);
 }

@@ -72,11 +72,11 @@ class EmbeddingUpdateTest : public EmbeddingTest {
   }
 
   // A table of one row [1, 2] after one step with the gradient g.
-  Parameters step_one_row(SparseOptimizerOptions optimizer, std::vector<double> g) {
+  Parameters step_one_row(SparseOptimizerOptions optimizer, const std::vector<double>& g) {
     optimizer.learning_rate = 0.5f;
     optimizer.eps = 0;
     DeviceParameters parameters(start(optimizer.type, matrix(1, 2, {1, 2})), stream);
-    update({{{{0}, {0, 1}, {}}, matrix(1, 2, std::move(g))}}, optimizer, 1, parameters);
+    update({{{{0}, {0, 1}, {}}, matrix(1, 2, g)}}, optimizer, 1, parameters);
     return parameters.to_host(stream);
   }
 

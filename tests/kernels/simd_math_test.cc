@@ -14,14 +14,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-void ExpOfAll(const std::vector<float>& x, std::vector<float>& y) {
+void exp_of_all(const std::vector<float>& x, std::vector<float>& y) {
   const hn::ScalableTag<float> d;
   for (std::size_t i = 0; i < x.size(); i += hn::Lanes(d)) {
     hn::StoreU(Exp(d, hn::LoadU(d, &x[i])), d, &y[i]);
   }
 }
 
-void Exp2OfAll(const std::vector<float>& x, std::vector<float>& y) {
+void exp2_of_all(const std::vector<float>& x, std::vector<float>& y) {
   const hn::ScalableTag<float> d;
   for (std::size_t i = 0; i < x.size(); i += hn::Lanes(d)) {
     hn::StoreU(Exp2(d, hn::LoadU(d, &x[i])), d, &y[i]);
@@ -35,8 +35,8 @@ HWY_AFTER_NAMESPACE();
 namespace serrate {
 namespace {
 
-HWY_EXPORT(ExpOfAll);
-HWY_EXPORT(Exp2OfAll);
+HWY_EXPORT(exp_of_all);
+HWY_EXPORT(exp2_of_all);
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
@@ -70,7 +70,7 @@ TEST(SimdMath, ExpIsWithinOneAndAHalfUlp) {
   const std::vector<float> x = grid(-87.336f, 88.722f);
   for_every_target([&] {
     std::vector<float> y(x.size());
-    HWY_DYNAMIC_DISPATCH(ExpOfAll)(x, y);
+    HWY_DYNAMIC_DISPATCH(exp_of_all)(x, y);
     double worst = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
       worst = std::max(worst, error_in_ulps(y[i], std::exp(static_cast<double>(x[i]))));
@@ -83,7 +83,7 @@ TEST(SimdMath, Exp2IsWithinOneAndAHalfUlp) {
   const std::vector<float> x = grid(-125.999f, 127.999f);
   for_every_target([&] {
     std::vector<float> y(x.size());
-    HWY_DYNAMIC_DISPATCH(Exp2OfAll)(x, y);
+    HWY_DYNAMIC_DISPATCH(exp2_of_all)(x, y);
     double worst = 0;
     for (std::size_t i = 0; i < x.size(); ++i) {
       worst = std::max(worst, error_in_ulps(y[i], std::exp2(static_cast<double>(x[i]))));
@@ -98,8 +98,8 @@ TEST(SimdMath, LimitsOfExp) {
   x.resize(16);
   for_every_target([&] {
     std::vector<float> e(16), e2(16);
-    HWY_DYNAMIC_DISPATCH(ExpOfAll)(x, e);
-    HWY_DYNAMIC_DISPATCH(Exp2OfAll)(x, e2);
+    HWY_DYNAMIC_DISPATCH(exp_of_all)(x, e);
+    HWY_DYNAMIC_DISPATCH(exp2_of_all)(x, e2);
     for (int i = 0; i < 2; ++i) EXPECT_EQ(e[i], 1.0f);
     for (int i = 2; i < 5; ++i) EXPECT_EQ(e[i], 0.0f);
     for (int i = 5; i < 8; ++i) EXPECT_EQ(e[i], kInfinity);
