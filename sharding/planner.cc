@@ -5,6 +5,7 @@
 #include <chrono>
 
 #include "sharding/planner_bound.h"
+#include "sharding/planner_infeasible.h"
 #include "sharding/planner_problem.h"
 #include "sharding/planner_search.h"
 #include "sharding/serrate_estimator.h"
@@ -68,6 +69,8 @@ class PlanSearch {
       PlannerOptions options = options_;
       options.time_limit = std::max(std::chrono::milliseconds(1), remaining());
       const SearchResult found = search_placement(limited, bound_, options);
+      // What the search knows of TorchRec's costs is exact.
+      if (options.estimator == PlannerEstimator::kTorchRec) is_best_ = found.is_best;
       if (!found.within_memory) return;
       auto tables = to_placed(limited, found, model_.tables.size());
       PlanCost cost = cost_of(model_, topology_, tables, options_.estimator);
@@ -78,6 +81,8 @@ class PlanSearch {
       for (std::int64_t& bytes : near) bytes = std::max<std::int64_t>(bytes - over, 0);
     }
   }
+  // No plan is cheaper than what was found; if nothing was, there is none.
+  bool is_best() const { return is_best_; }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -98,6 +103,7 @@ class PlanSearch {
   const PlannerBound& bound_;
   Clock::time_point deadline_;
   PlannerResult& result_;
+  bool is_best_ = false;
 };
 
 }  // namespace
@@ -111,12 +117,10 @@ PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& to
     result.proved_infeasible = true;
     return result;
   }
-  const PlannerBound bound = planner_bound(problem);
-  result.bound = bound.max_rank;
+  const PlannerBound bound = planner_bound(problem, options.objective);
   PlanSearch search(model, topology, options, bound, result);
   search.search(problem);
   if (options.estimator == PlannerEstimator::kSerrate) {
-    result.bound += serrate_latency(model, topology, {});
     // An exchange of its own costs messages, which the search does not see.
     const bool waits = topology.intra_node_latency > 0 || topology.inter_node_latency > 0;
     using enum ShardingType;
@@ -130,10 +134,22 @@ PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& to
     }
   }
   if (result.tables.empty() && !model.tables.empty()) {
+    result.proved_infeasible = search.is_best();
     result.infeasible =
-        "no plan within the memory was found, nor proved impossible (try a longer --time-limit, "
-        "more memory per rank, or kernels that keep rows in host memory)";
+        search.is_best()
+            ? "no placement of the tables is within the memory (all were tried) give ranks more "
+              "memory, or allow other sharding types or kernels that keep rows in host memory"
+            : "no plan within the memory was found, nor proved impossible (try a longer "
+              "--time-limit, more memory per rank, or kernels that keep rows in host memory)";
+    return result;
   }
+  const double latency =
+      options.estimator == PlannerEstimator::kSerrate ? serrate_latency(model, topology, {}) : 0;
+  const double found = result.objective(options.objective);
+  const double bound_found =
+      search.is_best() ? found
+                       : latency + raise_bound(problem, options.objective, bound, found - latency);
+  result.bound = std::min(bound_found, found);
   return result;
 }
 

@@ -1,291 +1,302 @@
 #include "sharding/planner_bound.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <functional>
 #include <limits>
 #include <numeric>
+#include <queue>
 
 namespace serrate {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Sums of many doubles are compared with this slack, to the side on which the bound stays true.
-constexpr double kSlack = 1e-11;
+constexpr double kSlack = 1e-10;
 
-double sum_of(const std::vector<std::int64_t>& bytes) {
-  return std::accumulate(bytes.begin(), bytes.end(), 0.0);
-}
+// What a placement takes is at least the sum of the slowest ranks' times of these phases, and of
+// the time that all ranks spend alike. max_rank is one phase. Of the critical path, phases that
+// wait for each other are taken together where that loses little: compute of both directions; the
+// exchanges of shards that are on a rank alone, and of the others.
+constexpr int kPhases = 3;
+constexpr int kRows = kPhases + 2;  // and memory of the devices and hosts, as ms
+using Phases = std::array<double, kPhases>;
+using Rows = std::array<double, kRows>;
 
-// What a candidate takes: time on each of its ranks, memory as parts of all ranks' together.
+// What a candidate takes: ms on every rank, ms of its longest shard in each phase, and the mean
+// over ranks of each row.
 struct Demand {
-  double time = 0;    // of the longest shard
-  double work = 0;    // of all shards
-  double shards = 1;  // as long as the longest
-  double device = 0;
-  double host = 0;
+  double uniform = 0;
+  Phases longest = {};
+  Rows mean = {};
 };
 
-// Relaxes the placement: load and memory may be spread freely over the ranks, but no rank may have
-// a shard that alone is longer than the time limit. Memory is a price per byte (Lagrange), so every
-// price gives a bound; the best is searched for.
+Phases phases_of(const Candidate& c, const ShardEstimate& e, PlannerEstimator estimator,
+                 PlannerObjective objective) {
+  if (objective == PlannerObjective::kMaxRank) return {e.total(estimator)};
+  const PhaseTimes times = phase_times(estimator, c.type, e);
+  const double exchange = std::accumulate(times.begin() + 2, times.end(), 0.0);
+  // TorchRec's model has the exchanges of each sharding type one after another.
+  const bool apart = estimator == PlannerEstimator::kTorchRec && c.scope != BlockScope::kRank;
+  return {times[0] + times[1], apart ? 0 : exchange, apart ? exchange : 0};
+}
+
+// The slowest rank of phase k takes between low and high.
+struct Box {
+  Phases low = {};
+  Phases high = {};
+  // Found by solve: the best prices of the rows, and what they prove.
+  Rows prices = {1, 1, 1};
+  double value = 0;
+  Phases slowest = {};  // in the relaxed solution
+  Phases longest = {};  // of its shards
+
+  friend bool operator<(const Box& a, const Box& b) { return a.value > b.value; }
+};
+
+// Each item's choice of a candidate is relaxed: loads and memory have to keep to the limits only as
+// means over the ranks. Every price of the rows (Lagrange) then proves a bound.
 class Relaxation {
  public:
-  explicit Relaxation(const PlannerProblem& problem) : num_ranks_(problem.world_size) {
-    const double device = std::max(1.0, sum_of(problem.device_bytes));
-    const double host = std::max(1.0, sum_of(problem.host_bytes));
+  Relaxation(const PlannerProblem& problem, PlannerObjective objective) {
     const std::int64_t most_device = *std::ranges::max_element(problem.device_bytes);
     const std::int64_t most_host = *std::ranges::max_element(problem.host_bytes);
     for (const PlannerItem& item : problem.items) {
       for (const Candidate& c : item.candidates) {
         if (c.max_device_bytes() > most_device || c.max_host_bytes() > most_host) continue;
-        demands_.push_back({c.time.total(problem.estimator), c.work.total(problem.estimator),
-                            static_cast<double>(c.num_blocks) * c.full_ranks,
-                            static_cast<double>(c.total_device_bytes()) / device,
-                            static_cast<double>(c.total_host_bytes()) / host});
+        demands_.push_back(demand_of(c, problem, objective));
       }
       item_ends_.push_back(demands_.size());
     }
+    // In ms, for memory to weigh about what time does.
+    scale_ = std::max(solution({1, 1, 1}, demands_, item_ends_).cost, 1e-12);
+    for (Demand& d : demands_) {
+      for (int j = kPhases; j < kRows; ++j) d.mean[j] *= scale_;
+    }
   }
 
-  struct Prices {
-    double device = 0;
-    double host = 0;
-  };
-  struct Sum {
-    double value = 0;  // work and priced memory, less the memory there is
-    double device = 0;
-    double host = 0;
+  double scale() const { return scale_; }
+  std::size_t num_demands() const { return demands_.size(); }
+
+  // Raises box.value, up to `known`, by the volume algorithm (Barahona and Anbil 2000), which
+  // steps along a running mean of the solutions.
+  void solve(Box& box, double known, int rounds) const;
+
+ private:
+  struct Solution {
+    double cost = 0;  // at the prices, without what the rows have
+    Rows mean = {};
+    Phases longest = {};
   };
 
-  // The cheapest candidate of each item at these prices. `filled` says how many ranks of `limit` a
-  // demand fills.
-  template <typename Filled>
-  Sum cheapest(double limit, Prices prices, const Filled& filled) const {
-    Sum sum{.value = -prices.device - prices.host};
-    std::size_t c = 0;
-    for (const std::size_t end : item_ends_) {
-      double best = kInfinity;
+  static Demand demand_of(const Candidate& c, const PlannerProblem& problem,
+                          PlannerObjective objective) {
+    Demand d{.uniform = c.everywhere.total(problem.estimator)};
+    const Phases longest = phases_of(c, c.time, problem.estimator, objective);
+    if (c.scope == BlockScope::kAll && c.full_ranks == problem.world_size) {
+      d.uniform += std::accumulate(longest.begin(), longest.end(), 0.0);
+    } else {
+      const Phases work = phases_of(c, c.work, problem.estimator, objective);
+      d.longest = longest;
+      for (int k = 0; k < kPhases; ++k) d.mean[k] = work[k] / problem.world_size;
+    }
+    const auto part = [](std::int64_t bytes, const std::vector<std::int64_t>& all) {
+      const double sum = std::accumulate(all.begin(), all.end(), 0.0);
+      return static_cast<double>(bytes) / std::max(sum, 1.0);
+    };
+    d.mean[kPhases] = part(c.total_device_bytes(), problem.device_bytes);
+    d.mean[kPhases + 1] = part(c.total_host_bytes(), problem.host_bytes);
+    return d;
+  }
+
+  // The cheapest demand of each item.
+  static Solution solution(const Rows& prices, const std::vector<Demand>& demands,
+                           const std::vector<std::size_t>& item_ends) {
+    Solution sum;
+    std::size_t i = 0;
+    for (const std::size_t end : item_ends) {
+      double least = kInfinity;
       const Demand* chosen = nullptr;
-      for (; c < end; ++c) {
-        const Demand& d = demands_[c];
-        if (d.time > limit * (1 + kSlack)) continue;
-        const double cost = filled(d) + prices.device * d.device + prices.host * d.host;
-        if (cost < best) {
-          best = cost;
+      for (; i < end; ++i) {
+        const Demand& d = demands[i];
+        double cost = d.uniform;
+        for (int j = 0; j < kRows; ++j) cost += prices[j] * d.mean[j];
+        if (cost < least) {
+          least = cost;
           chosen = &d;
         }
       }
-      if (!chosen) return {.value = kInfinity};
-      sum.value += best;
-      sum.device += chosen->device;
-      sum.host += chosen->host;
+      if (!chosen) return {.cost = kInfinity};
+      sum.cost += least;
+      for (int j = 0; j < kRows; ++j) sum.mean[j] += chosen->mean[j];
+      for (int k = 0; k < kPhases; ++k) {
+        sum.longest[k] = std::max(sum.longest[k], chosen->longest[k]);
+      }
     }
     return sum;
   }
 
-  // Ranks filled, at least, when no rank may exceed `limit`; more than there are proves that no
-  // placement keeps the limit. The prices found are left in `prices`, and begin there.
-  double ranks_needed(double limit, Prices& prices) const {
-    const auto spread = [limit](const Demand& d) { return d.work / limit; };
-    Sum best = cheapest(limit, {}, spread);
-    if (best.value == kInfinity || (best.device <= 1 && best.host <= 1)) {
-      prices = {};
-      return best.value;
+  // What row j has at the prices: for a phase the time of the slowest rank that is cheapest.
+  double supply(const Box& box, const Rows& prices, const Solution& s, int j) const {
+    if (j >= kPhases) return scale_;
+    if (prices[j] < 1) return box.low[j];
+    if (prices[j] > 1) return box.high[j];
+    return std::clamp(s.mean[j], box.low[j], box.high[j]);
+  }
+  double value(const Box& box, const Rows& prices, const Solution& s) const {
+    double sum = s.cost;
+    for (int j = 0; j < kRows; ++j) {
+      const double worth = (j < kPhases ? 1 : 0) - prices[j];
+      if (worth != 0) sum += worth * supply(box, prices, s, j);
     }
-    double value = best.value;
-    for (int round = 0; round < 3; ++round) {
-      for (double Prices::* price : {&Prices::device, &Prices::host}) {
-        const auto used = price == &Prices::device ? &Sum::device : &Sum::host;
-        double low = 0;
-        double high = std::max(1.0, prices.*price);
-        const auto try_price = [&](double p) {
-          prices.*price = p;
-          const Sum sum = cheapest(limit, prices, spread);
-          value = std::max(value, sum.value);
-          return sum.*used > 1;  // too cheap
-        };
-        if (!try_price(0)) continue;
-        while (try_price(high) && high < 1e12 && value <= num_ranks_) high *= 4;
-        for (int i = 0; i < 30 && high - low > 1e-6 * high; ++i) {
-          const double middle = (low + high) / 2;
-          (try_price(middle) ? low : high) = middle;
-        }
-        prices.*price = high;
-      }
-    }
-    return value;
+    return sum;
   }
 
-  // As ranks_needed, by dual feasible functions (Fekete and Schepers 2001): they round parts so
-  // that what fits a rank still does, and see that parts of more than half do not share one. The
-  // shorter shards of a demand are left out.
-  bool packing_exceeds(double limit, Prices prices) const {
-    const auto exceeds = [&](const auto& weight) {
-      const auto packed = [&](const Demand& d) { return d.shards * weight(d.time / limit); };
-      for (const Prices& p : {Prices{}, prices}) {
-        if (cheapest(limit, p, packed).value > num_ranks_ * (1 + kSlack)) return true;
-      }
-      return false;
-    };
-    for (int k = 1; k <= 12; ++k) {
-      const auto rounded = [k](double part) {
-        return std::min(part, 1.0) >= 1 - kSlack ? 1.0
-                                                 : std::floor((k + 1) * part * (1 - kSlack)) / k;
-      };
-      if (exceeds(rounded)) return true;
-    }
-    for (int i = 1; i < 20; ++i) {
-      const double small = i / 40.0;
-      const auto thresholded = [small](double part) {
-        if (part > 1 - small + kSlack) return 1.0;
-        return part < small ? 0.0 : part;
-      };
-      if (exceeds(thresholded)) return true;
-    }
-    return false;
-  }
-
-  double num_ranks() const { return num_ranks_; }
-  double total_time_unlimited() const {
-    return cheapest(kInfinity, {}, [](const Demand& d) { return d.work; }).value;
-  }
-
- private:
-  double num_ranks_;
   std::vector<Demand> demands_;
   std::vector<std::size_t> item_ends_;
+  double scale_ = 1;
 };
 
-double gib(double bytes) {
-  return bytes / (1 << 30);
+void Relaxation::solve(Box& box, double known, int rounds) const {
+  std::vector<Demand> demands;
+  std::vector<std::size_t> item_ends;
+  std::size_t i = 0;
+  for (const std::size_t end : item_ends_) {
+    for (; i < end; ++i) {
+      bool fits = true;
+      for (int k = 0; k < kPhases; ++k)
+        fits &= demands_[i].longest[k] <= box.high[k] * (1 + kSlack);
+      if (fits) demands.push_back(demands_[i]);
+    }
+    item_ends.push_back(demands.size());
+  }
+  // At price 0 of all rows, the value is the sum of the lows.
+  Solution best = solution(box.prices, demands, item_ends);
+  double best_value = value(box, box.prices, best);
+  const Solution idle = solution({}, demands, item_ends);
+  if (value(box, {}, idle) > best_value) {
+    box.prices = {};
+    best = idle;
+    best_value = value(box, {}, idle);
+  }
+  Rows mean = best.mean, excess{};
+  for (int j = 0; j < kRows; ++j) excess[j] = mean[j] - supply(box, box.prices, best, j);
+  double step = 0.5;
+  int failures = 0;
+  for (int round = 0; round < rounds && best_value < known; ++round) {
+    double square = 0;
+    for (int j = 0; j < kRows; ++j) {
+      if (box.prices[j] > 0 || excess[j] > 0) square += excess[j] * excess[j];
+    }
+    if (square < 1e-16 * scale_ * scale_) break;
+    const double goal = std::min(1.01 * known, best_value + 0.1 * scale_);
+    const double length = step * (goal - best_value) / square;
+    Rows prices = box.prices;
+    for (int j = 0; j < kRows; ++j) {
+      prices[j] = std::max(0.0, prices[j] + length * excess[j]);
+      const bool passes_one = (prices[j] - 1) * (box.prices[j] - 1) < 0;
+      if (j < kPhases && (passes_one || (prices[j] > 1 && box.high[j] == kInfinity))) prices[j] = 1;
+    }
+    const Solution s = solution(prices, demands, item_ends);
+    const double v = value(box, prices, s);
+    constexpr double kNewPart = 0.15;
+    double along = 0;
+    for (int j = 0; j < kRows; ++j) {
+      const double now = s.mean[j] - supply(box, prices, s, j);
+      along += now * excess[j];
+      excess[j] += kNewPart * (now - excess[j]);
+      mean[j] += kNewPart * (s.mean[j] - mean[j]);
+    }
+    if (v > best_value + 1e-9 * scale_) {
+      best_value = v;
+      best = s;
+      box.prices = prices;
+      failures = 0;
+      if (along > 0) step = std::min(2.0, 1.3 * step);
+    } else if (++failures == 3) {
+      step *= 0.66;
+      failures = 0;
+    }
+  }
+  box.value = std::max(box.value, best_value);
+  box.longest = best.longest;
+  for (int k = 0; k < kPhases; ++k) box.slowest[k] = std::clamp(mean[k], box.low[k], box.high[k]);
 }
 
-// The items that need the most of something, largest first: "a (12.3 GiB), b (...)".
-std::string largest(const PlannerProblem& problem, const PlannerModel& model,
-                    const std::vector<double>& bytes) {
-  std::vector<std::size_t> order(bytes.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
-  constexpr std::size_t kShown = 5;
-  const std::size_t shown = std::min(kShown, order.size());
-  std::partial_sort(order.begin(), order.begin() + shown, order.end(),
-                    [&](std::size_t a, std::size_t b) {
-                      return bytes[a] != bytes[b] ? bytes[a] > bytes[b] : a < b;
-                    });
-  std::string text;
-  for (std::size_t i = 0; i < shown; ++i) {
-    text += fmt::format("{}\"{}\" ({:.2f} GiB)", i ? ", " : "",
-                        model.tables[problem.items[order[i]].tables.front()].name,
-                        gib(bytes[order[i]]));
+// Cuts a box in two where a phase of the relaxed solution has shards that are longer than its
+// slowest rank takes. False when no phase has by much.
+bool cut(const Box& box, Box& below, Box& above) {
+  int phase = -1;
+  double most = 1e-3 * box.value;
+  for (int k = 0; k < kPhases; ++k) {
+    if (box.longest[k] - box.slowest[k] > most) {
+      most = box.longest[k] - box.slowest[k];
+      phase = k;
+    }
   }
-  return text;
+  if (phase < 0) return false;
+  below = above = box;
+  below.high[phase] = above.low[phase] = box.slowest[phase] + most / 2;
+  return true;
 }
 
-// A table with no sharding whose largest shard fits any rank.
-std::string prove_table_too_large(const PlannerProblem& problem, const PlannerModel& model) {
-  const std::int64_t device = *std::ranges::max_element(problem.device_bytes);
-  const std::int64_t host = *std::ranges::max_element(problem.host_bytes);
-  for (const PlannerItem& item : problem.items) {
-    const auto over = [&](const Candidate& c) {
-      return std::max(c.max_device_bytes() - device, c.max_host_bytes() - host);
-    };
-    const auto least = std::ranges::min_element(item.candidates, {}, over);
-    if (over(*least) <= 0) continue;
-    const bool on_device = least->max_device_bytes() > device;
-    return fmt::format(
-        "table \"{}\" does not fit: its smallest shards ({}, {}) need {:.3f} GiB of {} memory on a "
-        "rank, and no rank has more than {:.3f} GiB (give a rank {:.3f} GiB, or allow another "
-        "sharding type or kernel)",
-        model.tables[item.tables.front()].name, to_string(least->type), to_string(least->kernel),
-        gib(static_cast<double>(on_device ? least->max_device_bytes() : least->max_host_bytes())),
-        on_device ? "device" : "host", gib(static_cast<double>(on_device ? device : host)),
-        gib(static_cast<double>(on_device ? least->max_device_bytes() : least->max_host_bytes())));
+// Lowers the highs to what is left of `known`. False when there is nothing left.
+bool tighten(Box& box, double known) {
+  const double low = std::accumulate(box.low.begin(), box.low.end(), 0.0);
+  for (int k = 0; k < kPhases; ++k) {
+    box.high[k] = std::min(box.high[k], known - (low - box.low[k]));
+    if (box.high[k] < box.low[k]) return false;
   }
-  return {};
+  return true;
 }
 
-// All tables together, when a byte of device memory counts `share` and one of host memory the rest.
-std::string prove_sum_too_large(const PlannerProblem& problem, const PlannerModel& model,
-                                double share) {
-  const double device = sum_of(problem.device_bytes);
-  const double host = sum_of(problem.host_bytes);
-  double needed = 0, needed_device = 0, needed_host = 0;
-  std::vector<double> bytes;
-  for (const PlannerItem& item : problem.items) {
-    const auto part = [&](const Candidate& c) {
-      const auto of = [](double need, double have) {
-        return need > 0 ? need / std::max(have, 1.0) : 0;
-      };
-      return share * of(static_cast<double>(c.total_device_bytes()), device) +
-             (1 - share) * of(static_cast<double>(c.total_host_bytes()), host);
-    };
-    const Candidate& least = *std::ranges::min_element(item.candidates, {}, part);
-    needed += part(least);
-    needed_device += static_cast<double>(least.total_device_bytes());
-    needed_host += static_cast<double>(least.total_host_bytes());
-    bytes.push_back(static_cast<double>(least.total_device_bytes() + least.total_host_bytes()));
-  }
-  if (needed <= 1 + kSlack) return {};
-  const int world_size = problem.world_size;
-  std::string text = fmt::format(
-      "the tables do not fit: in the smallest sharding of each they need {:.2f} GiB of device and "
-      "{:.2f} GiB of host memory, and the {} ranks have {:.2f} and {:.2f} GiB; the largest are {}",
-      gib(needed_device), gib(needed_host), world_size, gib(device), gib(host),
-      largest(problem, model, bytes));
-  if (share >= 1) {
-    text += fmt::format(
-        " (give each rank {:.2f} GiB instead of {:.2f}, use at least {:.0f} ranks, or allow "
-        "kernels that keep rows in host memory)",
-        gib(needed_device / world_size), gib(device / world_size), std::ceil(needed * world_size));
-  } else {
-    text += fmt::format(" (at least {:.0f} such ranks are needed)", std::ceil(needed * world_size));
-  }
-  return text;
+Box whole() {
+  Box box;
+  box.high.fill(kInfinity);
+  return box;
 }
 
 }  // namespace
 
-PlannerBound planner_bound(const PlannerProblem& problem) {
-  const Relaxation relaxation(problem);
-  const double ranks = relaxation.num_ranks();
-  PlannerBound bound;
-  Relaxation::Prices prices;
-  const double average = relaxation.total_time_unlimited() / ranks;
-  if (average == kInfinity) return {.max_rank = kInfinity};
-  const auto exceeds = [&](double limit) {
-    return relaxation.ranks_needed(limit, prices) > ranks * (1 + kSlack);
+PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objective) {
+  constexpr int kRounds = 100;
+  const Relaxation relaxation(problem, objective);
+  Box box = whole();
+  relaxation.solve(box, kInfinity, kRounds);
+  const auto price = [&](int row, const std::vector<std::int64_t>& bytes) {
+    const double sum = std::accumulate(bytes.begin(), bytes.end(), 0.0);
+    return box.prices[row] * relaxation.scale() / std::max(sum, 1.0);
   };
-  double low = average * (1 - 1e-9);  // proved
-  double high = std::max(average, 1e-12);
-  int doublings = 0;
-  while (exceeds(high)) {
-    low = high;
-    high *= 1.5;
-    if (++doublings > 200) return {.max_rank = kInfinity};
-  }
-  while (high - low > 1e-6 * high) {
-    const double middle = (low + high) / 2;
-    (exceeds(middle) ? low : high) = middle;
-  }
-  exceeds(high);  // leaves the prices of the bound
-  bound.device_price = prices.device * high / std::max(1.0, sum_of(problem.device_bytes));
-  bound.host_price = prices.host * high / std::max(1.0, sum_of(problem.host_bytes));
-
-  for (double step = 0.25; step > 1e-4; step /= 2) {
-    while (relaxation.packing_exceeds(low * (1 + step), prices)) low *= 1 + step;
-  }
-  bound.max_rank = low;
-  return bound;
+  return {.objective = box.value * (1 - kSlack),
+          .device_price = price(kPhases, problem.device_bytes),
+          .host_price = price(kPhases + 1, problem.host_bytes)};
 }
 
-std::string prove_infeasible(const PlannerProblem& problem, const PlannerModel& model) {
-  if (std::string why = prove_table_too_large(problem, model); !why.empty()) return why;
-  for (const double share : {1.0, 0.0, 0.5, 0.25, 0.75, 0.1, 0.9}) {
-    if (std::string why = prove_sum_too_large(problem, model, share); !why.empty()) return why;
+double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
+                   const PlannerBound& bound, double known) {
+  constexpr int kRounds = 30;
+  constexpr double kMostVisits = 2e6;  // of demands, about 3 ns each
+  const Relaxation relaxation(problem, objective);
+  const int most_boxes = std::clamp(
+      static_cast<int>(kMostVisits / kRounds / static_cast<double>(relaxation.num_demands() + 1)),
+      16, 400);
+  std::priority_queue<Box> open;
+  double least = known;  // of the boxes that are not looked into any more
+  const auto add = [&](Box box) {
+    if (!tighten(box, known)) return;
+    relaxation.solve(box, known, kRounds);
+    if (box.value < known) open.push(box);
+  };
+  add(whole());
+  for (int boxes = 0; boxes < most_boxes && !open.empty(); boxes += 2) {
+    Box below, above;
+    if (!cut(open.top(), below, above)) break;
+    open.pop();
+    add(below);
+    add(above);
   }
-  return {};
+  if (!open.empty()) least = open.top().value;
+  return std::max(bound.objective, least * (1 - kSlack));
 }
 
 }  // namespace serrate

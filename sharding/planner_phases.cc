@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
 namespace serrate {
 namespace {
@@ -15,33 +16,53 @@ bool has_type(const TypeSet& types, ShardingType type) {
   return std::find(types.begin(), types.end(), type) != types.end();
 }
 
-// Another candidate that is as good wherever this one is put.
-bool is_dominated(const PlannerItem& item, const Candidate& c, PlannerObjective objective) {
-  const auto has = [&](ShardingType type) {
-    return std::ranges::any_of(item.candidates, [&](const Candidate& other) {
-      return other.type == type && other.kernel == c.kernel && other.num_blocks == c.num_blocks;
-    });
-  };
-  switch (c.type) {
+// The type whose candidates do the same with more freedom, or at less cost.
+std::optional<ShardingType> better_type(ShardingType type) {
+  switch (type) {
     case ShardingType::kTableColumnWise:
-      return has(ShardingType::kColumnWise);
+      return ShardingType::kColumnWise;
     case ShardingType::kColumnWise:
-      return objective == PlannerObjective::kMaxRank && c.num_blocks == 1 &&
-             has(ShardingType::kTableWise);
+      return ShardingType::kTableWise;
     case ShardingType::kGrid:
-      return c.num_blocks == 1 && has(ShardingType::kTableRowWise);
+      return ShardingType::kTableRowWise;
     default:
-      return false;
+      return {};
   }
 }
 
-std::vector<int> usable_candidates(const PlannerItem& item, PlannerObjective objective,
+// Another candidate of the item is as good wherever this one is put.
+bool has_better(const PlannerItem& item, const Candidate& c) {
+  const auto better = better_type(c.type);
+  return better && std::ranges::any_of(item.candidates, [&](const Candidate& other) {
+           return other.type == *better && other.kernel == c.kernel &&
+                  other.num_blocks == c.num_blocks;
+         });
+}
+
+// The types that are not worth trying where a better one is there. On the critical path, tables
+// that wait for each other anyway are better of one type; so all or none of them have to change.
+TypeSet avoidable_types(const PlannerProblem& problem, PlannerObjective objective) {
+  using enum ShardingType;
+  TypeSet types{kTableColumnWise, kColumnWise, kGrid};
+  if (objective == PlannerObjective::kMaxRank) return types;
+  std::erase_if(types, [&](ShardingType type) {
+    return std::ranges::any_of(problem.items, [&](const PlannerItem& item) {
+      return std::ranges::any_of(item.candidates, [&](const Candidate& c) {
+        return c.type == type && !has_better(item, c);
+      });
+    });
+  });
+  return types;
+}
+
+std::vector<int> usable_candidates(const PlannerItem& item, const TypeSet& avoidable,
                                    const TypeSet& types) {
   std::vector<int> all, usable;
   for (int c = 0; c < std::ssize(item.candidates); ++c) {
-    if (is_dominated(item, item.candidates[c], objective)) continue;
+    const Candidate& candidate = item.candidates[c];
+    if (has_type(avoidable, candidate.type) && has_better(item, candidate)) continue;
     all.push_back(c);
-    if (has_type(types, item.candidates[c].type)) usable.push_back(c);
+    if (has_type(types, candidate.type)) usable.push_back(c);
   }
   return usable.empty() ? all : usable;
 }
@@ -69,8 +90,9 @@ Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
                    const TypeSet& types) {
   std::vector<std::vector<int>> usable;
   std::vector<PhaseTimes> placed;  // of all candidates that are somewhere and not everywhere
+  const TypeSet avoidable = avoidable_types(problem, objective);
   for (const PlannerItem& item : problem.items) {
-    usable.push_back(usable_candidates(item, objective, types));
+    usable.push_back(usable_candidates(item, avoidable, types));
     for (const int c : usable.back()) {
       if (item.candidates[c].scope == BlockScope::kAll) continue;
       placed.push_back(times_of(item.candidates[c], problem.estimator, objective));

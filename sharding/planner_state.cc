@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace serrate {
 namespace {
@@ -82,6 +83,7 @@ void SearchState::apply(int item, int block, double sign) {
 }
 
 void SearchState::place(int item, int choice, std::span<const int> blocks) {
+  ++evaluations_;
   choice_[item] = choice;
   blocks_[item].assign(blocks.begin(), blocks.end());
   uniform_ += choice_of(item, choice).uniform;
@@ -118,6 +120,13 @@ bool SearchState::may_be_on(int item, int rank) const {
   return ranks.empty() || std::binary_search(ranks.begin(), ranks.end(), rank);
 }
 
+bool SearchState::may_be_on_node(int item, int node) const {
+  for (int i = 0; i < ranks_per_node_; ++i) {
+    if (!may_be_on(item, node * ranks_per_node_ + i)) return false;
+  }
+  return true;
+}
+
 double SearchState::memory_penalty(int rank, std::int64_t device, std::int64_t host) const {
   double penalty = 0;
   const auto add = [&](std::int64_t used, std::int64_t has) {
@@ -142,7 +151,9 @@ double SearchState::energy_with(int rank, const double* time, double sign, std::
 }
 
 void SearchState::refresh_rank(int rank) {
+  total_energy_ -= energy_[rank];
   energy_[rank] = energy_with(rank, nullptr, 0, 0, 0);
+  total_energy_ += energy_[rank];
 }
 
 double SearchState::node_energy_change(int item, int choice, int node) {
@@ -192,12 +203,7 @@ double SearchState::cheapest_blocks(int item, int choice, std::span<const int> r
     return energy_with(place, time, 1, device, host) - energy_[place];
   };
   const auto allowed = [&](int place) {
-    if (problem_.items[item].ranks.empty()) return true;
-    if (on_rank) return may_be_on(item, place);
-    for (int i = 0; i < ranks_per_node_; ++i) {
-      if (!may_be_on(item, place * ranks_per_node_ + i)) return false;
-    }
-    return true;
+    return on_rank ? may_be_on(item, place) : may_be_on_node(item, place);
   };
   const auto add_blocks = [&](int begin, int end, std::span<const int> among) {
     double sum = 0;
@@ -348,6 +354,7 @@ void SearchState::set_targets(std::vector<double> targets, int doublings) {
     weight_[k] = target * std::pow(mean, 1 / p - 1) / (p * num_ranks_);
   }
   for (int rank = 0; rank < num_ranks_; ++rank) refresh_rank(rank);
+  total_energy_ = std::accumulate(energy_.begin(), energy_.end(), 0.0);  // exactly, again
 }
 
 double SearchState::objective() const {

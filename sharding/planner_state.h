@@ -35,6 +35,9 @@ class SearchState {
     return problem_.items[item].candidates[phases_.items[item][choice].candidate];
   }
   std::span<const int> blocks(int item) const { return blocks_[item]; }
+  // Not confined to other ranks.
+  bool may_be_on(int item, int rank) const;
+  bool may_be_on_node(int item, int node) const;
 
   void place(int item, int choice, std::span<const int> blocks);
   void remove(int item);
@@ -66,6 +69,7 @@ class SearchState {
   // As refresh_energy, from given times for the phases' longest ranks.
   void set_targets(std::vector<double> targets, int doublings);
   double rank_energy(int rank) const { return energy_[rank]; }
+  double total_energy() const { return total_energy_; }
 
   double objective() const;
   // Bytes beyond what ranks have, as parts of what a rank has, summed.
@@ -88,7 +92,6 @@ class SearchState {
   void add_to_rank(int rank, const double* time, double sign, std::int64_t device,
                    std::int64_t host);
   void refresh_rank(int rank);
-  bool may_be_on(int item, int rank) const;
   bool may_move(int item, int from, int to) const;
   double node_energy_change(int item, int choice, int node);
 
@@ -112,6 +115,7 @@ class SearchState {
   std::vector<double> weight_;          // [num_phases], ms per power of (load / target)
   double penalty_ = 1;                  // ms for all of a rank's memory beyond what it has
   std::vector<double> energy_;          // [num_ranks]
+  double total_energy_ = 0;
   std::int64_t evaluations_ = 0;
 };
 

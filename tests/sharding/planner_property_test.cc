@@ -1,0 +1,109 @@
+// What holds for every plan.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "serrate/sharding_plan.h"
+#include "tests/sharding/random_instance.h"
+
+namespace serrate {
+namespace {
+
+std::vector<EmbeddingTable> embedding_tables(const PlannerModel& model) {
+  std::vector<EmbeddingTable> tables;
+  for (const PlannerTable& t : model.tables) {
+    tables.push_back({.name = t.name, .num_rows = t.num_rows, .dim = t.dim});
+  }
+  return tables;
+}
+
+void expect_constraints(const PlannerTable& table, const PlacedTable& placed,
+                        const TableSharding& sharding) {
+  if (table.sharding_types.empty()) {
+    EXPECT_NE(placed.type, ShardingType::kGrid);
+  } else {
+    EXPECT_TRUE(std::ranges::count(table.sharding_types, placed.type)) << to_string(placed.type);
+  }
+  if (table.kernels.empty()) {
+    EXPECT_LE(placed.kernel, ComputeKernel::kFused);
+  } else {
+    EXPECT_TRUE(std::ranges::count(table.kernels, placed.kernel)) << to_string(placed.kernel);
+  }
+  for (const Shard& shard : sharding.shards) {
+    EXPECT_GE(shard.num_columns(), std::min(table.min_columns, table.dim));
+    if (!table.ranks.empty()) {
+      EXPECT_TRUE(std::ranges::count(table.ranks, shard.rank)) << "rank " << shard.rank;
+    }
+  }
+}
+
+void expect_plan_holds(const PlannerInstance& instance, const PlannerOptions& options,
+                       const PlannerResult& result) {
+  const PlannerModel& model = instance.model;
+  const ShardingPlan plan = to_sharding_plan(model, instance.topology, result.tables);
+  EXPECT_NO_THROW(validate_plan(plan, embedding_tables(model), instance.topology.world_size));
+  const PlacedTable* of_group = nullptr;
+  for (std::size_t t = 0; t < model.tables.size(); ++t) {
+    expect_constraints(model.tables[t], result.tables[t], plan.tables[t]);
+    if (model.tables[t].group.empty()) continue;
+    if (!of_group) of_group = &result.tables[t];
+    EXPECT_EQ(result.tables[t], *of_group) << "the tables of the group are apart";
+  }
+  for (int r = 0; r < instance.topology.world_size; ++r) {
+    EXPECT_LE(result.cost.device_bytes[r], instance.topology.device_bytes[r]) << "rank " << r;
+    EXPECT_LE(result.cost.host_bytes[r], instance.topology.host_bytes[r]) << "rank " << r;
+  }
+  const PlanCost cost = cost_of(model, instance.topology, result.tables, options.estimator);
+  EXPECT_EQ(cost.max_rank, result.cost.max_rank);
+  EXPECT_EQ(cost.critical_path, result.cost.critical_path);
+}
+
+TEST(PlannerProperties, HoldForEveryPlan) {
+  constexpr int kInstances = 10'000;
+  RandomInstances instances(2);
+  int planned = 0;
+  for (int i = 0; i < kInstances && !testing::Test::HasFailure(); ++i) {
+    SCOPED_TRACE(testing::Message() << "instance " << i);
+    const PlannerInstance instance = instances.next(i % 100 == 0 ? 30 : 5, 3, 3);
+    const PlannerOptions options{.estimator = instances.any_estimator(),
+                                 .objective = instances.any_objective()};
+    const PlannerResult result = plan_sharding(instance.model, instance.topology, options);
+    if (result.feasible()) {
+      ++planned;
+      expect_plan_holds(instance, options, result);
+      EXPECT_LE(result.bound, result.objective(options.objective) * (1 + 1e-9));
+    }
+    if (i % 10 == 0) {
+      const PlannerResult again = plan_sharding(instance.model, instance.topology, options);
+      EXPECT_EQ(result.tables, again.tables);
+      EXPECT_EQ(result.infeasible, again.infeasible);
+      EXPECT_EQ(result.bound, again.bound);
+      if (result.feasible()) {
+        EXPECT_EQ(plan_to_json(to_sharding_plan(instance.model, instance.topology, result.tables)),
+                  plan_to_json(to_sharding_plan(instance.model, instance.topology, again.tables)));
+      }
+    }
+  }
+  EXPECT_GE(planned, kInstances / 3);
+}
+
+// Cut short, it still has a plan, or says that it has none.
+TEST(PlannerProperties, HoldForPlansThatWereCutShort) {
+  RandomInstances instances(3);
+  int planned = 0;
+  for (int i = 0; i < 200; ++i) {
+    SCOPED_TRACE(testing::Message() << "instance " << i);
+    const PlannerInstance instance = instances.next(100, 4, 8);
+    const PlannerOptions options{.estimator = instances.any_estimator(),
+                                 .objective = instances.any_objective(),
+                                 .time_limit = std::chrono::milliseconds(i % 2)};
+    const PlannerResult result = plan_sharding(instance.model, instance.topology, options);
+    if (!result.feasible()) continue;
+    ++planned;
+    expect_plan_holds(instance, options, result);
+  }
+  EXPECT_GE(planned, 50);
+}
+
+}  // namespace
+}  // namespace serrate
