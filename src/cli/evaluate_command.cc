@@ -1,10 +1,12 @@
 #include <fmt/format.h>
 
 #include <fstream>
+#include <optional>
 
 #include "serrate/trainer.h"
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
+#include "src/io/atomic_file.h"
 
 namespace serrate::cli {
 namespace {
@@ -19,10 +21,12 @@ void print_table(const EvaluationResult& result) {
   fmt::print("\n");
 }
 
-void write_json(const std::string& path, const EvaluationResult& result) {
-  std::ofstream file(path);
+void write_json(AtomicFile& json, const EvaluationResult& result) {
+  std::ofstream file(json.temporary_path());
   file << to_json(result);
-  if (!file.flush()) throw Error(fmt::format("--json {} (it cannot be written)", path));
+  if (!file.flush()) throw Error(fmt::format("--json {} (it cannot be written)", json.path()));
+  file.close();
+  json.commit();
 }
 
 }  // namespace
@@ -44,11 +48,12 @@ int evaluate_command(const Arguments& arguments) {
   if (!line.parse(arguments)) return 0;
 
   return launch(launch_options, [&](Communicator& communicator) {
+    const bool speaks = communicator.rank() == 0;
+    std::optional<AtomicFile> file;  // made before the work, so that a wrong path is told at once
+    if (speaks && !json.empty()) file.emplace(json);
     const EvaluationResult result = evaluate(options, communicator);
-    if (communicator.rank() == 0) {
-      print_table(result);
-      if (!json.empty()) write_json(json, result);
-    }
+    if (speaks) print_table(result);
+    if (file) write_json(*file, result);
     return 0;
   });
 }

@@ -1,7 +1,6 @@
 #include "src/data/sequence_reader.h"
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
 #include "serrate/error.h"
@@ -66,27 +65,16 @@ SequenceReader::SequenceReader(const Dataset& dataset, const Split& split, Reade
     throw usage_error("batch size and maximum length have to be 1 or more");
   }
   check(0 <= options_.rank && options_.rank < options_.world_size, "the reader's rank is no rank");
-  check(options_.first_step >= 0 && options_.prefetch >= 0,
-        "first_step and prefetch are not below 0");
   window_offsets_ = count_windows(dataset.user_offsets(), split, options_);
   if (num_windows() == 0) {
     throw usage_error(
         "nothing to train on (no user has two events or more outside of what the split holds out) "
         "choose another split or more data");
   }
-  next_step_ = options_.first_step;
-  if (options_.prefetch > 0) {
-    prefetcher_ = std::make_unique<Prefetcher<SequenceBatch>>(
-        [this] { return std::optional(read(next_step_++)); }, options_.prefetch);
-  }
 }
 
 std::int64_t SequenceReader::batches_per_epoch() const {
   return (num_windows() + options_.batch_size - 1) / options_.batch_size;
-}
-
-SequenceBatch SequenceReader::next() {
-  return prefetcher_ ? std::move(*prefetcher_->next()) : read(next_step_++);
 }
 
 SequenceBatch SequenceReader::read(std::int64_t step) const {

@@ -1,13 +1,11 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
 #include "serrate/training_windows.h"
 #include "src/data/dataset.h"
-#include "src/data/prefetcher.h"
 #include "src/data/split.h"
 
 namespace serrate {
@@ -21,8 +19,6 @@ struct ReaderOptions {
   TrainingWindows windows = TrainingWindows::kAll;
   std::vector<std::int64_t> features = {0};  ///< positions in Dataset::features()
   bool timestamps = false;                   ///< read them too
-  std::int64_t first_step = 0;               ///< where next() starts
-  std::int64_t prefetch = 2;                 ///< batches read ahead; 0 reads without a thread
 };
 
 /// Events [begin, end) of one user.
@@ -53,7 +49,7 @@ SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange>
 /// seed and epoch alone; step s of it takes windows [s * batch_size, (s + 1) * batch_size) and
 /// rank r a contiguous share of those, so the ranks' batches in order are the one batch of an
 /// unsharded run. The last batch of an epoch is smaller. The dataset and the split have to outlive
-/// the reader, which keeps one offset per user and the batches read ahead.
+/// the reader, which keeps one offset per user.
 class SequenceReader {
  public:
   /// Throws Error (usage) when an option is out of range or nothing is left to train on.
@@ -61,9 +57,7 @@ class SequenceReader {
 
   std::int64_t num_windows() const { return window_offsets_.back(); }
   std::int64_t batches_per_epoch() const;
-  /// The batch of steps first_step, first_step + 1, ..., counted over all epochs.
-  SequenceBatch next();
-  /// The batch of any step.
+  /// The batch of a step, counted over all epochs.
   SequenceBatch read(std::int64_t step) const;
 
  private:
@@ -73,8 +67,6 @@ class SequenceReader {
   const Split& split_;
   ReaderOptions options_;
   std::vector<std::int64_t> window_offsets_;  // [num_users + 1]: numbers of a user's windows
-  std::int64_t next_step_;
-  std::unique_ptr<Prefetcher<SequenceBatch>> prefetcher_;  // last: its thread reads the others
 };
 
 }  // namespace serrate

@@ -86,8 +86,7 @@ ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset
                        .world_size = communicator.size(),
                        .seed = options.seed,
                        .windows = options.windows,
-                       .features = {},
-                       .prefetch = 0};  // whole batches are made ahead, see Impl
+                       .features = {}};
   for (const std::string& name : token_features(dataset, options.model)) {
     reader.features.push_back(dataset.feature_index(name));
   }

@@ -85,7 +85,7 @@ TEST(SequenceReader, AllWindowsOverlapByOneEventCountedFromTheEnd) {
   const std::map<std::int64_t, Ids> expected = {{0, {4, 5, 6}},    {1, {2, 3, 4}},
                                                 {2, {0, 1, 2}},    {3, {13, 14, 15}},
                                                 {4, {11, 12, 13}}, {5, {10, 11}}};
-  EXPECT_EQ(items_by_sample(reader.next()), expected);
+  EXPECT_EQ(items_by_sample(reader.read(0)), expected);
 }
 
 TEST(SequenceReader, LatestWindowsStopWhereTheSplitStops) {
@@ -96,7 +96,7 @@ TEST(SequenceReader, LatestWindowsStopWhereTheSplitStops) {
   const Split split = make_split(dataset, SplitKind::kLastItem);
   SequenceReader reader(dataset, split, options);
   const std::map<std::int64_t, Ids> expected = {{0, {1, 2, 3}}, {1, {7, 8}}};
-  EXPECT_EQ(items_by_sample(reader.next()), expected);
+  EXPECT_EQ(items_by_sample(reader.read(0)), expected);
 }
 
 TEST(SequenceReader, ReadsBagsAndTimesOfTheRequestedFeatures) {
@@ -124,7 +124,7 @@ TEST(SequenceReader, AnEpochHasEveryWindowOnceAndTheNextAnotherOrder) {
   for (std::int64_t epoch = 0; epoch < 2; ++epoch) {
     Ids& order = orders.emplace_back();
     for (std::int64_t index = 0; index < reader.batches_per_epoch(); ++index) {
-      const SequenceBatch batch = reader.next();
+      const SequenceBatch batch = reader.read(epoch * reader.batches_per_epoch() + index);
       EXPECT_EQ(batch.epoch, epoch);
       EXPECT_EQ(batch.index, index);
       order.insert(order.end(), batch.sample_ids.begin(), batch.sample_ids.end());
@@ -162,24 +162,6 @@ TEST(SequenceReader, RanksInOrderMakeTheUnshardedBatch) {
       EXPECT_EQ(sample_ids, batch.sample_ids);
       EXPECT_EQ(items, batch.features[0].values);
     }
-  }
-}
-
-TEST(SequenceReader, StartsAtAnyStepWithAndWithoutPrefetch) {
-  const Dataset dataset = staircase();
-  const Split split = train_on_all(dataset);
-  ReaderOptions options;
-  options.batch_size = 4;
-  SequenceReader from_start(dataset, split, options);
-  for (int step = 0; step < 13; ++step) from_start.next();
-  options.first_step = 13;
-  SequenceReader resumed(dataset, split, options);
-  options.prefetch = 0;
-  SequenceReader direct(dataset, split, options);
-  for (int step = 13; step < 16; ++step) {
-    const Ids expected = from_start.next().sample_ids;
-    EXPECT_EQ(resumed.next().sample_ids, expected);
-    EXPECT_EQ(direct.next().sample_ids, expected);
   }
 }
 
