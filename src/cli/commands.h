@@ -7,6 +7,7 @@ namespace serrate::cli {
 /// Each runs one command and returns the exit code of the process; throws Error.
 int convert_command(const Arguments& arguments);
 int generate_command(const Arguments& arguments);
+int calibrate_command(const Arguments& arguments);
 int plan_command(const Arguments& arguments);
 int train_command(const Arguments& arguments);
 int evaluate_command(const Arguments& arguments);

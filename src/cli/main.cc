@@ -18,6 +18,7 @@ struct Command {
 constexpr std::array kCommands{
     Command{"convert", "makes a dataset of delimited text", convert_command},
     Command{"generate", "makes a dataset that a model can learn", generate_command},
+    Command{"calibrate", "measures these machines for the planner", calibrate_command},
     Command{"plan", "says where every table of a model should live", plan_command},
     Command{"train", "trains a sequence model on a dataset", train_command},
     Command{"evaluate", "measures a trained model beside baselines", evaluate_command},

@@ -44,4 +44,20 @@ Machines find_machines(Communicator& communicator) {
   return machines;
 }
 
+PlannerTopology topology_of(const Machines& machines, int ranks_per_node) {
+  PlannerTopology t{.device = PlannerDevice::kCpu,
+                    .world_size = static_cast<int>(machines.of_rank.size())};
+  t.ranks_per_node = ranks_per_node > 0 ? ranks_per_node : machines.ranks_per_node();
+  t.reserve = 0.15;  // of the memory: for the system, batches read ahead, stacks
+  t.intra_node_bandwidth = 10e6;
+  t.inter_node_bandwidth = 10e6;
+  t.intra_node_latency = 0.005;
+  t.inter_node_latency = 0.03;
+  t.device_bytes.assign(t.world_size, 0);
+  for (const int machine : machines.of_rank) {
+    t.host_bytes.push_back(machines.memory[machine].total / machines.num_ranks(machine));
+  }
+  return t;
+}
+
 }  // namespace serrate

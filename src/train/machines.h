@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "serrate/communicator.h"
+#include "serrate/planner.h"
 #include "src/io/machine_memory.h"
 
 namespace serrate {
@@ -21,5 +22,10 @@ struct Machines {
 
 /// Collective.
 Machines find_machines(Communicator& communicator);
+
+/// For the planner: an equal share of its machine's memory for each rank, of which tables leave a
+/// part, and round figures for ranks that are processes of one machine, or of several on 100 Gb/s
+/// Ethernet. Nodes are the machines, or runs of `ranks_per_node` ranks when that is above 0.
+PlannerTopology topology_of(const Machines& machines, int ranks_per_node);
 
 }  // namespace serrate

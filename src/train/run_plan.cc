@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "serrate/planner.h"
 #include "sharding/quantity.h"
@@ -17,34 +16,15 @@
 namespace serrate {
 namespace {
 
-// Of a job without a topology file: ranks that are processes of one machine, or 100 Gb/s Ethernet.
-constexpr double kIntraNodeBandwidth = 10e6;  // bytes per ms
-constexpr double kInterNodeBandwidth = 10e6;
-constexpr double kIntraNodeLatency = 0.005;  // ms
-constexpr double kInterNodeLatency = 0.03;
-constexpr double kMachineReserve = 0.15;  // of its memory, for all that is no model
-
-int nodes_of(const TrainOptions& options, const Machines& machines) {
-  return options.ranks_per_node > 0 ? options.ranks_per_node : machines.ranks_per_node();
-}
-
 PlannerTopology default_topology(const TrainOptions& options, const Machines& machines,
                                  std::int64_t bytes_beside_tables) {
-  PlannerTopology t{.device = PlannerDevice::kCpu,
-                    .world_size = static_cast<int>(machines.of_rank.size()),
-                    .ranks_per_node = nodes_of(options, machines)};
-  t.intra_node_bandwidth = kIntraNodeBandwidth;
-  t.inter_node_bandwidth = kInterNodeBandwidth;
-  t.intra_node_latency = kIntraNodeLatency;
-  t.inter_node_latency = kInterNodeLatency;
-  t.device_bytes.assign(t.world_size, 0);
-  for (const int machine : machines.of_rank) {
-    const std::int64_t share = machines.memory[machine].total / machines.num_ranks(machine);
-    const std::int64_t usable =
-        options.memory_limit.empty()
-            ? static_cast<std::int64_t>((1 - kMachineReserve) * static_cast<double>(share))
-            : bytes_from_string(options.memory_limit);
-    t.host_bytes.push_back(std::max<std::int64_t>(usable - bytes_beside_tables, 0));
+  PlannerTopology t = topology_of(machines, options.ranks_per_node);
+  if (!options.memory_limit.empty()) {
+    t.host_bytes.assign(t.world_size, bytes_from_string(options.memory_limit));
+    t.reserve = 0;
+  }
+  for (std::int64_t& bytes : t.host_bytes) {
+    bytes = std::max<std::int64_t>(bytes - bytes_beside_tables, 0);
   }
   return t;
 }
