@@ -2,22 +2,28 @@
 // docs/performance.md: 8 tables of 1 M rows x 128 columns, 2,048 bags a feature and rank, uniform
 // ids, row-wise Adagrad, a linear layer over all outputs and the mean of its squares as the loss.
 // Prints one JSON line; with --stages the time of each stage on rank 0, by the clock and in use of
-// its processor (the first is more when the rank waits for others).
+// its processor (the first is more when the rank waits for others). With --topology (a file of
+// serrate calibrate) also what the planner says, for the step but for the linear layer.
 //
 //   pooled_step_benchmark [--mode tw|cw|rw|dp|twrw|twcw|grid] [--ids-per-bag 20] [--ranks 2]
-//                         [--ranks-per-node 1] [--stages]
+//                         [--ranks-per-node 1] [--stages] [--topology FILE]
 //   mpirun -n 2 pooled_step_benchmark ...
 
 #include <time.h>
 
 #include <algorithm>
 #include <array>
+#include <fstream>
+#include <iterator>
 #include <map>
+#include <numeric>
 #include <string_view>
 
 #include "benchmarks/benchmark_ranks.h"
+#include "serrate/planner.h"
 #include "serrate/random.h"
 #include "serrate/sharded_embedding.h"
+#include "sharding/plan_cost.h"
 
 namespace serrate {
 namespace {
@@ -30,7 +36,12 @@ struct Workload {
   std::int64_t ids_per_bag;
   std::int64_t rows;
   int ranks_per_node;
+  std::string topology;
 };
+
+enum Stage { kInput, kLookup, kOutput, kLinear, kBackward, kUpdate, kStages };
+constexpr std::array<const char*, kStages> kNames{
+    "input_dist", "lookup", "output_dist", "linear layer", "output_dist_backward", "update"};
 
 ShardingType sharding_type(const std::string& mode) {
   static const std::map<std::string, ShardingType> types{
@@ -92,6 +103,46 @@ void linear_layer(EmbeddingExchange& exchange, std::span<const float> weights,
   }
 }
 
+// ms of each stage on its slowest rank, as the planner has it.
+std::array<double, kStages> predict(const Workload& w, const ShardingPlan& plan) {
+  std::ifstream file(w.topology, std::ios::binary);
+  if (!file) throw usage_error(fmt::format("--topology {} cannot be read", w.topology));
+  const PlannerTopology topology =
+      planner_topology_from_json(std::string(std::istreambuf_iterator<char>(file), {}));
+  if (topology.world_size != plan.world_size) throw usage_error("--topology is of other ranks");
+  PlannerModel model{.batch_size = kBatchSize};
+  std::vector<PlacedTable> placed;
+  for (const TableSharding& table : plan.tables) {
+    const Shard& shard = table.shards.front();
+    model.tables.push_back({.name = table.table,
+                            .num_rows = w.rows,
+                            .dim = kDim,
+                            .features = {{.pooling_factor = static_cast<double>(w.ids_per_bag)}},
+                            .optimizer = SparseOptimizer::kRowWiseAdagrad,
+                            .min_columns = shard.num_columns()});
+    PlacedTable& at = placed.emplace_back();
+    at.type = table.type;
+    if (at.type == ShardingType::kDataParallel) at.kernel = ComputeKernel::kDense;
+    if (at.type == ShardingType::kDataParallel || at.type == ShardingType::kRowWise) continue;
+    const bool by_node = at.type == ShardingType::kTableRowWise || at.type == ShardingType::kGrid;
+    for (const Shard& s : table.shards) {
+      if (s.row_begin > 0) break;
+      at.blocks.push_back(by_node ? s.rank / topology.ranks_per_node : s.rank);
+    }
+  }
+  PlanCostSum sum(model, topology, PlannerEstimator::kSerrate);
+  for (std::size_t t = 0; t < placed.size(); ++t) sum.add(model.tables[t], placed[t]);
+  constexpr std::array kPhases{kLookup, kUpdate, kOutput, kBackward, kInput};  // of phase_times
+  std::array<double, kStages> stages{};
+  for (int rank = 0; rank < plan.world_size; ++rank) {
+    const PhaseTimes times = sum.phase_ms(rank);
+    for (std::size_t k = 0; k < kPhases.size(); ++k) {
+      stages[kPhases[k]] = std::max(stages[kPhases[k]], times[k]);
+    }
+  }
+  return stages;
+}
+
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {
   const Stream stream;
   std::vector<EmbeddingTable> tables;
@@ -120,9 +171,6 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   }
   std::vector<float> weights(kTables * kDim, 0.03f), d_weights(kTables * kDim);
 
-  enum Stage { kInput, kLookup, kOutput, kLinear, kBackward, kUpdate, kStages };
-  constexpr std::array<const char*, kStages> kNames{
-      "input_dist", "lookup", "output_dist", "linear layer", "output_dist_backward", "update"};
   std::array<std::vector<double>, kStages> of_stage, used_by_stage;
   std::vector<double> milliseconds;
   for (int step = 0; step < kSteps; ++step) {
@@ -165,10 +213,20 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
       static_cast<double>(kBatchSize * world_size) / median * 1e3,
       static_cast<double>(exchange.bytes()) / 1e6,
       static_cast<double>(embedding.bytes_between_nodes(exchange)) / 1e6);
+  std::array<double, kStages> predicted{};
+  if (!w.topology.empty()) {
+    predicted = predict(w, plan);
+    const double sum = std::accumulate(predicted.begin(), predicted.end(), 0.0);
+    const double measured = median - benchmark_median(of_stage[kLinear]);
+    fmt::print("{{\"predicted_ms\": {:.2f}, \"measured_ms\": {:.2f}, \"ratio\": {:.2f}}}\n", sum,
+               measured, sum / measured);
+  }
   if (!print_stages) return;
   for (int stage = 0; stage < kStages; ++stage) {
-    fmt::print("  {:<22} {:8.2f} ms {:8.2f} ms used\n", kNames[stage],
+    fmt::print("  {:<22} {:8.2f} ms {:8.2f} ms used", kNames[stage],
                benchmark_median(of_stage[stage]), benchmark_median(used_by_stage[stage]));
+    if (!w.topology.empty()) fmt::print(" {:8.2f} ms predicted", predicted[stage]);
+    fmt::print("\n");
   }
 }
 
@@ -179,6 +237,7 @@ int run(int argc, char** argv) {
   workload.ids_per_bag = arguments.integer("--ids-per-bag", 20);
   workload.rows = arguments.integer("--rows", 1'000'000);
   workload.ranks_per_node = static_cast<int>(arguments.integer("--ranks-per-node", 1));
+  workload.topology = arguments.text("--topology", "");
   const bool stages = arguments.flag("--stages");
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
   arguments.finish();

@@ -7,10 +7,9 @@ namespace serrate {
 
 /// What the planner needs to know of the machines that these ranks are on, measured by all of them
 /// at once as in a training: bandwidths of copies, of lookups and updates of random rows and of
-/// exchanges, the latency of a message. Medians of the slowest rank; takes seconds. Nodes are the
-/// machines, or runs of `ranks_per_node` ranks when that is above 0. What cannot be seen from
-/// these ranks (no link, one node, one rank) keeps the planner's default. Collective; the same on
-/// every rank.
+/// exchanges, the latency of a message. Takes seconds. Nodes are the machines, or runs of
+/// `ranks_per_node` ranks when that is above 0. What cannot be seen from these ranks (no link, one
+/// node, one rank) keeps the planner's default. Collective; the same on every rank.
 PlannerTopology calibrate(int ranks_per_node, Communicator& communicator, const Stream& stream);
 
 }  // namespace serrate

@@ -51,13 +51,14 @@ ShardEstimate estimate(const PlannerTable& table, ShardingType type, const Plann
 
 TEST(SerrateEstimator, TableWise) {
   // 16 ids in 8 bags: 192 bytes of ids and offsets, 512 of rows. Half is copied at 100, half
-  // crosses at 10. Update: rows read and written and gradients at 25, 64 bytes an id sorted.
+  // crosses at 10. Update: rows read and written at 25; gradients and, for 384 bytes an id,
+  // grouping at 100.
   expect_times(estimate(wide_table(), ShardingType::kTableWise, ranks(2, 2)),
                {.input_dist = 96 * 0.11,
                 .forward_compute = 16 * 64 / 50.0 + (192 + 512) / 100.0,
                 .forward_comms = 256 * 0.11,
                 .backward_comms = 256 * 0.11,
-                .backward_compute = 3 * 16 * 64 / 25.0 + 16 * 64 / 100.0});
+                .backward_compute = 2 * 16 * 64 / 25.0 + (16 * 384 + 512) / 100.0});
 }
 
 TEST(SerrateEstimator, RanksOfAnotherNodeAreReachedAtItsBandwidth) {
@@ -74,7 +75,7 @@ TEST(SerrateEstimator, RowWiseMovesTheBagsThatHaveAnIdInTheBlock) {
                 .forward_compute = 8 * 64 / 50.0 + (112 + 384) / 100.0,
                 .forward_comms = 192 * 0.11,
                 .backward_comms = 192 * 0.11,
-                .backward_compute = 3 * 8 * 64 / 25.0 + 8 * 64 / 100.0});
+                .backward_compute = 2 * 8 * 64 / 25.0 + (8 * 384 + 384) / 100.0});
 }
 
 TEST(SerrateEstimator, EmptyAndShorterShardsCostLess) {
@@ -98,12 +99,13 @@ TEST(SerrateEstimator, ColumnWise) {
                        .forward_compute = 16 * 64 / 50.0 + (192 + 256) / 100.0,
                        .forward_comms = 128 * 0.11,
                        .backward_comms = 128 * 0.11,
-                       .backward_compute = (2 * 16 * 64 + 16 * 32) / 25.0 + 16 * 64 / 100.0};
+                       .backward_compute = 2 * 16 * 64 / 25.0 + (16 * 384 + 256) / 100.0};
   expect_times(estimate(table, ShardingType::kColumnWise, ranks(2, 2)), expected);
-  // Row-wise Adagrad moves a line of state a row, and each block's squares to both.
+  // Row-wise Adagrad moves a line of state a row, and each block's squares to both; gradients are
+  // summed for them first.
   table.optimizer = SparseOptimizer::kRowWiseAdagrad;
   Times with_state = expected;
-  with_state.backward_compute += 2 * 16 * 64 / 25.0;
+  with_state.backward_compute += 2 * 16 * 64 / 25.0 + 16 * 32 / 100.0;
   with_state.backward_comms += 16 * 2 * 4 / 2 * 0.11;
   expect_times(estimate(table, ShardingType::kColumnWise, ranks(2, 2)), with_state);
 }
@@ -114,13 +116,14 @@ TEST(SerrateEstimator, DataParallelGathersIdsAndGradientsOfAllRanks) {
                 .forward_compute = 8 * 64 / 50.0 + (96 + 256) / 100.0,
                 .forward_comms = 0,
                 .backward_comms = (192 + 512) / 2 * 0.11,
-                .backward_compute = 3 * 16 * 64 / 25.0 + 16 * 64 / 100.0});
+                .backward_compute = 2 * 16 * 64 / 25.0 + (16 * 384 + 512) / 100.0});
 }
 
 TEST(SerrateEstimator, TableRowWiseGoesThroughTheNode) {
   // 2 nodes of 2 ranks. This rank passes on 16 ids in 8 bags (192 bytes, rows 512) for the ranks
-  // that it stands for, parted into 12 (224 and 768 bytes); it serves as much to its node.
-  const double passed_on = 96 * 0.21 + 2 * (192 + 224) / 100.0;
+  // that it stands for, parted into 12 (224 and 768 bytes, 192 an id for parting); it serves as
+  // much to its node.
+  const double passed_on = 96 * 0.21 + (2 * (192 + 224) + 16 * 192) / 100.0;
   const double sums = 256 * 0.21;
   const PlannerTopology t = ranks(4, 2);
   expect_times(estimate(wide_table(), ShardingType::kTableRowWise, t),
@@ -128,7 +131,7 @@ TEST(SerrateEstimator, TableRowWiseGoesThroughTheNode) {
                 .forward_compute = 16 * 64 / 50.0 + (224 + 768) / 100.0,
                 .forward_comms = sums + 384 * 0.11 + (512 + 3 * 768) / 100.0,
                 .backward_comms = sums + 384 * 0.11 + 2 * 768 / 100.0,
-                .backward_compute = 3 * 16 * 64 / 25.0 + 16 * 64 / 100.0});
+                .backward_compute = 2 * 16 * 64 / 25.0 + (16 * 384 + 768) / 100.0});
   // A rank of the node without rows passes on too.
   PlannerTable table = wide_table();
   table.num_rows = 1;
@@ -157,7 +160,7 @@ TEST(SerrateEstimator, RowsThatOccurAgainAreReadAndUpdatedOnce) {
   table.num_rows = 1;
   const ShardEstimate e = estimate(table, ShardingType::kTableWise, ranks(2, 2));
   EXPECT_NEAR(e.forward_compute, 64 / 50.0 + (15 * 64 + 192 + 512) / 100.0, 1e-9);
-  EXPECT_NEAR(e.backward_compute, (2 * 64 + 16 * 64) / 25.0 + 16 * 64 / 100.0, 1e-9);
+  EXPECT_NEAR(e.backward_compute, 2 * 64 / 25.0 + (16 * 384 + 512) / 100.0, 1e-9);
 }
 
 TEST(SerrateEstimator, WeightsAndOptimizerState) {
@@ -166,7 +169,7 @@ TEST(SerrateEstimator, WeightsAndOptimizerState) {
   table.optimizer = SparseOptimizer::kAdam;
   const ShardEstimate e = estimate(table, ShardingType::kTableWise, ranks(2, 2));
   EXPECT_NEAR(e.input_dist, (192 + 16 * 4) / 2 * 0.11, 1e-9);
-  EXPECT_NEAR(e.backward_compute, (2 * 16 * (64 + 128) + 16 * 64) / 25.0 + 16 * 64 / 100.0, 1e-5);
+  EXPECT_NEAR(e.backward_compute, 2 * 16 * (64 + 128) / 25.0 + (16 * 384 + 512) / 100.0, 1e-5);
   EXPECT_EQ(e.exchange_bytes, (192 + 64 + 512) * 5 / 4);
   EXPECT_EQ(e.host_bytes, 1'000'000'000 * std::int64_t{64 * 3} + e.exchange_bytes);
 }
@@ -183,7 +186,9 @@ TEST(SerrateEstimator, EveryRankPacksItsIdsAndAddsUpItsRows) {
   EXPECT_NEAR(whole.input_dist, (2 * 96 + 4 * 8 + 2 * 96) / 100.0, 1e-9);
   EXPECT_NEAR(whole.forward_comms, (256 + 3 * 256) / 100.0, 1e-9);
   EXPECT_NEAR(whole.backward_comms, 2 * 256 / 100.0, 1e-9);
-  // Two row blocks: 6 bags; two column blocks: the ids twice.
+  // Two row blocks: 6 bags, of 112 bytes, and parting; two column blocks: the ids twice.
+  EXPECT_NEAR(everywhere(ShardingType::kRowWise).input_dist,
+              (2 * 112 + 6 * 8 + 8 * 192 + 2 * 112) / 100.0, 1e-9);
   EXPECT_NEAR(everywhere(ShardingType::kRowWise).forward_comms, (256 + 3 * 384) / 100.0, 1e-9);
   EXPECT_NEAR(everywhere(ShardingType::kColumnWise).input_dist,
               (2 * 96 + 4 * 8 + 2 * 2 * 96) / 100.0, 1e-9);
