@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <optional>
 
 namespace serrate {
@@ -113,10 +114,11 @@ Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
       const PhaseTimes times = times_of(candidate, problem.estimator, objective);
       Phases::Choice choice{.candidate = c, .time = {}};
       choice.uniform = candidate.everywhere.total(problem.estimator);
-      for (const double t : times) choice.longest += t;
+      const double time = std::accumulate(times.begin(), times.end(), 0.0);
       choice.work = candidate.work.total(problem.estimator);
       if (candidate.scope == BlockScope::kAll) {
-        choice.uniform += choice.longest;
+        choice.uniform += time;
+        choice.longest = time;
       } else {
         choice.time.resize(phases.num_phases);
         for (int k = 0; k < kMostPhases; ++k) {
@@ -124,6 +126,7 @@ Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
           const int at = index[into[k]];
           if (at >= 0) choice.time[at] += times[k];
         }
+        choice.longest = *std::ranges::max_element(choice.time);
       }
       choices.push_back(std::move(choice));
     }

@@ -11,6 +11,8 @@ namespace {
 
 constexpr ShardLimit kFirstLimits[] = {1.0, 0.55};
 constexpr ShardLimit kMoreLimits[] = {0.75, 0.4, 0.3};
+constexpr ShardLimit kOnePhaseLimits[] = {1.0, 0.75, 0.55};
+constexpr ShardLimit kPhaseLimits[] = {0.25, 0.27, 0.3, 0.33, 0.36, 0.4, 0.45, 0.5};
 
 bool has_type(const PlannerProblem& problem, ShardingType type) {
   return std::ranges::any_of(problem.items, [&](const PlannerItem& item) {
@@ -74,19 +76,22 @@ SearchResult search_placement(const PlannerProblem& problem, const PlannerBound&
   const std::int64_t evaluations = one_phase
                                        ? std::min<std::int64_t>(num_items * 5'000, 1'000'000) +
                                              std::max<std::int64_t>(num_items - 500, 0) * 4'000
-                                       : std::min<std::int64_t>(num_items * 4'000, 500'000) +
-                                             std::max<std::int64_t>(num_items - 500, 0) * 2'500;
+                                       : std::min<std::int64_t>(num_items * 4'000, 400'000) +
+                                             std::max<std::int64_t>(num_items - 500, 0) * 2'000;
   const auto searcher = best_start(problem, bound, options, deadline, evaluations);
-  const std::int64_t stop_at = searcher->evaluations() + evaluations;
-  searcher->descend(evaluations / 2);
   constexpr std::int64_t kMostSmall = 4'000;
-  if (num_items * problem.world_size <= kMostSmall) searcher->ruin_and_recreate(evaluations / 2);
+  const bool is_small = num_items * problem.world_size <= kMostSmall;
   // Loads of one phase are best balanced from many starts; of several, by annealing.
-  const std::int64_t rest = stop_at - searcher->evaluations();
   if (searcher->num_phases() == 1) {
-    searcher->restart(rest);
+    const std::int64_t stop_at = searcher->evaluations() + evaluations;
+    searcher->descend(evaluations / 2);
+    if (is_small) searcher->ruin_and_recreate(evaluations / 2);
+    searcher->restart(kOnePhaseLimits, stop_at - searcher->evaluations());
   } else {
-    searcher->anneal(rest);
+    searcher->restart(kPhaseLimits, evaluations);
+    searcher->descend(evaluations / 2);
+    if (is_small) searcher->ruin_and_recreate(evaluations / 2);
+    searcher->anneal(evaluations / 2);
   }
   SearchResult found = searcher->result();
   constexpr std::int64_t kMostTries = 20'000;

@@ -14,7 +14,7 @@
 
 namespace serrate {
 
-/// The part of max_rank or the critical path that one shard may take in a start.
+/// The part of the bound that one shard may take in a phase, in a start.
 using ShardLimit = double;
 
 /// Moves of a search over one restriction of the candidates. Each begins at the best placement so
@@ -30,7 +30,7 @@ class Searcher {
   /// Local search.
   void descend(std::int64_t evaluations);
   /// Local search from greedy starts and variations of them.
-  void restart(std::int64_t evaluations);
+  void restart(std::span<const ShardLimit> limits, std::int64_t evaluations);
   /// Annealing and local search: once to loosen the best a little, once to melt it.
   void anneal(std::int64_t evaluations);
   /// Takes some items out and puts them back where they cost the least, in random order and with

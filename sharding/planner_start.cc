@@ -13,12 +13,13 @@ void Searcher::start(std::span<const ShardLimit> limits) {
   }
 }
 
-void Searcher::restart(std::int64_t evaluations) {
-  constexpr ShardLimit kLimits[] = {1.0, 0.75, 0.55};
+void Searcher::restart(std::span<const ShardLimit> limits, std::int64_t evaluations) {
   constexpr double kNoise = 0.2;
-  stop_at_ = state_.evaluations() + evaluations;
-  for (std::size_t i = 0; !is_done(); ++i) {
-    build(choose(kLimits[i % std::size(kLimits)]), i < std::size(kLimits) ? 0 : kNoise);
+  const auto num_limits = static_cast<std::int64_t>(limits.size());
+  const std::int64_t end = state_.evaluations() + evaluations;
+  for (std::int64_t i = 0; state_.evaluations() < end && !is_late(); ++i) {
+    build(choose(limits[i % num_limits]), i < num_limits ? 0 : kNoise);
+    stop_at_ = std::min(end, state_.evaluations() + evaluations / num_limits);
     local_search();
   }
 }
