@@ -8,15 +8,6 @@
 namespace serrate {
 namespace {
 
-// Calls visit(rank, device_bytes, host_bytes) for the ranks of a block, `rank_of` its i-th one.
-template <typename RankOf, typename Visit>
-void for_each_rank(const Candidate& c, const RankOf& rank_of, const Visit& visit) {
-  int i = 0;
-  for (const MemoryRun& run : c.memory) {
-    for (; i < run.end; ++i) visit(rank_of(i), run.device_bytes, run.host_bytes);
-  }
-}
-
 void erase(std::vector<SearchState::OnRank>& list, int item, int block) {
   for (auto& entry : list) {
     if (entry.item == item && entry.block == block) {
@@ -44,7 +35,10 @@ SearchState::SearchState(const PlannerProblem& problem, const Phases& phases)
       host_(num_ranks_),
       inverse_target_(num_phases_, 1.0),
       weight_(num_phases_, 1.0),
-      energy_(num_ranks_) {}
+      energy_(num_ranks_),
+      places_(num_ranks_) {
+  std::iota(places_.begin(), places_.end(), 0);
+}
 
 void SearchState::add_to_rank(int rank, const double* time, double sign, std::int64_t device,
                               std::int64_t host) {
@@ -57,29 +51,11 @@ void SearchState::add_to_rank(int rank, const double* time, double sign, std::in
   refresh_rank(rank);
 }
 
-void SearchState::apply(int item, int block, double sign) {
-  const Candidate& c = candidate(item, choice_[item]);
-  const Phases::Choice& choice = choice_of(item, choice_[item]);
-  const double* time = choice.time.empty() ? nullptr : choice.time.data();
-  const auto add = [&](int rank, std::int64_t device, std::int64_t host) {
-    add_to_rank(rank, time, sign, device, host);
-  };
-  switch (c.scope) {
-    case BlockScope::kRank:
-      add(blocks_[item][block], c.memory.front().device_bytes, c.memory.front().host_bytes);
-      break;
-    case BlockScope::kNode: {
-      const int first = blocks_[item][block] * ranks_per_node_;
-      for_each_rank(c, [&](int i) { return first + i; }, add);
-      break;
-    }
-    case BlockScope::kFixed:
-      for_each_rank(c, [&](int i) { return problem_.items[item].ranks[i]; }, add);
-      break;
-    case BlockScope::kAll:
-      for_each_rank(c, [](int i) { return i; }, add);
-      break;
-  }
+void SearchState::add_block(int item, int choice, int place, double sign) {
+  const std::vector<double>& time = choice_of(item, choice).time;
+  for_each_rank(item, choice, place, [&](int rank, std::int64_t device, std::int64_t host) {
+    add_to_rank(rank, time.empty() ? nullptr : time.data(), sign, device, host);
+  });
 }
 
 void SearchState::place(int item, int choice, std::span<const int> blocks) {
@@ -87,29 +63,22 @@ void SearchState::place(int item, int choice, std::span<const int> blocks) {
   choice_[item] = choice;
   blocks_[item].assign(blocks.begin(), blocks.end());
   uniform_ += choice_of(item, choice).uniform;
-  const Candidate& c = candidate(item, choice);
-  if (c.scope == BlockScope::kAll || c.scope == BlockScope::kFixed) {
-    apply(item, 0, 1);
-    return;
-  }
-  auto& lists = c.scope == BlockScope::kRank ? on_rank_ : on_node_;
+  if (blocks.empty()) add_block(item, choice, 0, 1);
+  auto& lists = candidate(item, choice).scope == BlockScope::kRank ? on_rank_ : on_node_;
   for (int b = 0; b < std::ssize(blocks); ++b) {
-    apply(item, b, 1);
+    add_block(item, choice, blocks[b], 1);
     lists[blocks[b]].push_back({item, b});
   }
 }
 
 void SearchState::remove(int item) {
-  uniform_ -= choice_of(item, choice_[item]).uniform;
-  const Candidate& c = candidate(item, choice_[item]);
-  if (c.scope == BlockScope::kAll || c.scope == BlockScope::kFixed) {
-    apply(item, 0, -1);
-  } else {
-    auto& lists = c.scope == BlockScope::kRank ? on_rank_ : on_node_;
-    for (int b = 0; b < std::ssize(blocks_[item]); ++b) {
-      apply(item, b, -1);
-      erase(lists[blocks_[item][b]], item, b);
-    }
+  const int choice = choice_[item];
+  uniform_ -= choice_of(item, choice).uniform;
+  if (blocks_[item].empty()) add_block(item, choice, 0, -1);
+  auto& lists = candidate(item, choice).scope == BlockScope::kRank ? on_rank_ : on_node_;
+  for (int b = 0; b < std::ssize(blocks_[item]); ++b) {
+    add_block(item, choice, blocks_[item][b], -1);
+    erase(lists[blocks_[item][b]], item, b);
   }
   choice_[item] = -1;
   blocks_[item].clear();
@@ -156,119 +125,6 @@ void SearchState::refresh_rank(int rank) {
   total_energy_ += energy_[rank];
 }
 
-double SearchState::node_energy_change(int item, int choice, int node) {
-  const double* time = choice_of(item, choice).time.data();
-  double change = 0;
-  for_each_rank(
-      candidate(item, choice), [&](int i) { return node * ranks_per_node_ + i; },
-      [&](int rank, std::int64_t device, std::int64_t host) {
-        change += energy_with(rank, time, 1, device, host) - energy_[rank];
-      });
-  evaluations_ += ranks_per_node_;
-  return change;
-}
-
-double SearchState::cheapest_blocks(int item, int choice, std::span<const int> ranks,
-                                    std::vector<int>& blocks) {
-  const Candidate& c = candidate(item, choice);
-  const Phases::Choice& chosen = choice_of(item, choice);
-  blocks.clear();
-  const double* time = chosen.time.empty() ? nullptr : chosen.time.data();
-  double change = 0;
-  const auto add_change = [&](int rank, std::int64_t device, std::int64_t host) {
-    change += energy_with(rank, time, 1, device, host) - energy_[rank];
-  };
-  if (c.scope == BlockScope::kAll) {
-    for_each_rank(
-        c, [](int i) { return i; },
-        [&](int rank, std::int64_t device, std::int64_t host) {
-          change += memory_penalty(rank, device_[rank] + device, host_[rank] + host) -
-                    memory_penalty(rank, device_[rank], host_[rank]);
-        });
-    evaluations_ += 1 + num_ranks_ / 8;
-    return change + chosen.uniform;
-  }
-  if (c.scope == BlockScope::kFixed) {
-    for_each_rank(c, [&](int i) { return problem_.items[item].ranks[i]; }, add_change);
-    evaluations_ += std::ssize(problem_.items[item].ranks);
-    return change + chosen.uniform;
-  }
-  const bool on_rank = c.scope == BlockScope::kRank;
-  const bool one_node = c.type == ShardingType::kTableColumnWise;
-  const std::int64_t device = c.memory.front().device_bytes;
-  const std::int64_t host = c.memory.front().host_bytes;
-  const auto change_at = [&](int place) {
-    if (!on_rank) return node_energy_change(item, choice, place);
-    ++evaluations_;
-    return energy_with(place, time, 1, device, host) - energy_[place];
-  };
-  const auto allowed = [&](int place) {
-    return on_rank ? may_be_on(item, place) : may_be_on_node(item, place);
-  };
-  const auto add_blocks = [&](int begin, int end, std::span<const int> among) {
-    double sum = 0;
-    for (int b = 0; b < c.num_blocks; ++b) {
-      double best = std::numeric_limits<double>::infinity();
-      int at = -1;
-      const auto consider = [&](int place) {
-        if (!allowed(place)) return;
-        const double at_place = change_at(place);
-        if (at_place < best) {
-          best = at_place;
-          at = place;
-        }
-      };
-      if (among.empty()) {
-        for (int place = begin; place < end; ++place) consider(place);
-      } else {
-        for (const int place : among) consider(place);
-      }
-      if (at < 0) {
-        sum = std::numeric_limits<double>::infinity();
-        break;
-      }
-      sum += best;
-      blocks.push_back(at);
-      if (b + 1 == c.num_blocks) break;
-      const auto add = [&](int rank, std::int64_t d, std::int64_t h) {
-        add_to_rank(rank, time, 1, d, h);
-      };
-      if (on_rank) {
-        add(at, device, host);
-      } else {
-        for_each_rank(c, [&](int i) { return at * ranks_per_node_ + i; }, add);
-      }
-    }
-    for (int b = 0; b < std::min<int>(c.num_blocks - 1, static_cast<int>(blocks.size())); ++b) {
-      const auto take = [&](int rank, std::int64_t d, std::int64_t h) {
-        add_to_rank(rank, time, -1, d, h);
-      };
-      if (on_rank) {
-        take(blocks[b], device, host);
-      } else {
-        for_each_rank(c, [&](int i) { return blocks[b] * ranks_per_node_ + i; }, take);
-      }
-    }
-    return sum;
-  };
-  if (!one_node || c.num_blocks == 1) {
-    return chosen.uniform + add_blocks(0, on_rank ? num_ranks_ : num_nodes(),
-                                       on_rank ? ranks : std::span<const int>{});
-  }
-  double best = std::numeric_limits<double>::infinity();
-  std::vector<int> best_blocks;
-  for (int node = 0; node < num_nodes(); ++node) {
-    blocks.clear();
-    const double at = add_blocks(node * ranks_per_node_, (node + 1) * ranks_per_node_, {});
-    if (at < best) {
-      best = at;
-      best_blocks = blocks;
-    }
-  }
-  blocks = best_blocks;
-  return best + chosen.uniform;
-}
-
 double SearchState::energy_with_swap(int rank, const double* out, const Candidate& out_candidate,
                                      const double* in, const Candidate& in_candidate) const {
   const double* load = &load_[static_cast<std::size_t>(rank) * num_phases_];
@@ -300,10 +156,10 @@ double SearchState::move_change(int item, int block, int to) {
 
 void SearchState::move_block(int item, int block, int to) {
   const int from = blocks_[item][block];
-  apply(item, block, -1);
+  add_block(item, choice_[item], from, -1);
   erase(on_rank_[from], item, block);
   blocks_[item][block] = to;
-  apply(item, block, 1);
+  add_block(item, choice_[item], to, 1);
   on_rank_[to].push_back({item, block});
 }
 

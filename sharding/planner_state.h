@@ -43,8 +43,8 @@ class SearchState {
   void remove(int item);
 
   // Where the blocks of a choice cost the least energy, taking one after another; the item must not
-  // be placed. Returns the energy; `blocks` gets ranks or nodes. Only `ranks` are tried for blocks
-  // on a rank when it is not empty.
+  // be placed. Returns the energy, infinite when there is no place; `blocks` gets ranks or nodes.
+  // Only `ranks` are tried for blocks on a rank when it is not empty.
   double cheapest_blocks(int item, int choice, std::span<const int> ranks,
                          std::vector<int>& blocks);
 
@@ -88,12 +88,36 @@ class SearchState {
     for (int i = 0; i < doublings_; ++i) x *= x;
     return x;
   }
-  void apply(int item, int block, double sign);
+  // Calls visit(rank, device_bytes, host_bytes) for the ranks of a block that is put on `place`.
+  template <typename Visit>
+  void for_each_rank(int item, int choice, int place, const Visit& visit) const {
+    const Candidate& c = candidate(item, choice);
+    const auto rank_of = [&](int i) {
+      switch (c.scope) {
+        case BlockScope::kRank:
+          return place;
+        case BlockScope::kNode:
+          return place * ranks_per_node_ + i;
+        case BlockScope::kFixed:
+          return problem_.items[item].ranks[i];
+        case BlockScope::kAll:
+          break;
+      }
+      return i;
+    };
+    int i = 0;
+    for (const MemoryRun& run : c.memory) {
+      for (; i < run.end; ++i) visit(rank_of(i), run.device_bytes, run.host_bytes);
+    }
+  }
+  void add_block(int item, int choice, int place, double sign);
   void add_to_rank(int rank, const double* time, double sign, std::int64_t device,
                    std::int64_t host);
   void refresh_rank(int rank);
   bool may_move(int item, int from, int to) const;
-  double node_energy_change(int item, int choice, int node);
+  double block_change(int item, int choice, int place);
+  double spread_blocks(int item, int choice, std::span<const int> places, std::vector<int>& blocks);
+  double blocks_in_one_node(int item, int choice, std::vector<int>& blocks);
 
   const PlannerProblem& problem_;
   const Phases& phases_;
@@ -116,6 +140,7 @@ class SearchState {
   double penalty_ = 1;                  // ms for all of a rank's memory beyond what it has
   std::vector<double> energy_;          // [num_ranks]
   double total_energy_ = 0;
+  std::vector<int> places_;  // 0, 1, ... num_ranks - 1
   std::int64_t evaluations_ = 0;
 };
 
