@@ -64,42 +64,52 @@ std::unique_ptr<Searcher> best_start(const PlannerProblem& problem, const Planne
   return std::move(searchers.front());
 }
 
+// Evaluations of more phases, and annealing, take longer.
+std::int64_t evaluations_for(std::int64_t num_items, PlannerObjective objective) {
+  const std::int64_t more = std::max<std::int64_t>(num_items - 500, 0);
+  return objective == PlannerObjective::kMaxRank
+             ? std::min<std::int64_t>(num_items * 5'000, 1'000'000) + more * 4'000
+             : std::min<std::int64_t>(num_items * 4'000, 400'000) + more * 2'000;
+}
+
+// Loads of one phase are best balanced from many starts; of several, by annealing.
+void improve(Searcher& searcher, std::int64_t evaluations, bool is_small) {
+  if (searcher.num_phases() == 1) {
+    const std::int64_t stop_at = searcher.evaluations() + evaluations;
+    searcher.descend(evaluations / 2);
+    if (is_small) searcher.ruin_and_recreate(evaluations / 2);
+    searcher.restart(kOnePhaseLimits, stop_at - searcher.evaluations());
+  } else {
+    searcher.restart(kPhaseLimits, evaluations);
+    searcher.descend(evaluations / 2);
+    if (is_small) searcher.ruin_and_recreate(evaluations / 2);
+    searcher.anneal(evaluations / 2);
+  }
+}
+
 }  // namespace
 
 SearchResult search_placement(const PlannerProblem& problem, const PlannerBound& bound,
                               const PlannerOptions& options) {
-  if (problem.items.empty()) return {.items = {}, .within_memory = true};
+  if (problem.items.empty()) return {.within_memory = true, .is_best = true};
+  constexpr std::int64_t kTiny = 200, kSmall = 4'000;  // items x ranks
+  constexpr std::int64_t kMostTries = 20'000;
   const auto deadline = Searcher::Clock::now() + options.time_limit;
   const std::int64_t num_items = std::ssize(problem.items);
-  const bool one_phase = options.objective == PlannerObjective::kMaxRank;
-  // Evaluations of more phases, and annealing, take longer.
-  const std::int64_t evaluations = one_phase
-                                       ? std::min<std::int64_t>(num_items * 5'000, 1'000'000) +
-                                             std::max<std::int64_t>(num_items - 500, 0) * 4'000
-                                       : std::min<std::int64_t>(num_items * 4'000, 400'000) +
-                                             std::max<std::int64_t>(num_items - 500, 0) * 2'000;
+  const std::int64_t size = num_items * problem.world_size;
+  const std::int64_t evaluations = evaluations_for(num_items, options.objective);
   const auto searcher = best_start(problem, bound, options, deadline, evaluations);
-  constexpr std::int64_t kMostSmall = 4'000;
-  const bool is_small = num_items * problem.world_size <= kMostSmall;
-  // Loads of one phase are best balanced from many starts; of several, by annealing.
-  if (searcher->num_phases() == 1) {
-    const std::int64_t stop_at = searcher->evaluations() + evaluations;
-    searcher->descend(evaluations / 2);
-    if (is_small) searcher->ruin_and_recreate(evaluations / 2);
-    searcher->restart(kOnePhaseLimits, stop_at - searcher->evaluations());
-  } else {
-    searcher->restart(kPhaseLimits, evaluations);
-    searcher->descend(evaluations / 2);
-    if (is_small) searcher->ruin_and_recreate(evaluations / 2);
-    searcher->anneal(evaluations / 2);
+  SearchResult tried;
+  if (size <= kTiny && !searcher->is_late()) {
+    tried = searcher->result();
+    tried.is_best = try_all_placements(problem, options.objective, kMostTries, tried);
+    if (tried.is_best) return tried;
   }
+  if (!searcher->is_late()) improve(*searcher, evaluations, size <= kSmall);
   SearchResult found = searcher->result();
-  constexpr std::int64_t kMostTries = 20'000;
-  constexpr std::int64_t kFewItems = 10;
-  if (num_items <= kFewItems && !searcher->is_late()) {
-    found.is_best = try_all_placements(problem, options.objective, kMostTries, found);
-  }
-  return found;
+  const bool tried_is_better =
+      tried.within_memory && (!found.within_memory || tried.objective < found.objective);
+  return tried_is_better ? tried : found;
 }
 
 }  // namespace serrate
