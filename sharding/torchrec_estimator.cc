@@ -174,12 +174,17 @@ class Estimator {
     }
     return 1;
   }
-  // The table's share of the cache, as the shard's share of the table.
+  // The table's share of the cache, as the shard's share of the table. TorchRec multiplies and
+  // divides integers, and so rounds once.
   std::int64_t cached_bytes() const {
-    const double table_elements = static_cast<double>(table_.num_rows * table_.dim);
-    const double cached = std::round(table_elements * element_ * kCacheRatio);
-    return static_cast<std::int64_t>(
-        std::ceil(cached * (static_cast<double>(rows_) * columns_ / table_elements)));
+    const auto table_elements = static_cast<double>(table_.num_rows * table_.dim);
+    const double cached = std::nearbyint(table_elements * element_ * kCacheRatio);
+    const double elements = static_cast<double>(rows_) * columns_;
+    const double product = cached * elements;
+    const double product_rest = std::fma(cached, elements, -product);
+    const double bytes = product / table_elements;
+    const double rest = std::fma(-bytes, table_elements, product) + product_rest;
+    return static_cast<std::int64_t>(std::ceil(bytes + rest / table_elements));
   }
   std::int64_t cache_index_bytes() const {
     return static_cast<std::int64_t>(std::ceil(
