@@ -97,18 +97,18 @@ ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& 
     }
     if (placed.type == ShardingType::kDataParallel) {
       for (const int rank : ranks.front()) {
-        sharding.shards.push_back({.row_end = table.num_rows, .column_end = table.dim, .rank = rank});
+        sharding.shards.push_back(
+            {.row_end = table.num_rows, .column_end = table.dim, .rank = rank});
       }
       ranks.clear();
     }
     for (int row = 0; !ranks.empty() && row * option.rows < table.num_rows; ++row) {
       for (int block = 0; block < option.num_column_blocks; ++block) {
-        sharding.shards.push_back(
-            {.row_begin = row * option.rows,
-             .row_end = std::min((row + 1) * option.rows, table.num_rows),
-             .column_begin = block * option.columns,
-             .column_end = (block + 1) * option.columns,
-             .rank = ranks[block][row]});
+        sharding.shards.push_back({.row_begin = row * option.rows,
+                                   .row_end = std::min((row + 1) * option.rows, table.num_rows),
+                                   .column_begin = block * option.columns,
+                                   .column_end = (block + 1) * option.columns,
+                                   .rank = ranks[block][row]});
       }
     }
     plan.tables.push_back(std::move(sharding));

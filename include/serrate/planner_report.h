@@ -73,4 +73,52 @@ std::string to_json(const PlanReport& report);
 std::vector<std::string> plan_problems(const PlannerModel& model, const PlannerTopology& topology,
                                        const ShardingPlan& plan, const PlannerOptions& options);
 
+/// One way that a table could be sharded, beside a plan that has it in another or in this one.
+struct OptionReport {
+  ShardingType type = ShardingType::kTableWise;
+  ComputeKernel kernel = ComputeKernel::kFused;
+  bool possible = false;  ///< the rest is known; otherwise `why` says why not
+  std::int64_t num_shards = 0;
+  double shard_ms = 0;            ///< of the longest shard
+  double work_ms = 0;             ///< summed over all ranks
+  std::int64_t device_bytes = 0;  ///< most of a rank
+  std::int64_t host_bytes = 0;    ///< most of a rank
+  /// The plan's objective if this table (and its group) alone were sharded like this, where that is
+  /// cheapest within the memory.
+  double objective_ms = 0;
+  bool chosen = false;
+  std::string why = {};
+};
+
+struct TableExplanation {
+  std::string table = {};
+  std::vector<std::string> group = {};  ///< other tables that share its ranks
+  PlannerObjective objective = PlannerObjective::kMaxRank;
+  double objective_ms = 0;  ///< of the plan
+  std::vector<OptionReport> options = {};
+};
+/// Every sharding type and kernel of a table: what it would cost and why the plan does not have it.
+/// Throws Error (usage) when there is no such table.
+TableExplanation explain_table(const PlannerModel& model, const PlannerTopology& topology,
+                               const ShardingPlan& plan, const PlannerOptions& options,
+                               const std::string& table);
+std::string to_text(const TableExplanation& explanation);
+
+/// Why the model's constraints keep a table from a sharding type; empty when they do not.
+std::string why_excluded(const PlannerTable& table, ShardingType type);
+/// The model with a table (and its group), or all of them, confined to one sharding type.
+PlannerModel with_sharding_type(PlannerModel model, const std::string& table, ShardingType type);
+PlannerModel with_sharding_type(PlannerModel model, ShardingType type);
+
+struct NamedReport {
+  std::string name;
+  const PlanReport& report;
+};
+/// Two plans of the same tables side by side, and the tables that they shard otherwise.
+std::string compare_text(const NamedReport& a, const NamedReport& b);
+
+/// Changes model or topology as "name=value" says: hbm=40GiB, ranks=32, batch_size=256,
+/// inter_bandwidth=25GB/s, ... (docs/planner.md). Throws Error (usage) naming what there is.
+void apply_what_if(const std::string& change, PlannerModel& model, PlannerTopology& topology);
+
 }  // namespace serrate

@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <optional>
+
 #include "serrate/planner_report.h"
 #include "src/cli/commands.h"
 #include "src/core/json.h"
@@ -8,39 +10,46 @@
 namespace serrate::cli {
 namespace {
 
-struct PlanFiles {
-  std::string model, topology, output, json, validate;
+struct PlanArguments {
+  std::string model, topology;   // files
+  std::string validate;          // plan file
+  std::string output, json;      // files to write
+  std::string explain, why_not;  // questions about the plan
+  std::vector<std::string> compare, what_if;
+  PlannerOptions options;
 };
 
-void write_infeasible(const PlanFiles& files, const PlannerResult& result) {
-  if (files.json.empty()) return;
-  write_text_file(files.json,
-                  fmt::format("{{\"feasible\":false,\"proved\":{},\"why\":{}}}\n",
-                              result.proved_infeasible, json_string(result.infeasible)));
-}
+struct PlanInput {
+  PlannerModel model;
+  PlannerTopology topology;
+};
 
-ShardingPlan find_plan(const PlanFiles& files, const PlannerModel& model,
-                       const PlannerTopology& topology, const PlannerOptions& options) {
-  const PlannerResult result = plan_sharding(model, topology, options);
-  if (!result.feasible()) {
-    write_infeasible(files, result);
-    throw Error(
-        fmt::format("no plan for {} on {}: {}", files.model, files.topology, result.infeasible));
-  }
-  return to_sharding_plan(model, topology, options, result);
+// A plan with its costs, or why there is none.
+struct Found {
+  std::optional<ShardingPlan> plan = {};
+  PlanReport report = {};
+  PlannerResult result = {};  // says why there is no plan
+};
+
+Found find_plan(const PlanInput& input, const PlannerOptions& options) {
+  Found found{.result = plan_sharding(input.model, input.topology, options)};
+  if (!found.result.feasible()) return found;
+  found.plan = to_sharding_plan(input.model, input.topology, options, found.result);
+  found.report = report_plan(input.model, input.topology, *found.plan, options);
+  return found;
 }
 
 // Throws Error (failure) with the first problem when there are any, after all were printed.
-void validate(const PlanFiles& files, const PlannerModel& model, const PlannerTopology& topology,
-              const ShardingPlan& plan, const PlannerOptions& options) {
-  const auto problems = plan_problems(model, topology, plan, options);
+Found validate(const PlanArguments& arguments, const PlanInput& input, ShardingPlan plan) {
+  const auto& [model, topology] = input;
+  const auto problems = plan_problems(model, topology, plan, arguments.options);
   for (const std::string& problem : problems) fmt::print("{}\n", problem);
   if (!problems.empty()) {
-    throw Error(fmt::format("{} is not valid for {} on {} ({})", files.validate, files.model,
-                            files.topology, problems.front()));
+    throw Error(fmt::format("{} is not valid for {} on {} ({})", arguments.validate,
+                            arguments.model, arguments.topology, problems.front()));
   }
   fmt::print("{} is valid: every table is covered exactly once, within memory and constraints\n",
-             files.validate);
+             arguments.validate);
   if (plan.provenance && plan.provenance->model != planner_hash(model)) {
     fmt::print("note: it was made for another model file ({})\n", plan.provenance->model);
   }
@@ -48,46 +57,166 @@ void validate(const PlanFiles& files, const PlannerModel& model, const PlannerTo
     fmt::print("note: it was made for another topology file ({})\n", plan.provenance->topology);
   }
   fmt::print("\n");
+  Found found{.report = report_plan(model, topology, plan, arguments.options)};
+  found.plan = std::move(plan);
+  return found;
+}
+
+// The plan that --compare names: a file, a sharding type for all tables, or the planner's own.
+Found named_plan(const std::string& name, const PlanInput& input, const PlannerOptions& options) {
+  if (name == "auto") return find_plan(input, options);
+  for (int type = 0; type < 7; ++type) {
+    if (name != to_string(static_cast<ShardingType>(type))) continue;
+    return find_plan(
+        {with_sharding_type(input.model, static_cast<ShardingType>(type)), input.topology},
+        options);
+  }
+  Found found{.plan = plan_from_json(read_text_file(name))};
+  found.report = report_plan(input.model, input.topology, *found.plan, options);
+  return found;
+}
+
+void compare(const PlanArguments& arguments, const PlanInput& input) {
+  if (arguments.compare.size() != 2) {
+    throw usage_error(
+        "--compare takes two plans: files, auto (the planner's), or a sharding type for all "
+        "tables");
+  }
+  std::vector<Found> found;
+  for (const std::string& name : arguments.compare) {
+    found.push_back(named_plan(name, input, arguments.options));
+    if (found.back().plan) continue;
+    fmt::print("{}: no plan ({})\n", name, found.back().result.infeasible);
+  }
+  if (!found[0].plan || !found[1].plan) return;
+  fmt::print("{}", compare_text({arguments.compare[0], found[0].report},
+                                {arguments.compare[1], found[1].report}));
+}
+
+void why_not(const PlanArguments& arguments, const PlanInput& input, const Found& found) {
+  const auto colon = arguments.why_not.rfind(':');
+  if (colon == std::string::npos) {
+    throw usage_error(fmt::format("--why-not \"{}\" (takes TABLE:TYPE, such as item:row_wise)",
+                                  arguments.why_not));
+  }
+  const std::string name = arguments.why_not.substr(0, colon);
+  const ShardingType type = sharding_type_from_string(arguments.why_not.substr(colon + 1));
+  PlanInput forced{with_sharding_type(input.model, name, type), input.topology};
+  const TableReport& is = *std::ranges::find(found.report.tables, name, &TableReport::name);
+  fmt::print("why is {} not {}?\n", name, to_string(type));
+  if (is.type == type) {
+    fmt::print("it is\n");
+    return;
+  }
+  for (const PlannerTable& table : input.model.tables) {
+    const std::string excluded = table.name == name ? why_excluded(table, type) : "";
+    if (!excluded.empty()) fmt::print("not allowed: {}; if it were:\n", excluded);
+  }
+  Found other;
+  try {
+    other = find_plan(forced, arguments.options);
+  } catch (const Error& error) {
+    fmt::print("it cannot be: {}\n", error.what());
+    return;
+  }
+  if (!other.plan) {
+    fmt::print("no plan with it: {}\n", other.result.infeasible);
+    return;
+  }
+  const double change = other.report.objective_ms() / found.report.objective_ms() - 1;
+  fmt::print("the best plan found with it costs {:.4f} ms instead of {:.4f} ({:+.2f} %)\n\n{}",
+             other.report.objective_ms(), found.report.objective_ms(), 100 * change,
+             compare_text({"the plan", found.report}, {to_string(type), other.report}));
+}
+
+void what_if(const PlanArguments& arguments, const PlanInput& input, const Found& found) {
+  PlanInput changed = input;
+  std::string changes;
+  for (const std::string& change : arguments.what_if) {
+    apply_what_if(change, changed.model, changed.topology);
+    changes += (changes.empty() ? "" : " ") + change;
+  }
+  const Found other = find_plan(changed, arguments.options);
+  if (!other.plan) {
+    fmt::print("with {}: no plan ({})\n", changes, other.result.infeasible);
+  } else if (!found.plan) {
+    fmt::print("with {} there is a plan:\n\n{}", changes, to_text(other.report));
+  } else {
+    fmt::print("{}", compare_text({"as it is", found.report}, {changes, other.report}));
+  }
+}
+
+void add_options(Options& line, PlanArguments& a) {
+  line.add("model", a.model, "model file (docs/planner.md)", Options::Need::kRequired);
+  line.add("topology", a.topology, "topology file", Options::Need::kRequired);
+  line.add("output,o", a.output, "plan file to write");
+  line.add("json", a.json, "summary to write, for programs");
+  line.add("objective", a.options.objective, "what is made small", "max_rank|critical_path",
+           planner_objective_from_string);
+  line.add("estimator", a.options.estimator, "whose cost model", "torchrec|serrate",
+           planner_estimator_from_string);
+  line.add("time-limit", a.options.time_limit, "of the search");
+  line.add("seed", a.options.seed, "of the search; the same seed finds the same plan");
+  line.add("validate", a.validate, "checks this plan file instead of finding one");
+  line.add("explain", a.explain, "every way to shard this table, and why it lost");
+  line.add("why-not", a.why_not, "TABLE:TYPE: what that would cost, or why it cannot be");
+  line.add("compare", a.compare, "two plans: files, auto, or a sharding type for all tables");
+  line.add("what-if", a.what_if, "hbm=40GiB, ranks=32, ...: the plan if that were so");
+}
+
+// The plan to talk about: the one to validate, or one found.
+Found plan_in_hand(PlanArguments& arguments, const PlanInput& input, const Options& line) {
+  if (arguments.validate.empty()) return find_plan(input, arguments.options);
+  ShardingPlan plan = plan_from_json(read_text_file(arguments.validate));
+  if (plan.provenance && !line.is_given("objective")) {
+    arguments.options.objective = planner_objective_from_string(plan.provenance->objective);
+  }
+  if (plan.provenance && !line.is_given("estimator")) {
+    arguments.options.estimator = planner_estimator_from_string(plan.provenance->estimator);
+  }
+  return validate(arguments, input, std::move(plan));
+}
+
+void write_infeasible(const PlanArguments& arguments, const PlannerResult& result) {
+  if (arguments.json.empty()) return;
+  write_text_file(arguments.json,
+                  fmt::format("{{\"feasible\":false,\"proved\":{},\"why\":{}}}\n",
+                              result.proved_infeasible, json_string(result.infeasible)));
 }
 
 }  // namespace
 
-int plan_command(const Arguments& arguments) {
-  PlanFiles files;
-  PlannerOptions options;
+int plan_command(const Arguments& command_line) {
+  PlanArguments arguments;
   Options line("plan",
                "Finds where every table should live, and proves how far from the best that can be. "
                "Needs neither a GPU nor MPI.");
-  line.add("model", files.model, "model file (docs/planner.md)", Options::Need::kRequired);
-  line.add("topology", files.topology, "topology file", Options::Need::kRequired);
-  line.add("output,o", files.output, "plan file to write");
-  line.add("json", files.json, "summary to write, for programs");
-  line.add("validate", files.validate, "checks this plan file instead of finding one");
-  line.add("objective", options.objective, "what is made small", "max_rank|critical_path",
-           planner_objective_from_string);
-  line.add("estimator", options.estimator, "whose cost model", "torchrec|serrate",
-           planner_estimator_from_string);
-  line.add("time-limit", options.time_limit, "of the search");
-  line.add("seed", options.seed, "of the search; the same seed finds the same plan");
-  if (!line.parse(arguments)) return 0;
+  add_options(line, arguments);
+  if (!line.parse(command_line)) return 0;
 
-  const PlannerModel model = planner_model_from_json(read_text_file(files.model));
-  const PlannerTopology topology = planner_topology_from_json(read_text_file(files.topology));
-  const ShardingPlan plan = files.validate.empty() ? find_plan(files, model, topology, options)
-                                                   : plan_from_json(read_text_file(files.validate));
-  if (!files.validate.empty()) {
-    if (plan.provenance && !line.is_given("objective")) {
-      options.objective = planner_objective_from_string(plan.provenance->objective);
-    }
-    if (plan.provenance && !line.is_given("estimator")) {
-      options.estimator = planner_estimator_from_string(plan.provenance->estimator);
-    }
-    validate(files, model, topology, plan, options);
+  const PlanInput input{planner_model_from_json(read_text_file(arguments.model)),
+                        planner_topology_from_json(read_text_file(arguments.topology))};
+  if (!arguments.compare.empty()) {
+    compare(arguments, input);
+    return 0;
   }
-  const PlanReport report = report_plan(model, topology, plan, options);
-  fmt::print("{}", to_text(report));
-  if (!files.output.empty()) write_text_file(files.output, plan_to_json(plan));
-  if (!files.json.empty()) write_text_file(files.json, to_json(report));
+  const Found found = plan_in_hand(arguments, input, line);
+  if (!arguments.what_if.empty()) what_if(arguments, input, found);
+  if (!found.plan) {
+    write_infeasible(arguments, found.result);
+    throw Error(fmt::format("no plan for {} on {}: {}", arguments.model, arguments.topology,
+                            found.result.infeasible));
+  }
+  if (!arguments.explain.empty()) {
+    fmt::print("{}", to_text(explain_table(input.model, input.topology, *found.plan,
+                                           arguments.options, arguments.explain)));
+  }
+  if (!arguments.why_not.empty()) why_not(arguments, input, found);
+  const bool was_asked =
+      !arguments.what_if.empty() || !arguments.explain.empty() || !arguments.why_not.empty();
+  if (!was_asked) fmt::print("{}", to_text(found.report));
+  if (!arguments.output.empty()) write_text_file(arguments.output, plan_to_json(*found.plan));
+  if (!arguments.json.empty()) write_text_file(arguments.json, to_json(found.report));
   return 0;
 }
 

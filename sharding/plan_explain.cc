@@ -1,0 +1,307 @@
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <set>
+#include <tuple>
+
+#include "serrate/error.h"
+#include "serrate/planner_report.h"
+#include "sharding/planner_problem.h"
+#include "sharding/quantity.h"
+
+namespace serrate {
+namespace {
+
+using enum ShardingType;
+constexpr ShardingType kTypes[] = {kDataParallel, kTableWise,       kRowWise, kColumnWise,
+                                   kTableRowWise, kTableColumnWise, kGrid};
+constexpr ComputeKernel kKernels[] = {ComputeKernel::kDense, ComputeKernel::kFused,
+                                      ComputeKernel::kFusedUvm, ComputeKernel::kFusedUvmCaching};
+
+template <typename T>
+std::string names_of(const std::vector<T>& values) {
+  std::vector<std::string> names;
+  for (const T value : values) names.push_back(to_string(value));
+  return fmt::format("{}", fmt::join(names, ", "));
+}
+
+std::string why_excluded(const PlannerTable& table, ComputeKernel kernel) {
+  const bool is_default = kernel == ComputeKernel::kDense || kernel == ComputeKernel::kFused;
+  if (table.kernels.empty()) {
+    return is_default ? "" : fmt::format("constraints.kernels does not name {}", to_string(kernel));
+  }
+  if (std::ranges::find(table.kernels, kernel) != table.kernels.end()) return "";
+  return fmt::format("constraints.kernels allows {} alone", names_of(table.kernels));
+}
+
+const PlannerTable& find_table(const PlannerModel& model, const std::string& name) {
+  const auto found = std::ranges::find(model.tables, name, &PlannerTable::name);
+  if (found == model.tables.end()) {
+    throw usage_error(fmt::format("the model has no table \"{}\"", name));
+  }
+  return *found;
+}
+
+bool are_together(const PlannerTable& a, const PlannerTable& b) {
+  return a.name == b.name || (!a.group.empty() && a.group == b.group);
+}
+
+class Explainer {
+ public:
+  Explainer(const PlannerModel& model, const PlannerTopology& topology, const ShardingPlan& plan,
+            const PlannerOptions& options, const PlannerTable& table)
+      : model_(model), topology_(topology), options_(options), table_(table) {
+    item_model_ = others_model_ = model;
+    const auto is_in_item = [&](const PlannerTable& t) { return are_together(t, table); };
+    std::erase_if(item_model_.tables, [&](const auto& t) { return !is_in_item(t); });
+    std::erase_if(others_model_.tables, is_in_item);
+    for (PlannerTable& t : item_model_.tables) {
+      t.sharding_types.assign(std::begin(kTypes), std::end(kTypes));
+      t.kernels.assign(std::begin(kKernels), std::end(kKernels));
+      names_.insert(t.name);
+    }
+    others_ = plan;
+    std::erase_if(others_.tables, [&](const auto& t) { return names_.contains(t.table); });
+    others_report_ = report_plan(others_model_, topology, others_, options);
+    now_ = report_plan(model, topology, plan, options);
+    problem_ = planner_problem(item_model_, topology, options.estimator);
+  }
+
+  TableExplanation explain() {
+    TableExplanation all{
+        .table = table_.name, .objective = options_.objective, .objective_ms = now_.objective_ms()};
+    for (const std::string& name : names_) {
+      if (name != table_.name) all.group.push_back(name);
+    }
+    for (const ShardingType type : kTypes) {
+      for (const ComputeKernel kernel : kKernels) {
+        if ((type == kDataParallel) != (kernel == ComputeKernel::kDense)) continue;
+        all.options.push_back(explain_option(type, kernel));
+      }
+    }
+    return all;
+  }
+
+ private:
+  OptionReport explain_option(ShardingType type, ComputeKernel kernel) {
+    OptionReport option{.type = type, .kernel = kernel};
+    const auto& candidates = problem_.items.front().candidates;
+    const auto found = std::ranges::find_if(
+        candidates, [&](const Candidate& c) { return c.type == type && c.kernel == kernel; });
+    if (found == candidates.end()) {
+      option.why = why_impossible(type, kernel);
+      return option;
+    }
+    option.possible = true;
+    option.num_shards = std::int64_t{found->num_blocks} * found->ranks_per_block;
+    option.shard_ms =
+        (found->time.total(options_.estimator)) + found->everywhere.total(options_.estimator);
+    option.work_ms = found->work.total(options_.estimator);
+    option.device_bytes = found->max_device_bytes();
+    option.host_bytes = found->max_host_bytes();
+    const TableReport& is = *std::ranges::find(now_.tables, table_.name, &TableReport::name);
+    option.chosen = is.type == type && is.kernel == kernel;
+    if (option.chosen) {
+      option.objective_ms = now_.objective_ms();
+      option.why = "chosen";
+      return option;
+    }
+    judge(*found, option);
+    return option;
+  }
+
+  std::string why_impossible(ShardingType type, ComputeKernel kernel) const {
+    const bool is_host_kernel =
+        kernel == ComputeKernel::kFusedUvm || kernel == ComputeKernel::kFusedUvmCaching;
+    if (topology_.device == PlannerDevice::kCpu && is_host_kernel) {
+      return "without devices all rows are in host memory anyway";
+    }
+    if (!table_.ranks.empty() && type == kDataParallel) return "constraints.ranks names ranks";
+    if (!table_.ranks.empty() && (type == kTableRowWise || type == kGrid)) {
+      return "constraints.ranks names no whole node";
+    }
+    return "a table of a group is not cut into columns";
+  }
+
+  // Replaces the tables in the plan and sees what becomes of it.
+  void judge(const Candidate& candidate, OptionReport& option) {
+    const auto blocks = place(candidate);
+    std::string& why = option.why;
+    if (blocks.empty() && has_blocks(candidate)) {
+      why = fmt::format("does not fit: no {} has {} left",
+                        candidate.scope == BlockScope::kNode ? "node" : "rank",
+                        describe_bytes(candidate));
+      return;
+    }
+    const PlacedTable placed{candidate.type, candidate.kernel, blocks};
+    const ShardingPlan moved = to_sharding_plan(
+        item_model_, topology_, std::vector<PlacedTable>(item_model_.tables.size(), placed));
+    ShardingPlan plan = others_;
+    plan.tables.insert(plan.tables.end(), moved.tables.begin(), moved.tables.end());
+    plan.ranks_per_node = std::max(plan.ranks_per_node, moved.ranks_per_node);
+    const PlanReport report = report_plan(model_, topology_, plan, options_);
+    option.objective_ms = report.objective_ms();
+    why = why_lost(report);
+    std::string excluded = serrate::why_excluded(table_, candidate.type);
+    if (excluded.empty()) excluded = why_excluded(table_, candidate.kernel);
+    if (!excluded.empty()) {
+      why = fmt::format("not allowed: {} ({})", excluded, why);
+    } else if (why.starts_with('-')) {
+      why += "; the search missed it";
+    }
+  }
+
+  static bool has_blocks(const Candidate& c) {
+    return c.scope == BlockScope::kRank || c.scope == BlockScope::kNode;
+  }
+  std::string describe_bytes(const Candidate& c) const {
+    return c.max_device_bytes() > 0 && c.max_host_bytes() > 0
+               ? fmt::format("{} of device and {} of host memory",
+                             format_bytes(c.max_device_bytes()), format_bytes(c.max_host_bytes()))
+           : c.max_device_bytes() > 0
+               ? fmt::format("{} of device memory", format_bytes(c.max_device_bytes()))
+               : fmt::format("{} of host memory", format_bytes(c.max_host_bytes()));
+  }
+
+  std::string why_lost(const PlanReport& report) const {
+    for (int rank = 0; rank < topology_.world_size; ++rank) {
+      const std::int64_t device = report.cost.device_bytes[rank] - report.usable.device_bytes[rank];
+      const std::int64_t host = report.cost.host_bytes[rank] - report.usable.host_bytes[rank];
+      if (device > 0 || host > 0) {
+        return fmt::format("does not fit: rank {} would lack {} of {} memory", rank,
+                           format_bytes(std::max(device, host)), device > host ? "device" : "host");
+      }
+    }
+    const double change = 100 * (report.objective_ms() / now_.objective_ms() - 1);
+    const auto slowest = std::ranges::max_element(report.rank_ms) - report.rank_ms.begin();
+    const std::string ends =
+        options_.objective == PlannerObjective::kMaxRank
+            ? fmt::format("rank {} would take {:.4f} ms", slowest, report.objective_ms())
+            : fmt::format("the phases would take {:.4f} ms", report.objective_ms());
+    if (change > 1e-7) return fmt::format("+{:.2f} %: {}", change, ends);
+    if (change < -1e-7) return fmt::format("{:.2f} %: {}", change, ends);
+    return "as good: something else is the slowest";
+  }
+
+  // The rank or node of each block that has the least time so far and the memory left; empty when
+  // there is none.
+  std::vector<int> place(const Candidate& c) const {
+    if (!has_blocks(c)) return {};
+    const int per_place = c.scope == BlockScope::kNode ? topology_.ranks_per_node : 1;
+    std::vector<double> ms = others_report_.rank_ms;
+    PlanCost used = others_report_.cost;
+    std::vector<int> blocks;
+    for (int block = 0; block < c.num_blocks; ++block) {
+      int best = -1;
+      double least = 0;
+      for (int place = 0; place < topology_.world_size / per_place; ++place) {
+        const int first = place * per_place;
+        if (!has_room(c, first, per_place, used)) continue;
+        const double longest =
+            *std::max_element(ms.begin() + first, ms.begin() + first + per_place);
+        if (best >= 0 && longest >= least) continue;
+        best = place;
+        least = longest;
+      }
+      if (best < 0) return {};
+      blocks.push_back(best);
+      for (int i = 0; i < per_place; ++i) {
+        const int rank = best * per_place + i;
+        const MemoryRun& memory = memory_of(c, i);
+        ms[rank] += c.time.total(options_.estimator);
+        used.device_bytes[rank] += memory.device_bytes;
+        used.host_bytes[rank] += memory.host_bytes;
+      }
+    }
+    return blocks;
+  }
+
+  static const MemoryRun& memory_of(const Candidate& c, int rank_in_block) {
+    return *std::ranges::find_if(c.memory,
+                                 [&](const MemoryRun& run) { return rank_in_block < run.end; });
+  }
+  bool has_room(const Candidate& c, int first, int count, const PlanCost& used) const {
+    const auto& allowed = problem_.items.front().ranks;
+    for (int i = 0; i < count; ++i) {
+      const int rank = first + i;
+      if (!allowed.empty() && !std::ranges::binary_search(allowed, rank)) return false;
+      const MemoryRun& memory = memory_of(c, i);
+      if (used.device_bytes[rank] + memory.device_bytes > problem_.device_bytes[rank] ||
+          used.host_bytes[rank] + memory.host_bytes > problem_.host_bytes[rank]) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  const PlannerModel& model_;
+  const PlannerTopology& topology_;
+  const PlannerOptions& options_;
+  const PlannerTable& table_;
+  std::set<std::string> names_;  // of the table and its group
+  PlannerModel item_model_, others_model_;
+  ShardingPlan others_;
+  PlanReport others_report_, now_;
+  PlannerProblem problem_;
+};
+
+}  // namespace
+
+std::string why_excluded(const PlannerTable& table, ShardingType type) {
+  const auto& types = table.sharding_types;
+  if (!types.empty() && std::ranges::find(types, type) == types.end()) {
+    return fmt::format("constraints.sharding_types allows {} alone", names_of(types));
+  }
+  if (type == kGrid && types.empty()) return "constraints.sharding_types does not name grid";
+  return "";
+}
+
+TableExplanation explain_table(const PlannerModel& model, const PlannerTopology& topology,
+                               const ShardingPlan& plan, const PlannerOptions& options,
+                               const std::string& table) {
+  return Explainer(model, topology, plan, options, find_table(model, table)).explain();
+}
+
+std::string to_text(const TableExplanation& e) {
+  std::string text = fmt::format(
+      "table {}: every way to shard it, the other tables staying where "
+      "they are ({} {:.4f} ms)\n",
+      e.table, to_string(e.objective), e.objective_ms);
+  if (!e.group.empty()) {
+    text += fmt::format("together with {}, of the same group\n", fmt::join(e.group, ", "));
+  }
+  text += fmt::format("\n{:<20}{:<18}{:>8}{:>12}{:>12}{:>12}{:>12}  {}\n", "sharding type",
+                      "kernel", "shards", "shard ms", "rank-ms", "HBM/rank", "DDR/rank", "");
+  std::vector<OptionReport> order = e.options;
+  std::ranges::stable_sort(order, [](const OptionReport& a, const OptionReport& b) {
+    const auto key = [](const OptionReport& o) {  // those that cost nothing known go last
+      return std::tuple(!o.possible, o.objective_ms == 0, o.objective_ms, o.work_ms);
+    };
+    return std::pair(!a.chosen, key(a)) < std::pair(!b.chosen, key(b));
+  });
+  for (const OptionReport& o : order) {
+    text += fmt::format("{:<20}{:<18}", to_string(o.type), to_string(o.kernel));
+    text += o.possible
+                ? fmt::format("{:>8}{:>12.4f}{:>12.4f}{:>12}{:>12}", o.num_shards, o.shard_ms,
+                              o.work_ms, format_bytes(o.device_bytes), format_bytes(o.host_bytes))
+                : fmt::format("{:>8}{:>12}{:>12}{:>12}{:>12}", "-", "-", "-", "-", "-");
+    text += fmt::format("  {}\n", o.why);
+  }
+  return text;
+}
+
+PlannerModel with_sharding_type(PlannerModel model, const std::string& table, ShardingType type) {
+  const PlannerTable wanted = find_table(model, table);
+  for (PlannerTable& t : model.tables) {
+    if (are_together(t, wanted)) t.sharding_types = {type};
+  }
+  return model;
+}
+
+PlannerModel with_sharding_type(PlannerModel model, ShardingType type) {
+  for (PlannerTable& t : model.tables) t.sharding_types = {type};
+  return model;
+}
+
+}  // namespace serrate
