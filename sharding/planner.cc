@@ -63,7 +63,7 @@ class PlanSearch {
   // Keeps what it finds if that is better. The search counts the memory of each table for itself:
   // when all together do not fit, it gets less.
   void search(const PlannerProblem& problem) {
-    constexpr int kTries = 4;
+    constexpr int kTries = 8;
     PlannerProblem limited = problem;
     for (int i = 0; i < kTries; ++i) {
       PlannerOptions options = options_;

@@ -213,7 +213,6 @@ class ItemEnumerator {
       runs = runs.empty() ? std::move(more) : merge(runs, more);
     }
     set_costs(runs, estimator_, c);
-    c.work.add(c.everywhere, topology_.world_size);
     item.candidates.push_back(std::move(c));
   }
 

@@ -34,8 +34,8 @@ struct Candidate {
   int ranks_per_block = 1;
   int full_ranks = 1;             // of a block that take as long as the first
   ShardEstimate time = {};        // of the first rank of a block
-  ShardEstimate everywhere = {};  // on top, on every rank of the world
   ShardEstimate work = {};        // of all ranks and blocks together
+  ShardEstimate everywhere = {};  // on top, of every rank of the world
   std::vector<MemoryRun> memory = {};
 
   std::int64_t total_device_bytes() const;
