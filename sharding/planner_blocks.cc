@@ -30,9 +30,23 @@ double SearchState::cheapest_blocks(int item, int choice, std::span<const int> r
   return uniform + spread_blocks(item, choice, ranks.empty() ? all : ranks, blocks);
 }
 
+bool SearchState::fits_everywhere(const MemoryRun& more) const {
+  for (int rank = 0; rank < num_ranks_; ++rank) {
+    if (device_[rank] + more.device_bytes > problem_.device_bytes[rank] ||
+        host_[rank] + more.host_bytes > problem_.host_bytes[rank]) {
+      return false;
+    }
+  }
+  return true;
+}
+
 // What the energy would change by with one block more on `place`.
 double SearchState::block_change(int item, int choice, int place) {
   const std::vector<double>& time = choice_of(item, choice).time;
+  if (time.empty() && fits_everywhere(candidate(item, choice).memory.front())) {
+    evaluations_ += num_ranks_ / 8;
+    return 0;
+  }
   double change = 0;
   int visited = 0;
   for_each_rank(item, choice, place, [&](int rank, std::int64_t device, std::int64_t host) {

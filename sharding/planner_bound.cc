@@ -14,6 +14,10 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 // Sums of many doubles are compared with this slack, to the side on which the bound stays true.
 constexpr double kSlack = 1e-10;
 
+double sum_of(const std::vector<std::int64_t>& bytes) {
+  return std::accumulate(bytes.begin(), bytes.end(), 0.0);
+}
+
 // What a placement takes is at least the sum of the slowest ranks' times of these phases, and of
 // the time that all ranks spend alike. max_rank is one phase. Of the critical path, phases that
 // wait for each other are taken together where that loses little: compute of both directions; the
@@ -61,10 +65,15 @@ class Relaxation {
   Relaxation(const PlannerProblem& problem, PlannerObjective objective) {
     const std::int64_t most_device = *std::ranges::max_element(problem.device_bytes);
     const std::int64_t most_host = *std::ranges::max_element(problem.host_bytes);
+    const double device = std::max(sum_of(problem.device_bytes), 1.0);
+    const double host = std::max(sum_of(problem.host_bytes), 1.0);
     for (const PlannerItem& item : problem.items) {
       for (const Candidate& c : item.candidates) {
         if (c.max_device_bytes() > most_device || c.max_host_bytes() > most_host) continue;
-        demands_.push_back(demand_of(c, problem, objective));
+        Demand d = demand_of(c, problem, objective);
+        d.mean[kPhases] = static_cast<double>(c.total_device_bytes()) / device;
+        d.mean[kPhases + 1] = static_cast<double>(c.total_host_bytes()) / host;
+        demands_.push_back(d);
       }
       item_ends_.push_back(demands_.size());
     }
@@ -89,6 +98,7 @@ class Relaxation {
     Phases longest = {};
   };
 
+  // Without its memory.
   static Demand demand_of(const Candidate& c, const PlannerProblem& problem,
                           PlannerObjective objective) {
     Demand d{.uniform = c.everywhere.total(problem.estimator)};
@@ -100,12 +110,6 @@ class Relaxation {
       d.longest = longest;
       for (int k = 0; k < kPhases; ++k) d.mean[k] = work[k] / problem.world_size;
     }
-    const auto part = [](std::int64_t bytes, const std::vector<std::int64_t>& all) {
-      const double sum = std::accumulate(all.begin(), all.end(), 0.0);
-      return static_cast<double>(bytes) / std::max(sum, 1.0);
-    };
-    d.mean[kPhases] = part(c.total_device_bytes(), problem.device_bytes);
-    d.mean[kPhases + 1] = part(c.total_host_bytes(), problem.host_bytes);
     return d;
   }
 
@@ -264,8 +268,7 @@ PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objec
   Box box = whole();
   relaxation.solve(box, kInfinity, kRounds);
   const auto price = [&](int row, const std::vector<std::int64_t>& bytes) {
-    const double sum = std::accumulate(bytes.begin(), bytes.end(), 0.0);
-    return box.prices[row] * relaxation.scale() / std::max(sum, 1.0);
+    return box.prices[row] * relaxation.scale() / std::max(sum_of(bytes), 1.0);
   };
   return {.objective = box.value * (1 - kSlack),
           .device_price = price(kPhases, problem.device_bytes),

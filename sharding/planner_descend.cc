@@ -4,6 +4,12 @@
 #include "sharding/planner_searcher.h"
 
 namespace serrate {
+namespace {
+
+constexpr int kTriedRanks = 6;   // of most energy, to improve
+constexpr int kMostLeast = 128;  // of least, to put blocks on
+
+}  // namespace
 
 void Searcher::descend(std::int64_t evaluations) {
   restore(best_);
@@ -20,13 +26,12 @@ void Searcher::local_search() {
 
 // Improves ranks of most energy, until the longest ones cannot be.
 void Searcher::shorten_longest(int sharpness) {
-  constexpr int kTriedRanks = 6;
   state_.refresh_energy(sharpness);
   while (!is_done()) {
     const std::vector<int> ranks = ranks_by_energy();
     bool improved = improve_rank(ranks[0], partners(ranks, 24, 8));
     if (!improved) {
-      const std::vector<int> others = partners(ranks, 128, 64);
+      const std::vector<int> others = partners(ranks, kMostLeast, 64);
       for (int i = 0; i < std::min(kTriedRanks, state_.num_ranks()) && !improved; ++i) {
         improved = improve_rank(ranks[i], others);
       }
@@ -36,15 +41,20 @@ void Searcher::shorten_longest(int sharpness) {
   }
 }
 
-// From the one of most.
+// All ranks: first the few of most energy, in order; last, in order as well, those of least.
 std::vector<int> Searcher::ranks_by_energy() const {
   std::vector<int> ranks(state_.num_ranks());
   std::iota(ranks.begin(), ranks.end(), 0);
-  std::sort(ranks.begin(), ranks.end(), [&](int a, int b) {
+  const auto more = [&](int a, int b) {
     return state_.rank_energy(a) != state_.rank_energy(b)
                ? state_.rank_energy(a) > state_.rank_energy(b)
                : a < b;
-  });
+  };
+  const auto first = ranks.begin() + std::min<std::ptrdiff_t>(kTriedRanks, std::ssize(ranks));
+  std::partial_sort(ranks.begin(), first, ranks.end(), more);
+  const auto last = ranks.end() - std::min<std::ptrdiff_t>(kMostLeast, ranks.end() - first);
+  std::nth_element(first, last, ranks.end(), more);
+  std::sort(last, ranks.end(), more);
   return ranks;
 }
 

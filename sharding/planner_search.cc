@@ -14,9 +14,12 @@ constexpr ShardLimit kMoreLimits[] = {0.75, 0.4, 0.3};
 constexpr ShardLimit kOnePhaseLimits[] = {1.0, 0.75, 0.55};
 constexpr ShardLimit kPhaseLimits[] = {0.25, 0.27, 0.3, 0.33, 0.36, 0.4, 0.45, 0.5};
 
-bool has_type(const PlannerProblem& problem, ShardingType type) {
+// Whether an item may be of a type, in so many column blocks or more.
+bool has_type(const PlannerProblem& problem, ShardingType type, int least_blocks) {
   return std::ranges::any_of(problem.items, [&](const PlannerItem& item) {
-    return std::ranges::any_of(item.candidates, [&](const Candidate& c) { return c.type == type; });
+    return std::ranges::any_of(item.candidates, [&](const Candidate& c) {
+      return c.type == type && c.num_blocks >= least_blocks;
+    });
   });
 }
 
@@ -24,19 +27,16 @@ bool has_type(const PlannerProblem& problem, ShardingType type) {
 // in waits for its own slowest rank.
 std::vector<TypeSet> type_sets(const PlannerProblem& problem, PlannerObjective objective) {
   using enum ShardingType;
-  const TypeSet all = {kDataParallel, kTableWise,       kRowWise, kColumnWise,
-                       kTableRowWise, kTableColumnWise, kGrid};
-  std::vector<TypeSet> sets{all};
+  std::vector<TypeSet> sets{
+      {kDataParallel, kTableWise, kRowWise, kColumnWise, kTableRowWise, kTableColumnWise, kGrid}};
   if (objective == PlannerObjective::kMaxRank) return sets;
-  const TypeSet mixes[] = {
-      {kColumnWise},   {kTableWise}, {kColumnWise, kTableRowWise}, {kTableWise, kTableRowWise},
-      {kTableRowWise}, {kGrid}};
-  for (TypeSet types : mixes) {
-    const bool is_there =
-        std::ranges::all_of(types, [&](ShardingType type) { return has_type(problem, type); });
-    types.insert(types.end(), {kDataParallel, kRowWise});
-    if (is_there) sets.push_back(std::move(types));
+  const ShardingType on_ranks = has_type(problem, kColumnWise, 2) ? kColumnWise : kTableWise;
+  sets.push_back({kDataParallel, kRowWise, on_ranks});
+  if (has_type(problem, kTableRowWise, 1)) {
+    sets.push_back({kDataParallel, kRowWise, on_ranks, kTableRowWise});
+    sets.push_back({kDataParallel, kRowWise, kTableRowWise});
   }
+  if (has_type(problem, kGrid, 1)) sets.push_back({kDataParallel, kRowWise, kGrid});
   return sets;
 }
 

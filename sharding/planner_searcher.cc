@@ -1,6 +1,7 @@
 #include "sharding/planner_searcher.h"
 
 #include <numeric>
+#include <ranges>
 
 namespace serrate {
 namespace {
@@ -75,7 +76,9 @@ double Searcher::place_cheapest_of(int item, std::span<const int> choices,
                                    std::span<const int> ranks) {
   double best = kInfinity;
   int best_choice = -1;
-  for (const int c : choices) {
+  // Backwards, as the first types are those on all ranks, which cost the most to look at.
+  for (const int c : choices | std::views::reverse) {
+    if (state_.choice_of(item, c).uniform >= best) continue;
     const double energy = state_.cheapest_blocks(item, c, ranks, blocks_);
     if (energy < best) {
       best = energy;

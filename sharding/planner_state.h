@@ -115,6 +115,7 @@ class SearchState {
                    std::int64_t host);
   void refresh_rank(int rank);
   bool may_move(int item, int from, int to) const;
+  bool fits_everywhere(const MemoryRun& more) const;
   double block_change(int item, int choice, int place);
   double spread_blocks(int item, int choice, std::span<const int> places, std::vector<int>& blocks);
   double blocks_in_one_node(int item, int choice, std::vector<int>& blocks);
