@@ -5,22 +5,27 @@
 #include "serrate/planner_report.h"
 #include "src/cli/commands.h"
 #include "src/core/json.h"
+#include "src/data/dataset.h"
+#include "src/data/split.h"
 #include "src/io/text_file.h"
+#include "src/train/planner_model.h"
 
 namespace serrate::cli {
 namespace {
 
 struct PlanArguments {
-  std::string model, topology;   // files
-  std::string validate;          // plan file
-  std::string output, json;      // files to write
-  std::string explain, why_not;  // questions about the plan
+  std::string model, topology;            // files
+  std::string from;                       // dataset file, instead of a model's
+  TrainOptions training;                  // what `from` is trained with
+  std::string validate;                   // plan file
+  std::string output, json, write_model;  // files to write
+  std::string explain, why_not;           // questions about the plan
   std::vector<std::string> compare, what_if;
   PlannerOptions options;
 };
 
 struct PlanInput {
-  PlannerModel model;
+  PlannerModel model = {};
   PlannerTopology topology;
 };
 
@@ -46,15 +51,16 @@ Found validate(const PlanArguments& arguments, const PlanInput& input, ShardingP
   for (const std::string& problem : problems) fmt::print("{}\n", problem);
   if (!problems.empty()) {
     throw Error(fmt::format("{} is not valid for {} on {} ({})", arguments.validate,
-                            arguments.model, arguments.topology, problems.front()));
+                            arguments.model + arguments.from, arguments.topology,
+                            problems.front()));
   }
   fmt::print("{} is valid: every table is covered exactly once, within memory and constraints\n",
              arguments.validate);
   if (plan.provenance && plan.provenance->model != planner_hash(model)) {
-    fmt::print("note: it was made for another model file ({})\n", plan.provenance->model);
+    fmt::print("note: it was made for another model ({})\n", plan.provenance->model);
   }
   if (plan.provenance && plan.provenance->topology != planner_hash(topology)) {
-    fmt::print("note: it was made for another topology file ({})\n", plan.provenance->topology);
+    fmt::print("note: it was made for another topology ({})\n", plan.provenance->topology);
   }
   fmt::print("\n");
   Found found{.report = report_plan(model, topology, plan, arguments.options)};
@@ -147,7 +153,8 @@ void what_if(const PlanArguments& arguments, const PlanInput& input, const Found
 }
 
 void add_options(Options& line, PlanArguments& a) {
-  line.add("model", a.model, "model file (docs/planner.md)", Options::Need::kRequired);
+  line.add("model", a.model, "model file (docs/planner.md)");
+  line.add("from", a.from, "dataset to train on, instead of --model; the options from --split on");
   line.add("topology", a.topology, "topology file", Options::Need::kRequired);
   line.add("output,o", a.output, "plan file to write");
   line.add("json", a.json, "summary to write, for programs");
@@ -162,6 +169,24 @@ void add_options(Options& line, PlanArguments& a) {
   line.add("why-not", a.why_not, "TABLE:TYPE: what that would cost, or why it cannot be");
   line.add("compare", a.compare, "two plans: files, auto, or a sharding type for all tables");
   line.add("what-if", a.what_if, "hbm=40GiB, ranks=32, ...: the plan if that were so");
+  line.add("write-model", a.write_model, "model file to write, of what --from says");
+  add_table_options(line, a.training);
+}
+
+PlanInput read_input(const PlanArguments& a) {
+  if (a.model.empty() == a.from.empty()) {
+    throw usage_error("--model or --from is needed, and not both (a model file or a dataset)");
+  }
+  PlanInput input{.topology = planner_topology_from_json(read_text_file(a.topology))};
+  if (a.from.empty()) {
+    input.model = planner_model_from_json(read_text_file(a.model));
+    return input;
+  }
+  const Dataset dataset = Dataset::open(a.from);
+  const Split split =
+      make_split(dataset, split_kind_from_string(a.training.split), a.training.time_quantile);
+  input.model = planner_model(dataset, split, a.training, input.topology.world_size);
+  return input;
 }
 
 // The plan to talk about: the one to validate, or one found.
@@ -194,8 +219,10 @@ int plan_command(const Arguments& command_line) {
   add_options(line, arguments);
   if (!line.parse(command_line)) return 0;
 
-  const PlanInput input{planner_model_from_json(read_text_file(arguments.model)),
-                        planner_topology_from_json(read_text_file(arguments.topology))};
+  const PlanInput input = read_input(arguments);
+  if (!arguments.write_model.empty()) {
+    write_text_file(arguments.write_model, planner_model_to_json(input.model));
+  }
   if (!arguments.compare.empty()) {
     compare(arguments, input);
     return 0;
@@ -204,8 +231,8 @@ int plan_command(const Arguments& command_line) {
   if (!arguments.what_if.empty()) what_if(arguments, input, found);
   if (!found.plan) {
     write_infeasible(arguments, found.result);
-    throw Error(fmt::format("no plan for {} on {}: {}", arguments.model, arguments.topology,
-                            found.result.infeasible));
+    throw Error(fmt::format("no plan for {} on {}: {}", arguments.model + arguments.from,
+                            arguments.topology, found.result.infeasible));
   }
   if (!arguments.explain.empty()) {
     fmt::print("{}", to_text(explain_table(input.model, input.topology, *found.plan,
