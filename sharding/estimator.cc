@@ -97,7 +97,7 @@ std::string phase_name(PlannerEstimator estimator, int phase) {
   if (phase == 0) return "forward compute";
   if (phase == 1) return "backward compute";
   if (phase == 4 && estimator == PlannerEstimator::kSerrate) return "input exchange";
-  const std::string direction = phase % 2 == 0 ? "forward exchange" : "backward exchange";
+  std::string direction = phase % 2 == 0 ? "forward exchange" : "backward exchange";
   if (estimator == PlannerEstimator::kSerrate) return direction;
   return to_string(static_cast<ShardingType>(phase / 2 - 1)) + " " + direction;
 }

@@ -108,8 +108,8 @@ class TableWork {
     });
     constexpr std::int64_t kLineBytes = 64;  // of a row's state
     const auto distinct = static_cast<double>(groups.num_rows.to_host(stream)[0]);
-    const double gradients = kNumIds / kIdsPerBag * kRowBytes;
-    return distinct * 2 * (kRowBytes + kLineBytes) / rest_of(ms, gradients / memory);
+    constexpr std::int64_t kGradientBytes = kNumIds / kIdsPerBag * kRowBytes;
+    return distinct * 2 * (kRowBytes + kLineBytes) / rest_of(ms, kGradientBytes / memory);
   }
 
  private:
