@@ -61,7 +61,7 @@ struct Nodes {
 };
 
 Way way_of(const TableSharding& sharding, const ShardingPlan& plan) {
-  if (sharding.type == ShardingType::kDataParallel) return Way::kNone;
+  if (sharding.type == ShardingType::kDataParallel) return Way::kReplicated;
   return through_nodes(sharding, plan) ? Way::kThroughNode : Way::kDirect;
 }
 
@@ -122,7 +122,7 @@ void add_table(std::int64_t t, const EmbeddingTable& table, const ShardingPlan& 
     const std::int64_t lookup = std::ssize(routing.lookups);
     routing.lookups.push_back({feature, t, grid.row_splits});
     switch (way) {
-      case Way::kNone:
+      case Way::kReplicated:
         routing.replicated.push_back({lookup, 0, 0, table.dim, nodes.rank, local[nodes.rank]});
         break;
       case Way::kDirect:

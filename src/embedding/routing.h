@@ -44,7 +44,7 @@ struct Hop {
 
 /// How ids get to a shard.
 enum class Way {
-  kNone,         ///< every rank has the same shard
+  kReplicated,   ///< not at all: every rank has it
   kDirect,       ///< to the owner in one hop
   kThroughNode,  ///< to the owner's node, and on from there
 };

@@ -33,9 +33,9 @@ void gather_replicated(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
 // node, which is the same); they stay valid until the next call.
 EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                             ShardStorage& shard, std::int64_t step) {
-  Messages& messages = shard.place.way == Way::kNone     ? s.gathered
-                       : shard.place.way == Way::kDirect ? s.direct.served
-                                                         : s.in_node.served;
+  Messages& messages = shard.place.way == Way::kReplicated ? s.gathered
+                       : shard.place.way == Way::kDirect   ? s.direct.served
+                                                           : s.in_node.served;
   const std::size_t pieces_per_rank = messages.pieces.size() / messages.kinds.size();
   s.gradient_segments.clear();
   for (const std::int64_t piece : shard.place.pieces) {
