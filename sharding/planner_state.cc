@@ -84,11 +84,6 @@ void SearchState::remove(int item) {
   blocks_[item].clear();
 }
 
-bool SearchState::may_be_on(int item, int rank) const {
-  const auto& ranks = problem_.items[item].ranks;
-  return ranks.empty() || std::binary_search(ranks.begin(), ranks.end(), rank);
-}
-
 bool SearchState::may_be_on_node(int item, int node) const {
   for (int i = 0; i < ranks_per_node_; ++i) {
     if (!may_be_on(item, node * ranks_per_node_ + i)) return false;
@@ -96,46 +91,43 @@ bool SearchState::may_be_on_node(int item, int node) const {
   return true;
 }
 
-double SearchState::memory_penalty(int rank, std::int64_t device, std::int64_t host) const {
-  double penalty = 0;
+// As parts of what the rank has, and a little for having any.
+double SearchState::beyond_memory(int rank, std::int64_t device, std::int64_t host) const {
+  double sum = 0;
   const auto add = [&](std::int64_t used, std::int64_t has) {
     if (used <= has) return;
     const double scale = static_cast<double>(std::max<std::int64_t>(has, 1));
-    penalty += penalty_ * (0.01 + static_cast<double>(used - has) / scale);
+    sum += 0.01 + static_cast<double>(used - has) / scale;
   };
   add(device, problem_.device_bytes[rank]);
   add(host, problem_.host_bytes[rank]);
-  return penalty;
+  return sum;
 }
 
 double SearchState::energy_with(int rank, const double* time, double sign, std::int64_t device,
                                 std::int64_t host) const {
-  const double* load = &load_[static_cast<std::size_t>(rank) * num_phases_];
-  double energy = memory_penalty(rank, device_[rank] + device, host_[rank] + host);
-  for (int k = 0; k < num_phases_; ++k) {
-    const double with = time ? load[k] + sign * time[k] : load[k];
-    energy += weight_[k] * power(with * inverse_target_[k]);
-  }
-  return energy;
+  const double* before = loads(rank);
+  return energy_at(
+      rank, [&](int k) { return before[k] + sign * time[k]; }, device_[rank] + device,
+      host_[rank] + host);
 }
 
 void SearchState::refresh_rank(int rank) {
   total_energy_ -= energy_[rank];
-  energy_[rank] = energy_with(rank, nullptr, 0, 0, 0);
+  const double* now = loads(rank);
+  energy_[rank] = energy_at(rank, [&](int k) { return now[k]; }, device_[rank], host_[rank]);
   total_energy_ += energy_[rank];
 }
 
 double SearchState::energy_with_swap(int rank, const double* out, const Candidate& out_candidate,
                                      const double* in, const Candidate& in_candidate) const {
-  const double* load = &load_[static_cast<std::size_t>(rank) * num_phases_];
+  const double* before = loads(rank);
   const MemoryRun& leaves = out_candidate.memory.front();
   const MemoryRun& comes = in_candidate.memory.front();
-  double energy = memory_penalty(rank, device_[rank] - leaves.device_bytes + comes.device_bytes,
-                                 host_[rank] - leaves.host_bytes + comes.host_bytes);
-  for (int k = 0; k < num_phases_; ++k) {
-    energy += weight_[k] * power((load[k] - out[k] + in[k]) * inverse_target_[k]);
-  }
-  return energy;
+  return energy_at(
+      rank, [&](int k) { return before[k] - out[k] + in[k]; },
+      device_[rank] - leaves.device_bytes + comes.device_bytes,
+      host_[rank] - leaves.host_bytes + comes.host_bytes);
 }
 
 bool SearchState::may_move(int item, int from, int to) const {
@@ -184,14 +176,16 @@ void SearchState::swap_blocks(int item_a, int block_a, int item_b, int block_b) 
   move_block(item_b, block_b, rank_a);
 }
 
-void SearchState::refresh_energy(int doublings) {
+std::vector<double> SearchState::slowest() const {
   std::vector<double> longest(num_phases_, 0.0);
   for (int rank = 0; rank < num_ranks_; ++rank) {
-    for (int k = 0; k < num_phases_; ++k) {
-      longest[k] = std::max(longest[k], load_[static_cast<std::size_t>(rank) * num_phases_ + k]);
-    }
+    for (int k = 0; k < num_phases_; ++k) longest[k] = std::max(longest[k], loads(rank)[k]);
   }
-  set_targets(std::move(longest), doublings);
+  return longest;
+}
+
+void SearchState::refresh_energy(int doublings) {
+  set_targets(slowest(), doublings);
 }
 
 void SearchState::set_targets(std::vector<double> targets, int doublings) {
@@ -204,7 +198,7 @@ void SearchState::set_targets(std::vector<double> targets, int doublings) {
     inverse_target_[k] = 1 / target;
     double sum = 0;
     for (int rank = 0; rank < num_ranks_; ++rank) {
-      sum += power(load_[static_cast<std::size_t>(rank) * num_phases_ + k] / target);
+      sum += power(loads(rank)[k] / target);
     }
     const double mean = std::max(sum, 1.0) / num_ranks_;
     weight_[k] = target * std::pow(mean, 1 / p - 1) / (p * num_ranks_);
@@ -214,15 +208,8 @@ void SearchState::set_targets(std::vector<double> targets, int doublings) {
 }
 
 double SearchState::objective() const {
-  double sum = uniform_;
-  for (int k = 0; k < num_phases_; ++k) {
-    double longest = 0;
-    for (int rank = 0; rank < num_ranks_; ++rank) {
-      longest = std::max(longest, load_[static_cast<std::size_t>(rank) * num_phases_ + k]);
-    }
-    sum += longest;
-  }
-  return sum;
+  const std::vector<double> longest = slowest();
+  return std::accumulate(longest.begin(), longest.end(), uniform_);
 }
 
 double SearchState::memory_excess() const {

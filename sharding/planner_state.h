@@ -36,7 +36,10 @@ class SearchState {
   }
   std::span<const int> blocks(int item) const { return blocks_[item]; }
   // Not confined to other ranks.
-  bool may_be_on(int item, int rank) const;
+  bool may_be_on(int item, int rank) const {
+    const auto& ranks = problem_.items[item].ranks;
+    return ranks.empty() || std::binary_search(ranks.begin(), ranks.end(), rank);
+  }
   bool may_be_on_node(int item, int node) const;
 
   void place(int item, int choice, std::span<const int> blocks);
@@ -78,16 +81,33 @@ class SearchState {
   std::vector<ItemPlacement> placement() const;
 
  private:
+  std::vector<double> slowest() const;  // [num_phases]
+  double power(double ratio) const {
+    ratio = std::min(ratio, 8.0);  // stays finite
+    for (int i = 0; i < doublings_; ++i) ratio *= ratio;
+    return ratio;
+  }
+  // A rank's with load_of(k) in phase k, and so many bytes.
+  template <typename LoadOf>
+  double energy_at(int rank, const LoadOf& load_of, std::int64_t device, std::int64_t host) const {
+    double energy = memory_penalty(rank, device, host);
+    for (int k = 0; k < num_phases_; ++k) {
+      energy += weight_[k] * power(load_of(k) * inverse_target_[k]);
+    }
+    return energy;
+  }
+  const double* loads(int rank) const {
+    return &load_[static_cast<std::size_t>(rank) * num_phases_];
+  }
   double energy_with(int rank, const double* time, double sign, std::int64_t device,
                      std::int64_t host) const;
   double energy_with_swap(int rank, const double* out, const Candidate& out_candidate,
                           const double* in, const Candidate& in_candidate) const;
-  double memory_penalty(int rank, std::int64_t device, std::int64_t host) const;
-  double power(double x) const {
-    x = std::min(x, 8.0);  // stays finite
-    for (int i = 0; i < doublings_; ++i) x *= x;
-    return x;
+  double memory_penalty(int rank, std::int64_t device, std::int64_t host) const {
+    if (device <= problem_.device_bytes[rank] && host <= problem_.host_bytes[rank]) return 0;
+    return penalty_ * beyond_memory(rank, device, host);
   }
+  double beyond_memory(int rank, std::int64_t device, std::int64_t host) const;
   // Calls visit(rank, device_bytes, host_bytes) for the ranks of a block that is put on `place`.
   template <typename Visit>
   void for_each_rank(int item, int choice, int place, const Visit& visit) const {
