@@ -1,5 +1,5 @@
-// Plans instances of the form of the planner's reference values (TorchRec's tables, one feature a
-// table) for both objectives, judged by TorchRec's model; one JSON line each.
+// Plans instances of planner_instance.py (one feature a table) for both objectives, judged by
+// TorchRec's model; one JSON line each.
 // usage: planner_benchmark INSTANCE.json...
 #include <fmt/format.h>
 
