@@ -52,9 +52,12 @@ void PlanCostSum::add_shard(ShardingType type, const ShardEstimate& e, int rank)
   for (int k = 0; k < kMostPhases; ++k) phases_[rank][k] += times[k];
 }
 
-void PlanCostSum::add_shared(std::span<const PlacedTable> placed, const ShardingPlan& plan) {
+void PlanCostSum::add_latency(std::span<const PlacedTable> placed) {
   latency_ms_ = serrate_latency(model_, topology_, placed);
   everywhere_ms_ += latency_ms_;
+}
+
+void PlanCostSum::add_exchange_memory(const ShardingPlan& plan) {
   const auto predicted = predict_memory(model_, plan);
   for (int rank = 0; rank < topology_.world_size; ++rank) {
     ShardEstimate& e = held_[rank];
@@ -90,7 +93,8 @@ PlanCost cost_of(const PlannerModel& model, const PlannerTopology& topology,
   PlanCostSum sum(model, topology, estimator);
   for (std::size_t t = 0; t < tables.size(); ++t) sum.add(model.tables[t], tables[t]);
   if (estimator == PlannerEstimator::kSerrate) {
-    sum.add_shared(tables, to_sharding_plan(model, topology, tables));
+    sum.add_latency(tables);
+    sum.add_exchange_memory(to_sharding_plan(model, topology, tables));
   }
   return sum.cost();
 }

@@ -18,8 +18,10 @@ class PlanCostSum {
   /// The same, piece by piece.
   ShardEstimate add_everywhere(const PlannerTable& table, const ShardingOption& option);
   void add_shard(ShardingType type, const ShardEstimate& estimate, int rank);
-  /// Last: what no table has for itself, the wait for messages and the buffers of all exchanges.
-  void add_shared(std::span<const PlacedTable> placed, const ShardingPlan& plan);
+  /// What no table has for itself, for kSerrate: the wait for messages, of which the types and the
+  /// numbers of blocks decide; and, last, the buffers of all exchanges.
+  void add_latency(std::span<const PlacedTable> placed);
+  void add_exchange_memory(const ShardingPlan& plan);
 
   PlanCost cost() const;
   double rank_ms(int rank) const { return rank_ms_[rank] + everywhere_ms_; }

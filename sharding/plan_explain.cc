@@ -2,11 +2,13 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <set>
+#include <string_view>
 #include <tuple>
+#include <unordered_map>
 
 #include "serrate/error.h"
-#include "serrate/planner_report.h"
+#include "sharding/plan_cost.h"
+#include "sharding/plan_report.h"
 #include "sharding/planner_problem.h"
 #include "sharding/quantity.h"
 
@@ -50,29 +52,35 @@ bool are_together(const PlannerTable& a, const PlannerTable& b) {
 class Explainer {
  public:
   Explainer(const PlannerModel& model, const PlannerTopology& topology, const ShardingPlan& plan,
-            const PlannerOptions& options, const PlannerTable& table)
-      : model_(model), topology_(topology), options_(options), table_(table) {
-    item_model_ = others_model_ = model;
-    const auto is_in_item = [&](const PlannerTable& t) { return are_together(t, table); };
-    std::erase_if(item_model_.tables, [&](const auto& t) { return !is_in_item(t); });
-    std::erase_if(others_model_.tables, is_in_item);
-    for (PlannerTable& t : item_model_.tables) {
-      t.sharding_types.assign(std::begin(kTypes), std::end(kTypes));
-      t.kernels.assign(std::begin(kKernels), std::end(kKernels));
-      names_.insert(t.name);
+            const PlanReport& report, const PlannerTable& table)
+      : model_(model),
+        topology_(topology),
+        now_(report),
+        table_(table),
+        others_(model, topology, report.estimator) {
+    std::unordered_map<std::string_view, const TableSharding*> shardings;
+    for (const TableSharding& sharding : plan.tables) shardings[sharding.table] = &sharding;
+    PlannerModel item{.batch_size = model.batch_size, .dense_bytes = model.dense_bytes};
+    for (const PlannerTable& t : model.tables) {
+      const TableSharding& sharding = *shardings.at(t.name);
+      outlines_.push_back(outline_of(sharding));
+      if (are_together(t, table)) {
+        item.tables.push_back(t);
+        item.tables.back().sharding_types.assign(std::begin(kTypes), std::end(kTypes));
+        item.tables.back().kernels.assign(std::begin(kKernels), std::end(kKernels));
+      } else {
+        add_table(model, topology, t, sharding, report.estimator, others_);
+      }
     }
-    others_ = plan;
-    std::erase_if(others_.tables, [&](const auto& t) { return names_.contains(t.table); });
-    others_report_ = report_plan(others_model_, topology, others_, options);
-    now_ = report_plan(model, topology, plan, options);
-    problem_ = planner_problem(item_model_, topology, options.estimator);
+    others_cost_ = others_.cost();
+    problem_ = planner_problem(item, topology, report.estimator);
   }
 
   TableExplanation explain() {
     TableExplanation all{
-        .table = table_.name, .objective = options_.objective, .objective_ms = now_.objective_ms()};
-    for (const std::string& name : names_) {
-      if (name != table_.name) all.group.push_back(name);
+        .table = table_.name, .objective = now_.objective, .objective_ms = now_.objective_ms()};
+    for (const PlannerTable& t : model_.tables) {
+      if (t.name != table_.name && are_together(t, table_)) all.group.push_back(t.name);
     }
     for (const ShardingType type : kTypes) {
       for (const ComputeKernel kernel : kKernels) {
@@ -95,9 +103,8 @@ class Explainer {
     }
     option.possible = true;
     option.num_shards = std::int64_t{found->num_blocks} * found->ranks_per_block;
-    option.shard_ms =
-        (found->time.total(options_.estimator)) + found->everywhere.total(options_.estimator);
-    option.work_ms = found->work.total(options_.estimator);
+    option.shard_ms = (found->time.total(now_.estimator)) + found->everywhere.total(now_.estimator);
+    option.work_ms = found->work.total(now_.estimator);
     option.device_bytes = found->max_device_bytes();
     option.host_bytes = found->max_host_bytes();
     const TableReport& is = *std::ranges::find(now_.tables, table_.name, &TableReport::name);
@@ -135,14 +142,18 @@ class Explainer {
       return;
     }
     const PlacedTable placed{candidate.type, candidate.kernel, blocks};
-    const ShardingPlan moved = to_sharding_plan(
-        item_model_, topology_, std::vector<PlacedTable>(item_model_.tables.size(), placed));
-    ShardingPlan plan = others_;
-    plan.tables.insert(plan.tables.end(), moved.tables.begin(), moved.tables.end());
-    plan.ranks_per_node = std::max(plan.ranks_per_node, moved.ranks_per_node);
-    const PlanReport report = report_plan(model_, topology_, plan, options_);
-    option.objective_ms = report.objective_ms();
-    why = why_lost(report);
+    PlanCostSum sum = others_;
+    std::vector<PlacedTable> outlines = outlines_;
+    for (std::size_t t = 0; t < model_.tables.size(); ++t) {
+      if (!are_together(model_.tables[t], table_)) continue;
+      sum.add(model_.tables[t], placed);
+      outlines[t] = placed;
+    }
+    if (now_.estimator == PlannerEstimator::kSerrate) sum.add_latency(outlines);
+    const PlanCost cost = sum.cost();
+    option.objective_ms =
+        now_.objective == PlannerObjective::kMaxRank ? cost.max_rank : cost.critical_path;
+    why = why_lost(sum, cost, option.objective_ms);
     std::string excluded = serrate::why_excluded(table_, candidate.type);
     if (excluded.empty()) excluded = why_excluded(table_, candidate.kernel);
     if (!excluded.empty()) {
@@ -164,21 +175,22 @@ class Explainer {
                : fmt::format("{} of host memory", format_bytes(c.max_host_bytes()));
   }
 
-  std::string why_lost(const PlanReport& report) const {
+  std::string why_lost(const PlanCostSum& sum, const PlanCost& cost, double objective_ms) const {
+    int slowest = 0;
     for (int rank = 0; rank < topology_.world_size; ++rank) {
-      const std::int64_t device = report.cost.device_bytes[rank] - report.usable.device_bytes[rank];
-      const std::int64_t host = report.cost.host_bytes[rank] - report.usable.host_bytes[rank];
+      const std::int64_t device = cost.device_bytes[rank] - now_.usable.device_bytes[rank];
+      const std::int64_t host = cost.host_bytes[rank] - now_.usable.host_bytes[rank];
       if (device > 0 || host > 0) {
         return fmt::format("does not fit: rank {} would lack {} of {} memory", rank,
                            format_bytes(std::max(device, host)), device > host ? "device" : "host");
       }
+      if (sum.rank_ms(rank) > sum.rank_ms(slowest)) slowest = rank;
     }
-    const double change = 100 * (report.objective_ms() / now_.objective_ms() - 1);
-    const auto slowest = std::ranges::max_element(report.rank_ms) - report.rank_ms.begin();
+    const double change = 100 * (objective_ms / now_.objective_ms() - 1);
     const std::string ends =
-        options_.objective == PlannerObjective::kMaxRank
-            ? fmt::format("rank {} would take {:.4f} ms", slowest, report.objective_ms())
-            : fmt::format("the phases would take {:.4f} ms", report.objective_ms());
+        now_.objective == PlannerObjective::kMaxRank
+            ? fmt::format("rank {} would take {:.4f} ms", slowest, objective_ms)
+            : fmt::format("the phases would take {:.4f} ms", objective_ms);
     if (change > 1e-7) return fmt::format("+{:.2f} %: {}", change, ends);
     if (change < -1e-7) return fmt::format("{:.2f} %: {}", change, ends);
     return "as good: something else is the slowest";
@@ -189,8 +201,9 @@ class Explainer {
   std::vector<int> place(const Candidate& c) const {
     if (!has_blocks(c)) return {};
     const int per_place = c.scope == BlockScope::kNode ? topology_.ranks_per_node : 1;
-    std::vector<double> ms = others_report_.rank_ms;
-    PlanCost used = others_report_.cost;
+    std::vector<double> ms;
+    for (int rank = 0; rank < topology_.world_size; ++rank) ms.push_back(others_.rank_ms(rank));
+    PlanCost used = others_cost_;
     std::vector<int> blocks;
     for (int block = 0; block < c.num_blocks; ++block) {
       int best = -1;
@@ -209,7 +222,7 @@ class Explainer {
       for (int i = 0; i < per_place; ++i) {
         const int rank = best * per_place + i;
         const MemoryRun& memory = memory_of(c, i);
-        ms[rank] += c.time.total(options_.estimator);
+        ms[rank] += c.time.total(now_.estimator);
         used.device_bytes[rank] += memory.device_bytes;
         used.host_bytes[rank] += memory.host_bytes;
       }
@@ -237,13 +250,12 @@ class Explainer {
 
   const PlannerModel& model_;
   const PlannerTopology& topology_;
-  const PlannerOptions& options_;
+  const PlanReport& now_;
   const PlannerTable& table_;
-  std::set<std::string> names_;  // of the table and its group
-  PlannerModel item_model_, others_model_;
-  ShardingPlan others_;
-  PlanReport others_report_, now_;
-  PlannerProblem problem_;
+  PlanCostSum others_;  // the tables that stay
+  PlanCost others_cost_;
+  std::vector<PlacedTable> outlines_;  // of the plan
+  PlannerProblem problem_;             // of the table and its group alone
 };
 
 }  // namespace
@@ -258,9 +270,9 @@ std::string why_excluded(const PlannerTable& table, ShardingType type) {
 }
 
 TableExplanation explain_table(const PlannerModel& model, const PlannerTopology& topology,
-                               const ShardingPlan& plan, const PlannerOptions& options,
+                               const ShardingPlan& plan, const PlanReport& report,
                                const std::string& table) {
-  return Explainer(model, topology, plan, options, find_table(model, table)).explain();
+  return Explainer(model, topology, plan, report, find_table(model, table)).explain();
 }
 
 std::string to_text(const TableExplanation& e) {

@@ -1,3 +1,5 @@
+#include "sharding/plan_report.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,8 +9,6 @@
 #include <unordered_map>
 
 #include "serrate/error.h"
-#include "serrate/planner_report.h"
-#include "sharding/plan_cost.h"
 #include "sharding/planner_problem.h"
 #include "sharding/shard_grid.h"
 
@@ -101,40 +101,6 @@ class TableCuts {
   ShardGrid grid_;
 };
 
-// Adds the table to `sum`.
-TableReport report_table(const PlannerModel& model, const PlannerTopology& topology,
-                         const PlannerTable& table, const TableSharding& sharding,
-                         PlannerEstimator estimator, PlanCostSum& sum) {
-  const TableCuts cuts(table, topology, sharding);
-  TableReport report{.name = table.name,
-                     .type = sharding.type,
-                     .kernel = kernel_of(sharding),
-                     .num_shards = std::ssize(sharding.shards)};
-  const double everywhere = sum.add_everywhere(table, cuts.option(0)).total(estimator);
-  report.work_ms = everywhere * topology.world_size;
-  report.shard_ms = everywhere;
-  std::set<int> ranks;
-  for (int block = 0; block < cuts.num_column_blocks(); ++block) {
-    const ShardingOption option = cuts.option(block);
-    std::int64_t rows = -1;
-    ShardEstimate e;
-    cuts.for_each_shard(block, [&](int rank, std::int64_t rows_here) {
-      if (rows_here != rows) {
-        rows = rows_here;
-        e = estimate_shard(estimator, table, option, rows, topology, model.batch_size);
-      }
-      sum.add_shard(option.type, e, rank);
-      if (rows > 0) ranks.insert(rank);
-      report.work_ms += e.total(estimator);
-      report.shard_ms = std::max(report.shard_ms, everywhere + e.total(estimator));
-      report.device_bytes += e.device_bytes;
-      report.host_bytes += e.host_bytes;
-    });
-  }
-  report.ranks.assign(ranks.begin(), ranks.end());
-  return report;
-}
-
 std::vector<PhaseReport> phases_of(const PlanCostSum& sum, PlannerEstimator estimator,
                                    int world_size) {
   std::vector<PhaseReport> phases;
@@ -176,6 +142,44 @@ double known_bound(const PlannerModel& model, const PlannerTopology& topology,
 
 }  // namespace
 
+TableReport add_table(const PlannerModel& model, const PlannerTopology& topology,
+                      const PlannerTable& table, const TableSharding& sharding,
+                      PlannerEstimator estimator, PlanCostSum& sum) {
+  const TableCuts cuts(table, topology, sharding);
+  TableReport report{.name = table.name,
+                     .type = sharding.type,
+                     .kernel = kernel_of(sharding),
+                     .num_shards = std::ssize(sharding.shards)};
+  const double everywhere = sum.add_everywhere(table, cuts.option(0)).total(estimator);
+  report.work_ms = everywhere * topology.world_size;
+  report.shard_ms = everywhere;
+  std::set<int> ranks;
+  for (int block = 0; block < cuts.num_column_blocks(); ++block) {
+    const ShardingOption option = cuts.option(block);
+    std::int64_t rows = -1;
+    ShardEstimate e;
+    cuts.for_each_shard(block, [&](int rank, std::int64_t rows_here) {
+      if (rows_here != rows) {
+        rows = rows_here;
+        e = estimate_shard(estimator, table, option, rows, topology, model.batch_size);
+      }
+      sum.add_shard(option.type, e, rank);
+      if (rows > 0) ranks.insert(rank);
+      report.work_ms += e.total(estimator);
+      report.shard_ms = std::max(report.shard_ms, everywhere + e.total(estimator));
+      report.device_bytes += e.device_bytes;
+      report.host_bytes += e.host_bytes;
+    });
+  }
+  report.ranks.assign(ranks.begin(), ranks.end());
+  return report;
+}
+
+PlacedTable outline_of(const TableSharding& sharding) {
+  const auto blocks = static_cast<std::size_t>(shard_grid(sharding).num_column_blocks());
+  return {sharding.type, kernel_of(sharding), std::vector<int>(blocks)};
+}
+
 double PlanReport::imbalance() const {
   const double sum = std::accumulate(rank_ms.begin(), rank_ms.end(), 0.0);
   return sum > 0 ? cost.max_rank * static_cast<double>(rank_ms.size()) / sum : 1;
@@ -199,14 +203,16 @@ PlanReport report_plan(const PlannerModel& model, const PlannerTopology& topolog
   std::vector<PlacedTable> placed;
   for (const PlannerTable& table : model.tables) {
     const TableSharding& sharding = *shardings.at(table.name);
-    report.tables.push_back(report_table(model, topology, table, sharding, options.estimator, sum));
-    const auto blocks = static_cast<std::size_t>(shard_grid(sharding).num_column_blocks());
-    placed.push_back({sharding.type, kernel_of(sharding), std::vector<int>(blocks)});
+    report.tables.push_back(add_table(model, topology, table, sharding, options.estimator, sum));
+    placed.push_back(outline_of(sharding));
     for (const Shard& s : sharding.shards) {
       ++report.shards[s.rank][static_cast<std::size_t>(sharding.type)];
     }
   }
-  if (options.estimator == PlannerEstimator::kSerrate) sum.add_shared(placed, plan);
+  if (options.estimator == PlannerEstimator::kSerrate) {
+    sum.add_latency(placed);
+    sum.add_exchange_memory(plan);
+  }
   report.cost = sum.cost();
   for (int rank = 0; rank < topology.world_size; ++rank) {
     report.rank_ms.push_back(sum.rank_ms(rank));

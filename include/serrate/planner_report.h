@@ -98,9 +98,9 @@ struct TableExplanation {
   std::vector<OptionReport> options = {};
 };
 /// Every sharding type and kernel of a table: what it would cost and why the plan does not have it.
-/// Throws Error (usage) when there is no such table.
+/// `report` is the plan's. Throws Error (usage) when there is no such table.
 TableExplanation explain_table(const PlannerModel& model, const PlannerTopology& topology,
-                               const ShardingPlan& plan, const PlannerOptions& options,
+                               const ShardingPlan& plan, const PlanReport& report,
                                const std::string& table);
 std::string to_text(const TableExplanation& explanation);
 

@@ -235,8 +235,8 @@ int plan_command(const Arguments& command_line) {
                             arguments.topology, found.result.infeasible));
   }
   if (!arguments.explain.empty()) {
-    fmt::print("{}", to_text(explain_table(input.model, input.topology, *found.plan,
-                                           arguments.options, arguments.explain)));
+    fmt::print("{}", to_text(explain_table(input.model, input.topology, *found.plan, found.report,
+                                           arguments.explain)));
   }
   if (!arguments.why_not.empty()) why_not(arguments, input, found);
   const bool was_asked =

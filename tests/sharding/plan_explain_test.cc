@@ -36,7 +36,7 @@ TableExplanation explain(const PlannerModel& model, const PlannerTopology& topol
   const PlannerResult result = plan_sharding(model, topology, options);
   EXPECT_TRUE(result.feasible()) << result.infeasible;
   const ShardingPlan plan = to_sharding_plan(model, topology, options, result);
-  return explain_table(model, topology, plan, options, table);
+  return explain_table(model, topology, plan, report_plan(model, topology, plan, options), table);
 }
 
 // Alone in a model, a table that is told its type costs what the planner finds for that type.
