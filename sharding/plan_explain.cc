@@ -88,6 +88,9 @@ class Explainer {
         all.options.push_back(explain_option(type, kernel));
       }
     }
+    std::ranges::stable_sort(all.options, {}, [](const OptionReport& o) {
+      return std::tuple(!o.chosen, !o.possible, o.objective_ms == 0, o.objective_ms, o.work_ms);
+    });
     return all;
   }
 
@@ -285,14 +288,7 @@ std::string to_text(const TableExplanation& e) {
   }
   text += fmt::format("\n{:<20}{:<18}{:>8}{:>12}{:>12}{:>12}{:>12}  {}\n", "sharding type",
                       "kernel", "shards", "shard ms", "rank-ms", "HBM/rank", "DDR/rank", "");
-  std::vector<OptionReport> order = e.options;
-  std::ranges::stable_sort(order, [](const OptionReport& a, const OptionReport& b) {
-    const auto key = [](const OptionReport& o) {  // those that cost nothing known go last
-      return std::tuple(!o.possible, o.objective_ms == 0, o.objective_ms, o.work_ms);
-    };
-    return std::pair(!a.chosen, key(a)) < std::pair(!b.chosen, key(b));
-  });
-  for (const OptionReport& o : order) {
+  for (const OptionReport& o : e.options) {
     text += fmt::format("{:<20}{:<18}", to_string(o.type), to_string(o.kernel));
     text += o.possible
                 ? fmt::format("{:>8}{:>12.4f}{:>12.4f}{:>12}{:>12}", o.num_shards, o.shard_ms,

@@ -85,7 +85,7 @@ struct OptionReport {
   std::int64_t host_bytes = 0;    ///< most of a rank
   /// The plan's objective if this table (and its group) alone were sharded like this, where that is
   /// cheapest within the memory.
-  double objective_ms = 0;
+  double objective_ms = 0;  ///< 0: it fits nowhere
   bool chosen = false;
   std::string why = {};
 };
@@ -94,8 +94,8 @@ struct TableExplanation {
   std::string table = {};
   std::vector<std::string> group = {};  ///< other tables that share its ranks
   PlannerObjective objective = PlannerObjective::kMaxRank;
-  double objective_ms = 0;  ///< of the plan
-  std::vector<OptionReport> options = {};
+  double objective_ms = 0;                 ///< of the plan
+  std::vector<OptionReport> options = {};  ///< the chosen one, then the others, cheapest first
 };
 /// Every sharding type and kernel of a table: what it would cost and why the plan does not have it.
 /// `report` is the plan's. Throws Error (usage) when there is no such table.
@@ -103,6 +103,10 @@ TableExplanation explain_table(const PlannerModel& model, const PlannerTopology&
                                const ShardingPlan& plan, const PlanReport& report,
                                const std::string& table);
 std::string to_text(const TableExplanation& explanation);
+
+/// One page of HTML that needs no network: heat maps of rank x phase and rank x memory, tables to
+/// sort and filter, and for the tables explained what else they could have been.
+std::string to_html(const PlanReport& report, std::span<const TableExplanation> explanations);
 
 /// Why the model's constraints keep a table from a sharding type; empty when they do not.
 std::string why_excluded(const PlannerTable& table, ShardingType type);

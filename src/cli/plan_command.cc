@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
 #include <optional>
 
 #include "serrate/planner_report.h"
@@ -14,12 +16,12 @@ namespace serrate::cli {
 namespace {
 
 struct PlanArguments {
-  std::string model, topology;            // files
-  std::string from;                       // dataset file, instead of a model's
-  TrainOptions training;                  // what `from` is trained with
-  std::string validate;                   // plan file
-  std::string output, json, write_model;  // files to write
-  std::string explain, why_not;           // questions about the plan
+  std::string model, topology;                    // files
+  std::string from;                               // dataset file, instead of a model's
+  TrainOptions training;                          // what `from` is trained with
+  std::string validate;                           // plan file
+  std::string output, json, report, write_model;  // files to write
+  std::string explain, why_not;                   // questions about the plan
   std::vector<std::string> compare, what_if;
   PlannerOptions options;
 };
@@ -152,12 +154,28 @@ void what_if(const PlanArguments& arguments, const PlanInput& input, const Found
   }
 }
 
+// With the most expensive tables explained: each is as much work as a few plans are.
+void write_report(const PlanArguments& arguments, const PlanInput& input, const Found& found) {
+  constexpr std::size_t kMostExplained = 50;
+  std::vector<const TableReport*> order;
+  for (const TableReport& table : found.report.tables) order.push_back(&table);
+  std::ranges::stable_sort(order, std::ranges::greater(), &TableReport::work_ms);
+  order.resize(std::min(order.size(), kMostExplained));
+  std::vector<TableExplanation> explanations;
+  for (const TableReport* table : order) {
+    explanations.push_back(
+        explain_table(input.model, input.topology, *found.plan, found.report, table->name));
+  }
+  write_text_file(arguments.report, to_html(found.report, explanations));
+}
+
 void add_options(Options& line, PlanArguments& a) {
   line.add("model", a.model, "model file (docs/planner.md)");
   line.add("from", a.from, "dataset to train on, instead of --model; the options from --split on");
   line.add("topology", a.topology, "topology file", Options::Need::kRequired);
   line.add("output,o", a.output, "plan file to write");
   line.add("json", a.json, "summary to write, for programs");
+  line.add("report", a.report, "HTML page to write, for people");
   line.add("objective", a.options.objective, "what is made small", "max_rank|critical_path",
            planner_objective_from_string);
   line.add("estimator", a.options.estimator, "whose cost model", "torchrec|serrate",
@@ -244,6 +262,7 @@ int plan_command(const Arguments& command_line) {
   if (!was_asked) fmt::print("{}", to_text(found.report));
   if (!arguments.output.empty()) write_text_file(arguments.output, plan_to_json(*found.plan));
   if (!arguments.json.empty()) write_text_file(arguments.json, to_json(found.report));
+  if (!arguments.report.empty()) write_report(arguments, input, found);
   return 0;
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "serrate/error.h"
@@ -203,6 +204,33 @@ TEST(PlanReport, OfUnevenCuts) {
   EXPECT_GT(report.rank_ms[0], 0);
   EXPECT_EQ(report.rank_ms[1], 0);
   EXPECT_EQ(report.tables[0].ranks, (std::vector{0, 2}));
+}
+
+// The page holds what --json has, whatever names tables have, and loads nothing.
+TEST(PlanPage, HoldsTheReport) {
+  PlannerModel model = small_model();
+  model.tables[1].name = "</script><b>&\"'";
+  const PlannerResult result = plan_sharding(model, small_topology(), {});
+  const ShardingPlan plan = to_sharding_plan(model, small_topology(), {}, result);
+  const PlanReport report = report_plan(model, small_topology(), plan, {});
+  const TableExplanation explanation =
+      explain_table(model, small_topology(), plan, report, model.tables[1].name);
+  const std::string page = to_html(report, {&explanation, 1});
+  EXPECT_EQ(page.find("</script><b>"), std::string::npos);
+  EXPECT_EQ(page.find("src="), std::string::npos);
+  EXPECT_EQ(page.find("<link"), std::string::npos);
+  EXPECT_EQ(page.find("@import"), std::string::npos);
+  EXPECT_EQ(page.find("@DATA@"), std::string::npos);
+
+  const std::string open = "<script type=\"application/json\" id=\"data\">";
+  const auto begin = page.find(open) + open.size();
+  const auto data =
+      nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+  EXPECT_EQ(data["max_rank_ms"], report.cost.max_rank);
+  EXPECT_EQ(data["bound_ms"], result.bound);
+  EXPECT_EQ(data["ranks"].size(), 8u);
+  EXPECT_EQ(data["tables"][1]["name"], model.tables[1].name);
+  EXPECT_EQ(data["explanations"][model.tables[1].name]["options"][0]["why"], "chosen");
 }
 
 }  // namespace
