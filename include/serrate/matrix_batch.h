@@ -1,0 +1,92 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <type_traits>
+
+#include "serrate/matrix_view.h"
+
+namespace serrate {
+
+/// A row-major matrix for every sample of a batch, in memory that somebody else owns. Values and
+/// offsets are in the memory of one device; offsets never fall, equal ones make a sample empty.
+/// What lies before the first offset and behind the last belongs to no sample.
+template <typename T>
+struct MatrixBatch {
+  T* data = nullptr;
+  std::int64_t num_values = 0;  ///< that may be read or written from data on
+  std::int64_t batch_size = 0;
+  std::int64_t rows = 0, cols = 0;  ///< of every sample, where no offsets say it
+  std::int64_t stride = 0;          ///< from a row to the next; 0: the columns of the sample
+  std::int64_t sample_stride = 0;   ///< from a sample to the next, where no offsets say it
+  std::span<const std::int64_t> row_offsets, col_offsets, value_offsets;  ///< [batch_size + 1]
+
+  /// Sequences of rows: sample b is rows [offsets[b], offsets[b + 1]) of values.
+  static MatrixBatch jagged(MatrixView<T> values, std::span<const std::int64_t> offsets) {
+    MatrixBatch batch = shared(values, num_samples(offsets));
+    batch.rows = 0;
+    batch.row_offsets = offsets;
+    return batch;
+  }
+  /// [batch_size, rows, cols], one sample behind the other: values is [batch_size * rows, cols].
+  static MatrixBatch dense(MatrixView<T> values, std::int64_t batch_size) {
+    MatrixBatch batch = shared(values, batch_size);
+    batch.rows = batch_size > 0 ? values.rows / batch_size : 0;
+    batch.sample_stride = batch.rows * batch.stride;
+    return batch;
+  }
+  /// A number for every pair of a row in one jagged batch and a row in another (or the same, as in
+  /// [sum of N_b^2]): sample b is [M_b, N_b] from values[pair_offsets[b]] on; see pair_offsets().
+  static MatrixBatch pairs(std::span<T> values, std::span<const std::int64_t> pair_offsets,
+                           std::span<const std::int64_t> row_offsets,
+                           std::span<const std::int64_t> col_offsets) {
+    MatrixBatch batch;
+    batch.data = values.data();
+    batch.num_values = static_cast<std::int64_t>(values.size());
+    batch.batch_size = num_samples(pair_offsets);
+    batch.row_offsets = row_offsets;
+    batch.col_offsets = col_offsets;
+    batch.value_offsets = pair_offsets;
+    return batch;
+  }
+  /// One matrix that all samples see.
+  static MatrixBatch shared(MatrixView<T> values, std::int64_t batch_size) {
+    MatrixBatch batch;
+    batch.data = values.data;
+    batch.num_values = values.rows > 0 ? (values.rows - 1) * values.stride + values.cols : 0;
+    batch.batch_size = batch_size;
+    batch.rows = values.rows;
+    batch.cols = values.cols;
+    batch.stride = values.stride;
+    return batch;
+  }
+
+  /// A const view of the same matrices.
+  operator MatrixBatch<const T>() const  // NOLINT: implicit, as from span<T> to span<const T>
+    requires(!std::is_const_v<T>)
+  {
+    return {data,   num_values,    batch_size,  rows,        cols,
+            stride, sample_stride, row_offsets, col_offsets, value_offsets};
+  }
+
+  /// Whether all samples are the same matrix, so that a gradient sums over them.
+  bool is_shared() const { return row_offsets.empty() && rows > 0 && sample_stride == 0; }
+  /// Reads offsets: where those are.
+  MatrixView<T> sample(std::int64_t b) const {
+    const std::int64_t b_rows = length(row_offsets, b, rows), b_cols = length(col_offsets, b, cols);
+    if (!value_offsets.empty()) return {data + value_offsets[b], b_rows, b_cols, b_cols};
+    const std::int64_t first = row_offsets.empty() ? b * sample_stride : row_offsets[b] * stride;
+    return {data + first, b_rows, b_cols, stride};
+  }
+
+ private:
+  static std::int64_t num_samples(std::span<const std::int64_t> offsets) {
+    return static_cast<std::int64_t>(offsets.size()) - 1;
+  }
+  static std::int64_t length(std::span<const std::int64_t> offsets, std::int64_t b,
+                             std::int64_t otherwise) {
+    return offsets.empty() ? otherwise : offsets[b + 1] - offsets[b];
+  }
+};
+
+}  // namespace serrate

@@ -1,0 +1,218 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "serrate/matrix_batch.h"
+#include "serrate/random.h"
+#include "tests/reference/jagged.h"
+
+namespace serrate {
+
+/// A MatrixBatch of floats that owns its memory. Everything around the samples, rows before the
+/// first and behind the last and columns behind a row, is NaN: a kernel that reads or writes it
+/// shows.
+class HostBatch {
+ public:
+  using Lengths = std::vector<std::int64_t>;
+
+  static HostBatch jagged(const Lengths& lengths, std::int64_t cols) {
+    HostBatch batch(Kind::kJagged, lengths, Lengths(lengths.size(), cols));
+    batch.cols_ = cols;
+    batch.row_offsets_ = offsets_of(lengths, kBefore);
+    return batch.allocate((batch.row_offsets_.back() + kAfter) * batch.stride());
+  }
+  static HostBatch dense(std::int64_t batch_size, std::int64_t rows, std::int64_t cols) {
+    HostBatch batch(Kind::kDense, Lengths(batch_size, rows), Lengths(batch_size, cols));
+    batch.cols_ = cols;
+    batch.rows_ = rows;
+    return batch.allocate(batch_size * rows * batch.stride());
+  }
+  static HostBatch shared(std::int64_t batch_size, std::int64_t rows, std::int64_t cols) {
+    HostBatch batch(Kind::kShared, Lengths(batch_size, rows), Lengths(batch_size, cols));
+    batch.cols_ = cols;
+    batch.rows_ = rows;
+    return batch.allocate(rows * batch.stride());
+  }
+  static HostBatch pairs(const Lengths& row_lengths, const Lengths& col_lengths) {
+    HostBatch batch(Kind::kPairs, row_lengths, col_lengths);
+    batch.row_offsets_ = offsets_of(row_lengths, 0);
+    batch.col_offsets_ = offsets_of(col_lengths, 0);
+    Lengths sizes;
+    for (std::size_t b = 0; b < row_lengths.size(); ++b) {
+      sizes.push_back(row_lengths[b] * col_lengths[b]);
+    }
+    batch.value_offsets_ = offsets_of(sizes, kBefore);
+    return batch.allocate(batch.value_offsets_.back() + kAfter);
+  }
+
+  MatrixBatch<float> view() {
+    const auto batch_size = std::ssize(row_lengths_);
+    switch (kind_) {
+      case Kind::kJagged:
+        return MatrixBatch<float>::jagged(all_rows(), row_offsets_);
+      case Kind::kDense:
+        return MatrixBatch<float>::dense(all_rows(), batch_size);
+      case Kind::kShared:
+        return MatrixBatch<float>::shared(all_rows(), batch_size);
+      default:
+        return MatrixBatch<float>::pairs(values_, value_offsets_, row_offsets_, col_offsets_);
+    }
+  }
+  const std::vector<float>& values() const { return values_; }
+
+  /// f(value) for the values of all samples, in order.
+  template <typename F>
+  void for_each(const F& f) {
+    const auto over_rows = [&](std::int64_t b, std::int64_t rows, std::int64_t cols) {
+      for (std::int64_t r = 0; r < rows; ++r) {
+        for (std::int64_t c = 0; c < cols; ++c) f(row(b, r)[c]);
+      }
+    };
+    if (kind_ == Kind::kShared) return over_rows(0, rows_, cols_);
+    for (std::int64_t b = 0; b < std::ssize(row_lengths_); ++b) {
+      over_rows(b, row_lengths_[b], col_lengths_[b]);
+    }
+  }
+  HostBatch& fill(float value) {
+    for_each([&](float& x) { x = value; });
+    return *this;
+  }
+  /// Uniform in [-scale, scale).
+  HostBatch& randomise(std::uint32_t seed, float scale = 1) {
+    std::int64_t i = 0;
+    for_each([&](float& x) {
+      const double uniform = random_uniform(seed, RandomUse::kInit, 0, i++);
+      x = scale * static_cast<float>(2 * uniform - 1);
+    });
+    return *this;
+  }
+
+  /// The matrices; one for every sample, of a shared one too.
+  reference::Samples in_double() {
+    reference::Samples samples;
+    for (std::size_t b = 0; b < row_lengths_.size(); ++b) {
+      reference::Matrix m(row_lengths_[b], col_lengths_[b]);
+      for (std::int64_t r = 0; r < m.rows; ++r) {
+        for (std::int64_t c = 0; c < m.cols; ++c) m(r, c) = row(b, r)[c];
+      }
+      samples.push_back(m);
+    }
+    return samples;
+  }
+
+  /// A batch of sample b alone.
+  HostBatch only(std::int64_t b) {
+    HostBatch one = alone(kind_, row_lengths_[b], col_lengths_[b]);
+    for (std::int64_t r = 0; r < row_lengths_[b]; ++r) {
+      std::copy_n(row(b, r), col_lengths_[b], one.row(0, r));
+    }
+    return one;
+  }
+
+  bool nothing_else_written() {
+    std::int64_t inside = 0, numbers = 0;
+    for_each([&](float& x) { inside += !std::isnan(x); });
+    for (const float x : values_) numbers += !std::isnan(x);
+    return inside == numbers;
+  }
+
+ private:
+  enum class Kind { kJagged, kDense, kShared, kPairs };
+  static constexpr std::int64_t kBefore = 2, kAfter = 3, kGap = 3;
+
+  HostBatch(Kind kind, Lengths row_lengths, Lengths col_lengths)
+      : kind_(kind), row_lengths_(std::move(row_lengths)), col_lengths_(std::move(col_lengths)) {}
+
+  static Lengths offsets_of(const Lengths& lengths, std::int64_t first) {
+    Lengths offsets = {first};
+    for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
+    return offsets;
+  }
+  static HostBatch alone(Kind kind, std::int64_t rows, std::int64_t cols) {
+    switch (kind) {
+      case Kind::kJagged:
+        return jagged({rows}, cols);
+      case Kind::kPairs:
+        return pairs({rows}, {cols});
+      case Kind::kShared:
+        return shared(1, rows, cols);
+      default:
+        return dense(1, rows, cols);
+    }
+  }
+
+  HostBatch& allocate(std::int64_t size) {
+    values_.assign(size, std::numeric_limits<float>::quiet_NaN());
+    return fill(0);
+  }
+  std::int64_t stride() const { return cols_ + kGap; }
+  MatrixView<float> all_rows() {
+    return {values_.data(), std::ssize(values_) / stride(), cols_, stride()};
+  }
+  float* row(std::int64_t b, std::int64_t r) {
+    switch (kind_) {
+      case Kind::kJagged:
+        return values_.data() + (row_offsets_[b] + r) * stride();
+      case Kind::kDense:
+        return values_.data() + (b * rows_ + r) * stride();
+      case Kind::kShared:
+        return values_.data() + r * stride();
+      default:
+        return values_.data() + value_offsets_[b] + r * col_lengths_[b];
+    }
+  }
+
+  Kind kind_;
+  Lengths row_lengths_, col_lengths_;
+  Lengths row_offsets_, col_offsets_, value_offsets_;
+  std::int64_t rows_ = 0, cols_ = 0;
+  std::vector<float> values_;
+};
+
+/// Each element within `tolerance` of the expected, relative above 1; nothing around them written.
+inline void expect_close(HostBatch& actual, const reference::Samples& expected, double tolerance) {
+  EXPECT_TRUE(actual.nothing_else_written()) << "written outside the samples";
+  const reference::Samples samples = actual.in_double();
+  ASSERT_EQ(samples.size(), expected.size());
+  for (std::size_t b = 0; b < samples.size(); ++b) {
+    ASSERT_EQ(samples[b].rows, expected[b].rows);
+    ASSERT_EQ(samples[b].cols, expected[b].cols);
+    for (std::size_t i = 0; i < expected[b].values.size(); ++i) {
+      const double want = expected[b].values[i];
+      ASSERT_NEAR(samples[b].values[i], want, tolerance * std::max(1.0, std::abs(want)))
+          << "sample " << b << ", row " << i / expected[b].cols << ", column "
+          << i % expected[b].cols;
+    }
+  }
+}
+
+inline void expect_same_bits(const HostBatch& a, const HostBatch& b) {
+  ASSERT_EQ(a.values().size(), b.values().size());
+  EXPECT_EQ(std::memcmp(a.values().data(), b.values().data(), a.values().size() * sizeof(float)),
+            0);
+}
+
+/// op(x, y, z, threads) writes z: on any number of threads, and for every sample alone, the same.
+template <typename Op>
+void expect_bits_depend_on_the_sample_alone(HostBatch x, HostBatch y, HostBatch z, const Op& op) {
+  op(x, y, z, 1);
+  for (const int threads : {2, 3}) {
+    HostBatch again = z;
+    again.fill(0);
+    op(x, y, again, threads);
+    expect_same_bits(z, again);
+  }
+  for (std::size_t b = 0; b < z.in_double().size(); ++b) {
+    HostBatch one_x = x.only(b), one_y = y.only(b), expected = z.only(b), actual = expected;
+    actual.fill(0);
+    op(one_x, one_y, actual, 1);
+    expect_same_bits(expected, actual);
+  }
+}
+
+}  // namespace serrate
