@@ -45,6 +45,12 @@ Phases phases_of(const Candidate& c, const ShardEstimate& e, PlannerEstimator es
   return {times[0] + times[1], apart ? 0 : exchange, apart ? exchange : 0};
 }
 
+// Each item has those from the end of the item before on.
+struct Choices {
+  std::vector<Demand> demands = {};
+  std::vector<std::size_t> item_ends = {};
+};
+
 // The slowest rank of phase k takes between low and high.
 struct Box {
   Phases low = {};
@@ -73,19 +79,19 @@ class Relaxation {
         Demand d = demand_of(c, problem, objective);
         d.mean[kPhases] = static_cast<double>(c.total_device_bytes()) / device;
         d.mean[kPhases + 1] = static_cast<double>(c.total_host_bytes()) / host;
-        demands_.push_back(d);
+        all_.demands.push_back(d);
       }
-      item_ends_.push_back(demands_.size());
+      all_.item_ends.push_back(all_.demands.size());
     }
     // In ms, for memory to weigh about what time does.
-    scale_ = std::max(solution({1, 1, 1}, demands_, item_ends_).cost, 1e-12);
-    for (Demand& d : demands_) {
+    scale_ = std::max(solution({1, 1, 1}, all_).cost, 1e-12);
+    for (Demand& d : all_.demands) {
       for (int j = kPhases; j < kRows; ++j) d.mean[j] *= scale_;
     }
   }
 
   double scale() const { return scale_; }
-  std::size_t num_demands() const { return demands_.size(); }
+  std::size_t num_demands() const { return all_.demands.size(); }
 
   // Raises box.value, up to `known`, by the volume algorithm (Barahona and Anbil 2000), which
   // steps along a running mean of the solutions.
@@ -114,15 +120,14 @@ class Relaxation {
   }
 
   // The cheapest demand of each item.
-  static Solution solution(const Rows& prices, const std::vector<Demand>& demands,
-                           const std::vector<std::size_t>& item_ends) {
+  static Solution solution(const Rows& prices, const Choices& choices) {
     Solution sum;
     std::size_t i = 0;
-    for (const std::size_t end : item_ends) {
+    for (const std::size_t end : choices.item_ends) {
       double least = kInfinity;
       const Demand* chosen = nullptr;
       for (; i < end; ++i) {
-        const Demand& d = demands[i];
+        const Demand& d = choices.demands[i];
         double cost = d.uniform;
         for (int j = 0; j < kRows; ++j) cost += prices[j] * d.mean[j];
         if (cost < least) {
@@ -156,28 +161,34 @@ class Relaxation {
     return sum;
   }
 
-  std::vector<Demand> demands_;
-  std::vector<std::size_t> item_ends_;
+  Choices choices_in(const Box& box) const;
+
+  Choices all_;
   double scale_ = 1;
 };
 
-void Relaxation::solve(Box& box, double known, int rounds) const {
-  std::vector<Demand> demands;
-  std::vector<std::size_t> item_ends;
+// Those whose shards are not longer than the slowest rank of a phase may be.
+Choices Relaxation::choices_in(const Box& box) const {
+  Choices some;
   std::size_t i = 0;
-  for (const std::size_t end : item_ends_) {
+  for (const std::size_t end : all_.item_ends) {
     for (; i < end; ++i) {
+      const Demand& d = all_.demands[i];
       bool fits = true;
-      for (int k = 0; k < kPhases; ++k)
-        fits &= demands_[i].longest[k] <= box.high[k] * (1 + kSlack);
-      if (fits) demands.push_back(demands_[i]);
+      for (int k = 0; k < kPhases; ++k) fits &= d.longest[k] <= box.high[k] * (1 + kSlack);
+      if (fits) some.demands.push_back(d);
     }
-    item_ends.push_back(demands.size());
+    some.item_ends.push_back(some.demands.size());
   }
+  return some;
+}
+
+void Relaxation::solve(Box& box, double known, int rounds) const {
+  const Choices choices = choices_in(box);
   // At price 0 of all rows, the value is the sum of the lows.
-  Solution best = solution(box.prices, demands, item_ends);
+  Solution best = solution(box.prices, choices);
   double best_value = value(box, box.prices, best);
-  const Solution idle = solution({}, demands, item_ends);
+  const Solution idle = solution({}, choices);
   if (value(box, {}, idle) > best_value) {
     box.prices = {};
     best = idle;
@@ -201,7 +212,7 @@ void Relaxation::solve(Box& box, double known, int rounds) const {
       const bool passes_one = (prices[j] - 1) * (box.prices[j] - 1) < 0;
       if (j < kPhases && (passes_one || (prices[j] > 1 && box.high[j] == kInfinity))) prices[j] = 1;
     }
-    const Solution s = solution(prices, demands, item_ends);
+    const Solution s = solution(prices, choices);
     const double v = value(box, prices, s);
     constexpr double kNewPart = 0.15;
     double along = 0;
