@@ -50,8 +50,8 @@ std::string prove_table_too_large(const PlannerProblem& problem, const PlannerMo
     const bool on_device = least->max_device_bytes() > device;
     return fmt::format(
         "table \"{}\" does not fit: its smallest shards ({}, {}) need {:.3f} GiB of {} memory on a "
-        "rank, and no rank has more than {:.3f} GiB (give a rank {:.3f} GiB, or allow another "
-        "sharding type or kernel)",
+        "rank, and no rank has more than {:.3f} GiB for tables (give a rank {:.3f} GiB, or allow "
+        "another sharding type or kernel)",
         model.tables[item.tables.front()].name, to_string(least->type), to_string(least->kernel),
         gib(static_cast<double>(on_device ? least->max_device_bytes() : least->max_host_bytes())),
         on_device ? "device" : "host", gib(static_cast<double>(on_device ? device : host)),
@@ -85,12 +85,14 @@ std::string prove_sum_too_large(const PlannerProblem& problem, const PlannerMode
   const int world_size = problem.world_size;
   std::string text = fmt::format(
       "the tables do not fit: in the smallest sharding of each they need {:.2f} GiB of device and "
-      "{:.2f} GiB of host memory, and the {} ranks have {:.2f} and {:.2f} GiB; the largest are {}",
+      "{:.2f} GiB of host memory, and the {} ranks have {:.2f} and {:.2f} GiB for tables; the "
+      "largest are {}",
       gib(needed_device), gib(needed_host), world_size, gib(device), gib(host),
       largest(problem, model, bytes));
   if (share >= 1) {
     text += fmt::format(
-        " (give each rank {:.2f} GiB instead of {:.2f}, use at least {:.0f} ranks, or allow "
+        " (give tables {:.2f} GiB of each rank instead of {:.2f}, use at least {:.0f} ranks, or "
+        "allow "
         "kernels that keep rows in host memory)",
         gib(needed_device / world_size), gib(device / world_size), std::ceil(needed * world_size));
   } else {

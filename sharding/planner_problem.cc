@@ -20,6 +20,7 @@ constexpr ComputeKernel kDefaultKernels[] = {ComputeKernel::kDense, ComputeKerne
 
 // Products of a table's sizes and counts stay exact integers in a double below this.
 constexpr std::int64_t kMostBytes = std::int64_t{1} << 53;
+constexpr std::int64_t kWordBytes = 8;
 
 void check_table(const PlannerTable& table, int world_size) {
   const auto fail = [&](const std::string& problem) {
@@ -47,6 +48,37 @@ void check_table(const PlannerTable& table, int world_size) {
     if (rank < 0 || rank >= world_size) {
       fail(fmt::format("ranks: must be between 0 and {} (got {})", world_size - 1, rank));
     }
+  }
+}
+
+// Bytes that any sharding of the table may take on one rank: rows and their state, and the ids and
+// vectors of every rank's batch.
+double most_bytes(const PlannerTable& table, const PlannerModel& model, double world_size) {
+  const auto row = static_cast<double>(table.dim * std::max(table.bytes_per_element, kWordBytes));
+  double ids = 0;
+  for (const PlannerFeature& f : table.features) {
+    const auto samples = static_cast<double>(f.batch_size > 0 ? f.batch_size : model.batch_size);
+    ids += std::max(1.0, f.pooling_factor) * f.num_poolings * samples;
+  }
+  constexpr double kMostState = 4;  // rows with their own state
+  constexpr double kIdWords = 16;
+  return kMostState * static_cast<double>(table.num_rows) * row +
+         ids * world_size * (kIdWords * kWordBytes + 2 * row);
+}
+
+// Sums of bytes over tables on a rank, and over the ranks of a table, fit 64 bits.
+void check_sizes(const PlannerModel& model, int world_size) {
+  constexpr double kMost = 0x1p62;
+  double sum = 0;
+  for (const PlannerTable& table : model.tables) {
+    const double bytes = most_bytes(table, model, world_size);
+    sum += bytes;
+    if (bytes * world_size < kMost && sum < kMost) continue;
+    throw usage_error(
+        fmt::format("planner: table \"{}\": its rows, or what features and batch_size look up in "
+                    "it, take up to "
+                    "{:.1e} bytes on each of {} ranks (more than 64 bits count)",
+                    table.name, bytes, world_size));
   }
 }
 
@@ -88,6 +120,7 @@ void check_input(const PlannerModel& model, const PlannerTopology& t) {
       throw usage_error(fmt::format("planner: table \"{}\": name: is there twice", table.name));
     }
   }
+  check_sizes(model, t.world_size);
 }
 
 BlockScope scope_of(ShardingType type, bool confined) {

@@ -57,15 +57,18 @@ std::int64_t bytes_from_string(const std::string& text) {
 
 double bandwidth_from_string(const std::string& text) {
   const auto bytes = read_quantity(text, kPerSecond);
-  if (!bytes || *bytes == 0) {
+  if (!bytes || *bytes < kLeastBandwidth || *bytes > kMostBandwidth) {
     throw usage_error(fmt::format("\"{}\" is no bandwidth (such as 897GiB/s or 12.5GB/s)", text));
   }
   return *bytes / 1e3;
 }
 
 double latency_from_string(const std::string& text) {
+  constexpr double kMost = 1e6;
   const auto ms = read_quantity(text, kMilliseconds);
-  if (!ms) throw usage_error(fmt::format("\"{}\" is no latency (such as 20us or 1.5ms)", text));
+  if (!ms || *ms > kMost) {
+    throw usage_error(fmt::format("\"{}\" is no latency (such as 20us or 1.5ms)", text));
+  }
   return *ms;
 }
 

@@ -10,6 +10,9 @@ namespace serrate {
 
 /// Bytes of "80GiB", "1.5 TiB", "512MB" or "4096".
 std::int64_t bytes_from_string(const std::string& text);
+/// Bytes per second that a bandwidth may be, so that times stay finite.
+constexpr double kLeastBandwidth = 1;
+constexpr double kMostBandwidth = 1e18;
 /// Bytes per ms of "897GiB/s" or "12.5 GB/s".
 double bandwidth_from_string(const std::string& text);
 /// ms of "20us", "1.5ms" or "800ns".

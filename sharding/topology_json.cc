@@ -32,7 +32,10 @@ std::int64_t bytes_from(const JsonField& field) {
 double bandwidth_from(const JsonField& field) {
   if (field.is_string()) return field.string_as(bandwidth_from_string);
   const double per_second = field.number();
-  if (!(per_second > 0)) field.fail(fmt::format("must be more than 0 (got {})", per_second));
+  if (!(per_second >= kLeastBandwidth && per_second <= kMostBandwidth)) {
+    field.fail(fmt::format("must be between {} and {} bytes per second (got {})", kLeastBandwidth,
+                           kMostBandwidth, per_second));
+  }
   return per_second / 1e3;
 }
 

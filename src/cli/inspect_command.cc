@@ -21,8 +21,14 @@ bool looks_like_json(const std::string& path) {
 
 std::string describe_plan(const ShardingPlan& plan) {
   std::map<int, std::int64_t> values;  // by rank
-  std::string text = fmt::format("plan for {} ranks\n\n{:<16}{:<16}{:>6}{:>24}{:>16}\n",
-                                 plan.world_size, "table", "sharding", "rank", "rows", "columns");
+  std::string text = fmt::format("plan for {} ranks\n", plan.world_size);
+  if (const auto& from = plan.provenance) {
+    text +=
+        fmt::format("made by serrate {}: {} {:.4f} ms by {}, no plan below {:.4f} ms\n",
+                    from->serrate, from->objective, from->cost_ms, from->estimator, from->bound_ms);
+  }
+  text += fmt::format("\n{:<16}{:<16}{:>6}{:>24}{:>16}\n", "table", "sharding", "rank", "rows",
+                      "columns");
   for (const TableSharding& table : plan.tables) {
     for (const Shard& shard : table.shards) {
       text += fmt::format("{:<16}{:<16}{:>6}{:>24}{:>16}\n", table.table, to_string(table.type),

@@ -52,6 +52,52 @@ TEST(PlanJson, EveryTypeRoundTrips) {
   EXPECT_EQ(plan_from_json(plan_to_json(plan)), plan);
 }
 
+TEST(PlanJson, ProvenanceAndKernels) {
+  ShardingPlan plan{
+      .world_size = 1,
+      .tables = {{"a", ShardingType::kTableWise, {{0, 3, 0, 4, 0}}, ComputeKernel::kFusedUvm}},
+      .ranks_per_node = 1,
+      .provenance = PlanProvenance{.serrate = "0.1.0",
+                                   .model = "fnv1a64:00000000000000a1",
+                                   .topology = "fnv1a64:00000000000000b2",
+                                   .objective = "max_rank",
+                                   .estimator = "torchrec",
+                                   .cost_ms = 1.25,
+                                   .bound_ms = 1,
+                                   .seed = 18'446'744'073'709'551'615u}};
+  const std::string json = plan_to_json(plan);
+  EXPECT_EQ(json, R"({
+  "version": 1,
+  "world_size": 1,
+  "ranks_per_node": 1,
+  "provenance": {
+    "serrate": "0.1.0",
+    "model": "fnv1a64:00000000000000a1",
+    "topology": "fnv1a64:00000000000000b2",
+    "objective": "max_rank",
+    "estimator": "torchrec",
+    "cost_ms": 1.25,
+    "bound_ms": 1.0,
+    "gap": 0.25,
+    "seed": 18446744073709551615
+  },
+  "tables": [
+    {
+      "table": "a",
+      "type": "table_wise",
+      "kernel": "fused_uvm",
+      "shards": [
+        {"rank": 0, "rows": [0, 3], "columns": [0, 4]}
+      ]
+    }
+  ]
+}
+)");
+  EXPECT_EQ(plan_from_json(json), plan);
+  plan.provenance->bound_ms = 0;  // unknown: no gap
+  EXPECT_EQ(plan_from_json(plan_to_json(plan)), plan);
+}
+
 TEST(PlanJson, OrderOfFieldsDoesNotMatter) {
   const char* plan = R"({"tables": [{"type": "table_wise", "table": "a", "shards":
       [{"columns": [0, 4], "rows": [0, 3], "rank": 0}]}], "world_size": 1, "version": 1})";

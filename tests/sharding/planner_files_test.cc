@@ -281,7 +281,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"\"1.5TB/s\"", "\"nan GB/s\"", "device_bandwidth: \"nan GB/s\" is no bandwidth"},
         BadText{"\"20us\"", "0.02", "inter_node_latency: must be a string"},
         BadText{"\"20us\"", "\"20 min\"", "inter_node_latency: \"20 min\" is no latency"},
-        BadText{"50e9", "-1", "host_bandwidth: must be more than 0 (got -1)"},
+        BadText{"50e9", "-1", "host_bandwidth: must be between 1 and 1e+18 bytes per second"},
+        BadText{"\"20us\"", "\"1e9s\"", "inter_node_latency: \"1e9s\" is no latency"},
+        BadText{"\"32 GiB/s\"", "\"1e-9B/s\"", "host_link_bandwidth: \"1e-9B/s\" is no bandwidth"},
         BadText{"[1, 3]", "[]", "overrides[0].ranks: must not be empty"},
         BadText{"[1, 3]", "[4]", "overrides[0].ranks[0]: must be between 0 and 3 (got 4)"},
         BadText{", \"device_memory\": \"40GiB\"", "",
@@ -310,6 +312,29 @@ TEST(PlannerMemory, LeavesReserveAndDenseParameters) {
   EXPECT_EQ(usable_memory(model, t).host_bytes, (std::vector<std::int64_t>{400, 400}));
   t.device = PlannerDevice::kCpu;
   EXPECT_EQ(usable_memory(model, t).host_bytes, (std::vector<std::int64_t>{180, 180}));
+}
+
+// What the readers let through one by one can be too much together: an error, no overflow.
+TEST(PlannerSizes, BeyondSixtyFourBitsAreRefused) {
+  const PlannerTopology t =
+      planner_topology_from_json(R"({"version": 1, "world_size": 4096, "ranks_per_node": 8})");
+  const auto error_of = [&](const std::string& table) {
+    const PlannerModel model = planner_model_from_json(
+        R"({"version": 1, "batch_size": 1024, "tables": [{"name": "a", )" + table + "}]}");
+    for (const auto estimator : {PlannerEstimator::kTorchRec, PlannerEstimator::kSerrate}) {
+      try {
+        plan_sharding(model, t, {.estimator = estimator});
+        ADD_FAILURE() << "accepted";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+        EXPECT_NE(std::string(error.what()).find("more than 64 bits count"), std::string::npos);
+      }
+    }
+  };
+  error_of(R"("num_rows": 1000000000000, "dim": 1000, "features": [{}])");
+  error_of(R"("num_rows": 10, "dim": 1000, "features": [{"pooling_factor": 1e12}])");
+  error_of(R"("num_rows": 10, "dim": 1000, "features": [{"batch_size": 1099511627776}])");
+  error_of(R"("num_rows": 10, "dim": 100000000, "features": [{"num_poolings": 1000000}])");
 }
 
 // FNV-1a of the canonical file, as any other implementation has it: "a" is af63dc4c8601ec8c.
