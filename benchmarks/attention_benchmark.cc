@@ -83,7 +83,7 @@ class Attention {
             .num_heads = case_.num_heads,
             .head_dim = case_.head_dim,
             .scale = 1 / std::sqrt(static_cast<float>(case_.head_dim)),
-            .mask = AttentionMask::kCausal};
+            .mask = kCausalMask};
   }
 
   Case case_;

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 
+#include "kernels/attention_mask.h"
 #include "kernels/attention_schedule.h"
 #include "kernels/attention_scratch.h"
 #include "kernels/simd_targets.h"
@@ -37,35 +38,36 @@ float dot(const float* a, const float* b, std::int64_t n) {
 }
 
 // p = exp(scores - lse), 0 where invisible.
-void probabilities(const Band& band, BackwardScratch& scratch) {
+void probabilities(BackwardScratch& scratch) {
   const hn::ScalableTag<float> d;
-  for (std::int64_t q = 0; q < band.queries; q += kLanes) {
+  for (std::int64_t q = 0; q < scratch.mask.queries; q += kLanes) {
+    const TileRange read = scratch.mask.read[q / kMaskBlock];
     const auto lse = hn::Load(d, scratch.lse + q);
-    float* p = scratch.p + q;
-    for (std::int64_t r = 0; r < band.rows_read(q); ++r, p += kTileQueries) {
+    float* p = scratch.p + read.begin * kTileQueries + q;
+    for (std::int64_t r = read.begin; r < read.end; ++r, p += kTileQueries) {
       hn::Store(Exp2(d, hn::Sub(hn::Load(d, p), lse)), d, p);
     }
   }
 }
 
-// d_scores = p (d_p - delta) in place of d_p, 0 where invisible.
-void score_gradients(const Band& band, BackwardScratch& scratch) {
+// d_scores = p (d_p - delta) in place of d_p, which need not have a value where p is 0.
+void score_gradients(BackwardScratch& scratch) {
   const hn::ScalableTag<float> d;
-  for (std::int64_t q = 0; q < band.queries; q += kLanes) {
+  for (std::int64_t q = 0; q < scratch.mask.queries; q += kLanes) {
+    const TileRange read = scratch.mask.read[q / kMaskBlock];
     const auto delta = hn::Load(d, scratch.delta + q);
-    const float* p = scratch.p + q;
-    float* ds = scratch.d_scores + q;
-    std::int64_t r = 0;
-    for (; r < band.keys_of(q + kLanes - 1); ++r, p += kTileQueries, ds += kTileQueries) {
-      hn::Store(hn::Mul(hn::Load(d, p), hn::Sub(hn::Load(d, ds), delta)), d, ds);
+    for (std::int64_t r = read.begin; r < read.end; ++r) {
+      const auto p = hn::Load(d, scratch.p + r * kTileQueries + q);
+      float* ds = scratch.d_scores + r * kTileQueries + q;
+      const auto d_score = hn::Mul(p, hn::Sub(hn::Load(d, ds), delta));
+      hn::Store(hn::IfThenZeroElse(hn::Eq(p, hn::Zero(d)), d_score), d, ds);
     }
-    for (; r < band.rows_read(q); ++r, ds += kTileQueries) hn::Store(hn::Zero(d), d, ds);
   }
 }
 
 // What a tile of queries needs of every tile of keys.
 struct QueryTile {
-  std::int64_t first, count;  // in the sequence
+  std::int64_t count;
   Tile<const float> q, d_out;
 };
 
@@ -88,86 +90,90 @@ QueryTile load_query_tile(const AttentionBackward& args, const AttentionTask& ta
     scratch.lse[i] = lse[i] == -kInfinity ? kInfinity : lse[i] * kLog2e;
     scratch.delta[i] = forward.scale * dot(d_out.row(i), forward.out.at(token + i, task.head), dim);
   }
-  return {query, queries, whole_vectors(q, queries, dim, scratch.q),
+  return {queries, whole_vectors(q, queries, dim, scratch.q),
           whole_vectors(d_out, queries, dim, scratch.d_out)};
 }
 
-// Keys of the sequence, and whether their gradients have a value yet.
-struct KeyTile {
-  std::int64_t first, count;
-  Into into;
+// How a pair of tiles adds to gradients: the first overwrites.
+struct AddTo {
+  Into d_keys, d_q;
 };
 
 // Adds the share of a pair of tiles to d_q (in scratch), d_k and d_v.
 void backward_tile(const AttentionBackward& args, const AttentionTask& task,
-                   const QueryTile& queries, const KeyTile& keys, BackwardScratch& scratch) {
+                   const QueryTile& queries, std::int64_t first_key, const AddTo& into,
+                   BackwardScratch& scratch) {
   const AttentionForward& forward = args.forward;
-  const std::int64_t token = forward.key_offsets[task.sequence] + keys.first;
+  const TileMask& mask = scratch.mask;
+  const std::int64_t token = forward.key_offsets[task.sequence] + first_key, keys = mask.keys;
   const std::int64_t dim = forward.head_dim, padded_dim = round_up_to_lanes(dim);
   const std::int64_t query_lanes = round_up_to_lanes(queries.count);
-  const Band band = band_of(forward.mask, queries.first, queries.count, keys.first, keys.count);
   const Tile<float> p{scratch.p, kTileQueries}, d_scores{scratch.d_scores, kTileQueries};
   const Tile<const float> k = rows_of(forward.k, token, task.head);
   const Tile<const float> v = rows_of(forward.v, token, task.head);
   const Tile<float> d_k = rows_of(args.d_k, token, task.head);
   const Tile<float> d_v = rows_of(args.d_v, token, task.head);
-  const Tile<float> d_k_sum = whole_vectors(d_k, keys.count, dim, scratch.d_k);
-  const Tile<float> d_v_sum = whole_vectors(d_v, keys.count, dim, scratch.d_v);
+  const Tile<float> d_k_sum = whole_vectors(d_k, keys, dim, scratch.d_k);
+  const Tile<float> d_v_sum = whole_vectors(d_v, keys, dim, scratch.d_v);
 
-  multiply<Left::kAsIs>(keys.count, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
-                        Into::kOverwrite, band.scores_extent(dim));
-  mask_scores(band, p);
-  probabilities(band, scratch);
-  multiply<Left::kAsIs>(keys.count, padded_dim, p, queries.d_out, d_v_sum, keys.into,
-                        band.queries_extent());
-  multiply<Left::kAsIs>(keys.count, query_lanes, v, {scratch.d_out_transposed, kTileQueries},
-                        d_scores, Into::kOverwrite, band.scores_extent(dim));
-  score_gradients(band, scratch);
-  multiply<Left::kAsIs>(keys.count, padded_dim, d_scores, queries.q, d_k_sum, keys.into,
-                        band.queries_extent());
+  multiply<Left::kAsIs>(keys, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
+                        Into::kOverwrite, scores_extent(mask, dim));
+  hide(mask, -kInfinity, p);
+  probabilities(scratch);
+  multiply<Left::kAsIs>(keys, padded_dim, p, queries.d_out, d_v_sum, into.d_keys,
+                        queries_extent(mask));
+  multiply<Left::kAsIs>(keys, query_lanes, v, {scratch.d_out_transposed, kTileQueries}, d_scores,
+                        Into::kOverwrite, scores_extent(mask, dim));
+  score_gradients(scratch);
+  multiply<Left::kAsIs>(keys, padded_dim, d_scores, queries.q, d_k_sum, into.d_keys,
+                        queries_extent(mask));
   multiply<Left::kTransposed>(queries.count, padded_dim, d_scores,
-                              whole_vectors(k, keys.count, dim, scratch.k),
-                              {scratch.d_q, padded_dim},
-                              keys.first == 0 ? Into::kOverwrite : Into::kAdd, band.keys_extent());
+                              whole_vectors(k, keys, dim, scratch.k), {scratch.d_q, padded_dim},
+                              into.d_q, keys_extent(mask));
   if (d_k_sum.data != d_k.data) {
-    copy_rows(d_k_sum, keys.count, dim, d_k);
-    copy_rows(d_v_sum, keys.count, dim, d_v);
+    copy_rows(d_k_sum, keys, dim, d_k);
+    copy_rows(d_v_sum, keys, dim, d_v);
   }
 }
 
-void zero_rows(Tile<float> tile, std::int64_t begin, std::int64_t end, std::int64_t dim) {
-  for (std::int64_t r = begin; r < end; ++r) std::fill_n(tile.row(r), dim, 0.0f);
+// d_k and d_v of keys that a sequence's first tile of queries does not see, so that the others can
+// add to them.
+void zero_keys(const AttentionBackward& args, const AttentionTask& task, std::int64_t begin,
+               std::int64_t end) {
+  for (const HeadsView<float>& gradient : {args.d_k, args.d_v}) {
+    for (std::int64_t key = begin; key < end; ++key) {
+      std::fill_n(gradient.at(args.forward.key_offsets[task.sequence] + key, task.head),
+                  args.forward.head_dim, 0.0f);
+    }
+  }
 }
 
-void backward_task(const AttentionBackward& args, const AttentionTask& task,
-                   BackwardScratch& scratch) {
+void backward_task(const AttentionBackward& args, const AttentionTiles& tiles,
+                   const AttentionTask& task, BackwardScratch& scratch) {
   const AttentionForward& forward = args.forward;
   const std::int64_t dim = forward.head_dim, padded_dim = round_up_to_lanes(dim);
   const std::int64_t first_query = forward.query_offsets[task.sequence];
-  const std::int64_t first_key = forward.key_offsets[task.sequence];
-  const std::int64_t num_keys = forward.key_offsets[task.sequence + 1] - first_key;
-  const std::int64_t tile_queries = even_tile(task.query_end, kTileQueries, kLanes);
-  std::int64_t seen_keys = 0;
-  for (std::int64_t query = 0; query < task.query_end; query += tile_queries) {
+  const std::int64_t num_keys =
+      forward.key_offsets[task.sequence + 1] - forward.key_offsets[task.sequence];
+  const std::int64_t tile = attention_tile(task.query_end);
+  for (std::int64_t query = 0; query < task.query_end; query += tile) {
     const QueryTile queries =
-        load_query_tile(args, task, query, std::min(tile_queries, task.query_end - query), scratch);
-    const std::int64_t visible_keys =
-        num_visible_keys(forward.mask, query + queries.count, num_keys);
-    const auto over_keys = [&](std::int64_t begin, std::int64_t end, Into into) {
-      const std::int64_t tile_keys = even_tile(end - begin, kTileKeys, kBlockRows);
-      for (std::int64_t key = begin; key < end; key += tile_keys) {
-        backward_tile(args, task, queries, {key, std::min(tile_keys, end - key), into}, scratch);
-      }
-    };
-    if (visible_keys == 0) zero_rows({scratch.d_q, padded_dim}, 0, queries.count, dim);
-    over_keys(0, seen_keys, Into::kAdd);
-    over_keys(seen_keys, visible_keys, Into::kOverwrite);
-    seen_keys = visible_keys;
+        load_query_tile(args, task, query, std::min(tile, task.query_end - query), scratch);
+    tiles.start(task.sequence, query, queries.count, scratch.query_mask);
+    AddTo into{query == 0 ? Into::kOverwrite : Into::kAdd, Into::kOverwrite};
+    std::int64_t end_of_last = 0;
+    for (KeyTile keys; tiles.next(scratch.query_mask, keys, scratch.mask);) {
+      if (query == 0) zero_keys(args, task, end_of_last, keys.begin);
+      end_of_last = keys.begin + scratch.mask.keys;
+      backward_tile(args, task, queries, keys.begin, into, scratch);
+      into.d_q = Into::kAdd;
+    }
+    if (query == 0) zero_keys(args, task, end_of_last, num_keys);
+    if (into.d_q == Into::kOverwrite) std::fill_n(scratch.d_q, queries.count * padded_dim, 0.0f);
     copy_rows({scratch.d_q, padded_dim}, queries.count, dim,
               rows_of(args.d_q, first_query + query, task.head));
   }
-  zero_rows(rows_of(args.d_k, first_key, task.head), seen_keys, num_keys, dim);
-  zero_rows(rows_of(args.d_v, first_key, task.head), seen_keys, num_keys, dim);
+  if (task.query_end == 0) zero_keys(args, task, 0, num_keys);
 }
 
 }  // namespace serrate::HWY_NAMESPACE
@@ -183,13 +189,14 @@ void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& arg
                                                     const Stream& stream) {
   const AttentionSchedule schedule(args.forward, std::numeric_limits<std::int64_t>::max(),
                                    stream.num_threads());
+  const AttentionTiles tiles(args.forward);
   check(!args.forward.lse.empty() || schedule.num_queries() == 0,
         "attention's backward needs the lse of its forward");
   Buffer<BackwardScratch> scratch(stream.num_threads(), stream);
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
     HWY_DYNAMIC_DISPATCH(backward_task)
-    (args, schedule.task(t), scratch.span()[omp_get_thread_num()]);
+    (args, tiles, schedule.task(t), scratch.span()[omp_get_thread_num()]);
   }
 }
 

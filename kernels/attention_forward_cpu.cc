@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/attention_mask.h"
 #include "kernels/attention_schedule.h"
 #include "kernels/attention_scratch.h"
 #include "kernels/simd_targets.h"
@@ -24,14 +25,14 @@ HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
 // Scores become probabilities times exp2(max), column by column; max, sum and factor follow.
-void online_softmax(const Band& band, ForwardScratch& scratch) {
+void online_softmax(ForwardScratch& scratch) {
   const hn::ScalableTag<float> d;
-  for (std::int64_t q = 0; q < band.queries; q += kLanes) {
-    const std::int64_t rows = band.rows_read(q);
+  for (std::int64_t q = 0; q < scratch.mask.queries; q += kLanes) {
+    const TileRange read = scratch.mask.read[q / kMaskBlock];
     float* scores = scratch.scores + q;
     const auto old_max = hn::Load(d, scratch.max + q);
     auto max = old_max;
-    for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t r = read.begin; r < read.end; ++r) {
       max = hn::Max(max, hn::Load(d, scores + r * kTileQueries));
     }
     hn::Store(max, d, scratch.max + q);
@@ -39,7 +40,7 @@ void online_softmax(const Band& band, ForwardScratch& scratch) {
     const auto shift = hn::IfThenZeroElse(hn::Eq(max, hn::Set(d, -kInfinity)), max);
     const auto factor = Exp2(d, hn::Sub(old_max, shift));
     auto sum = hn::Mul(factor, hn::Load(d, scratch.sum + q));
-    for (std::int64_t r = 0; r < rows; ++r) {
+    for (std::int64_t r = read.begin; r < read.end; ++r) {
       const auto p = Exp2(d, hn::Sub(hn::Load(d, scores + r * kTileQueries), shift));
       hn::Store(p, d, scores + r * kTileQueries);
       sum = hn::Add(sum, p);
@@ -69,45 +70,45 @@ void write_tile(const AttentionForward& args, std::int64_t token, std::int64_t h
               &args.lse[head * (std::ssize(args.lse) / args.num_heads) + token]);
 }
 
-void forward_tile(const AttentionForward& args, const AttentionTask& task, std::int64_t query,
-                  std::int64_t queries, ForwardScratch& scratch) {
+void forward_tile(const AttentionForward& args, const AttentionTiles& tiles,
+                  const AttentionTask& task, std::int64_t query, std::int64_t queries,
+                  ForwardScratch& scratch) {
   const std::int64_t first_query = args.query_offsets[task.sequence] + query;
   const std::int64_t first_key = args.key_offsets[task.sequence];
-  const std::int64_t num_keys = args.key_offsets[task.sequence + 1] - first_key;
   const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
   const Tile<float> q{scratch.q, kTileQueries}, scores{scratch.scores, kTileQueries};
   const Tile<float> out{scratch.out, padded_dim};
+  const TileMask& mask = scratch.mask;
 
   transpose_rows(rows_of(args.q, first_query, task.head), queries, args.head_dim,
                  args.scale * kLog2e, q);
   std::fill_n(scratch.max, kTileQueries, -kInfinity);
   std::fill_n(scratch.sum, kTileQueries, 0.0f);
-  const std::int64_t visible_keys = num_visible_keys(args.mask, query + queries, num_keys);
-  if (visible_keys == 0) std::fill_n(scratch.out, queries * padded_dim, 0.0f);
-  const std::int64_t tile_keys = even_tile(visible_keys, kTileKeys, kBlockRows);
-  for (std::int64_t key = 0; key < visible_keys; key += tile_keys) {
-    const std::int64_t keys = std::min(tile_keys, visible_keys - key);
-    const Band band = band_of(args.mask, query, queries, key, keys);
-    const std::int64_t token = first_key + key;
+  tiles.start(task.sequence, query, queries, scratch.query_mask);
+  Into into = Into::kOverwrite;
+  for (KeyTile keys; tiles.next(scratch.query_mask, keys, scratch.mask);) {
+    const std::int64_t token = first_key + keys.begin;
     const Tile<const float> k = rows_of(args.k, token, task.head);
     const Tile<const float> v =
-        whole_vectors(rows_of(args.v, token, task.head), keys, args.head_dim, scratch.v);
-    multiply<Left::kAsIs>(keys, round_up_to_lanes(queries), k, q, scores, Into::kOverwrite,
-                          band.scores_extent(args.head_dim));
-    mask_scores(band, scores);
-    online_softmax(band, scratch);
-    if (key > 0) scale_rows(out, queries, padded_dim, scratch.factor, out);
-    multiply<Left::kTransposed>(queries, padded_dim, scores, v, out,
-                                key > 0 ? Into::kAdd : Into::kOverwrite, band.keys_extent());
+        whole_vectors(rows_of(args.v, token, task.head), mask.keys, args.head_dim, scratch.v);
+    multiply<Left::kAsIs>(mask.keys, round_up_to_lanes(queries), k, q, scores, Into::kOverwrite,
+                          scores_extent(mask, args.head_dim));
+    hide(mask, -kInfinity, scores);
+    online_softmax(scratch);
+    if (into == Into::kAdd) scale_rows(out, queries, padded_dim, scratch.factor, out);
+    multiply<Left::kTransposed>(queries, padded_dim, scores, v, out, into, keys_extent(mask));
+    into = Into::kAdd;
   }
+  if (into == Into::kOverwrite) std::fill_n(scratch.out, queries * padded_dim, 0.0f);
   write_tile(args, first_query, task.head, queries, scratch);
 }
 
-void forward_task(const AttentionForward& args, const AttentionTask& task,
-                  ForwardScratch& scratch) {
-  const std::int64_t tile = even_tile(task.query_end - task.query_begin, kTileQueries, kLanes);
+void forward_task(const AttentionForward& args, const AttentionTiles& tiles,
+                  const AttentionTask& task, ForwardScratch& scratch) {
+  const std::int64_t tile =
+      attention_tile(args.query_offsets[task.sequence + 1] - args.query_offsets[task.sequence]);
   for (std::int64_t query = task.query_begin; query < task.query_end; query += tile) {
-    forward_tile(args, task, query, std::min(tile, task.query_end - query), scratch);
+    forward_tile(args, tiles, task, query, std::min(tile, task.query_end - query), scratch);
   }
 }
 
@@ -122,12 +123,13 @@ HWY_EXPORT(forward_task);
 template <>
 void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
                                                    const Stream& stream) {
-  const AttentionSchedule schedule(args, 4 * kTileQueries, stream.num_threads());
+  const AttentionSchedule schedule(args, 4, stream.num_threads());
+  const AttentionTiles tiles(args);
   Buffer<ForwardScratch> scratch(stream.num_threads(), stream);
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
     HWY_DYNAMIC_DISPATCH(forward_task)
-    (args, schedule.task(t), scratch.span()[omp_get_thread_num()]);
+    (args, tiles, schedule.task(t), scratch.span()[omp_get_thread_num()]);
   }
 }
 

@@ -2,14 +2,10 @@
 
 #include <cstdint>
 
+#include "kernels/attention_mask.h"
 #include "serrate/kernels/attention.h"
 
 namespace serrate {
-
-// A tile of scores has at most this many queries and keys: both operands of each product with it
-// stay in the first two levels of cache.
-inline constexpr std::int64_t kTileQueries = 96;
-inline constexpr std::int64_t kTileKeys = 96;
 
 // What a thread works in, for the longest head_dim. Scores are [keys, queries].
 
@@ -21,6 +17,8 @@ struct alignas(64) ForwardScratch {
   float q[kMaxHeadDim * kTileQueries];    // [head_dim, queries], scaled
   float out[kTileQueries * kMaxHeadDim];  // [queries, head_dim in whole vectors]
   float v[kTileKeys * kMaxHeadDim];       // rows of whole vectors, where head_dim is not
+  QueryTileMask query_mask;
+  TileMask mask;
 };
 
 struct alignas(64) BackwardScratch {
@@ -34,6 +32,8 @@ struct alignas(64) BackwardScratch {
   // Rows of whole vectors, where head_dim is not.
   float q[kTileQueries * kMaxHeadDim], d_out[kTileQueries * kMaxHeadDim];
   float k[kTileKeys * kMaxHeadDim], d_k[kTileKeys * kMaxHeadDim], d_v[kTileKeys * kMaxHeadDim];
+  QueryTileMask query_mask;
+  TileMask mask;
 };
 
 }  // namespace serrate

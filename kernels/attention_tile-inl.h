@@ -14,8 +14,10 @@
 #include <numbers>
 
 #include "hwy/highway.h"
+#include "kernels/attention_tile_mask.h"
 #include "kernels/simd_gemm-inl.h"
 #include "kernels/simd_math-inl.h"
+#include "kernels/simd_pack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
@@ -24,61 +26,28 @@ namespace hn = hwy::HWY_NAMESPACE;
 inline constexpr float kLog2e = std::numbers::log2e_v<float>;
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// Which scores of a tile are visible: query q sees key r if r <= q + diagonal. A full mask is one
-/// whose diagonal lies beyond the tile.
-struct Band {
-  std::int64_t keys, queries, diagonal;
+static_assert(TileMask::kBlock == kBlockRows && kMaskBlock % kLanes == 0);
 
-  /// Query q sees the keys [0, keys_of(q)).
-  std::int64_t keys_of(std::int64_t q) const {
-    return std::clamp<std::int64_t>(q + diagonal + 1, 0, keys);
-  }
-  /// Key r is seen by the queries [first_query_of(r), queries).
-  std::int64_t first_query_of(std::int64_t r) const {
-    return std::clamp<std::int64_t>(r - diagonal, 0, queries);
-  }
-  /// The rows that products read in the vector that starts at query q: those visible to any of
-  /// its queries, and where their block of rows may end.
-  std::int64_t rows_read(std::int64_t q) const {
-    return std::min(keys_of(q + kLanes - 1) + kBlockRows - 1, keys);
-  }
-
-  /// What a block of keys needs of a product that yields scores and sums over `depth` columns.
-  auto scores_extent(std::int64_t depth) const {
-    return [*this, depth](std::int64_t key, std::int64_t) {
-      return Extent{first_query_of(key) / kLanes * kLanes, 0, depth};
-    };
-  }
-  /// What a block of queries needs of a product that sums over keys.
-  auto keys_extent() const {
-    return [*this](std::int64_t, std::int64_t query_end) {
-      return Extent{0, 0, keys_of(query_end - 1)};
-    };
-  }
-  /// What a block of keys needs of a product that sums over queries.
-  auto queries_extent() const {
-    return
-        [*this](std::int64_t key, std::int64_t) { return Extent{0, first_query_of(key), queries}; };
-  }
-};
-
-/// How many of a sequence's keys some query before `query_end` sees.
-inline std::int64_t num_visible_keys(AttentionMask mask, std::int64_t query_end,
-                                     std::int64_t keys) {
-  return mask == AttentionMask::kCausal ? std::min(query_end, keys) : keys;
+/// What a block of keys needs of a product that yields scores and sums over `depth` columns.
+inline auto scores_extent(const TileMask& mask, std::int64_t depth) {
+  return [&mask, depth](std::int64_t key, std::int64_t) {
+    const TileRange queries = mask.queries_of[key / kBlockRows];
+    return Extent{queries.begin / kLanes * kLanes, 0, depth, round_up_to_lanes(queries.end)};
+  };
 }
-
-inline Band band_of(AttentionMask mask, std::int64_t query, std::int64_t queries, std::int64_t key,
-                    std::int64_t keys) {
-  return {keys, queries, mask == AttentionMask::kCausal ? query - key : keys};
+/// What a block of queries needs of a product that sums over keys.
+inline auto keys_extent(const TileMask& mask) {
+  return [&mask](std::int64_t query, std::int64_t) {
+    const TileRange keys = mask.keys_of[query / kBlockRows];
+    return Extent{0, keys.begin, keys.end};
+  };
 }
-
-/// The size of the tiles that cut `count` evenly: at most `longest`, a multiple of `unit`.
-inline std::int64_t even_tile(std::int64_t count, std::int64_t longest, std::int64_t unit) {
-  const std::int64_t units = (count + unit - 1) / unit;
-  const std::int64_t units_in_longest = longest / unit;
-  const std::int64_t tiles = std::max<std::int64_t>((units - 1) / units_in_longest + 1, 1);
-  return (units + tiles - 1) / tiles * unit;
+/// What a block of keys needs of a product that sums over queries.
+inline auto queries_extent(const TileMask& mask) {
+  return [&mask](std::int64_t key, std::int64_t) {
+    const TileRange queries = mask.queries_of[key / kBlockRows];
+    return Extent{0, queries.begin, queries.end};
+  };
 }
 
 template <typename T>
@@ -86,21 +55,43 @@ Tile<T> rows_of(const HeadsView<T>& view, std::int64_t token, std::int64_t head)
   return {view.at(token, head), view.token_stride};
 }
 
-/// Writes -infinity over the invisible scores that are read.
-inline void mask_scores(const Band& band, Tile<float> scores) {
+// Whether the queries from q on see the key of a row of bits.
+HWY_INLINE auto visible_lanes(hn::ScalableTag<float> d, const std::uint8_t* bits, std::int64_t q) {
+  if constexpr (kLanes >= 8) {
+    return hn::LoadMaskBits(d, bits + q / 8);
+  } else {
+    const std::uint8_t shifted[8] = {static_cast<std::uint8_t>(bits[q / 8] >> (q % 8))};
+    return hn::LoadMaskBits(d, shifted);
+  }
+}
+
+/// Writes `hidden` over the invisible values of a tile that products read.
+inline void hide(const TileMask& mask, float hidden, Tile<float> tile) {
   const hn::ScalableTag<float> d;
-  const auto hidden = hn::Set(d, -kInfinity);
-  for (std::int64_t q = 0; q < band.queries; q += kLanes) {
-    const std::int64_t visible_to_all = band.keys_of(q);
-    const std::int64_t visible_to_any = band.keys_of(q + kLanes - 1);
-    for (std::int64_t r = visible_to_all; r < visible_to_any; ++r) {
-      const auto first_lane = hn::Set(d, static_cast<float>(r - band.diagonal - q));
-      float* row = scores.row(r) + q;
-      hn::Store(hn::IfThenElse(hn::Ge(hn::Iota(d, 0), first_lane), hn::Load(d, row), hidden), d,
-                row);
+  const auto hidden_vector = hn::Set(d, hidden);
+  for (std::int64_t q = 0; q < mask.queries; q += kLanes) {
+    const TileRange read = mask.read[q / kMaskBlock];
+    if (mask.form == TileMask::Form::kBits) {
+      for (std::int64_t r = read.begin; r < read.end; ++r) {
+        float* row = tile.row(r) + q;
+        hn::Store(
+            hn::IfThenElse(visible_lanes(d, mask.bits[r], q), hn::Load(d, row), hidden_vector), d,
+            row);
+      }
+      continue;
     }
-    for (std::int64_t r = visible_to_any; r < band.rows_read(q); ++r) {
-      hn::Store(hidden, d, scores.row(r) + q);
+    const auto keys_of = [&](std::int64_t query) {
+      return std::clamp<std::int64_t>(query + mask.diagonal + 1, 0, read.end);
+    };
+    const std::int64_t visible_to_any = keys_of(q + kLanes - 1);
+    for (std::int64_t r = keys_of(q); r < visible_to_any; ++r) {
+      const auto first_lane = hn::Set(d, static_cast<float>(r - mask.diagonal - q));
+      float* row = tile.row(r) + q;
+      hn::Store(hn::IfThenElse(hn::Ge(hn::Iota(d, 0), first_lane), hn::Load(d, row), hidden_vector),
+                d, row);
+    }
+    for (std::int64_t r = visible_to_any; r < read.end; ++r) {
+      hn::Store(hidden_vector, d, tile.row(r) + q);
     }
   }
 }

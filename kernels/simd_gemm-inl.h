@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -44,9 +45,11 @@ struct Tile {
 enum class Left { kAsIs, kTransposed };
 enum class Into { kOverwrite, kAdd };
 
-/// The part of a product that a block of rows needs: columns from `column` on, p in [begin, end).
+/// The part of a product that a block of rows needs: p in [begin, end), and columns, in whole
+/// vectors, from `column` to column_end or the last.
 struct Extent {
   std::int64_t column, begin, end;
+  std::int64_t column_end = std::numeric_limits<std::int64_t>::max();
 };
 
 // c[i][j] (+)= sum over p < k of A(i, p) b[p][j] for kRows rows and kVectors vectors of columns.
@@ -111,9 +114,10 @@ void multiply(std::int64_t rows, std::int64_t columns, Tile<const float> a, Tile
       const std::int64_t row_end = std::min<std::int64_t>(row + kBlockRows, rows);
       const Extent e = extent(row, row_end);
       const std::int64_t column = std::max(panel_begin, e.column);
-      if (column >= panel_end) continue;
+      const std::int64_t column_end = std::min(panel_end, e.column_end);
+      if (column >= column_end) continue;
       const float* left = kLeft == Left::kAsIs ? a.row(row) + e.begin : a.row(e.begin) + row;
-      kBlocks<kLeft>[(panel_end - column) / kLanes - 1][row_end - row - 1](
+      kBlocks<kLeft>[(column_end - column) / kLanes - 1][row_end - row - 1](
           {left, a.stride}, {b.row(e.begin) + column, b.stride}, e.end - e.begin,
           {c.row(row) + column, c.stride}, into);
     }

@@ -272,7 +272,7 @@ AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& toke
           .num_heads = options_.num_heads,
           .head_dim = head_dim,
           .scale = 1 / std::sqrt(static_cast<float>(head_dim)),
-          .mask = AttentionMask::kCausal};
+          .mask = kCausalMask};
 }
 
 DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& tokens) const {

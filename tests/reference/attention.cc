@@ -8,10 +8,6 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-bool visible(AttentionMask mask, std::int64_t query, std::int64_t key) {
-  return mask == AttentionMask::kFull || key <= query;
-}
-
 // Calls f(head, query token, first key token, probabilities of the keys, log-sum-exp).
 template <typename F>
 void for_each_query(const Attention& args, F&& f) {
@@ -24,7 +20,7 @@ void for_each_query(const Attention& args, F&& f) {
         std::vector<double> p(keys, -kInfinity);
         double max = -kInfinity;
         for (std::int64_t j = 0; j < keys; ++j) {
-          if (!visible(args.mask, i - first_query, j)) continue;
+          if (!args.visible(static_cast<std::int64_t>(s), i - first_query, j)) continue;
           double score = 0;
           for (std::int64_t c = 0; c < dim; ++c) {
             score += args.q[(i * heads + head) * dim + c] *

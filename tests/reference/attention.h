@@ -1,11 +1,17 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
-#include "serrate/kernels/attention.h"
-
 namespace serrate::reference {
+
+/// Whether query i of sequence s sees key j, i and j counted from the sequence's first.
+using Visible = std::function<bool(std::int64_t s, std::int64_t i, std::int64_t j)>;
+
+inline bool causal(std::int64_t /*s*/, std::int64_t i, std::int64_t j) {
+  return j <= i;
+}
 
 /// Softmax attention by its definition, with a matrix of scores for every sequence and head. All
 /// arrays are dense [num_tokens, num_heads, head_dim].
@@ -15,7 +21,7 @@ struct Attention {
   std::int64_t num_heads = 1;
   std::int64_t head_dim = 1;
   double scale = 1;
-  AttentionMask mask = AttentionMask::kFull;
+  Visible visible = causal;
 };
 
 struct AttentionOutput {

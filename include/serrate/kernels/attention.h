@@ -4,6 +4,7 @@
 #include <span>
 #include <type_traits>
 
+#include "serrate/kernels/attention_mask.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -28,11 +29,6 @@ struct HeadsView {
 
 inline constexpr std::int64_t kMaxHeadDim = 256;
 
-enum class AttentionMask {
-  kFull,    ///< every query sees every key of its sequence
-  kCausal,  ///< query i sees keys 0..i (top-left aligned)
-};
-
 /// Softmax attention over jagged sequences (FlashAttention: Dao et al. 2022; jagged: Yang et al.,
 /// RecSys'24): sequence s attends queries [query_offsets[s], query_offsets[s+1]) to the keys
 /// [key_offsets[s], key_offsets[s+1]). Zero lengths are fine; rows outside the offsets are not
@@ -47,7 +43,7 @@ struct AttentionForward {
   std::int64_t num_heads = 1;
   std::int64_t head_dim = 64;  ///< 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16
   float scale = 1;
-  AttentionMask mask = AttentionMask::kCausal;
+  AttentionMask mask = kCausalMask;
 };
 
 struct AttentionBackward {

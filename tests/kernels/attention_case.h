@@ -1,0 +1,227 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "kernels/simd_targets.h"
+
+#include "hwy/highway.h"
+#include "serrate/kernels/attention.h"
+#include "tests/reference/attention.h"
+
+namespace serrate {
+
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
+inline constexpr std::int64_t kTokensBefore = 2, kTokensAfter = 3;  // that belong to no sequence
+
+struct Shape {
+  std::vector<std::int64_t> query_lengths, key_lengths;
+  std::int64_t num_heads = 1;
+  std::int64_t head_dim = 8;
+  AttentionMask mask = kCausalMask;
+  reference::Visible visible = reference::causal;  // the same, pair by pair
+};
+
+inline Shape causal_shape(std::vector<std::int64_t> query_lengths,
+                          std::vector<std::int64_t> key_lengths, std::int64_t num_heads,
+                          std::int64_t head_dim) {
+  return {std::move(query_lengths), std::move(key_lengths), num_heads, head_dim};
+}
+
+inline Shape full_shape(std::vector<std::int64_t> query_lengths,
+                        std::vector<std::int64_t> key_lengths, std::int64_t num_heads,
+                        std::int64_t head_dim) {
+  return {std::move(query_lengths),
+          std::move(key_lengths),
+          num_heads,
+          head_dim,
+          FullMask{},
+          [](std::int64_t, std::int64_t, std::int64_t) { return true; }};
+}
+
+inline std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& lengths) {
+  std::vector<std::int64_t> offsets = {kTokensBefore};
+  for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
+  return offsets;
+}
+
+// [num_tokens, num_heads, head_dim] with a gap after every head and after every token. Values
+// outside the sequences and in the gaps are NaN: a kernel that reads one shows it.
+struct Tokens {
+  std::int64_t begin, end, num_heads, head_dim, head_stride, token_stride;
+  std::vector<float> values;
+
+  Tokens(const std::vector<std::int64_t>& offsets, const Shape& shape)
+      : begin(offsets.front()),
+        end(offsets.back()),
+        num_heads(shape.num_heads),
+        head_dim(shape.head_dim),
+        head_stride(shape.head_dim + 5),
+        token_stride(shape.num_heads * head_stride + 3),
+        values((end + kTokensAfter) * token_stride, std::nanf("")) {}
+
+  template <typename F>
+  void for_each(F&& f) {
+    for (std::int64_t token = begin; token < end; ++token) {
+      for (std::int64_t head = 0; head < num_heads; ++head) {
+        for (std::int64_t c = 0; c < head_dim; ++c) {
+          f(values[token * token_stride + head * head_stride + c],
+            (token * num_heads + head) * head_dim + c);
+        }
+      }
+    }
+  }
+  void randomise(std::mt19937& generator, float scale) {
+    std::normal_distribution<float> normal(0, scale);
+    for_each([&](float& x, std::int64_t) { x = normal(generator); });
+  }
+  // Dense, for the reference.
+  std::vector<double> dense() {
+    std::vector<double> result((end + kTokensAfter) * num_heads * head_dim, 0.0);
+    for_each([&](float& x, std::int64_t i) { result[i] = x; });
+    return result;
+  }
+  bool nothing_else_written() {
+    std::int64_t inside = 0, finite = 0;
+    for_each([&](float& x, std::int64_t) { inside += !std::isnan(x); });
+    for (const float x : values) finite += !std::isnan(x);
+    return inside == finite && inside == (end - begin) * num_heads * head_dim;
+  }
+  HeadsView<float> view() { return {values.data(), token_stride, head_stride}; }
+};
+
+struct Case {
+  Shape shape;
+  std::vector<std::int64_t> query_offsets, key_offsets;
+  Tokens q, k, v, d_out, out, d_q, d_k, d_v;
+  std::vector<float> lse;
+  float scale;
+
+  explicit Case(const Shape& s, float logit_size = 1)
+      : shape(s),
+        query_offsets(offsets_of(s.query_lengths)),
+        key_offsets(offsets_of(s.key_lengths)),
+        q(query_offsets, s),
+        k(key_offsets, s),
+        v(k),
+        d_out(q),
+        out(q),
+        d_q(q),
+        d_k(k),
+        d_v(k),
+        lse((query_offsets.back() + kTokensAfter) * s.num_heads, std::nanf("")),
+        scale(1 / std::sqrt(static_cast<float>(s.head_dim))) {
+    std::mt19937 generator(7);
+    q.randomise(generator, logit_size);
+    for (Tokens* x : {&k, &v, &d_out}) x->randomise(generator, 1);
+  }
+
+  AttentionForward forward_args() {
+    return {.q = q.view(),
+            .k = k.view(),
+            .v = v.view(),
+            .out = out.view(),
+            .lse = lse,
+            .query_offsets = query_offsets,
+            .key_offsets = key_offsets,
+            .num_heads = shape.num_heads,
+            .head_dim = shape.head_dim,
+            .scale = scale,
+            .mask = shape.mask};
+  }
+  void run(int num_threads = 1) {
+    const Stream stream(Device::cpu(), num_threads);
+    jagged_attention_forward(forward_args(), stream);
+    jagged_attention_backward({.forward = forward_args(),
+                               .d_out = d_out.view(),
+                               .d_q = d_q.view(),
+                               .d_k = d_k.view(),
+                               .d_v = d_v.view()},
+                              stream);
+  }
+  reference::Attention in_double() {
+    return {q.dense(),       k.dense(),      v.dense(), query_offsets, key_offsets,
+            shape.num_heads, shape.head_dim, scale,     shape.visible};
+  }
+};
+
+inline void expect_close(Tokens& actual, const std::vector<double>& expected, double tolerance) {
+  EXPECT_TRUE(actual.nothing_else_written());
+  double largest = 0.1, worst = 0;  // what ought to be 0 is as good as the terms of its sum
+  for (const double x : expected) largest = std::max(largest, std::abs(x));
+  actual.for_each(
+      [&](float& x, std::int64_t i) { worst = std::max(worst, std::abs(x - expected[i])); });
+  EXPECT_LE(worst, tolerance * largest);
+}
+
+// What the machine runs best, and every other way that the kernels are compiled.
+template <typename F>
+void for_every_target(F&& f) {
+  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    SCOPED_TRACE(hwy::TargetName(target));
+    f();
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+// What a run left in c.
+inline void expect_values(Case& c, const reference::AttentionOutput& output,
+                          const reference::AttentionGradients& gradients, double tolerance) {
+  expect_close(c.out, output.out, tolerance);
+  expect_close(c.d_q, gradients.d_q, tolerance);
+  expect_close(c.d_k, gradients.d_k, tolerance);
+  expect_close(c.d_v, gradients.d_v, tolerance);
+  const std::int64_t tokens = std::ssize(c.lse) / c.shape.num_heads;
+  for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
+    for (std::int64_t i = 0; i < tokens; ++i) {
+      const float lse = c.lse[head * tokens + i];
+      if (i < c.query_offsets.front() || i >= c.query_offsets.back()) {
+        ASSERT_TRUE(std::isnan(lse));
+      } else if (output.lse[head * tokens + i] == -kInfinity) {
+        ASSERT_EQ(lse, -kInfinity);
+      } else {
+        ASSERT_NEAR(lse, output.lse[head * tokens + i], tolerance * 10);
+      }
+    }
+  }
+}
+
+inline void expect_values_of_reference(Case& c, double tolerance) {
+  const reference::Attention args = c.in_double();
+  expect_values(c, reference::attention_forward(args),
+                reference::attention_backward(args, c.d_out.dense()), tolerance);
+}
+
+inline void expect_matches_reference(Case& c, double tolerance) {
+  const reference::Attention args = c.in_double();
+  const reference::AttentionOutput output = reference::attention_forward(args);
+  const reference::AttentionGradients gradients =
+      reference::attention_backward(args, c.d_out.dense());
+  for_every_target([&] {
+    c.run();
+    expect_values(c, output, gradients, tolerance);
+  });
+}
+
+inline std::vector<std::vector<float>> results(Case& c) {
+  return {c.out.values, c.d_q.values, c.d_k.values, c.d_v.values, c.lse};
+}
+
+inline void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0);
+}
+
+inline void expect_same_results(Case& a, Case& b) {
+  const auto of_a = results(a), of_b = results(b);
+  for (std::size_t i = 0; i < of_a.size(); ++i) expect_same_bits(of_a[i], of_b[i]);
+}
+
+}  // namespace serrate

@@ -1,0 +1,206 @@
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <vector>
+
+#include "serrate/error.h"
+#include "tests/kernels/attention_case.h"
+#include "tests/kernels/attention_masks.h"
+
+namespace serrate {
+namespace {
+
+MaskedBatch batch_of(const Shape& shape) {
+  return {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
+          offsets_of(shape.key_lengths)};
+}
+
+Case masked_case(Shape shape, const TestMask& mask) {
+  shape.mask = mask.mask;
+  shape.visible = mask.visible;
+  return Case(shape);
+}
+
+constexpr MaskKind kLastKind = MaskKind::kHstu;
+
+class EveryMask : public testing::TestWithParam<int> {
+ protected:
+  MaskKind kind() const { return static_cast<MaskKind>(GetParam()); }
+  // Several tiles each way.
+  Shape shape() const {
+    Shape result{{200, 0, 97, 30, 330}, {150, 5, 200, 0, 350}, 2, 16};
+    if (kind() >= MaskKind::kDocuments) result.key_lengths = result.query_lengths;
+    return result;
+  }
+};
+
+TEST_P(EveryMask, MatchesTheReferenceOverSeveralTiles) {
+  std::mt19937 generator(static_cast<unsigned>(GetParam()));
+  for (int i = 0; i < 3; ++i) {
+    const TestMask mask = random_mask(kind(), batch_of(shape()), generator);
+    Case c = masked_case(shape(), mask);
+    expect_matches_reference(c, 2e-6);
+  }
+}
+
+// Which tiles are computed, and in what order, follows from the mask and not from how it is told.
+TEST_P(EveryMask, HasTheValuesOfTheSameMaskInBits) {
+  std::mt19937 generator(11);
+  const TestMask mask = random_mask(kind(), batch_of(shape()), generator);
+  const TestMask bits = as_bits(mask, batch_of(shape()));
+  Case a = masked_case(shape(), mask), b = masked_case(shape(), bits);
+  a.run();
+  b.run(2);
+  if (kind() > MaskKind::kCausalBottomRight) {
+    expect_same_results(a, b);
+    return;
+  }
+  // Bands add up the same terms and other zeros: 0 may be -0.
+  const auto of_a = results(a), of_b = results(b);
+  for (std::size_t i = 0; i < of_a.size(); ++i) {
+    EXPECT_TRUE(std::ranges::equal(of_a[i], of_b[i], [](float x, float y) {
+      return x == y || (std::isnan(x) && std::isnan(y));
+    }));
+  }
+}
+
+std::string name_of(const testing::TestParamInfo<int>& info) {
+  return std::array{"Full",    "Causal", "CausalBottomRight", "Window",    "Prefix", "Rows",
+                    "Columns", "Blocks", "SharedBlocks",      "Documents", "Hstu"}
+      .at(static_cast<std::size_t>(info.param));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, EveryMask, testing::Range(0, static_cast<int>(kLastKind) + 1),
+                         name_of);
+
+// Small enough that most of the time goes to the edges.
+TEST(AttentionMask, TenThousandRandomBatchesMatchTheReference) {
+  std::mt19937 generator(3);
+  const auto draw = [&](std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(generator);
+  };
+  for (int i = 0; i < 10000; ++i) {
+    const auto kind = static_cast<MaskKind>(draw(0, static_cast<std::int64_t>(kLastKind)));
+    const std::int64_t longest = i % 500 == 0 ? 150 : i % 10 == 0 ? 24 : 8;
+    Shape shape{{}, {}, draw(1, 2), draw(1, 9)};
+    for (std::int64_t s = draw(0, 3); s > 0; --s) {
+      shape.query_lengths.push_back(draw(0, longest));
+      shape.key_lengths.push_back(draw(0, longest));
+    }
+    if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
+    const TestMask mask = random_mask(kind, batch_of(shape), generator);
+    Case c = masked_case(shape, mask);
+    c.run();
+    SCOPED_TRACE(testing::Message() << "batch " << i << ", mask " << static_cast<int>(kind));
+    expect_values_of_reference(c, 3e-5);
+    if (testing::Test::HasFailure()) return;
+  }
+}
+
+TEST(AttentionMask, RowsThatSeeNothingAreZeroAndHaveNoGradient) {
+  Shape shape = full_shape({100}, {120}, 2, 16);
+  std::vector<std::int64_t> ranges((100 + kTokensBefore) * 4, 0);
+  for (std::int64_t i = 50; i < 100; ++i) ranges[(kTokensBefore + i) * 4 + 1] = 120;
+  shape.mask = RowMask{ranges};
+  Case c(shape);
+  c.run();
+  for (std::int64_t i = 0; i < 50; ++i) {
+    const std::int64_t token = kTokensBefore + i;
+    EXPECT_EQ(c.lse[token], -kInfinity);
+    for (std::int64_t x = 0; x < 16; ++x) {
+      EXPECT_EQ(c.out.view().at(token, 1)[x], 0);
+      EXPECT_EQ(c.d_q.view().at(token, 1)[x], 0);
+    }
+  }
+  EXPECT_TRUE(std::isfinite(c.lse[kTokensBefore + 50]));
+}
+
+TEST(AttentionMask, ThirtyRunsHaveTheSameBits) {
+  std::mt19937 generator(5);
+  const Shape shape{{200, 97, 30, 130}, {150, 200, 3, 150}, 2, 16};
+  const TestMask mask = random_mask(MaskKind::kColumns, batch_of(shape), generator);
+  Case first = masked_case(shape, mask);
+  first.run(2);
+  for (int run = 1; run < 30; ++run) {
+    Case again = masked_case(shape, mask);
+    again.run(2);
+    expect_same_results(first, again);
+  }
+}
+
+// Tokens 2^30 elements apart: the last one of any tensor lies 2^33 bytes from its first.
+TEST(AttentionMask, StridesBeyondTwoToThe31Elements) {
+  constexpr std::int64_t kStride = std::int64_t{1} << 30, kTokens = 4;
+  constexpr std::size_t kBytes = (kTokens + 1) * kStride * sizeof(float);
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  Case c(causal_shape({kTokens - kTokensBefore}, {kTokens - kTokensBefore}, 1, 8));
+  c.run();
+  const auto far = [&](int tensor) {
+    return HeadsView<float>{static_cast<float*>(memory) + tensor * 4096, kStride, 8};
+  };
+  const auto copy = [&](Tokens& from, int tensor) {
+    for (std::int64_t token = kTokensBefore; token < kTokens; ++token) {
+      std::copy_n(from.view().at(token, 0), 8, far(tensor).at(token, 0));
+    }
+  };
+  copy(c.q, 0), copy(c.k, 1), copy(c.v, 2), copy(c.d_out, 3);
+  AttentionForward args = c.forward_args();
+  args.q = far(0), args.k = far(1), args.v = far(2), args.out = far(4);
+  jagged_attention_forward(args, Stream());
+  jagged_attention_backward({args, far(3), far(5), far(6), far(7)}, Stream());
+  Tokens* expected[] = {&c.out, &c.d_q, &c.d_k, &c.d_v};
+  for (int i = 0; i < 4; ++i) {
+    for (std::int64_t token = kTokensBefore; token < kTokens; ++token) {
+      for (std::int64_t x = 0; x < 8; ++x) {
+        EXPECT_EQ(far(4 + i).at(token, 0)[x], expected[i]->view().at(token, 0)[x]);
+      }
+    }
+  }
+  munmap(memory, kBytes);
+}
+
+TEST(AttentionMask, MasksThatDoNotFitTheBatchAreErrors) {
+  const std::vector<std::int64_t> none, one = {0}, falling = {2, 9, 4, 10}, short_of = {0, 9};
+  const std::vector<std::int64_t> many_targets = {5, 0};
+  const std::vector<std::uint8_t> dense(3 * 4, 1);
+  const BitMask bits(MatrixView<const std::uint8_t>(dense.data(), 3, 4), Stream());
+  const BitMaskView views[] = {bits.view()};
+  const AttentionMask masks[] = {PrefixMask{one},
+                                 DocumentMask{none},
+                                 DocumentMask{falling},
+                                 DocumentMask{short_of},
+                                 DocumentMask{falling, -1},
+                                 HstuMask{.num_targets = one},
+                                 HstuMask{.num_targets = many_targets},
+                                 HstuMask{.target_group_size = 0},
+                                 RowMask{falling},
+                                 ColumnMask{falling},
+                                 BlockMask{},
+                                 BlockMask{views},
+                                 WindowMask{.left = kUnlimited + 1}};
+  for (const AttentionMask& mask : masks) {
+    Case c(full_shape({4, 4}, {4, 4}, 1, 8));
+    c.shape.mask = mask;
+    EXPECT_THROW(jagged_attention_forward(c.forward_args(), Stream()), Error) << mask.index();
+  }
+  Case cross(full_shape({4, 4}, {4, 5}, 1, 8));
+  cross.shape.mask = HstuMask{};
+  EXPECT_THROW(jagged_attention_forward(cross.forward_args(), Stream()), Error);
+}
+
+TEST(BitMask, TileDensityCountsTilesThatAreNotEmpty) {
+  std::vector<std::uint8_t> dense(96 * 64, 0);
+  dense[0] = 1;             // query 0, key 0
+  dense[95 * 64 + 63] = 1;  // the last of both
+  const BitMask mask(MatrixView<const std::uint8_t>(dense.data(), 96, 64), Stream());
+  EXPECT_DOUBLE_EQ(mask.tile_density(32), 2.0 / 6);
+  EXPECT_DOUBLE_EQ(mask.tile_density(96), 1);
+}
+
+}  // namespace
+}  // namespace serrate
