@@ -64,12 +64,16 @@ std::unique_ptr<Searcher> best_start(const PlannerProblem& problem, const Planne
   return std::move(searchers.front());
 }
 
-// Evaluations of more phases, and annealing, take longer.
-std::int64_t evaluations_for(std::int64_t num_items, PlannerObjective objective) {
+// Evaluations of more phases, and annealing, take longer. Small problems, with few ways to even
+// out what is left, get more of them.
+std::int64_t evaluations_for(std::int64_t num_items, bool is_small, PlannerObjective objective) {
+  const bool one_phase = objective == PlannerObjective::kMaxRank;
+  if (is_small) {
+    return std::min<std::int64_t>(num_items * num_items * num_items * 250,
+                                  one_phase ? 3'000'000 : 1'000'000);
+  }
   const std::int64_t more = std::max<std::int64_t>(num_items - 500, 0);
-  return objective == PlannerObjective::kMaxRank
-             ? std::min<std::int64_t>(num_items * 5'000, 1'000'000) + more * 4'000
-             : std::min<std::int64_t>(num_items * 4'000, 400'000) + more * 2'000;
+  return one_phase ? 1'000'000 + more * 4'000 : 400'000 + more * 2'000;
 }
 
 // Loads of one phase are best balanced from many starts; of several, by annealing.
@@ -97,7 +101,8 @@ SearchResult search_placement(const PlannerProblem& problem, const PlannerBound&
   const auto deadline = Searcher::Clock::now() + options.time_limit;
   const std::int64_t num_items = std::ssize(problem.items);
   const std::int64_t size = num_items * problem.world_size;
-  const std::int64_t evaluations = evaluations_for(num_items, options.objective);
+  const bool is_small = size <= kSmall;
+  const std::int64_t evaluations = evaluations_for(num_items, is_small, options.objective);
   const auto searcher = best_start(problem, bound, options, deadline, evaluations);
   SearchResult tried;
   if (size <= kTiny && !searcher->is_late()) {
@@ -105,7 +110,7 @@ SearchResult search_placement(const PlannerProblem& problem, const PlannerBound&
     tried.is_best = try_all_placements(problem, options.objective, kMostTries, tried);
     if (tried.is_best) return tried;
   }
-  if (!searcher->is_late()) improve(*searcher, evaluations, size <= kSmall);
+  if (!searcher->is_late()) improve(*searcher, evaluations, is_small);
   SearchResult found = searcher->result();
   const bool tried_is_better =
       tried.within_memory && (!found.within_memory || tried.objective < found.objective);
