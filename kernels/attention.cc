@@ -1,5 +1,6 @@
 #include "serrate/kernels/attention.h"
 
+#include "kernels/attention_batch.h"
 #include "kernels/cpu_only.h"
 #include "serrate/error.h"
 
@@ -8,10 +9,29 @@ namespace {
 
 void check_forward(const AttentionForward& args) {
   check(args.num_heads >= 1, "attention needs at least one head");
+  check(args.num_key_heads >= 0 && args.num_heads % num_key_heads_of(args) == 0,
+        "num_key_heads must divide num_heads");
   check(args.head_dim >= 1 && args.head_dim <= kMaxHeadDim, "head_dim must be 1 to 256");
-  check(!args.query_offsets.empty() && args.query_offsets.size() == args.key_offsets.size(),
-        "query_offsets and key_offsets must both have batch_size + 1 entries");
-  check(std::ssize(args.lse) % args.num_heads == 0, "lse must be [num_heads, num_query_tokens]");
+  check(
+      !args.key_offsets.empty() && args.num_shared_queries >= 0 &&
+          args.query_offsets.size() == (args.num_shared_queries > 0 ? 0 : args.key_offsets.size()),
+      "query_offsets and key_offsets must both have batch_size + 1 entries, query_offsets none "
+      "where the queries are shared");
+  check(std::ssize(args.lse) % args.num_heads == 0 &&
+            (args.lse.empty() || std::ssize(args.lse) / args.num_heads >= end_of_queries(args)),
+        "lse must be [num_heads, num_query_tokens]");
+  check(!args.bias.data || args.bias.key_stride == 1 || args.bias.query_stride == 1,
+        "a bias must be contiguous along its keys or its queries");
+}
+
+void check_backward(const AttentionBackward& args) {
+  const AttentionForward& forward = args.forward;
+  check_forward(forward);
+  check(!forward.lse.empty() || forward.activation != AttentionActivation::kSoftmax ||
+            end_of_queries(forward) == 0,
+        "attention's backward needs the lse of its forward");
+  check(!args.d_bias || (forward.bias.data && forward.scale != 0),
+        "attention's d_bias needs the forward's bias and a scale other than 0");
 }
 
 }  // namespace
@@ -23,9 +43,25 @@ void jagged_attention_forward(const AttentionForward& args, const Stream& stream
 }
 
 void jagged_attention_backward(const AttentionBackward& args, const Stream& stream) {
-  check_forward(args.forward);
+  check_backward(args);
   dispatch_cpu_only(stream.device(), "jagged_attention_backward",
                     [&](auto device) { jagged_attention_backward_on<device()>(args, stream); });
+}
+
+std::int64_t jagged_attention_forward_workspace(const AttentionForward& args,
+                                                const Stream& stream) {
+  check_forward(args);
+  return dispatch_cpu_only(stream.device(), "jagged_attention_forward", [&](auto device) {
+    return jagged_attention_forward_workspace_on<device()>(args, stream);
+  });
+}
+
+std::int64_t jagged_attention_backward_workspace(const AttentionBackward& args,
+                                                 const Stream& stream) {
+  check_backward(args);
+  return dispatch_cpu_only(stream.device(), "jagged_attention_backward", [&](auto device) {
+    return jagged_attention_backward_workspace_on<device()>(args, stream);
+  });
 }
 
 }  // namespace serrate

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/attention_batch.h"
 #include "kernels/attention_mask.h"
 #include "kernels/attention_schedule.h"
 #include "kernels/attention_scratch.h"
@@ -18,6 +19,7 @@
 #include "hwy/highway.h"
 
 #include "hwy/contrib/math/math-inl.h"
+#include "kernels/attention_bias-inl.h"
 #include "kernels/attention_tile-inl.h"
 #include "kernels/simd_pack-inl.h"
 
@@ -50,11 +52,32 @@ void online_softmax(ForwardScratch& scratch) {
   }
 }
 
-// out = sum of p v / sum of p; lse back in units of e.
-void write_tile(const AttentionForward& args, std::int64_t token, std::int64_t head,
-                std::int64_t queries, ForwardScratch& scratch) {
+// Scores become weights.
+void pointwise_silu(float divisor, ForwardScratch& scratch) {
   const hn::ScalableTag<float> d;
-  for (std::int64_t q = 0; q < queries; q += kLanes) {
+  const auto factor = hn::Set(d, 1 / divisor);
+  for (std::int64_t q = 0; q < scratch.mask.queries; q += kLanes) {
+    const TileRange read = scratch.mask.read[q / kMaskBlock];
+    for (std::int64_t r = read.begin; r < read.end; ++r) {
+      float* score = scratch.scores + r * kTileQueries + q;
+      hn::Store(hn::Mul(factor, silu(d, hn::Load(d, score)).value), d, score);
+    }
+  }
+  hide(scratch.mask, 0, {scratch.scores, kTileQueries});
+}
+
+// A tile of a sequence's queries, in one head.
+struct ForwardTile {
+  const AttentionForward& args;
+  std::int64_t sequence, head, first, count;
+  std::int64_t key_head() const { return head / heads_per_key_head(args); }
+};
+
+// out = sum of p v / sum of p; lse back in units of e.
+void write_softmax(const ForwardTile& tile, std::int64_t token, ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args;
+  const hn::ScalableTag<float> d;
+  for (std::int64_t q = 0; q < tile.count; q += kLanes) {
     const auto sum = hn::Load(d, scratch.sum + q);
     const auto saw_none = hn::Eq(sum, hn::Zero(d));
     const auto lse = hn::Add(hn::Load(d, scratch.max + q), hn::Log2(d, sum));
@@ -63,52 +86,70 @@ void write_tile(const AttentionForward& args, std::int64_t token, std::int64_t h
         hn::IfThenElse(saw_none, hn::Set(d, -kInfinity), hn::Mul(lse, hn::Set(d, 1 / kLog2e))), d,
         scratch.max + q);
   }
-  scale_rows({scratch.out, round_up_to_lanes(args.head_dim)}, queries, args.head_dim,
-             scratch.factor, rows_of(args.out, token, head));
+  scale_rows({scratch.out, round_up_to_lanes(args.head_dim)}, tile.count, args.head_dim,
+             scratch.factor, rows_of(args.out, token, tile.head));
   if (args.lse.empty()) return;
-  std::copy_n(scratch.max, queries,
-              &args.lse[head * (std::ssize(args.lse) / args.num_heads) + token]);
+  std::copy_n(scratch.max, tile.count,
+              &args.lse[tile.head * (std::ssize(args.lse) / args.num_heads) + token]);
 }
 
-void forward_tile(const AttentionForward& args, const AttentionTiles& tiles,
-                  const AttentionTask& task, std::int64_t query, std::int64_t queries,
+// Adds the share of a tile of keys to out (in scratch).
+void forward_keys(const ForwardTile& tile, std::int64_t first_key, Into into,
                   ForwardScratch& scratch) {
-  const std::int64_t first_query = args.query_offsets[task.sequence] + query;
-  const std::int64_t first_key = args.key_offsets[task.sequence];
-  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
-  const Tile<float> q{scratch.q, kTileQueries}, scores{scratch.scores, kTileQueries};
-  const Tile<float> out{scratch.out, padded_dim};
+  const AttentionForward& args = tile.args;
   const TileMask& mask = scratch.mask;
-
-  transpose_rows(rows_of(args.q, first_query, task.head), queries, args.head_dim,
-                 args.scale * kLog2e, q);
-  std::fill_n(scratch.max, kTileQueries, -kInfinity);
-  std::fill_n(scratch.sum, kTileQueries, 0.0f);
-  tiles.start(task.sequence, query, queries, scratch.query_mask);
-  Into into = Into::kOverwrite;
-  for (KeyTile keys; tiles.next(scratch.query_mask, keys, scratch.mask);) {
-    const std::int64_t token = first_key + keys.begin;
-    const Tile<const float> k = rows_of(args.k, token, task.head);
-    const Tile<const float> v =
-        whole_vectors(rows_of(args.v, token, task.head), mask.keys, args.head_dim, scratch.v);
-    multiply<Left::kAsIs>(mask.keys, round_up_to_lanes(queries), k, q, scores, Into::kOverwrite,
-                          scores_extent(mask, args.head_dim));
+  const std::int64_t token = args.key_offsets[tile.sequence] + first_key;
+  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
+  const Tile<float> scores{scratch.scores, kTileQueries}, out{scratch.out, padded_dim};
+  const Tile<const float> k = rows_of(args.k, token, tile.key_head());
+  const Tile<const float> v =
+      whole_vectors(rows_of(args.v, token, tile.key_head()), mask.keys, args.head_dim, scratch.v);
+  multiply<Left::kAsIs>(mask.keys, round_up_to_lanes(tile.count), k, {scratch.q, kTileQueries},
+                        scores, Into::kOverwrite, scores_extent(mask, args.head_dim));
+  if (args.bias.data) {
+    add_bias(args.bias, {tile.sequence, tile.head, tile.first, first_key}, mask,
+             score_factor(args.activation), {scratch.bias, kTileQueries}, scores);
+  }
+  if (args.activation == AttentionActivation::kSoftmax) {
     hide(mask, -kInfinity, scores);
     online_softmax(scratch);
-    if (into == Into::kAdd) scale_rows(out, queries, padded_dim, scratch.factor, out);
-    multiply<Left::kTransposed>(queries, padded_dim, scores, v, out, into, keys_extent(mask));
-    into = Into::kAdd;
+    if (into == Into::kAdd) scale_rows(out, tile.count, padded_dim, scratch.factor, out);
+  } else {
+    pointwise_silu(args.silu_divisor, scratch);
   }
-  if (into == Into::kOverwrite) std::fill_n(scratch.out, queries * padded_dim, 0.0f);
-  write_tile(args, first_query, task.head, queries, scratch);
+  multiply<Left::kTransposed>(tile.count, padded_dim, scores, v, out, into, keys_extent(mask));
+}
+
+void forward_tile(const ForwardTile& tile, const AttentionTiles& tiles, ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args;
+  const SequenceQueries queries = queries_of(args, tile.sequence);
+  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
+
+  transpose_rows(rows_of(args.q, queries.in_q + tile.first, tile.head), tile.count, args.head_dim,
+                 args.scale * score_factor(args.activation), {scratch.q, kTileQueries});
+  std::fill_n(scratch.max, kTileQueries, -kInfinity);
+  std::fill_n(scratch.sum, kTileQueries, 0.0f);
+  tiles.start(tile.sequence, tile.first, tile.count, scratch.query_mask);
+  Into into = Into::kOverwrite;
+  for (KeyTile keys; tiles.next(scratch.query_mask, keys, scratch.mask); into = Into::kAdd) {
+    forward_keys(tile, keys.begin, into, scratch);
+  }
+  if (into == Into::kOverwrite) std::fill_n(scratch.out, tile.count * padded_dim, 0.0f);
+  const std::int64_t token = queries.in_out + tile.first;
+  if (args.activation == AttentionActivation::kSoftmax) {
+    write_softmax(tile, token, scratch);
+  } else {
+    copy_rows({scratch.out, padded_dim}, tile.count, args.head_dim,
+              rows_of(args.out, token, tile.head));
+  }
 }
 
 void forward_task(const AttentionForward& args, const AttentionTiles& tiles,
                   const AttentionTask& task, ForwardScratch& scratch) {
-  const std::int64_t tile =
-      attention_tile(args.query_offsets[task.sequence + 1] - args.query_offsets[task.sequence]);
-  for (std::int64_t query = task.query_begin; query < task.query_end; query += tile) {
-    forward_tile(args, tiles, task, query, std::min(tile, task.query_end - query), scratch);
+  const std::int64_t size = attention_tile(queries_of(args, task.sequence).count);
+  for (std::int64_t query = task.query_begin; query < task.query_end; query += size) {
+    forward_tile({args, task.sequence, task.head, query, std::min(size, task.query_end - query)},
+                 tiles, scratch);
   }
 }
 
@@ -123,7 +164,7 @@ HWY_EXPORT(forward_task);
 template <>
 void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
                                                    const Stream& stream) {
-  const AttentionSchedule schedule(args, 4, stream.num_threads());
+  const AttentionSchedule schedule(args, args.num_heads, 4, stream.num_threads());
   const AttentionTiles tiles(args);
   Buffer<ForwardScratch> scratch(stream.num_threads(), stream);
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
@@ -131,6 +172,12 @@ void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
     HWY_DYNAMIC_DISPATCH(forward_task)
     (args, tiles, schedule.task(t), scratch.span()[omp_get_thread_num()]);
   }
+}
+
+template <>
+std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCpu>(const AttentionForward&,
+                                                                     const Stream& stream) {
+  return static_cast<std::int64_t>(sizeof(ForwardScratch)) * stream.num_threads();
 }
 
 }  // namespace serrate

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <variant>
 
+#include "kernels/attention_batch.h"
 #include "kernels/attention_mask_rows.h"
 #include "serrate/error.h"
 
@@ -27,7 +28,7 @@ MaskRange within(const MaskRange& range, std::int64_t first, std::int64_t count)
 // Throws unless the mask's arrays have what the batch's offsets ask of them.
 struct Checks {
   const AttentionForward& args;
-  std::int64_t batch_size = std::ssize(args.query_offsets) - 1;
+  std::int64_t batch_size = batch_size_of(args);
 
   void one_a_sequence(std::span<const std::int64_t> values, std::string_view name) const {
     check(std::ssize(values) == batch_size, std::string(name) + " must have an entry per sequence");
@@ -68,7 +69,7 @@ struct Checks {
     }
   }
   void operator()(const RowMask& mask) const {
-    check(std::ssize(mask.ranges) >= 4 * args.query_offsets.back(),
+    check(std::ssize(mask.ranges) >= 4 * end_of_queries(args),
           "a row mask's ranges must be [num_query_tokens, 2, 2]");
   }
   void operator()(const ColumnMask& mask) const {
@@ -81,8 +82,7 @@ struct Checks {
           "a block mask must have one mask, or one per sequence");
     for (std::int64_t s = 0; s < batch_size; ++s) {
       const BitMaskView& bits = mask.masks[shared ? 0 : s];
-      check(args.query_offsets[s + 1] - args.query_offsets[s] <= bits.num_queries &&
-                args.key_offsets[s + 1] - args.key_offsets[s] <= bits.num_keys,
+      check(queries_of(args, s).count <= bits.num_queries && num_keys_of(args, s) <= bits.num_keys,
             "a block mask must be as large as its sequences");
     }
   }
@@ -132,7 +132,7 @@ void AttentionTiles::start(std::int64_t sequence, std::int64_t begin, std::int64
                            QueryTileMask& queries) const {
   using Form = QueryTileMask::Form;
   queries.sequence = sequence, queries.begin = begin, queries.count = count;
-  queries.num_keys = args_.key_offsets[sequence + 1] - args_.key_offsets[sequence];
+  queries.num_keys = num_keys_of(args_, sequence);
   queries.tile_keys = attention_tile(queries.num_keys);
   queries.keys = {0, queries.num_keys};
   const auto* window = std::get_if<WindowMask>(&args_.mask);
@@ -140,8 +140,7 @@ void AttentionTiles::start(std::int64_t sequence, std::int64_t begin, std::int64
     queries.form = Form::kBand;
     queries.diagonal = queries.num_keys;
     if (!window) return;
-    const std::int64_t num_queries =
-        args_.query_offsets[sequence + 1] - args_.query_offsets[sequence];
+    const std::int64_t num_queries = queries_of(args_, sequence).count;
     queries.diagonal = begin + window_shift(*window, num_queries, queries.num_keys) + window->right;
     queries.keys.end = std::clamp<std::int64_t>(queries.diagonal + count, 0, queries.num_keys);
   } else if (std::holds_alternative<ColumnMask>(args_.mask)) {

@@ -3,14 +3,15 @@
 #include <algorithm>
 #include <variant>
 
+#include "kernels/attention_batch.h"
+
 namespace serrate {
 namespace {
 
 // One sequence's part of a batch.
 struct Rows {
-  const AttentionForward& args;
   QueryTileMask& queries;
-  std::int64_t first_query, num_queries;  // of the sequence
+  std::int64_t first_query, num_queries;  // of the sequence, in what has a row per query
 
   template <typename F>
   void for_each(F&& ranges_of) {
@@ -75,9 +76,8 @@ std::int64_t window_shift(const WindowMask& mask, std::int64_t num_queries, std:
 }
 
 void key_ranges(const AttentionForward& args, QueryTileMask& queries) {
-  const std::int64_t first_query = args.query_offsets[queries.sequence];
-  const std::int64_t num_queries = args.query_offsets[queries.sequence + 1] - first_query;
-  std::visit(Rows{args, queries, first_query, num_queries}, args.mask);
+  const SequenceQueries all = queries_of(args, queries.sequence);
+  std::visit(Rows{queries, all.in_out, all.count}, args.mask);
   queries.rows_hull = {};
   for (std::int64_t i = 0; i < queries.count; ++i) {
     for (std::size_t r = 0; r < 2; ++r) {

@@ -16,18 +16,18 @@ struct AttentionTask {
 /// so that the last one to finish is a short one. Memory: two integers a sequence.
 class AttentionSchedule {
  public:
-  /// Throws Error if the offsets fall or lse is too short for them. Sequences are cut after every
-  /// `tiles_per_task` tiles of queries; one without queries is a task too.
-  AttentionSchedule(const AttentionForward& args, std::int64_t tiles_per_task, int num_threads);
+  /// Throws Error if the offsets fall. A task is at most `tiles_per_task` tiles of a sequence's
+  /// queries in one of `num_heads` heads; a sequence without queries has one a head, too.
+  AttentionSchedule(const AttentionForward& args, std::int64_t num_heads,
+                    std::int64_t tiles_per_task, int num_threads);
 
-  std::int64_t num_queries() const { return query_offsets_.back() - query_offsets_.front(); }
   std::int64_t num_tasks() const { return tasks_before_.back(); }
   AttentionTask task(std::int64_t index) const;
 
  private:
-  std::int64_t queries_per_task(std::int64_t sequence) const;
+  std::int64_t queries_per_task(std::int64_t num_queries) const;
 
-  std::span<const std::int64_t> query_offsets_;
+  const AttentionForward& args_;
   std::int64_t num_heads_, tiles_per_task_;
   std::vector<std::int64_t> sequences_;     // in order of work
   std::vector<std::int64_t> tasks_before_;  // [batch_size + 1], in the order of sequences_

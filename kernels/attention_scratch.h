@@ -17,6 +17,7 @@ struct alignas(64) ForwardScratch {
   float q[kMaxHeadDim * kTileQueries];    // [head_dim, queries], scaled
   float out[kTileQueries * kMaxHeadDim];  // [queries, head_dim in whole vectors]
   float v[kTileKeys * kMaxHeadDim];       // rows of whole vectors, where head_dim is not
+  float bias[kTileKeys * kTileQueries];   // transposed
   QueryTileMask query_mask;
   TileMask mask;
 };
@@ -32,6 +33,7 @@ struct alignas(64) BackwardScratch {
   // Rows of whole vectors, where head_dim is not.
   float q[kTileQueries * kMaxHeadDim], d_out[kTileQueries * kMaxHeadDim];
   float k[kTileKeys * kMaxHeadDim], d_k[kTileKeys * kMaxHeadDim], d_v[kTileKeys * kMaxHeadDim];
+  float bias[kTileKeys * kTileQueries];  // transposed
   QueryTileMask query_mask;
   TileMask mask;
 };

@@ -50,6 +50,23 @@ inline auto queries_extent(const TileMask& mask) {
   };
 }
 
+/// What scores are multiplied by besides their scale: softmax uses exp2.
+inline float score_factor(AttentionActivation activation) {
+  return activation == AttentionActivation::kSoftmax ? kLog2e : 1;
+}
+
+/// x / (1 + e^-x) and its derivative.
+struct SiluValues {
+  hn::Vec<hn::ScalableTag<float>> value, derivative;
+};
+HWY_INLINE SiluValues silu(hn::ScalableTag<float> d, hn::Vec<hn::ScalableTag<float>> x) {
+  const auto one = hn::Set(d, 1);
+  const auto exponent = hn::Min(hn::Mul(x, hn::Set(d, -kLog2e)), hn::Set(d, 126));
+  const auto sigmoid = hn::Div(one, hn::Add(one, Exp2(d, exponent)));
+  const auto value = hn::Mul(x, sigmoid);
+  return {value, hn::MulAdd(value, hn::Sub(one, sigmoid), sigmoid)};
+}
+
 template <typename T>
 Tile<T> rows_of(const HeadsView<T>& view, std::int64_t token, std::int64_t head) {
   return {view.at(token, head), view.token_stride};

@@ -26,6 +26,9 @@ struct Shape {
   std::int64_t head_dim = 8;
   AttentionMask mask = kCausalMask;
   reference::Visible visible = reference::causal;  // the same, pair by pair
+  std::int64_t num_key_heads = num_heads;
+  AttentionActivation activation = AttentionActivation::kSoftmax;
+  float silu_divisor = 50;
 };
 
 inline Shape causal_shape(std::vector<std::int64_t> query_lengths,
@@ -57,13 +60,13 @@ struct Tokens {
   std::int64_t begin, end, num_heads, head_dim, head_stride, token_stride;
   std::vector<float> values;
 
-  Tokens(const std::vector<std::int64_t>& offsets, const Shape& shape)
+  Tokens(const std::vector<std::int64_t>& offsets, std::int64_t heads, std::int64_t dim)
       : begin(offsets.front()),
         end(offsets.back()),
-        num_heads(shape.num_heads),
-        head_dim(shape.head_dim),
-        head_stride(shape.head_dim + 5),
-        token_stride(shape.num_heads * head_stride + 3),
+        num_heads(heads),
+        head_dim(dim),
+        head_stride(dim + 5),
+        token_stride(heads * head_stride + 3),
         values((end + kTokensAfter) * token_stride, std::nanf("")) {}
 
   template <typename F>
@@ -102,13 +105,16 @@ struct Case {
   Tokens q, k, v, d_out, out, d_q, d_k, d_v;
   std::vector<float> lse;
   float scale;
+  AttentionBias bias = {};
+  std::vector<double> bias_of_pairs = {};  // for the reference
+  float* d_bias = nullptr;
 
   explicit Case(const Shape& s, float logit_size = 1)
       : shape(s),
         query_offsets(offsets_of(s.query_lengths)),
         key_offsets(offsets_of(s.key_lengths)),
-        q(query_offsets, s),
-        k(key_offsets, s),
+        q(query_offsets, s.num_heads, s.head_dim),
+        k(key_offsets, s.num_key_heads, s.head_dim),
         v(k),
         d_out(q),
         out(q),
@@ -131,9 +137,13 @@ struct Case {
             .query_offsets = query_offsets,
             .key_offsets = key_offsets,
             .num_heads = shape.num_heads,
+            .num_key_heads = shape.num_key_heads,
             .head_dim = shape.head_dim,
             .scale = scale,
-            .mask = shape.mask};
+            .mask = shape.mask,
+            .activation = shape.activation,
+            .silu_divisor = shape.silu_divisor,
+            .bias = bias};
   }
   void run(int num_threads = 1) {
     const Stream stream(Device::cpu(), num_threads);
@@ -142,12 +152,24 @@ struct Case {
                                .d_out = d_out.view(),
                                .d_q = d_q.view(),
                                .d_k = d_k.view(),
-                               .d_v = d_v.view()},
+                               .d_v = d_v.view(),
+                               .d_bias = d_bias},
                               stream);
   }
   reference::Attention in_double() {
-    return {q.dense(),       k.dense(),      v.dense(), query_offsets, key_offsets,
-            shape.num_heads, shape.head_dim, scale,     shape.visible};
+    const bool is_softmax = shape.activation == AttentionActivation::kSoftmax;
+    return {q.dense(),
+            k.dense(),
+            v.dense(),
+            query_offsets,
+            key_offsets,
+            shape.num_heads,
+            shape.head_dim,
+            scale,
+            shape.visible,
+            shape.num_key_heads,
+            is_softmax ? 0 : shape.silu_divisor,
+            bias_of_pairs};
   }
 };
 
@@ -178,6 +200,7 @@ inline void expect_values(Case& c, const reference::AttentionOutput& output,
   expect_close(c.d_q, gradients.d_q, tolerance);
   expect_close(c.d_k, gradients.d_k, tolerance);
   expect_close(c.d_v, gradients.d_v, tolerance);
+  if (c.shape.activation != AttentionActivation::kSoftmax) return;
   const std::int64_t tokens = std::ssize(c.lse) / c.shape.num_heads;
   for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
     for (std::int64_t i = 0; i < tokens; ++i) {

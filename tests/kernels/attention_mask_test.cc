@@ -91,6 +91,9 @@ TEST(AttentionMask, TenThousandRandomBatchesMatchTheReference) {
       shape.key_lengths.push_back(draw(0, longest));
     }
     if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
+    shape.num_key_heads = shape.num_heads;
+    if (draw(0, 3) == 0) shape.num_heads *= draw(1, 3);
+    if (draw(0, 2) == 0) shape.activation = AttentionActivation::kSilu;
     const TestMask mask = random_mask(kind, batch_of(shape), generator);
     Case c = masked_case(shape, mask);
     c.run();

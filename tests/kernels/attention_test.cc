@@ -155,17 +155,17 @@ TEST(Attention, BadArgumentsAreErrors) {
 }
 
 // The reference's backward, which the kernels are held against, is the derivative of its forward.
-TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
-  Case c(causal_shape({3, 0, 5}, {4, 2, 5}, 2, 3));
-  reference::Attention args = c.in_double();
-  const std::vector<double> d_out = c.d_out.dense();
+void expect_derivatives(reference::Attention& args, const std::vector<double>& d_out) {
   const auto loss = [&] {
     const std::vector<double> out = reference::attention_forward(args).out;
     return std::inner_product(out.begin(), out.end(), d_out.begin(), 0.0);
   };
   const reference::AttentionGradients gradients = reference::attention_backward(args, d_out);
   const std::pair<std::vector<double>*, const std::vector<double>*> inputs[] = {
-      {&args.q, &gradients.d_q}, {&args.k, &gradients.d_k}, {&args.v, &gradients.d_v}};
+      {&args.q, &gradients.d_q},
+      {&args.k, &gradients.d_k},
+      {&args.v, &gradients.d_v},
+      {&args.bias, &gradients.d_bias}};
   for (const auto& [input, gradient] : inputs) {
     for (std::size_t i = 0; i < input->size(); ++i) {
       const double kept = (*input)[i], step = 1e-5;
@@ -176,6 +176,21 @@ TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
       (*input)[i] = kept;
       ASSERT_NEAR((*gradient)[i], (above - below) / (2 * step), 1e-8);
     }
+  }
+}
+
+TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
+  Shape shape = causal_shape({3, 0, 5}, {4, 2, 5}, 4, 3);
+  shape.num_key_heads = 2;
+  for (const double silu_divisor : {0.0, 3.0}) {
+    Case c(shape);
+    reference::Attention args = c.in_double();
+    args.silu_divisor = silu_divisor;
+    expect_derivatives(args, c.d_out.dense());
+    for (std::size_t pair = 0; pair < args.num_pairs(); ++pair) {
+      args.bias.push_back(std::sin(static_cast<double>(pair)));
+    }
+    expect_derivatives(args, c.d_out.dense());
   }
 }
 

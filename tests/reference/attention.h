@@ -13,8 +13,8 @@ inline bool causal(std::int64_t /*s*/, std::int64_t i, std::int64_t j) {
   return j <= i;
 }
 
-/// Softmax attention by its definition, with a matrix of scores for every sequence and head. All
-/// arrays are dense [num_tokens, num_heads, head_dim].
+/// Attention by its definition, with a matrix of scores for every sequence and head. Arrays are
+/// dense [num_tokens, num_heads or num_key_heads, head_dim].
 struct Attention {
   std::vector<double> q, k, v;
   std::vector<std::int64_t> query_offsets, key_offsets;
@@ -22,6 +22,16 @@ struct Attention {
   std::int64_t head_dim = 1;
   double scale = 1;
   Visible visible = causal;
+  std::int64_t num_key_heads = num_heads;  // divides num_heads
+  // 0: softmax. Else x / (1 + e^-x) / silu_divisor.
+  double silu_divisor = 0;
+  // Added to the score of pair_of(sequence, head, query, key); empty: nothing is.
+  std::vector<double> bias = {};
+
+  std::int64_t longest_queries() const;
+  std::int64_t longest_keys() const;
+  std::size_t pair_of(std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) const;
+  std::size_t num_pairs() const;
 };
 
 struct AttentionOutput {
@@ -31,6 +41,7 @@ struct AttentionOutput {
 
 struct AttentionGradients {
   std::vector<double> d_q, d_k, d_v;  // 0 outside the offsets
+  std::vector<double> d_bias;         // of every pair
 };
 
 AttentionOutput attention_forward(const Attention& args);

@@ -29,35 +29,74 @@ struct HeadsView {
 
 inline constexpr std::int64_t kMaxHeadDim = 256;
 
-/// Softmax attention over jagged sequences (FlashAttention: Dao et al. 2022; jagged: Yang et al.,
+/// What becomes of a score before it weighs a value.
+enum class AttentionActivation {
+  kSoftmax,
+  kSilu,  ///< x / (1 + e^-x) / silu_divisor: HSTU (Zhai et al., ICML'24)
+};
+
+/// A block of values added to scale q.k: that of query i, key j of sequence s, counted from its
+/// first ones, in head h is data[s * sequence_stride + h * head_stride + i * query_stride + j *
+/// key_stride]. One of the last two strides is 1; a stride of 0 shares the block.
+struct AttentionBias {
+  const float* data = nullptr;  ///< none
+  std::int64_t sequence_stride = 0, head_stride = 0, query_stride = 0, key_stride = 1;
+};
+
+/// Attention over jagged sequences (FlashAttention: Dao et al. 2022; jagged: Yang et al.,
 /// RecSys'24): sequence s attends queries [query_offsets[s], query_offsets[s+1]) to the keys
 /// [key_offsets[s], key_offsets[s+1]). Zero lengths are fine; rows outside the offsets are not
 /// touched; a query that sees no key gets output 0, LSE -inf and no gradient. Memory besides the
-/// arguments does not depend on lengths: a few tiles a thread, two integers a sequence. A
-/// sequence's bits do not depend on the rest of the batch or on the number of threads.
+/// arguments: a few tiles a thread, two integers a sequence, four ranges a tile of keys for a
+/// ColumnMask. A sequence's bits do not depend on the rest of the batch or on the number of
+/// threads.
 struct AttentionForward {
   HeadsView<const float> q, k, v;
   HeadsView<float> out;
-  std::span<float> lse;  ///< [num_heads, num_query_tokens]: log sum exp(scale q.k); empty: not kept
+  /// [num_heads, num_query_tokens]: log sum exp of what softmax is taken of; empty: not kept. Not
+  /// written without softmax.
+  std::span<float> lse;
   std::span<const std::int64_t> query_offsets, key_offsets;  ///< [batch_size + 1]
+  /// Above 0, every sequence has the same queries, the first of q, and no query_offsets: query i
+  /// of sequence s is token s * num_shared_queries + i of out, lse and d_out, and token i of q.
+  std::int64_t num_shared_queries = 0;
   std::int64_t num_heads = 1;
+  /// A divisor of num_heads: so many consecutive heads share one of k's and v's. 0: num_heads.
+  std::int64_t num_key_heads = 0;
   std::int64_t head_dim = 64;  ///< 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16
   float scale = 1;
   AttentionMask mask = kCausalMask;
+  AttentionActivation activation = AttentionActivation::kSoftmax;
+  float silu_divisor = 1;
+  AttentionBias bias = {};
 };
 
 struct AttentionBackward {
   AttentionForward forward;  ///< as it was called; out and lse hold its results
   HeadsView<const float> d_out;
-  HeadsView<float> d_q, d_k, d_v;  ///< overwritten for the tokens inside the offsets
+  /// Overwritten for the tokens inside the offsets. d_q of shared queries is summed over the batch,
+  /// in its order.
+  HeadsView<float> d_q, d_k, d_v;
+  /// With the strides of the bias: what every visible pair adds to it is added, in a fixed order.
+  /// No gradient if null. A block that sequences or heads share keeps these on one thread.
+  float* d_bias = nullptr;
 };
 
 void jagged_attention_forward(const AttentionForward& args, const Stream& stream);
 void jagged_attention_backward(const AttentionBackward& args, const Stream& stream);
 
+/// The most bytes that a call allocates from the stream while it runs, besides its index of tiles.
+std::int64_t jagged_attention_forward_workspace(const AttentionForward& args, const Stream& stream);
+std::int64_t jagged_attention_backward_workspace(const AttentionBackward& args,
+                                                 const Stream& stream);
+
 template <DeviceType D>
 void jagged_attention_forward_on(const AttentionForward&, const Stream&);
 template <DeviceType D>
 void jagged_attention_backward_on(const AttentionBackward&, const Stream&);
+template <DeviceType D>
+std::int64_t jagged_attention_forward_workspace_on(const AttentionForward&, const Stream&);
+template <DeviceType D>
+std::int64_t jagged_attention_backward_workspace_on(const AttentionBackward&, const Stream&);
 
 }  // namespace serrate
