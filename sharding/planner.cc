@@ -1,5 +1,7 @@
 #include "serrate/planner.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <chrono>
@@ -8,17 +10,28 @@
 #include "sharding/planner_infeasible.h"
 #include "sharding/planner_problem.h"
 #include "sharding/planner_search.h"
+#include "sharding/quantity.h"
 #include "sharding/serrate_estimator.h"
 
 namespace serrate {
 namespace {
 
-// Bytes of a rank beyond what it has.
-std::int64_t most_over(const PlanCost& cost, const PlannerProblem& problem) {
-  std::int64_t most = 0;
+// Where a placement needs the most bytes beyond what a rank has for tables.
+struct Excess {
+  std::int64_t bytes = 0;
+  int rank = 0;
+  bool on_device = false;
+  std::int64_t needed = 0;
+};
+
+Excess most_over(const PlanCost& cost, const PlannerProblem& problem) {
+  Excess most;
+  const auto compare = [&](int rank, bool on_device, std::int64_t needed, std::int64_t has) {
+    if (needed - has > most.bytes) most = {needed - has, rank, on_device, needed};
+  };
   for (int rank = 0; rank < problem.world_size; ++rank) {
-    most = std::max({most, cost.device_bytes[rank] - problem.device_bytes[rank],
-                     cost.host_bytes[rank] - problem.host_bytes[rank]});
+    compare(rank, true, cost.device_bytes[rank], problem.device_bytes[rank]);
+    compare(rank, false, cost.host_bytes[rank], problem.host_bytes[rank]);
   }
   return most;
 }
@@ -71,18 +84,34 @@ class PlanSearch {
       const SearchResult found = search_placement(limited, bound_, options);
       // What the search knows of TorchRec's costs is exact.
       if (options.estimator == PlannerEstimator::kTorchRec) is_best_ = found.is_best;
-      if (!found.within_memory) return;
+      if (found.items.empty()) return;
       auto tables = to_placed(limited, found, model_.tables.size());
       PlanCost cost = cost_of(model_, topology_, tables, options_.estimator);
-      const std::int64_t over = most_over(cost, problem);
-      if (over == 0) return keep(std::move(tables), std::move(cost));
+      const Excess over = most_over(cost, problem);
+      if (over.bytes == 0) return keep(std::move(tables), std::move(cost));
+      if (closest_.bytes == 0 || over.bytes < closest_.bytes) closest_ = over;
+      if (!found.within_memory) return;
       auto& near =
           topology_.device == PlannerDevice::kCuda ? limited.device_bytes : limited.host_bytes;
-      for (std::int64_t& bytes : near) bytes = std::max<std::int64_t>(bytes - over, 0);
+      for (std::int64_t& bytes : near) bytes = std::max<std::int64_t>(bytes - over.bytes, 0);
     }
   }
   // No plan is cheaper than what was found; if nothing was, there is none.
   bool is_best() const { return is_best_; }
+  // Why nothing was found.
+  std::string describe_failure() const {
+    const std::string tried =
+        is_best_ ? "no placement of the tables is within the memory (all were tried)"
+                 : "no plan within the memory was found, nor proved impossible";
+    if (closest_.bytes == 0) return tried + " (give ranks more memory)";
+    const std::int64_t has = closest_.needed - closest_.bytes;
+    return fmt::format(
+        "{}: the closest one needs {} of {} memory on rank {}, which has {} for tables and their "
+        "buffers (give it {} more, or allow other sharding types, kernels or ranks{})",
+        tried, format_bytes(closest_.needed), closest_.on_device ? "device" : "host", closest_.rank,
+        format_bytes(has), format_bytes(closest_.bytes),
+        remaining().count() <= 0 ? ", or a longer time limit" : "");
+  }
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -104,6 +133,7 @@ class PlanSearch {
   Clock::time_point deadline_;
   PlannerResult& result_;
   bool is_best_ = false;
+  Excess closest_;
 };
 
 }  // namespace
@@ -135,12 +165,7 @@ PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& to
   }
   if (result.tables.empty() && !model.tables.empty()) {
     result.proved_infeasible = search.is_best();
-    result.infeasible =
-        search.is_best()
-            ? "no placement of the tables is within the memory (all were tried) give ranks more "
-              "memory, or allow other sharding types or kernels that keep rows in host memory"
-            : "no plan within the memory was found, nor proved impossible (try a longer "
-              "--time-limit, more memory per rank, or kernels that keep rows in host memory)";
+    result.infeasible = search.describe_failure();
     return result;
   }
   const double latency =

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <numeric>
 
+#include "sharding/quantity.h"
+
 namespace serrate {
 namespace {
 
@@ -13,11 +15,24 @@ double sum_of(const std::vector<std::int64_t>& bytes) {
   return std::accumulate(bytes.begin(), bytes.end(), 0.0);
 }
 
-double gib(double bytes) {
-  return bytes / (1 << 30);
+std::string format_sum(double bytes) {
+  return format_bytes(static_cast<std::int64_t>(bytes));
 }
 
-// The items that need the most of something, largest first: "a (12.3 GiB), b (...)".
+// "table "a"" or "group "g" (tables "a", "b", ...)", for error messages.
+std::string name_of(const PlannerItem& item, const PlannerModel& model) {
+  constexpr std::size_t kShown = 5;
+  const PlannerTable& first = model.tables[item.tables.front()];
+  if (item.tables.size() == 1) return fmt::format("table \"{}\"", first.name);
+  std::string names;
+  for (std::size_t i = 0; i < std::min(kShown, item.tables.size()); ++i) {
+    names += fmt::format("{}\"{}\"", i ? ", " : "", model.tables[item.tables[i]].name);
+  }
+  return fmt::format("group \"{}\" (tables {}{})", first.group, names,
+                     item.tables.size() > kShown ? ", ..." : "");
+}
+
+// The items that need the most of something, largest first: "table "a" (12.3 GiB), ...".
 std::string largest(const PlannerProblem& problem, const PlannerModel& model,
                     const std::vector<double>& bytes) {
   std::vector<std::size_t> order(bytes.size());
@@ -30,9 +45,8 @@ std::string largest(const PlannerProblem& problem, const PlannerModel& model,
                     });
   std::string text;
   for (std::size_t i = 0; i < shown; ++i) {
-    text += fmt::format("{}\"{}\" ({:.2f} GiB)", i ? ", " : "",
-                        model.tables[problem.items[order[i]].tables.front()].name,
-                        gib(bytes[order[i]]));
+    text += fmt::format("{}{} ({})", i ? ", " : "", name_of(problem.items[order[i]], model),
+                        format_sum(bytes[order[i]]));
   }
   return text;
 }
@@ -48,14 +62,16 @@ std::string prove_table_too_large(const PlannerProblem& problem, const PlannerMo
     const auto least = std::ranges::min_element(item.candidates, {}, over);
     if (over(*least) <= 0) continue;
     const bool on_device = least->max_device_bytes() > device;
+    const std::string needed =
+        format_bytes(on_device ? least->max_device_bytes() : least->max_host_bytes());
+    const bool one_rank = least->num_blocks * least->ranks_per_block == 1;
     return fmt::format(
-        "table \"{}\" does not fit: its smallest shards ({}, {}) need {:.3f} GiB of {} memory on a "
-        "rank, and no rank has more than {:.3f} GiB for tables (give a rank {:.3f} GiB, or allow "
-        "another sharding type or kernel)",
-        model.tables[item.tables.front()].name, to_string(least->type), to_string(least->kernel),
-        gib(static_cast<double>(on_device ? least->max_device_bytes() : least->max_host_bytes())),
-        on_device ? "device" : "host", gib(static_cast<double>(on_device ? device : host)),
-        gib(static_cast<double>(on_device ? least->max_device_bytes() : least->max_host_bytes())));
+        "{} does not fit: the smallest shards it can have ({}, {}) need {} of {} memory on a rank, "
+        "and no rank has more than {} for tables, after what is reserved and the dense parameters "
+        "(give {} {} for tables, or allow another sharding type or kernel)",
+        name_of(item, model), to_string(least->type), to_string(least->kernel), needed,
+        on_device ? "device" : "host", format_bytes(on_device ? device : host),
+        one_rank ? "a rank" : "each of its ranks", needed);
   }
   return {};
 }
@@ -84,17 +100,16 @@ std::string prove_sum_too_large(const PlannerProblem& problem, const PlannerMode
   if (needed <= 1 + 1e-11) return {};
   const int world_size = problem.world_size;
   std::string text = fmt::format(
-      "the tables do not fit: in the smallest sharding of each they need {:.2f} GiB of device and "
-      "{:.2f} GiB of host memory, and the {} ranks have {:.2f} and {:.2f} GiB for tables; the "
-      "largest are {}",
-      gib(needed_device), gib(needed_host), world_size, gib(device), gib(host),
-      largest(problem, model, bytes));
+      "the tables do not fit: in the smallest sharding of each they need {} of device and {} "
+      "of host memory, and the {} ranks have {} and {} for tables; the largest are {}",
+      format_sum(needed_device), format_sum(needed_host), world_size, format_sum(device),
+      format_sum(host), largest(problem, model, bytes));
   if (share >= 1) {
     text += fmt::format(
-        " (give tables {:.2f} GiB of each rank instead of {:.2f}, use at least {:.0f} ranks, or "
-        "allow "
-        "kernels that keep rows in host memory)",
-        gib(needed_device / world_size), gib(device / world_size), std::ceil(needed * world_size));
+        " (give tables {} of each rank instead of {}, use at least {:.0f} ranks, or allow kernels "
+        "that keep rows in host memory)",
+        format_sum(needed_device / world_size), format_sum(device / world_size),
+        std::ceil(needed * world_size));
   } else {
     text += fmt::format(" (at least {:.0f} such ranks are needed)", std::ceil(needed * world_size));
   }

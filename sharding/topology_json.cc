@@ -68,8 +68,13 @@ PlannerDevice device_from(const JsonField& field) {
   return PlannerDevice::kCpu;
 }
 
+// The ranks that have an override already, [world_size].
+struct Overridden {
+  std::vector<bool> device, host;
+};
+
 // Memory of single ranks, where it is not that of the others.
-void read_override(const JsonField& field, PlannerTopology& t) {
+void read_override(const JsonField& field, Overridden& done, PlannerTopology& t) {
   field.allow_only({"ranks", "device_memory", "host_memory"});
   const auto device = field.find("device_memory"), host = field.find("host_memory");
   if (!device && !host) field.fail("must have a device_memory or a host_memory");
@@ -78,8 +83,13 @@ void read_override(const JsonField& field, PlannerTopology& t) {
   if (ranks.array().empty()) ranks.fail("must not be empty");
   for (const JsonField& rank : ranks.array()) {
     const auto r = static_cast<std::size_t>(rank.int64(0, t.world_size - 1));
+    if ((device && done.device[r]) || (host && done.host[r])) {
+      rank.fail(fmt::format("rank {} has an override already", r));
+    }
     if (device) t.device_bytes[r] = bytes_from(*device);
     if (host) t.host_bytes[r] = bytes_from(*host);
+    done.device[r] = done.device[r] || device;
+    done.host[r] = done.host[r] || host;
   }
 }
 
@@ -159,7 +169,8 @@ PlannerTopology planner_topology_from_json(const std::string& json) {
     if (const auto field = root.find(name)) t.*value = latency_from(*field);
   }
   if (const auto overrides = root.find("overrides")) {
-    for (const JsonField& entry : overrides->array()) read_override(entry, t);
+    Overridden done{std::vector<bool>(t.world_size), std::vector<bool>(t.world_size)};
+    for (const JsonField& entry : overrides->array()) read_override(entry, done, t);
   }
   return t;
 }

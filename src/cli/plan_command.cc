@@ -9,6 +9,7 @@
 #include "src/core/json.h"
 #include "src/data/dataset.h"
 #include "src/data/split.h"
+#include "src/io/atomic_file.h"
 #include "src/io/text_file.h"
 #include "src/train/planner_model.h"
 
@@ -237,6 +238,9 @@ int plan_command(const Arguments& command_line) {
   add_options(line, arguments);
   if (!line.parse(command_line)) return 0;
 
+  for (const std::string& path : {arguments.output, arguments.json, arguments.report}) {
+    if (!path.empty()) const AtomicFile can_be_made(path);  // before the work
+  }
   const PlanInput input = read_input(arguments);
   if (!arguments.write_model.empty()) {
     write_text_file(arguments.write_model, planner_model_to_json(input.model));

@@ -14,9 +14,10 @@ namespace serrate {
 
 std::string read_text_file(const std::string& path) {
   std::ifstream input(path, std::ios::binary);
+  input.peek();  // finds out about folders; the end of an empty file is no error
   std::ostringstream text;
-  if (input) text << input.rdbuf();
-  if (!input || !text) {
+  if (input.good()) text << input.rdbuf();
+  if (!input.is_open() || input.bad() || !text) {
     throw usage_error(fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
   }
   return text.str();

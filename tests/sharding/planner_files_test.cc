@@ -285,6 +285,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadText{"\"20us\"", "\"1e9s\"", "inter_node_latency: \"1e9s\" is no latency"},
         BadText{"\"32 GiB/s\"", "\"1e-9B/s\"", "host_link_bandwidth: \"1e-9B/s\" is no bandwidth"},
         BadText{"[1, 3]", "[]", "overrides[0].ranks: must not be empty"},
+        BadText{"[1, 3]", "[1, 3, 1]", "overrides[0].ranks[2]: rank 1 has an override already"},
         BadText{"[1, 3]", "[4]", "overrides[0].ranks[0]: must be between 0 and 3 (got 4)"},
         BadText{", \"device_memory\": \"40GiB\"", "",
                 "overrides[0]: must have a device_memory or a host_memory"}));
