@@ -7,6 +7,13 @@
 namespace serrate {
 namespace {
 
+void check_table(const AttentionForward& args, const AttentionTable& table) {
+  const std::int64_t entries = std::ssize(table.boundaries) + 1, values = std::ssize(table.values);
+  check(values == 0 || values == entries || values == entries * args.num_heads,
+        "an attention table must be [num_heads or 1, boundaries + 1]");
+  check(entries <= 65536, "an attention table has at most 65536 entries a head");
+}
+
 void check_forward(const AttentionForward& args) {
   check(args.num_heads >= 1, "attention needs at least one head");
   check(args.num_key_heads >= 0 && args.num_heads % num_key_heads_of(args) == 0,
@@ -22,6 +29,16 @@ void check_forward(const AttentionForward& args) {
         "lse must be [num_heads, num_query_tokens]");
   check(!args.bias.data || args.bias.key_stride == 1 || args.bias.query_stride == 1,
         "a bias must be contiguous along its keys or its queries");
+  check_table(args, args.position_table);
+  check_table(args, args.time_table);
+  check(args.time_table.values.empty() || (std::ssize(args.query_times) >= end_of_queries(args) &&
+                                           std::ssize(args.key_times) >= args.key_offsets.back()),
+        "attention's time table needs the times of all query and key tokens");
+  const DropoutKey& dropout = args.dropout;
+  check(dropout.rate >= 0 && dropout.rate < 1, "attention: dropout's rate must be in [0, 1)");
+  check(dropout.rate == 0 ||
+            (std::ssize(dropout.token_ids) >= end_of_queries(args) && dropout.site < 1u << 16),
+        "attention: dropout needs a token id per query and a site below 65536");
 }
 
 void check_backward(const AttentionBackward& args) {
@@ -32,6 +49,13 @@ void check_backward(const AttentionBackward& args) {
         "attention's backward needs the lse of its forward");
   check(!args.d_bias || (forward.bias.data && forward.scale != 0),
         "attention's d_bias needs the forward's bias and a scale other than 0");
+  check(forward.scale != 0 || (args.d_position_table.empty() && args.d_time_table.empty()),
+        "gradients of attention's tables need a scale other than 0");
+  check((args.d_position_table.empty() ||
+         args.d_position_table.size() == forward.position_table.values.size()) &&
+            (args.d_time_table.empty() ||
+             args.d_time_table.size() == forward.time_table.values.size()),
+        "gradients of attention's tables must be as large as they are");
 }
 
 }  // namespace

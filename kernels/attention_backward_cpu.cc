@@ -12,17 +12,29 @@
 #include "kernels/attention_mask.h"
 #include "kernels/attention_schedule.h"
 #include "kernels/attention_scratch.h"
+#include "kernels/dropout_draw.h"
 #include "kernels/simd_targets.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 
-#ifndef SERRATE_KERNELS_ATTENTION_KEY_HEAD
-#define SERRATE_KERNELS_ATTENTION_KEY_HEAD
+#ifndef SERRATE_KERNELS_ATTENTION_BACKWARD_CALL
+#define SERRATE_KERNELS_ATTENTION_BACKWARD_CALL
 namespace serrate {
 
 /// A sequence in one head of keys: what a task owns.
 struct KeyHead {
   std::int64_t sequence, key_head;
+};
+
+/// What the tasks of one call share.
+struct BackwardCall {
+  const AttentionBackward& args;
+  const AttentionTiles& tiles;
+  DropoutDraw draw;
+  OutputHeads d_q;            // a row per query of the batch
+  HeadsView<float> d_k, d_v;  // sums: the results or, where those are not float32, workspace
+  // Of the tables, [batch_size, num_heads, entries]; null: no gradient.
+  float *d_position, *d_time;
 };
 
 }  // namespace serrate
@@ -33,6 +45,9 @@ struct KeyHead {
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/attention_bias-inl.h"
+#include "kernels/attention_dropout-inl.h"
+#include "kernels/attention_rows-inl.h"
+#include "kernels/attention_tables-inl.h"
 #include "kernels/attention_tile-inl.h"
 #include "kernels/simd_pack-inl.h"
 
@@ -97,9 +112,15 @@ void score_gradients(BackwardScratch& scratch) {
 
 // One sequence in one head.
 struct HeadTask {
-  const AttentionBackward& args;
+  const BackwardCall& call;
   std::int64_t sequence, head;
-  std::int64_t key_head() const { return head / heads_per_key_head(args.forward); }
+  const AttentionForward& forward() const { return call.args.forward; }
+  std::int64_t key_head() const { return head / heads_per_key_head(forward()); }
+  // This task's share of a table's gradient.
+  float* share(float* gradient, const AttentionTable& table) const {
+    return gradient ? gradient + (sequence * forward().num_heads + head) * num_entries(table)
+                    : nullptr;
+  }
 };
 
 // What a tile of queries needs of every tile of keys.
@@ -110,11 +131,13 @@ struct QueryTile {
 
 QueryTile load_query_tile(const HeadTask& task, std::int64_t query, std::int64_t queries,
                           BackwardScratch& scratch) {
-  const AttentionForward& forward = task.args.forward;
+  const AttentionForward& forward = task.forward();
   const SequenceQueries all = queries_of(forward, task.sequence);
   const std::int64_t token = all.in_out + query, dim = forward.head_dim;
-  const Tile<const float> q = rows_of(forward.q, all.in_q + query, task.head);
-  const Tile<const float> d_out = rows_of(task.args.d_out, token, task.head);
+  const Tile<const float> q = load_rows(forward.q, all.in_q + query, task.head, queries, dim,
+                                        RowEnds::kWholeVectors, scratch.q);
+  const Tile<const float> d_out = load_rows(task.call.args.d_out, token, task.head, queries, dim,
+                                            RowEnds::kWholeVectors, scratch.d_out);
 
   transpose_rows(q, queries, dim, forward.scale * score_factor(forward.activation),
                  {scratch.q_transposed, kTileQueries});
@@ -124,15 +147,15 @@ QueryTile load_query_tile(const HeadTask& task, std::int64_t query, std::int64_t
   if (forward.activation == AttentionActivation::kSoftmax) {
     const float* lse =
         &forward.lse[task.head * (std::ssize(forward.lse) / forward.num_heads) + token];
+    const Tile<const float> out =
+        load_rows(forward.out, token, task.head, queries, dim, RowEnds::kAsTheyAre, scratch.d_q);
     for (std::int64_t i = 0; i < queries; ++i) {
       // A query that sees no key: exp(score - infinity) is the 0 it needs.
       scratch.lse[i] = lse[i] == -kInfinity ? kInfinity : lse[i] * kLog2e;
-      scratch.delta[i] =
-          forward.scale * dot(d_out.row(i), forward.out.at(token + i, task.head), dim);
+      scratch.delta[i] = forward.scale * dot(d_out.row(i), out.row(i), dim);
     }
   }
-  return {query, queries, whole_vectors(q, queries, dim, scratch.q),
-          whole_vectors(d_out, queries, dim, scratch.d_out)};
+  return {query, queries, q, d_out};
 }
 
 // How a pair of tiles adds to gradients: the first overwrites.
@@ -140,49 +163,73 @@ struct AddTo {
   Into d_keys, d_q;
 };
 
-// Adds the share of a pair of tiles to d_q (in scratch), d_k, d_v and d_bias.
+// Of scores that include the scale.
+void bias_gradients(const HeadTask& task, const TilePlace& place, Tile<float> d_scores,
+                    BackwardScratch& scratch) {
+  const AttentionForward& forward = task.forward();
+  float* d_position = task.share(task.call.d_position, forward.position_table);
+  float* d_time = task.share(task.call.d_time, forward.time_table);
+  if (d_position || d_time) {
+    add_table_gradients(forward, place, scratch.mask, 1 / forward.scale, d_scores, scratch.tables,
+                        d_position, d_time);
+  }
+  if (task.call.args.d_bias) {
+    add_bias_gradient(forward.bias, task.call.args.d_bias, place, scratch.mask, 1 / forward.scale,
+                      {scratch.bias, kTileQueries}, d_scores);
+  }
+}
+
+// Adds the share of a pair of tiles to the gradients, d_q's in scratch.
 void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t first_key,
                    const AddTo& into, BackwardScratch& scratch) {
-  const AttentionForward& forward = task.args.forward;
+  const AttentionForward& forward = task.forward();
   const TileMask& mask = scratch.mask;
   const std::int64_t token = forward.key_offsets[task.sequence] + first_key, keys = mask.keys;
   const std::int64_t dim = forward.head_dim, padded_dim = round_up_to_lanes(dim);
   const std::int64_t query_lanes = round_up_to_lanes(queries.count);
   const Tile<float> p{scratch.p, kTileQueries}, d_scores{scratch.d_scores, kTileQueries};
   const Tile<float> transposed{scratch.bias, kTileQueries};
-  const Tile<const float> k = rows_of(forward.k, token, task.key_head());
-  const Tile<const float> v = rows_of(forward.v, token, task.key_head());
-  const Tile<float> d_k = rows_of(task.args.d_k, token, task.key_head());
-  const Tile<float> d_v = rows_of(task.args.d_v, token, task.key_head());
+  const Tile<const float> k =
+      load_rows(forward.k, token, task.key_head(), keys, dim, RowEnds::kWholeVectors, scratch.k);
+  const Tile<const float> v =
+      load_rows(forward.v, token, task.key_head(), keys, dim, RowEnds::kAsTheyAre, scratch.v);
+  const Tile<float> d_k = rows_of(task.call.d_k, token, task.key_head());
+  const Tile<float> d_v = rows_of(task.call.d_v, token, task.key_head());
   const Tile<float> d_k_sum = whole_vectors(d_k, keys, dim, scratch.d_k);
   const Tile<float> d_v_sum = whole_vectors(d_v, keys, dim, scratch.d_v);
   const TilePlace place{task.sequence, task.head, queries.first, first_key};
-  const bool is_softmax = forward.activation == AttentionActivation::kSoftmax;
+  const float factor = score_factor(forward.activation);
+  const DropoutDraw& draw = task.call.draw;
+  const bool drops = forward.dropout.rate > 0;
 
   multiply<Left::kAsIs>(keys, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
                         Into::kOverwrite, scores_extent(mask, dim));
-  if (forward.bias.data) {
-    add_bias(forward.bias, place, mask, score_factor(forward.activation), transposed, p);
-  }
-  if (is_softmax) {
+  if (forward.bias.data) add_bias(forward.bias, place, mask, factor, transposed, p);
+  add_tables(forward, place, mask, factor, scratch.tables, p);
+  Tile<float> weights = p;
+  if (forward.activation == AttentionActivation::kSoftmax) {
     hide(mask, -kInfinity, p);
     probabilities(scratch);
   } else {
     pointwise_silu(forward.silu_divisor, scratch);
+    weights = d_scores;
   }
-  multiply<Left::kAsIs>(keys, padded_dim, is_softmax ? p : d_scores, queries.d_out, d_v_sum,
-                        into.d_keys, queries_extent(mask));
+  if (drops) {
+    const std::int64_t row = queries_of(forward, task.sequence).in_out + queries.first;
+    draw_kept(draw, &forward.dropout.token_ids[row], task.head, first_key, mask, scratch.kept);
+    drop(mask, scratch.kept, draw.scale, weights, d_scores);
+    weights = d_scores;
+  }
+  multiply<Left::kAsIs>(keys, padded_dim, weights, queries.d_out, d_v_sum, into.d_keys,
+                        queries_extent(mask));
   multiply<Left::kAsIs>(keys, query_lanes, v, {scratch.d_out_transposed, kTileQueries}, d_scores,
                         Into::kOverwrite, scores_extent(mask, dim));
+  if (drops) drop(mask, scratch.kept, draw.scale, d_scores, d_scores);
   score_gradients(scratch);
-  if (task.args.d_bias) {
-    add_bias_gradient(forward.bias, task.args.d_bias, place, mask, 1 / forward.scale, transposed,
-                      d_scores);
-  }
+  bias_gradients(task, place, d_scores, scratch);
   multiply<Left::kAsIs>(keys, padded_dim, d_scores, queries.q, d_k_sum, into.d_keys,
                         queries_extent(mask));
-  multiply<Left::kTransposed>(queries.count, padded_dim, d_scores,
-                              whole_vectors(k, keys, dim, scratch.k), {scratch.d_q, padded_dim},
+  multiply<Left::kTransposed>(queries.count, padded_dim, d_scores, k, {scratch.d_q, padded_dim},
                               into.d_q, keys_extent(mask));
   if (d_k_sum.data != d_k.data) {
     copy_rows(d_k_sum, keys, dim, d_k);
@@ -192,8 +239,8 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
 
 // d_k and d_v of keys that the first tile of queries does not see, so that the others can add.
 void zero_keys(const HeadTask& task, std::int64_t begin, std::int64_t end) {
-  const AttentionForward& forward = task.args.forward;
-  for (const HeadsView<float>& gradient : {task.args.d_k, task.args.d_v}) {
+  const AttentionForward& forward = task.forward();
+  for (const HeadsView<float>& gradient : {task.call.d_k, task.call.d_v}) {
     for (std::int64_t key = begin; key < end; ++key) {
       std::fill_n(gradient.at(forward.key_offsets[task.sequence] + key, task.key_head()),
                   forward.head_dim, 0.0f);
@@ -202,42 +249,68 @@ void zero_keys(const HeadTask& task, std::int64_t begin, std::int64_t end) {
 }
 
 // d_q of queries [query, query + count), in scratch, and their share of d_k and d_v.
-void backward_queries(const HeadTask& task, const AttentionTiles& tiles, std::int64_t query,
-                      std::int64_t count, Into d_keys, BackwardScratch& scratch) {
+void backward_queries(const HeadTask& task, std::int64_t query, std::int64_t count, Into d_keys,
+                      BackwardScratch& scratch) {
   const QueryTile queries = load_query_tile(task, query, count, scratch);
-  tiles.start(task.sequence, query, count, scratch.query_mask);
+  task.call.tiles.start(task.sequence, query, count, scratch.query_mask);
   AddTo into{d_keys, Into::kOverwrite};
   std::int64_t end_of_last = 0;
-  for (KeyTile keys; tiles.next(scratch.query_mask, keys, scratch.mask); into.d_q = Into::kAdd) {
+  for (KeyTile keys; task.call.tiles.next(scratch.query_mask, keys, scratch.mask);
+       into.d_q = Into::kAdd) {
     if (d_keys == Into::kOverwrite) zero_keys(task, end_of_last, keys.begin);
     end_of_last = keys.begin + scratch.mask.keys;
     backward_tile(task, queries, keys.begin, into, scratch);
   }
   if (d_keys == Into::kOverwrite) {
-    zero_keys(task, end_of_last, num_keys_of(task.args.forward, task.sequence));
+    zero_keys(task, end_of_last, num_keys_of(task.forward(), task.sequence));
   }
   if (into.d_q == Into::kOverwrite) {
-    std::fill_n(scratch.d_q, count * round_up_to_lanes(task.args.forward.head_dim), 0.0f);
+    std::fill_n(scratch.d_q, count * round_up_to_lanes(task.forward().head_dim), 0.0f);
   }
 }
 
-// `d_q` has a row per query of the batch.
-void backward_task(const AttentionBackward& args, const HeadsView<float>& d_q,
-                   const AttentionTiles& tiles, const KeyHead& task, BackwardScratch& scratch) {
-  const AttentionForward& forward = args.forward;
+// d_k and d_v that were summed in workspace.
+void store_keys(const BackwardCall& call, const KeyHead& task) {
+  const AttentionForward& forward = call.args.forward;
+  const std::int64_t token = forward.key_offsets[task.sequence];
+  const std::int64_t keys = num_keys_of(forward, task.sequence);
+  if (call.args.d_k.data != call.d_k.data) {
+    store_rows(rows_of(call.d_k, token, task.key_head), keys, forward.head_dim, call.args.d_k,
+               token, task.key_head);
+  }
+  if (call.args.d_v.data != call.d_v.data) {
+    store_rows(rows_of(call.d_v, token, task.key_head), keys, forward.head_dim, call.args.d_v,
+               token, task.key_head);
+  }
+}
+
+void backward_task(const BackwardCall& call, const KeyHead& task, BackwardScratch& scratch) {
+  const AttentionForward& forward = call.args.forward;
   const SequenceQueries queries = queries_of(forward, task.sequence);
   const std::int64_t tile = attention_tile(queries.count), group = heads_per_key_head(forward);
   Into d_keys = Into::kOverwrite;
   for (std::int64_t head = task.key_head * group; head < (task.key_head + 1) * group; ++head) {
-    const HeadTask head_task{args, task.sequence, head};
+    const HeadTask head_task{call, task.sequence, head};
     if (queries.count == 0) zero_keys(head_task, 0, num_keys_of(forward, task.sequence));
     for (std::int64_t query = 0; query < queries.count; query += tile, d_keys = Into::kAdd) {
       const std::int64_t count = std::min(tile, queries.count - query);
-      backward_queries(head_task, tiles, query, count, d_keys, scratch);
-      copy_rows({scratch.d_q, round_up_to_lanes(forward.head_dim)}, count, forward.head_dim,
-                rows_of(d_q, queries.in_out + query, head));
+      backward_queries(head_task, query, count, d_keys, scratch);
+      store_rows({scratch.d_q, round_up_to_lanes(forward.head_dim)}, count, forward.head_dim,
+                 call.d_q, queries.in_out + query, head);
     }
   }
+  store_keys(call, task);
+}
+
+// d_q of shared queries from that of each sequence.
+void sum_over_batch(const BackwardCall& call, std::int64_t query, std::int64_t head) {
+  const AttentionForward& forward = call.args.forward;
+  HWY_ALIGN float sum[kMaxHeadDim] = {};
+  for (std::int64_t s = 0; s < batch_size_of(forward); ++s) {
+    add_row(call.d_q.as<float>().at(s * forward.num_shared_queries + query, head), 1,
+            forward.head_dim, sum);
+  }
+  store_rows({sum, kMaxHeadDim}, 1, forward.head_dim, call.args.d_q, query, head);
 }
 
 }  // namespace serrate::HWY_NAMESPACE
@@ -247,27 +320,69 @@ HWY_AFTER_NAMESPACE();
 namespace serrate {
 
 HWY_EXPORT(backward_task);
+HWY_EXPORT(sum_over_batch);
 
 namespace {
 
-// d_q of shared queries: [batch_size, num_shared_queries, num_heads, head_dim].
-std::int64_t num_separate_d_q(const AttentionForward& args) {
-  return args.num_shared_queries == 0
-             ? 0
-             : batch_size_of(args) * args.num_shared_queries * args.num_heads * args.head_dim;
+// What a call sums in besides its results, in floats.
+struct Workspace {
+  std::int64_t d_q;       // of shared queries: [batch_size, num_shared_queries, heads, head_dim]
+  std::int64_t d_k, d_v;  // that are not float32: [num_key_tokens, key_heads, head_dim]
+  std::int64_t d_position, d_time;  // [batch_size, num_heads, entries]
+  std::int64_t size() const { return d_q + d_k + d_v + d_position + d_time; }
+};
+
+Workspace workspace_of(const AttentionBackward& args) {
+  const AttentionForward& forward = args.forward;
+  const std::int64_t heads = batch_size_of(forward) * forward.num_heads;
+  const std::int64_t keys = (forward.key_offsets.back() - forward.key_offsets.front()) *
+                            num_key_heads_of(forward) * forward.head_dim;
+  const auto entries = [](const AttentionTable& table) { return std::ssize(table.boundaries) + 1; };
+  return {.d_q = heads * forward.num_shared_queries * forward.head_dim,
+          .d_k = args.d_k.type == HeadsType::kFloat32 ? 0 : keys,
+          .d_v = args.d_v.type == HeadsType::kFloat32 ? 0 : keys,
+          .d_position = args.d_position_table.empty() ? 0 : heads * entries(forward.position_table),
+          .d_time = args.d_time_table.empty() ? 0 : heads * entries(forward.time_table)};
 }
 
-void sum_over_batch(const AttentionForward& args, const HeadsView<float>& separate,
-                    const HeadsView<float>& d_q, const Stream& stream) {
-#pragma omp parallel for collapse(2) num_threads(stream.num_threads())
-  for (std::int64_t i = 0; i < args.num_shared_queries; ++i) {
-    for (std::int64_t head = 0; head < args.num_heads; ++head) {
-      float* sum = d_q.at(i, head);
-      std::fill_n(sum, args.head_dim, 0.0f);
-      for (std::int64_t s = 0; s < batch_size_of(args); ++s) {
-        const float* one = separate.at(s * args.num_shared_queries + i, head);
-        for (std::int64_t c = 0; c < args.head_dim; ++c) sum[c] += one[c];
-      }
+BackwardCall call_in(float* workspace, const AttentionBackward& args, const AttentionTiles& tiles) {
+  const AttentionForward& forward = args.forward;
+  const Workspace sizes = workspace_of(args);
+  const auto take = [&](std::int64_t size) {
+    float* taken = size == 0 ? nullptr : workspace;
+    workspace += size;
+    return taken;
+  };
+  const auto heads_at = [&](float* data, std::int64_t first_token, std::int64_t heads) {
+    const std::int64_t stride = heads * forward.head_dim;
+    return HeadsView<float>{data - first_token * stride, stride, forward.head_dim};
+  };
+  const auto key_sums = [&](const OutputHeads& result, std::int64_t size) {
+    return size == 0 ? result.as<float>()
+                     : heads_at(take(size), forward.key_offsets.front(), num_key_heads_of(forward));
+  };
+  const OutputHeads d_q =
+      sizes.d_q == 0 ? args.d_q : OutputHeads(heads_at(take(sizes.d_q), 0, forward.num_heads));
+  return {.args = args,
+          .tiles = tiles,
+          .draw = dropout_draw(forward.dropout),
+          .d_q = d_q,
+          .d_k = key_sums(args.d_k, sizes.d_k),
+          .d_v = key_sums(args.d_v, sizes.d_v),
+          .d_position = take(sizes.d_position),
+          .d_time = take(sizes.d_time)};
+}
+
+// gradient += the shares of every sequence and head, in their order.
+void sum_shares(const AttentionForward& args, const float* shares, std::span<float> gradient,
+                const AttentionTable& table, const Stream& stream) {
+  const std::int64_t entries = std::ssize(table.boundaries) + 1;
+  const std::int64_t heads = std::ssize(gradient) / entries;  // 1 or num_heads
+  const std::int64_t rows = batch_size_of(args) * args.num_heads;
+#pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
+  for (std::int64_t i = 0; i < std::ssize(gradient); ++i) {
+    for (std::int64_t row = i / entries; row < rows; row += heads) {
+      gradient[i] += shares[row * entries + i % entries];
     }
   }
 }
@@ -313,23 +428,34 @@ void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& arg
   const AttentionForward& forward = args.forward;
   const AttentionTiles tiles(forward);
   Buffer<BackwardScratch> scratch(stream.num_threads(), stream);
-  Buffer<float> separate(num_separate_d_q(forward), stream);
-  const HeadsView<float> d_q =
-      forward.num_shared_queries == 0
-          ? args.d_q
-          : HeadsView<float>{separate.data(), forward.num_heads * forward.head_dim,
-                             forward.head_dim};
+  const Workspace sizes = workspace_of(args);
+  Buffer<float> workspace(sizes.size(), stream);
+  const BackwardCall call = call_in(workspace.data(), args, tiles);
+  if (call.d_position) std::fill_n(call.d_position, sizes.d_position, 0.0f);
+  if (call.d_time) std::fill_n(call.d_time, sizes.d_time, 0.0f);
+
   for_each_key_head(args, stream, [&](const KeyHead& task, int thread) {
-    HWY_DYNAMIC_DISPATCH(backward_task)(args, d_q, tiles, task, scratch.span()[thread]);
+    HWY_DYNAMIC_DISPATCH(backward_task)(call, task, scratch.span()[thread]);
   });
-  if (forward.num_shared_queries > 0) sum_over_batch(forward, d_q, args.d_q, stream);
+#pragma omp parallel for collapse(2) num_threads(stream.num_threads())
+  for (std::int64_t query = 0; query < forward.num_shared_queries; ++query) {
+    for (std::int64_t head = 0; head < forward.num_heads; ++head) {
+      HWY_DYNAMIC_DISPATCH(sum_over_batch)(call, query, head);
+    }
+  }
+  if (call.d_position) {
+    sum_shares(forward, call.d_position, args.d_position_table, forward.position_table, stream);
+  }
+  if (call.d_time) {
+    sum_shares(forward, call.d_time, args.d_time_table, forward.time_table, stream);
+  }
 }
 
 template <>
 std::int64_t jagged_attention_backward_workspace_on<DeviceType::kCpu>(const AttentionBackward& args,
                                                                       const Stream& stream) {
   return static_cast<std::int64_t>(sizeof(BackwardScratch)) * stream.num_threads() +
-         static_cast<std::int64_t>(sizeof(float)) * num_separate_d_q(args.forward);
+         static_cast<std::int64_t>(sizeof(float)) * workspace_of(args).size();
 }
 
 }  // namespace serrate

@@ -9,6 +9,7 @@
 #include "kernels/attention_mask.h"
 #include "kernels/attention_schedule.h"
 #include "kernels/attention_scratch.h"
+#include "kernels/dropout_draw.h"
 #include "kernels/simd_targets.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
@@ -20,6 +21,9 @@
 
 #include "hwy/contrib/math/math-inl.h"
 #include "kernels/attention_bias-inl.h"
+#include "kernels/attention_dropout-inl.h"
+#include "kernels/attention_rows-inl.h"
+#include "kernels/attention_tables-inl.h"
 #include "kernels/attention_tile-inl.h"
 #include "kernels/simd_pack-inl.h"
 
@@ -73,6 +77,13 @@ struct ForwardTile {
   std::int64_t key_head() const { return head / heads_per_key_head(args); }
 };
 
+// Rows of out, where to scale them, on their way there.
+Tile<float> out_rows(const ForwardTile& tile, std::int64_t token, ForwardScratch& scratch) {
+  const OutputHeads& out = tile.args.out;
+  if (out.type == HeadsType::kFloat32) return rows_of(out.as<float>(), token, tile.head);
+  return {scratch.out, round_up_to_lanes(tile.args.head_dim)};
+}
+
 // out = sum of p v / sum of p; lse back in units of e.
 void write_softmax(const ForwardTile& tile, std::int64_t token, ForwardScratch& scratch) {
   const AttentionForward& args = tile.args;
@@ -87,29 +98,32 @@ void write_softmax(const ForwardTile& tile, std::int64_t token, ForwardScratch& 
         scratch.max + q);
   }
   scale_rows({scratch.out, round_up_to_lanes(args.head_dim)}, tile.count, args.head_dim,
-             scratch.factor, rows_of(args.out, token, tile.head));
+             scratch.factor, out_rows(tile, token, scratch));
   if (args.lse.empty()) return;
   std::copy_n(scratch.max, tile.count,
               &args.lse[tile.head * (std::ssize(args.lse) / args.num_heads) + token]);
 }
 
 // Adds the share of a tile of keys to out (in scratch).
-void forward_keys(const ForwardTile& tile, std::int64_t first_key, Into into,
-                  ForwardScratch& scratch) {
+void forward_keys(const ForwardTile& tile, const DropoutDraw& draw, std::int64_t first_key,
+                  Into into, ForwardScratch& scratch) {
   const AttentionForward& args = tile.args;
   const TileMask& mask = scratch.mask;
   const std::int64_t token = args.key_offsets[tile.sequence] + first_key;
   const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
   const Tile<float> scores{scratch.scores, kTileQueries}, out{scratch.out, padded_dim};
-  const Tile<const float> k = rows_of(args.k, token, tile.key_head());
-  const Tile<const float> v =
-      whole_vectors(rows_of(args.v, token, tile.key_head()), mask.keys, args.head_dim, scratch.v);
+  const Tile<const float> k = load_rows(args.k, token, tile.key_head(), mask.keys, args.head_dim,
+                                        RowEnds::kAsTheyAre, scratch.k);
+  const Tile<const float> v = load_rows(args.v, token, tile.key_head(), mask.keys, args.head_dim,
+                                        RowEnds::kWholeVectors, scratch.v);
+  const TilePlace place{tile.sequence, tile.head, tile.first, first_key};
+  const float factor = score_factor(args.activation);
   multiply<Left::kAsIs>(mask.keys, round_up_to_lanes(tile.count), k, {scratch.q, kTileQueries},
                         scores, Into::kOverwrite, scores_extent(mask, args.head_dim));
   if (args.bias.data) {
-    add_bias(args.bias, {tile.sequence, tile.head, tile.first, first_key}, mask,
-             score_factor(args.activation), {scratch.bias, kTileQueries}, scores);
+    add_bias(args.bias, place, mask, factor, {scratch.bias, kTileQueries}, scores);
   }
+  add_tables(args, place, mask, factor, scratch.tables, scores);
   if (args.activation == AttentionActivation::kSoftmax) {
     hide(mask, -kInfinity, scores);
     online_softmax(scratch);
@@ -117,39 +131,46 @@ void forward_keys(const ForwardTile& tile, std::int64_t first_key, Into into,
   } else {
     pointwise_silu(args.silu_divisor, scratch);
   }
+  if (args.dropout.rate > 0) {
+    const std::int64_t row = queries_of(args, tile.sequence).in_out + tile.first;
+    draw_kept(draw, &args.dropout.token_ids[row], tile.head, first_key, mask, scratch.kept);
+    drop(mask, scratch.kept, draw.scale, scores, scores);
+  }
   multiply<Left::kTransposed>(tile.count, padded_dim, scores, v, out, into, keys_extent(mask));
 }
 
-void forward_tile(const ForwardTile& tile, const AttentionTiles& tiles, ForwardScratch& scratch) {
+void forward_tile(const ForwardTile& tile, const AttentionTiles& tiles, const DropoutDraw& draw,
+                  ForwardScratch& scratch) {
   const AttentionForward& args = tile.args;
   const SequenceQueries queries = queries_of(args, tile.sequence);
   const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
 
-  transpose_rows(rows_of(args.q, queries.in_q + tile.first, tile.head), tile.count, args.head_dim,
-                 args.scale * score_factor(args.activation), {scratch.q, kTileQueries});
+  transpose_rows(load_rows(args.q, queries.in_q + tile.first, tile.head, tile.count, args.head_dim,
+                           RowEnds::kAsTheyAre, scratch.v),
+                 tile.count, args.head_dim, args.scale * score_factor(args.activation),
+                 {scratch.q, kTileQueries});
   std::fill_n(scratch.max, kTileQueries, -kInfinity);
   std::fill_n(scratch.sum, kTileQueries, 0.0f);
   tiles.start(tile.sequence, tile.first, tile.count, scratch.query_mask);
   Into into = Into::kOverwrite;
   for (KeyTile keys; tiles.next(scratch.query_mask, keys, scratch.mask); into = Into::kAdd) {
-    forward_keys(tile, keys.begin, into, scratch);
+    forward_keys(tile, draw, keys.begin, into, scratch);
   }
   if (into == Into::kOverwrite) std::fill_n(scratch.out, tile.count * padded_dim, 0.0f);
   const std::int64_t token = queries.in_out + tile.first;
-  if (args.activation == AttentionActivation::kSoftmax) {
-    write_softmax(tile, token, scratch);
-  } else {
-    copy_rows({scratch.out, padded_dim}, tile.count, args.head_dim,
-              rows_of(args.out, token, tile.head));
+  const Tile<float> out = {scratch.out, padded_dim};
+  if (args.activation == AttentionActivation::kSoftmax) write_softmax(tile, token, scratch);
+  if (args.activation != AttentionActivation::kSoftmax || args.out.type != HeadsType::kFloat32) {
+    store_rows(out, tile.count, args.head_dim, args.out, token, tile.head);
   }
 }
 
 void forward_task(const AttentionForward& args, const AttentionTiles& tiles,
-                  const AttentionTask& task, ForwardScratch& scratch) {
+                  const DropoutDraw& draw, const AttentionTask& task, ForwardScratch& scratch) {
   const std::int64_t size = attention_tile(queries_of(args, task.sequence).count);
   for (std::int64_t query = task.query_begin; query < task.query_end; query += size) {
     forward_tile({args, task.sequence, task.head, query, std::min(size, task.query_end - query)},
-                 tiles, scratch);
+                 tiles, draw, scratch);
   }
 }
 
@@ -166,11 +187,12 @@ void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
                                                    const Stream& stream) {
   const AttentionSchedule schedule(args, args.num_heads, 4, stream.num_threads());
   const AttentionTiles tiles(args);
+  const DropoutDraw draw = dropout_draw(args.dropout);
   Buffer<ForwardScratch> scratch(stream.num_threads(), stream);
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
     HWY_DYNAMIC_DISPATCH(forward_task)
-    (args, tiles, schedule.task(t), scratch.span()[omp_get_thread_num()]);
+    (args, tiles, draw, schedule.task(t), scratch.span()[omp_get_thread_num()]);
   }
 }
 

@@ -9,6 +9,16 @@ namespace serrate {
 
 // What a thread works in, for the longest head_dim. Scores are [keys, queries].
 
+// The bits of a tile's keys that dropout keeps, as TileMask::bits; the last row is padding.
+using KeptBits = std::uint8_t[sizeof(QueryBits)];
+
+// Of the tables' biases.
+struct TableScratch {
+  // By query - key; past the last, what vectors read too much.
+  float diagonals[kTileQueries + kTileKeys + kMaskBlock];
+  std::uint16_t entries[kTileKeys * kTileQueries];  // of time_table
+};
+
 struct alignas(64) ForwardScratch {
   float scores[kTileKeys * kTileQueries];
   float max[kTileQueries];                // of the scores so far, in units of log 2
@@ -16,8 +26,11 @@ struct alignas(64) ForwardScratch {
   float factor[kTileQueries];             // by which a new max shrinks what was summed before
   float q[kMaxHeadDim * kTileQueries];    // [head_dim, queries], scaled
   float out[kTileQueries * kMaxHeadDim];  // [queries, head_dim in whole vectors]
+  float k[kTileKeys * kMaxHeadDim];       // where they are not float32
   float v[kTileKeys * kMaxHeadDim];       // rows of whole vectors, where head_dim is not
   float bias[kTileKeys * kTileQueries];   // transposed
+  TableScratch tables;
+  alignas(16) KeptBits kept[kTileKeys + 1];
   QueryTileMask query_mask;
   TileMask mask;
 };
@@ -33,7 +46,10 @@ struct alignas(64) BackwardScratch {
   // Rows of whole vectors, where head_dim is not.
   float q[kTileQueries * kMaxHeadDim], d_out[kTileQueries * kMaxHeadDim];
   float k[kTileKeys * kMaxHeadDim], d_k[kTileKeys * kMaxHeadDim], d_v[kTileKeys * kMaxHeadDim];
+  float v[kTileKeys * kMaxHeadDim];      // where they are not float32
   float bias[kTileKeys * kTileQueries];  // transposed
+  TableScratch tables;
+  alignas(16) KeptBits kept[kTileKeys + 1];
   QueryTileMask query_mask;
   TileMask mask;
 };

@@ -18,6 +18,7 @@
 #include "kernels/simd_gemm-inl.h"
 #include "kernels/simd_math-inl.h"
 #include "kernels/simd_pack-inl.h"
+#include "serrate/kernels/attention.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
@@ -65,11 +66,6 @@ HWY_INLINE SiluValues silu(hn::ScalableTag<float> d, hn::Vec<hn::ScalableTag<flo
   const auto sigmoid = hn::Div(one, hn::Add(one, Exp2(d, exponent)));
   const auto value = hn::Mul(x, sigmoid);
   return {value, hn::MulAdd(value, hn::Sub(one, sigmoid), sigmoid)};
-}
-
-template <typename T>
-Tile<T> rows_of(const HeadsView<T>& view, std::int64_t token, std::int64_t head) {
-  return {view.at(token, head), view.token_stride};
 }
 
 // Whether the queries from q on see the key of a row of bits.

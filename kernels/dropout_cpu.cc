@@ -1,34 +1,18 @@
 #include "serrate/kernels/dropout.h"
 
+#include <algorithm>
 #include <array>
-#include <cmath>
 
+#include "kernels/dropout_draw.h"
 #include "kernels/shapes.h"
 #include "kernels/simd_targets.h"
-#include "serrate/random.h"
-
-#ifndef SERRATE_KERNELS_DROPOUT_DRAW
-#define SERRATE_KERNELS_DROPOUT_DRAW
-namespace serrate {
-
-/// What the rows of one call have in common.
-struct DropoutDraw {
-  std::array<std::uint32_t, 2> key;
-  std::array<std::array<std::uint64_t, 2>, 10>
-      round_keys;  // the key as each round of Philox adds to it
-  std::uint32_t site;
-  std::uint32_t threshold;  // words below it drop their element
-  float scale;
-};
-
-}  // namespace serrate
-#endif
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/dropout_cpu.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 
+#include "kernels/simd_philox-inl.h"
 #include "kernels/simd_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -54,18 +38,10 @@ HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::in
 
 #else
 
-using Wide = hn::ScalableTag<std::uint64_t>;
-inline constexpr Wide kWide;
-using WideVector = hn::Vec<Wide>;
 constexpr std::int64_t kWordsAtOnce = 4 * hn::MaxLanes(kWide);
 
-HWY_INLINE WideVector multiply_low(WideVector a, WideVector b) {
-  return hn::MulEven(hn::BitCast(kWords, a), hn::BitCast(kWords, b));
-}
-
-// philox4x32 with each 32-bit word in the low half of a 64-bit lane, as the multiplier takes it;
-// the high halves are whatever is left there. A lane is four columns. Lanes are numbered so that
-// interleaving the words inside 128-bit blocks, which is cheap, puts the columns in order.
+// A lane is four columns. Lanes are numbered so that interleaving the words inside 128-bit blocks,
+// which is cheap, puts the columns in order.
 HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
                            std::uint32_t* words) {
   constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(kWide) / 2);
@@ -77,14 +53,7 @@ HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::in
   WideVector c0 = hn::Set(kWide, token), c1 = hn::Set(kWide, token >> 32);
   WideVector c2 = hn::Add(lane_block, hn::Set(kWide, static_cast<std::uint64_t>(column / 4)));
   WideVector c3 = hn::Set(kWide, draw.site);
-  for (const auto& [k0, k1] : draw.round_keys) {
-    const WideVector a = multiply_low(hn::Set(kWide, kPhiloxFactors[0]), c0);
-    const WideVector b = multiply_low(hn::Set(kWide, kPhiloxFactors[1]), c2);
-    c0 = hn::Xor(hn::Xor(hn::ShiftRight<32>(b), c1), hn::Set(kWide, k0));
-    c2 = hn::Xor(hn::Xor(hn::ShiftRight<32>(a), c3), hn::Set(kWide, k1));
-    c1 = b;
-    c3 = a;
-  }
+  philox(draw, c0, c1, c2, c3);
   const auto pair = [](WideVector low, WideVector high) HWY_ATTR {
     return hn::BitCast(
         kWide, hn::OddEven(hn::BitCast(kWords, hn::ShiftLeft<32>(high)), hn::BitCast(kWords, low)));
@@ -143,32 +112,11 @@ HWY_AFTER_NAMESPACE();
 namespace serrate {
 HWY_EXPORT(dropout_rows);
 
-namespace {
-
-DropoutDraw draw_of(const DropoutKey& key) {
-  const std::uint64_t bits =
-      random_bits(key.seed, RandomUse::kDropout, 0, static_cast<std::uint64_t>(key.step));
-  DropoutDraw draw{{static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)},
-                   {},
-                   key.site,
-                   static_cast<std::uint32_t>(std::ldexp(key.rate, 32)),
-                   1 / (1 - key.rate)};
-  std::array<std::uint32_t, 2> round_key = draw.key;
-  for (auto& k : draw.round_keys) {
-    k = {round_key[0], round_key[1]};
-    round_key[0] += kPhiloxKeySteps[0];
-    round_key[1] += kPhiloxKeySteps[1];
-  }
-  return draw;
-}
-
-}  // namespace
-
 template <>
 void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, MatrixView<const float> x,
                                           MatrixView<const float> residual, MatrixView<float> y,
                                           const Stream& stream) {
-  const DropoutDraw draw = draw_of(key);
+  const DropoutDraw draw = dropout_draw(key);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
     HWY_DYNAMIC_DISPATCH(dropout_rows)

@@ -108,6 +108,11 @@ struct Case {
   AttentionBias bias = {};
   std::vector<double> bias_of_pairs = {};  // for the reference
   float* d_bias = nullptr;
+  AttentionTable position_table = {}, time_table = {};
+  std::vector<std::int64_t> query_times = {}, key_times = {};
+  std::vector<float> d_position_table = {}, d_time_table = {};
+  DropoutKey dropout = {};
+  std::vector<double> kept_of_pairs = {};  // for the reference
 
   explicit Case(const Shape& s, float logit_size = 1)
       : shape(s),
@@ -143,7 +148,12 @@ struct Case {
             .mask = shape.mask,
             .activation = shape.activation,
             .silu_divisor = shape.silu_divisor,
-            .bias = bias};
+            .bias = bias,
+            .position_table = position_table,
+            .time_table = time_table,
+            .query_times = query_times,
+            .key_times = key_times,
+            .dropout = dropout};
   }
   void run(int num_threads = 1) {
     const Stream stream(Device::cpu(), num_threads);
@@ -153,7 +163,9 @@ struct Case {
                                .d_q = d_q.view(),
                                .d_k = d_k.view(),
                                .d_v = d_v.view(),
-                               .d_bias = d_bias},
+                               .d_bias = d_bias,
+                               .d_position_table = d_position_table,
+                               .d_time_table = d_time_table},
                               stream);
   }
   reference::Attention in_double() {
@@ -169,7 +181,8 @@ struct Case {
             shape.visible,
             shape.num_key_heads,
             is_softmax ? 0 : shape.silu_divisor,
-            bias_of_pairs};
+            bias_of_pairs,
+            kept_of_pairs};
   }
 };
 

@@ -189,6 +189,7 @@ TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
     expect_derivatives(args, c.d_out.dense());
     for (std::size_t pair = 0; pair < args.num_pairs(); ++pair) {
       args.bias.push_back(std::sin(static_cast<double>(pair)));
+      args.kept.push_back(pair % 3 == 0 ? 0 : 1.5);
     }
     expect_derivatives(args, c.d_out.dense());
   }

@@ -21,7 +21,7 @@ std::int64_t longest(const std::vector<std::int64_t>& offsets) {
 // score, where the weights are pointwise.
 struct Query {
   std::int64_t sequence, head, key_head, place, token, first_key;
-  std::vector<double> weights, derivatives;
+  std::vector<double> weights, derivatives, kept;
   double lse;
 };
 
@@ -65,7 +65,11 @@ void for_each_query(const Attention& args, F&& f) {
           scores[j] = args.scale * score;
           if (!args.bias.empty()) scores[j] += args.bias[args.pair_of(s, head, i - first_query, j)];
         }
-        Query query{s, head, key_head, i - first_query, i, first_key, {}, {}, 0};
+        Query query{s, head, key_head, i - first_query, i, first_key, {}, {}, {}, 0};
+        query.kept.resize(keys, 1.0);
+        for (std::int64_t j = 0; j < keys && !args.kept.empty(); ++j) {
+          query.kept[j] = args.kept[args.pair_of(s, head, query.place, j)];
+        }
         if (args.silu_divisor == 0) {
           softmax(scores, query);
         } else {
@@ -107,7 +111,7 @@ AttentionOutput attention_forward(const Attention& args) {
       const std::int64_t key = ((query.first_key + j) * args.num_key_heads + query.key_head) * dim;
       for (std::int64_t c = 0; c < dim; ++c) {
         result.out[(query.token * heads + query.head) * dim + c] +=
-            query.weights[j] * args.v[key + c];
+            query.weights[j] * query.kept[j] * args.v[key + c];
       }
     }
   });
@@ -129,8 +133,9 @@ AttentionGradients attention_backward(const Attention& args, const std::vector<d
       const std::int64_t key = ((query.first_key + j) * args.num_key_heads + query.key_head) * dim;
       for (std::int64_t c = 0; c < dim; ++c) {
         d_p[j] += d_out[row + c] * args.v[key + c];
-        result.d_v[key + c] += p[j] * d_out[row + c];
+        result.d_v[key + c] += p[j] * query.kept[j] * d_out[row + c];
       }
+      d_p[j] *= query.kept[j];
       mean += p[j] * d_p[j];
     }
     for (std::int64_t j = 0; j < std::ssize(p); ++j) {

@@ -27,6 +27,8 @@ struct Attention {
   double silu_divisor = 0;
   // Added to the score of pair_of(sequence, head, query, key); empty: nothing is.
   std::vector<double> bias = {};
+  // What weights are multiplied by, likewise.
+  std::vector<double> kept = {};
 
   std::int64_t longest_queries() const;
   std::int64_t longest_keys() const;

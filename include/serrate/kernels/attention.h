@@ -4,7 +4,9 @@
 #include <span>
 #include <type_traits>
 
+#include "serrate/bfloat16.h"
 #include "serrate/kernels/attention_mask.h"
+#include "serrate/kernels/dropout.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -27,6 +29,51 @@ struct HeadsView {
   }
 };
 
+/// How tokens are stored; arithmetic is in float32.
+enum class HeadsType { kFloat32, kBFloat16 };
+
+/// A HeadsView of any of these types; for gradients and outputs without const.
+template <typename Void>
+struct AnyHeads {
+  static_assert(std::is_void_v<Void>);
+  template <typename T>
+  using Element = std::conditional_t<std::is_const_v<Void>, const T, T>;
+
+  Void* data = nullptr;
+  HeadsType type = HeadsType::kFloat32;
+  std::int64_t token_stride = 0;
+  std::int64_t head_stride = 0;
+
+  AnyHeads() = default;
+  template <typename T>
+    requires std::is_convertible_v<T*, Void*>
+  AnyHeads(const HeadsView<T>& view)  // NOLINT: implicit
+      : data(view.data),
+        type(std::is_same_v<std::remove_const_t<T>, float> ? HeadsType::kFloat32
+                                                           : HeadsType::kBFloat16),
+        token_stride(view.token_stride),
+        head_stride(view.head_stride) {
+    static_assert(std::is_same_v<std::remove_const_t<T>, float> ||
+                  std::is_same_v<std::remove_const_t<T>, BFloat16>);
+  }
+  /// A const view of the same tokens.
+  operator AnyHeads<const void>() const  // NOLINT: implicit, as that of HeadsView
+    requires(!std::is_const_v<Void>)
+  {
+    AnyHeads<const void> result;
+    result.data = data, result.type = type;
+    result.token_stride = token_stride, result.head_stride = head_stride;
+    return result;
+  }
+  /// The view, of the type it has.
+  template <typename T>
+  HeadsView<Element<T>> as() const {
+    return {static_cast<Element<T>*>(data), token_stride, head_stride};
+  }
+};
+using InputHeads = AnyHeads<const void>;
+using OutputHeads = AnyHeads<void>;
+
 inline constexpr std::int64_t kMaxHeadDim = 256;
 
 /// What becomes of a score before it weighs a value.
@@ -43,6 +90,13 @@ struct AttentionBias {
   std::int64_t sequence_stride = 0, head_stride = 0, query_stride = 0, key_stride = 1;
 };
 
+/// A bias by distance, gathered from a learned table: that of a pair is entry n if n of the rising
+/// `boundaries` are <= its distance.
+struct AttentionTable {
+  std::span<const float> values = {};  ///< [num_heads or 1, boundaries + 1]; empty: none
+  std::span<const std::int64_t> boundaries = {};
+};
+
 /// Attention over jagged sequences (FlashAttention: Dao et al. 2022; jagged: Yang et al.,
 /// RecSys'24): sequence s attends queries [query_offsets[s], query_offsets[s+1]) to the keys
 /// [key_offsets[s], key_offsets[s+1]). Zero lengths are fine; rows outside the offsets are not
@@ -51,8 +105,8 @@ struct AttentionBias {
 /// ColumnMask. A sequence's bits do not depend on the rest of the batch or on the number of
 /// threads.
 struct AttentionForward {
-  HeadsView<const float> q, k, v;
-  HeadsView<float> out;
+  InputHeads q, k, v;
+  OutputHeads out;
   /// [num_heads, num_query_tokens]: log sum exp of what softmax is taken of; empty: not kept. Not
   /// written without softmax.
   std::span<float> lse;
@@ -69,17 +123,28 @@ struct AttentionForward {
   AttentionActivation activation = AttentionActivation::kSoftmax;
   float silu_divisor = 1;
   AttentionBias bias = {};
+  /// By i - j for query i and key j of a sequence (T5: Raffel et al. 2020).
+  AttentionTable position_table = {};
+  /// By query_times - key_times (HSTU's relative time bias).
+  AttentionTable time_table = {};
+  std::span<const std::int64_t> query_times = {}, key_times = {};  ///< of every token
+  /// Of weights: key j takes word j % 4 of philox4x32({token_id's low word, high word, j / 4,
+  /// site + 2^16 head}, key), token_ids[i] being that of row i of out, and key and threshold as
+  /// DropoutKey says; site < 2^16.
+  DropoutKey dropout = {};
 };
 
 struct AttentionBackward {
   AttentionForward forward;  ///< as it was called; out and lse hold its results
-  HeadsView<const float> d_out;
+  InputHeads d_out;
   /// Overwritten for the tokens inside the offsets. d_q of shared queries is summed over the batch,
   /// in its order.
-  HeadsView<float> d_q, d_k, d_v;
+  OutputHeads d_q, d_k, d_v;
   /// With the strides of the bias: what every visible pair adds to it is added, in a fixed order.
   /// No gradient if null. A block that sequences or heads share keeps these on one thread.
   float* d_bias = nullptr;
+  /// Of the tables' values, likewise added to, a sequence after the other; empty: no gradient.
+  std::span<float> d_position_table = {}, d_time_table = {};
 };
 
 void jagged_attention_forward(const AttentionForward& args, const Stream& stream);

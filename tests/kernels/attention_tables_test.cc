@@ -1,0 +1,120 @@
+#include <gtest/gtest.h>
+
+#include <random>
+#include <vector>
+
+#include "serrate/error.h"
+#include "tests/kernels/attention_case.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kHeads = 2;
+
+enum class Times { kRising, kAnyhow };
+
+class EveryTable
+    : public testing::TestWithParam<std::tuple<AttentionActivation, std::int64_t, Times>> {};
+
+TEST_P(EveryTable, MatchesTheReference) {
+  const auto [activation, table_heads, times] = GetParam();
+  Shape shape = causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kHeads, 16);
+  shape.activation = activation;
+  Case c(shape);
+  std::mt19937 generator(2);
+  const auto random_times = [&](std::int64_t tokens) {
+    std::vector<std::int64_t> result(tokens);
+    std::int64_t now = 1'700'000'000'000;
+    for (std::int64_t& time : result) {
+      const auto step = static_cast<std::int64_t>(generator() % 100'000);
+      time = now += times == Times::kRising ? step : step - 50'000;
+    }
+    return result;
+  };
+  c.query_times = random_times(c.query_offsets.back());
+  c.key_times = random_times(c.key_offsets.back());
+  const std::vector<std::int64_t> places = {-40, -3, -2, 0, 1, 2, 4, 8, 16, 100};
+  std::vector<std::int64_t> durations;
+  for (std::int64_t t = -3'000'000; t < 3'000'000; t += 200'000) durations.push_back(t);
+  std::vector<float> by_place((places.size() + 1) * table_heads),
+      by_time((durations.size() + 1) * table_heads);
+  std::normal_distribution<float> normal;
+  for (auto* table : {&by_place, &by_time}) {
+    for (float& x : *table) x = normal(generator);
+  }
+  c.position_table = {by_place, places};
+  c.time_table = {by_time, durations};
+
+  // Calls f(pair, entry of by_place, entry of by_time), by counting.
+  const reference::Attention plain = c.in_double();
+  const auto for_each_pair = [&](auto&& f) {
+    for (std::int64_t s = 0; s < std::ssize(shape.query_lengths); ++s) {
+      for (std::int64_t head = 0; head < kHeads; ++head) {
+        for (std::int64_t i = 0; i < shape.query_lengths[s]; ++i) {
+          for (std::int64_t j = 0; j < shape.key_lengths[s]; ++j) {
+            const std::int64_t apart =
+                c.query_times[c.query_offsets[s] + i] - c.key_times[c.key_offsets[s] + j];
+            const auto entry = [&](const std::vector<std::int64_t>& boundaries,
+                                   std::int64_t distance) {
+              const std::int64_t first = table_heads == 1 ? 0 : head * (std::ssize(boundaries) + 1);
+              return first + std::ranges::count_if(boundaries,
+                                                   [&](std::int64_t b) { return b <= distance; });
+            };
+            f(plain.pair_of(s, head, i, j), entry(places, i - j), entry(durations, apart));
+          }
+        }
+      }
+    }
+  };
+  c.bias_of_pairs.resize(plain.num_pairs(), 0.0);
+  for_each_pair([&](std::size_t pair, std::int64_t place, std::int64_t time) {
+    c.bias_of_pairs[pair] = static_cast<double>(by_place[place]) + by_time[time];
+  });
+  expect_matches_reference(c, 3e-6);
+
+  const reference::AttentionGradients gradients =
+      reference::attention_backward(c.in_double(), c.d_out.dense());
+  std::vector<double> d_place(by_place.size(), 1), d_time(by_time.size(), 1);
+  for_each_pair([&](std::size_t pair, std::int64_t place, std::int64_t time) {
+    d_place[place] += gradients.d_bias[pair];
+    d_time[time] += gradients.d_bias[pair];
+  });
+  std::vector<float> of_one_thread;
+  for (const int threads : {1, 2}) {
+    c.d_position_table.assign(by_place.size(), 1);
+    c.d_time_table.assign(by_time.size(), 1);
+    c.run(threads);
+    for (std::size_t i = 0; i < d_place.size(); ++i) {
+      EXPECT_NEAR(c.d_position_table[i], d_place[i], 2e-4);
+    }
+    for (std::size_t i = 0; i < d_time.size(); ++i) {
+      EXPECT_NEAR(c.d_time_table[i], d_time[i], 2e-4);
+    }
+    if (threads == 1) of_one_thread = c.d_time_table;
+    expect_same_bits(of_one_thread, c.d_time_table);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, EveryTable,
+    testing::Combine(testing::Values(AttentionActivation::kSoftmax, AttentionActivation::kSilu),
+                     testing::Values(1, kHeads), testing::Values(Times::kRising, Times::kAnyhow)));
+
+TEST(AttentionTables, BadArgumentsAreErrors) {
+  Case c(full_shape({4}, {4}, 2, 8));
+  const std::vector<std::int64_t> boundaries = {0, 1};
+  const std::vector<float> values(6);
+  c.position_table = {std::span(values).first(4), boundaries};
+  EXPECT_THROW(c.run(), Error);
+  c.position_table = {};
+  c.time_table = {values, boundaries};  // without times
+  EXPECT_THROW(c.run(), Error);
+  c.query_times.resize(c.query_offsets.back());
+  c.key_times.resize(c.key_offsets.back());
+  EXPECT_NO_THROW(c.run());
+  c.d_time_table.resize(3);
+  EXPECT_THROW(c.run(), Error);
+}
+
+}  // namespace
+}  // namespace serrate
