@@ -3,7 +3,6 @@
 
 #include "kernels/matrix_batch_checks.h"
 #include "kernels/sample_tasks.h"
-#include "kernels/shapes.h"
 #include "kernels/simd_targets.h"
 #include "serrate/kernels/jagged_elementwise.h"
 
@@ -33,7 +32,7 @@ void combine(Elementwise op, const MatrixView<const float>& x, const MatrixView<
              const MatrixView<float>& z) {
   const auto rows = [&](const auto& f) {
     for_each_row(x.data, x.stride, y.data, y.stride, z,
-                 [&](const float* a, const float* b, float* to, std::int64_t size) {
+                 [&](const float* a, const float* b, float* to, std::int64_t size) HWY_ATTR {
                    for_each_vector(size, [&](auto lanes, std::int64_t c) HWY_ATTR {
                      lanes.store(f(lanes.load(a + c), lanes.load(b + c)), to + c);
                    });
@@ -51,7 +50,7 @@ void accumulate(Elementwise op, const MatrixView<const float>& d_z,
                 const MatrixView<const float>& x, const MatrixView<float>& d_y) {
   if (op == Elementwise::kAdd) return combine(op, d_z, d_y, d_y);
   for_each_row(d_z.data, d_z.stride, x.data, x.stride, d_y,
-               [&](const float* a, const float* b, float* to, std::int64_t size) {
+               [&](const float* a, const float* b, float* to, std::int64_t size) HWY_ATTR {
                  for_each_vector(size, [&](auto lanes, std::int64_t c) HWY_ATTR {
                    lanes.store(hn::MulAdd(lanes.load(a + c), lanes.load(b + c), lanes.load(to + c)),
                                to + c);
@@ -92,6 +91,20 @@ void fill_rest(const MatrixView<const float>& from, std::int64_t rows, std::int6
   }
 }
 
+// Rows [begin, end) of z.
+void combine_run(Elementwise op, const MatrixView<const float>& x, const MatrixView<const float>& y,
+                 const MatrixView<float>& z, std::int64_t begin, std::int64_t end) {
+  const MatrixView<float> both = common_rows(z, y, begin, end);
+  if (both.rows > 0) {
+    HWY_DYNAMIC_DISPATCH(combine)
+    (op, common_rows(x, y, begin, end), common_rows(y, x, begin, end), both);
+  }
+  fill_rest(op == Elementwise::kAdd ? x.middle_rows(begin, end) : MatrixView<const float>(),
+            both.rows, both.cols, z.middle_rows(begin, end));
+}
+
+constexpr auto kShapes = "jagged_elementwise: x and z must have the same shape";
+
 }  // namespace
 
 template <>
@@ -100,33 +113,28 @@ void jagged_elementwise_forward_on<DeviceType::kCpu>(const JaggedElementwise& ar
   check_offsets(args.x, "x of jagged_elementwise");
   check_offsets(args.y, "y of jagged_elementwise");
   check_offsets(args.z, "z of jagged_elementwise");
-  check_samples(args.z.batch_size, "jagged_elementwise: x and z must have the same shape",
-                [&](std::int64_t b) { return same_shape(args.x.sample(b), args.z.sample(b)); });
+  check_same_shapes(args.x, args.z, kShapes);
   for_each_run(args.z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    const MatrixView<const float> x = args.x.sample(b), y = args.y.sample(b);
-    const MatrixView<float> z = args.z.sample(b);
-    const MatrixView<float> both = common_rows(z, y, begin, end);
-    if (both.rows > 0) {
-      HWY_DYNAMIC_DISPATCH(combine)
-      (args.op, common_rows(x, y, begin, end), common_rows(y, x, begin, end), both);
-    }
-    fill_rest(args.op == Elementwise::kAdd ? x.middle_rows(begin, end) : MatrixView<const float>(),
-              both.rows, both.cols, z.middle_rows(begin, end));
+    combine_run(args.op, args.x.sample(b), args.y.sample(b), args.z.sample(b), begin, end);
   });
 }
 
-// A dense d_y is of one sample. A shared one takes the samples in their order, a run of its rows
-// after the other.
+// A task is a run of rows of d_y, of one sample if it is dense and of all in their order if it is
+// shared. The last run takes the rows of d_x that d_y does not have.
 template <>
-void jagged_elementwise_dense_gradient_on<DeviceType::kCpu>(const JaggedElementwiseBackward& args,
-                                                            const Stream& stream) {
+void jagged_elementwise_backward_on<DeviceType::kCpu>(const JaggedElementwiseBackward& args,
+                                                      const Stream& stream) {
   const bool is_product = args.op == Elementwise::kMultiply, is_shared = args.d_y.is_shared();
   check_offsets(args.d_z, "d_z of jagged_elementwise");
   check_offsets(args.d_y, "d_y of jagged_elementwise");
   if (is_product) {
     check_offsets(args.x, "x of jagged_elementwise");
-    check_samples(args.d_y.batch_size, "jagged_elementwise: x and d_z must have the same shape",
-                  [&](std::int64_t b) { return same_shape(args.x.sample(b), args.d_z.sample(b)); });
+    check_offsets(args.y, "y of jagged_elementwise");
+    check_same_shapes(args.x, args.d_z, kShapes);
+  }
+  if (args.d_x.data) {
+    check_offsets(args.d_x, "d_x of jagged_elementwise");
+    check_same_shapes(args.d_x, args.d_z, kShapes);
   }
   MatrixBatch<float> written = args.d_y;
   if (is_shared) written.batch_size = 1;
@@ -137,9 +145,15 @@ void jagged_elementwise_dense_gradient_on<DeviceType::kCpu>(const JaggedElementw
       const MatrixView<const float> d_z = args.d_z.sample(s);
       const MatrixView<const float> x = is_product ? args.x.sample(s) : d_z;
       const MatrixView<float> both = common_rows(d_y, d_z, begin, end);
-      if (both.rows == 0) continue;
-      HWY_DYNAMIC_DISPATCH(accumulate)
-      (args.op, common_rows(d_z, d_y, begin, end), common_rows(x, d_y, begin, end), both);
+      if (both.rows > 0) {
+        HWY_DYNAMIC_DISPATCH(accumulate)
+        (args.op, common_rows(d_z, d_y, begin, end), common_rows(x, d_y, begin, end), both);
+      }
+      const std::int64_t last = end == d_y.rows ? d_z.rows : std::min(end, d_z.rows);
+      if (args.d_x.data && begin < last) {
+        const auto y = is_product ? args.y.sample(s) : MatrixView<const float>();
+        combine_run(args.op, d_z, y, args.d_x.sample(s), begin, last);
+      }
     }
   });
 }

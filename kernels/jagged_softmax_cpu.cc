@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <limits>
+#include <numbers>
 
 #include "kernels/matrix_batch_checks.h"
 #include "kernels/sample_tasks.h"
-#include "kernels/shapes.h"
 #include "kernels/simd_targets.h"
 #include "serrate/kernels/jagged_softmax.h"
 
@@ -35,70 +35,97 @@ HWY_INLINE FloatVector inverse_or_zero(FloatVector sum) {
   return hn::IfThenZeroElse(hn::Eq(sum, hn::Zero(kFloats)), hn::Div(hn::Set(kFloats, 1), sum));
 }
 
-// f(lanes, c, n) for groups of n vectors that cover a row's columns [begin, end).
-template <typename F>
-HWY_INLINE void for_each_group(std::int64_t begin, std::int64_t end, const F& f) {
-  std::int64_t c = begin;
-  for (; c + 4 * kStep <= end; c += 4 * kStep) f(WholeVector(), c, hwy::SizeTag<4>());
-  for (; c + kStep <= end; c += kStep) f(WholeVector(), c, hwy::SizeTag<1>());
-  if (c < end) f(PartVector(end - c), c, hwy::SizeTag<1>());
+// e^x where x is at most 0: what the maximum leaves.
+HWY_INLINE FloatVector exp_of_difference(FloatVector x) {
+  return Exp2(kFloats, hn::Mul(x, hn::Set(kFloats, std::numbers::log2e_v<float>)));
 }
 
-// z of n vectors of columns.
-template <typename Lanes, std::size_t n>
-HWY_INLINE void softmax_over_rows(const MatrixView<const float>& x, const MatrixView<float>& z,
-                                  const Lanes& lanes, std::int64_t column, hwy::SizeTag<n>) {
-  FloatVector shift[n], sum[n];
-  for (std::size_t v = 0; v < n; ++v) shift[v] = minus_infinity();
-  for (std::int64_t r = 0; r < x.rows; ++r) {
-    const float* from = x.row(r) + column;
-    for (std::size_t v = 0; v < n; ++v) {
-      shift[v] = hn::Max(shift[v], lanes.load(from + v * kStep));
+// n neighbouring vectors of a row; the last are the lanes of Last.
+template <int n, typename Last>
+struct VectorGroup {
+  std::int64_t column;
+  Last last;
+
+  HWY_INLINE FloatVector load(const float* row, int v) const {
+    const float* from = row + column + v * kStep;
+    return v + 1 < n ? hn::LoadU(kFloats, from) : last.load(from);
+  }
+  HWY_INLINE void store(FloatVector value, float* row, int v) const {
+    float* to = row + column + v * kStep;
+    v + 1 < n ? hn::StoreU(value, kFloats, to) : last.store(value, to);
+  }
+};
+
+template <typename Last, typename F>
+HWY_INLINE void with_group(std::int64_t num_vectors, std::int64_t column, const Last& last,
+                           const F& f) {
+  if (num_vectors == 1) f(VectorGroup<1, Last>{column, last});
+  if (num_vectors == 2) f(VectorGroup<2, Last>{column, last});
+  if (num_vectors == 3) f(VectorGroup<3, Last>{column, last});
+  if (num_vectors == 4) f(VectorGroup<4, Last>{column, last});
+}
+
+// f(group) for groups that cover the columns [begin, end).
+template <typename F>
+HWY_INLINE void for_each_group(std::int64_t begin, std::int64_t end, const F& f) {
+  for (std::int64_t c = begin; c < end; c += 4 * kStep) {
+    const std::int64_t num_vectors = std::min<std::int64_t>((end - c + kStep - 1) / kStep, 4);
+    const std::int64_t in_last = end - c - (num_vectors - 1) * kStep;
+    if (in_last >= kStep) {
+      with_group(num_vectors, c, WholeVector(), f);
+    } else {
+      with_group(num_vectors, c, PartVector(in_last), f);
     }
   }
-  for (std::size_t v = 0; v < n; ++v) {
+}
+
+// Views by value: what is stored through them might otherwise change them, for all that the
+// compiler knows.
+template <int n, typename Last>
+void softmax_over_rows(MatrixView<const float> x, MatrixView<float> z, VectorGroup<n, Last> group) {
+  FloatVector shift[n], sum[n];
+  for (int v = 0; v < n; ++v) shift[v] = minus_infinity();
+  for (std::int64_t r = 0; r < x.rows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < n; ++v) shift[v] = hn::Max(shift[v], group.load(x.row(r), v));
+  }
+  for (int v = 0; v < n; ++v) {
     shift[v] = finite_shift(shift[v]);
     sum[v] = hn::Zero(kFloats);
   }
   for (std::int64_t r = 0; r < x.rows; ++r) {
-    const float* from = x.row(r) + column;
-    float* to = z.row(r) + column;
-    for (std::size_t v = 0; v < n; ++v) {
-      const FloatVector e = Exp(kFloats, hn::Sub(lanes.load(from + v * kStep), shift[v]));
+#pragma GCC unroll 4
+    for (int v = 0; v < n; ++v) {
+      const FloatVector e = exp_of_difference(hn::Sub(group.load(x.row(r), v), shift[v]));
       sum[v] = hn::Add(sum[v], e);
-      lanes.store(e, to + v * kStep);
+      group.store(e, z.row(r), v);
     }
   }
-  for (std::size_t v = 0; v < n; ++v) sum[v] = inverse_or_zero(sum[v]);
+  for (int v = 0; v < n; ++v) sum[v] = inverse_or_zero(sum[v]);
   for (std::int64_t r = 0; r < x.rows; ++r) {
-    float* to = z.row(r) + column;
-    for (std::size_t v = 0; v < n; ++v) {
-      lanes.store(hn::Mul(sum[v], lanes.load(to + v * kStep)), to + v * kStep);
+#pragma GCC unroll 4
+    for (int v = 0; v < n; ++v) {
+      group.store(hn::Mul(sum[v], group.load(z.row(r), v)), z.row(r), v);
     }
   }
 }
 
-// d_x of n vectors of columns.
-template <typename Lanes, std::size_t n>
-HWY_INLINE void gradient_over_rows(const MatrixView<const float>& z,
-                                   const MatrixView<const float>& d_z, const MatrixView<float>& d_x,
-                                   const Lanes& lanes, std::int64_t column, hwy::SizeTag<n>) {
+template <int n, typename Last>
+void gradient_over_rows(MatrixView<const float> z, MatrixView<const float> d_z,
+                        MatrixView<float> d_x, VectorGroup<n, Last> group) {
   FloatVector sum[n];
-  for (std::size_t v = 0; v < n; ++v) sum[v] = hn::Zero(kFloats);
+  for (int v = 0; v < n; ++v) sum[v] = hn::Zero(kFloats);
   for (std::int64_t r = 0; r < z.rows; ++r) {
-    const float* p = z.row(r) + column;
-    const float* g = d_z.row(r) + column;
-    for (std::size_t v = 0; v < n; ++v) {
-      sum[v] = hn::MulAdd(lanes.load(p + v * kStep), lanes.load(g + v * kStep), sum[v]);
+#pragma GCC unroll 4
+    for (int v = 0; v < n; ++v) {
+      sum[v] = hn::MulAdd(group.load(z.row(r), v), group.load(d_z.row(r), v), sum[v]);
     }
   }
   for (std::int64_t r = 0; r < z.rows; ++r) {
-    const float* p = z.row(r) + column;
-    const float* g = d_z.row(r) + column;
-    float* to = d_x.row(r) + column;
-    for (std::size_t v = 0; v < n; ++v) {
-      const FloatVector centered = hn::Sub(lanes.load(g + v * kStep), sum[v]);
-      lanes.store(hn::Mul(lanes.load(p + v * kStep), centered), to + v * kStep);
+#pragma GCC unroll 4
+    for (int v = 0; v < n; ++v) {
+      const FloatVector centered = hn::Sub(group.load(d_z.row(r), v), sum[v]);
+      group.store(hn::Mul(group.load(z.row(r), v), centered), d_x.row(r), v);
     }
   }
 }
@@ -110,7 +137,7 @@ void softmax_over_columns(const float* x, std::int64_t cols, float* z) {
   });
   const FloatVector shift = finite_shift(hn::MaxOfLanes(kFloats, max));
   for_each_vector(cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
-    const FloatVector e = Exp(kFloats, hn::Sub(lanes.load(x + c), shift));
+    const FloatVector e = exp_of_difference(hn::Sub(lanes.load(x + c), shift));
     sum = hn::Add(sum, lanes.select(e, hn::Zero(kFloats)));
     lanes.store(e, z + c);
   });
@@ -138,9 +165,7 @@ void softmax_task(SoftmaxAxis axis, const MatrixView<const float>& x, const Matr
   if (is_flat_column(axis, x, z)) {
     softmax_over_columns(x.data, x.rows, z.data);
   } else if (axis == SoftmaxAxis::kRows) {
-    for_each_group(begin, end, [&](const auto& lanes, std::int64_t c, auto n) HWY_ATTR {
-      softmax_over_rows(x, z, lanes, c, n);
-    });
+    for_each_group(begin, end, [&](const auto& group) { softmax_over_rows(x, z, group); });
   } else {
     for (std::int64_t r = begin; r < end; ++r) softmax_over_columns(x.row(r), x.cols, z.row(r));
   }
@@ -152,9 +177,7 @@ void gradient_task(SoftmaxAxis axis, const MatrixView<const float>& z,
   if (is_flat_column(axis, z, d_z, d_x)) {
     gradient_over_columns(z.data, d_z.data, z.rows, d_x.data);
   } else if (axis == SoftmaxAxis::kRows) {
-    for_each_group(begin, end, [&](const auto& lanes, std::int64_t c, auto n) HWY_ATTR {
-      gradient_over_rows(z, d_z, d_x, lanes, c, n);
-    });
+    for_each_group(begin, end, [&](const auto& group) { gradient_over_rows(z, d_z, d_x, group); });
   } else {
     for (std::int64_t r = begin; r < end; ++r) {
       gradient_over_columns(z.row(r), d_z.row(r), z.cols, d_x.row(r));
@@ -191,10 +214,7 @@ void for_each_block(SoftmaxAxis axis, const MatrixBatch<const float>& batch, con
   for (std::int64_t t = 0; t < std::ssize(tasks); ++t) f(tasks[t]);
 }
 
-void check_same_shapes(const MatrixBatch<const float>& a, const MatrixBatch<const float>& b) {
-  check_samples(a.batch_size, "jagged_softmax: all operands must have the shape of x",
-                [&](std::int64_t s) { return same_shape(a.sample(s), b.sample(s)); });
-}
+constexpr auto kShapes = "jagged_softmax: all operands must have the same shape";
 
 }  // namespace
 
@@ -202,7 +222,7 @@ template <>
 void jagged_softmax_forward_on<DeviceType::kCpu>(const JaggedSoftmax& args, const Stream& stream) {
   check_offsets(args.x, "x of jagged_softmax");
   check_offsets(args.z, "z of jagged_softmax");
-  check_same_shapes(args.x, args.z);
+  check_same_shapes(args.x, args.z, kShapes);
   for_each_block(args.axis, args.x, stream, [&](const SampleTask& task) {
     HWY_DYNAMIC_DISPATCH(softmax_task)
     (args.axis, args.x.sample(task.sample), args.z.sample(task.sample), task.begin, task.end);
@@ -215,8 +235,8 @@ void jagged_softmax_backward_on<DeviceType::kCpu>(const JaggedSoftmaxBackward& a
   check_offsets(args.z, "z of jagged_softmax");
   check_offsets(args.d_z, "d_z of jagged_softmax");
   check_offsets(args.d_x, "d_x of jagged_softmax");
-  check_same_shapes(args.z, args.d_z);
-  check_same_shapes(args.z, args.d_x);
+  check_same_shapes(args.z, args.d_z, kShapes);
+  check_same_shapes(args.z, args.d_x, kShapes);
   for_each_block(args.axis, args.z, stream, [&](const SampleTask& task) {
     HWY_DYNAMIC_DISPATCH(gradient_task)
     (args.axis, args.z.sample(task.sample), args.d_z.sample(task.sample),

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kernels/shapes.h"
+
 namespace serrate {
 
 void check_offsets(const MatrixBatch<const float>& batch, std::string_view name) {
@@ -12,21 +14,33 @@ void check_offsets(const MatrixBatch<const float>& batch, std::string_view name)
       !is_ordered(batch.value_offsets)) {
     throw Error(fmt::format("the offsets of {} must begin at 0 or above and never fall", name));
   }
-  for (std::int64_t b = 0; b < batch.batch_size; ++b) {
-    const MatrixView<const float> sample = batch.sample(b);
-    const std::int64_t size = sample.rows > 0 ? (sample.rows - 1) * sample.stride + sample.cols : 0;
-    if (size > 0 && sample.data + size > batch.data + batch.num_values) {
-      throw Error(fmt::format("sample {} of {} lies behind its last value (there are {})", b, name,
-                              batch.num_values));
-    }
-    const auto& offsets = batch.value_offsets;
-    if (!offsets.empty() && offsets[b + 1] - offsets[b] != size) {
-      throw Error(
-          fmt::format("pair offsets of {} must be apart by rows x columns: {} x {} for "
-                      "sample {}",
-                      name, sample.rows, sample.cols, b));
-    }
+  const auto &rows = batch.row_offsets, &pairs = batch.value_offsets;
+  std::int64_t end = 0;
+  if (!pairs.empty()) {
+    end = pairs.back();
+  } else if (!rows.empty() && rows.back() > 0) {
+    end = (rows.back() - 1) * batch.stride + batch.cols;
   }
+  if (end > batch.num_values) {
+    throw Error(fmt::format("the offsets of {} lead behind its last value ({} of {})", name, end,
+                            batch.num_values));
+  }
+  for (std::int64_t b = 0; b < batch.batch_size && !pairs.empty(); ++b) {
+    const MatrixView<const float> sample = batch.sample(b);
+    if (pairs[b + 1] - pairs[b] == sample.rows * sample.cols) continue;
+    throw Error(
+        fmt::format("pair offsets of {} must be apart by rows x columns ({} x {} for sample {})",
+                    name, sample.rows, sample.cols, b));
+  }
+}
+
+void check_same_shapes(const MatrixBatch<const float>& a, const MatrixBatch<const float>& b,
+                       std::string_view message) {
+  const bool have_same_offsets =
+      a.row_offsets.data() == b.row_offsets.data() && a.col_offsets.data() == b.col_offsets.data();
+  if (have_same_offsets && a.rows == b.rows && a.cols == b.cols) return;
+  check_samples(a.batch_size, message,
+                [&](std::int64_t s) { return same_shape(a.sample(s), b.sample(s)); });
 }
 
 }  // namespace serrate

@@ -37,4 +37,8 @@ void check_samples(std::int64_t batch_size, std::string_view message, const F& f
   }
 }
 
+/// Throws Error naming the first sample whose matrices do not have the same shape.
+void check_same_shapes(const MatrixBatch<const float>& a, const MatrixBatch<const float>& b,
+                       std::string_view message);
+
 }  // namespace serrate

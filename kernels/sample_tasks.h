@@ -21,15 +21,23 @@ struct SampleTask {
 template <typename Size, typename Work>
 std::vector<SampleTask> longest_first(std::int64_t batch_size, std::int64_t block, int num_threads,
                                       const Size& size, const Work& work) {
-  std::vector<std::pair<std::int64_t, std::int64_t>> order;  // -work, sample
-  for (std::int64_t b = 0; b < batch_size; ++b) order.emplace_back(-work(b), b);
-  if (num_threads > 1) std::ranges::sort(order);
   std::vector<SampleTask> tasks;
-  for (const auto& [minus_work, b] : order) {
-    for (std::int64_t begin = 0; begin < size(b); begin += block) {
-      tasks.push_back({b, begin, std::min(begin + block, size(b))});
+  tasks.reserve(batch_size);
+  const auto cut = [&](std::int64_t b) {
+    const std::int64_t total = size(b);
+    for (std::int64_t begin = 0; begin < total; begin += block) {
+      tasks.push_back({b, begin, std::min(begin + block, total)});
     }
+  };
+  if (num_threads == 1) {
+    for (std::int64_t b = 0; b < batch_size; ++b) cut(b);
+    return tasks;
   }
+  std::vector<std::pair<std::int64_t, std::int64_t>> order;  // -work, sample
+  order.reserve(batch_size);
+  for (std::int64_t b = 0; b < batch_size; ++b) order.emplace_back(-work(b), b);
+  std::ranges::sort(order);
+  for (const auto& [minus_work, b] : order) cut(b);
   return tasks;
 }
 

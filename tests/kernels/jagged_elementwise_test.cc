@@ -118,6 +118,18 @@ TEST_P(JaggedElementwiseOps, GradientsOfNothingAreZero) {
   }
 }
 
+// A y without rows: a sum is x.
+TEST(JaggedElementwise, NothingToAdd) {
+  HostBatch x = HostBatch::jagged({3, 2}, 4), y = HostBatch::dense(2, 0, 4);
+  HostBatch z = x;
+  jagged_elementwise_forward({Elementwise::kAdd, x.randomise(1).view(), y.view(), z.view()},
+                             Stream());
+  expect_same_bits(x, z);
+  jagged_elementwise_backward(
+      {Elementwise::kAdd, x.view(), y.view(), x.view(), z.fill(7).view(), y.view()}, Stream());
+  expect_same_bits(x, z);
+}
+
 TEST(JaggedElementwise, BadArgumentsAreErrors) {
   HostBatch x = HostBatch::jagged({3, 2}, 4), y = HostBatch::dense(2, 3, 4);
   HostBatch longer = HostBatch::jagged({3, 3}, 4), more = HostBatch::dense(3, 3, 4);

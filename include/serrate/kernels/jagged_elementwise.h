@@ -30,8 +30,7 @@ void jagged_elementwise_backward(const JaggedElementwiseBackward& args, const St
 
 template <DeviceType D>
 void jagged_elementwise_forward_on(const JaggedElementwise&, const Stream&);
-/// d_y alone; the other gradient is a forward.
 template <DeviceType D>
-void jagged_elementwise_dense_gradient_on(const JaggedElementwiseBackward&, const Stream&);
+void jagged_elementwise_backward_on(const JaggedElementwiseBackward&, const Stream&);
 
 }  // namespace serrate
