@@ -3,6 +3,8 @@
 //
 //   attention_benchmark [Google Benchmark's options]
 //   attention_benchmark --peer-cases [--threads N]   one JSON line for each case of the peers
+//   attention_benchmark --mask-cases [--length N] [--rounds N]   one for each mask, see
+//                                                                attention_masks.h
 
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
@@ -17,6 +19,7 @@
 #include <string_view>
 #include <vector>
 
+#include "benchmarks/attention_masks.h"
 #include "benchmarks/peer_lengths.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
@@ -176,13 +179,20 @@ void register_benchmarks() {
 
 int main(int argc, char** argv) {
   const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const auto option = [&](std::string_view name) {
-    return std::find(arguments.begin(), arguments.end(), name);
+  const auto given = [&](std::string_view name) {
+    return std::find(arguments.begin(), arguments.end(), name) != arguments.end();
   };
-  if (option("--peer-cases") != arguments.end()) {
-    const auto threads = option("--threads");
-    const bool given = threads != arguments.end() && threads + 1 != arguments.end();
-    serrate::run_peer_cases(given ? std::stoi(threads[1]) : 1);
+  const auto number = [&](std::string_view name, int otherwise) {
+    const auto option = std::find(arguments.begin(), arguments.end(), name);
+    const bool has_value = option != arguments.end() && option + 1 != arguments.end();
+    return has_value ? std::stoi(option[1]) : otherwise;
+  };
+  if (given("--peer-cases")) {
+    serrate::run_peer_cases(number("--threads", 1));
+    return 0;
+  }
+  if (given("--mask-cases")) {
+    serrate::run_mask_cases(number("--length", 4096), number("--rounds", 3));
     return 0;
   }
   serrate::register_benchmarks();

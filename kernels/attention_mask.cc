@@ -109,9 +109,8 @@ void MaskHull::add(const MaskRange& range) {
 
 std::int64_t attention_tile(std::int64_t length) {
   static_assert(kTileQueries == kTileKeys);
-  const std::int64_t blocks = (length + kMaskBlock - 1) / kMaskBlock;
-  const std::int64_t tiles = std::max<std::int64_t>((length + kTileKeys - 1) / kTileKeys, 1);
-  return std::max<std::int64_t>((blocks + tiles - 1) / tiles, 1) * kMaskBlock;
+  const std::int64_t blocks = std::max<std::int64_t>((length + kMaskBlock - 1) / kMaskBlock, 1);
+  return std::min(blocks * kMaskBlock, kTileKeys);
 }
 
 AttentionTiles::AttentionTiles(const AttentionForward& args) : args_(args) {

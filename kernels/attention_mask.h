@@ -9,8 +9,8 @@
 
 namespace serrate {
 
-/// The size of the tiles that cut a sequence evenly: a function of its length alone, so that every
-/// mask and every pass meets the same tiles.
+/// The size of a sequence's tiles but the last: a function of its length alone, so that every mask
+/// and every pass meets the same tiles.
 std::int64_t attention_tile(std::int64_t length);
 
 /// [begin, end), empty if they meet or cross.
