@@ -12,30 +12,50 @@ std::int64_t blocks_in(std::int64_t count) {
   return (count + kMaskBlock - 1) / kMaskBlock;
 }
 
-// Bytes of a row of bits, of which 8 can be read from any that holds one.
+// Bytes of a row of bits, of which sizeof(QueryBits) can be read from any that holds one.
 std::int64_t row_bytes(std::int64_t bits) {
-  return (bits + 7) / 8 + 8;
-}
-
-void set_bit(std::uint8_t* row, std::int64_t i) {
-  row[i / 8] |= static_cast<std::uint8_t>(1 << i % 8);
+  return (bits + 7) / 8 + static_cast<std::int64_t>(sizeof(QueryBits));
 }
 
 bool bit(const std::uint8_t* row, std::int64_t i) {
   return (row[i / 8] >> i % 8 & 1) != 0;
 }
 
-// `all` from bits of which none beyond the mask is set.
-bool is_full(const MatrixView<std::uint8_t>& bits, std::int64_t block, std::int64_t key_block,
-             std::int64_t num_queries) {
-  const std::int64_t queries = std::min(kMaskBlock, num_queries - block * kMaskBlock);
-  const std::int64_t end = std::min((key_block + 1) * kMaskBlock, bits.rows);
-  for (std::int64_t key = key_block * kMaskBlock; key < end; ++key) {
-    std::uint16_t seen_by;
-    std::memcpy(&seen_by, bits.row(key) + block * 2, sizeof(seen_by));
-    if (seen_by != (1u << queries) - 1) return false;
+// Keys whose rows of bits are written together: few enough that they stay in cache from one byte to
+// the next, enough for runs of the dense mask's rows.
+constexpr std::int64_t kKeysAtOnce = 256;
+
+// The bits of keys [first, end).
+void pack_keys(const MatrixView<const std::uint8_t>& visible, std::int64_t first, std::int64_t end,
+               const MatrixView<std::uint8_t>& bits) {
+  const std::int64_t keys = end - first;
+  for (std::int64_t query = 0; query < visible.rows; query += 8) {
+    std::uint8_t seen_by[kKeysAtOnce] = {};
+    for (std::int64_t r = 0; r < std::min<std::int64_t>(8, visible.rows - query); ++r) {
+      const std::uint8_t* row = visible.row(query + r) + first;
+      const auto in_byte = static_cast<std::uint8_t>(1 << r);
+      for (std::int64_t j = 0; j < keys; ++j) seen_by[j] |= row[j] != 0 ? in_byte : 0;
+    }
+    for (std::int64_t j = 0; j < keys; ++j) bits.row(first + j)[query / 8] = seen_by[j];
   }
-  return true;
+}
+
+// What is empty and what is full in blocks of 16 queries x the keys [first, end).
+void summarise_keys(const MatrixView<const std::uint8_t>& bits, std::int64_t first,
+                    std::int64_t end, std::int64_t num_queries, std::uint8_t* any,
+                    std::uint8_t* all) {
+  for (std::int64_t b = 0; b < blocks_in(num_queries); ++b) {
+    std::uint16_t some = 0, every = 0xFFFF;
+    for (std::int64_t key = first; key < end; ++key) {
+      std::uint16_t seen_by;
+      std::memcpy(&seen_by, bits.row(key) + 2 * b, sizeof(seen_by));
+      some |= seen_by, every &= seen_by;
+    }
+    const std::int64_t queries = std::min(kMaskBlock, num_queries - b * kMaskBlock);
+    const auto in_byte = static_cast<std::uint8_t>(1 << b % 8);
+    if (some != 0) any[b / 8] |= in_byte;
+    if (every == (1u << queries) - 1) all[b / 8] |= in_byte;
+  }
 }
 
 }  // namespace
@@ -43,27 +63,21 @@ bool is_full(const MatrixView<std::uint8_t>& bits, std::int64_t block, std::int6
 BitMask::BitMask(MatrixView<const std::uint8_t> visible, const Stream& stream) {
   dispatch_cpu_only(stream.device(), "BitMask", [](auto) {});
   const std::int64_t queries = visible.rows, keys = visible.cols;
-  const std::int64_t query_blocks = blocks_in(queries), key_blocks = blocks_in(keys);
-  const std::int64_t bits_bytes = keys * row_bytes(queries);
-  const std::int64_t block_bytes = key_blocks * row_bytes(query_blocks);
-  storage_ = Buffer<std::uint8_t>::zeros(bits_bytes + 2 * block_bytes, stream);
+  const std::int64_t key_blocks = blocks_in(keys);
+  const std::int64_t bits_row = row_bytes(queries), block_row = row_bytes(blocks_in(queries));
+  storage_ = Buffer<std::uint8_t>::zeros(keys * bits_row + 2 * key_blocks * block_row, stream);
   std::uint8_t* data = storage_.data();
-  const MatrixView<std::uint8_t> bits(data, keys, row_bytes(queries));
-  const MatrixView<std::uint8_t> any(data + bits_bytes, key_blocks, row_bytes(query_blocks));
-  const MatrixView<std::uint8_t> all(data + bits_bytes + block_bytes, key_blocks,
-                                     row_bytes(query_blocks));
+  const MatrixView<std::uint8_t> bits(data, keys, bits_row);
+  const MatrixView<std::uint8_t> any(data + keys * bits_row, key_blocks, block_row);
+  const MatrixView<std::uint8_t> all(any.row(key_blocks), key_blocks, block_row);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
-  for (std::int64_t c = 0; c < key_blocks; ++c) {
-    const std::int64_t end = std::min((c + 1) * kMaskBlock, keys);
-    for (std::int64_t i = 0; i < queries; ++i) {
-      for (std::int64_t j = c * kMaskBlock; j < end; ++j) {
-        if (visible.row(i)[j] == 0) continue;
-        set_bit(bits.row(j), i);
-        set_bit(any.row(c), i / kMaskBlock);
-      }
-    }
-    for (std::int64_t b = 0; b < query_blocks; ++b) {
-      if (is_full(bits, b, c, queries)) set_bit(all.row(c), b);
+  for (std::int64_t first = 0; first < keys; first += kKeysAtOnce) {
+    const std::int64_t end = std::min(first + kKeysAtOnce, keys);
+    pack_keys(visible, first, end, bits);
+    for (std::int64_t key = first; key < end; key += kMaskBlock) {
+      const std::int64_t block = key / kMaskBlock;
+      summarise_keys(bits, key, std::min(key + kMaskBlock, end), queries, any.row(block),
+                     all.row(block));
     }
   }
   view_ = {queries, keys, bits, any, all};

@@ -247,11 +247,11 @@ bool AttentionTiles::lower_bits(const QueryTileMask& queries, const KeyTile& key
   if ((all >> block % 8 & blocks) == blocks) {
     return mask.set_band(queries.count, keys.count, keys.count);
   }
-  std::array<QueryBits, kTileKeys> rows = {};
-  const auto bytes = static_cast<std::size_t>((queries.count + 7) / 8);
+  std::array<QueryBits, kTileKeys> rows;
+  const QueryBits in_tile = first_bits(queries.count);
   for (std::int64_t j = 0; j < keys.count; ++j) {
-    std::memcpy(&rows[j], from.bits.row(keys.begin + j) + queries.begin / 8, bytes);
-    rows[j] &= first_bits(queries.count);
+    std::memcpy(&rows[j], from.bits.row(keys.begin + j) + queries.begin / 8, sizeof(QueryBits));
+    rows[j] &= in_tile;
   }
   return mask.set_bits(queries.count, keys.count, rows.data());
 }

@@ -17,9 +17,21 @@ TileRange range_of(QueryBits bits) {
           static_cast<std::uint8_t>(high ? 64 + std::bit_width(high) : std::bit_width(low))};
 }
 
-void include(TileRange& range, std::int64_t begin, std::int64_t end) {
-  range = {std::min(range.begin, static_cast<std::uint8_t>(begin)),
-           std::max(range.end, static_cast<std::uint8_t>(end))};
+QueryBits bits_of(std::int64_t begin, std::int64_t end) {
+  return first_bits(end) ^ first_bits(begin);
+}
+
+// The queries of every block of keys.
+using BlockQueries = std::array<QueryBits, TileMask::kBlocks>;
+
+// Keys from the first to the last block that has one of the queries in the given blocks of them.
+TileRange keys_between(const BlockQueries& blocks, std::int64_t keys, std::int64_t first_block,
+                       std::int64_t end_block) {
+  const QueryBits queries = bits_of(first_block * TileMask::kBlock, end_block * TileMask::kBlock);
+  std::int64_t begin = 0, end = TileMask::kBlocks;
+  while (begin < end && (blocks[begin] & queries) == 0) ++begin;
+  while (begin < end && (blocks[end - 1] & queries) == 0) --end;
+  return {clamp_small(begin * TileMask::kBlock, keys), clamp_small(end * TileMask::kBlock, keys)};
 }
 
 }  // namespace
@@ -53,30 +65,17 @@ bool TileMask::set_bits(std::int64_t num_queries, std::int64_t num_keys, const Q
 
   form = Form::kBits, queries = num_queries, keys = num_keys, diagonal = 0;
   std::memcpy(bits, rows, static_cast<std::size_t>(keys) * sizeof(QueryBits));
-  constexpr TileRange kNothingYet{255, 0};
-  queries_of.fill({}), keys_of.fill(kNothingYet), read.fill(kNothingYet);
-  for (std::int64_t first = 0; first < keys; first += kBlock) {
-    const std::int64_t end = std::min(first + kBlock, keys);
-    QueryBits block = 0;
-    for (std::int64_t r = first; r < end; ++r) block |= rows[r];
-    if (block == 0) continue;
-    const TileRange seen_by = queries_of[first / kBlock] = range_of(block);
-    for (std::int64_t b = seen_by.begin / kBlock; b * kBlock < seen_by.end; ++b) {
-      if ((block >> (b * kBlock) & first_bits(kBlock)) != 0) include(keys_of[b], first, end);
-    }
-    for (std::int64_t v = seen_by.begin / kMaskBlock; v * kMaskBlock < seen_by.end; ++v) {
-      include(read[v], first, end);
-    }
-  }
+  BlockQueries seen_by = {}, between = {};
+  for (std::int64_t r = 0; r < keys; ++r) seen_by[r / kBlock] |= rows[r];
   for (std::int64_t b = 0; b < kBlocks; ++b) {
-    if (keys_of[b].end == 0) keys_of[b] = {};
-    // The vectors that the block's first and last query are in.
-    for (const std::int64_t query : {b * kBlock, b * kBlock + kBlock - 1}) {
-      if (keys_of[b].end > 0) include(read[query / kMaskBlock], keys_of[b].begin, keys_of[b].end);
-    }
+    queries_of[b] = seen_by[b] == 0 ? TileRange{} : range_of(seen_by[b]);
+    between[b] = bits_of(queries_of[b].begin, queries_of[b].end);
   }
-  for (TileRange& r : read) {
-    if (r.end == 0) r = {};
+  for (std::int64_t b = 0; b < kBlocks; ++b) keys_of[b] = keys_between(seen_by, keys, b, b + 1);
+  for (std::int64_t v = 0; v < kVectors; ++v) {
+    // A block of queries may cross the vector's begin and end.
+    read[v] = keys_between(between, keys, v * kMaskBlock / kBlock,
+                           ((v + 1) * kMaskBlock - 1) / kBlock + 1);
   }
   return true;
 }

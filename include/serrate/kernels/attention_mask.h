@@ -69,7 +69,7 @@ struct ColumnMask {
 };
 
 /// Any mask, a bit a score, with what is empty and what is full in blocks of 16 queries x 16 keys.
-/// Rows are padded so that 8 bytes from any byte of a row can be read.
+/// Rows are padded so that 16 bytes from any byte of a row can be read.
 struct BitMaskView {
   std::int64_t num_queries = 0, num_keys = 0;
   MatrixView<const std::uint8_t> bits;  ///< bit i % 8 of [key j, i / 8]: query i sees key j
