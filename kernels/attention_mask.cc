@@ -20,9 +20,11 @@ bool contains(const MaskRange& range, std::int64_t begin, std::int64_t end) {
   return range.begin <= begin && end <= range.end;
 }
 
+// The part of a range, which may reach as far as integers do, in [first, first + count), from
+// first.
 MaskRange within(const MaskRange& range, std::int64_t first, std::int64_t count) {
-  const std::int64_t begin = std::clamp<std::int64_t>(range.begin - first, 0, count);
-  return {begin, std::max(begin, std::clamp<std::int64_t>(range.end - first, 0, count))};
+  const std::int64_t begin = std::clamp(range.begin, first, first + count) - first;
+  return {begin, std::max(begin, std::clamp(range.end, first, first + count) - first)};
 }
 
 // Throws unless the mask's arrays have what the batch's offsets ask of them.

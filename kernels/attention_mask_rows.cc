@@ -36,8 +36,8 @@ struct Rows {
     auto end = std::upper_bound(offsets.begin(), offsets.end(), first_query + queries.begin);
     for_each([&](std::int64_t i) {
       while (*end <= first_query + i) ++end;
-      return TwoRanges{
-          MaskRange{end[-1] - first_query, std::min(*end - first_query, i + mask.right + 1)}};
+      return TwoRanges{MaskRange{std::max(end[-1], first_query) - first_query,
+                                 std::min(*end - first_query, i + mask.right + 1)}};
     });
   }
   void operator()(const HstuMask& mask) {

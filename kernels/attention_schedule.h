@@ -16,8 +16,8 @@ struct AttentionTask {
 /// so that the last one to finish is a short one. Memory: two integers a sequence.
 class AttentionSchedule {
  public:
-  /// Throws Error if the offsets fall. A task is at most `tiles_per_task` tiles of a sequence's
-  /// queries in one of `num_heads` heads; a sequence without queries has one a head, too.
+  /// A task is at most `tiles_per_task` tiles of a sequence's queries in one of `num_heads` heads; a
+  /// sequence without queries has one a head, too.
   AttentionSchedule(const AttentionForward& args, std::int64_t num_heads,
                     std::int64_t tiles_per_task, int num_threads);
 

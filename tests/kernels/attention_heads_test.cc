@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#include "serrate/error.h"
 #include "tests/kernels/attention_case.h"
 
 namespace serrate {
@@ -100,19 +99,6 @@ TEST(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
     EXPECT_GE(jagged_attention_backward_workspace(backward, stream),
               std::ssize(c.out.values) - std::ssize(shared.values));
   }
-}
-
-TEST(AttentionHeads, BadArgumentsAreErrors) {
-  Case c(full_shape({4, 4}, {4, 4}, 4, 8));
-  AttentionForward args = c.forward_args();
-  args.num_key_heads = 3;
-  EXPECT_THROW(jagged_attention_forward(args, Stream()), Error);
-  args = c.forward_args();
-  args.num_shared_queries = 4;  // and query_offsets
-  EXPECT_THROW(jagged_attention_forward(args, Stream()), Error);
-  args.query_offsets = {};
-  args.num_shared_queries = 7;  // lse is too short
-  EXPECT_THROW(jagged_attention_forward(args, Stream()), Error);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 
 namespace serrate {
 namespace {
@@ -16,9 +17,22 @@ std::int64_t longest(const std::vector<std::int64_t>& lengths) {
   return lengths.empty() ? 0 : *std::ranges::max_element(lengths);
 }
 
+constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
+constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
+
+// One time in ten `low` or `high`, which may be as far as integers reach.
+std::int64_t or_extreme(std::int64_t x, std::int64_t low, std::int64_t high,
+                        std::mt19937& generator) {
+  const std::int64_t which = draw(generator, 0, 19);
+  return which == 0 ? low : which == 1 ? high : x;
+}
+
 TestMask window_mask(const MaskedBatch& batch, std::mt19937& generator) {
-  const std::int64_t left = draw(generator, -3, longest(batch.key_lengths)) / draw(generator, 1, 4);
-  const std::int64_t right = draw(generator, -3, longest(batch.key_lengths)) / 3;
+  const std::int64_t longest_keys = longest(batch.key_lengths);
+  const std::int64_t left = or_extreme(draw(generator, -3, longest_keys) / draw(generator, 1, 4),
+                                       -kUnlimited, kUnlimited - 1, generator);
+  const std::int64_t right =
+      or_extreme(draw(generator, -3, longest_keys) / 3, -kUnlimited, kUnlimited, generator);
   const bool top_left = draw(generator, 0, 1) == 0;
   return {WindowMask{left, right, top_left ? MaskCorner::kTopLeft : MaskCorner::kBottomRight},
           [=](std::int64_t s, std::int64_t i, std::int64_t j) {
@@ -30,8 +44,9 @@ TestMask window_mask(const MaskedBatch& batch, std::mt19937& generator) {
 
 TestMask prefix_mask(const MaskedBatch& batch, std::mt19937& generator) {
   std::vector<std::int64_t> prefixes;
-  for (const std::int64_t keys : batch.key_lengths)
-    prefixes.push_back(draw(generator, 0, keys + 1));
+  for (const std::int64_t keys : batch.key_lengths) {
+    prefixes.push_back(or_extreme(draw(generator, -1, keys + 1), kLeast, kMost, generator));
+  }
   TestMask result{
       {},
       [=](std::int64_t s, std::int64_t i, std::int64_t j) { return j < prefixes[s] || j <= i; },
@@ -40,7 +55,7 @@ TestMask prefix_mask(const MaskedBatch& batch, std::mt19937& generator) {
   return result;
 }
 
-// Ranges for every query, or every key, at times empty, crossed, or beyond the sequence.
+// Ranges for every query, or every key, at times empty, crossed, or far beyond the sequence.
 std::vector<std::int64_t> random_ranges(const std::vector<std::int64_t>& offsets,
                                         const std::vector<std::int64_t>& other_lengths,
                                         std::mt19937& generator) {
@@ -50,7 +65,9 @@ std::vector<std::int64_t> random_ranges(const std::vector<std::int64_t>& offsets
     std::int64_t base[4];
     for (std::int64_t& x : base) x = draw(generator, -2, length + 2);
     for (std::int64_t t = offsets[s]; t < offsets[s + 1]; ++t) {
-      for (int r = 0; r < 4; ++r) ranges[t * 4 + r] = base[r] + draw(generator, -2, 2);
+      for (int r = 0; r < 4; ++r) {
+        ranges[t * 4 + r] = or_extreme(base[r] + draw(generator, -2, 2), kLeast, kMost, generator);
+      }
     }
   }
   return ranges;
@@ -130,8 +147,12 @@ TestMask hstu_mask(const MaskedBatch& batch, std::mt19937& generator) {
                       draw(generator, 1, 3));
   }
   mask.target_group_size = draw(generator, 1, 3);
-  if (draw(generator, 0, 1) == 0) mask.window = draw(generator, 0, longest(batch.query_lengths));
-  if (draw(generator, 0, 1) == 0) mask.full_length = draw(generator, 0, 20);
+  if (draw(generator, 0, 1) == 0) {
+    mask.window = or_extreme(draw(generator, 0, longest(batch.query_lengths)), 0, kMost, generator);
+  }
+  if (draw(generator, 0, 1) == 0) {
+    mask.full_length = or_extreme(draw(generator, 0, 20), 1, kMost, generator);
+  }
   TestMask result{{},
                   [=](std::int64_t s, std::int64_t i, std::int64_t j) {
                     return hstu_sees(mask, batch.query_lengths[s], targets[s], i, j);

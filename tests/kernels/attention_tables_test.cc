@@ -3,7 +3,6 @@
 #include <random>
 #include <vector>
 
-#include "serrate/error.h"
 #include "tests/kernels/attention_case.h"
 
 namespace serrate {
@@ -99,22 +98,6 @@ INSTANTIATE_TEST_SUITE_P(
     All, EveryTable,
     testing::Combine(testing::Values(AttentionActivation::kSoftmax, AttentionActivation::kSilu),
                      testing::Values(1, kHeads), testing::Values(Times::kRising, Times::kAnyhow)));
-
-TEST(AttentionTables, BadArgumentsAreErrors) {
-  Case c(full_shape({4}, {4}, 2, 8));
-  const std::vector<std::int64_t> boundaries = {0, 1};
-  const std::vector<float> values(6);
-  c.position_table = {std::span(values).first(4), boundaries};
-  EXPECT_THROW(c.run(), Error);
-  c.position_table = {};
-  c.time_table = {values, boundaries};  // without times
-  EXPECT_THROW(c.run(), Error);
-  c.query_times.resize(c.query_offsets.back());
-  c.key_times.resize(c.key_offsets.back());
-  EXPECT_NO_THROW(c.run());
-  c.d_time_table.resize(3);
-  EXPECT_THROW(c.run(), Error);
-}
 
 }  // namespace
 }  // namespace serrate
