@@ -1,44 +1,18 @@
 // The backward of FlashAttention: probabilities come back from scores and log-sum-exp, tile by
-// tile. One task owns a sequence in a head of keys and adds to its d_k and d_v in place, so every
-// sum has one order. Five products a tile: scores = k q^T, d_v += p d_out, d_p = v d_out^T,
+// tile. A task owns the gradients that it yields and adds to d_k and d_v in place, so every sum has
+// one order. Five products a tile: scores = k q^T, d_v += p d_out, d_p = v d_out^T,
 // d_k += d_scores q, d_q += d_scores^T k, with d_scores = p (d_p - sum of d_out * out).
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 
+#include "kernels/attention_backward.h"
 #include "kernels/attention_batch.h"
 #include "kernels/attention_mask.h"
-#include "kernels/attention_schedule.h"
 #include "kernels/attention_scratch.h"
 #include "kernels/dropout_draw.h"
 #include "kernels/simd_targets.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
-
-#ifndef SERRATE_KERNELS_ATTENTION_BACKWARD_CALL
-#define SERRATE_KERNELS_ATTENTION_BACKWARD_CALL
-namespace serrate {
-
-/// A sequence in one head of keys: what a task owns.
-struct KeyHead {
-  std::int64_t sequence, key_head;
-};
-
-/// What the tasks of one call share.
-struct BackwardCall {
-  const AttentionBackward& args;
-  const AttentionTiles& tiles;
-  DropoutDraw draw;
-  OutputHeads d_q;            // a row per query of the batch
-  HeadsView<float> d_k, d_v;  // sums: the results or, where those are not float32, workspace
-  // Of the tables, [batch_size, num_heads, entries]; null: no gradient.
-  float *d_position, *d_time;
-};
-
-}  // namespace serrate
-#endif
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention_backward_cpu.cc"
@@ -110,12 +84,13 @@ void score_gradients(BackwardScratch& scratch) {
   }
 }
 
-// One sequence in one head.
+// A task in one of the heads that share its keys.
 struct HeadTask {
   const BackwardCall& call;
-  std::int64_t sequence, head;
+  const BackwardTask& part;
+  std::int64_t head;
+  std::int64_t sequence = part.sequence, key_head = part.key_head;
   const AttentionForward& forward() const { return call.args.forward; }
-  std::int64_t key_head() const { return head / heads_per_key_head(forward()); }
   // This task's share of a table's gradient.
   float* share(float* gradient, const AttentionTable& table) const {
     return gradient ? gradient + (sequence * forward().num_heads + head) * num_entries(table)
@@ -190,13 +165,16 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
   const Tile<float> p{scratch.p, kTileQueries}, d_scores{scratch.d_scores, kTileQueries};
   const Tile<float> transposed{scratch.bias, kTileQueries};
   const Tile<const float> k =
-      load_rows(forward.k, token, task.key_head(), keys, dim, RowEnds::kWholeVectors, scratch.k);
+      load_rows(forward.k, token, task.key_head, keys, dim, RowEnds::kWholeVectors, scratch.k);
   const Tile<const float> v =
-      load_rows(forward.v, token, task.key_head(), keys, dim, RowEnds::kAsTheyAre, scratch.v);
-  const Tile<float> d_k = rows_of(task.call.d_k, token, task.key_head());
-  const Tile<float> d_v = rows_of(task.call.d_v, token, task.key_head());
-  const Tile<float> d_k_sum = whole_vectors(d_k, keys, dim, scratch.d_k);
-  const Tile<float> d_v_sum = whole_vectors(d_v, keys, dim, scratch.d_v);
+      load_rows(forward.v, token, task.key_head, keys, dim, RowEnds::kAsTheyAre, scratch.v);
+  const Tile<float> d_k = rows_of(task.call.d_k, token, task.key_head);
+  const Tile<float> d_v = rows_of(task.call.d_v, token, task.key_head);
+  const auto sum_of = [&](const Tile<float>& gradient, float* copy) {
+    // Another task's is not to be read.
+    return task.part.yields_d_keys ? whole_vectors(gradient, keys, dim, copy) : gradient;
+  };
+  const Tile<float> d_k_sum = sum_of(d_k, scratch.d_k), d_v_sum = sum_of(d_v, scratch.d_v);
   const TilePlace place{task.sequence, task.head, queries.first, first_key};
   const float factor = score_factor(forward.activation);
   const DropoutDraw& draw = task.call.draw;
@@ -220,17 +198,22 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
     drop(mask, scratch.kept, draw.scale, weights, d_scores);
     weights = d_scores;
   }
-  multiply<Left::kAsIs>(keys, padded_dim, weights, queries.d_out, d_v_sum, into.d_keys,
-                        queries_extent(mask));
+  if (task.part.yields_d_keys) {
+    multiply<Left::kAsIs>(keys, padded_dim, weights, queries.d_out, d_v_sum, into.d_keys,
+                          queries_extent(mask));
+  }
   multiply<Left::kAsIs>(keys, query_lanes, v, {scratch.d_out_transposed, kTileQueries}, d_scores,
                         Into::kOverwrite, scores_extent(mask, dim));
   if (drops) drop(mask, scratch.kept, draw.scale, d_scores, d_scores);
   score_gradients(scratch);
-  bias_gradients(task, place, d_scores, scratch);
+  if (task.part.yields_d_q) {
+    bias_gradients(task, place, d_scores, scratch);
+    multiply<Left::kTransposed>(queries.count, padded_dim, d_scores, k, {scratch.d_q, padded_dim},
+                                into.d_q, keys_extent(mask));
+  }
+  if (!task.part.yields_d_keys) return;
   multiply<Left::kAsIs>(keys, padded_dim, d_scores, queries.q, d_k_sum, into.d_keys,
                         queries_extent(mask));
-  multiply<Left::kTransposed>(queries.count, padded_dim, d_scores, k, {scratch.d_q, padded_dim},
-                              into.d_q, keys_extent(mask));
   if (d_k_sum.data != d_k.data) {
     copy_rows(d_k_sum, keys, dim, d_k);
     copy_rows(d_v_sum, keys, dim, d_v);
@@ -242,7 +225,7 @@ void zero_keys(const HeadTask& task, std::int64_t begin, std::int64_t end) {
   const AttentionForward& forward = task.forward();
   for (const HeadsView<float>& gradient : {task.call.d_k, task.call.d_v}) {
     for (std::int64_t key = begin; key < end; ++key) {
-      std::fill_n(gradient.at(forward.key_offsets[task.sequence] + key, task.key_head()),
+      std::fill_n(gradient.at(forward.key_offsets[task.sequence] + key, task.key_head),
                   forward.head_dim, 0.0f);
     }
   }
@@ -252,54 +235,58 @@ void zero_keys(const HeadTask& task, std::int64_t begin, std::int64_t end) {
 void backward_queries(const HeadTask& task, std::int64_t query, std::int64_t count, Into d_keys,
                       BackwardScratch& scratch) {
   const QueryTile queries = load_query_tile(task, query, count, scratch);
+  const MaskRange& part = task.part.keys;
+  const bool zeroes = task.part.yields_d_keys && d_keys == Into::kOverwrite;
+  MaskRange& seen = scratch.query_mask.keys;
   task.call.tiles.start(task.sequence, query, count, scratch.query_mask);
+  seen = {std::max(seen.begin, part.begin), std::min(seen.end, part.end)};
   AddTo into{d_keys, Into::kOverwrite};
-  std::int64_t end_of_last = 0;
+  std::int64_t end_of_last = part.begin;
   for (KeyTile keys; task.call.tiles.next(scratch.query_mask, keys, scratch.mask);
        into.d_q = Into::kAdd) {
-    if (d_keys == Into::kOverwrite) zero_keys(task, end_of_last, keys.begin);
+    if (zeroes) zero_keys(task, end_of_last, keys.begin);
     end_of_last = keys.begin + scratch.mask.keys;
     backward_tile(task, queries, keys.begin, into, scratch);
   }
-  if (d_keys == Into::kOverwrite) {
-    zero_keys(task, end_of_last, num_keys_of(task.forward(), task.sequence));
-  }
+  if (zeroes) zero_keys(task, end_of_last, part.end);
   if (into.d_q == Into::kOverwrite) {
     std::fill_n(scratch.d_q, count * round_up_to_lanes(task.forward().head_dim), 0.0f);
   }
 }
 
 // d_k and d_v that were summed in workspace.
-void store_keys(const BackwardCall& call, const KeyHead& task) {
+void store_keys(const BackwardCall& call, const BackwardTask& task) {
   const AttentionForward& forward = call.args.forward;
-  const std::int64_t token = forward.key_offsets[task.sequence];
-  const std::int64_t keys = num_keys_of(forward, task.sequence);
-  if (call.args.d_k.data != call.d_k.data) {
-    store_rows(rows_of(call.d_k, token, task.key_head), keys, forward.head_dim, call.args.d_k,
-               token, task.key_head);
-  }
-  if (call.args.d_v.data != call.d_v.data) {
-    store_rows(rows_of(call.d_v, token, task.key_head), keys, forward.head_dim, call.args.d_v,
-               token, task.key_head);
-  }
+  const std::int64_t token = forward.key_offsets[task.sequence] + task.keys.begin;
+  const auto store = [&](const HeadsView<float>& sum, const OutputHeads& result) {
+    if (result.data == sum.data) return;
+    store_rows(rows_of(sum, token, task.key_head), task.keys.end - task.keys.begin,
+               forward.head_dim, result, token, task.key_head);
+  };
+  store(call.d_k, call.args.d_k);
+  store(call.d_v, call.args.d_v);
 }
 
-void backward_task(const BackwardCall& call, const KeyHead& task, BackwardScratch& scratch) {
+void backward_task(const BackwardCall& call, const BackwardTask& task, BackwardScratch& scratch) {
   const AttentionForward& forward = call.args.forward;
   const SequenceQueries queries = queries_of(forward, task.sequence);
   const std::int64_t tile = attention_tile(queries.count), group = heads_per_key_head(forward);
   Into d_keys = Into::kOverwrite;
   for (std::int64_t head = task.key_head * group; head < (task.key_head + 1) * group; ++head) {
-    const HeadTask head_task{call, task.sequence, head};
-    if (queries.count == 0) zero_keys(head_task, 0, num_keys_of(forward, task.sequence));
-    for (std::int64_t query = 0; query < queries.count; query += tile, d_keys = Into::kAdd) {
-      const std::int64_t count = std::min(tile, queries.count - query);
+    const HeadTask head_task{call, task, head};
+    if (queries.count == 0 && task.yields_d_keys) {
+      zero_keys(head_task, task.keys.begin, task.keys.end);
+    }
+    for (std::int64_t query = task.queries.begin; query < task.queries.end;
+         query += tile, d_keys = Into::kAdd) {
+      const std::int64_t count = std::min(tile, task.queries.end - query);
       backward_queries(head_task, query, count, d_keys, scratch);
+      if (!task.yields_d_q) continue;
       store_rows({scratch.d_q, round_up_to_lanes(forward.head_dim)}, count, forward.head_dim,
                  call.d_q, queries.in_out + query, head);
     }
   }
-  store_keys(call, task);
+  if (task.yields_d_keys) store_keys(call, task);
 }
 
 // d_q of shared queries from that of each sequence.
@@ -322,119 +309,19 @@ namespace serrate {
 HWY_EXPORT(backward_task);
 HWY_EXPORT(sum_over_batch);
 
-namespace {
-
-// What a call sums in besides its results, in floats.
-struct Workspace {
-  std::int64_t d_q;       // of shared queries: [batch_size, num_shared_queries, heads, head_dim]
-  std::int64_t d_k, d_v;  // that are not float32: [num_key_tokens, key_heads, head_dim]
-  std::int64_t d_position, d_time;  // [batch_size, num_heads, entries]
-  std::int64_t size() const { return d_q + d_k + d_v + d_position + d_time; }
-};
-
-Workspace workspace_of(const AttentionBackward& args) {
-  const AttentionForward& forward = args.forward;
-  const std::int64_t heads = batch_size_of(forward) * forward.num_heads;
-  const std::int64_t keys = (forward.key_offsets.back() - forward.key_offsets.front()) *
-                            num_key_heads_of(forward) * forward.head_dim;
-  const auto entries = [](const AttentionTable& table) { return std::ssize(table.boundaries) + 1; };
-  return {.d_q = heads * forward.num_shared_queries * forward.head_dim,
-          .d_k = args.d_k.type == HeadsType::kFloat32 ? 0 : keys,
-          .d_v = args.d_v.type == HeadsType::kFloat32 ? 0 : keys,
-          .d_position = args.d_position_table.empty() ? 0 : heads * entries(forward.position_table),
-          .d_time = args.d_time_table.empty() ? 0 : heads * entries(forward.time_table)};
-}
-
-BackwardCall call_in(float* workspace, const AttentionBackward& args, const AttentionTiles& tiles) {
-  const AttentionForward& forward = args.forward;
-  const Workspace sizes = workspace_of(args);
-  const auto take = [&](std::int64_t size) {
-    float* taken = size == 0 ? nullptr : workspace;
-    workspace += size;
-    return taken;
-  };
-  const auto heads_at = [&](float* data, std::int64_t first_token, std::int64_t heads) {
-    const std::int64_t stride = heads * forward.head_dim;
-    return HeadsView<float>{data - first_token * stride, stride, forward.head_dim};
-  };
-  const auto key_sums = [&](const OutputHeads& result, std::int64_t size) {
-    return size == 0 ? result.as<float>()
-                     : heads_at(take(size), forward.key_offsets.front(), num_key_heads_of(forward));
-  };
-  const OutputHeads d_q =
-      sizes.d_q == 0 ? args.d_q : OutputHeads(heads_at(take(sizes.d_q), 0, forward.num_heads));
-  return {.args = args,
-          .tiles = tiles,
-          .draw = dropout_draw(forward.dropout),
-          .d_q = d_q,
-          .d_k = key_sums(args.d_k, sizes.d_k),
-          .d_v = key_sums(args.d_v, sizes.d_v),
-          .d_position = take(sizes.d_position),
-          .d_time = take(sizes.d_time)};
-}
-
-// gradient += the shares of every sequence and head, in their order.
-void sum_shares(const AttentionForward& args, const float* shares, std::span<float> gradient,
-                const AttentionTable& table, const Stream& stream) {
-  const std::int64_t entries = std::ssize(table.boundaries) + 1;
-  const std::int64_t heads = std::ssize(gradient) / entries;  // 1 or num_heads
-  const std::int64_t rows = batch_size_of(args) * args.num_heads;
-#pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
-  for (std::int64_t i = 0; i < std::ssize(gradient); ++i) {
-    for (std::int64_t row = i / entries; row < rows; row += heads) {
-      gradient[i] += shares[row * entries + i % entries];
-    }
-  }
-}
-
-// Calls f(sequence and head of keys, thread). Those that add to the same bias keep to one thread
-// and to their order.
-template <typename F>
-void for_each_key_head(const AttentionBackward& args, const Stream& stream, F&& f) {
-  const AttentionForward& forward = args.forward;
-  const std::int64_t batch_size = batch_size_of(forward), heads = num_key_heads_of(forward);
-  const AttentionSchedule schedule(forward, heads, std::numeric_limits<std::int64_t>::max(),
-                                   stream.num_threads());
-  const bool share_over_sequences = args.d_bias && forward.bias.sequence_stride == 0;
-  const bool share_over_heads = args.d_bias && forward.bias.head_stride == 0;
-  if (!share_over_sequences && !share_over_heads) {
-#pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
-    for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
-      const AttentionTask task = schedule.task(t);
-      f(KeyHead{task.sequence, task.head}, omp_get_thread_num());
-    }
-    return;
-  }
-  const std::int64_t sequences = share_over_sequences ? batch_size : 1;
-  const std::int64_t heads_together = share_over_heads ? heads : 1;
-  const std::int64_t groups_of_heads = heads / heads_together;
-  const std::int64_t groups = (share_over_sequences ? 1 : batch_size) * groups_of_heads;
-#pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
-  for (std::int64_t g = 0; g < groups; ++g) {
-    const std::int64_t sequence = g / groups_of_heads, head = g % groups_of_heads;
-    for (std::int64_t s = sequence; s < sequence + sequences; ++s) {
-      for (std::int64_t h = head; h < head + heads_together; ++h) {
-        f(KeyHead{s, h}, omp_get_thread_num());
-      }
-    }
-  }
-}
-
-}  // namespace
-
 template <>
 void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& args,
                                                     const Stream& stream) {
   const AttentionForward& forward = args.forward;
   const AttentionTiles tiles(forward);
   Buffer<BackwardScratch> scratch(stream.num_threads(), stream);
-  const Workspace sizes = workspace_of(args);
+  const BackwardWorkspace sizes = backward_workspace(args);
   Buffer<float> workspace(sizes.size(), stream);
-  const BackwardCall call = call_in(workspace.data(), args, tiles);
+  const BackwardCall call = backward_call(workspace.data(), args, tiles);
   if (call.d_position) std::fill_n(call.d_position, sizes.d_position, 0.0f);
   if (call.d_time) std::fill_n(call.d_time, sizes.d_time, 0.0f);
 
-  for_each_key_head(args, stream, [&](const KeyHead& task, int thread) {
+  for_each_backward_task(args, stream, [&](const BackwardTask& task, int thread) {
     HWY_DYNAMIC_DISPATCH(backward_task)(call, task, scratch.span()[thread]);
   });
 #pragma omp parallel for collapse(2) num_threads(stream.num_threads())
@@ -455,7 +342,7 @@ template <>
 std::int64_t jagged_attention_backward_workspace_on<DeviceType::kCpu>(const AttentionBackward& args,
                                                                       const Stream& stream) {
   return static_cast<std::int64_t>(sizeof(BackwardScratch)) * stream.num_threads() +
-         static_cast<std::int64_t>(sizeof(float)) * workspace_of(args).size();
+         static_cast<std::int64_t>(sizeof(float)) * backward_workspace(args).size();
 }
 
 }  // namespace serrate

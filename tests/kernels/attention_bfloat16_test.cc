@@ -69,7 +69,7 @@ TEST(AttentionBFloat16, MatchesTheReferenceOfTheRoundedInputs) {
       AttentionForward forward = c.forward_args();
       forward.q = q.view(), forward.k = k.view(), forward.v = v.view(), forward.out = out.view();
       for_every_target([&] {
-        const Stream stream(Device::cpu(), 2);
+        const Stream stream(Device::cpu(), 16);
         jagged_attention_forward(forward, stream);
         jagged_attention_backward({forward, d_out.view(), d_q.view(), d_k.view(), d_v.view()},
                                   stream);

@@ -65,7 +65,7 @@ TEST_P(EveryBias, MatchesTheReference) {
   for_each_pair([&](std::int64_t at, std::size_t pair) { expected[at] += gradients.d_bias[pair]; });
   expect_matches_reference(c, 2e-6);
   std::vector<float> of_one_thread;
-  for (const int threads : {1, 2}) {
+  for (const int threads : {1, 2, 16}) {
     std::vector<float> d_bias(bias.size(), 1);
     c.d_bias = d_bias.data();
     c.run(threads);

@@ -81,7 +81,7 @@ TEST(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
     forward.lse = lse;
     forward.query_offsets = {};
     forward.num_shared_queries = kQueries;
-    const Stream stream(Device::cpu(), 2);
+    const Stream stream(Device::cpu(), 16);
     jagged_attention_forward(forward, stream);
     jagged_attention_backward(
         {forward, from_first(c.d_out), from_first(d_q), d_k.view(), d_v.view()}, stream);

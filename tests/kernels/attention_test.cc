@@ -86,13 +86,18 @@ TEST(Attention, KeysThatAttendToNothingGetNoGradient) {
 }
 
 TEST(Attention, BitsDoNotDependOnTheNumberOfThreads) {
-  const Shape shape{{300, 1, 64, 0, 129, 700, 5}, {300, 9, 64, 3, 129, 700, 0}, 3, 32};
-  Case one(shape);
-  one.run();
-  for (const int threads : {2, 3}) {
-    Case many(shape);
-    many.run(threads);
-    expect_same_results(one, many);
+  Shape shape{{300, 1, 64, 0, 129, 700, 5}, {300, 9, 64, 3, 129, 700, 0}, 4, 32};
+  for (const std::int64_t head_dim : {20, 32}) {
+    for (const std::int64_t num_key_heads : {2, 4}) {
+      shape.head_dim = head_dim, shape.num_key_heads = num_key_heads;
+      Case one(shape);
+      one.run();
+      for (const int threads : {2, 3, 16}) {  // by 16, sequences of 300 and 700 are cut
+        Case many(shape);
+        many.run(threads);
+        expect_same_results(one, many);
+      }
+    }
   }
 }
 

@@ -141,7 +141,7 @@ struct AttentionBackward {
   /// in its order.
   OutputHeads d_q, d_k, d_v;
   /// With the strides of the bias: what every visible pair adds to it is added, in a fixed order.
-  /// No gradient if null. A block that sequences or heads share keeps these on one thread.
+  /// No gradient if null. Where sequences or heads share a block, threads share its queries.
   float* d_bias = nullptr;
   /// Of the tables' values, likewise added to, a sequence after the other; empty: no gradient.
   std::span<float> d_position_table = {}, d_time_table = {};
