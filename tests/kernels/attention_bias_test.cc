@@ -39,15 +39,8 @@ TEST_P(EveryBias, MatchesTheReference) {
            j * c.bias.key_stride;
   };
   const auto for_each_pair = [&](auto&& f) {
-    for (std::int64_t s = 0; s < kSequences; ++s) {
-      for (std::int64_t head = 0; head < kHeads; ++head) {
-        for (std::int64_t i = 0; i < shape.query_lengths[s]; ++i) {
-          for (std::int64_t j = 0; j < shape.key_lengths[s]; ++j) {
-            f(place(s, head, i, j), args.pair_of(s, head, i, j));
-          }
-        }
-      }
-    }
+    c.for_each_pair([&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i,
+                        std::int64_t j) { f(place(s, head, i, j), pair); });
   };
   std::mt19937 generator(1);
   std::normal_distribution<float> normal;

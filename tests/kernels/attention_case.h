@@ -172,6 +172,27 @@ struct Case {
                                .d_time_table = d_time_table},
                               stream);
   }
+  // Calls f(pair of reference::Attention, sequence, head, query, key).
+  template <typename F>
+  void for_each_pair(F&& f) const {
+    reference::Attention sizes;
+    sizes.query_offsets = query_offsets, sizes.key_offsets = key_offsets;
+    sizes.num_heads = shape.num_heads;
+    const std::int64_t queries = sizes.longest_queries(), keys = sizes.longest_keys();
+    for (std::int64_t s = 0; s < std::ssize(shape.query_lengths); ++s) {
+      for (std::int64_t head = 0; head < shape.num_heads; ++head) {
+        for (std::int64_t i = 0; i < shape.query_lengths[s]; ++i) {
+          const std::int64_t row = ((s * shape.num_heads + head) * queries + i) * keys;
+          for (std::int64_t j = 0; j < shape.key_lengths[s]; ++j) {
+            f(static_cast<std::size_t>(row + j), s, head, i, j);
+          }
+        }
+      }
+    }
+  }
+  std::int64_t time_apart(std::int64_t s, std::int64_t i, std::int64_t j) const {
+    return query_times[query_offsets[s] + i] - key_times[key_offsets[s] + j];
+  }
   reference::Attention in_double() {
     const bool is_softmax = shape.activation == AttentionActivation::kSoftmax;
     return {q.dense(),
@@ -189,6 +210,12 @@ struct Case {
             kept_of_pairs};
   }
 };
+
+// The entry of a table for a distance, by its definition.
+inline std::int64_t count_up_to(const std::vector<std::int64_t>& boundaries,
+                                std::int64_t distance) {
+  return std::ranges::count_if(boundaries, [&](std::int64_t b) { return b <= distance; });
+}
 
 inline void expect_close(Tokens& actual, const std::vector<double>& expected, double tolerance) {
   EXPECT_TRUE(actual.nothing_else_written());

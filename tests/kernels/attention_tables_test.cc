@@ -45,27 +45,15 @@ TEST_P(EveryTable, MatchesTheReference) {
   c.time_table = {by_time, durations};
 
   // Calls f(pair, entry of by_place, entry of by_time), by counting.
-  const reference::Attention plain = c.in_double();
   const auto for_each_pair = [&](auto&& f) {
-    for (std::int64_t s = 0; s < std::ssize(shape.query_lengths); ++s) {
-      for (std::int64_t head = 0; head < kHeads; ++head) {
-        for (std::int64_t i = 0; i < shape.query_lengths[s]; ++i) {
-          for (std::int64_t j = 0; j < shape.key_lengths[s]; ++j) {
-            const std::int64_t apart =
-                c.query_times[c.query_offsets[s] + i] - c.key_times[c.key_offsets[s] + j];
-            const auto entry = [&](const std::vector<std::int64_t>& boundaries,
-                                   std::int64_t distance) {
-              const std::int64_t first = table_heads == 1 ? 0 : head * (std::ssize(boundaries) + 1);
-              return first + std::ranges::count_if(boundaries,
-                                                   [&](std::int64_t b) { return b <= distance; });
-            };
-            f(plain.pair_of(s, head, i, j), entry(places, i - j), entry(durations, apart));
-          }
-        }
-      }
-    }
+    c.for_each_pair(
+        [&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
+          const std::int64_t table = table_heads == 1 ? 0 : head;
+          f(pair, table * (std::ssize(places) + 1) + count_up_to(places, i - j),
+            table * (std::ssize(durations) + 1) + count_up_to(durations, c.time_apart(s, i, j)));
+        });
   };
-  c.bias_of_pairs.resize(plain.num_pairs(), 0.0);
+  c.bias_of_pairs.resize(c.in_double().num_pairs(), 0.0);
   for_each_pair([&](std::size_t pair, std::int64_t place, std::int64_t time) {
     c.bias_of_pairs[pair] = static_cast<double>(by_place[place]) + by_time[time];
   });

@@ -1,0 +1,242 @@
+// FlashAttention's rule: of each result, the largest error and its root mean square are at most
+// twice those of unfused ops on the same inputs in the same storage, beside those of (x + 0.3) -
+// 0.3.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <optional>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "serrate/bfloat16.h"
+#include "tests/kernels/attention_case.h"
+#include "tests/reference/unfused_attention.h"
+
+namespace serrate {
+namespace {
+
+using reference::Stored;
+
+float store(float x, Stored stored) {
+  return stored == Stored::kFloat32 ? x : static_cast<float>(BFloat16(x));
+}
+
+struct Errors {
+  double max = 0, sum_of_squares = 0;
+  void add(double error) {
+    max = std::max(max, std::abs(error));
+    sum_of_squares += error * error;
+  }
+};
+
+struct Expected {
+  const std::vector<double>&exact, &unfused;
+};
+
+enum class Of { kPairs, kSumsOverPairs };
+
+template <typename Values>
+void expect_small_error(const std::string& name, const Values& actual, const Expected& expected,
+                        Stored stored, Of of) {
+  SCOPED_TRACE(name);
+  ASSERT_EQ(actual.size(), expected.exact.size());
+  Errors of_kernel, of_unfused, of_rounding;
+  for (std::size_t i = 0; i < actual.size(); ++i) {
+    const double exact = expected.exact[i];
+    of_kernel.add(actual[i] - exact);
+    of_unfused.add(expected.unfused[i] - exact);
+    const float above = store(static_cast<float>(exact) + 0.3f, stored);
+    of_rounding.add(store(above - 0.3f, stored) - exact);
+  }
+  const bool is_half = stored == Stored::kBFloat16;
+  const double factor = is_half ? 2 : of == Of::kPairs ? 4 : 8;
+  const double rms_factor = is_half || of == Of::kPairs ? 2 : 8;
+  EXPECT_LE(of_kernel.max, factor * of_unfused.max + 2 * of_rounding.max);
+  EXPECT_LE(std::sqrt(of_kernel.sum_of_squares), rms_factor * std::sqrt(of_unfused.sum_of_squares) +
+                                                     std::sqrt(of_rounding.sum_of_squares));
+}
+
+// A case's tokens as they are stored.
+struct StoredTokens {
+  Tokens& tokens;
+  std::vector<BFloat16> halves;
+
+  StoredTokens(Tokens& x, Stored stored) : tokens(x) {
+    if (stored == Stored::kBFloat16) halves.resize(x.values.size());
+    for (std::size_t i = 0; i < halves.size(); ++i) halves[i] = BFloat16(x.values[i]);
+    load();
+  }
+  // What is stored, as float32.
+  void load() {
+    for (std::size_t i = 0; i < halves.size(); ++i)
+      tokens.values[i] = static_cast<float>(halves[i]);
+  }
+  OutputHeads view() {
+    if (halves.empty()) return tokens.view();
+    return HeadsView<BFloat16>{halves.data(), tokens.token_stride, tokens.head_stride};
+  }
+};
+
+// What a case has besides: a bias [heads, queries, keys] that sequences share, and tables.
+struct Biases {
+  std::vector<float> bias, d_bias, by_place, by_time;
+  std::vector<std::int64_t> places = {-40, -3, -2, 0, 1, 2, 4, 8, 16, 100}, durations = {};
+
+  Biases(Case& c, Stored stored) {
+    const reference::Attention args = c.in_double();
+    const std::int64_t queries = args.longest_queries(), keys = args.longest_keys();
+    for (std::int64_t t = -3'000; t < 3'000; t += 200) durations.push_back(t);
+    bias.resize(c.shape.num_heads * queries * keys);
+    by_place.resize(places.size() + 1);
+    by_time.resize((durations.size() + 1) * c.shape.num_heads);
+    std::mt19937 generator(3);
+    std::normal_distribution<float> normal;
+    for (auto* values : {&bias, &by_place, &by_time}) {
+      for (float& x : *values) x = store(normal(generator), stored);
+    }
+    c.query_times.resize(c.query_offsets.back());
+    c.key_times.resize(c.key_offsets.back());
+    for (auto* times : {&c.query_times, &c.key_times}) {
+      for (std::int64_t& time : *times) time = static_cast<std::int64_t>(generator() % 4'000);
+    }
+    d_bias.resize(bias.size());
+    c.bias = {bias.data(), 0, queries * keys, keys, 1};
+    c.d_bias = d_bias.data();
+    c.position_table = {by_place, places};
+    c.time_table = {by_time, durations};
+    c.d_position_table.resize(by_place.size());
+    c.d_time_table.resize(by_time.size());
+    c.bias_of_pairs.resize(args.num_pairs());
+    for_each_pair(c, [&](std::size_t pair, std::size_t at, std::size_t place, std::size_t time) {
+      c.bias_of_pairs[pair] = static_cast<double>(bias[at]) + by_place[place] + by_time[time];
+    });
+  }
+
+  // Calls f(pair, entry of bias, of by_place, of by_time).
+  template <typename F>
+  void for_each_pair(const Case& c, F&& f) const {
+    const std::int64_t times = std::ssize(durations) + 1;
+    c.for_each_pair([&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i,
+                        std::int64_t j) {
+      f(pair, head * c.bias.head_stride + i * c.bias.query_stride + j, count_up_to(places, i - j),
+        head * times + count_up_to(durations, c.time_apart(s, i, j)));
+    });
+  }
+
+  // The gradients of bias, by_place and by_time from those of all pairs.
+  std::array<std::vector<double>, 3> gradients(const Case& c, const std::vector<double>& of_pairs) {
+    std::array<std::vector<double>, 3> result;
+    result[0].resize(bias.size()), result[1].resize(by_place.size());
+    result[2].resize(by_time.size());
+    for_each_pair(c, [&](std::size_t pair, std::size_t at, std::size_t place, std::size_t time) {
+      result[0][at] += of_pairs[pair];
+      result[1][place] += of_pairs[pair];
+      result[2][time] += of_pairs[pair];
+    });
+    return result;
+  }
+};
+
+enum class WithBiases { kNo, kYes };
+
+void expect_small_errors(const Shape& shape, Stored stored, WithBiases with_biases) {
+  Case c(shape);
+  StoredTokens q(c.q, stored), k(c.k, stored), v(c.v, stored), d_out(c.d_out, stored);
+  StoredTokens out(c.out, stored), d_q(c.d_q, stored), d_k(c.d_k, stored), d_v(c.d_v, stored);
+  std::optional<Biases> biases;
+  if (with_biases == WithBiases::kYes) biases.emplace(c, stored);
+  const reference::Attention args = c.in_double();
+  const auto exact = attention_forward(args);
+  const auto exact_gradients = attention_backward(args, c.d_out.dense());
+  const auto unfused = unfused_attention(args, c.d_out.dense(), stored);
+
+  AttentionForward forward = c.forward_args();
+  forward.q = q.view(), forward.k = k.view(), forward.v = v.view(), forward.out = out.view();
+  const Stream stream(Device::cpu(), 2);
+  jagged_attention_forward(forward, stream);
+  jagged_attention_backward({forward, d_out.view(), d_q.view(), d_k.view(), d_v.view(), c.d_bias,
+                             c.d_position_table, c.d_time_table},
+                            stream);
+  for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) {
+    x->load();
+    EXPECT_TRUE(x->tokens.nothing_else_written());
+  }
+  const auto expect_of = [&](const std::string& name, Tokens& x,
+                             const std::vector<double>& of_exact,
+                             const std::vector<double>& of_unfused) {
+    expect_small_error(name, x.dense(), {of_exact, of_unfused}, stored, Of::kPairs);
+  };
+  expect_of("out", c.out, exact.out, unfused.output.out);
+  expect_of("d_q", c.d_q, exact_gradients.d_q, unfused.gradients.d_q);
+  expect_of("d_k", c.d_k, exact_gradients.d_k, unfused.gradients.d_k);
+  expect_of("d_v", c.d_v, exact_gradients.d_v, unfused.gradients.d_v);
+  if (!biases) return;
+  const auto of_exact = biases->gradients(c, exact_gradients.d_bias);
+  const auto of_unfused = biases->gradients(c, unfused.gradients.d_bias);
+  const std::span<const float> actual[] = {biases->d_bias, c.d_position_table, c.d_time_table};
+  for (std::size_t i = 0; i < 3; ++i) {
+    expect_small_error(std::array{"d_bias", "d_position_table", "d_time_table"}[i], actual[i],
+                       {of_exact[i], of_unfused[i]}, stored, Of::kSumsOverPairs);
+  }
+}
+
+class Accuracy : public testing::TestWithParam<std::tuple<Stored, std::int64_t>> {};
+
+Shape every_pair_of(const std::vector<std::int64_t>& lengths, Shape shape) {
+  for (const std::int64_t queries : lengths) {
+    for (const std::int64_t keys : lengths) {
+      shape.query_lengths.push_back(queries);
+      shape.key_lengths.push_back(keys);
+    }
+  }
+  return shape;
+}
+
+TEST_P(Accuracy, OfEveryPairOfLengths) {
+  const auto [stored, head_dim] = GetParam();
+  const std::vector<std::int64_t> lengths = {0, 1, 7, 63, 64, 65, 127, 128, 129};
+  for (const auto shape_of : {full_shape, causal_shape}) {
+    expect_small_errors(every_pair_of(lengths, shape_of({}, {}, 1, head_dim)), stored,
+                        WithBiases::kNo);
+  }
+}
+
+TEST_P(Accuracy, OfBiasesTablesAndSharedKeys) {
+  const auto [stored, head_dim] = GetParam();
+  for (const AttentionActivation activation :
+       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+    Shape shape = causal_shape({130, 0, 65, 1}, {129, 7, 100, 64}, 4, head_dim);
+    shape.num_key_heads = 2;
+    shape.activation = activation;
+    expect_small_errors(shape, stored, WithBiases::kYes);
+  }
+}
+
+std::string name_of(const testing::TestParamInfo<Accuracy::ParamType>& test) {
+  const auto [stored, head_dim] = test.param;
+  return (stored == Stored::kFloat32 ? "Float32x" : "BFloat16x") + std::to_string(head_dim);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Accuracy,
+                         testing::Combine(testing::Values(Stored::kFloat32, Stored::kBFloat16),
+                                          testing::Values(32, 64, 128, 256)),
+                         name_of);
+
+// Every other length with one beyond two thousand.
+TEST(AccuracyOfLongSequences, InPairsWithEveryLength) {
+  Shape shape = causal_shape({2049}, {2049}, 1, 32);
+  for (const std::int64_t length : {0, 1, 7, 63, 64, 65, 127, 128, 129}) {
+    shape.query_lengths.insert(shape.query_lengths.end(), {length, 2049});
+    shape.key_lengths.insert(shape.key_lengths.end(), {2049, length});
+  }
+  for (const Stored stored : {Stored::kFloat32, Stored::kBFloat16}) {
+    expect_small_errors(shape, stored, WithBiases::kNo);
+  }
+}
+
+}  // namespace
+}  // namespace serrate
