@@ -192,6 +192,12 @@ void check_backward(const AttentionBackward& args) {
 
 void jagged_attention_forward(const AttentionForward& args, const Stream& stream) {
   check_forward(args);
+  if (!args.partials.empty()) {
+    const std::int64_t needed = jagged_attention_partials(args, stream);
+    require(std::ssize(args.partials) >= needed,
+            "partials has {} floats for {} (jagged_attention_partials says how many)",
+            args.partials.size(), needed);
+  }
   dispatch_cpu_only(stream.device(), "jagged_attention_forward",
                     [&](auto device) { jagged_attention_forward_on<device()>(args, stream); });
 }
@@ -200,6 +206,13 @@ void jagged_attention_backward(const AttentionBackward& args, const Stream& stre
   check_backward(args);
   dispatch_cpu_only(stream.device(), "jagged_attention_backward",
                     [&](auto device) { jagged_attention_backward_on<device()>(args, stream); });
+}
+
+std::int64_t jagged_attention_partials(const AttentionForward& args, const Stream& stream) {
+  check_sizes(args);
+  return dispatch_cpu_only(stream.device(), "jagged_attention_forward", [&](auto device) {
+    return jagged_attention_partials_on<device()>(args, stream);
+  });
 }
 
 std::int64_t jagged_attention_forward_workspace(const AttentionForward& args,

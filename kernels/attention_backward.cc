@@ -127,8 +127,8 @@ void for_each_backward_task(const AttentionBackward& args, const Stream& stream,
   }
   const LargeSequences large(args, stream.num_threads());
   const std::vector<BackwardTask> parts = large.parts(yields_d_q);
-  const AttentionSchedule schedule(forward, num_key_heads_of(forward),
-                                   std::numeric_limits<std::int64_t>::max(), stream.num_threads());
+  const AttentionSchedule schedule(forward, num_key_heads_of(forward), whole_heads,
+                                   stream.num_threads());
   const std::int64_t num_tasks = std::ssize(parts) + schedule.num_tasks();
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < num_tasks; ++t) {

@@ -1,5 +1,7 @@
 // FlashAttention on vectors: for a tile of queries, the keys go by in tiles, and a running maximum
 // and sum for every query keep softmax exact. Two products a tile: scores = k q^T, out += p^T v.
+// Where a long history is cut into chunks (Flash-Decoding: Dao et al. 2023), each leaves its
+// maximum, sum and unnormalised out, which are combined in the order of the chunks.
 #include <omp.h>
 
 #include <algorithm>
@@ -14,6 +16,21 @@
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 
+#ifndef SERRATE_KERNELS_ATTENTION_FORWARD_CALL
+#define SERRATE_KERNELS_ATTENTION_FORWARD_CALL
+namespace serrate {
+
+/// What the tasks of one call share.
+struct ForwardCall {
+  const AttentionForward& args;
+  const AttentionTiles& tiles;
+  DropoutDraw draw;
+  float* partials;
+};
+
+}  // namespace serrate
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention_forward_cpu.cc"
 #include "hwy/foreach_target.h"
@@ -22,6 +39,7 @@
 #include "hwy/contrib/math/math-inl.h"
 #include "kernels/attention_bias-inl.h"
 #include "kernels/attention_dropout-inl.h"
+#include "kernels/attention_few_rows-inl.h"
 #include "kernels/attention_rows-inl.h"
 #include "kernels/attention_tables-inl.h"
 #include "kernels/attention_tile-inl.h"
@@ -70,25 +88,68 @@ void pointwise_silu(float divisor, ForwardScratch& scratch) {
   hide(scratch.mask, 0, {scratch.scores, kTileQueries});
 }
 
-// A tile of a sequence's queries, in one head.
+// A tile of a sequence's queries, in one head or several: their rows follow one another.
 struct ForwardTile {
-  const AttentionForward& args;
-  std::int64_t sequence, head, first, count;
-  std::int64_t key_head() const { return head / heads_per_key_head(args); }
+  const ForwardCall& call;
+  const AttentionTask& task;
+  std::int64_t first, count;
+
+  const AttentionForward& args() const { return call.args; }
+  bool is_softmax() const { return args().activation == AttentionActivation::kSoftmax; }
+  std::int64_t rows() const { return task.num_heads * count; }
+  std::int64_t key_head() const { return task.head / heads_per_key_head(args()); }
+  std::int64_t num_key_heads() const {
+    return ceil_div(task.num_heads, heads_per_key_head(args()));
+  }
+  std::int64_t rows_per_key_head() const { return rows() / num_key_heads(); }
+  std::int64_t padded_dim() const { return round_up_to_lanes(args().head_dim); }
+  // The first query in what has a row per query of the batch.
+  std::int64_t token() const { return queries_of(args(), task.sequence).in_out + first; }
+  // Keys or values of the sequence from one on.
+  HeadsBlock heads_of_keys(const InputHeads& from, std::int64_t key, std::int64_t keys) const {
+    return {
+        from,           args().key_offsets[task.sequence] + key, key_head(), keys, num_key_heads(),
+        args().head_dim};
+  }
 };
 
-// Rows of out, where to scale them, on their way there.
-Tile<float> out_rows(const ForwardTile& tile, std::int64_t token, ForwardScratch& scratch) {
-  const OutputHeads& out = tile.args.out;
-  if (out.type == HeadsType::kFloat32) return rows_of(out.as<float>(), token, tile.head);
-  return {scratch.out, round_up_to_lanes(tile.args.head_dim)};
+// The rows of several heads become one tile.
+Tile<const float> load_queries(const ForwardTile& tile, ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args();
+  const std::int64_t token = queries_of(args, tile.task.sequence).in_q + tile.first;
+  const auto load = [&](std::int64_t head, float* copy) {
+    return load_rows(args.q, token, head, tile.count, args.head_dim, RowEnds::kAsTheyAre, copy);
+  };
+  if (tile.task.num_heads == 1) return load(tile.task.head, scratch.v);
+  const Tile<float> rows{scratch.v, tile.padded_dim()};
+  for (std::int64_t h = 0; h < tile.task.num_heads; ++h) {
+    copy_rows(load(tile.task.head + h, scratch.k), tile.count, args.head_dim,
+              {rows.row(h * tile.count), rows.stride});
+  }
+  return rows;
+}
+
+// Scaled, as the products want them.
+void prepare_queries(const ForwardTile& tile, ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args();
+  const float scale = args.scale * score_factor(args.activation);
+  const Tile<const float> rows = load_queries(tile, scratch);
+  if (!tile.task.few_rows) {
+    transpose_rows(rows, tile.rows(), args.head_dim, scale, {scratch.q, kTileQueries});
+    return;
+  }
+  const Tile<float> q{scratch.q, tile.padded_dim()};
+  std::fill_n(scratch.factor, tile.rows(), scale);
+  scale_rows(rows, tile.rows(), args.head_dim, scratch.factor, q);
+  for (std::int64_t r = 0; r < tile.rows(); ++r) {
+    std::fill(q.row(r) + args.head_dim, q.row(r + 1), 0.0f);
+  }
 }
 
 // out = sum of p v / sum of p; lse back in units of e.
-void write_softmax(const ForwardTile& tile, std::int64_t token, ForwardScratch& scratch) {
-  const AttentionForward& args = tile.args;
+void normalise(const ForwardTile& tile, ForwardScratch& scratch) {
   const hn::ScalableTag<float> d;
-  for (std::int64_t q = 0; q < tile.count; q += kLanes) {
+  for (std::int64_t q = 0; q < tile.rows(); q += kLanes) {
     const auto sum = hn::Load(d, scratch.sum + q);
     const auto saw_none = hn::Eq(sum, hn::Zero(d));
     const auto lse = hn::Add(hn::Load(d, scratch.max + q), hn::Log2(d, sum));
@@ -97,81 +158,198 @@ void write_softmax(const ForwardTile& tile, std::int64_t token, ForwardScratch& 
         hn::IfThenElse(saw_none, hn::Set(d, -kInfinity), hn::Mul(lse, hn::Set(d, 1 / kLog2e))), d,
         scratch.max + q);
   }
-  scale_rows({scratch.out, round_up_to_lanes(args.head_dim)}, tile.count, args.head_dim,
-             scratch.factor, out_rows(tile, token, scratch));
-  if (args.lse.empty()) return;
-  std::copy_n(scratch.max, tile.count,
-              &args.lse[tile.head * (std::ssize(args.lse) / args.num_heads) + token]);
+}
+
+// What a tile has gathered in its scratch goes to out and lse.
+void write_tile(const ForwardTile& tile, ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args();
+  const bool in_place = args.out.type == HeadsType::kFloat32;
+  const std::int64_t token = tile.token();
+  if (tile.is_softmax()) normalise(tile, scratch);
+  for (std::int64_t h = 0; h < tile.task.num_heads; ++h) {
+    const std::int64_t row = h * tile.count, head = tile.task.head + h;
+    const Tile<float> out{scratch.out + row * tile.padded_dim(), tile.padded_dim()};
+    if (tile.is_softmax()) {
+      scale_rows(out, tile.count, args.head_dim, scratch.factor + row,
+                 in_place ? rows_of(args.out.as<float>(), token, head) : out);
+      if (!args.lse.empty()) {
+        std::copy_n(scratch.max + row, tile.count,
+                    &args.lse[head * (std::ssize(args.lse) / args.num_heads) + token]);
+      }
+    }
+    if (!tile.is_softmax() || !in_place) {
+      store_rows(out, tile.count, args.head_dim, args.out, token, head);
+    }
+  }
+}
+
+// What a chunk of keys leaves of the rows of a tile: out [rows, head_dim], max and sum [rows].
+struct Partials {
+  Tile<float> out;
+  float *max, *sum;
+};
+
+Partials partials_at(const ForwardTile& tile, std::int64_t chunk) {
+  const AttentionForward& args = tile.args();
+  const std::int64_t rows_before = (chunk * args.num_heads + tile.task.head) * tile.count;
+  float* out = tile.call.partials + tile.task.partials + rows_before * (args.head_dim + 2);
+  float* max = out + tile.rows() * args.head_dim;
+  return {{out, args.head_dim}, max, max + tile.rows()};
+}
+
+void write_partials(const ForwardTile& tile, const ForwardScratch& scratch) {
+  const Partials to = partials_at(tile, tile.task.chunk);
+  copy_rows({scratch.out, tile.padded_dim()}, tile.rows(), tile.args().head_dim, to.out);
+  std::copy_n(scratch.max, tile.rows(), to.max);
+  std::copy_n(scratch.sum, tile.rows(), to.sum);
+}
+
+void clear_sums(ForwardScratch& scratch) {
+  std::fill_n(scratch.max, kTileQueries, -kInfinity);
+  std::fill_n(scratch.sum, kTileQueries, 0.0f);
+}
+
+void clear_out(const ForwardTile& tile, ForwardScratch& scratch) {
+  std::fill_n(scratch.out, tile.rows() * tile.padded_dim(), 0.0f);
+}
+
+// The chunks of a tile become as if there had been one.
+void combine_chunks(const ForwardTile& tile, ForwardScratch& scratch) {
+  const hn::ScalableTag<float> d;
+  const std::int64_t rows = tile.rows();
+  clear_sums(scratch);
+  clear_out(tile, scratch);
+  for (std::int64_t chunk = 0; chunk < tile.task.num_chunks; ++chunk) {
+    const Partials partials = partials_at(tile, chunk);
+    for (std::int64_t r = 0; r < rows; ++r) {
+      scratch.max[r] = std::max(scratch.max[r], partials.max[r]);
+    }
+  }
+  for (std::int64_t chunk = 0; chunk < tile.task.num_chunks; ++chunk) {
+    const Partials partials = partials_at(tile, chunk);
+    for (std::int64_t r = 0; r < rows; r += kLanes) {
+      const std::int64_t lanes = std::min(kLanes, rows - r);
+      const auto max = hn::Load(d, scratch.max + r);
+      const auto shift = hn::IfThenZeroElse(hn::Eq(max, hn::Set(d, -kInfinity)), max);
+      const auto factor = Exp2(d, hn::Sub(load_first(d, partials.max + r, lanes), shift));
+      hn::Store(tile.is_softmax() ? factor : hn::Set(d, 1), d, scratch.factor + r);
+      hn::Store(
+          hn::MulAdd(factor, load_first(d, partials.sum + r, lanes), hn::Load(d, scratch.sum + r)),
+          d, scratch.sum + r);
+    }
+    for (std::int64_t r = 0; r < rows; ++r) {
+      add_row(partials.out.row(r), scratch.factor[r], tile.args().head_dim,
+              scratch.out + r * tile.padded_dim());
+    }
+  }
+}
+
+// scores = k q^T
+void score_keys(const ForwardTile& tile, std::int64_t first_key, ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args();
+  const TileMask& mask = scratch.mask;
+  const Tile<float> scores{scratch.scores, kTileQueries};
+  if (tile.task.few_rows) {
+    for_each_part(tile.heads_of_keys(args.k, first_key, mask.keys),
+                  tile.heads_of_keys(args.v, first_key, mask.keys),
+                  [&](std::int64_t first, const HeadsBlock& part) {
+                    dot_rows({scratch.q, tile.padded_dim()}, tile.rows(), tile.rows_per_key_head(),
+                             load_heads(part, scratch.k), part.count,
+                             {scores.row(first), scores.stride});
+                  });
+    return;
+  }
+  const Tile<const float> k =
+      load_rows(args.k, args.key_offsets[tile.task.sequence] + first_key, tile.key_head(),
+                mask.keys, args.head_dim, RowEnds::kAsTheyAre, scratch.k);
+  multiply<Left::kAsIs>(mask.keys, round_up_to_lanes(tile.rows()), k, {scratch.q, kTileQueries},
+                        scores, Into::kOverwrite, scores_extent(mask, args.head_dim));
+}
+
+// out += p^T v
+void add_values(const ForwardTile& tile, std::int64_t first_key, Into into,
+                ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args();
+  const TileMask& mask = scratch.mask;
+  const Tile<float> p{scratch.scores, kTileQueries}, out{scratch.out, tile.padded_dim()};
+  if (tile.task.few_rows) {
+    const std::int64_t next = first_key + mask.keys;
+    for_each_part(tile.heads_of_keys(args.v, first_key, mask.keys),
+                  tile.heads_of_keys(args.k, next, num_keys_of(args, tile.task.sequence) - next),
+                  [&](std::int64_t first, const HeadsBlock& part) {
+                    add_weighted({p.row(first), p.stride}, tile.rows(), tile.rows_per_key_head(),
+                                 load_heads(part, scratch.v), part.count, out,
+                                 first == 0 ? into : Into::kAdd);
+                  });
+    return;
+  }
+  const Tile<const float> v =
+      load_rows(args.v, args.key_offsets[tile.task.sequence] + first_key, tile.key_head(),
+                mask.keys, args.head_dim, RowEnds::kWholeVectors, scratch.v);
+  multiply<Left::kTransposed>(tile.rows(), tile.padded_dim(), p, v, out, into, keys_extent(mask));
 }
 
 // Adds the share of a tile of keys to out (in scratch).
-void forward_keys(const ForwardTile& tile, const DropoutDraw& draw, std::int64_t first_key,
-                  Into into, ForwardScratch& scratch) {
-  const AttentionForward& args = tile.args;
+void forward_keys(const ForwardTile& tile, std::int64_t first_key, Into into,
+                  ForwardScratch& scratch) {
+  const AttentionForward& args = tile.args();
+  const AttentionTask& task = tile.task;
   const TileMask& mask = scratch.mask;
-  const std::int64_t token = args.key_offsets[tile.sequence] + first_key;
-  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
-  const Tile<float> scores{scratch.scores, kTileQueries}, out{scratch.out, padded_dim};
-  const Tile<const float> k = load_rows(args.k, token, tile.key_head(), mask.keys, args.head_dim,
-                                        RowEnds::kAsTheyAre, scratch.k);
-  const Tile<const float> v = load_rows(args.v, token, tile.key_head(), mask.keys, args.head_dim,
-                                        RowEnds::kWholeVectors, scratch.v);
-  const TilePlace place{tile.sequence, tile.head, tile.first, first_key};
+  const Tile<float> scores{scratch.scores, kTileQueries}, out{scratch.out, tile.padded_dim()};
+  const TilePlace place{task.sequence, task.head, tile.first, first_key};
   const float factor = score_factor(args.activation);
-  multiply<Left::kAsIs>(mask.keys, round_up_to_lanes(tile.count), k, {scratch.q, kTileQueries},
-                        scores, Into::kOverwrite, scores_extent(mask, args.head_dim));
+  score_keys(tile, first_key, scratch);
   if (args.bias.data) {
     add_bias(args.bias, place, mask, factor, {scratch.bias, kTileQueries}, scores);
   }
   add_tables(args, place, mask, factor, scratch.tables, scores);
-  if (args.activation == AttentionActivation::kSoftmax) {
+  if (tile.is_softmax()) {
     hide(mask, -kInfinity, scores);
     online_softmax(scratch);
-    if (into == Into::kAdd) scale_rows(out, tile.count, padded_dim, scratch.factor, out);
+    if (into == Into::kAdd) scale_rows(out, tile.rows(), out.stride, scratch.factor, out);
   } else {
     pointwise_silu(args.silu_divisor, scratch);
   }
   if (args.dropout.rate > 0) {
-    const std::int64_t row = queries_of(args, tile.sequence).in_out + tile.first;
-    draw_kept(draw, &args.dropout.token_ids[row], tile.head, first_key, mask, scratch.kept);
-    drop(mask, scratch.kept, draw.scale, scores, scores);
+    draw_kept(tile.call.draw, &args.dropout.token_ids[tile.token()], task.head, first_key, mask,
+              scratch.kept);
+    drop(mask, scratch.kept, tile.call.draw.scale, scores, scores);
   }
-  multiply<Left::kTransposed>(tile.count, padded_dim, scores, v, out, into, keys_extent(mask));
+  add_values(tile, first_key, into, scratch);
 }
 
-void forward_tile(const ForwardTile& tile, const AttentionTiles& tiles, const DropoutDraw& draw,
-                  ForwardScratch& scratch) {
-  const AttentionForward& args = tile.args;
-  const SequenceQueries queries = queries_of(args, tile.sequence);
-  const std::int64_t padded_dim = round_up_to_lanes(args.head_dim);
-
-  transpose_rows(load_rows(args.q, queries.in_q + tile.first, tile.head, tile.count, args.head_dim,
-                           RowEnds::kAsTheyAre, scratch.v),
-                 tile.count, args.head_dim, args.scale * score_factor(args.activation),
-                 {scratch.q, kTileQueries});
-  std::fill_n(scratch.max, kTileQueries, -kInfinity);
-  std::fill_n(scratch.sum, kTileQueries, 0.0f);
-  tiles.start(tile.sequence, tile.first, tile.count, scratch.query_mask);
+void forward_tile(const ForwardTile& tile, ForwardScratch& scratch) {
+  const AttentionTask& task = tile.task;
+  QueryTileMask& query_mask = scratch.query_mask;
+  prepare_queries(tile, scratch);
+  clear_sums(scratch);
+  tile.call.tiles.start(task.sequence, tile.first, tile.count, query_mask);
+  query_mask.keys = {std::max(query_mask.keys.begin, task.key_begin),
+                     std::min(query_mask.keys.end, task.key_end)};
   Into into = Into::kOverwrite;
-  for (KeyTile keys; tiles.next(scratch.query_mask, keys, scratch.mask); into = Into::kAdd) {
-    forward_keys(tile, draw, keys.begin, into, scratch);
+  for (KeyTile keys; tile.call.tiles.next(query_mask, keys, scratch.mask); into = Into::kAdd) {
+    if (task.few_rows || task.num_heads > 1) repeat_queries(task.num_heads, scratch.mask);
+    forward_keys(tile, keys.begin, into, scratch);
   }
-  if (into == Into::kOverwrite) std::fill_n(scratch.out, tile.count * padded_dim, 0.0f);
-  const std::int64_t token = queries.in_out + tile.first;
-  const Tile<float> out = {scratch.out, padded_dim};
-  if (args.activation == AttentionActivation::kSoftmax) write_softmax(tile, token, scratch);
-  if (args.activation != AttentionActivation::kSoftmax || args.out.type != HeadsType::kFloat32) {
-    store_rows(out, tile.count, args.head_dim, args.out, token, tile.head);
+  if (into == Into::kOverwrite) clear_out(tile, scratch);
+  if (task.num_chunks > 1) {
+    write_partials(tile, scratch);
+  } else {
+    write_tile(tile, scratch);
   }
 }
 
-void forward_task(const AttentionForward& args, const AttentionTiles& tiles,
-                  const DropoutDraw& draw, const AttentionTask& task, ForwardScratch& scratch) {
-  const std::int64_t size = attention_tile(queries_of(args, task.sequence).count);
+void forward_task(const ForwardCall& call, const AttentionTask& task, ForwardScratch& scratch) {
+  const std::int64_t size = attention_tile(queries_of(call.args, task.sequence).count);
   for (std::int64_t query = task.query_begin; query < task.query_end; query += size) {
-    forward_tile({args, task.sequence, task.head, query, std::min(size, task.query_end - query)},
-                 tiles, draw, scratch);
+    forward_tile({call, task, query, std::min(size, task.query_end - query)}, scratch);
   }
+}
+
+void combine_task(const ForwardCall& call, const AttentionTask& task, ForwardScratch& scratch) {
+  const ForwardTile tile{call, task, 0, task.query_end};
+  combine_chunks(tile, scratch);
+  write_tile(tile, scratch);
 }
 
 }  // namespace serrate::HWY_NAMESPACE
@@ -181,25 +359,43 @@ HWY_AFTER_NAMESPACE();
 namespace serrate {
 
 HWY_EXPORT(forward_task);
+HWY_EXPORT(combine_task);
 
 template <>
 void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
                                                    const Stream& stream) {
-  const AttentionSchedule schedule(args, args.num_heads, 4, stream.num_threads());
+  const AttentionSchedule schedule(args, args.num_heads, forward_split, stream.num_threads());
   const AttentionTiles tiles(args);
-  const DropoutDraw draw = dropout_draw(args.dropout);
+  Buffer<float> own_partials(args.partials.empty() ? schedule.num_partials() : 0, stream);
+  const ForwardCall call{args, tiles, dropout_draw(args.dropout),
+                         args.partials.empty() ? own_partials.data() : args.partials.data()};
   Buffer<ForwardScratch> scratch(stream.num_threads(), stream);
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
     HWY_DYNAMIC_DISPATCH(forward_task)
-    (args, tiles, draw, schedule.task(t), scratch.span()[omp_get_thread_num()]);
+    (call, schedule.task(t), scratch.span()[omp_get_thread_num()]);
+  }
+  if (schedule.num_partials() == 0) return;
+#pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
+  for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
+    const AttentionTask task = schedule.task(t);
+    if (task.num_chunks == 1 || task.chunk > 0) continue;
+    HWY_DYNAMIC_DISPATCH(combine_task)(call, task, scratch.span()[omp_get_thread_num()]);
   }
 }
 
 template <>
-std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCpu>(const AttentionForward&,
+std::int64_t jagged_attention_partials_on<DeviceType::kCpu>(const AttentionForward& args,
+                                                            const Stream&) {
+  return AttentionSchedule(args, args.num_heads, forward_split, 1).num_partials();
+}
+
+template <>
+std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCpu>(const AttentionForward& args,
                                                                      const Stream& stream) {
-  return static_cast<std::int64_t>(sizeof(ForwardScratch)) * stream.num_threads();
+  const auto partials = args.partials.empty() ? jagged_attention_partials(args, stream) : 0;
+  return static_cast<std::int64_t>(sizeof(ForwardScratch)) * stream.num_threads() +
+         static_cast<std::int64_t>(sizeof(float)) * partials;
 }
 
 }  // namespace serrate

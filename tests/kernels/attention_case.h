@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 #include <random>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,7 @@
 
 #include "hwy/highway.h"
 #include "serrate/kernels/attention.h"
+#include "serrate/random.h"
 #include "tests/reference/attention.h"
 
 namespace serrate {
@@ -114,6 +116,7 @@ struct Case {
   std::vector<float> d_position_table = {}, d_time_table = {};
   DropoutKey dropout = {};
   std::vector<double> kept_of_pairs = {};  // for the reference
+  std::span<float> partials = {};
 
   explicit Case(const Shape& s, float logit_size = 1)
       : shape(s),
@@ -154,7 +157,8 @@ struct Case {
             .time_table = time_table,
             .query_times = query_times,
             .key_times = key_times,
-            .dropout = dropout};
+            .dropout = dropout,
+            .partials = partials};
   }
   void run(int num_threads = 1) {
     const Stream stream(Device::cpu(), num_threads);
@@ -215,6 +219,31 @@ struct Case {
 inline std::int64_t count_up_to(const std::vector<std::int64_t>& boundaries,
                                 std::int64_t distance) {
   return std::ranges::count_if(boundaries, [&](std::int64_t b) { return b <= distance; });
+}
+
+// What dropout multiplies weights by, word by word, as its declaration says.
+inline std::vector<double> kept_of(const Case& c, const reference::Attention& args) {
+  const DropoutKey& key = c.dropout;
+  const std::uint64_t bits =
+      random_bits(key.seed, RandomUse::kDropout, 0, static_cast<std::uint64_t>(key.step));
+  std::vector<double> kept(args.num_pairs(), 0.0);
+  for (std::int64_t s = 0; s < std::ssize(c.shape.query_lengths); ++s) {
+    for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
+      for (std::int64_t i = 0; i < c.shape.query_lengths[s]; ++i) {
+        const auto id = static_cast<std::uint64_t>(key.token_ids[c.query_offsets[s] + i]);
+        for (std::int64_t j = 0; j < c.shape.key_lengths[s]; ++j) {
+          const auto words = philox4x32(
+              {static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
+               static_cast<std::uint32_t>(j / 4),
+               key.site + (static_cast<std::uint32_t>(head) << 16)},
+              {static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)});
+          const bool is_kept = words[j % 4] >= std::floor(key.rate * std::pow(2.0, 32));
+          kept[args.pair_of(s, head, i, j)] = is_kept ? 1 / (1 - static_cast<double>(key.rate)) : 0;
+        }
+      }
+    }
+  }
+  return kept;
 }
 
 inline void expect_close(Tokens& actual, const std::vector<double>& expected, double tolerance) {

@@ -101,9 +101,9 @@ struct AttentionTable {
 /// RecSys'24): sequence s attends queries [query_offsets[s], query_offsets[s+1]) to the keys
 /// [key_offsets[s], key_offsets[s+1]). Zero lengths are fine; rows outside the offsets are not
 /// touched; a query that sees no key gets output 0, LSE -inf and no gradient. Memory besides the
-/// arguments: a few tiles a thread, two integers a sequence, four ranges a tile of keys for a
-/// ColumnMask. A sequence's bits do not depend on the rest of the batch or on the number of
-/// threads.
+/// arguments: a few tiles a thread, three integers a sequence, four ranges a tile of keys for a
+/// ColumnMask, the forward's partials. A sequence's bits do not depend on the rest of the batch or
+/// on the number of threads.
 struct AttentionForward {
   InputHeads q, k, v;
   OutputHeads out;
@@ -132,6 +132,9 @@ struct AttentionForward {
   /// site + 2^16 head}, key), token_ids[i] being that of row i of out, and key and threshold as
   /// DropoutKey says; site < 2^16.
   DropoutKey dropout = {};
+  /// Workspace for long histories, which are cut into chunks that tasks share: as many floats as
+  /// jagged_attention_partials says, or more. Empty: the call allocates them. The same bits.
+  std::span<float> partials = {};
 };
 
 struct AttentionBackward {
@@ -150,6 +153,10 @@ struct AttentionBackward {
 void jagged_attention_forward(const AttentionForward& args, const Stream& stream);
 void jagged_attention_backward(const AttentionBackward& args, const Stream& stream);
 
+/// How many floats of partials a forward needs, 0 if it cuts no history. A sum over sequences that
+/// depends on lengths, heads and head_dim alone; the offsets are read on the host.
+std::int64_t jagged_attention_partials(const AttentionForward& args, const Stream& stream);
+
 /// The most bytes that a call allocates from the stream while it runs, besides its index of tiles.
 std::int64_t jagged_attention_forward_workspace(const AttentionForward& args, const Stream& stream);
 std::int64_t jagged_attention_backward_workspace(const AttentionBackward& args,
@@ -159,6 +166,8 @@ template <DeviceType D>
 void jagged_attention_forward_on(const AttentionForward&, const Stream&);
 template <DeviceType D>
 void jagged_attention_backward_on(const AttentionBackward&, const Stream&);
+template <DeviceType D>
+std::int64_t jagged_attention_partials_on(const AttentionForward&, const Stream&);
 template <DeviceType D>
 std::int64_t jagged_attention_forward_workspace_on(const AttentionForward&, const Stream&);
 template <DeviceType D>
