@@ -2,7 +2,8 @@
 // peers' scripts count it: 4 heads head_dim sum(L^2) / 2 forward, 2.5 times that backward.
 //
 //   attention_benchmark [Google Benchmark's options]
-//   attention_benchmark --peer-cases [--threads N]   one JSON line for each case of the peers
+//   attention_benchmark --peer-cases [--threads N] [--case I]   one JSON line for each case of the
+//                                                              peers, or for one of them
 //   attention_benchmark --mask-cases [--length N] [--rounds N]   one for each mask, see
 //                                                                attention_masks.h
 
@@ -37,11 +38,15 @@ struct Case {
 };
 
 // In the order of the peers' script.
-const Case kCases[] = {
+const Case kPeerCases[] = {
     {"fixed", 128, 50, 2, 32},  {"fixed", 64, 200, 4, 64}, {"lognormal", 256, 256, 4, 64},
     {"zipf", 256, 512, 4, 64},  {"zipf", 64, 2048, 4, 64}, {"fixed", 8, 1024, 4, 64},
     {"fixed", 2, 4096, 4, 128},
 };
+
+// Lengths that the peers' script has no case of.
+const Case kOtherCases[] = {
+    {"uniform", 256, 256, 4, 64}, {"fixed", 4096, 4, 4, 64}, {"fixed", 1024, 16, 4, 64}};
 
 // Dense [num_tokens, num_heads, head_dim] arguments of one case.
 class Attention {
@@ -131,8 +136,9 @@ std::int64_t peak_extra_bytes(F&& f) {
   return memory_status("VmHWM") - before;
 }
 
-void run_peer_cases(int num_threads) {
-  for (const Case& c : kCases) {
+void run_peer_cases(int num_threads, int only) {
+  for (const Case& c : kPeerCases) {
+    if (only >= 0 && &c != &kPeerCases[only]) continue;
     Attention attention(c, num_threads);
     const auto both = [&] {
       attention.forward();
@@ -158,20 +164,18 @@ void set_flops(benchmark::State& state, double flops) {
                                                 benchmark::Counter::kIsRate);
 }
 
-void register_benchmarks() {
-  for (const Case& c : kCases) {
-    benchmark::RegisterBenchmark(("forward/" + c.name()).c_str(), [c](benchmark::State& state) {
-      Attention attention(c, 1);
-      for (auto _ : state) attention.forward();
-      set_flops(state, attention.forward_flops());
-    })->Unit(benchmark::kMillisecond);
-    benchmark::RegisterBenchmark(("backward/" + c.name()).c_str(), [c](benchmark::State& state) {
-      Attention attention(c, 1);
-      attention.forward();
-      for (auto _ : state) attention.backward();
-      set_flops(state, 2.5 * attention.forward_flops());
-    })->Unit(benchmark::kMillisecond);
-  }
+void register_benchmark(const Case& c) {
+  benchmark::RegisterBenchmark(("forward/" + c.name()).c_str(), [c](benchmark::State& state) {
+    Attention attention(c, 1);
+    for (auto _ : state) attention.forward();
+    set_flops(state, attention.forward_flops());
+  })->Unit(benchmark::kMillisecond);
+  benchmark::RegisterBenchmark(("backward/" + c.name()).c_str(), [c](benchmark::State& state) {
+    Attention attention(c, 1);
+    attention.forward();
+    for (auto _ : state) attention.backward();
+    set_flops(state, 2.5 * attention.forward_flops());
+  })->Unit(benchmark::kMillisecond);
 }
 
 }  // namespace
@@ -188,14 +192,15 @@ int main(int argc, char** argv) {
     return has_value ? std::stoi(option[1]) : otherwise;
   };
   if (given("--peer-cases")) {
-    serrate::run_peer_cases(number("--threads", 1));
+    serrate::run_peer_cases(number("--threads", 1), number("--case", -1));
     return 0;
   }
   if (given("--mask-cases")) {
     serrate::run_mask_cases(number("--length", 4096), number("--rounds", 3));
     return 0;
   }
-  serrate::register_benchmarks();
+  for (const auto& c : serrate::kPeerCases) serrate::register_benchmark(c);
+  for (const auto& c : serrate::kOtherCases) serrate::register_benchmark(c);
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   benchmark::RunSpecifiedBenchmarks();

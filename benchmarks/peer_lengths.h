@@ -46,10 +46,22 @@ inline std::vector<std::int64_t> zipf_lengths(std::int64_t batch_size, std::int6
   return lengths;
 }
 
+/// Uniform in [1, longest].
+inline std::vector<std::int64_t> uniform_lengths(std::int64_t batch_size, std::int64_t longest) {
+  std::mt19937 generator(1);
+  std::vector<std::int64_t> lengths;
+  for (std::int64_t i = 0; i < batch_size; ++i) {
+    lengths.push_back(1 + static_cast<std::int64_t>(generator()) % longest);
+  }
+  return lengths;
+}
+
+/// Of the given kind: lognormal, zipf, uniform; else fixed.
 inline std::vector<std::int64_t> lengths_of(std::string_view kind, std::int64_t batch_size,
                                             std::int64_t longest) {
   if (kind == "lognormal") return lognormal_lengths(batch_size, longest);
   if (kind == "zipf") return zipf_lengths(batch_size, longest);
+  if (kind == "uniform") return uniform_lengths(batch_size, longest);
   return std::vector<std::int64_t>(batch_size, longest);
 }
 
