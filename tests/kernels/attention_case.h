@@ -221,6 +221,13 @@ inline std::int64_t count_up_to(const std::vector<std::int64_t>& boundaries,
   return std::ranges::count_if(boundaries, [&](std::int64_t b) { return b <= distance; });
 }
 
+// Ids of more than 32 bits.
+inline std::vector<std::int64_t> ids_of_tokens(const Case& c) {
+  std::vector<std::int64_t> ids(c.query_offsets.back());
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int64_t>(i * 7 + 1) << 31;
+  return ids;
+}
+
 // What dropout multiplies weights by, word by word, as its declaration says.
 inline std::vector<double> kept_of(const Case& c, const reference::Attention& args) {
   const DropoutKey& key = c.dropout;

@@ -1,5 +1,4 @@
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
@@ -132,39 +131,6 @@ TEST(AttentionMask, ThirtyRunsHaveTheSameBits) {
     again.run(2);
     expect_same_results(first, again);
   }
-}
-
-// Tokens 2^30 elements apart: the last one of any tensor lies 2^33 bytes from its first.
-TEST(AttentionMask, StridesBeyondTwoToThe31Elements) {
-  constexpr std::int64_t kStride = std::int64_t{1} << 30, kTokens = 4;
-  constexpr std::size_t kBytes = (kTokens + 1) * kStride * sizeof(float);
-  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  ASSERT_NE(memory, MAP_FAILED);
-  Case c(causal_shape({kTokens - kTokensBefore}, {kTokens - kTokensBefore}, 1, 8));
-  c.run();
-  const auto far = [&](int tensor) {
-    return HeadsView<float>{static_cast<float*>(memory) + tensor * 4096, kStride, 8};
-  };
-  const auto copy = [&](Tokens& from, int tensor) {
-    for (std::int64_t token = kTokensBefore; token < kTokens; ++token) {
-      std::copy_n(from.view().at(token, 0), 8, far(tensor).at(token, 0));
-    }
-  };
-  copy(c.q, 0), copy(c.k, 1), copy(c.v, 2), copy(c.d_out, 3);
-  AttentionForward args = c.forward_args();
-  args.q = far(0), args.k = far(1), args.v = far(2), args.out = far(4);
-  jagged_attention_forward(args, Stream());
-  jagged_attention_backward({args, far(3), far(5), far(6), far(7)}, Stream());
-  Tokens* expected[] = {&c.out, &c.d_q, &c.d_k, &c.d_v};
-  for (int i = 0; i < 4; ++i) {
-    for (std::int64_t token = kTokensBefore; token < kTokens; ++token) {
-      for (std::int64_t x = 0; x < 8; ++x) {
-        EXPECT_EQ(far(4 + i).at(token, 0)[x], expected[i]->view().at(token, 0)[x]);
-      }
-    }
-  }
-  munmap(memory, kBytes);
 }
 
 TEST(AttentionMask, MasksThatDoNotFitTheBatchAreErrors) {
