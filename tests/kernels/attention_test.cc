@@ -1,9 +1,10 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
-#include "tests/kernels/attention_case.h"
+#include "tests/kernels/attention_biases.h"
 
 namespace serrate {
 namespace {
@@ -137,28 +138,33 @@ TEST(Attention, EmptyBatchesAndEmptySequencesDoNothing) {
 }
 
 // The reference's backward, which the kernels are held against, is the derivative of its forward.
-void expect_derivatives(reference::Attention& args, const std::vector<double>& d_out) {
-  const auto loss = [&] {
-    const std::vector<double> out = reference::attention_forward(args).out;
-    return std::inner_product(out.begin(), out.end(), d_out.begin(), 0.0);
-  };
-  const reference::AttentionGradients gradients = reference::attention_backward(args, d_out);
-  const std::pair<std::vector<double>*, const std::vector<double>*> inputs[] = {
-      {&args.q, &gradients.d_q},
-      {&args.k, &gradients.d_k},
-      {&args.v, &gradients.d_v},
-      {&args.bias, &gradients.d_bias}};
-  for (const auto& [input, gradient] : inputs) {
-    for (std::size_t i = 0; i < input->size(); ++i) {
-      const double kept = (*input)[i], step = 1e-5;
-      (*input)[i] = kept + step;
-      const double above = loss();
-      (*input)[i] = kept - step;
-      const double below = loss();
-      (*input)[i] = kept;
-      ASSERT_NEAR((*gradient)[i], (above - below) / (2 * step), 1e-8);
-    }
+template <typename Loss>
+void expect_derivative(std::vector<double>& input, const std::vector<double>& gradient,
+                       Loss&& loss) {
+  ASSERT_EQ(input.size(), gradient.size());
+  for (std::size_t i = 0; i < input.size(); ++i) {
+    const double kept = input[i], step = 1e-5;
+    input[i] = kept + step;
+    const double above = loss();
+    input[i] = kept - step;
+    const double below = loss();
+    input[i] = kept;
+    ASSERT_NEAR(gradient[i], (above - below) / (2 * step), 1e-8);
   }
+}
+
+double loss_of(const reference::Attention& args, const std::vector<double>& d_out) {
+  const std::vector<double> out = reference::attention_forward(args).out;
+  return std::inner_product(out.begin(), out.end(), d_out.begin(), 0.0);
+}
+
+void expect_derivatives(reference::Attention& args, const std::vector<double>& d_out) {
+  const reference::AttentionGradients gradients = reference::attention_backward(args, d_out);
+  const auto loss = [&] { return loss_of(args, d_out); };
+  expect_derivative(args.q, gradients.d_q, loss);
+  expect_derivative(args.k, gradients.d_k, loss);
+  expect_derivative(args.v, gradients.d_v, loss);
+  expect_derivative(args.bias, gradients.d_bias, loss);
 }
 
 TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
@@ -175,6 +181,49 @@ TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
     }
     expect_derivatives(args, c.d_out.dense());
   }
+}
+
+TEST(AttentionReference, BiasesAndTablesHaveTheGradientsOfTheirPairs) {
+  Shape shape = causal_shape({5, 0, 7}, {6, 2, 7}, 2, 3);
+  for (const double silu_divisor : {0.0, 3.0}) {
+    Case c(shape);
+    Biases biases(c);
+    reference::Attention args = c.in_double();
+    args.silu_divisor = silu_divisor;
+    const std::vector<double> d_out = c.d_out.dense();
+    const auto gradients = biases.gradients(c, reference::attention_backward(args, d_out).d_bias);
+    std::vector<double> bias(biases.bias.begin(), biases.bias.end());
+    std::vector<double> by_place(biases.by_place.begin(), biases.by_place.end());
+    std::vector<double> by_time(biases.by_time.begin(), biases.by_time.end());
+    const auto loss = [&] {
+      biases.for_each_pair(
+          c, [&](std::size_t pair, std::size_t at, std::size_t place, std::size_t time) {
+            args.bias[pair] = bias[at] + by_place[place] + by_time[time];
+          });
+      return loss_of(args, d_out);
+    };
+    expect_derivative(bias, gradients[0], loss);
+    expect_derivative(by_place, gradients[1], loss);
+    expect_derivative(by_time, gradients[2], loss);
+  }
+}
+
+TEST(AttentionReference, SharedQueriesHaveTheSumOfTheGradientsOfTheirCopies) {
+  constexpr std::int64_t kSequences = 3, kQueries = 4;
+  Case c(full_shape(std::vector<std::int64_t>(kSequences, kQueries), {6, 0, 3}, 2, 3));
+  reference::Attention args = c.in_double();
+  const std::int64_t size = kQueries * 2 * 3, first = kTokensBefore * 2 * 3;
+  std::vector<double> shared(args.q.begin() + first, args.q.begin() + first + size), sum(size);
+  const auto loss = [&] {
+    for (std::int64_t s = 0; s < kSequences; ++s) {
+      std::ranges::copy(shared, args.q.begin() + first + s * size);
+    }
+    return loss_of(args, c.d_out.dense());
+  };
+  loss();
+  const std::vector<double> d_q = reference::attention_backward(args, c.d_out.dense()).d_q;
+  for (std::int64_t i = 0; i < kSequences * size; ++i) sum[i % size] += d_q[first + i];
+  expect_derivative(shared, sum, loss);
 }
 
 }  // namespace
