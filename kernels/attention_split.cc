@@ -10,10 +10,10 @@
 namespace serrate {
 namespace {
 
-// What is shorter is trained on, and has to be as fast in tiles of queries.
-constexpr std::int64_t kKeysPerQueryOfDecoding = 8;
 // Up to here a vector of queries would be half empty.
 constexpr std::int64_t kFewRows = 8;
+// More queries with fewer keys are trained on, and as fast in tiles of one head.
+constexpr std::int64_t kKeysPerQueryOfDecoding = 8;
 // Long enough that reading its keys hides what a chunk costs besides.
 constexpr std::int64_t kTilesPerChunk = 8;
 
@@ -30,7 +30,8 @@ bool heads_are_alike(const AttentionForward& args) {
 }
 
 std::int64_t chunk_of(std::int64_t num_keys) {
-  const std::int64_t tile = attention_tile(num_keys), tiles = ceil_div(num_keys, tile);
+  const std::int64_t tile = attention_tile(num_keys);
+  const std::int64_t tiles = std::max<std::int64_t>(ceil_div(num_keys, tile), 1);
   return ceil_div(tiles, ceil_div(tiles, kTilesPerChunk)) * tile;
 }
 
@@ -40,7 +41,8 @@ AttentionSplit forward_split(const AttentionForward& args, std::int64_t sequence
   constexpr std::int64_t kTilesPerTask = 4;
   const std::int64_t queries = queries_of(args, sequence).count;
   const std::int64_t keys = num_keys_of(args, sequence);
-  if (queries == 0 || queries > kTileQueries || keys < kKeysPerQueryOfDecoding * queries) {
+  if (queries == 0 || queries > kTileQueries ||
+      (queries > kFewRows && keys < kKeysPerQueryOfDecoding * queries)) {
     return {.heads = 1,
             .queries = std::min(kTilesPerTask, queries / kMaskBlock + 1) * attention_tile(queries),
             .keys = keys};
