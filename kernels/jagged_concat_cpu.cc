@@ -1,12 +1,57 @@
+// A sequence's z is the rows of its x, then those of its y.
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/copy_rows.h"
 #include "kernels/matrix_batch_checks.h"
 #include "kernels/sample_tasks.h"
+#include "kernels/simd_targets.h"
 #include "serrate/kernels/jagged_concat.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/jagged_concat_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/simd_output-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+// f(rows of z, the same rows of the operand) for those rows [begin, end) of z that lie in an
+// operand whose first row is z's row `first`.
+template <typename Z, typename X, typename F>
+HWY_INLINE void for_rows_in(const MatrixView<Z>& z, const MatrixView<X>& x, std::int64_t first,
+                            std::int64_t begin, std::int64_t end, const F& f) {
+  begin = std::max(begin, first);
+  end = std::min(end, first + x.rows);
+  if (begin < end) f(z.middle_rows(begin, end), x.middle_rows(begin - first, end - first));
+}
+
+void concat_run(const MatrixView<const float>& x, const MatrixView<const float>& y,
+                const MatrixView<float>& z, std::int64_t begin, std::int64_t end, OutputPath path) {
+  const auto copy = [=](const MatrixView<float>& to, const MatrixView<const float>& from)
+                        HWY_ATTR { copy_rows(from, to, path); };
+  for_rows_in(z, x, 0, begin, end, copy);
+  for_rows_in(z, y, x.rows, begin, end, copy);
+  finish_rows(path);
+}
+
+void split_run(const MatrixView<const float>& z, const MatrixView<float>& x,
+               const MatrixView<float>& y, std::int64_t begin, std::int64_t end, OutputPath path) {
+  const auto copy = [=](const MatrixView<const float>& from, const MatrixView<float>& to)
+                        HWY_ATTR { copy_rows(from, to, path); };
+  for_rows_in(z, x, 0, begin, end, copy);
+  for_rows_in(z, y, x.rows, begin, end, copy);
+  finish_rows(path);
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace serrate {
+HWY_EXPORT(concat_run);
+HWY_EXPORT(split_run);
+
 namespace {
 
 void check_samples_fit(const MatrixBatch<const float>& x, const MatrixBatch<const float>& y,
@@ -19,16 +64,6 @@ void check_samples_fit(const MatrixBatch<const float>& x, const MatrixBatch<cons
       [&](std::int64_t b) { return z.sample(b).rows == x.sample(b).rows + y.sample(b).rows; });
 }
 
-// f(part of z, part of the operand) for rows [begin, end) of z that lie in an operand whose first
-// row is z's row `first`.
-template <typename Z, typename X, typename F>
-void for_rows_in(const MatrixView<Z>& z, const MatrixView<X>& x, std::int64_t first,
-                 std::int64_t begin, std::int64_t end, const F& f) {
-  begin = std::max(begin, first);
-  end = std::min(end, first + x.rows);
-  if (begin < end) f(z.middle_rows(begin, end), x.middle_rows(begin - first, end - first));
-}
-
 }  // namespace
 
 template <>
@@ -36,13 +71,9 @@ void jagged_concat_on<DeviceType::kCpu>(const MatrixBatch<const float>& x,
                                         const MatrixBatch<const float>& y,
                                         const MatrixBatch<float>& z, const Stream& stream) {
   check_samples_fit(x, y, z);
-  const auto copy = [](const MatrixView<float>& to, const MatrixView<const float>& from) {
-    copy_rows(from, to);
-  };
+  const OutputPath path = output_path(z);
   for_each_run(z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    const MatrixView<const float> first = x.sample(b);
-    for_rows_in(z.sample(b), first, 0, begin, end, copy);
-    for_rows_in(z.sample(b), y.sample(b), first.rows, begin, end, copy);
+    HWY_DYNAMIC_DISPATCH(concat_run)(x.sample(b), y.sample(b), z.sample(b), begin, end, path);
   });
 }
 
@@ -51,13 +82,9 @@ void jagged_split_on<DeviceType::kCpu>(const MatrixBatch<const float>& z,
                                        const MatrixBatch<float>& x, const MatrixBatch<float>& y,
                                        const Stream& stream) {
   check_samples_fit(x, y, z);
-  const auto copy = [](const MatrixView<const float>& from, const MatrixView<float>& to) {
-    copy_rows(from, to);
-  };
+  const OutputPath path = output_path(z);
   for_each_run(z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    const MatrixView<float> first = x.sample(b);
-    for_rows_in(z.sample(b), first, 0, begin, end, copy);
-    for_rows_in(z.sample(b), y.sample(b), first.rows, begin, end, copy);
+    HWY_DYNAMIC_DISPATCH(split_run)(z.sample(b), x.sample(b), y.sample(b), begin, end, path);
   });
 }
 
@@ -72,3 +99,4 @@ void jagged_concat_offsets_on<DeviceType::kCpu>(const MatrixBatch<const float>& 
 }
 
 }  // namespace serrate
+#endif  // HWY_ONCE

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/jagged_elementwise_run.h"
 #include "kernels/matrix_batch_checks.h"
 #include "kernels/sample_tasks.h"
 #include "kernels/simd_targets.h"
@@ -10,52 +11,105 @@
 #define HWY_TARGET_INCLUDE "kernels/jagged_elementwise_cpu.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "kernels/simd_rows-inl.h"
+#include "kernels/simd_output-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-// f(x, y, z, size) for the rows of three matrices of z's shape, or for all of them at once where
-// they lie one behind the other.
-template <typename F>
-void for_each_row(const float* x, std::int64_t x_stride, const float* y, std::int64_t y_stride,
-                  const MatrixView<float>& z, const F& f) {
-  if (x_stride == z.cols && y_stride == z.cols && z.stride == z.cols) {
-    f(x, y, z.data, z.rows * z.cols);
-    return;
-  }
-  for (std::int64_t r = 0; r < z.rows; ++r) f(x + r * x_stride, y + r * y_stride, z.row(r), z.cols);
+// f(r, size) for the first `cols` columns of rows [begin, end) of all views; at once, as one row,
+// where they lie one behind the other in all.
+template <typename F, typename... Views>
+HWY_INLINE void for_each_row(std::int64_t begin, std::int64_t end, std::int64_t cols, const F& f,
+                             const Views&... views) {
+  if (begin >= end) return;
+  if (((views.stride == cols) && ...)) return f(begin, (end - begin) * cols);
+  for (std::int64_t r = begin; r < end; ++r) f(r, cols);
 }
 
-// z = x op y where all three have the shape of z.
-void combine(Elementwise op, const MatrixView<const float>& x, const MatrixView<const float>& y,
-             const MatrixView<float>& z) {
-  const auto rows = [&](const auto& f) {
-    for_each_row(x.data, x.stride, y.data, y.stride, z,
-                 [&](const float* a, const float* b, float* to, std::int64_t size) HWY_ATTR {
-                   for_each_vector(size, [&](auto lanes, std::int64_t c) HWY_ATTR {
-                     lanes.store(f(lanes.load(a + c), lanes.load(b + c)), to + c);
-                   });
-                 });
+// Rows [begin, end) of z = x op y; where x or y has none, x for a sum, which has x's shape, else 0.
+void combine_rows(Elementwise op, const MatrixView<const float>& x,
+                  const MatrixView<const float>& y, const MatrixView<float>& z, std::int64_t begin,
+                  std::int64_t end, OutputPath path) {
+  const std::int64_t last = std::clamp(std::min(x.rows, y.rows), begin, end);
+  const std::int64_t cols = std::min({x.cols, y.cols, z.cols});
+  const auto combine = [&](const auto& f) HWY_ATTR {
+    const auto row = [&](std::int64_t r, std::int64_t size) HWY_ATTR {
+      const float *a = x.row(r), *b = y.row(r);
+      write_row(z.row(r), size, path, [=](auto lanes, std::int64_t c) HWY_ATTR {
+        return f(lanes.load(a + c), lanes.load(b + c));
+      });
+      if (cols == z.cols) return;
+      if (op == Elementwise::kAdd) {
+        copy_values(a + cols, z.cols - cols, z.row(r) + cols, path);
+      } else {
+        fill_values(0, z.cols - cols, z.row(r) + cols, path);
+      }
+    };
+    for_each_row(begin, last, cols, row, x, y, z);
   };
   if (op == Elementwise::kAdd) {
-    rows([](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
+    combine([](auto a, auto b) HWY_ATTR { return hn::Add(a, b); });
+    if (last < end) copy_rows(x.middle_rows(last, end), z.middle_rows(last, end), path);
   } else {
-    rows([](auto a, auto b) HWY_ATTR { return hn::Mul(a, b); });
+    combine([](auto a, auto b) HWY_ATTR { return hn::Mul(a, b); });
+    if (last < end) fill_rows(0, z.middle_rows(last, end), path);
   }
 }
 
-// d_y += d_z or d_z x: what a sample adds.
-void accumulate(Elementwise op, const MatrixView<const float>& d_z,
-                const MatrixView<const float>& x, const MatrixView<float>& d_y) {
-  if (op == Elementwise::kAdd) return combine(op, d_z, d_y, d_y);
-  for_each_row(d_z.data, d_z.stride, x.data, x.stride, d_y,
-               [&](const float* a, const float* b, float* to, std::int64_t size) HWY_ATTR {
-                 for_each_vector(size, [&](auto lanes, std::int64_t c) HWY_ATTR {
-                   lanes.store(hn::MulAdd(lanes.load(a + c), lanes.load(b + c), lanes.load(to + c)),
-                               to + c);
-                 });
-               });
+void combine_run(Elementwise op, const MatrixView<const float>& x, const MatrixView<const float>& y,
+                 const MatrixView<float>& z, std::int64_t begin, std::int64_t end,
+                 OutputPath path) {
+  combine_rows(op, x, y, z, begin, end, path);
+  finish_rows(path);
+}
+
+// Rows [begin, end) of d_y += d_z or d_z x: what a sample adds.
+void accumulate_rows(Elementwise op, const MatrixView<const float>& d_z,
+                     const MatrixView<const float>& x, const MatrixView<float>& d_y,
+                     std::int64_t begin, std::int64_t end) {
+  const auto accumulate = [&](const auto& f) HWY_ATTR {
+    const auto row = [&](std::int64_t r, std::int64_t size) HWY_ATTR {
+      const float *a = d_z.row(r), *b = x.row(r);
+      float* sum = d_y.row(r);
+      for_each_vector(size, [=](auto lanes, std::int64_t c) HWY_ATTR {
+        lanes.store(f(lanes.load(a + c), lanes.load(b + c), lanes.load(sum + c)), sum + c);
+      });
+    };
+    for_each_row(begin, end, std::min(d_y.cols, d_z.cols), row, d_z, x, d_y);
+  };
+  if (op == Elementwise::kAdd) {
+    accumulate([](auto a, auto, auto sum) HWY_ATTR { return hn::Add(a, sum); });
+  } else {
+    accumulate([](auto a, auto b, auto sum) HWY_ATTR { return hn::MulAdd(a, b, sum); });
+  }
+}
+
+void gradient_run(const GradientRun& run) {
+  // As many rows as the L1 cache keeps from one gradient to the next.
+  const std::int64_t block =
+      std::max<std::int64_t>(2048 / std::max<std::int64_t>(run.d_z.cols, 1), 1);
+  const std::int64_t both = std::clamp(run.d_z.rows, run.begin, run.end);
+  const std::int64_t last = run.end == run.d_y.rows ? std::max(run.d_z.rows, both) : both;
+  for (std::int64_t r = run.begin; r < last; r += block) {
+    const std::int64_t block_end = std::min(r + block, last), in_y = std::min(block_end, both);
+    if (run.is_shared) {
+      accumulate_rows(run.op, run.d_z, run.x, run.d_y, r, in_y);
+    } else if (run.op == Elementwise::kMultiply) {
+      if (r < in_y) combine_rows(run.op, run.d_z, run.x, run.d_y, r, in_y, run.path_of_d_y);
+    } else {
+      if (r < in_y) copy_resized(run.d_z, 0, run.d_y, r, in_y, run.path_of_d_y);
+    }
+    if (run.d_x.data) combine_rows(run.op, run.d_z, run.y, run.d_x, r, block_end, run.path_of_d_x);
+  }
+  if (!run.is_shared && both < run.end)
+    fill_rows(0, run.d_y.middle_rows(both, run.end), run.path_of_d_y);
+  finish_rows(run.path_of_d_x);
+  finish_rows(run.path_of_d_y);
+}
+
+void clear_rows(const MatrixView<float>& rows, OutputPath path) {
+  fill_rows(0, rows, path);
+  finish_rows(path);
 }
 
 }  // namespace serrate::HWY_NAMESPACE
@@ -63,45 +117,11 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace serrate {
-HWY_EXPORT(combine);
-HWY_EXPORT(accumulate);
+HWY_EXPORT(combine_run);
+HWY_EXPORT(gradient_run);
+HWY_EXPORT(clear_rows);
 
 namespace {
-
-// Rows [begin, end) of a, cut to the shape of what is in them in b too.
-template <typename T, typename U>
-MatrixView<T> common_rows(const MatrixView<T>& a, const MatrixView<U>& b, std::int64_t begin,
-                          std::int64_t end) {
-  const std::int64_t last = std::min({end, a.rows, b.rows});
-  if (last <= begin) return {};
-  return {a.row(begin), last - begin, std::min(a.cols, b.cols), a.stride};
-}
-
-// to = from, or 0 where there is none, outside its first `rows` rows and `cols` columns.
-void fill_rest(const MatrixView<const float>& from, std::int64_t rows, std::int64_t cols,
-               const MatrixView<float>& to) {
-  for (std::int64_t r = 0; r < to.rows; ++r) {
-    const std::int64_t begin = r < rows ? cols : 0;
-    if (begin >= to.cols || (from.data && from.row(r) == to.row(r))) continue;
-    if (from.data) {
-      std::copy(from.row(r) + begin, from.row(r) + to.cols, to.row(r) + begin);
-    } else {
-      std::fill(to.row(r) + begin, to.row(r) + to.cols, 0.0f);
-    }
-  }
-}
-
-// Rows [begin, end) of z.
-void combine_run(Elementwise op, const MatrixView<const float>& x, const MatrixView<const float>& y,
-                 const MatrixView<float>& z, std::int64_t begin, std::int64_t end) {
-  const MatrixView<float> both = common_rows(z, y, begin, end);
-  if (both.rows > 0) {
-    HWY_DYNAMIC_DISPATCH(combine)
-    (op, common_rows(x, y, begin, end), common_rows(y, x, begin, end), both);
-  }
-  fill_rest(op == Elementwise::kAdd ? x.middle_rows(begin, end) : MatrixView<const float>(),
-            both.rows, both.cols, z.middle_rows(begin, end));
-}
 
 constexpr auto kShapes = "jagged_elementwise: x and z must have the same shape";
 
@@ -114,13 +134,15 @@ void jagged_elementwise_forward_on<DeviceType::kCpu>(const JaggedElementwise& ar
   check_offsets(args.y, "y of jagged_elementwise");
   check_offsets(args.z, "z of jagged_elementwise");
   check_same_shapes(args.x, args.z, kShapes);
+  const OutputPath path = output_path(args.z);
   for_each_run(args.z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    combine_run(args.op, args.x.sample(b), args.y.sample(b), args.z.sample(b), begin, end);
+    HWY_DYNAMIC_DISPATCH(combine_run)
+    (args.op, args.x.sample(b), args.y.sample(b), args.z.sample(b), begin, end, path);
   });
 }
 
 // A task is a run of rows of d_y, of one sample if it is dense and of all in their order if it is
-// shared. The last run takes the rows of d_x that d_y does not have.
+// shared.
 template <>
 void jagged_elementwise_backward_on<DeviceType::kCpu>(const JaggedElementwiseBackward& args,
                                                       const Stream& stream) {
@@ -136,25 +158,23 @@ void jagged_elementwise_backward_on<DeviceType::kCpu>(const JaggedElementwiseBac
     check_offsets(args.d_x, "d_x of jagged_elementwise");
     check_same_shapes(args.d_x, args.d_z, kShapes);
   }
+  const MatrixBatch<const float> nothing = MatrixBatch<const float>::dense({}, args.d_z.batch_size);
+  const MatrixBatch<const float>&x = is_product ? args.x : args.d_z,
+                          y = is_product ? args.y : nothing;
   MatrixBatch<float> written = args.d_y;
   if (is_shared) written.batch_size = 1;
+  const OutputPath path_of_d_x = output_path(args.d_z), path_of_d_y = output_path(written);
+  const auto add_sample = [&](std::int64_t s, std::int64_t begin, std::int64_t end) {
+    HWY_DYNAMIC_DISPATCH(gradient_run)
+    ({args.op, x.sample(s), y.sample(s), args.d_z.sample(s),
+      args.d_x.data ? args.d_x.sample(s) : MatrixView<float>(), args.d_y.sample(s), begin, end,
+      is_shared, path_of_d_x, path_of_d_y});
+  };
   for_each_run(written, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    const MatrixView<float> d_y = written.sample(b);
-    fill_rest({}, 0, 0, d_y.middle_rows(begin, end));
-    for (std::int64_t s = is_shared ? 0 : b; s < (is_shared ? args.d_y.batch_size : b + 1); ++s) {
-      const MatrixView<const float> d_z = args.d_z.sample(s);
-      const MatrixView<const float> x = is_product ? args.x.sample(s) : d_z;
-      const MatrixView<float> both = common_rows(d_y, d_z, begin, end);
-      if (both.rows > 0) {
-        HWY_DYNAMIC_DISPATCH(accumulate)
-        (args.op, common_rows(d_z, d_y, begin, end), common_rows(x, d_y, begin, end), both);
-      }
-      const std::int64_t last = end == d_y.rows ? d_z.rows : std::min(end, d_z.rows);
-      if (args.d_x.data && begin < last) {
-        const auto y = is_product ? args.y.sample(s) : MatrixView<const float>();
-        combine_run(args.op, d_z, y, args.d_x.sample(s), begin, last);
-      }
-    }
+    if (!is_shared) return add_sample(b, begin, end);
+    HWY_DYNAMIC_DISPATCH(clear_rows)(args.d_y.sample(0).middle_rows(begin, end),
+                                     OutputPath::kCached);
+    for (std::int64_t s = 0; s < args.d_y.batch_size; ++s) add_sample(s, begin, end);
   });
 }
 

@@ -1,30 +1,43 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/copy_rows.h"
 #include "kernels/matrix_batch_checks.h"
 #include "kernels/sample_tasks.h"
+#include "kernels/simd_targets.h"
 #include "serrate/kernels/jagged_padded.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/jagged_padded_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/simd_output-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+void copy_run(const MatrixView<const float>& from, float fill, const MatrixView<float>& to,
+              std::int64_t begin, std::int64_t end, OutputPath path) {
+  copy_resized(from, fill, to, begin, end, path);
+  finish_rows(path);
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace serrate {
+HWY_EXPORT(copy_run);
 
 template <>
 void copy_samples_on<DeviceType::kCpu>(const MatrixBatch<const float>& from, float fill,
                                        const MatrixBatch<float>& to, const Stream& stream) {
   check_offsets(from, "the source of a jagged conversion");
   check_offsets(to, "the target of a jagged conversion");
+  const OutputPath path = output_path(to);
   for_each_run(to, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
-    const MatrixView<const float> source = from.sample(b);
-    const MatrixView<float> target = to.sample(b);
-    const std::int64_t last = std::clamp(source.rows, begin, end);
-    const std::int64_t cols = std::min(source.cols, target.cols);
-    if (begin < last) {
-      const MatrixView<float> copied = target.middle_rows(begin, last);
-      copy_rows(source.middle_rows(begin, last).columns(0, cols), copied.columns(0, cols));
-      fill_rows(copied.columns(cols, target.cols), fill);
-    }
-    fill_rows(target.middle_rows(last, end), fill);
+    HWY_DYNAMIC_DISPATCH(copy_run)(from.sample(b), fill, to.sample(b), begin, end, path);
   });
 }
 
 }  // namespace serrate
+#endif  // HWY_ONCE

@@ -15,12 +15,10 @@
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/simd_math-inl.h"
-#include "kernels/simd_rows-inl.h"
+#include "kernels/simd_output-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
-
-constexpr std::int64_t kStep = hn::MaxLanes(kFloats);
 
 HWY_INLINE FloatVector minus_infinity() {
   return hn::Set(kFloats, -std::numeric_limits<float>::infinity());

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/output_path.h"
 #include "serrate/matrix_batch.h"
 #include "serrate/stream.h"
 
@@ -51,10 +52,8 @@ void for_each_run(const MatrixBatch<const float>& batch, const Stream& stream, c
     return offsets.empty() ? b * batch.rows : offsets[b];
   };
   const std::int64_t begin = first_row(0), rows = first_row(batch.batch_size) - begin;
-  const std::int64_t values = batch.value_offsets.empty()
-                                  ? rows * batch.cols
-                                  : batch.value_offsets.back() - batch.value_offsets.front();
-  const std::int64_t chunks = std::clamp<std::int64_t>(values / kChunkValues, 1, rows + 1);
+  const std::int64_t chunks =
+      std::clamp<std::int64_t>(count_values(batch) / kChunkValues, 1, rows + 1);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(dynamic)
   for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
     std::int64_t row = begin + rows * chunk / chunks;
