@@ -6,6 +6,7 @@
 //                                                              peers, or for one of them
 //   attention_benchmark --mask-cases [--length N] [--rounds N]   one for each mask, see
 //                                                                attention_masks.h
+//   attention_benchmark --option-cases [--rounds N]   one for each option, see attention_options.h
 
 #include <benchmark/benchmark.h>
 #include <fmt/core.h>
@@ -21,6 +22,7 @@
 #include <vector>
 
 #include "benchmarks/attention_masks.h"
+#include "benchmarks/attention_options.h"
 #include "benchmarks/peer_lengths.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
@@ -197,6 +199,10 @@ int main(int argc, char** argv) {
   }
   if (given("--mask-cases")) {
     serrate::run_mask_cases(number("--length", 4096), number("--rounds", 3));
+    return 0;
+  }
+  if (given("--option-cases")) {
+    serrate::run_option_cases(number("--rounds", 5));
     return 0;
   }
   for (const auto& c : serrate::kPeerCases) serrate::register_benchmark(c);

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <ctime>
 #include <functional>
 #include <limits>
 #include <random>
@@ -13,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "benchmarks/processor_time.h"
 #include "kernels/attention_mask.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
@@ -43,13 +43,6 @@ std::vector<std::uint8_t> dense_of(std::int64_t length, const Sees& sees) {
     for (std::int64_t j = 0; j < length; ++j) dense[i * length + j] = sees(i, j);
   }
   return dense;
-}
-
-// Of this thread.
-double processor_seconds() {
-  timespec time;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 MaskCase bits_case(std::string name, std::int64_t length, const std::vector<std::uint8_t>& dense) {
@@ -199,13 +192,6 @@ double share_of_tiles(const AttentionForward& args) {
     for (KeyTile keys; tiles.next(queries, keys, mask);) scores += queries.count * keys.count;
   }
   return static_cast<double>(scores) / static_cast<double>(length * length);
-}
-
-template <typename F>
-void keep_least(double& least, F&& f) {
-  const double start = processor_seconds();
-  f();
-  least = std::min(least, processor_seconds() - start);
 }
 
 }  // namespace

@@ -9,8 +9,6 @@
 //                         [--ranks-per-node 1] [--stages] [--topology FILE]
 //   mpirun -n 2 pooled_step_benchmark ...
 
-#include <time.h>
-
 #include <algorithm>
 #include <array>
 #include <fstream>
@@ -20,6 +18,7 @@
 #include <string_view>
 
 #include "benchmarks/benchmark_ranks.h"
+#include "benchmarks/processor_time.h"
 #include "serrate/planner.h"
 #include "serrate/random.h"
 #include "serrate/sharded_embedding.h"
@@ -69,12 +68,6 @@ KeyedJaggedTensor make_batch(const Workload& w, std::uint64_t seed, const Stream
           std::vector(kTables, kBatchSize * w.ids_per_bag),
           {std::span<const std::int64_t>(values), stream},
           {std::span<const std::int64_t>(offsets), stream}};
-}
-
-double thread_seconds() {
-  timespec now;
-  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
 // y = sum over the lookups of output . weights; the loss is the mean of y^2. Writes the gradients
@@ -176,9 +169,9 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   for (int step = 0; step < kSteps; ++step) {
     communicator.barrier("step begins");
     const double start = benchmark_seconds();
-    double last = start, last_used = thread_seconds();
+    double last = start, last_used = processor_seconds();
     const auto end_stage = [&](Stage stage) {
-      const double now = benchmark_seconds(), used = thread_seconds();
+      const double now = benchmark_seconds(), used = processor_seconds();
       if (step >= kWarmup) {
         of_stage[stage].push_back(1e3 * (now - last));
         used_by_stage[stage].push_back(1e3 * (used - last_used));
