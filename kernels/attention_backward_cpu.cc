@@ -145,8 +145,8 @@ void bias_gradients(const HeadTask& task, const TilePlace& place, Tile<float> d_
   float* d_position = task.share(task.call.d_position, forward.position_table);
   float* d_time = task.share(task.call.d_time, forward.time_table);
   if (d_position || d_time) {
-    add_table_gradients(forward, place, scratch.mask, 1 / forward.scale, d_scores, scratch.tables,
-                        d_position, d_time);
+    add_table_gradients(forward, place, scratch.mask, 1 / forward.scale, d_scores,
+                        scratch.diagonals, d_position, d_time);
   }
   if (task.call.args.d_bias) {
     add_bias_gradient(forward.bias, task.call.args.d_bias, place, scratch.mask, 1 / forward.scale,
@@ -183,7 +183,7 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
   multiply<Left::kAsIs>(keys, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
                         Into::kOverwrite, scores_extent(mask, dim));
   if (forward.bias.data) add_bias(forward.bias, place, mask, factor, transposed, p);
-  add_tables(forward, place, mask, factor, scratch.tables, p);
+  add_tables(forward, place, mask, factor, scratch.diagonals, p);
   Tile<float> weights = p;
   if (forward.activation == AttentionActivation::kSoftmax) {
     hide(mask, -kInfinity, p);

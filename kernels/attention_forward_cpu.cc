@@ -302,7 +302,7 @@ void forward_keys(const ForwardTile& tile, std::int64_t first_key, Into into,
   if (args.bias.data) {
     add_bias(args.bias, place, mask, factor, {scratch.bias, kTileQueries}, scores);
   }
-  add_tables(args, place, mask, factor, scratch.tables, scores);
+  add_tables(args, place, mask, factor, scratch.diagonals, scores);
   if (tile.is_softmax()) {
     hide(mask, -kInfinity, scores);
     online_softmax(scratch);

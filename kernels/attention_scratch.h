@@ -12,12 +12,8 @@ namespace serrate {
 // The bits of a tile's keys that dropout keeps, as TileMask::bits; the last row is padding.
 using KeptBits = std::uint8_t[sizeof(QueryBits)];
 
-// Of the tables' biases.
-struct TableScratch {
-  // By query - key; past the last, what vectors read too much.
-  float diagonals[kTileQueries + kTileKeys + kMaskBlock];
-  std::uint16_t entries[kTileKeys * kTileQueries];  // of time_table
-};
+// The biases of a position table, by query - key; past the last, what vectors read too much.
+using Diagonals = float[kTileQueries + kTileKeys + kMaskBlock];
 
 struct alignas(64) ForwardScratch {
   float scores[kTileKeys * kTileQueries];
@@ -29,7 +25,7 @@ struct alignas(64) ForwardScratch {
   float k[kTileKeys * kMaxHeadDim];       // where they are not float32
   float v[kTileKeys * kMaxHeadDim];       // rows of whole vectors, where head_dim is not
   float bias[kTileKeys * kTileQueries];   // transposed
-  TableScratch tables;
+  Diagonals diagonals;
   alignas(16) KeptBits kept[kTileKeys + 1];
   QueryTileMask query_mask;
   TileMask mask;
@@ -48,7 +44,7 @@ struct alignas(64) BackwardScratch {
   float k[kTileKeys * kMaxHeadDim], d_k[kTileKeys * kMaxHeadDim], d_v[kTileKeys * kMaxHeadDim];
   float v[kTileKeys * kMaxHeadDim];      // where they are not float32
   float bias[kTileKeys * kTileQueries];  // transposed
-  TableScratch tables;
+  Diagonals diagonals;
   alignas(16) KeptBits kept[kTileKeys + 1];
   QueryTileMask query_mask;
   TileMask mask;

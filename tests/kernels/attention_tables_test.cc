@@ -1,5 +1,8 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -86,6 +89,27 @@ INSTANTIATE_TEST_SUITE_P(
     All, EveryTable,
     testing::Combine(testing::Values(AttentionActivation::kSoftmax, AttentionActivation::kSilu),
                      testing::Values(1, kHeads), testing::Values(Times::kRising, Times::kAnyhow)));
+
+TEST(AttentionTables, MayHaveManyEntries) {
+  Case c(full_shape({1}, {2}, 1, 1));
+  std::vector<std::int64_t> boundaries(70'000);
+  std::iota(boundaries.begin(), boundaries.end(), 0);
+  std::vector<float> values(boundaries.size() + 1);
+  values[70'000] = std::log(3.0f), values[69'999] = 0;
+  c.time_table = {values, boundaries};
+  c.query_times.assign(c.query_offsets.back(), 100'000);
+  c.key_times = {0, 0, 30'000, 30'002};  // 70,000 and 69,998 earlier
+  c.q.for_each([](float& x, std::int64_t) { x = 0; });
+  c.v.for_each([](float& x, std::int64_t i) { x = i % 2 == 0 ? 2.0f : 3.0f; });
+  c.d_out.for_each([](float& x, std::int64_t) { x = 1; });
+  c.d_time_table.assign(values.size(), 0);
+  c.run();
+  // 70,000 and 69,999 boundaries are not above; weights 3/4 and 1/4 of the values 2 and 3.
+  EXPECT_FLOAT_EQ(*c.out.view().at(kTokensBefore, 0), 2.25f);
+  EXPECT_FLOAT_EQ(c.d_time_table[70'000], -0.1875f);
+  EXPECT_FLOAT_EQ(c.d_time_table[69'999], 0.1875f);
+  EXPECT_EQ(std::count(c.d_time_table.begin(), c.d_time_table.end(), 0.0f), 69'999);
+}
 
 }  // namespace
 }  // namespace serrate
