@@ -2,11 +2,12 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "serrate/error.h"
-#include "tests/kernels/attention_case.h"
+#include "tests/kernels/attention_biases.h"
 #include "tests/kernels/attention_masks.h"
 
 namespace serrate {
@@ -75,31 +76,62 @@ std::string name_of(const testing::TestParamInfo<int>& info) {
 INSTANTIATE_TEST_SUITE_P(All, EveryMask, testing::Range(0, static_cast<int>(kLastKind) + 1),
                          name_of);
 
-// Small enough that most of the time goes to the edges.
-TEST(AttentionMask, TenThousandRandomBatchesMatchTheReference) {
-  std::mt19937 generator(3);
-  const auto draw = [&](std::int64_t low, std::int64_t high) {
-    return std::uniform_int_distribution<std::int64_t>(low, high)(generator);
-  };
-  for (int i = 0; i < 10000; ++i) {
+// Any mask with any option, and a history that is long for its queries at times.
+class RandomBatches {
+ public:
+  explicit RandomBatches(unsigned seed) : generator_(seed) {}
+
+  // Batches of which most of the time goes to the edges.
+  void expect_reference(int i) {
     const auto kind = static_cast<MaskKind>(draw(0, static_cast<std::int64_t>(kLastKind)));
-    const std::int64_t longest = i % 500 == 0 ? 150 : i % 10 == 0 ? 24 : 8;
+    const Shape shape = shape_for(kind, i % 500 == 0 ? 150 : i % 10 == 0 ? 24 : 8);
+    const TestMask mask = random_mask(kind, batch_of(shape), generator_);
+    Case c = masked_case(shape, mask);
+    std::optional<Biases> biases;
+    if (draw(0, 2) == 0) biases.emplace(c);
+    const std::vector<std::int64_t> ids = ids_of_tokens(c);
+    if (draw(0, 2) == 0) {
+      c.dropout = {.rate = 0.3f, .seed = generator_(), .token_ids = ids};
+      c.kept_of_pairs = kept_of(c, c.in_double());
+    }
+    c.run(i % 100 == 0 ? 3 : 1);
+    SCOPED_TRACE(testing::Message() << "batch " << i << ", mask " << static_cast<int>(kind));
+    expect_values_of_reference(c, 5e-5);
+    if (!biases) return;
+    const auto exact =
+        biases->gradients(c, reference::attention_backward(c.in_double(), c.d_out.dense()).d_bias);
+    const std::span<const float> actual[] = {biases->d_bias, c.d_position_table, c.d_time_table};
+    for (std::size_t t = 0; t < 3; ++t) {
+      for (std::size_t x = 0; x < exact[t].size(); ++x) {
+        ASSERT_NEAR(actual[t][x], exact[t][x], 1e-4) << t << ", " << x;
+      }
+    }
+  }
+
+ private:
+  std::int64_t draw(std::int64_t low, std::int64_t high) {
+    return std::uniform_int_distribution<std::int64_t>(low, high)(generator_);
+  }
+  Shape shape_for(MaskKind kind, std::int64_t longest) {
     Shape shape{{}, {}, draw(1, 2), draw(1, 9)};
+    const std::int64_t longest_keys = draw(0, 99) == 0 ? 300 : longest;
     for (std::int64_t s = draw(0, 3); s > 0; --s) {
       shape.query_lengths.push_back(draw(0, longest));
-      shape.key_lengths.push_back(draw(0, longest));
+      shape.key_lengths.push_back(draw(0, longest_keys));
     }
     if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
     shape.num_key_heads = shape.num_heads;
     if (draw(0, 3) == 0) shape.num_heads *= draw(1, 3);
     if (draw(0, 2) == 0) shape.activation = AttentionActivation::kSilu;
-    const TestMask mask = random_mask(kind, batch_of(shape), generator);
-    Case c = masked_case(shape, mask);
-    c.run();
-    SCOPED_TRACE(testing::Message() << "batch " << i << ", mask " << static_cast<int>(kind));
-    expect_values_of_reference(c, 3e-5);
-    if (testing::Test::HasFailure()) return;
+    return shape;
   }
+
+  std::mt19937 generator_;
+};
+
+TEST(AttentionMask, TenThousandRandomBatchesMatchTheReference) {
+  RandomBatches batches(3);
+  for (int i = 0; i < 10'000 && !testing::Test::HasFailure(); ++i) batches.expect_reference(i);
 }
 
 TEST(AttentionMask, RowsThatSeeNothingAreZeroAndHaveNoGradient) {
