@@ -19,10 +19,8 @@
 namespace serrate {
 namespace {
 
-using reference::Stored;
-
-float store(float x, Stored stored) {
-  return stored == Stored::kFloat32 ? x : static_cast<float>(BFloat16(x));
+float store(float x, HeadsType stored) {
+  return stored == HeadsType::kFloat32 ? x : static_cast<float>(BFloat16(x));
 }
 
 struct Errors {
@@ -41,7 +39,7 @@ enum class Of { kPairs, kSumsOverPairs };
 
 template <typename Values>
 void expect_small_error(const std::string& name, const Values& actual, const Expected& expected,
-                        Stored stored, Of of) {
+                        HeadsType stored, Of of) {
   SCOPED_TRACE(name);
   ASSERT_EQ(actual.size(), expected.exact.size());
   Errors of_kernel, of_unfused, of_rounding;
@@ -52,7 +50,7 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
     const float above = store(static_cast<float>(exact) + 0.3f, stored);
     of_rounding.add(store(above - 0.3f, stored) - exact);
   }
-  const bool is_half = stored == Stored::kBFloat16;
+  const bool is_half = stored == HeadsType::kBFloat16;
   const double factor = is_half ? 2 : of == Of::kPairs ? 4 : 8;
   const double rms_factor = is_half || of == Of::kPairs ? 2 : 8;
   EXPECT_LE(of_kernel.max, factor * of_unfused.max + 2 * of_rounding.max);
@@ -60,30 +58,9 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
                                                      std::sqrt(of_rounding.sum_of_squares));
 }
 
-// A case's tokens as they are stored.
-struct StoredTokens {
-  Tokens& tokens;
-  std::vector<BFloat16> halves;
-
-  StoredTokens(Tokens& x, Stored stored) : tokens(x) {
-    if (stored == Stored::kBFloat16) halves.resize(x.values.size());
-    for (std::size_t i = 0; i < halves.size(); ++i) halves[i] = BFloat16(x.values[i]);
-    load();
-  }
-  // What is stored, as float32.
-  void load() {
-    for (std::size_t i = 0; i < halves.size(); ++i)
-      tokens.values[i] = static_cast<float>(halves[i]);
-  }
-  OutputHeads view() {
-    if (halves.empty()) return tokens.view();
-    return HeadsView<BFloat16>{halves.data(), tokens.token_stride, tokens.head_stride};
-  }
-};
-
 enum class WithBiases { kNo, kYes };
 
-void expect_small_errors(const Shape& shape, Stored stored, WithBiases with_biases) {
+void expect_small_errors(const Shape& shape, HeadsType stored, WithBiases with_biases) {
   Case c(shape);
   StoredTokens q(c.q, stored), k(c.k, stored), v(c.v, stored), d_out(c.d_out, stored);
   StoredTokens out(c.out, stored), d_q(c.d_q, stored), d_k(c.d_k, stored), d_v(c.d_v, stored);
@@ -124,7 +101,7 @@ void expect_small_errors(const Shape& shape, Stored stored, WithBiases with_bias
   }
 }
 
-class Accuracy : public testing::TestWithParam<std::tuple<Stored, std::int64_t>> {};
+class Accuracy : public testing::TestWithParam<std::tuple<HeadsType, std::int64_t>> {};
 
 Shape every_pair_of(const std::vector<std::int64_t>& lengths, Shape shape) {
   for (const std::int64_t queries : lengths) {
@@ -158,11 +135,12 @@ TEST_P(Accuracy, OfBiasesTablesAndSharedKeys) {
 
 std::string name_of(const testing::TestParamInfo<Accuracy::ParamType>& test) {
   const auto [stored, head_dim] = test.param;
-  return (stored == Stored::kFloat32 ? "Float32x" : "BFloat16x") + std::to_string(head_dim);
+  return (stored == HeadsType::kFloat32 ? "Float32x" : "BFloat16x") + std::to_string(head_dim);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Accuracy,
-                         testing::Combine(testing::Values(Stored::kFloat32, Stored::kBFloat16),
+                         testing::Combine(testing::Values(HeadsType::kFloat32,
+                                                          HeadsType::kBFloat16),
                                           testing::Values(32, 64, 128, 256)),
                          name_of);
 
@@ -173,7 +151,7 @@ TEST(AccuracyOfLongSequences, InPairsWithEveryLength) {
     shape.query_lengths.insert(shape.query_lengths.end(), {length, 2049});
     shape.key_lengths.insert(shape.key_lengths.end(), {2049, length});
   }
-  for (const Stored stored : {Stored::kFloat32, Stored::kBFloat16}) {
+  for (const HeadsType stored : {HeadsType::kFloat32, HeadsType::kBFloat16}) {
     expect_small_errors(shape, stored, WithBiases::kNo);
   }
 }

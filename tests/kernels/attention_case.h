@@ -14,6 +14,7 @@
 #include "kernels/simd_targets.h"
 
 #include "hwy/highway.h"
+#include "serrate/bfloat16.h"
 #include "serrate/kernels/attention.h"
 #include "serrate/random.h"
 #include "tests/reference/attention.h"
@@ -100,6 +101,27 @@ struct Tokens {
     return inside == finite && inside == (end - begin) * num_heads * head_dim;
   }
   HeadsView<float> view() { return {values.data(), token_stride, head_stride}; }
+};
+
+// A case's tokens as they are stored: what the kernels see. The tokens become the same numbers.
+struct StoredTokens {
+  Tokens& tokens;
+  std::vector<BFloat16> halves;
+
+  StoredTokens(Tokens& x, HeadsType type) : tokens(x) {
+    if (type == HeadsType::kBFloat16) halves.resize(x.values.size());
+    for (std::size_t i = 0; i < halves.size(); ++i) halves[i] = BFloat16(x.values[i]);
+    load();
+  }
+  // What is stored, as float32.
+  void load() {
+    for (std::size_t i = 0; i < halves.size(); ++i)
+      tokens.values[i] = static_cast<float>(halves[i]);
+  }
+  OutputHeads view() {
+    if (halves.empty()) return tokens.view();
+    return HeadsView<BFloat16>{halves.data(), tokens.token_stride, tokens.head_stride};
+  }
 };
 
 struct Case {

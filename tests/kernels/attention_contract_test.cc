@@ -182,6 +182,60 @@ TEST(AttentionContract, ASequencesBitsAreItsOwn) {
   }
 }
 
+// Kernels read whole vectors and tiles; what they read too much has to count for nothing.
+TEST(AttentionContract, NaNsStayInTheirSequence) {
+  const std::vector<Named> all = {{1, 100, 97}, {2, 33, 200}, {3, 3, 180}, {4, 5, 7}, {5, 17, 1}};
+  for (const AttentionActivation activation : kActivations) {
+    NamedBatch expected(all, activation);
+    expected.c.run();
+    for (std::int64_t bad = 0; bad < std::ssize(all); ++bad) {
+      NamedBatch batch(all, activation);
+      Case& c = batch.c;
+      const auto spoil = [](float& x) { x = std::nanf(""); };
+      for (Tokens* x : {&c.q, &c.d_out}) {
+        batch.for_each(*x, c.query_offsets[bad], c.query_offsets[bad + 1], spoil);
+      }
+      for (Tokens* x : {&c.k, &c.v}) {
+        batch.for_each(*x, c.key_offsets[bad], c.key_offsets[bad + 1], spoil);
+      }
+      c.run();
+      for (std::int64_t s = 0; s < std::ssize(all); ++s) {
+        if (s != bad) expect_same_bits(batch.results_of(s), expected.results_of(s));
+      }
+    }
+  }
+}
+
+// Heads that share keys, in one tile or not.
+TEST(AttentionContract, NaNsStayInTheirHead) {
+  for (const std::int64_t queries : {130, 10, 2}) {
+    Shape shape = causal_shape({queries}, {170}, 4, 20);
+    shape.num_key_heads = 2;
+    Case expected(shape), c(shape);
+    expected.run();
+    constexpr std::int64_t kBad = 3, kBadKeys = 1;  // the other of its group is 2
+    for (std::int64_t t = kTokensBefore; t < kTokensBefore + queries; ++t) {
+      std::fill_n(c.q.view().at(t, kBad), 20, std::nanf(""));
+    }
+    c.run();
+    const auto expect_same_head = [&](Tokens& x, Tokens& y, std::int64_t head) {
+      for (std::int64_t t = x.begin; t < x.end; ++t) {
+        for (std::int64_t i = 0; i < 20; ++i) {
+          ASSERT_EQ(x.view().at(t, head)[i], y.view().at(t, head)[i]);
+        }
+      }
+    };
+    for (std::int64_t head = 0; head < kBad; ++head) {
+      expect_same_head(c.out, expected.out, head);
+      expect_same_head(c.d_q, expected.d_q, head);
+    }
+    for (std::int64_t head = 0; head < kBadKeys; ++head) {
+      expect_same_head(c.d_k, expected.d_k, head);
+      expect_same_head(c.d_v, expected.d_v, head);
+    }
+  }
+}
+
 // Every option at once, shared biases and tables too, whose gradients sum over the batch; any
 // number of threads; workspace that was NaN.
 TEST(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {

@@ -1,11 +1,9 @@
 #pragma once
 
+#include "serrate/kernels/attention.h"
 #include "tests/reference/attention.h"
 
 namespace serrate::reference {
-
-/// What every tensor is stored as, those in between too.
-enum class Stored { kFloat32, kBFloat16 };
 
 struct UnfusedAttention {
   AttentionOutput output;
@@ -15,6 +13,6 @@ struct UnfusedAttention {
 /// Attention and its backward as one op after the other, with float32 sums and every result stored:
 /// the error of which is the measure of a fused kernel's in FlashAttention's tests (Dao et al.).
 UnfusedAttention unfused_attention(const Attention& args, const std::vector<double>& d_out,
-                                   Stored stored);
+                                   HeadsType stored);
 
 }  // namespace serrate::reference
