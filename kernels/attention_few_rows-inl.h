@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
@@ -25,13 +26,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 struct HeadsBlock {
   const InputHeads& from;
   std::int64_t token, head, count, num_heads, head_dim;
+  HeadsBlock part(std::int64_t first, std::int64_t tokens) const {
+    return {from, token + first, head, tokens, num_heads, head_dim};
+  }
 };
 
-// Scores of this many rows are summed over the lanes at a time, and of this many keys at once.
-inline constexpr std::int64_t kDotRows = 4;
-inline constexpr std::int64_t kDotKeys = kBlockVectors;
-// Copies of so many tokens have room in a scratch.
-inline constexpr std::int64_t kMaxPart = kTileKeys * kMaxHeadDim / kMaxFewRowsColumns;
+// Products are made of blocks of so many rows and keys.
+inline constexpr std::int64_t kFewRowsBlock = 4;
+inline constexpr std::int64_t kFewKeysBlock = 4;
 
 #if HWY_TARGET != HWY_SCALAR
 // Stores the first four lanes of what vectors of four lanes each add up to.
@@ -48,10 +50,10 @@ HWY_INLINE void store_sum_of_quads(D d, hn::Vec<D> v, float* to) {
 
 /// to[i] = the sum of the lanes of v[i].
 template <class V>
-HWY_INLINE void store_sums(const V (&v)[kDotRows], float* to) {
+HWY_INLINE void store_sums(const V (&v)[kFewRowsBlock], float* to) {
   const hn::ScalableTag<float> d;
 #if HWY_TARGET == HWY_SCALAR
-  for (std::int64_t i = 0; i < kDotRows; ++i) hn::StoreU(v[i], d, to + i);
+  for (std::int64_t i = 0; i < kFewRowsBlock; ++i) hn::StoreU(v[i], d, to + i);
 #else
   const hn::Repartition<double, decltype(d)> pairs;
   const auto v01 = hn::Add(hn::InterleaveLower(d, v[0], v[1]), hn::InterleaveUpper(d, v[0], v[1]));
@@ -66,24 +68,24 @@ HWY_INLINE void store_sums(const V (&v)[kDotRows], float* to) {
 
 enum class KeysOfRows { kOwn, kShared };
 
-// scores[r][i] = q[i] . k[i] of key r, for kKeys keys and kDotRows rows; k[i] is all the same if
+// scores[r][i] = q[i] . k[i] of key r, for kKeys keys and a block of rows; k[i] is all the same if
 // they are shared.
 template <KeysOfRows kKeysOfRows, std::int64_t kKeys>
-HWY_INLINE void dot_block(const float* const (&q)[kDotRows], const float* const (&k)[kDotRows],
-                          std::int64_t token_stride, std::int64_t columns, Tile<float> scores) {
+HWY_INLINE void dot_block(const float* const* q, const float* const* k, std::int64_t token_stride,
+                          std::int64_t columns, Tile<float> scores) {
   const hn::ScalableTag<float> d;
-  hn::Vec<decltype(d)> sum[kKeys][kDotRows];
+  hn::Vec<decltype(d)> sum[kKeys][kFewRowsBlock];
 #pragma GCC unroll 4
   for (std::int64_t r = 0; r < kKeys; ++r) {
 #pragma GCC unroll 4
-    for (std::int64_t i = 0; i < kDotRows; ++i) sum[r][i] = hn::Zero(d);
+    for (std::int64_t i = 0; i < kFewRowsBlock; ++i) sum[r][i] = hn::Zero(d);
   }
   for (std::int64_t c = 0; c < columns; c += kLanes) {
 #pragma GCC unroll 4
     for (std::int64_t r = 0; r < kKeys; ++r) {
       const auto shared = hn::LoadU(d, k[0] + r * token_stride + c);
 #pragma GCC unroll 4
-      for (std::int64_t i = 0; i < kDotRows; ++i) {
+      for (std::int64_t i = 0; i < kFewRowsBlock; ++i) {
         const auto key =
             kKeysOfRows == KeysOfRows::kShared ? shared : hn::LoadU(d, k[i] + r * token_stride + c);
         sum[r][i] = hn::MulAdd(hn::Load(d, q[i] + c), key, sum[r][i]);
@@ -94,53 +96,29 @@ HWY_INLINE void dot_block(const float* const (&q)[kDotRows], const float* const 
   for (std::int64_t r = 0; r < kKeys; ++r) store_sums(sum[r], scores.row(r));
 }
 
-template <KeysOfRows kKeysOfRows>
-HWY_NOINLINE void dot_keys(const float* const (&q)[kDotRows], const float* const (&k)[kDotRows],
-                           std::int64_t token_stride, std::int64_t columns, std::int64_t keys,
-                           Tile<float> scores) {
-  const float* key[kDotRows] = {k[0], k[1], k[2], k[3]};
-  for (std::int64_t r = 0; r < keys;) {
-    const bool is_whole = r + kDotKeys <= keys;
-    const Tile<float> to{scores.row(r), scores.stride};
-    if (is_whole) {
-      dot_block<kKeysOfRows, kDotKeys>(q, key, token_stride, columns, to);
-    } else {
-      dot_block<kKeysOfRows, 1>(q, key, token_stride, columns, to);
-    }
-    const std::int64_t step = is_whole ? kDotKeys : 1;
-    for (const float*& p : key) p += step * token_stride;
-    r += step;
+// out[i] += sum of p[r][i] * value r, for kKeys keys and kRows rows.
+template <std::int64_t kRows, std::int64_t kKeys>
+HWY_INLINE void add_block(Tile<const float> p, const float* v, std::int64_t token_stride,
+                          std::int64_t columns, Tile<float> out) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  V weights[kKeys][kRows];
+#pragma GCC unroll 4
+  for (std::int64_t r = 0; r < kKeys; ++r) {
+#pragma GCC unroll 4
+    for (std::int64_t i = 0; i < kRows; ++i) weights[r][i] = hn::Set(d, p.row(r)[i]);
   }
-}
-
-/// scores[r][i] = q's row i . key r in that row's head, of which there is one for every
-/// `rows_per_head` rows.
-inline void dot_rows(Tile<const float> q, std::int64_t rows, std::int64_t rows_per_head,
-                     const HeadsView<const float>& k, std::int64_t keys, Tile<float> scores) {
-  for (std::int64_t row = 0; row < rows; row += kDotRows) {
-    const float *q_rows[kDotRows], *k_rows[kDotRows];
-    for (std::int64_t i = 0; i < kDotRows; ++i) {
-      const std::int64_t r = std::min(row + i, rows - 1);
-      q_rows[i] = q.row(r), k_rows[i] = k.at(0, r / rows_per_head);
+  for (std::int64_t c = 0; c < columns; c += kLanes) {
+    V value[kKeys];
+#pragma GCC unroll 4
+    for (std::int64_t r = 0; r < kKeys; ++r) value[r] = hn::LoadU(d, v + r * token_stride + c);
+#pragma GCC unroll 4
+    for (std::int64_t i = 0; i < kRows; ++i) {
+      auto sum = hn::Load(d, out.row(i) + c);
+#pragma GCC unroll 4
+      for (std::int64_t r = 0; r < kKeys; ++r) sum = hn::MulAdd(weights[r][i], value[r], sum);
+      hn::Store(sum, d, out.row(i) + c);
     }
-    const Tile<float> to{scores.data + row, scores.stride};
-    if (k_rows[0] == k_rows[kDotRows - 1]) {
-      dot_keys<KeysOfRows::kShared>(q_rows, k_rows, k.token_stride, q.stride, keys, to);
-    } else {
-      dot_keys<KeysOfRows::kOwn>(q_rows, k_rows, k.token_stride, q.stride, keys, to);
-    }
-  }
-}
-
-/// out's row i (+)= sum over keys of p[r][i] * value r in that row's head.
-inline void add_weighted(Tile<const float> p, std::int64_t rows, std::int64_t rows_per_head,
-                         const HeadsView<const float>& v, std::int64_t keys, Tile<float> out,
-                         Into into) {
-  for (std::int64_t row = 0; row < rows; row += rows_per_head) {
-    multiply<Left::kTransposed>(rows_per_head, out.stride, {p.data + row, p.stride},
-                                {v.at(0, row / rows_per_head), v.token_stride},
-                                {out.row(row), out.stride}, into,
-                                [&](std::int64_t, std::int64_t) { return Extent{0, 0, keys}; });
   }
 }
 
@@ -158,42 +136,106 @@ inline HeadsView<const float> load_heads(const HeadsBlock& block, float* copy) {
   return {copy, columns, block.count * columns};
 }
 
-inline std::int64_t bytes_of_head(const HeadsBlock& block) {
-  return block.head_dim * (block.from.type == HeadsType::kFloat32 ? 4 : 2);
-}
+/// Where the tokens of a block are in memory: runs of bytes, one if its heads follow one another.
+struct Footprint {
+  const char* first;
+  std::int64_t token_stride, run_stride, num_runs, run;
 
-/// Asks memory for the heads of a token.
-inline void fetch(const HeadsBlock& block, std::int64_t token) {
-  constexpr std::int64_t kLine = 64;
-  const std::int64_t bytes = bytes_of_head(block), size = bytes / block.head_dim;
-  for (std::int64_t h = 0; h < block.num_heads; ++h) {
-    const char* head =
-        static_cast<const char*>(block.from.data) +
-        (token * block.from.token_stride + (block.head + h) * block.from.head_stride) * size;
-    for (std::int64_t i = 0; i < bytes; i += kLine) hwy::Prefetch(head + i);
+  explicit Footprint(const HeadsBlock& block) {
+    const std::int64_t size = block.from.type == HeadsType::kFloat32 ? 4 : 2;
+    token_stride = block.from.token_stride * size, run_stride = block.from.head_stride * size;
+    first = static_cast<const char*>(block.from.data) + block.token * token_stride +
+            block.head * run_stride;
+    const bool in_one_run = block.from.head_stride == block.head_dim;
+    num_runs = in_one_run ? 1 : block.num_heads;
+    run = block.head_dim * size * (in_one_run ? block.num_heads : 1);
   }
-}
-
-/// Calls f(first, part) for parts of a block of at most kMaxPart tokens. While one is at work,
-/// memory is asked for what is some way ahead: after the block's last tokens, the first of `next`.
-template <typename F>
-void for_each_part(const HeadsBlock& all, const HeadsBlock& next, F&& f) {
-  constexpr std::int64_t kBytesAtOnce = 4096, kBytesAhead = 16384;
-  const std::int64_t row = bytes_of_head(all) * all.num_heads;
-  const std::int64_t at_once =
-      std::clamp(kBytesAtOnce / row / kDotKeys * kDotKeys, kDotKeys, kMaxPart);
-  const std::int64_t ahead = std::max(kBytesAhead / row, at_once);
-  for (std::int64_t first = 0; first < all.count; first += at_once) {
-    const std::int64_t count = std::min(at_once, all.count - first);
-    for (std::int64_t t = first + ahead; t < first + ahead + count; ++t) {
-      if (t < all.count) {
-        fetch(all, all.token + t);
-      } else if (t < all.count + next.count) {
-        fetch(next, next.token + t - all.count);
+  std::int64_t token_bytes() const { return num_runs * run; }
+  // Asks memory for some tokens. Inlined, or the compiler would take it to do nothing.
+  HWY_INLINE void fetch(std::int64_t begin, std::int64_t end) const {
+    constexpr std::int64_t kLine = 64;
+    for (std::int64_t t = begin; t < end; ++t) {
+      for (std::int64_t r = 0; r < num_runs; ++r) {
+        const char* data = first + t * token_stride + r * run_stride;
+        for (std::int64_t i = 0; i < run; i += kLine) hwy::Prefetch(data + i);
       }
     }
-    f(first, HeadsBlock{all.from, all.token + first, all.head, count, all.num_heads, all.head_dim});
   }
+};
+
+/// Calls f(first key, how many as a constant) for blocks of keys of `all`. Before each, memory is
+/// asked for as many some way ahead: after the last ones, for the first of `next`.
+template <typename F>
+HWY_INLINE void for_each_keys_block(const HeadsBlock& all, const HeadsBlock& next, const F& f) {
+  constexpr std::int64_t kBytesAhead = 8192;
+  const Footprint here(all), there(next);
+  const std::int64_t ahead = kBytesAhead / here.token_bytes() + kFewKeysBlock;
+  for (std::int64_t r = 0; r < all.count;) {
+    const bool is_whole = r + kFewKeysBlock <= all.count;
+    const std::int64_t begin = r + ahead, end = begin + kFewKeysBlock;
+    here.fetch(begin, std::min(end, all.count));
+    there.fetch(std::max<std::int64_t>(begin - all.count, 0),
+                std::min(end - all.count, next.count));
+    if (is_whole) {
+      f(r, std::integral_constant<std::int64_t, kFewKeysBlock>());
+    } else {
+      f(r, std::integral_constant<std::int64_t, 1>());
+    }
+    r += is_whole ? kFewKeysBlock : 1;
+  }
+}
+
+/// Rows of a tile, `rows_per_head` for each of consecutive heads of keys, and where copies of a
+/// block of their keys or values have room.
+struct FewRows {
+  std::int64_t count, rows_per_head;
+  float* copy;
+};
+
+/// scores[r][i] = q's row i . key r
+inline void score_few_rows(const FewRows& rows, Tile<const float> q, const HeadsBlock& keys,
+                           const HeadsBlock& next, Tile<float> scores) {
+  const float* q_rows[kTileQueries];
+  std::int64_t heads[kTileQueries];
+  for (std::int64_t i = 0; i < ceil_div(rows.count, kFewRowsBlock) * kFewRowsBlock; ++i) {
+    const std::int64_t row = std::min(i, rows.count - 1);  // the last block may repeat it
+    q_rows[i] = q.row(row), heads[i] = row / rows.rows_per_head;
+  }
+  for_each_keys_block(keys, next, [&](std::int64_t r, auto count) HWY_ATTR {
+    const HeadsView<const float> k = load_heads(keys.part(r, count), rows.copy);
+    for (std::int64_t row = 0; row < rows.count; row += kFewRowsBlock) {
+      const float* k_rows[kFewRowsBlock];
+      for (std::int64_t i = 0; i < kFewRowsBlock; ++i) k_rows[i] = k.at(0, heads[row + i]);
+      const Tile<float> to{scores.row(r) + row, scores.stride};
+      if (k_rows[0] == k_rows[kFewRowsBlock - 1]) {
+        dot_block<KeysOfRows::kShared, count>(q_rows + row, k_rows, k.token_stride, q.stride, to);
+      } else {
+        dot_block<KeysOfRows::kOwn, count>(q_rows + row, k_rows, k.token_stride, q.stride, to);
+      }
+    }
+  });
+}
+
+/// out's row i += sum over values of p[r][i] * value r
+inline void add_few_rows(const FewRows& rows, Tile<const float> p, const HeadsBlock& values,
+                         const HeadsBlock& next, Tile<float> out) {
+  constexpr std::int64_t kRows = kBlockVectors;
+  for_each_keys_block(values, next, [&](std::int64_t r, auto count) HWY_ATTR {
+    const HeadsView<const float> v = load_heads(values.part(r, count), rows.copy);
+    for (std::int64_t head = 0; head < values.num_heads; ++head) {
+      const std::int64_t end = (head + 1) * rows.rows_per_head;
+      for (std::int64_t row = head * rows.rows_per_head; row < end;) {
+        const Tile<const float> weights{p.row(r) + row, p.stride};
+        const Tile<float> to{out.row(row), out.stride};
+        if (row + kRows <= end) {
+          add_block<kRows, count>(weights, v.at(0, head), v.token_stride, out.stride, to);
+        } else {
+          add_block<1, count>(weights, v.at(0, head), v.token_stride, out.stride, to);
+        }
+        row += row + kRows <= end ? kRows : 1;
+      }
+    }
+  });
 }
 
 }  // namespace serrate::HWY_NAMESPACE

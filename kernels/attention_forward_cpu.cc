@@ -250,13 +250,9 @@ void score_keys(const ForwardTile& tile, std::int64_t first_key, ForwardScratch&
   const TileMask& mask = scratch.mask;
   const Tile<float> scores{scratch.scores, kTileQueries};
   if (tile.task.few_rows) {
-    for_each_part(tile.heads_of_keys(args.k, first_key, mask.keys),
-                  tile.heads_of_keys(args.v, first_key, mask.keys),
-                  [&](std::int64_t first, const HeadsBlock& part) {
-                    dot_rows({scratch.q, tile.padded_dim()}, tile.rows(), tile.rows_per_key_head(),
-                             load_heads(part, scratch.k), part.count,
-                             {scores.row(first), scores.stride});
-                  });
+    score_few_rows({tile.rows(), tile.rows_per_key_head(), scratch.k},
+                   {scratch.q, tile.padded_dim()}, tile.heads_of_keys(args.k, first_key, mask.keys),
+                   tile.heads_of_keys(args.v, first_key, mask.keys), scores);
     return;
   }
   const Tile<const float> k =
@@ -274,13 +270,10 @@ void add_values(const ForwardTile& tile, std::int64_t first_key, Into into,
   const Tile<float> p{scratch.scores, kTileQueries}, out{scratch.out, tile.padded_dim()};
   if (tile.task.few_rows) {
     const std::int64_t next = first_key + mask.keys;
-    for_each_part(tile.heads_of_keys(args.v, first_key, mask.keys),
-                  tile.heads_of_keys(args.k, next, num_keys_of(args, tile.task.sequence) - next),
-                  [&](std::int64_t first, const HeadsBlock& part) {
-                    add_weighted({p.row(first), p.stride}, tile.rows(), tile.rows_per_key_head(),
-                                 load_heads(part, scratch.v), part.count, out,
-                                 first == 0 ? into : Into::kAdd);
-                  });
+    add_few_rows({tile.rows(), tile.rows_per_key_head(), scratch.v}, p,
+                 tile.heads_of_keys(args.v, first_key, mask.keys),
+                 tile.heads_of_keys(args.k, next, num_keys_of(args, tile.task.sequence) - next),
+                 out);
     return;
   }
   const Tile<const float> v =
@@ -326,6 +319,7 @@ void forward_tile(const ForwardTile& tile, ForwardScratch& scratch) {
   tile.call.tiles.start(task.sequence, tile.first, tile.count, query_mask);
   query_mask.keys = {std::max(query_mask.keys.begin, task.key_begin),
                      std::min(query_mask.keys.end, task.key_end)};
+  if (task.few_rows) clear_out(tile, scratch);
   Into into = Into::kOverwrite;
   for (KeyTile keys; tile.call.tiles.next(query_mask, keys, scratch.mask); into = Into::kAdd) {
     if (task.few_rows || task.num_heads > 1) repeat_queries(task.num_heads, scratch.mask);

@@ -8,7 +8,7 @@
 namespace serrate {
 
 /// Columns of all heads of keys that a task with few rows takes, at most.
-inline constexpr std::int64_t kMaxFewRowsColumns = 1536;
+inline constexpr std::int64_t kMaxFewRowsColumns = 6144;
 
 /// How a sequence is cut into tasks, a function of its own lengths and the call's options alone, so
 /// that bits depend on nothing else.
