@@ -21,12 +21,14 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Adding it to |x| < 2^22 leaves the integer nearest to x in the low bits of the sum.
 inline constexpr float kRoundingMagic = 12582912.0f;  // 1.5 * 2^23
 
-// p * 2^n for p in [0.7, 1.42] and n = rounded - kRoundingMagic, where that is a normal number.
+// p * 2^n for p in [0.7, 1.42] and n = rounded - kRoundingMagic, where that is a normal number; NaN
+// where p is, whose bits the sum of integers makes any number.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V ScaleByPowerOfTwo(D d, V p, V rounded) {
   const hn::RebindToSigned<D> di;
   const auto exponent = hn::ShiftLeft<23>(hn::BitCast(di, rounded));
-  return hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+  const V scaled = hn::BitCast(d, hn::Add(hn::BitCast(di, p), exponent));
+  return hn::MulAdd(p, hn::Zero(d), scaled);
 }
 
 /// 2^x for x < 128, within 1.5 ulp; 0 where that is below 2^-126. NaN stays NaN.
