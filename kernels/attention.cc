@@ -53,7 +53,8 @@ void check_input(std::string_view name, const InputHeads& view, const Tokens& to
 void check_output(std::string_view name, const OutputHeads& view, const Tokens& tokens) {
   check_input(name, view, tokens);
   require((tokens.count <= 1 || std::abs(view.token_stride) >= tokens.head_dim) &&
-              (tokens.num_heads == 1 || std::abs(view.head_stride) >= tokens.head_dim),
+              (tokens.count == 0 || tokens.num_heads == 1 ||
+               std::abs(view.head_stride) >= tokens.head_dim),
           "{}'s rows lie on one another (token_stride {}, head_stride {}); strides are in elements "
           "and at least head_dim, {}",
           name, view.token_stride, view.head_stride, tokens.head_dim);

@@ -205,8 +205,9 @@ TEST(AttentionErrors, NoneAtTheLimits) {
   args.forward.bias.data = x.bias.data() + 24, args.d_bias = x.d_bias.data() + 24;
   EXPECT_EQ(message_of(args, true), "no error");
 
-  // Nothing is needed of what has no tokens.
+  // Nothing is needed of what has no tokens, not even strides: [heads, 0, head_dim] has none.
   AttentionBackward none;
+  none.forward.num_heads = 2;
   const std::vector<std::int64_t> no_sequence = {0};
   none.forward.query_offsets = none.forward.key_offsets = no_sequence;
   EXPECT_EQ(message_of(none, false), "no error");
