@@ -84,8 +84,9 @@ class LargeSequences {
 
 // Sequences and heads that add to the same bias keep to their order: one after the other, whole or,
 // if threads would wait, in parts that share no query. Those leave d_k and d_v to be done: true.
-bool for_each_of_shared_bias(const AttentionBackward& args, const Stream& stream,
-                             const std::function<void(const BackwardTask&, int)>& f) {
+bool for_each_of_shared_bias(
+    const AttentionBackward& args, const Stream& stream,
+    const std::function<void(const BackwardTask&, const BackwardTask*, int)>& f) {
   const AttentionForward& forward = args.forward;
   const std::int64_t batch_size = batch_size_of(forward), heads = num_key_heads_of(forward);
   const std::int64_t sequences = forward.bias.sequence_stride == 0 ? batch_size : 1;
@@ -107,7 +108,7 @@ bool for_each_of_shared_bias(const AttentionBackward& args, const Stream& stream
           BackwardTask task = whole_task(forward, s, h);
           task.queries = {begin, std::min(begin + queries, task.queries.end)};
           task.yields_d_keys = !in_parts;
-          f(task, omp_get_thread_num());
+          f(task, nullptr, omp_get_thread_num());
         }
       }
     }
@@ -117,8 +118,9 @@ bool for_each_of_shared_bias(const AttentionBackward& args, const Stream& stream
 
 }  // namespace
 
-void for_each_backward_task(const AttentionBackward& args, const Stream& stream,
-                            const std::function<void(const BackwardTask&, int)>& f) {
+void for_each_backward_task(
+    const AttentionBackward& args, const Stream& stream,
+    const std::function<void(const BackwardTask&, const BackwardTask*, int)>& f) {
   const AttentionForward& forward = args.forward;
   bool yields_d_q = true;
   if (args.d_bias && (forward.bias.sequence_stride == 0 || forward.bias.head_stride == 0)) {
@@ -133,14 +135,20 @@ void for_each_backward_task(const AttentionBackward& args, const Stream& stream,
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < num_tasks; ++t) {
     if (t < std::ssize(parts)) {
-      f(parts[t], omp_get_thread_num());
+      f(parts[t], nullptr, omp_get_thread_num());
       continue;
     }
     const AttentionTask task = schedule.task(t - std::ssize(parts));
     if (large.contain(task.sequence)) continue;
     BackwardTask whole = whole_task(forward, task.sequence, task.head);
     whole.yields_d_q = yields_d_q;
-    f(whole, omp_get_thread_num());
+    const std::int64_t next = t + stream.num_threads();
+    BackwardTask soon{};
+    if (next < num_tasks) {
+      const AttentionTask after = schedule.task(next - std::ssize(parts));
+      soon = whole_task(forward, after.sequence, after.head);
+    }
+    f(whole, next < num_tasks ? &soon : nullptr, omp_get_thread_num());
   }
 }
 

@@ -181,7 +181,7 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
   const bool drops = forward.dropout.rate > 0;
 
   multiply<Left::kAsIs>(keys, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
-                        Into::kOverwrite, scores_extent(mask, dim));
+                        Into::kOverwrite, scores_extent(mask, dim), scratch.ahead);
   if (forward.bias.data) add_bias(forward.bias, place, mask, factor, transposed, p);
   add_tables(forward, place, mask, factor, scratch.diagonals, p);
   Tile<float> weights = p;
@@ -200,20 +200,20 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
   }
   if (task.part.yields_d_keys) {
     multiply<Left::kAsIs>(keys, padded_dim, weights, queries.d_out, d_v_sum, into.d_keys,
-                          queries_extent(mask));
+                          queries_extent(mask), scratch.ahead);
   }
   multiply<Left::kAsIs>(keys, query_lanes, v, {scratch.d_out_transposed, kTileQueries}, d_scores,
-                        Into::kOverwrite, scores_extent(mask, dim));
+                        Into::kOverwrite, scores_extent(mask, dim), scratch.ahead);
   if (drops) drop(mask, scratch.kept, draw.scale, d_scores, d_scores);
   score_gradients(scratch);
   if (task.part.yields_d_q) {
     bias_gradients(task, place, d_scores, scratch);
     multiply<Left::kTransposed>(queries.count, padded_dim, d_scores, k, {scratch.d_q, padded_dim},
-                                into.d_q, keys_extent(mask));
+                                into.d_q, keys_extent(mask), scratch.ahead);
   }
   if (!task.part.yields_d_keys) return;
   multiply<Left::kAsIs>(keys, padded_dim, d_scores, queries.q, d_k_sum, into.d_keys,
-                        queries_extent(mask));
+                        queries_extent(mask), scratch.ahead);
   if (d_k_sum.data != d_k.data) {
     copy_rows(d_k_sum, keys, dim, d_k);
     copy_rows(d_v_sum, keys, dim, d_v);
@@ -309,6 +309,26 @@ namespace serrate {
 HWY_EXPORT(backward_task);
 HWY_EXPORT(sum_over_batch);
 
+namespace {
+
+void look_ahead_to(const BackwardCall& call, const BackwardTask& task, RowsAhead& ahead) {
+  const AttentionForward& args = call.args.forward;
+  const SequenceQueries queries = queries_of(args, task.sequence);
+  const std::int64_t key = args.key_offsets[task.sequence], dim = args.head_dim;
+  const std::int64_t keys = num_keys_of(args, task.sequence);
+  const std::int64_t head = task.key_head * heads_per_key_head(args);
+  ahead.add(args.q, queries.in_q, queries.count, head, dim);
+  for (const InputHeads& x : {InputHeads(call.args.d_out), InputHeads(args.out)}) {
+    ahead.add(x, queries.in_out, queries.count, head, dim);
+  }
+  for (const InputHeads& x : {args.k, args.v, InputHeads(call.d_k), InputHeads(call.d_v)}) {
+    ahead.add(x, key, keys, task.key_head, dim);
+  }
+  ahead.add(call.d_q, queries.in_out, queries.count, head, dim);
+}
+
+}  // namespace
+
 template <>
 void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& args,
                                                     const Stream& stream) {
@@ -321,9 +341,14 @@ void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& arg
   if (call.d_position) std::fill_n(call.d_position, sizes.d_position, 0.0f);
   if (call.d_time) std::fill_n(call.d_time, sizes.d_time, 0.0f);
 
-  for_each_backward_task(args, stream, [&](const BackwardTask& task, int thread) {
-    HWY_DYNAMIC_DISPATCH(backward_task)(call, task, scratch.span()[thread]);
-  });
+  const bool looks_ahead = outgrows_cache(forward);
+  for_each_backward_task(args, stream,
+                         [&](const BackwardTask& task, const BackwardTask* soon, int thread) {
+                           BackwardScratch& of_thread = scratch.span()[thread];
+                           of_thread.ahead.clear();
+                           if (looks_ahead && soon) look_ahead_to(call, *soon, of_thread.ahead);
+                           HWY_DYNAMIC_DISPATCH(backward_task)(call, task, of_thread);
+                         });
 #pragma omp parallel for collapse(2) num_threads(stream.num_threads())
   for (std::int64_t query = 0; query < forward.num_shared_queries; ++query) {
     for (std::int64_t head = 0; head < forward.num_heads; ++head) {

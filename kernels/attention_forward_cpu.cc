@@ -259,7 +259,8 @@ void score_keys(const ForwardTile& tile, std::int64_t first_key, ForwardScratch&
       load_rows(args.k, args.key_offsets[tile.task.sequence] + first_key, tile.key_head(),
                 mask.keys, args.head_dim, RowEnds::kAsTheyAre, scratch.k);
   multiply<Left::kAsIs>(mask.keys, round_up_to_lanes(tile.rows()), k, {scratch.q, kTileQueries},
-                        scores, Into::kOverwrite, scores_extent(mask, args.head_dim));
+                        scores, Into::kOverwrite, scores_extent(mask, args.head_dim),
+                        scratch.ahead);
 }
 
 // out += p^T v
@@ -279,7 +280,8 @@ void add_values(const ForwardTile& tile, std::int64_t first_key, Into into,
   const Tile<const float> v =
       load_rows(args.v, args.key_offsets[tile.task.sequence] + first_key, tile.key_head(),
                 mask.keys, args.head_dim, RowEnds::kWholeVectors, scratch.v);
-  multiply<Left::kTransposed>(tile.rows(), tile.padded_dim(), p, v, out, into, keys_extent(mask));
+  multiply<Left::kTransposed>(tile.rows(), tile.padded_dim(), p, v, out, into, keys_extent(mask),
+                              scratch.ahead);
 }
 
 // Adds the share of a tile of keys to out (in scratch).
@@ -355,6 +357,24 @@ namespace serrate {
 HWY_EXPORT(forward_task);
 HWY_EXPORT(combine_task);
 
+namespace {
+
+// A task of few rows fetches its own.
+void look_ahead_to(const AttentionForward& args, const AttentionTask& task, RowsAhead& ahead) {
+  if (task.few_rows) return;
+  const SequenceQueries queries = queries_of(args, task.sequence);
+  const std::int64_t count = task.query_end - task.query_begin;
+  const std::int64_t key = args.key_offsets[task.sequence] + task.key_begin;
+  const std::int64_t keys = task.key_end - task.key_begin;
+  const std::int64_t key_head = task.head / heads_per_key_head(args);
+  ahead.add(args.q, queries.in_q + task.query_begin, count, task.head, args.head_dim);
+  ahead.add(args.k, key, keys, key_head, args.head_dim);
+  ahead.add(args.v, key, keys, key_head, args.head_dim);
+  ahead.add(args.out, queries.in_out + task.query_begin, count, task.head, args.head_dim);
+}
+
+}  // namespace
+
 template <>
 void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
                                                    const Stream& stream) {
@@ -364,10 +384,16 @@ void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& args,
   const ForwardCall call{args, tiles, dropout_draw(args.dropout),
                          args.partials.empty() ? own_partials.data() : args.partials.data()};
   Buffer<ForwardScratch> scratch(stream.num_threads(), stream);
+  const bool looks_ahead = outgrows_cache(args);
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
-    HWY_DYNAMIC_DISPATCH(forward_task)
-    (call, schedule.task(t), scratch.span()[omp_get_thread_num()]);
+    ForwardScratch& of_thread = scratch.span()[omp_get_thread_num()];
+    of_thread.ahead.clear();
+    const std::int64_t soon = t + stream.num_threads();
+    if (looks_ahead && soon < schedule.num_tasks()) {
+      look_ahead_to(args, schedule.task(soon), of_thread.ahead);
+    }
+    HWY_DYNAMIC_DISPATCH(forward_task)(call, schedule.task(t), of_thread);
   }
   if (schedule.num_partials() == 0) return;
 #pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/attention_mask.h"
+#include "kernels/attention_rows_ahead.h"
 #include "serrate/kernels/attention.h"
 
 namespace serrate {
@@ -29,6 +30,7 @@ struct alignas(64) ForwardScratch {
   alignas(16) KeptBits kept[kTileKeys + 1];
   QueryTileMask query_mask;
   TileMask mask;
+  RowsAhead ahead;
 };
 
 struct alignas(64) BackwardScratch {
@@ -48,6 +50,7 @@ struct alignas(64) BackwardScratch {
   alignas(16) KeptBits kept[kTileKeys + 1];
   QueryTileMask query_mask;
   TileMask mask;
+  RowsAhead ahead;
 };
 
 }  // namespace serrate

@@ -19,9 +19,9 @@ struct AttentionSplit {
   bool few_rows = false;
 };
 
-/// Of the forward. Where queries are few, as in short sequences and in decoding, heads are packed as
-/// rows of one tile, so that keys and values are read once and in the order of memory, and vectors
-/// are full; long histories are cut into chunks of whole tiles of keys.
+/// Of the forward. Where queries are few, as in short sequences and in decoding, heads are packed
+/// as rows of one tile, so that keys and values are read once and in the order of memory, and
+/// vectors are full; long histories are cut into chunks of whole tiles of keys.
 AttentionSplit forward_split(const AttentionForward& args, std::int64_t sequence);
 /// A task for every head of a sequence.
 AttentionSplit whole_heads(const AttentionForward& args, std::int64_t sequence);

@@ -100,11 +100,16 @@ inline constexpr auto kBlocks = []<int... kVector>(std::integer_sequence<int, kV
       blocks_of<kLeft, kVector + 1>(std::make_integer_sequence<int, kBlockRows>())...};
 }(std::make_integer_sequence<int, kBlockVectors>());
 
+struct Nothing {
+  void operator()() const {}
+};
+
 /// c (+)= A b for `rows` rows and `columns` columns, a multiple of kLanes. extent(first, end) says
-/// what the rows [first, end) need; the rest of c keeps its values.
-template <Left kLeft, class ExtentOf>
+/// what the rows [first, end) need; the rest of c keeps its values. meanwhile() is called for every
+/// block.
+template <Left kLeft, class ExtentOf, class Meanwhile = Nothing>
 void multiply(std::int64_t rows, std::int64_t columns, Tile<const float> a, Tile<const float> b,
-              Tile<float> c, Into into, const ExtentOf& extent) {
+              Tile<float> c, Into into, const ExtentOf& extent, Meanwhile&& meanwhile = {}) {
   const std::int64_t vectors = columns / kLanes;
   const std::int64_t panels = (vectors + kBlockVectors - 1) / kBlockVectors;
   for (std::int64_t panel = 0; panel < panels; ++panel) {
@@ -115,6 +120,7 @@ void multiply(std::int64_t rows, std::int64_t columns, Tile<const float> a, Tile
       const Extent e = extent(row, row_end);
       const std::int64_t column = std::max(panel_begin, e.column);
       const std::int64_t column_end = std::min(panel_end, e.column_end);
+      meanwhile();
       if (column >= column_end) continue;
       const float* left = kLeft == Left::kAsIs ? a.row(row) + e.begin : a.row(e.begin) + row;
       kBlocks<kLeft>[(column_end - column) / kLanes - 1][row_end - row - 1](
