@@ -27,13 +27,14 @@ HWY_INLINE void for_each_row(std::int64_t begin, std::int64_t end, std::int64_t 
 }
 
 // Rows [begin, end) of z = x op y; where x or y has none, x for a sum, which has x's shape, else 0.
-void combine_rows(Elementwise op, const MatrixView<const float>& x,
-                  const MatrixView<const float>& y, const MatrixView<float>& z, std::int64_t begin,
-                  std::int64_t end, OutputPath path) {
+// Views by value: what is stored through them might otherwise change them, for all that the
+// compiler knows.
+void combine_rows(Elementwise op, MatrixView<const float> x, MatrixView<const float> y,
+                  MatrixView<float> z, std::int64_t begin, std::int64_t end, OutputPath path) {
   const std::int64_t last = std::clamp(std::min(x.rows, y.rows), begin, end);
   const std::int64_t cols = std::min({x.cols, y.cols, z.cols});
-  const auto combine = [&](const auto& f) HWY_ATTR {
-    const auto row = [&](std::int64_t r, std::int64_t size) HWY_ATTR {
+  const auto combine = [=](auto f) HWY_ATTR {
+    const auto row = [=](std::int64_t r, std::int64_t size) HWY_ATTR {
       const float *a = x.row(r), *b = y.row(r);
       write_row(z.row(r), size, path, [=](auto lanes, std::int64_t c) HWY_ATTR {
         return f(lanes.load(a + c), lanes.load(b + c));
@@ -64,11 +65,10 @@ void combine_run(Elementwise op, const MatrixView<const float>& x, const MatrixV
 }
 
 // Rows [begin, end) of d_y += d_z or d_z x: what a sample adds.
-void accumulate_rows(Elementwise op, const MatrixView<const float>& d_z,
-                     const MatrixView<const float>& x, const MatrixView<float>& d_y,
-                     std::int64_t begin, std::int64_t end) {
-  const auto accumulate = [&](const auto& f) HWY_ATTR {
-    const auto row = [&](std::int64_t r, std::int64_t size) HWY_ATTR {
+void accumulate_rows(Elementwise op, MatrixView<const float> d_z, MatrixView<const float> x,
+                     MatrixView<float> d_y, std::int64_t begin, std::int64_t end) {
+  const auto accumulate = [=](auto f) HWY_ATTR {
+    const auto row = [=](std::int64_t r, std::int64_t size) HWY_ATTR {
       const float *a = d_z.row(r), *b = x.row(r);
       float* sum = d_y.row(r);
       for_each_vector(size, [=](auto lanes, std::int64_t c) HWY_ATTR {

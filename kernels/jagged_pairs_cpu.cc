@@ -3,9 +3,43 @@
 
 #include "kernels/matrix_batch_checks.h"
 #include "kernels/sample_tasks.h"
+#include "kernels/simd_targets.h"
 #include "serrate/kernels/jagged_pairs.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/jagged_pairs_cpu.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// z[j] = x - y[j]
+void subtract_row(std::int64_t x, const std::int64_t* y, std::int64_t size, std::int64_t* z) {
+  const hn::ScalableTag<std::int64_t> d;
+  constexpr std::int64_t step = hn::MaxLanes(d);
+  const auto all = hn::Set(d, x);
+  std::int64_t j = 0;
+  for (; j + step <= size; j += step) hn::StoreU(hn::Sub(all, hn::LoadU(d, y + j)), d, z + j);
+  if (j == size) return;
+  const auto rest = hn::FirstN(d, static_cast<std::size_t>(size - j));
+  hn::BlendedStore(hn::Sub(all, hn::MaskedLoad(rest, d, y + j)), rest, d, z + j);
+}
+
+// Rows [begin, end) of a sequence of `cols` differences from each time.
+void subtract_rows(const std::int64_t* x, std::int64_t begin, std::int64_t end, std::int64_t cols,
+                   std::int64_t* z) {
+  for (std::int64_t i = begin; i < end; ++i) subtract_row(x[i], x + 1, cols, z + i * cols);
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
 namespace serrate {
+HWY_EXPORT(subtract_rows);
+
 namespace {
 
 // Rows and columns of what a sequence's subtraction gives.
@@ -45,12 +79,8 @@ void jagged_self_subtraction_on<DeviceType::kCpu>(const JaggedSelfSubtraction& a
 #pragma omp parallel for schedule(dynamic, 4) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < std::ssize(tasks); ++t) {
     const auto [b, begin, end] = tasks[t];
-    const std::int64_t* x = args.x.data() + args.offsets[b];
-    const std::int64_t cols = size(b);
-    std::int64_t* z = args.z.data() + args.z_offsets[b] + begin * cols;
-    for (std::int64_t i = begin; i < end; ++i, z += cols) {
-      for (std::int64_t j = 0; j < cols; ++j) z[j] = x[i] - x[j + 1];
-    }
+    HWY_DYNAMIC_DISPATCH(subtract_rows)
+    (args.x.data() + args.offsets[b], begin, end, size(b), args.z.data() + args.z_offsets[b]);
   }
 }
 
@@ -66,3 +96,4 @@ void self_subtraction_offsets_on<DeviceType::kCpu>(std::span<const std::int64_t>
 }
 
 }  // namespace serrate
+#endif  // HWY_ONCE

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <numbers>
+#include <span>
 
 #include "kernels/matrix_batch_checks.h"
 #include "kernels/sample_tasks.h"
@@ -95,6 +96,7 @@ void softmax_over_rows(MatrixView<const float> x, MatrixView<float> z, VectorGro
 #pragma GCC unroll 4
     for (int v = 0; v < n; ++v) {
       const FloatVector e = exp_of_difference(hn::Sub(group.load(x.row(r), v), shift[v]));
+      __builtin_prefetch(x.row(r + x.rows) + group.column + v * kStep);  // the next sample
       sum[v] = hn::Add(sum[v], e);
       group.store(e, z.row(r), v);
     }
@@ -123,26 +125,75 @@ void gradient_over_rows(MatrixView<const float> z, MatrixView<const float> d_z,
 #pragma GCC unroll 4
     for (int v = 0; v < n; ++v) {
       const FloatVector centered = hn::Sub(group.load(d_z.row(r), v), sum[v]);
+      __builtin_prefetch(z.row(r + z.rows) + group.column + v * kStep);  // the next sample
+      __builtin_prefetch(d_z.row(r + z.rows) + group.column + v * kStep);
       group.store(hn::Mul(group.load(z.row(r), v), centered), d_x.row(r), v);
     }
   }
 }
 
-void softmax_over_columns(const float* x, std::int64_t cols, float* z) {
-  FloatVector max = minus_infinity(), sum = hn::Zero(kFloats);
-  for_each_vector(cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
-    max = hn::Max(max, lanes.select(lanes.load(x + c), minus_infinity()));
-  });
-  const FloatVector shift = finite_shift(hn::MaxOfLanes(kFloats, max));
-  for_each_vector(cols, [&](auto lanes, std::int64_t c) HWY_ATTR {
-    const FloatVector e = exp_of_difference(hn::Sub(lanes.load(x + c), shift));
-    sum = hn::Add(sum, lanes.select(e, hn::Zero(kFloats)));
-    lanes.store(e, z + c);
-  });
-  const FloatVector factor = inverse_or_zero(hn::SumOfLanes(kFloats, sum));
-  for_each_vector(cols, [&](auto lanes, std::int64_t c)
-                            HWY_ATTR { lanes.store(hn::Mul(factor, lanes.load(z + c)), z + c); });
-}
+// Softmax over lines: rows of a sample, or a column that is contiguous. Several go through each
+// pass before the next, so that one's sum across lanes does not hold up another's; between passes
+// their exponentials stay in the L1 cache.
+class SoftmaxOfLines {
+ public:
+  void add(const float* x, std::int64_t size, float* z) {
+    const std::int64_t room = (size + kStep - 1) / kStep * kStep;
+    if (num_lines_ == kMaxLines || used_ + room > kRoom) finish();
+    if (room > kRoom) {
+      lines_[num_lines_++] = {x, z, z, size};
+    } else {
+      lines_[num_lines_++] = {x, exponentials_ + used_, z, size};
+      used_ += room;
+    }
+  }
+  void finish() {
+    for (std::int64_t i = 0; i < num_lines_; ++i) find_shift(lines_[i]);
+    for (std::int64_t i = 0; i < num_lines_; ++i) exponentiate(lines_[i]);
+    for (std::int64_t i = 0; i < num_lines_; ++i) divide(lines_[i]);
+    num_lines_ = used_ = 0;
+  }
+
+ private:
+  struct Line {
+    const float* x;
+    float* e;
+    float* z;
+    std::int64_t size;
+    float shift = 0, factor = 0;
+  };
+  static constexpr std::int64_t kMaxLines = 8, kRoom = 2048;
+  static constexpr std::int64_t kAhead = 2048;  // values; hardware looks ahead less far
+
+  static HWY_INLINE void find_shift(Line& line) {
+    FloatVector max = minus_infinity();
+    for_each_vector(line.size, [&](auto lanes, std::int64_t c) HWY_ATTR {
+      max = hn::Max(max, lanes.select(lanes.load(line.x + c), minus_infinity()));
+    });
+    line.shift = hn::GetLane(finite_shift(hn::MaxOfLanes(kFloats, max)));
+  }
+  static HWY_INLINE void exponentiate(Line& line) {
+    const FloatVector shift = hn::Set(kFloats, line.shift);
+    FloatVector sum = hn::Zero(kFloats);
+    const float* const x = line.x;
+    float *const to = line.e, *const z = line.z;
+    for_each_vector(line.size, [&](auto lanes, std::int64_t c) HWY_ATTR {
+      const FloatVector e = exp_of_difference(hn::Sub(lanes.load(x + c), shift));
+      __builtin_prefetch(x + c + kAhead);
+      __builtin_prefetch(z + c + kAhead, 1);
+      sum = hn::Add(sum, lanes.select(e, hn::Zero(kFloats)));
+      lanes.store(e, to + c);
+    });
+    line.factor = hn::GetLane(inverse_or_zero(hn::SumOfLanes(kFloats, sum)));
+  }
+  static HWY_INLINE void divide(const Line& line) {
+    scale_row(line.factor, line.e, line.z, line.size);
+  }
+
+  Line lines_[kMaxLines];
+  std::int64_t num_lines_ = 0, used_ = 0;
+  alignas(64) float exponentials_[kRoom];
+};
 
 void gradient_over_columns(const float* z, const float* d_z, std::int64_t cols, float* d_x) {
   const FloatVector sum = hn::Set(kFloats, dot(z, d_z, cols));
@@ -158,27 +209,35 @@ bool is_flat_column(SoftmaxAxis axis, const Views&... views) {
   return axis == SoftmaxAxis::kRows && ((views.cols == 1 && views.stride == 1) && ...);
 }
 
-void softmax_task(SoftmaxAxis axis, const MatrixView<const float>& x, const MatrixView<float>& z,
-                  std::int64_t begin, std::int64_t end) {
-  if (is_flat_column(axis, x, z)) {
-    softmax_over_columns(x.data, x.rows, z.data);
-  } else if (axis == SoftmaxAxis::kRows) {
-    for_each_group(begin, end, [&](const auto& group) { softmax_over_rows(x, z, group); });
-  } else {
-    for (std::int64_t r = begin; r < end; ++r) softmax_over_columns(x.row(r), x.cols, z.row(r));
+void softmax_tasks(const JaggedSoftmax& args, std::span<const SampleTask> tasks) {
+  SoftmaxOfLines lines;
+  for (const auto& [sample, begin, end] : tasks) {
+    const MatrixView<const float> x = args.x.sample(sample);
+    const MatrixView<float> z = args.z.sample(sample);
+    if (is_flat_column(args.axis, x, z)) {
+      lines.add(x.data, x.rows, z.data);
+    } else if (args.axis == SoftmaxAxis::kRows) {
+      for_each_group(begin, end, [&](const auto& group) { softmax_over_rows(x, z, group); });
+    } else {
+      for (std::int64_t r = begin; r < end; ++r) lines.add(x.row(r), x.cols, z.row(r));
+    }
   }
+  lines.finish();
 }
 
-void gradient_task(SoftmaxAxis axis, const MatrixView<const float>& z,
-                   const MatrixView<const float>& d_z, const MatrixView<float>& d_x,
-                   std::int64_t begin, std::int64_t end) {
-  if (is_flat_column(axis, z, d_z, d_x)) {
-    gradient_over_columns(z.data, d_z.data, z.rows, d_x.data);
-  } else if (axis == SoftmaxAxis::kRows) {
-    for_each_group(begin, end, [&](const auto& group) { gradient_over_rows(z, d_z, d_x, group); });
-  } else {
-    for (std::int64_t r = begin; r < end; ++r) {
-      gradient_over_columns(z.row(r), d_z.row(r), z.cols, d_x.row(r));
+void gradient_tasks(const JaggedSoftmaxBackward& args, std::span<const SampleTask> tasks) {
+  for (const auto& [sample, begin, end] : tasks) {
+    const MatrixView<const float> z = args.z.sample(sample), d_z = args.d_z.sample(sample);
+    const MatrixView<float> d_x = args.d_x.sample(sample);
+    if (is_flat_column(args.axis, z, d_z, d_x)) {
+      gradient_over_columns(z.data, d_z.data, z.rows, d_x.data);
+    } else if (args.axis == SoftmaxAxis::kRows) {
+      for_each_group(begin, end,
+                     [&](const auto& group) { gradient_over_rows(z, d_z, d_x, group); });
+    } else {
+      for (std::int64_t r = begin; r < end; ++r) {
+        gradient_over_columns(z.row(r), d_z.row(r), z.cols, d_x.row(r));
+      }
     }
   }
 }
@@ -188,12 +247,13 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace serrate {
-HWY_EXPORT(softmax_task);
-HWY_EXPORT(gradient_task);
+HWY_EXPORT(softmax_tasks);
+HWY_EXPORT(gradient_tasks);
 
 namespace {
 
-// f(task) for blocks of the columns (rows) of a sample where the softmax is over rows (columns).
+// f(tasks) for some blocks of the columns (rows) of samples where the softmax is over rows
+// (columns), at a time.
 template <typename F>
 void for_each_block(SoftmaxAxis axis, const MatrixBatch<const float>& batch, const Stream& stream,
                     const F& f) {
@@ -208,8 +268,11 @@ void for_each_block(SoftmaxAxis axis, const MatrixBatch<const float>& batch, con
         const MatrixView<const float> x = batch.sample(b);
         return x.rows * x.cols;
       });
-#pragma omp parallel for schedule(dynamic, 4) num_threads(stream.num_threads())
-  for (std::int64_t t = 0; t < std::ssize(tasks); ++t) f(tasks[t]);
+  constexpr std::size_t kTogether = 16;
+#pragma omp parallel for schedule(dynamic) num_threads(stream.num_threads())
+  for (std::size_t t = 0; t < tasks.size(); t += kTogether) {
+    f(std::span(tasks).subspan(t, std::min(kTogether, tasks.size() - t)));
+  }
 }
 
 constexpr auto kShapes = "jagged_softmax: all operands must have the same shape";
@@ -221,9 +284,8 @@ void jagged_softmax_forward_on<DeviceType::kCpu>(const JaggedSoftmax& args, cons
   check_offsets(args.x, "x of jagged_softmax");
   check_offsets(args.z, "z of jagged_softmax");
   check_same_shapes(args.x, args.z, kShapes);
-  for_each_block(args.axis, args.x, stream, [&](const SampleTask& task) {
-    HWY_DYNAMIC_DISPATCH(softmax_task)
-    (args.axis, args.x.sample(task.sample), args.z.sample(task.sample), task.begin, task.end);
+  for_each_block(args.axis, args.x, stream, [&](std::span<const SampleTask> tasks) {
+    HWY_DYNAMIC_DISPATCH(softmax_tasks)(args, tasks);
   });
 }
 
@@ -235,10 +297,8 @@ void jagged_softmax_backward_on<DeviceType::kCpu>(const JaggedSoftmaxBackward& a
   check_offsets(args.d_x, "d_x of jagged_softmax");
   check_same_shapes(args.z, args.d_z, kShapes);
   check_same_shapes(args.z, args.d_x, kShapes);
-  for_each_block(args.axis, args.z, stream, [&](const SampleTask& task) {
-    HWY_DYNAMIC_DISPATCH(gradient_task)
-    (args.axis, args.z.sample(task.sample), args.d_z.sample(task.sample),
-     args.d_x.sample(task.sample), task.begin, task.end);
+  for_each_block(args.axis, args.z, stream, [&](std::span<const SampleTask> tasks) {
+    HWY_DYNAMIC_DISPATCH(gradient_tasks)(args, tasks);
   });
 }
 

@@ -3,6 +3,7 @@
 #include <functional>
 
 #include "serrate/error.h"
+#include "serrate/kernels/jagged_padded.h"
 #include "tests/kernels/host_batch.h"
 
 namespace serrate {
@@ -129,6 +130,67 @@ TEST(JaggedBmm, ASampleByHand) {
   const std::vector<double> expected = {1 * 7 + 2 * 8, 3 * 9 + 4 * 10, 5 * 9 + 6 * 10};
   EXPECT_EQ(z.in_double()[0].values, std::vector(expected.begin(), expected.begin() + 1));
   EXPECT_EQ(z.in_double()[1].values, std::vector(expected.begin() + 1, expected.end()));
+}
+
+// FBGEMM's batched_dense_vec_jagged_2d_mul: for every head h, out[b, h, d] = the sum over the first
+// min(N_b, N) rows r of v[b, h, r] a[b][r, h, d]. A head is v's columns as a jagged batch of one
+// column, by a's columns of that head.
+TEST(JaggedBmm, DenseVectorsTimesJaggedMatricesOfSeveralHeads) {
+  const std::int64_t heads = 3, n = 6, dim = 5, batch_size = 4, total = 14;
+  const std::vector<std::int64_t> offsets = {0, 4, 4, 13, 14};
+  const auto numbers = [](std::int64_t size, std::uint32_t seed) {
+    std::vector<float> values;
+    for (std::int64_t i = 0; i < size; ++i) {
+      values.push_back(static_cast<float>(random_uniform(seed, RandomUse::kInit, 0, i)));
+    }
+    return values;
+  };
+  std::vector<float> v = numbers(batch_size * heads * n, 1), a = numbers(total * heads * dim, 2);
+  std::vector<float> out(batch_size * heads * dim), column(total);
+  for (std::int64_t h = 0; h < heads; ++h) {
+    auto of_head = MatrixBatch<float>::dense({v.data() + h * n, batch_size * n, 1}, batch_size);
+    of_head.sample_stride = heads * n;
+    const auto weights = MatrixBatch<float>::jagged({column.data(), total, 1}, offsets);
+    padded_to_jagged(of_head, weights, Stream());
+    const auto of_a =
+        MatrixBatch<float>::jagged({a.data() + h * dim, total, dim, heads * dim}, offsets);
+    const auto z =
+        MatrixBatch<float>::dense({out.data() + h * dim, batch_size, dim, heads * dim}, batch_size);
+    jagged_bmm_forward({weights, of_a, z, Transposed::kLeft}, Stream());
+  }
+  for (std::int64_t i = 0; i < std::ssize(out); ++i) {
+    const std::int64_t b = i / (heads * dim), h = i / dim % heads, d = i % dim;
+    double want = 0;
+    for (std::int64_t r = 0; r < std::min(offsets[b + 1] - offsets[b], n); ++r) {
+      want += double{v[(b * heads + h) * n + r]} * a[((offsets[b] + r) * heads + h) * dim + d];
+    }
+    EXPECT_NEAR(out[i], want, 1e-6);
+  }
+}
+
+// FBGEMM's ops see no more than max_seq_len rows of a sequence; here, such a copy is made of it
+// first, and the gradient by what it leaves out is 0.
+TEST(JaggedBmm, SequencesCutToALongestLength) {
+  const std::int64_t longest = 3;
+  HostBatch x = HostBatch::jagged({5, 0, 3, 1}, 4), cut = HostBatch::jagged({3, 0, 3, 1}, 4);
+  HostBatch y = HostBatch::dense(4, 4, 2), z = HostBatch::jagged({3, 0, 3, 1}, 2);
+  jagged_to_padded(x.randomise(1).view(), 0, cut.view(), Stream());
+  jagged_bmm_forward({cut.view(), y.randomise(2).view(), z.view()}, Stream());
+  reference::Samples xs = x.in_double(), expected, by_x;
+  const reference::Samples ys = y.in_double(), weights = z.in_double();
+  for (std::size_t b = 0; b < xs.size(); ++b) {
+    const auto product = [&] {
+      const std::int64_t rows = std::min(xs[b].rows, longest);
+      return reference::product(reference::resized(xs[b], rows, 4, 0), ys[b], Transposed::kNone);
+    };
+    expected.push_back(product());
+    by_x.push_back(numeric_gradient(xs[b], [&] { return dot(weights[b], product()); }));
+  }
+  expect_close(z, expected, 1e-6);
+  HostBatch d_cut = cut, d_x = x;
+  jagged_bmm_backward({cut.view(), y.view(), z.view(), d_cut.view(), {}}, Stream());
+  padded_to_jagged(d_cut.view(), d_x.fill(7).view(), Stream());
+  expect_close(d_x, by_x, 1e-5);
 }
 
 TEST(JaggedBmm, BadArgumentsAreErrors) {

@@ -14,8 +14,11 @@ enum class Transposed { kNone, kLeft, kRight };
 ///   jagged_jagged_bmm           [N_b, D]^T [N_b, T] -> [D, T]       jagged, jagged -> dense
 ///   jagged_jagged_bmm_jagged_out [M_b, D] [N_b, D]^T -> [M_b, N_b]  jagged, jagged -> pairs
 ///   array_jagged_bmm_jagged_out [M_b, N_b] [N_b, D] -> [M_b, D]     pairs, jagged -> jagged
-/// There is no longest length: sequences take part whole. A sum over no rows is 0. An element's
-/// bits depend on its row of x and its column of y alone.
+/// batched_dense_vec_jagged_2d_mul is, head by head, padded_to_jagged of the vectors, then
+/// jagged_jagged_bmm. There is no longest length: sequences take part whole. For FBGEMM's cut to
+/// max_seq_len copy them into a jagged batch of shorter ones first (jagged_to_padded; the gradient
+/// goes back by padded_to_jagged). A sum over no rows is 0. An element's bits depend on its row of
+/// x and its column of y alone.
 struct JaggedBmm {
   MatrixBatch<const float> x, y;
   MatrixBatch<float> z;  ///< overwritten; not shared, nor overlapping x or y

@@ -8,7 +8,8 @@ namespace serrate {
 /// Sequences into [batch_size, N, D], pairs into [batch_size, N, N] (FBGEMM's
 /// jagged_to_padded_dense, jagged_1d_to_dense with D = 1, jagged2_to_padded_dense). A sample longer
 /// than N is cut to its first min(len, N) rows, or rows and columns; what it does not fill is
-/// padding_value. The backward is padded_to_jagged.
+/// padding_value. `padded` may be jagged or pairs too, with lengths of its own, to cut sequences.
+/// The backward is padded_to_jagged.
 void jagged_to_padded(const MatrixBatch<const float>& jagged, float padding_value,
                       const MatrixBatch<float>& padded, const Stream& stream);
 
