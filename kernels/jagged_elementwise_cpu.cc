@@ -72,6 +72,8 @@ void accumulate_rows(Elementwise op, MatrixView<const float> d_z, MatrixView<con
       const float *a = d_z.row(r), *b = x.row(r);
       float* sum = d_y.row(r);
       for_each_vector(size, [=](auto lanes, std::int64_t c) HWY_ATTR {
+        __builtin_prefetch(a + c + kAhead);
+        __builtin_prefetch(b + c + kAhead);
         lanes.store(f(lanes.load(a + c), lanes.load(b + c), lanes.load(sum + c)), sum + c);
       });
     };

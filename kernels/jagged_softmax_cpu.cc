@@ -163,7 +163,6 @@ class SoftmaxOfLines {
     float shift = 0, factor = 0;
   };
   static constexpr std::int64_t kMaxLines = 8, kRoom = 2048;
-  static constexpr std::int64_t kAhead = 2048;  // values; hardware looks ahead less far
 
   static HWY_INLINE void find_shift(Line& line) {
     FloatVector max = minus_infinity();

@@ -25,6 +25,10 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 inline constexpr std::int64_t kStep = hn::MaxLanes(kFloats);
 
+/// How many values ahead to fetch rows that lie one behind the other: hardware looks ahead less
+/// far.
+inline constexpr std::int64_t kAhead = 2048;
+
 /// to[c] = f(lanes, c) for the columns from c on, as for_each_vector calls it. Past the caches if
 /// so wished, and if nearly all of the row is whole vectors of its memory.
 template <typename F>
