@@ -50,14 +50,33 @@ void check_input(std::string_view name, const InputHeads& view, const Tokens& to
   require(tokens.count == 0 || view.data, "{} has no data for {} tokens", name, tokens.count);
 }
 
+using Axis = std::pair<std::int64_t, std::int64_t>;  // stride, size
+
+// The axis whose stride is within what those of smaller strides reach, the last of which lie
+// together in `reach` elements; null: every element is one of its own.
+template <std::size_t kAxes>
+const Axis* overlapping_axis(std::array<Axis, kAxes>& axes, std::int64_t& reach) {
+  for (auto& [stride, size] : axes) stride = std::abs(stride);
+  std::ranges::sort(axes);
+  for (const Axis& axis : axes) {
+    if (axis.second <= 1) continue;
+    if (axis.first < reach) return &axis;
+    reach += axis.first * (axis.second - 1);
+  }
+  return nullptr;
+}
+
 void check_output(std::string_view name, const OutputHeads& view, const Tokens& tokens) {
   check_input(name, view, tokens);
-  require((tokens.count <= 1 || std::abs(view.token_stride) >= tokens.head_dim) &&
-              (tokens.count == 0 || tokens.num_heads == 1 ||
-               std::abs(view.head_stride) >= tokens.head_dim),
-          "{}'s rows lie on one another (token_stride {}, head_stride {}); strides are in elements "
-          "and at least head_dim, {}",
-          name, view.token_stride, view.head_stride, tokens.head_dim);
+  if (tokens.count == 0) return;
+  std::array axes = {Axis{view.token_stride, tokens.count},
+                     Axis{view.head_stride, tokens.num_heads}};
+  std::int64_t reach = tokens.head_dim;
+  require(!overlapping_axis(axes, reach),
+          "{}'s rows lie on one another (token_stride {}, head_stride {}, {} tokens of {} heads); "
+          "strides are in elements, and rows of {}",
+          name, view.token_stride, view.head_stride, tokens.count, tokens.num_heads,
+          tokens.head_dim);
 }
 
 void check_bias(const AttentionBias& bias) {
@@ -78,21 +97,16 @@ void check_bias_gradient(const AttentionBackward& args) {
     queries = std::max(queries, queries_of(forward, s).count);
     keys = std::max(keys, num_keys_of(forward, s));
   }
-  using Axis = std::pair<std::int64_t, std::int64_t>;  // stride, size
-  std::array axes = {Axis{std::abs(bias.sequence_stride), batch_size_of(forward)},
-                     Axis{std::abs(bias.head_stride), forward.num_heads},
-                     Axis{std::abs(bias.query_stride), queries},
-                     Axis{std::abs(bias.key_stride), keys}};
-  std::ranges::sort(axes);
-  std::int64_t reach = 0;  // of the axes so far, from their first value to their last
-  for (const auto& [stride, size] : axes) {
-    if (stride == 0 || size <= 1) continue;
-    require(stride > reach,
-            "d_bias's blocks lie on one another (a stride of {} where {} values are in use); use "
-            "a stride of 0 to share a block",
-            stride, reach + 1);
-    reach += stride * (size - 1);
-  }
+  std::array axes = {Axis{bias.sequence_stride, batch_size_of(forward)},
+                     Axis{bias.head_stride, forward.num_heads}, Axis{bias.query_stride, queries},
+                     Axis{bias.key_stride, keys}};
+  for (auto& [stride, size] : axes) size = stride == 0 ? 1 : size;
+  std::int64_t reach = 1;
+  const Axis* overlap = overlapping_axis(axes, reach);
+  require(!overlap,
+          "d_bias's blocks lie on one another (a stride of {} where {} values are in use); use "
+          "a stride of 0 to share a block",
+          overlap ? overlap->first : 0, reach);
 }
 
 void check_table(std::string_view name, const AttentionForward& args, const AttentionTable& table) {

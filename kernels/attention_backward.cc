@@ -29,7 +29,7 @@ bool queries_are_apart(const AttentionBackward& args) {
 // Calls f for about `parts` ranges of [0, length) that begin where tiles do.
 template <typename F>
 void cut(std::int64_t length, std::int64_t parts, F&& f) {
-  const std::int64_t tile = attention_tile(length), tiles = (length + tile - 1) / tile;
+  const std::int64_t tile = attention_tile(length), tiles = ceil_div(length, tile);
   const std::int64_t step = std::max<std::int64_t>(tiles / std::max<std::int64_t>(parts, 1), 1);
   for (std::int64_t begin = 0; begin < length; begin += step * tile) {
     f(MaskRange{begin, std::min(begin + step * tile, length)});

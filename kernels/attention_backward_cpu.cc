@@ -24,20 +24,10 @@
 #include "kernels/attention_tables-inl.h"
 #include "kernels/attention_tile-inl.h"
 #include "kernels/simd_pack-inl.h"
+#include "kernels/simd_rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
-
-float dot(const float* a, const float* b, std::int64_t n) {
-  const hn::ScalableTag<float> d;
-  auto sum = hn::Zero(d);
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes)
-    sum = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), sum);
-  float total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (; i < n; ++i) total += a[i] * b[i];
-  return total;
-}
 
 // p = exp(scores - lse), 0 where invisible.
 void probabilities(BackwardScratch& scratch) {
@@ -254,12 +244,12 @@ void backward_queries(const HeadTask& task, std::int64_t query, std::int64_t cou
   }
 }
 
-// d_k and d_v that were summed in workspace.
+// d_k and d_v that were summed in workspace, as they are not float32.
 void store_keys(const BackwardCall& call, const BackwardTask& task) {
   const AttentionForward& forward = call.args.forward;
   const std::int64_t token = forward.key_offsets[task.sequence] + task.keys.begin;
   const auto store = [&](const HeadsView<float>& sum, const OutputHeads& result) {
-    if (result.data == sum.data) return;
+    if (result.type == HeadsType::kFloat32) return;
     store_rows(rows_of(sum, token, task.key_head), task.keys.end - task.keys.begin,
                forward.head_dim, result, token, task.key_head);
   };

@@ -6,6 +6,10 @@
 
 namespace serrate {
 
+inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
 /// A sequence's queries: the first in q, the first in what has a row per query of the batch, and
 /// how many.
 struct SequenceQueries {

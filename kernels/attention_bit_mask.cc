@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "kernels/attention_batch.h"
 #include "kernels/attention_tile_mask.h"
 #include "kernels/cpu_only.h"
 #include "serrate/kernels/attention_mask.h"
@@ -9,7 +10,7 @@ namespace serrate {
 namespace {
 
 std::int64_t blocks_in(std::int64_t count) {
-  return (count + kMaskBlock - 1) / kMaskBlock;
+  return ceil_div(count, kMaskBlock);
 }
 
 // Bytes of a row of bits, of which sizeof(QueryBits) can be read from any that holds one.

@@ -152,7 +152,8 @@ void normalise(const ForwardTile& tile, ForwardScratch& scratch) {
   for (std::int64_t q = 0; q < tile.rows(); q += kLanes) {
     const auto sum = hn::Load(d, scratch.sum + q);
     const auto saw_none = hn::Eq(sum, hn::Zero(d));
-    const auto lse = hn::Add(hn::Load(d, scratch.max + q), hn::Log2(d, sum));
+    const auto of_sum = hn::IfThenElse(hn::Eq(sum, sum), hn::Log2(d, sum), sum);  // keeps NaN
+    const auto lse = hn::Add(hn::Load(d, scratch.max + q), of_sum);
     hn::Store(hn::IfThenZeroElse(saw_none, hn::Div(hn::Set(d, 1), sum)), d, scratch.factor + q);
     hn::Store(
         hn::IfThenElse(saw_none, hn::Set(d, -kInfinity), hn::Mul(lse, hn::Set(d, 1 / kLog2e))), d,

@@ -111,7 +111,7 @@ void MaskHull::add(const MaskRange& range) {
 
 std::int64_t attention_tile(std::int64_t length) {
   static_assert(kTileQueries == kTileKeys);
-  const std::int64_t blocks = std::max<std::int64_t>((length + kMaskBlock - 1) / kMaskBlock, 1);
+  const std::int64_t blocks = std::max<std::int64_t>(ceil_div(length, kMaskBlock), 1);
   return std::min(blocks * kMaskBlock, kTileKeys);
 }
 
@@ -236,7 +236,7 @@ bool AttentionTiles::lower_bits(const QueryTileMask& queries, const KeyTile& key
                                 TileMask& mask) const {
   const BitMaskView& from = bit_mask(queries.sequence);
   const std::int64_t block = queries.begin / kMaskBlock;
-  const std::int64_t num_blocks = (queries.count + kMaskBlock - 1) / kMaskBlock;
+  const std::int64_t num_blocks = ceil_div(queries.count, kMaskBlock);
   std::uint32_t any = 0, all = ~0u;
   for (std::int64_t c = keys.begin / kMaskBlock; c * kMaskBlock < keys.begin + keys.count; ++c) {
     std::uint16_t some, every;

@@ -26,10 +26,6 @@ AttentionSplit forward_split(const AttentionForward& args, std::int64_t sequence
 /// A task for every head of a sequence.
 AttentionSplit whole_heads(const AttentionForward& args, std::int64_t sequence);
 
-inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
-
 /// Floats that the tasks of a sequence leave to be combined, 0 if its keys are not cut: of each
 /// chunk, head and query a row of head_dim, the maximum and the sum of softmax.
 std::int64_t partials_of(const AttentionForward& args, std::int64_t sequence,

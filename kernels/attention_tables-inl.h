@@ -24,9 +24,15 @@ namespace hn = hwy::HWY_NAMESPACE;
 /// How many of the boundaries are <= distance, from a guess that is mostly near.
 HWY_INLINE std::int64_t entry_of(std::span<const std::int64_t> boundaries, std::int64_t distance,
                                  std::int64_t guess) {
-  while (guess < std::ssize(boundaries) && boundaries[guess] <= distance) ++guess;
-  while (guess > 0 && boundaries[guess - 1] > distance) --guess;
-  return guess;
+  constexpr std::int64_t kNear = 4;
+  const std::int64_t least = std::max<std::int64_t>(guess - kNear, 0);
+  const std::int64_t most = std::min(guess + kNear, std::ssize(boundaries));
+  while (guess < most && boundaries[guess] <= distance) ++guess;
+  while (guess > least && boundaries[guess - 1] > distance) --guess;
+  const bool is_found = (guess == 0 || boundaries[guess - 1] <= distance) &&
+                        (guess == std::ssize(boundaries) || boundaries[guess] > distance);
+  if (is_found) return guess;
+  return std::upper_bound(boundaries.begin(), boundaries.end(), distance) - boundaries.begin();
 }
 
 inline std::int64_t num_entries(const AttentionTable& table) {

@@ -206,6 +206,38 @@ TEST(AttentionContract, NaNsStayInTheirSequence) {
   }
 }
 
+// A NaN that a query sees is told by everything that comes of it, few queries or many.
+TEST(AttentionContract, NaNsThatAreSeenAreTold) {
+  for (const std::int64_t queries : {130, 10, 2}) {
+    Case c(full_shape({queries}, {queries}, 1, 16));
+    *c.k.view().at(kTokensBefore + 1, 0) = std::nanf("");
+    c.run();
+    for (std::int64_t t = kTokensBefore; t < kTokensBefore + queries; ++t) {
+      ASSERT_TRUE(std::isnan(c.lse[t]));
+      for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) {
+        for (std::int64_t i = 0; i < 16; ++i) ASSERT_TRUE(std::isnan(x->view().at(t, 0)[i]));
+      }
+    }
+  }
+}
+
+// What a mask hides of keys has no part in the scores of any form of tile.
+TEST(AttentionContract, KeysThatAreHiddenMayBeNaN) {
+  for (const std::int64_t queries : {130, 10, 2}) {
+    Case expected(causal_shape({queries}, {queries}, 1, 16)), c(expected.shape);
+    const std::int64_t last = kTokensBefore + queries - 1;
+    std::fill_n(c.k.view().at(last, 0), 16, std::nanf(""));  // seen by the last query alone
+    expected.run();
+    c.run();
+    for (std::int64_t t = kTokensBefore; t < last; ++t) {
+      ASSERT_EQ(c.lse[t], expected.lse[t]);
+      for (std::int64_t i = 0; i < 16; ++i) {
+        ASSERT_EQ(c.out.view().at(t, 0)[i], expected.out.view().at(t, 0)[i]);
+      }
+    }
+  }
+}
+
 // Heads that share keys, in one tile or not.
 TEST(AttentionContract, NaNsStayInTheirHead) {
   for (const std::int64_t queries : {130, 10, 2}) {

@@ -118,8 +118,8 @@ struct AttentionForward {
   /// A divisor of num_heads: so many consecutive heads share one of k's and v's. 0: num_heads.
   std::int64_t num_key_heads = 0;
   std::int64_t head_dim = 64;  ///< 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16
-  float scale = 1;
-  AttentionMask mask = kCausalMask;
+  float scale = 1;             ///< of q.k; 1 / sqrt(head_dim) is not implied
+  AttentionMask mask = kCausalMask;  ///< for cross-attention and shared queries mostly FullMask
   AttentionActivation activation = AttentionActivation::kSoftmax;
   float silu_divisor = 1;
   AttentionBias bias = {};
@@ -147,9 +147,12 @@ struct AttentionBackward {
   /// No gradient if null. Where sequences or heads share a block, threads share its queries.
   float* d_bias = nullptr;
   /// Of the tables' values, likewise added to, a sequence after the other; empty: no gradient.
+  /// The workspace has as much for every sequence and head.
   std::span<float> d_position_table = {}, d_time_table = {};
 };
 
+/// Both throw Error, before anything is written, if an argument is missing, of another size than
+/// it has to be, or not finite; what is in q, k, v and biases is not looked at.
 void jagged_attention_forward(const AttentionForward& args, const Stream& stream);
 void jagged_attention_backward(const AttentionBackward& args, const Stream& stream);
 
