@@ -1,6 +1,7 @@
 // Attention of few queries to long histories, forward, float32, every query seeing all keys of its
 // sequence. A JSON line a case: its floor is reading keys and values once, and `share` is how near
-// it is to the speed at which memory of that size is read, measured in turn with it.
+// it is to the speed at which memory of that size is read, measured in turn with it. Medians; ms is
+// of wall-clock time, the rest of processor time per thread, which other processes disturb less.
 //
 //   decoding_benchmark [threads ...]   1 and 2 unless given
 
@@ -10,6 +11,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -111,11 +113,19 @@ class Decoding {
   double flops_ = 0;
 };
 
+struct Seconds {
+  std::vector<double> wall, processor;
+};
+
 template <typename F>
-double seconds(F&& f) {
+void time(int num_threads, Seconds& seconds, F&& f) {
+  const std::clock_t start_of_processor = std::clock();
   const auto start = std::chrono::steady_clock::now();
   f();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const std::chrono::duration<double> wall = std::chrono::steady_clock::now() - start;
+  seconds.wall.push_back(wall.count());
+  seconds.processor.push_back(static_cast<double>(std::clock() - start_of_processor) /
+                              CLOCKS_PER_SEC / num_threads);
 }
 
 double median(std::vector<double> x) {
@@ -125,21 +135,22 @@ double median(std::vector<double> x) {
 
 void run(const Histories& histories, const Heads& heads, int num_threads) {
   Decoding decoding(histories, heads, num_threads);
-  std::vector<double> forward, read;
+  Seconds forward, read;
   double total = 0;
   for (int i = 0; i < 11 || (total < 0.4 && i < 200); ++i) {
-    read.push_back(seconds([&] { decoding.read(); }));
-    forward.push_back(seconds([&] { decoding.forward(); }));
-    total += forward.back();
+    time(num_threads, read, [&] { decoding.read(); });
+    time(num_threads, forward, [&] { decoding.forward(); });
+    total += forward.wall.back();
   }
-  const double time = median(forward), floor = median(read);
+  const double used = median(forward.processor), floor = median(read.processor);
   fmt::print(
-      "{{\"case\": \"{} {}x{}x{} {}/{}x{}\", \"threads\": {}, \"ms\": {:.3f}, \"GB_per_s\": "
-      "{:.1f}, "
-      "\"read_GB_per_s\": {:.1f}, \"share\": {:.2f}, \"GFLOP_per_s\": {:.1f}}}\n",
+      "{{\"case\": \"{} {}x{}x{} {}/{}x{}\", \"threads\": {}, \"ms\": {:.3f}, \"cpu_ms\": {:.3f}, "
+      "\"GB_per_s\": {:.1f}, \"read_GB_per_s\": {:.1f}, \"share\": {:.2f}, \"GFLOP_per_s\": "
+      "{:.1f}}}\n",
       histories.kind, histories.batch_size, histories.queries, histories.longest, heads.num_heads,
-      heads.num_key_heads, heads.head_dim, num_threads, time * 1e3, decoding.bytes() / time / 1e9,
-      decoding.bytes() / floor / 1e9, floor / time, decoding.flops() / time / 1e9);
+      heads.num_key_heads, heads.head_dim, num_threads, median(forward.wall) * 1e3, used * 1e3,
+      decoding.bytes() / used / 1e9, decoding.bytes() / floor / 1e9, floor / used,
+      decoding.flops() / used / 1e9);
   std::fflush(stdout);
 }
 

@@ -10,8 +10,8 @@
 namespace serrate {
 namespace {
 
-// Up to here a vector of queries would be half empty.
-constexpr std::int64_t kFewRows = 8;
+// Up to here reading in the order of memory wins more than full vectors of queries do.
+constexpr std::int64_t kFewRows = 16;
 // More queries with fewer keys are trained on, and as fast in tiles of one head.
 constexpr std::int64_t kKeysPerQueryOfDecoding = 8;
 // Long enough that reading its keys hides what a chunk costs besides.
