@@ -20,7 +20,6 @@ std::int64_t num_blocks(std::int64_t count, std::int64_t size) {
 AttentionSchedule::AttentionSchedule(const AttentionForward& args, std::int64_t num_heads,
                                      SplitOf split_of, int num_threads)
     : args_(args),
-      num_heads_(num_heads),
       split_of_(split_of),
       sequences_(batch_size_of(args)),
       tasks_before_(sequences_.size() + 1, 0),

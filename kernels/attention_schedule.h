@@ -33,7 +33,6 @@ class AttentionSchedule {
 
  private:
   const AttentionForward& args_;
-  std::int64_t num_heads_;
   SplitOf split_of_;
   std::vector<std::int64_t> sequences_;        // in order of work
   std::vector<std::int64_t> tasks_before_;     // [batch_size + 1], in the order of sequences_
