@@ -103,15 +103,15 @@ void gradient_run(const GradientRun& run) {
     }
     if (run.d_x.data) combine_rows(run.op, run.d_z, run.y, run.d_x, r, block_end, run.path_of_d_x);
   }
-  if (!run.is_shared && both < run.end)
+  if (!run.is_shared && both < run.end) {
     fill_rows(0, run.d_y.middle_rows(both, run.end), run.path_of_d_y);
+  }
   finish_rows(run.path_of_d_x);
   finish_rows(run.path_of_d_y);
 }
 
-void clear_rows(const MatrixView<float>& rows, OutputPath path) {
-  fill_rows(0, rows, path);
-  finish_rows(path);
+void clear_rows(const MatrixView<float>& rows) {
+  fill_rows(0, rows, OutputPath::kCached);
 }
 
 }  // namespace serrate::HWY_NAMESPACE
@@ -160,9 +160,9 @@ void jagged_elementwise_backward_on<DeviceType::kCpu>(const JaggedElementwiseBac
     check_offsets(args.d_x, "d_x of jagged_elementwise");
     check_same_shapes(args.d_x, args.d_z, kShapes);
   }
-  const MatrixBatch<const float> nothing = MatrixBatch<const float>::dense({}, args.d_z.batch_size);
-  const MatrixBatch<const float>&x = is_product ? args.x : args.d_z,
-                          y = is_product ? args.y : nothing;
+  const auto nothing = MatrixBatch<const float>::dense({}, args.d_z.batch_size);
+  const MatrixBatch<const float> x = is_product ? args.x : args.d_z;
+  const MatrixBatch<const float> y = is_product ? args.y : nothing;
   MatrixBatch<float> written = args.d_y;
   if (is_shared) written.batch_size = 1;
   const OutputPath path_of_d_x = output_path(args.d_z), path_of_d_y = output_path(written);
@@ -174,8 +174,7 @@ void jagged_elementwise_backward_on<DeviceType::kCpu>(const JaggedElementwiseBac
   };
   for_each_run(written, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
     if (!is_shared) return add_sample(b, begin, end);
-    HWY_DYNAMIC_DISPATCH(clear_rows)(args.d_y.sample(0).middle_rows(begin, end),
-                                     OutputPath::kCached);
+    HWY_DYNAMIC_DISPATCH(clear_rows)(args.d_y.sample(0).middle_rows(begin, end));
     for (std::int64_t s = 0; s < args.d_y.batch_size; ++s) add_sample(s, begin, end);
   });
 }
