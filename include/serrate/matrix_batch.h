@@ -4,6 +4,7 @@
 #include <span>
 #include <type_traits>
 
+#include "serrate/error.h"
 #include "serrate/matrix_view.h"
 
 namespace serrate {
@@ -29,7 +30,10 @@ struct MatrixBatch {
     return batch;
   }
   /// [batch_size, rows, cols], one sample behind the other: values is [batch_size * rows, cols].
+  /// Throws Error if its rows cannot be divided so.
   static MatrixBatch dense(MatrixView<T> values, std::int64_t batch_size) {
+    check(batch_size > 0 ? values.rows % batch_size == 0 : values.rows == 0,
+          "a dense batch must have as many rows for every sample: batch_size has to divide them");
     MatrixBatch batch = shared(values, batch_size);
     batch.rows = batch_size > 0 ? values.rows / batch_size : 0;
     batch.sample_stride = batch.rows * batch.stride;

@@ -77,6 +77,11 @@ TEST(JaggedPadded, EmptyBatchesAndErrors) {
   EXPECT_THROW(jagged_to_padded(jagged.view(), 0, padded.view(), Stream()), Error);
   HostBatch shared = HostBatch::shared(2, 3, 4);
   EXPECT_THROW(jagged_to_padded(jagged.view(), 0, shared.view(), Stream()), Error);
+  std::vector<float> values(7 * 4);
+  const MatrixView<float> seven_rows(values.data(), 7, 4);
+  EXPECT_THROW(MatrixBatch<float>::dense(seven_rows, 2), Error);
+  EXPECT_THROW(MatrixBatch<float>::dense(seven_rows, 0), Error);
+  EXPECT_EQ(MatrixBatch<float>::dense(seven_rows, 7).rows, 1);
 }
 
 TEST(JaggedConcat, JoinsRowsAndSplitsThemAgain) {
