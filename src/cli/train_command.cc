@@ -22,6 +22,7 @@ void stop_on_signals() {
   action.sa_flags = SA_RESETHAND;
   sigaction(SIGTERM, &action, nullptr);
   sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGUSR1, &action, nullptr);  // the one that mpirun passes on and does not act on
 }
 
 void add_train_options(Options& line, TrainOptions& options) {
@@ -42,6 +43,14 @@ void add_train_options(Options& line, TrainOptions& options) {
            "tokens that pass through the encoder at once", 1);
   line.add("seed", options.seed, "of order, weights, negatives and dropout");
   line.add("threads", options.threads, "OpenMP threads of a rank", 1);
+  line.add("reproducible", options.reproducible,
+           "the same bits on any number of ranks and threads, and with any plan");
+  line.add("virtual-ranks", options.virtual_ranks,
+           "shares of a batch that --reproducible sums in a tree", 1);
+  line.add("checkpoint-every", options.checkpoint_every,
+           "steps (500) or time (10min) between checkpoints; one at the end otherwise");
+  line.add("keep", options.keep_checkpoints, "newest checkpoints that stay", 1);
+  line.add("fresh", options.fresh, "moves an earlier run in --output aside, instead of resuming");
   line.add("learning-rate", options.dense_optimizer.learning_rate, "of the dense weights");
   line.add("weight-decay", options.dense_optimizer.weight_decay, "of the dense weights");
   line.add("embedding-learning-rate", options.sparse_optimizer.learning_rate, "of the embeddings");

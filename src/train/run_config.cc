@@ -31,6 +31,10 @@ void for_each_option(Options& o, Visit&& visit) {
   visit("negatives", o.negatives);
   visit("seed", o.seed);
   visit("threads", o.threads);
+  visit("reproducible", o.reproducible);
+  visit("virtual-ranks", o.virtual_ranks);
+  visit("checkpoint-every", o.checkpoint_every);
+  visit("keep", o.keep_checkpoints);
   visit("learning-rate", o.dense_optimizer.learning_rate);
   visit("weight-decay", o.dense_optimizer.weight_decay);
   visit("optimizer", o.sparse_optimizer.type);

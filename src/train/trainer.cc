@@ -48,6 +48,8 @@ void check_options(const TrainOptions& o, int world_size) {
   require(o.steps >= 0, "steps", "0 (all epochs) or more");
   require(o.negatives >= 0, "negatives", "0 (every item) or more");
   require(o.threads >= 1, "threads", "at least 1");
+  require(o.virtual_ranks >= 1, "virtual-ranks", "at least 1");
+  require(o.keep_checkpoints >= 1, "keep", "at least 1");
   require(o.model.dim >= 1, "dim", "at least 1");
   require(o.model.num_blocks >= 0, "blocks", "0 or more");
   require(o.model.num_heads >= 1 && o.model.dim % o.model.num_heads == 0, "heads",
