@@ -29,7 +29,10 @@ std::string folder_of(const std::string& path) {
 void sync_path(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) fail_system("open", path, errno);
-  const int error = ::fsync(descriptor) == 0 ? 0 : errno;
+  int error = 0;
+  do {
+    error = ::fsync(descriptor) == 0 ? 0 : errno;
+  } while (error == EINTR);  // network file systems give it; after any other error, data is lost
   ::close(descriptor);
   if (error != 0) fail_system("make durable", path, error);
 }
