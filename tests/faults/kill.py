@@ -1,0 +1,153 @@
+"""SIGKILL at random moments, each followed by a resume on other ranks.
+
+A chain is one training that is killed again and again. Every start draws its number of ranks (1 to
+4, another than before) and whether they are threads or processes of mpirun; who is killed: a rank,
+mpirun, or all; and when: after a random time, a moment after the folder of an unfinished checkpoint
+appears, or at a random system call on a file of a checkpoint (fault_shim.c). In the end the
+training is left to finish, and its losses and its last checkpoint have to be those of a training
+that nothing happened to: the same bits with --reproducible, else within 1e-5.
+"""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import harness
+from harness import hung, lost, wrong
+
+TIMEOUT_SECONDS = 5
+KILLS_PER_CHAIN = 6
+
+
+class Plan:
+    """What the chains of one sort train, and the training that nothing happened to."""
+
+    def __init__(self, context, folder, name, steps, options, tolerance):
+        self.context = context
+        self.steps = steps
+        self.options = [*options, "--timeout", f"{TIMEOUT_SECONDS}s"]
+        self.tolerance = tolerance
+        self.data = harness.make_dataset(context, folder)
+        self.expected = Path(folder) / f"expected.{name}"
+        started = time.monotonic()
+        harness.must_run(self.command(self.expected, 1, False), folder)
+        self.seconds = time.monotonic() - started
+
+    def command(self, output, ranks, mpirun):
+        return harness.train_command(self.context, self.data, output, self.steps, ranks, mpirun,
+                                     self.options)
+
+
+def unfinished_checkpoints(output):
+    try:
+        return [name for name in os.listdir(output / "checkpoint") if name.startswith("tmp.")]
+    except FileNotFoundError:
+        return []
+
+
+def wait_for_moment(job, moment, seconds, output):
+    """False when the job ended before."""
+    if moment == "time":
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and job.process.poll() is None:
+            time.sleep(min(0.002, max(0.0, end - time.monotonic())))
+    elif moment == "folder":
+        known = set(unfinished_checkpoints(output))
+        while job.process.poll() is None and not set(unfinished_checkpoints(output)) - known:
+            time.sleep(0.0002)
+        time.sleep(seconds / 100)
+    elif moment == "call":  # the shim kills
+        while job.process.poll() is None and job.shim_armed():
+            time.sleep(0.002)
+    return job.process.poll() is None
+
+
+def kill_victim(job, victim, draw):
+    ranks = job.processes()
+    chosen = {"rank": [draw.choice(ranks)] if ranks else [job.pid], "mpirun": [job.pid],
+              "all": ranks + [job.pid]}[victim]
+    for pid in chosen:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+def start_and_kill(plan, draw, folder, output, ranks, mpirun):
+    """One start and, unless the training ends before, one kill. True when it was killed."""
+    context = plan.context
+    victim = draw.choice(["rank", "mpirun", "all"]) if mpirun else "all"
+    moments = ["time", "folder"] + (["call"] if context.shim.exists() else [])
+    moment = draw.choice(moments)
+    command = plan.command(output, ranks, mpirun)
+    shim = None
+    if moment == "call":
+        effect = {"rank": "kill", "mpirun": "kill-parent", "all": "kill-all" if mpirun else "kill"}
+        rule = f"any:{draw.randrange(1, 300 * ranks)}:{effect[victim]}"
+        shim = harness.Shim(context, output.parent, rule=rule, only="/checkpoint")
+        command = shim.under(command)
+    start_up = 0.25 if mpirun else 0.02
+    seconds = start_up * draw.random() + plan.seconds * draw.random() / 2
+    job = harness.Job(command, folder)
+    if shim:
+        code = job.wait(60)
+        killed = shim.result()["injected"] > 0
+    else:
+        killed = wait_for_moment(job, moment, seconds, output)
+        if killed:
+            kill_victim(job, victim, draw)
+        code = job.wait(TIMEOUT_SECONDS + 3 if killed else 60)
+    if not killed and code != 0:
+        wrong(f"exit code {code} without a kill\n{job.output()[-800:]}")
+    if killed:
+        context.note(f"of {victim if mpirun else 'a process of threads'}")
+        context.note("inside a checkpoint", 1 if unfinished_checkpoints(output) else 0)
+    return killed, job.output()
+
+
+def check_resumed_from(newest, output):
+    """The job says which step it goes on after: that of the newest committed checkpoint."""
+    said = re.search(r"(?:after|from|at) step (\d+)", output)
+    if newest is not None and said and int(said.group(1)) != newest:
+        lost(f"resumed from step {said.group(1)}, but there was a checkpoint of step {newest}")
+
+
+def chain(plan):
+    def case(draw, folder):
+        output = folder / "run"
+        kills, ranks = 0, 0
+        for _ in range(KILLS_PER_CHAIN):
+            ranks = draw.choice([n for n in (1, 2, 3, 4) if n != ranks])
+            mpirun = plan.context.mpirun is not None and draw.random() < 0.5
+            newest = max(harness.checkpoints(output), default=None)
+            killed, said = start_and_kill(plan, draw, folder, output, ranks, mpirun)
+            check_resumed_from(newest, said)
+            after = max(harness.checkpoints(output), default=None)
+            if newest is not None and (after is None or after < newest):
+                lost(f"the checkpoint of step {newest} is gone, there is {after}")
+            kills += killed
+            if not killed:
+                break
+        else:
+            ranks = draw.choice([n for n in (1, 2, 3, 4) if n != ranks])
+            newest = max(harness.checkpoints(output), default=None)
+            said = harness.must_run(plan.command(output, ranks, False), folder)
+            check_resumed_from(newest, said)
+        harness.check_same_run(plan.expected, output, plan.steps, plan.tolerance)
+        return kills
+    return case
+
+
+def run(context):
+    same_bits = Plan(context, context.work, "reproducible", 600,
+                     ["--reproducible", "--checkpoint-every", 7], 0)
+    # Rounding differs between numbers of ranks, and training blows it up: few steps, plain SGD.
+    near = Plan(context, context.work, "near", 60,
+                ["--checkpoint-every", 3, "--optimizer", "sgd", "--learning-rate", 1e-4,
+                 "--embedding-learning-rate", 1e-2], 1e-5)
+    reproducible, other = (36, 10) if context.long else (2, 1)
+    cases = [(f"reproducible.{i}", chain(same_bits)) for i in range(reproducible)]
+    cases += [(f"near.{i}", chain(near)) for i in range(other)]
+    context.run(cases)
