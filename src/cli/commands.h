@@ -1,6 +1,5 @@
 #pragma once
 
-#include "serrate/trainer.h"
 #include "src/cli/options.h"
 
 namespace serrate::cli {
@@ -13,8 +12,5 @@ int plan_command(const Arguments& arguments);
 int train_command(const Arguments& arguments);
 int evaluate_command(const Arguments& arguments);
 int inspect_command(const Arguments& arguments);
-
-/// The options of train that decide what its tables are and how a step looks them up.
-void add_table_options(Options& line, TrainOptions& options);
 
 }  // namespace serrate::cli

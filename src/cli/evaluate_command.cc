@@ -7,6 +7,7 @@
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
 #include "src/io/atomic_file.h"
+#include "src/train/train_options.h"
 
 namespace serrate::cli {
 namespace {
@@ -37,13 +38,8 @@ int evaluate_command(const Arguments& arguments) {
   std::string json;
   Options line("evaluate",
                "Ranks all items for what a run held out; prints HR@K and NDCG@K beside baselines.");
-  line.add("data", options.data, "dataset file", Options::Need::kRequired);
-  line.add("model", options.model, "run directory of train", Options::Need::kRequired);
-  line.add("json", json, "file for the result");
-  line.add("k", options.cutoffs, "lengths of the ranking that count");
-  line.add("filter-seen", options.filter_seen, "leaves items of the history out of the ranking");
-  line.add("batch-size", options.batch_size, "sequences of all ranks together", 1);
-  line.add("threads", options.threads, "OpenMP threads of a rank", 1);
+  line.add(option_table(options));
+  line.add(option("json", json, "file for the result"));
   add_launch_options(line, launch_options);
   if (!line.parse(arguments)) return 0;
 

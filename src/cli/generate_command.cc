@@ -5,6 +5,7 @@
 namespace serrate::cli {
 
 int generate_command(const Arguments& arguments) {
+  constexpr std::int64_t kMost = 1'000'000'000'000;
   GenerateOptions options;
   options.users = 1000;
   options.items = 1000;
@@ -12,11 +13,11 @@ int generate_command(const Arguments& arguments) {
   Options line(
       "generate",
       "Makes a dataset up: Zipf items, long-tailed histories, habits that can be learned.");
-  line.add("output", options.output, "dataset file", Options::Need::kRequired);
-  line.add("users", options.users, "number of users", 1);
-  line.add("items", options.items, "number of items", 1);
-  line.add("events", options.events, "number of events", 1);
-  line.add("seed", options.seed, "the same seed makes the same dataset");
+  line.add(option("output", options.output, "dataset file").required());
+  line.add(option("users", options.users, "number of users", {1, kMost}));
+  line.add(option("items", options.items, "number of items", {1, kMost}));
+  line.add(option("events", options.events, "number of events", {1, kMost}));
+  line.add(option("seed", options.seed, "the same seed makes the same dataset"));
   if (!line.parse(arguments)) return 0;
   generate(options);
   return 0;

@@ -14,10 +14,17 @@
 #include "serrate/thread_communicator.h"
 
 namespace serrate::cli {
+namespace {
+
+constexpr int kMostRanks = 1024;  // threads of one process
+
+}  // namespace
 
 void add_launch_options(Options& options, LaunchOptions& launch_options) {
-  options.add("ranks", launch_options.ranks, "threads that are ranks; without mpirun");
-  options.add("timeout", launch_options.timeout, "how long an exchange waits for its peers");
+  options.add(option("ranks", launch_options.ranks, "threads that are ranks; without mpirun",
+                     {0, kMostRanks}));
+  options.add(
+      option("timeout", launch_options.timeout, "how long an exchange waits for its peers"));
 }
 
 int run_rank(Communicator& communicator, const RankMain& rank_main) {
@@ -33,11 +40,6 @@ int run_rank(Communicator& communicator, const RankMain& rank_main) {
 }
 
 int launch_threads(const LaunchOptions& options, const RankMain& rank_main) {
-  constexpr int kMostRanks = 1024;
-  if (options.ranks > kMostRanks) {
-    throw usage_error(
-        fmt::format("--ranks {} (at most {} threads of one process)", options.ranks, kMostRanks));
-  }
   std::atomic<int> exit_code{0};
   run_thread_ranks(std::max(options.ranks, 1), options.timeout, [&](Communicator& communicator) {
     if (const int code = run_rank(communicator, rank_main)) exit_code = code;

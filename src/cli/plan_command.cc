@@ -12,6 +12,7 @@
 #include "src/io/atomic_file.h"
 #include "src/io/text_file.h"
 #include "src/train/planner_model.h"
+#include "src/train/train_options.h"
 
 namespace serrate::cli {
 namespace {
@@ -171,25 +172,34 @@ void write_report(const PlanArguments& arguments, const PlanInput& input, const 
 }
 
 void add_options(Options& line, PlanArguments& a) {
-  line.add("model", a.model, "model file (docs/planner.md)");
-  line.add("from", a.from, "dataset to train on, instead of --model; the options from --split on");
-  line.add("topology", a.topology, "topology file", Options::Need::kRequired);
-  line.add("output,o", a.output, "plan file to write");
-  line.add("json", a.json, "summary to write, for programs");
-  line.add("report", a.report, "HTML page to write, for people");
-  line.add("objective", a.options.objective, "what is made small", "max_rank|critical_path",
-           planner_objective_from_string);
-  line.add("estimator", a.options.estimator, "whose cost model", "torchrec|serrate",
-           planner_estimator_from_string);
-  line.add("time-limit", a.options.time_limit, "of the search");
-  line.add("seed", a.options.seed, "of the search; the same seed finds the same plan");
-  line.add("validate", a.validate, "checks this plan file instead of finding one");
-  line.add("explain", a.explain, "every way to shard this table, and why it lost");
-  line.add("why-not", a.why_not, "TABLE:TYPE: what that would cost, or why it cannot be");
-  line.add("compare", a.compare, "two plans: files, auto, or a sharding type for all tables");
-  line.add("what-if", a.what_if, "hbm=40GiB, ranks=32, ...: the plan if that were so");
-  line.add("write-model", a.write_model, "model file to write, of what --from says");
-  add_table_options(line, a.training);
+  line.add(option("model", a.model, "model file (docs/planner.md)"));
+  line.add(option("from", a.from,
+                  "dataset to train on, instead of --model; the options from --split on"));
+  line.add(option("topology", a.topology, "topology file").required());
+  line.add(option("output", a.output, "plan file to write").with_letter('o'));
+  line.add(option("json", a.json, "summary to write, for programs"));
+  line.add(option("report", a.report, "HTML page to write, for people"));
+  line.add(option("objective", a.options.objective, "what is made small", "max_rank|critical_path",
+                  planner_objective_from_string));
+  line.add(option("estimator", a.options.estimator, "whose cost model", "torchrec|serrate",
+                  planner_estimator_from_string));
+  line.add(option("time-limit", a.options.time_limit, "of the search"));
+  line.add(option("seed", a.options.seed, "of the search; the same seed finds the same plan"));
+  line.add(option("validate", a.validate, "checks this plan file instead of finding one"));
+  line.add(option("explain", a.explain, "every way to shard this table, and why it lost"));
+  line.add(option("why-not", a.why_not, "TABLE:TYPE: what that would cost, or why it cannot be"));
+  line.add(
+      option("compare", a.compare, "two plans: files, auto, or a sharding type for all tables"));
+  line.add(option("what-if", a.what_if, "hbm=40GiB, ranks=32, ...: the plan if that were so"));
+  line.add(option("write-model", a.write_model, "model file to write, of what --from says"));
+  // What of a training decides its tables and how a step looks them up.
+  for (Option& option : option_table(a.training)) {
+    for (const char* name :
+         {"split", "time-quantile", "batch-size", "windows", "negatives", "optimizer",
+          "invalid-ids", "features", "dim", "blocks", "feed-forward", "max-length"}) {
+      if (option.name == name) line.add(std::move(option));
+    }
+  }
 }
 
 PlanInput read_input(const PlanArguments& a) {

@@ -96,7 +96,20 @@ json parse_json(std::string_view text, std::string_view document) {
   }
 }
 
+bool is_utf8(std::string_view text) {
+  try {
+    json(text).dump();
+    return true;
+  } catch (const json::type_error&) {
+    return false;
+  }
+}
+
 std::string json_string(std::string_view name) {
+  if (!is_utf8(name)) {
+    throw usage_error(
+        fmt::format("the name \"{}\" is not UTF-8 (JSON files hold no other) rename it", name));
+  }
   return json(name).dump();
 }
 

@@ -17,7 +17,9 @@ namespace serrate {
 /// nested deeper than any document of ours.
 nlohmann::json parse_json(std::string_view text, std::string_view document);
 
-/// `name` as it is written in JSON, quoted.
+/// Whether it can be a string of JSON.
+bool is_utf8(std::string_view text);
+/// `name` as it is written in JSON, quoted. Throws Error (usage) when it is not UTF-8.
 std::string json_string(std::string_view name);
 
 /// One value of a parsed document, read strictly. Each getter throws Error (usage) that names the

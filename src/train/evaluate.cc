@@ -16,6 +16,7 @@
 #include "src/train/run_config.h"
 #include "src/train/run_directory.h"
 #include "src/train/together.h"
+#include "src/train/train_options.h"
 
 namespace serrate {
 namespace {
@@ -171,12 +172,9 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   Evaluation e{.options = options, .run = {}, .dataset = {}, .split = {}};
   ShardingPlan plan;
   together(communicator, "open run", [&] {
-    if (options.cutoffs.empty() ||
-        *std::min_element(options.cutoffs.begin(), options.cutoffs.end()) < 1) {
-      throw usage_error("--k has to be one or more cutoffs of at least 1");
-    }
-    if (options.batch_size < 1) throw usage_error("--batch-size has to be at least 1");
-    e.run = train_options_from_json(read_text_file(config_path(options.model)));
+    check_options(options);
+    e.run = train_options_from_json(read_text_file(config_path(options.model)),
+                                    config_path(options.model));
     e.dataset.emplace(Dataset::open(options.data));
     e.split = make_split(*e.dataset, split_kind_from_string(e.run.split), e.run.time_quantile);
     if (e.split.cases.empty()) {

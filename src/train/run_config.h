@@ -1,14 +1,18 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "serrate/trainer.h"
 
 namespace serrate {
 
-/// The effective configuration of a run as JSON, one key per option of `serrate train`.
+/// The effective configuration of a run as JSON: a field for each option that is stored. Numbers
+/// have the digits that a user would give, and read back equal.
 std::string to_json(const TrainOptions& options);
-/// The reverse; Error (usage) naming a missing or wrong field.
-TrainOptions train_options_from_json(const std::string& json);
+/// The reverse. Throws Error (usage) that begins with `document` and names a field that is missing,
+/// not an option, or not what the option takes.
+TrainOptions train_options_from_json(std::string_view json,
+                                     std::string_view document = "run configuration");
 
 }  // namespace serrate

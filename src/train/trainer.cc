@@ -10,8 +10,6 @@
 #include <fstream>
 #include <optional>
 
-#include "serrate/kernels/attention.h"
-#include "sharding/quantity.h"
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
@@ -23,6 +21,7 @@
 #include "src/train/run_directory.h"
 #include "src/train/run_plan.h"
 #include "src/train/together.h"
+#include "src/train/train_options.h"
 #include "src/train/train_step.h"
 
 namespace serrate {
@@ -30,44 +29,8 @@ namespace {
 
 constexpr std::size_t kBatchesAhead = 2;
 
-void check_options(const TrainOptions& o, int world_size) {
-  const auto require = [](bool holds, const char* option, const char* need) {
-    if (!holds) throw usage_error(fmt::format("--{} has to be {}", option, need));
-  };
-  require(o.batch_size >= 1, "batch-size", "at least 1");
-  require(o.micro_batch_tokens >= 1, "micro-batch-tokens", "at least 1");
-  if (o.ranks_per_node < 0 || (o.ranks_per_node > 0 && world_size % o.ranks_per_node != 0)) {
-    throw usage_error(fmt::format("--ranks-per-node must divide the {} ranks (got {})", world_size,
-                                  o.ranks_per_node));
-  }
-  if (!o.memory_limit.empty()) bytes_from_string(o.memory_limit);
-  for (const std::string& type : o.sharding_types) sharding_type_from_string(type);
-  require(o.plan == "auto" || (o.topology.empty() && o.sharding_types.empty()), "plan",
-          "auto for --topology and --sharding-types to have a meaning");
-  require(o.epochs >= 1, "epochs", "at least 1");
-  require(o.steps >= 0, "steps", "0 (all epochs) or more");
-  require(o.negatives >= 0, "negatives", "0 (every item) or more");
-  require(o.threads >= 1, "threads", "at least 1");
-  require(o.virtual_ranks >= 1, "virtual-ranks", "at least 1");
-  require(o.keep_checkpoints >= 1, "keep", "at least 1");
-  require(o.model.dim >= 1, "dim", "at least 1");
-  require(o.model.num_blocks >= 0, "blocks", "0 or more");
-  require(o.model.num_heads >= 1 && o.model.dim % o.model.num_heads == 0, "heads",
-          "a divisor of --dim");
-  require(o.model.dim / o.model.num_heads <= kMaxHeadDim, "heads",
-          "so many that --dim / --heads is at most 256");
-  require(o.model.max_length >= 1, "max-length", "at least 1");
-  require(o.model.dropout >= 0 && o.model.dropout < 1, "dropout", "in [0, 1)");
-  require(o.model.temperature > 0, "temperature", "above 0");
-  require(o.time_quantile > 0 && o.time_quantile < 1, "time-quantile", "in (0, 1)");
-  require(o.dense_optimizer.learning_rate >= 0, "learning-rate", "0 or more");
-  require(o.sparse_optimizer.learning_rate >= 0, "embedding-learning-rate", "0 or more");
-  require(o.dense_optimizer.weight_decay >= 0, "weight-decay", "0 or more");
-}
-
 /// A run directory is a run's alone: a checkpoint of another run would be taken for this one's.
 void check_run_directory(const std::string& output) {
-  if (output.empty()) throw usage_error("--output is needed: a directory for the run");
   std::error_code failure;
   std::filesystem::create_directories(output, failure);
   if (failure || ::access(output.c_str(), W_OK) != 0) {

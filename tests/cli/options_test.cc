@@ -35,14 +35,14 @@ struct Values {
 class OptionsTest : public ::testing::Test {
  protected:
   OptionsTest() {
-    options_.add("data", values_.data, "", Options::Need::kRequired);
-    options_.add("steps", values_.steps, "", 1);
-    options_.add("rate", values_.rate, "");
-    options_.add("seen", values_.seen, "");
-    options_.add("features", values_.features, "");
-    options_.add("k", values_.cutoffs, "");
-    options_.add("timeout", values_.timeout, "");
-    options_.add("fruit", values_.fruit, "", "apple|pear", fruit_from_string);
+    options_.add(option("data", values_.data, "").required());
+    options_.add(option("steps", values_.steps, "", {1}));
+    options_.add(option("rate", values_.rate, ""));
+    options_.add(option("seen", values_.seen, ""));
+    options_.add(option("features", values_.features, ""));
+    options_.add(option("k", values_.cutoffs, "", {1}));
+    options_.add(option("timeout", values_.timeout, ""));
+    options_.add(option("fruit", values_.fruit, "", "apple|pear", fruit_from_string));
   }
 
   std::string error_of(const Arguments& arguments) {
@@ -82,7 +82,7 @@ TEST_F(OptionsTest, ListsTakeCommasSpacesAndTheOptionAgain) {
 
 TEST_F(OptionsTest, ALetterIsShortForAName) {
   std::string output;
-  options_.add("output,o", output, "");
+  options_.add(option("output", output, "").with_letter('o'));
   ASSERT_TRUE(options_.parse({"--data", "x", "-o", "plan.json"}));
   EXPECT_EQ(output, "plan.json");
   EXPECT_TRUE(options_.is_given("output"));
@@ -99,9 +99,10 @@ TEST_F(OptionsTest, ErrorsNameOptionAndWhatItTakes) {
   EXPECT_EQ(error_of({"--data", "x", "--rate", "-1"}), "--rate \"-1\" (takes a number from 0)");
   EXPECT_EQ(error_of({"--data", "x", "--rate", "nan"}), "--rate \"nan\" (takes a number from 0)");
   EXPECT_EQ(error_of({"--data", "x", "--seen=maybe"}), "--seen \"maybe\" (takes true or false)");
-  EXPECT_EQ(error_of({"--data", "x", "--k", "5,ten"}), "--k \"ten\" (takes a whole number from 1)");
+  EXPECT_EQ(error_of({"--data", "x", "--k", "5,ten"}),
+            "--k \"5,ten\" (takes a whole number from 1)");
   EXPECT_EQ(error_of({"--data", "x", "--timeout", "30"}),
-            "--timeout \"30\" (takes a time such as 500ms, 30s, 5min)");
+            "--timeout \"30\" (takes a time such as 500ms, 30s, 5min or 2h, up to a year)");
   EXPECT_EQ(error_of({"--data", "x", "--fruit", "plum"}), "--fruit \"plum\" (takes apple|pear)");
   EXPECT_EQ(error_of({"--steps", "1"}), "--data is missing see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "--stepz", "1"}),
@@ -111,7 +112,7 @@ TEST_F(OptionsTest, ErrorsNameOptionAndWhatItTakes) {
   EXPECT_EQ(error_of({"--data"}),
             "the required argument for option '--data' is missing see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "--config", "/no/such"}),
-            "--config /no/such (it cannot be read) give a file of name=value lines");
+            "/no/such cannot be read (No such file or directory)");
 }
 
 TEST_F(OptionsTest, CommandLineGoesBeforeConfigFile) {
@@ -127,10 +128,43 @@ TEST_F(OptionsTest, CommandLineGoesBeforeConfigFile) {
             path + ": unrecognised option 'stepz' see serrate try --help");
 }
 
+TEST_F(OptionsTest, AConfigFileMayBeJson) {
+  const std::string path = ::testing::TempDir() + "options_test.json";
+  std::ofstream(path) << R"({"data": "x", "steps": 7, "rate": 1e-3, "seen": true,
+                            "features": ["a", "b"], "k": [5, 20], "fruit": "apple"})";
+  ASSERT_TRUE(options_.parse({"--config", path, "--k", "1"}));
+  EXPECT_EQ(values_.data, "x");
+  EXPECT_EQ(values_.steps, 7);
+  EXPECT_EQ(values_.rate, 1e-3f);
+  EXPECT_TRUE(values_.seen);
+  EXPECT_EQ(values_.features, (std::vector<std::string>{"a", "b"}));
+  EXPECT_EQ(values_.cutoffs, (std::vector<std::int64_t>{1}));
+  EXPECT_EQ(values_.fruit, Fruit::kApple);
+
+  const auto error_with = [&](const std::string& json) {
+    std::ofstream(path) << json;
+    return error_of({"--config", path, "--data", "x"});
+  };
+  EXPECT_EQ(error_with(R"({"stepz": 7})"), path + ": \"stepz\" is no option of serrate try");
+  EXPECT_EQ(error_with(R"({"steps": 0})"), path + ": --steps \"0\" (takes a whole number from 1)");
+  EXPECT_EQ(error_with(R"({"steps": 1e30})"),
+            path + ": --steps \"1e+30\" (takes a whole number from 1)");
+  EXPECT_EQ(error_with(R"({"steps": {}})"),
+            path + ": steps: is neither text, a number, true, false nor a list");
+  EXPECT_EQ(error_with(R"({"features": ["a,b"]})"), path + ": features: has a comma in it");
+  EXPECT_EQ(error_with(R"({"steps": 1, "steps": 2})"),
+            path + ": steps: appears twice in the same object");
+}
+
+TEST_F(OptionsTest, TextIsALineOfUtf8) {
+  EXPECT_EQ(error_of({"--data", "a\xff"}), "--data \"a\xff\" (takes one line of UTF-8)");
+  EXPECT_EQ(error_of({"--data", "a\nb"}), "--data \"a\nb\" (takes one line of UTF-8)");
+}
+
 TEST_F(OptionsTest, EffectiveOptionsCanBeReadBack) {
   ASSERT_TRUE(options_.parse({"--data", "x", "--steps", "3"}));
   EXPECT_EQ(options_.effective(),
-            "data=x\nsteps=3\nrate=0.5\nseen=false\nfeatures=\nk=10\ntimeout=1000ms\nfruit=pear\n");
+            "data=x\nsteps=3\nrate=0.5\nseen=false\nfeatures=\nk=10\ntimeout=1s\nfruit=pear\n");
   const std::string path = ::testing::TempDir() + "options_test_effective.ini";
   std::ofstream(path) << options_.effective();
   ASSERT_TRUE(options_.parse({"--config", path}));

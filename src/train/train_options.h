@@ -1,0 +1,43 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "serrate/trainer.h"
+#include "src/core/option.h"
+
+namespace serrate {
+
+/// Every option of `serrate train`, bound to the fields of `options`: the only place that knows
+/// their names, what they may be and which of them a resumed run has to repeat.
+std::vector<Option> option_table(TrainOptions& options);
+/// Those of `serrate evaluate`.
+std::vector<Option> option_table(EvaluateOptions& options);
+
+/// Throws Error (usage) that names an option outside its range, or two that exclude each other.
+void check_options(const TrainOptions& options, int world_size);
+void check_options(const EvaluateOptions& options);
+
+/// An option in which two runs differ, and its values as a user would write them.
+struct OptionDifference {
+  std::string name;  ///< "batch-size"
+  std::string before, now;
+  bool operator==(const OptionDifference&) const = default;
+};
+/// The first option that a resumed run has to repeat and does not. `data` is not among them: which
+/// dataset it is says its content, not its path.
+std::optional<OptionDifference> first_difference(const TrainOptions& before,
+                                                 const TrainOptions& now);
+
+/// --checkpoint-every: one of the two, or neither.
+struct CheckpointInterval {
+  std::int64_t steps = 0;
+  std::chrono::milliseconds time{0};
+};
+/// Of "500", "10min" or "". Throws Error (usage) that says what it may be.
+CheckpointInterval checkpoint_interval_from_string(const std::string& text);
+
+}  // namespace serrate
