@@ -13,18 +13,19 @@ namespace serrate {
 bool launched_by_mpirun();
 
 /// Owns MPI of this process, from MPI_Init to MPI_Finalize; MPI calls may come from any thread,
-/// from one at a time. An error has to leave main through abort_job: in MPI_Finalize a rank waits
-/// for its peers, and ends itself with exit code 75 when they do not come within
-/// `finalize_deadline`.
+/// from one at a time. In MPI_Init and MPI_Finalize a rank waits for its peers, and ends itself
+/// with exit code 75 when they do not come within the deadlines: a peer may be lost, or another
+/// program that never calls MPI. An error has to leave main through abort_job.
 class MpiRuntime {
  public:
-  explicit MpiRuntime(std::chrono::seconds finalize_deadline = std::chrono::seconds(30));
+  explicit MpiRuntime(std::chrono::milliseconds start_deadline = std::chrono::minutes(2),
+                      std::chrono::seconds finalize_deadline = std::chrono::seconds(30));
   ~MpiRuntime();
   MpiRuntime(const MpiRuntime&) = delete;
   MpiRuntime& operator=(const MpiRuntime&) = delete;
 
  private:
-  unsigned finalize_seconds_;
+  std::chrono::seconds finalize_deadline_;
 };
 
 /// Ends all ranks of the job, and mpirun with this exit code, within seconds, also when peers are

@@ -7,7 +7,7 @@
 namespace serrate::cli {
 
 int launch_processes(const LaunchOptions& options, const RankMain& rank_main) {
-  const MpiRuntime mpi;
+  const MpiRuntime mpi(options.timeout);
   const auto communicator = make_mpi_communicator(options.timeout);
   try {
     if (options.ranks == 0) return run_rank(*communicator, rank_main);
