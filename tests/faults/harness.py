@@ -224,6 +224,9 @@ class Shim:
         at = next(i for i, word in enumerate(command) if os.path.basename(word) == "serrate")
         return command[:at] + words + command[at:]
 
+    def injected(self):
+        return struct.unpack_from("<q", self.state.read_bytes(), 8 * (len(CALLS) + 1))[0]
+
     def result(self):
         """Counts by call, `matched`, `injected`, and `first`: the call changed first."""
         data = self.state.read_bytes()
