@@ -49,10 +49,6 @@ function(serrate_test name)
   if(SERRATE_WITH_CUDA)
     target_compile_definitions(${name} PRIVATE SERRATE_WITH_CUDA=1)
   endif()
-  if(SERRATE_SANITIZE STREQUAL "thread")
-    # libgomp's barriers are not instrumented: what its threads share looks like races.
-    list(APPEND arg_ENVIRONMENT OMP_THREAD_LIMIT=1)
-  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
     ENVIRONMENT "${arg_ENVIRONMENT}")

@@ -5,16 +5,18 @@
 
 #include <algorithm>
 #include <array>
-#include <filesystem>
+#include <bit>
 #include <mutex>
 #include <source_location>
+
+#include "src/io/hdf5_sealed_driver.h"
+#include "src/io/sealed_file.h"
 
 namespace serrate {
 namespace {
 
 static_assert(std::is_same_v<hid_t, std::int64_t> && std::is_same_v<herr_t, int>);
-
-constexpr std::int64_t kChunkBytes = 256 << 10;  // four fit into HDF5's chunk cache
+static_assert(std::endian::native == std::endian::little, "values are in memory as in the file");
 
 /// Held around every call into HDF5: the process-wide mutex, and HDF5 not printing its errors.
 class Hdf5Session {
@@ -42,26 +44,45 @@ class Hdf5Session {
   void* print_data_ = nullptr;
 };
 
-/// The innermost message of HDF5's error stack: the one that tells the cause.
-std::string hdf5_message() {
+/// The innermost entry of HDF5's error stack: the one that tells the cause.
+struct Hdf5Cause {
   std::string message = "no message of HDF5";
+  bool of_file = false;  // what the file driver could not read
+  ErrorKind kind = ErrorKind::kFailure;
+};
+
+Hdf5Cause hdf5_cause() {
+  Hdf5Cause cause;
   const auto take_first = [](unsigned depth, const H5E_error2_t* entry, void* out) -> herr_t {
-    if (depth == 0 && entry->desc) *static_cast<std::string*>(out) = entry->desc;
+    if (depth > 0 || !entry->desc) return 0;
+    const SealedDriver& driver = sealed_driver();
+    *static_cast<Hdf5Cause*>(out) = {
+        .message = entry->desc,
+        .of_file = entry->cls_id == driver.error_class,
+        .kind = entry->min_num == driver.usage ? ErrorKind::kUsage : ErrorKind::kFailure};
     return 0;
   };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &message);
-  return message;
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &cause);
+  return cause;
 }
 
-/// Passes on what a call of HDF5 returned; throws Error "cannot `action` `object`" when it failed.
+/// Passes on what a call of HDF5 returned; throws Error "cannot `action` `object`" when it failed,
+/// or what the file driver said.
 template <typename Result>
 Result hdf5_check(Result result, std::string_view action, std::string_view object,
                   const std::source_location& where = std::source_location::current()) {
   if (result < 0) {
-    throw Error(fmt::format("cannot {} {} (HDF5: {}; {}:{})", action, object, hdf5_message(),
+    const Hdf5Cause cause = hdf5_cause();
+    if (cause.of_file) throw Error(cause.message, cause.kind);
+    throw Error(fmt::format("cannot {} {} (HDF5: {}; {}:{})", action, object, cause.message,
                             where.file_name(), where.line()));
   }
   return result;
+}
+
+/// Behind calls that may write.
+void check_written(const Hdf5Storage& storage) {
+  if (storage.write_error) std::rethrow_exception(storage.write_error);
 }
 
 Hdf5Handle own(hid_t id, herr_t (*close)(hid_t), std::string_view action, std::string_view object,
@@ -94,16 +115,13 @@ constexpr std::string_view kTypeName = std::is_same_v<T, std::uint8_t>   ? "uint
                                        : std::is_same_v<T, float>        ? "float32"
                                                                          : "float64";
 
-/// The newest file format has checksums on all metadata; locks only where the file system has them;
-/// a read of a few rows at a random place takes 4 KiB around it, not 64 as HDF5 would.
-Hdf5Handle access_properties() {
+Hdf5Handle access_properties(Hdf5Storage* storage) {
   auto properties = own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "set up", "HDF5");
   const hid_t id = properties.id();
   hdf5_check(H5Pset_libver_bounds(id, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST), "set up", "HDF5");
-  hdf5_check(H5Pset_fclose_degree(id, H5F_CLOSE_SEMI), "set up", "HDF5");
-  hdf5_check(H5Pset_file_locking(id, true, true), "set up", "HDF5");
-  hdf5_check(H5Pset_sieve_buf_size(id, 4096), "set up", "HDF5");
+  hdf5_check(H5Pset_fclose_degree(id, H5F_CLOSE_STRONG), "set up", "HDF5");
   hdf5_check(H5PLset_loading_state(0), "set up", "HDF5");
+  set_sealed_driver(id, storage);
   return properties;
 }
 
@@ -114,41 +132,29 @@ Hdf5Handle object_properties(hid_t object_class) {
   return properties;
 }
 
-Hdf5Handle creation_properties(const std::vector<std::int64_t>& dims, std::int64_t value_bytes,
-                               Hdf5Layout layout) {
+/// One run of bytes, which is given its place at once.
+Hdf5Handle dataset_properties() {
   auto properties = object_properties(H5P_DATASET_CREATE);
-  hdf5_check(H5Pset_fill_time(properties.id(), H5D_FILL_TIME_NEVER), "set up", "HDF5");
-  const bool empty = std::ranges::find(dims, 0) != dims.end();
-  if (layout == Hdf5Layout::kChecksummed && !empty) {
-    const std::int64_t columns = dims.size() == 2 ? dims[1] : 1;
-    const std::int64_t chunk_columns = std::min(columns, kChunkBytes / value_bytes);
-    const std::int64_t chunk_rows =
-        std::clamp<std::int64_t>(kChunkBytes / (chunk_columns * value_bytes), 1, dims[0]);
-    const std::array<hsize_t, 2> chunk = {static_cast<hsize_t>(chunk_rows),
-                                          static_cast<hsize_t>(chunk_columns)};
-    hdf5_check(H5Pset_chunk(properties.id(), static_cast<int>(dims.size()), chunk.data()), "set up",
-               "chunks");
-    hdf5_check(H5Pset_fletcher32(properties.id()), "set up", "checksums");
-  }
+  const hid_t id = properties.id();
+  hdf5_check(H5Pset_layout(id, H5D_CONTIGUOUS), "set up", "HDF5");
+  hdf5_check(H5Pset_alloc_time(id, H5D_ALLOC_TIME_EARLY), "set up", "HDF5");
+  hdf5_check(H5Pset_fill_time(id, H5D_FILL_TIME_NEVER), "set up", "HDF5");
   return properties;
 }
 
-/// Storage inside the file itself, through no filter but the checksum.
+/// One run of bytes inside the file itself. Other layouts are those that can have filters.
 bool is_plain(hid_t dataset, const std::string& what) {
   const auto properties = own(H5Dget_create_plist(dataset), H5Pclose, "inspect", what);
   const hid_t id = properties.id();
-  const H5D_layout_t layout = hdf5_check(H5Pget_layout(id), "inspect", what);
-  if (layout == H5D_VIRTUAL || H5Pget_external_count(id) != 0) return false;
-  const int filters = hdf5_check(H5Pget_nfilters(id), "inspect", what);
-  for (int i = 0; i < filters; ++i) {
-    unsigned flags = 0;
-    std::size_t num_values = 0;
-    if (H5Pget_filter2(id, static_cast<unsigned>(i), &flags, &num_values, nullptr, 0, nullptr,
-                       nullptr) != H5Z_FILTER_FLETCHER32) {
-      return false;
-    }
-  }
-  return true;
+  return hdf5_check(H5Pget_layout(id), "inspect", what) == H5D_CONTIGUOUS &&
+         H5Pget_external_count(id) == 0;
+}
+
+/// Where the values of a dataset begin; 0 when there are none.
+std::int64_t offset_of(hid_t dataset) {
+  const haddr_t offset = H5Dget_offset(dataset);
+  H5Eclear2(H5E_DEFAULT);  // it calls it an error when there is no place
+  return offset == HADDR_UNDEF ? 0 : static_cast<std::int64_t>(offset);
 }
 
 /// Whether a name leads through hard links alone to an object; throws on links of other kinds.
@@ -177,65 +183,76 @@ int Hdf5Handle::reset() noexcept {
   return close_(std::exchange(id_, -1));
 }
 
-std::pair<Hdf5Handle, Hdf5Handle> Hdf5Dataset::select(const Hdf5Block& block,
-                                                      std::size_t num_values) const {
-  check(0 <= block.row_begin && block.row_begin <= block.row_end && block.row_end <= rows_ &&
-            0 <= block.column_begin && block.column_begin <= block.column_end &&
-            block.column_end <= columns_,
-        "block is outside of the dataset");
-  const std::array<hsize_t, 2> start = {static_cast<hsize_t>(block.row_begin),
-                                        static_cast<hsize_t>(block.column_begin)};
-  const std::array<hsize_t, 2> count = {
-      static_cast<hsize_t>(block.row_end - block.row_begin),
-      static_cast<hsize_t>(block.column_end - block.column_begin)};
-  check(num_values == count[0] * count[1], "block and values differ in size");
-  if (num_values == 0) return {};
-  auto file_space = own(H5Dget_space(handle_.id()), H5Sclose, "inspect", name_);
-  hdf5_check(H5Sselect_hyperslab(file_space.id(), H5S_SELECT_SET, start.data(), nullptr,
-                                 count.data(), nullptr),
-             "select rows of", name_);
-  auto memory_space =
-      own(H5Screate_simple(rank_, count.data(), nullptr), H5Sclose, "select rows of", name_);
-  return {std::move(file_space), std::move(memory_space)};
+void Hdf5Dataset::check_block(const Hdf5Block& block, std::size_t num_values) const {
+  const bool inside = 0 <= block.row_begin && block.row_begin <= block.row_end &&
+                      block.row_end <= rows_ && 0 <= block.column_begin &&
+                      block.column_begin <= block.column_end && block.column_end <= columns_;
+  if (inside && num_values == static_cast<std::size_t>((block.row_end - block.row_begin) *
+                                                       (block.column_end - block.column_begin))) {
+    return;
+  }
+  throw Error(
+      fmt::format("{} of {} has {} x {} values (rows {} to {} of columns {} to {} are asked for, "
+                  "in room for {})",
+                  name_, storage_->file->path(), rows_, columns_, block.row_begin, block.row_end,
+                  block.column_begin, block.column_end, num_values));
+}
+
+/// Calls transfer(offset in the file, values) for each run of bytes of a block.
+template <typename T, typename Transfer>
+void Hdf5Dataset::for_each_run(const Hdf5Block& block, std::span<T> values,
+                               const Transfer& transfer) const {
+  check_block(block, values.size());
+  if (values.empty()) return;
+  const std::int64_t width = block.column_end - block.column_begin;
+  const bool whole_rows = width == columns_;
+  const std::int64_t run = whole_rows ? static_cast<std::int64_t>(values.size()) : width;
+  std::int64_t at = block.row_begin * columns_ + block.column_begin;
+  for (; !values.empty(); values = values.subspan(static_cast<std::size_t>(run)), at += columns_) {
+    transfer(offset_ + at * static_cast<std::int64_t>(sizeof(T)),
+             values.first(static_cast<std::size_t>(run)));
+  }
 }
 
 template <typename T>
 void Hdf5Dataset::read_block(const Hdf5Block& block, std::span<T> values) const {
-  const Hdf5Session session;
-  const auto [file_space, memory_space] = select(block, values.size());
-  if (values.empty()) return;
-  hdf5_check(H5Dread(handle_.id(), file_type<T>(), memory_space.id(), file_space.id(), H5P_DEFAULT,
-                     values.data()),
-             "read", name_ + " of " + file_);
+  for_each_run(block, values, [&](std::int64_t offset, std::span<T> run) {
+    storage_->file->read(offset, std::as_writable_bytes(run));
+  });
 }
 
 template <typename T>
 void Hdf5Dataset::write_block(const Hdf5Block& block, std::span<const T> values) {
-  const Hdf5Session session;
-  const auto [file_space, memory_space] = select(block, values.size());
-  if (values.empty()) return;
-  hdf5_check(H5Dwrite(handle_.id(), file_type<T>(), memory_space.id(), file_space.id(), H5P_DEFAULT,
-                      values.data()),
-             "write", name_ + " of " + file_);
+  for_each_run(block, values, [&](std::int64_t offset, std::span<const T> run) {
+    storage_->file->write(offset, std::as_bytes(run));
+  });
 }
 
+Hdf5File::Hdf5File(std::unique_ptr<Hdf5Storage> storage)
+    : path_(storage->file->path()), storage_(std::move(storage)) {}
+Hdf5File::~Hdf5File() = default;
+Hdf5File::Hdf5File(Hdf5File&&) noexcept = default;
+
 Hdf5File Hdf5File::create(const std::string& path) {
+  Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::create(path)));
   const Hdf5Session session;
-  Hdf5File file;
-  file.path_ = path;
   file.handle_ = own(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, object_properties(H5P_FILE_CREATE).id(),
-                               access_properties().id()),
+                               access_properties(file.storage_.get()).id()),
                      H5Fclose, "create", path);
+  check_written(*file.storage_);
   return file;
 }
 
 Hdf5File Hdf5File::open(const std::string& path) {
+  Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::open(path)));
   const Hdf5Session session;
-  const auto properties = access_properties();
+  const auto properties = access_properties(file.storage_.get());
   const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, properties.id());
-  if (id < 0) throw usage_error(fmt::format("cannot open {} (HDF5: {})", path, hdf5_message()));
-  Hdf5File file;
-  file.path_ = path;
+  if (id < 0) {
+    const Hdf5Cause cause = hdf5_cause();
+    if (cause.of_file) throw Error(cause.message, cause.kind);
+    throw usage_error(fmt::format("cannot open {} (HDF5: {})", path, cause.message));
+  }
   file.handle_ = {id, H5Fclose};
   return file;
 }
@@ -243,6 +260,20 @@ Hdf5File Hdf5File::open(const std::string& path) {
 void Hdf5File::close() {
   const Hdf5Session session;
   hdf5_check(handle_.reset(), "close", path_);
+  check_written(*storage_);
+  storage_->file->seal();
+}
+
+std::string Hdf5File::digest() const {
+  return storage_->file->digest();
+}
+
+std::int64_t Hdf5File::file_bytes() const {
+  return storage_->file->file_bytes();
+}
+
+void Hdf5File::verify() const {
+  storage_->file->verify();
 }
 
 bool Hdf5File::contains(const std::string& name) const {
@@ -260,11 +291,8 @@ Hdf5Handle Hdf5File::open_object(const std::string& name) const {
 template <typename T>
 Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
   const Hdf5Session session;
-  Hdf5Dataset result;
-  result.file_ = path_;
-  result.name_ = name;
-  result.handle_ = open_object(name);
-  const hid_t id = result.handle_.id();
+  const auto object = open_object(name);
+  const hid_t id = object.id();
   if (H5Iget_type(id) != H5I_DATASET) {
     throw usage_error(fmt::format("{} of {} is not a dataset", name, path_));
   }
@@ -273,6 +301,7 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
     throw usage_error(
         fmt::format("{} of {} does not hold values of type {}", name, path_, kTypeName<T>));
   }
+  Hdf5Dataset result;
   const auto space = own(H5Dget_space(id), H5Sclose, "inspect", name);
   result.rank_ = H5Sget_simple_extent_ndims(space.id());
   if (result.rank_ != 1 && result.rank_ != 2) {
@@ -280,32 +309,38 @@ Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
         fmt::format("{} of {} has {} dimensions (1 or 2 expected)", name, path_, result.rank_));
   }
   if (!is_plain(id, name)) {
-    throw usage_error(
-        fmt::format("{} of {} has filters or storage outside of the file (refused: only plain "
-                    "datasets are read)",
-                    name, path_));
+    throw usage_error(fmt::format(
+        "{} of {} is chunked, packed or stored outside of the file (refused: only plain "
+        "contiguous datasets are read)",
+        name, path_));
   }
   std::array<hsize_t, 2> dims = {0, 1};
   hdf5_check(H5Sget_simple_extent_dims(space.id(), dims.data(), nullptr), "inspect", name);
+  result.storage_ = storage_.get();
+  result.name_ = name;
+  result.offset_ = offset_of(id);
   result.rows_ = static_cast<std::int64_t>(dims[0]);
   result.columns_ = static_cast<std::int64_t>(dims[1]);
-  // Before anyone allocates what a damaged header asks for.
-  const double bytes = static_cast<double>(dims[0]) * static_cast<double>(dims[1]) * sizeof(T);
-  if (static_cast<double>(std::filesystem::file_size(path_)) < bytes ||
-      static_cast<double>(H5Dget_storage_size(id)) < bytes) {
+  // Before anyone allocates what a file claims.
+  std::int64_t bytes = 0;
+  if (result.rows_ < 0 || result.columns_ < 0 ||
+      __builtin_mul_overflow(result.rows_, result.columns_, &bytes) ||
+      __builtin_mul_overflow(bytes, std::int64_t{sizeof(T)}, &bytes) ||
+      (bytes > 0 && (result.offset_ <= 0 || bytes > storage_->file->size() - result.offset_))) {
     throw usage_error(
-        fmt::format("{} of {} is incomplete (it needs {} bytes)", name, path_, bytes));
+        fmt::format("{} of {} claims {} x {} values of {} bytes (more than the file has for them)",
+                    name, path_, dims[0], dims[1], sizeof(T)));
   }
   return result;
 }
 
 template <typename T>
-Hdf5Dataset Hdf5File::create_dataset(const std::string& name, const std::vector<std::int64_t>& dims,
-                                     Hdf5Layout layout) {
+Hdf5Dataset Hdf5File::create_dataset(const std::string& name,
+                                     const std::vector<std::int64_t>& dims) {
   check(dims.size() == 1 || dims.size() == 2, "a dataset has one or two dimensions");
   const Hdf5Session session;
   Hdf5Dataset result;
-  result.file_ = path_;
+  result.storage_ = storage_.get();
   result.name_ = name;
   result.rank_ = static_cast<int>(dims.size());
   result.rows_ = dims[0];
@@ -317,10 +352,12 @@ Hdf5Dataset Hdf5File::create_dataset(const std::string& name, const std::vector<
   if (const std::size_t end = name.rfind('/'); end != 0 && end != std::string::npos) {
     create_group(name.substr(0, end));
   }
-  const auto properties = creation_properties(dims, sizeof(T), layout);
-  result.handle_ = own(H5Dcreate2(handle_.id(), name.c_str(), file_type<T>(), space.id(),
-                                  H5P_DEFAULT, properties.id(), H5P_DEFAULT),
-                       H5Dclose, "create", name + " of " + path_);
+  const auto properties = dataset_properties();
+  const auto object = own(H5Dcreate2(handle_.id(), name.c_str(), file_type<T>(), space.id(),
+                                     H5P_DEFAULT, properties.id(), H5P_DEFAULT),
+                          H5Dclose, "create", name + " of " + path_);
+  check_written(*storage_);
+  result.offset_ = offset_of(object.id());
   return result;
 }
 
@@ -390,7 +427,12 @@ std::string Hdf5File::read_text(const std::string& object, const std::string& na
   if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) != 0) {
     throw usage_error(fmt::format("attribute {} of {} is not a text of fixed length", name, path_));
   }
-  std::string text(H5Tget_size(type.id()), '\0');
+  const std::size_t size = H5Tget_size(type.id());
+  if (size > static_cast<std::size_t>(storage_->file->size())) {
+    throw usage_error(fmt::format("attribute {} of {} claims {} bytes (more than the file has)",
+                                  name, path_, size));
+  }
+  std::string text(size, '\0');
   hdf5_check(H5Aread(attribute.id(), type.id(), text.data()), "read attribute", name);
   text.resize(text.find_last_not_of('\0') + 1);
   return text;
@@ -414,7 +456,7 @@ std::int64_t Hdf5File::read_integer(const std::string& object, const std::string
   template void Hdf5Dataset::write_block<T>(const Hdf5Block&, std::span<const T>); \
   template Hdf5Dataset Hdf5File::dataset<T>(const std::string&) const;             \
   template Hdf5Dataset Hdf5File::create_dataset<T>(const std::string&,             \
-                                                   const std::vector<std::int64_t>&, Hdf5Layout);
+                                                   const std::vector<std::int64_t>&);
 SERRATE_HDF5_TYPE(std::uint8_t)
 SERRATE_HDF5_TYPE(std::int64_t)
 SERRATE_HDF5_TYPE(float)

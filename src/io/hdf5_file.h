@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -11,11 +12,7 @@
 
 namespace serrate {
 
-/// How the values of a dataset lie in the file.
-enum class Hdf5Layout {
-  kContiguous,   ///< one run of bytes: cheap reads of any few rows
-  kChecksummed,  ///< chunks with a Fletcher-32 checksum, verified by every read
-};
+struct Hdf5Storage;
 
 /// One HDF5 identifier, closed by the destructor.
 class Hdf5Handle {
@@ -48,8 +45,10 @@ struct Hdf5Block {
   std::int64_t column_end = 1;
 };
 
-/// An open dataset of one or two dimensions: [rows] or [rows, columns].
-/// T is uint8_t, int64_t, float or double, and has to be the type of the file.
+/// An open dataset of one or two dimensions: [rows] or [rows, columns]. Its values are one run of
+/// bytes of the file, which any number of threads may read at once; they do not wait for HDF5.
+/// T is uint8_t, int64_t, float or double, and has to be the type of the file. Hold the Hdf5File
+/// longer than its datasets.
 class Hdf5Dataset {
  public:
   Hdf5Dataset() = default;
@@ -74,30 +73,44 @@ class Hdf5Dataset {
 
  private:
   friend class Hdf5File;
-  /// Spaces of the file and of memory with `block` selected.
-  std::pair<Hdf5Handle, Hdf5Handle> select(const Hdf5Block& block, std::size_t num_values) const;
+  void check_block(const Hdf5Block& block, std::size_t num_values) const;
+  template <typename T, typename Transfer>
+  void for_each_run(const Hdf5Block& block, std::span<T> values, const Transfer& transfer) const;
 
-  std::string file_;
+  Hdf5Storage* storage_ = nullptr;
   std::string name_;
+  std::int64_t offset_ = 0;  // of the values in the file
   std::int64_t rows_ = 0;
   std::int64_t columns_ = 1;
   int rank_ = 1;
-  Hdf5Handle handle_;
 };
 
-/// An HDF5 file of named datasets ("/group/name") and attributes. Every call holds one mutex of the
-/// process, since HDF5 need not have been built thread safe. Only plain content is read: no soft or
-/// external links, no external or virtual storage, no filter but the checksum, no plugins.
+/// An HDF5 file of named datasets ("/group/name") and attributes, sealed: whatever is read of it,
+/// by HDF5 too, was verified first (SealedFile). Every call holds one mutex of the process, since
+/// HDF5 need not have been built thread safe. Only plain content is read: no soft or external
+/// links, no datasets but contiguous ones inside the file, no plugins. The errors are SealedFile's,
+/// and usage for content that is not as asked for.
 class Hdf5File {
  public:
   /// A new file, replacing what was there. Write to an AtomicFile, never over a file in use.
   static Hdf5File create(const std::string& path);
-  /// Read only. Throws Error (usage) when there is no such file or it is not HDF5.
+  /// Read only.
   static Hdf5File open(const std::string& path);
+  ~Hdf5File();
+  Hdf5File(Hdf5File&&) noexcept;
+  Hdf5File& operator=(Hdf5File&&) = delete;
 
   const std::string& path() const { return path_; }
-  /// Writes what is left and closes, after all datasets have been; the destructor hides errors.
+  /// Of a new file: writes what is left, seals it, makes it durable and closes it. A file that was
+  /// not closed so cannot be opened.
   void close();
+  /// 32 hexadecimal digits that name the content of a file that was opened or closed: the same
+  /// calls on another new file give the same digits.
+  std::string digest() const;
+  /// Of the whole file, when it was opened or closed.
+  std::int64_t file_bytes() const;
+  /// Reads all of it, for nothing but its checksums.
+  void verify() const;
 
   bool contains(const std::string& name) const;
   /// Throws Error (usage) naming the file and the dataset when it is missing, holds another type
@@ -106,12 +119,11 @@ class Hdf5File {
   Hdf5Dataset dataset(const std::string& name) const;
   /// `dims` is {rows} or {rows, columns}; missing groups of the name are made.
   template <typename T>
-  Hdf5Dataset create_dataset(const std::string& name, const std::vector<std::int64_t>& dims,
-                             Hdf5Layout layout = Hdf5Layout::kContiguous);
+  Hdf5Dataset create_dataset(const std::string& name, const std::vector<std::int64_t>& dims);
   template <typename T>
   void write(const std::string& name, std::span<const T> values,
-             const std::vector<std::int64_t>& dims, Hdf5Layout layout = Hdf5Layout::kContiguous) {
-    create_dataset<T>(name, dims, layout).write_rows(0, dims.front(), values);
+             const std::vector<std::int64_t>& dims) {
+    create_dataset<T>(name, dims).write_rows(0, dims.front(), values);
   }
   /// All values of a dataset.
   template <typename T>
@@ -132,11 +144,12 @@ class Hdf5File {
   std::int64_t read_integer(const std::string& object, const std::string& name) const;
 
  private:
-  Hdf5File() = default;
+  explicit Hdf5File(std::unique_ptr<Hdf5Storage> storage);
   Hdf5Handle open_object(const std::string& name) const;
   Hdf5Handle open_attribute(const std::string& object, const std::string& name) const;
 
   std::string path_;
+  std::unique_ptr<Hdf5Storage> storage_;  // outlives the handle
   Hdf5Handle handle_;
 };
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "src/data/dataset_writer.h"
+#include "tests/support/seal.h"
 #include "tests/support/temporary_folder.h"
 
 namespace serrate {
@@ -207,6 +208,7 @@ TEST(Dataset, NamesWhatIsWrongWithAFile) {
     ASSERT_GE(file, 0);
     damage.apply(file);
     H5Fclose(file);
+    testing::seal_again(path);
     EXPECT_THAT(message_of<Error>([&] { Dataset::open(path); }),
                 AllOf(HasSubstr(path), HasSubstr(damage.message)))
         << damage.name;
@@ -233,6 +235,7 @@ TEST(Dataset, FindsIdsOutsideOfTheVocabulary) {
     const std::int64_t offsets[5] = {0, 2, 9, 3, 5};
     replace(file, "/features/tags/offsets", H5T_STD_I64LE, {5}, offsets);
     H5Fclose(file);
+    testing::seal_again(folder.file("a.h5"));
   }
   const auto dataset = Dataset::open(folder.file("a.h5"));
   Ids items;

@@ -9,13 +9,17 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
+#include <memory>
 #include <numeric>
 #include <span>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "src/io/atomic_file.h"
+#include "tests/support/seal.h"
 #include "tests/support/temporary_folder.h"
 
 namespace serrate {
@@ -38,36 +42,54 @@ class Hdf5FileTypes : public ::testing::Test {};
 using Types = ::testing::Types<std::uint8_t, std::int64_t, float, double>;
 TYPED_TEST_SUITE(Hdf5FileTypes, Types);
 
-TYPED_TEST(Hdf5FileTypes, KeepValuesInBothLayouts) {
+TYPED_TEST(Hdf5FileTypes, KeepValues) {
   const TemporaryFolder folder;
   const auto values = counted<TypeParam>(12);
-  for (const auto layout : {Hdf5Layout::kContiguous, Hdf5Layout::kChecksummed}) {
-    {
-      auto file = Hdf5File::create(folder.file("a.h5"));
-      file.write("/group/matrix", std::span(values), {4, 3}, layout);
-      file.write("line", std::span(values), {12}, layout);
-      file.write("none", std::span<const TypeParam>(), {0}, layout);
-      file.close();
-    }
-    const auto file = Hdf5File::open(folder.file("a.h5"));
-    EXPECT_EQ(file.read<TypeParam>("/group/matrix"), values);
-    EXPECT_EQ(file.read<TypeParam>("line"), values);
-    EXPECT_TRUE(file.read<TypeParam>("none").empty());
-    const auto matrix = file.dataset<TypeParam>("/group/matrix");
-    EXPECT_EQ(matrix.rank(), 2);
-    EXPECT_EQ(matrix.rows(), 4);
-    EXPECT_EQ(matrix.columns(), 3);
-    std::vector<TypeParam> block(4);
-    matrix.read_block({1, 3, 1, 3}, std::span(block));
-    EXPECT_THAT(block, ElementsAre(4, 5, 7, 8));
+  {
+    auto file = Hdf5File::create(folder.file("a.h5"));
+    file.write("/group/matrix", std::span(values), {4, 3});
+    file.write("line", std::span(values), {12});
+    file.write("none", std::span<const TypeParam>(), {0});
+    file.write("no_columns", std::span<const TypeParam>(), {7, 0});
+    file.close();
   }
+  const auto file = Hdf5File::open(folder.file("a.h5"));
+  EXPECT_EQ(file.read<TypeParam>("/group/matrix"), values);
+  EXPECT_EQ(file.read<TypeParam>("line"), values);
+  EXPECT_TRUE(file.read<TypeParam>("none").empty());
+  EXPECT_TRUE(file.read<TypeParam>("no_columns").empty());
+  const auto matrix = file.dataset<TypeParam>("/group/matrix");
+  EXPECT_EQ(matrix.rank(), 2);
+  EXPECT_EQ(matrix.rows(), 4);
+  EXPECT_EQ(matrix.columns(), 3);
+  std::vector<TypeParam> block(4);
+  matrix.read_block({1, 3, 1, 3}, std::span(block));
+  EXPECT_THAT(block, ElementsAre(4, 5, 7, 8));
+}
+
+// HDF5 itself finds what was written past it.
+TYPED_TEST(Hdf5FileTypes, AreWhatOtherProgramsRead) {
+  const TemporaryFolder folder;
+  const auto values = counted<TypeParam>(4 * 3000);
+  {
+    auto file = Hdf5File::create(folder.file("a.h5"));
+    file.write("/group/matrix", std::span(values), {4, 3000});
+    file.close();
+  }
+  std::vector<double> read(values.size());
+  const hid_t file = H5Fopen(folder.file("a.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const hid_t data = H5Dopen2(file, "/group/matrix", H5P_DEFAULT);
+  EXPECT_GE(H5Dread(data, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, read.data()), 0);
+  H5Dclose(data);
+  H5Fclose(file);
+  EXPECT_EQ(read, std::vector<double>(values.begin(), values.end()));
 }
 
 TEST(Hdf5File, WritesRowsAndColumnsInAnyOrder) {
   const TemporaryFolder folder;
   auto file = Hdf5File::create(folder.file("a.h5"));
   {
-    auto matrix = file.create_dataset<float>("m", {3, 4}, Hdf5Layout::kChecksummed);
+    auto matrix = file.create_dataset<float>("m", {3, 4});
     matrix.write_block({0, 3, 2, 4},
                        std::span<const float>(std::vector<float>{2, 3, 6, 7, 10, 11}));
     matrix.write_block({0, 2, 0, 2}, std::span<const float>(std::vector<float>{0, 1, 4, 5}));
@@ -78,12 +100,16 @@ TEST(Hdf5File, WritesRowsAndColumnsInAnyOrder) {
   EXPECT_EQ(file.read<float>("m"), counted<float>(12));
 }
 
-TEST(Hdf5File, SpansManyChunks) {
+TEST(Hdf5File, SpansManyBlocks) {
   const TemporaryFolder folder;
-  const auto values = counted<double>(7 * 50'000);  // a row is wider than a chunk
+  const auto values = counted<double>(7 * 50'000);
   auto file = Hdf5File::create(folder.file("a.h5"));
-  file.write("m", std::span(values), {7, 50'000}, Hdf5Layout::kChecksummed);
+  file.write("m", std::span(values), {7, 50'000});
   EXPECT_EQ(file.read<double>("m"), values);
+  std::vector<double> block(7 * 2);
+  file.dataset<double>("m").read_block({0, 7, 49'998, 50'000}, std::span(block));
+  EXPECT_EQ(block[2], 99'998);
+  EXPECT_EQ(block[13], 349'999);
 }
 
 TEST(Hdf5File, TheSameContentIsTheSameBytesAtAnyTime) {
@@ -91,7 +117,7 @@ TEST(Hdf5File, TheSameContentIsTheSameBytesAtAnyTime) {
   const auto make = [&](const std::string& name) {
     auto file = Hdf5File::create(folder.file(name));
     file.create_group("/c/d");
-    file.write("/a/b", std::span<const float>(counted<float>(3)), {3}, Hdf5Layout::kChecksummed);
+    file.write("/a/b", std::span<const float>(counted<float>(3)), {3});
     file.write_attribute("/a", "text", "x");
     file.close();
     return testing::read_file(folder.file(name));
@@ -111,6 +137,7 @@ TEST(Hdf5File, KeepsAttributes) {
     file.write_attribute("/", "empty", "");
     file.write_attribute("/", "long", long_text);
     file.write_attribute("/a/b", "number", std::int64_t{-1} << 62);
+    file.close();
   }
   const auto file = Hdf5File::open(folder.file("a.h5"));
   EXPECT_EQ(file.read_text("/", "text"), "grün\nblau");
@@ -134,7 +161,7 @@ TEST(Hdf5File, NamesTheFileAndTheCause) {
               ::testing::AllOf(HasSubstr(missing), HasSubstr("No such file")));
   const std::string text = folder.write("text.h5", "user,item\n1,2\n");
   EXPECT_THAT(message_of<Error>([&] { Hdf5File::open(text); }),
-              ::testing::AllOf(HasSubstr(text), HasSubstr("file signature not found")));
+              ::testing::AllOf(HasSubstr(text), HasSubstr("has no seal")));
   EXPECT_THAT(message_of<Error>([&] { Hdf5File::create(folder.file("no/folder.h5")); }),
               HasSubstr("no/folder.h5"));
 }
@@ -159,8 +186,6 @@ TEST(Hdf5File, RefusesOtherTypesAndShapes) {
 TEST(Hdf5File, RefusesLinksAndStorageElsewhere) {
   const TemporaryFolder folder;
   const std::string path = folder.file("a.h5");
-  Hdf5File::create(folder.file("other.h5"))
-      .write<float>("x", std::span<const float>(counted<float>(3)), {3});
   {
     const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
     H5Lcreate_external("other.h5", "/x", file, "external", H5P_DEFAULT, H5P_DEFAULT);
@@ -183,6 +208,7 @@ TEST(Hdf5File, RefusesLinksAndStorageElsewhere) {
     for (const hid_t id : {space, cube_space}) H5Sclose(id);
     H5Fclose(file);
   }
+  testing::seal_again(path);
   const auto file = Hdf5File::open(path);
   const auto message = [&](const std::string& name) {
     return message_of<Error>([&] { file.dataset<float>(name); });
@@ -190,32 +216,111 @@ TEST(Hdf5File, RefusesLinksAndStorageElsewhere) {
   EXPECT_THAT(message("external"),
               HasSubstr("external of " + path + " is a soft or external link"));
   EXPECT_THAT(message("soft"), HasSubstr("soft or external link"));
-  EXPECT_THAT(message("raw"), HasSubstr("storage outside"));
-  EXPECT_THAT(message("packed"), HasSubstr("filters"));
+  EXPECT_THAT(message("raw"), HasSubstr("stored outside"));
+  EXPECT_THAT(message("packed"), HasSubstr("chunked, packed"));
   EXPECT_THAT(message("cube"), HasSubstr("3 dimensions"));
-  EXPECT_THAT(message("unwritten"), HasSubstr("incomplete"));
+  EXPECT_THAT(message("unwritten"), HasSubstr("claims 3 x 1 values of 4 bytes"));
 }
 
-TEST(Hdf5File, FindsDamageInChecksummedValues) {
+TEST(Hdf5File, FindsDamageAnywhere) {
   const TemporaryFolder folder;
   const std::string path = folder.file("a.h5");
-  Hdf5File::create(path).write("x", std::span<const double>(std::vector<double>(1000, 1.0)), {1000},
-                               Hdf5Layout::kChecksummed);
-  std::string bytes = testing::read_file(path);
-  const double one = 1.0;
-  const std::size_t at = bytes.find(std::string(reinterpret_cast<const char*>(&one), sizeof(one)));
-  ASSERT_NE(at, std::string::npos);
-  bytes[at + 80] ^= 1;
-  folder.write("a.h5", bytes);
-  const auto file = Hdf5File::open(path);
-  EXPECT_THAT(message_of<Error>([&] { file.read<double>("x"); }),
-              ::testing::AllOf(HasSubstr("cannot read x of " + path), HasSubstr("checksum")));
+  {
+    auto file = Hdf5File::create(path);
+    file.write("/group/x", std::span<const double>(std::vector<double>(10'000, 1.0)), {10'000});
+    file.write_attribute("/", "text", "some text");
+    file.close();
+  }
+  const std::string bytes = testing::read_file(path);
+  const auto read_all = [&] {
+    const auto file = Hdf5File::open(path);
+    file.read_text("/", "text");
+    file.read<double>("/group/x");
+    file.verify();
+  };
+  read_all();
+  for (std::size_t at = 0; at < bytes.size(); at += at < 1000 ? 1 : 997) {
+    std::string damaged = bytes;
+    damaged[at] ^= 1;
+    folder.write("a.h5", damaged);
+    const std::string message = message_of<Error>(read_all);
+    ASSERT_THAT(message, HasSubstr(path)) << at;
+    // HDF5 was shown none of it.
+    ASSERT_THAT(message, ::testing::Not(HasSubstr("HDF5:"))) << at;
+  }
+}
+
+TEST(Hdf5File, AFullDiskIsAnError) {
+  const std::vector<double> values(100'000, 1.0);
+  const auto write_to_full_disk = [&](const std::function<void(Hdf5File&)>& fill) {
+    auto file = Hdf5File::create("/dev/full");
+    fill(file);
+    file.close();
+  };
+  const auto message = [&](const std::function<void(Hdf5File&)>& fill) {
+    return message_of<Error>([&] { write_to_full_disk(fill); });
+  };
+  const auto no_space = HasSubstr("of /dev/full (No space left on device)");
+  // At a write of values, and of what HDF5 itself writes when the file is closed.
+  EXPECT_THAT(message([&](Hdf5File& file) { file.write("x", std::span(values), {100'000}); }),
+              no_space);
+  EXPECT_THAT(message([](Hdf5File& file) {
+                for (int i = 0; i < 3000; ++i) {
+                  file.write_attribute("/", std::to_string(i), std::string(1000, 'x'));
+                }
+              }),
+              no_space);
+  // HDF5 is still sound.
+  const TemporaryFolder folder;
+  auto file = Hdf5File::create(folder.file("a.h5"));
+  file.write("x", std::span(values), {100'000});
+  file.close();
+  EXPECT_EQ(Hdf5File::open(folder.file("a.h5")).read<double>("x"), values);
+}
+
+TEST(Hdf5File, ManyOpeningsOfOneFile) {
+  const TemporaryFolder folder;
+  const auto values = counted<std::int64_t>(2'000);
+  auto file = Hdf5File::create(folder.file("a.h5"));
+  file.write("x", std::span(values), {2'000});
+  file.close();
+  auto first = std::make_unique<Hdf5File>(Hdf5File::open(folder.file("a.h5")));
+  const auto second = Hdf5File::open(folder.file("a.h5"));
+  EXPECT_EQ(first->read<std::int64_t>("x"), values);
+  first.reset();
+  EXPECT_EQ(second.read<std::int64_t>("x"), values);
+  EXPECT_EQ(second.digest(), file.digest());
+  EXPECT_EQ(second.file_bytes(), file.file_bytes());
+}
+
+// Sizes that a file claims and does not have.
+TEST(Hdf5File, AllocatesNothingThatTheFileHasNoRoomFor) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("a.h5");
+  const auto claim = [&](hsize_t rows, hsize_t columns) {
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    const hsize_t dims[2] = {rows, columns};
+    const hid_t space = H5Screate_simple(2, dims, nullptr);
+    H5Dclose(H5Dcreate2(file, "x", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    H5Sclose(space);
+    H5Fclose(file);
+    testing::seal_again(path);
+    return message_of<Error>([&] { Hdf5File::open(path).read<std::int64_t>("x"); });
+  };
+  for (const auto& [rows, columns] : std::initializer_list<std::pair<hsize_t, hsize_t>>{
+           {hsize_t{1} << 60, 1}, {hsize_t{1} << 32, hsize_t{1} << 28}, {1000, 1000}}) {
+    EXPECT_THAT(claim(rows, columns), HasSubstr("more than the file has"));
+  }
 }
 
 TEST(Hdf5File, ThreadsReadAtOnce) {
   const TemporaryFolder folder;
   const auto values = counted<std::int64_t>(20'000);
-  Hdf5File::create(folder.file("a.h5")).write("x", std::span(values), {20'000});
+  {
+    auto file = Hdf5File::create(folder.file("a.h5"));
+    file.write("x", std::span(values), {20'000});
+    file.close();
+  }
   const auto file = Hdf5File::open(folder.file("a.h5"));
   std::array<std::int64_t, 4> wrong = {};
   const auto read_all = [&](std::int64_t& count) {

@@ -1,0 +1,510 @@
+#include "src/io/sealed_file.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <numeric>
+
+#include "serrate/error.h"
+
+namespace serrate {
+namespace {
+
+static_assert(std::endian::native == std::endian::little,
+              "the words of a trailer are as in memory");
+
+constexpr std::int64_t kBlock = SealedFile::kBlockBytes;
+constexpr std::int64_t kBlocksAtOnce = 16;  // hashed while they are in the nearest caches
+
+// The trailer is 64-bit words: a checksum a block, then these.
+enum FooterWord : std::size_t { kMagicWord, kVersionWord, kSizeWord, kChecksumWord, kFooterWords };
+constexpr std::uint64_t kMagic = 0x0A1A4C4145530A89;  // \x89 \n S E A L \x1A \n
+constexpr std::uint64_t kVersion = 1 | std::uint64_t{kBlock} << 32;
+constexpr std::int64_t kFooterBytes = kFooterWords * sizeof(std::uint64_t);
+
+/// Whether a person can mend it by naming another file.
+bool is_usage(int error) {
+  return error == ENOENT || error == ENOTDIR || error == EACCES || error == EPERM ||
+         error == EISDIR || error == EROFS || error == ELOOP || error == ENAMETOOLONG ||
+         error == ENXIO || error == ETXTBSY;
+}
+
+[[noreturn]] void fail(std::string_view action, const std::string& path, int error) {
+  throw Error(fmt::format("cannot {} {} ({})", action, path, std::strerror(error)),
+              is_usage(error) ? ErrorKind::kUsage : ErrorKind::kFailure);
+}
+
+template <typename Call>
+auto retry_interrupted(const Call& call) {
+  while (true) {
+    const auto result = call();
+    if (result >= 0 || errno != EINTR) return result;
+  }
+}
+
+int open_descriptor(const std::string& path, int flags, const char* action) {
+  const int number =
+      retry_interrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); });
+  if (number < 0) fail(action, path, errno);
+  return number;
+}
+
+std::int64_t size_of(int descriptor, const std::string& path) {
+  struct stat status = {};
+  if (::fstat(descriptor, &status) != 0) fail("inspect", path, errno);
+  if (!S_ISREG(status.st_mode)) {
+    throw usage_error(fmt::format("cannot open {} (it is {}, not a file)", path,
+                                  S_ISDIR(status.st_mode) ? "a folder" : "a device or a pipe"));
+  }
+  return status.st_size;
+}
+
+std::uint64_t checksum(const std::byte* bytes, std::int64_t count) {
+  return XXH3_64bits(bytes, static_cast<std::size_t>(count));
+}
+
+/// Why a file might have no trailer, by where its HDF5 superblock (version 2 or 3) says it ends.
+std::string explain_no_seal(const std::array<std::uint64_t, 6>& start, std::int64_t file_bytes) {
+  if (file_bytes < 48 || start[0] != 0x0A1A0A0D46444889) {
+    return "it is neither a dataset nor a checkpoint of serrate";
+  }
+  const auto* bytes = reinterpret_cast<const unsigned char*>(start.data());
+  std::uint64_t end = 0;
+  std::memcpy(&end, bytes + 28, sizeof(end));
+  if (bytes[8] >= 2 && bytes[9] == 8 && end == static_cast<std::uint64_t>(file_bytes)) {
+    return "an earlier version or another program wrote it; make it again, as with 'serrate "
+           "convert'";
+  }
+  return fmt::format(
+      "its {} bytes are cut off, or something was appended; restore it from a copy or make it "
+      "again",
+      file_bytes);
+}
+
+}  // namespace
+
+int FileDescriptor::close() noexcept {
+  if (number_ < 0) return 0;
+  // Linux has closed it even when it was interrupted.
+  return ::close(std::exchange(number_, -1)) == 0 || errno == EINTR ? 0 : errno;
+}
+
+SealedFile::SealedFile(std::string path, int descriptor, State state)
+    : path_(std::move(path)),
+      descriptor_(descriptor),
+      state_(state),
+      cache_(std::make_unique_for_overwrite<std::byte[]>(kSlots * kBlock)) {}
+
+std::unique_ptr<SealedFile> SealedFile::create(const std::string& path) {
+  const int descriptor = open_descriptor(path, O_RDWR | O_CREAT | O_TRUNC, "create");
+  return std::unique_ptr<SealedFile>(new SealedFile(path, descriptor, State::kWriting));
+}
+
+std::unique_ptr<SealedFile> SealedFile::open(const std::string& path) {
+  // O_NONBLOCK: a pipe nobody writes to must not hold us up before it is refused.
+  const int descriptor = open_descriptor(path, O_RDONLY | O_NONBLOCK, "open");
+  std::unique_ptr<SealedFile> file(new SealedFile(path, descriptor, State::kSealed));
+  file->read_trailer();
+  return file;
+}
+
+void SealedFile::read_trailer() {
+  const std::int64_t file_size = size_of(descriptor_.number(), path_);
+  std::array<std::uint64_t, kFooterWords> footer = {};
+  const auto read_words = [&](std::int64_t offset, std::span<std::uint64_t> words) {
+    iovec piece{words.data(), words.size_bytes()};
+    read_exactly(offset, {&piece, 1});
+  };
+  if (file_size >= kFooterBytes) read_words(file_size - kFooterBytes, footer);
+  if (footer[kMagicWord] != kMagic) {
+    std::array<std::uint64_t, 6> start = {};
+    if (file_size >= 48) read_words(0, start);
+    throw usage_error(fmt::format("{} has no seal ({})", path_, explain_no_seal(start, file_size)));
+  }
+  if (footer[kVersionWord] != kVersion) {
+    throw usage_error(fmt::format(
+        "{} is sealed in format {} with blocks of {} bytes (this program reads format {} with {}; "
+        "damaged, or written by a later version)",
+        path_, footer[kVersionWord] & 0xFFFFFFFF, footer[kVersionWord] >> 32, kVersion & 0xFFFFFFFF,
+        kBlock));
+  }
+  // Compared before anything is computed with it: it may be any number.
+  const std::uint64_t size = footer[kSizeWord];
+  const std::uint64_t blocks = size / kBlock + (size % kBlock != 0);
+  if (size > static_cast<std::uint64_t>(file_size) ||
+      size + blocks * sizeof(std::uint64_t) + kFooterBytes !=
+          static_cast<std::uint64_t>(file_size)) {
+    throw usage_error(fmt::format(
+        "{} is damaged (its seal speaks of {} bytes of content, which do not fit the file's {}) "
+        "restore it from a copy or make it again",
+        path_, size, file_size));
+  }
+  size_ = static_cast<std::int64_t>(size);
+  try {
+    checksums_.resize(blocks + kFooterWords);
+  } catch (const std::bad_alloc&) {
+    throw Error(
+        fmt::format("cannot open {} (not enough memory for its {} checksums)", path_, blocks));
+  }
+  read_words(size_, checksums_);
+  const auto trailer = std::as_bytes(std::span(checksums_));
+  if (checksum(trailer.data(), static_cast<std::int64_t>(trailer.size() - sizeof(std::uint64_t))) !=
+      checksums_.back()) {
+    throw usage_error(
+        fmt::format("{} is damaged (bytes {} to {}, its seal) restore it from a copy or make it "
+                    "again",
+                    path_, size_, file_size));
+  }
+  checksums_.resize(blocks);
+}
+
+std::int64_t SealedFile::block_size(std::int64_t block) const {
+  // A file that is being written keeps whole blocks: it is not known yet which is the last.
+  return state_ == State::kSealed ? std::min(kBlock, size_ - block * kBlock) : kBlock;
+}
+
+std::int64_t SealedFile::file_bytes() const {
+  return size_ + num_blocks() * static_cast<std::int64_t>(sizeof(std::uint64_t)) + kFooterBytes;
+}
+
+std::string SealedFile::digest() const {
+  check(state_ == State::kSealed, "a file has no digest before it is sealed");
+  const XXH128_hash_t hash =
+      XXH3_128bits_withSeed(checksums_.data(), checksums_.size() * sizeof(std::uint64_t),
+                            static_cast<std::uint64_t>(size_));
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+// ---- reading ----------------------------------------------------------------------------------
+
+void SealedFile::read(std::int64_t offset, std::span<std::byte> bytes) const {
+  const auto count = static_cast<std::int64_t>(bytes.size());
+  // What is being written has zeros behind its end.
+  if (offset < 0 || (state_ == State::kSealed && (offset > size_ || count > size_ - offset))) {
+    throw usage_error(fmt::format("{} has {} bytes of content ({} from byte {} on are asked for)",
+                                  path_, size_, count, offset));
+  }
+  const std::int64_t end = offset + count;
+  std::byte* to = bytes.data();
+  for (std::int64_t at = offset; at < end;) {
+    const std::int64_t block = at / kBlock;
+    std::int64_t next = std::min(end, (block + 1) * kBlock);
+    const bool whole = at == block * kBlock && next - at == block_size(block);
+    const std::span<std::byte> part(to, static_cast<std::size_t>(next - at));
+    if (state_ != State::kSealed) {
+      read_written(block, at % kBlock, part);
+    } else if (whole || !read_cached(block, at % kBlock, part)) {
+      next = std::min(end, (block + kBlocksAtOnce) * kBlock);
+      read_run(at, {to, static_cast<std::size_t>(next - at)});
+    }
+    to += next - at;
+    at = next;
+  }
+}
+
+void SealedFile::verify() const {
+  std::vector<std::byte> buffer(kBlocksAtOnce * kBlock);
+  for (std::int64_t at = 0; at < size_; at += static_cast<std::int64_t>(buffer.size())) {
+    buffer.resize(static_cast<std::size_t>(std::min<std::int64_t>(size_ - at, buffer.size())));
+    read_run(at, buffer);
+  }
+}
+
+/// Reads bytes of at most kBlocksAtOnce blocks in one call of the system: whole blocks go to where
+/// they are wanted, those of which a part is wanted, the first and the last, beside.
+void SealedFile::read_run(std::int64_t offset, std::span<std::byte> bytes) const {
+  const std::int64_t end = offset + static_cast<std::int64_t>(bytes.size());
+  const std::int64_t first = offset / kBlock;
+  const std::int64_t last = (end - 1) / kBlock;
+  const std::int64_t run_end = last * kBlock + block_size(last);
+  const bool part_of_last = end < run_end;
+  const bool part_of_first = offset > first * kBlock || (first == last && part_of_last);
+  std::array<std::byte, kBlock> first_block, last_block;
+  const auto wanted_at = [&](std::int64_t block) { return bytes.data() + block * kBlock - offset; };
+  const auto place_of = [&](std::int64_t block) {
+    if (block == first && part_of_first) return first_block.data();
+    return block == last && part_of_last ? last_block.data() : wanted_at(block);
+  };
+
+  std::array<iovec, kBlocksAtOnce> pieces = {};
+  for (std::int64_t block = first; block <= last; ++block) {
+    pieces[block - first] = {place_of(block), static_cast<std::size_t>(block_size(block))};
+  }
+  read_exactly(first * kBlock, std::span(pieces).first(static_cast<std::size_t>(last - first + 1)));
+  for (std::int64_t block = first; block <= last; ++block) verify_block(block, place_of(block));
+
+  if (part_of_first) {
+    const std::int64_t count = std::min(end, (first + 1) * kBlock) - offset;
+    std::memcpy(bytes.data(), first_block.data() + offset % kBlock,
+                static_cast<std::size_t>(count));
+  }
+  if (part_of_last && first < last) {
+    std::memcpy(wanted_at(last), last_block.data(), static_cast<std::size_t>(end - last * kBlock));
+  }
+  // The next read may go on there.
+  if (part_of_last) remember(last, place_of(last));
+}
+
+void SealedFile::verify_block(std::int64_t block, const std::byte* bytes) const {
+  if (checksum(bytes, block_size(block)) == checksums_[block]) return;
+  throw usage_error(
+      fmt::format("{} is damaged (bytes {} to {} are not what was written, by their checksum) "
+                  "restore it from a "
+                  "copy or make it again",
+                  path_, block * kBlock, block * kBlock + block_size(block)));
+}
+
+/// Whether a part of a block was in the cache.
+bool SealedFile::read_cached(std::int64_t block, std::int64_t begin,
+                             std::span<std::byte> bytes) const {
+  const std::lock_guard lock(mutex_);
+  const std::size_t slot = find_slot(block);
+  if (slot == kSlots) return false;
+  slots_[slot].last_use = ++uses_;
+  std::memcpy(bytes.data(), slot_bytes(slot) + begin, bytes.size());
+  return true;
+}
+
+void SealedFile::remember(std::int64_t block, const std::byte* bytes) const {
+  const std::lock_guard lock(mutex_);
+  if (find_slot(block) != kSlots) return;  // another thread was faster
+  const std::size_t slot = oldest_slot();
+  slots_[slot] = {.block = block, .last_use = ++uses_, .dirty = false};
+  std::memcpy(slot_bytes(slot), bytes, static_cast<std::size_t>(block_size(block)));
+}
+
+/// A part of a block of a file that is being written.
+void SealedFile::read_written(std::int64_t block, std::int64_t begin,
+                              std::span<std::byte> bytes) const {
+  if (read_cached(block, begin, bytes)) return;
+  std::array<std::byte, kBlock> content = {};
+  if (block < num_blocks() && stored_[block]) load(block, content.data());
+  std::memcpy(bytes.data(), content.data() + begin, bytes.size());
+}
+
+void SealedFile::load(std::int64_t block, std::byte* bytes) const {
+  iovec piece{bytes, static_cast<std::size_t>(block_size(block))};
+  read_exactly(block * kBlock, {&piece, 1});
+  verify_block(block, bytes);
+}
+
+// ---- writing ----------------------------------------------------------------------------------
+
+/// After a change that failed nothing more is written: what the file holds is not known.
+template <typename Change>
+void SealedFile::change(const Change& make) {
+  const std::lock_guard lock(mutex_);
+  if (state_ == State::kLost) {
+    throw Error(fmt::format("cannot write {} (an earlier write of it failed)", path_));
+  }
+  check(state_ == State::kWriting, "a sealed file cannot be changed");
+  try {
+    make();
+  } catch (...) {
+    state_ = State::kLost;
+    throw;
+  }
+}
+
+void SealedFile::write(std::int64_t offset, std::span<const std::byte> bytes) {
+  check(offset >= 0, "a file begins at byte 0");
+  change([&] {
+    const std::int64_t end = offset + static_cast<std::int64_t>(bytes.size());
+    if (end > size_) set_size(end);
+    const std::byte* from = bytes.data();
+    for (std::int64_t at = offset; at < end;) {
+      const std::int64_t block = at / kBlock;
+      std::int64_t next = std::min(end, (block + 1) * kBlock);
+      if (next - at == kBlock) {
+        const std::int64_t stop = std::min(end / kBlock, block + kBlocksAtOnce);
+        write_blocks(block, stop, from);
+        next = stop * kBlock;
+      } else {
+        const std::size_t slot = take_slot(block);
+        std::memcpy(slot_bytes(slot) + (at - block * kBlock), from,
+                    static_cast<std::size_t>(next - at));
+        slots_[slot].dirty = true;
+      }
+      from += next - at;
+      at = next;
+    }
+  });
+}
+
+void SealedFile::set_size(std::int64_t size) {
+  size_ = size;
+  checksums_.resize(static_cast<std::size_t>(num_blocks()));
+  stored_.resize(static_cast<std::size_t>(num_blocks()));
+}
+
+/// Writes whole blocks [begin, end) and forgets older copies.
+void SealedFile::write_blocks(std::int64_t begin, std::int64_t end, const std::byte* bytes) {
+  for (Slot& slot : slots_) {
+    if (begin <= slot.block && slot.block < end) slot = {};
+  }
+  for (std::int64_t block = begin; block < end; ++block) {
+    checksums_[block] = checksum(bytes + (block - begin) * kBlock, kBlock);
+    stored_[block] = true;
+  }
+  write_exactly(begin * kBlock, bytes, (end - begin) * kBlock);
+}
+
+std::size_t SealedFile::find_slot(std::int64_t block) const {
+  return static_cast<std::size_t>(std::ranges::find(slots_, block, &Slot::block) - slots_.begin());
+}
+
+std::size_t SealedFile::oldest_slot() const {
+  return static_cast<std::size_t>(std::ranges::min_element(slots_, {}, &Slot::last_use) -
+                                  slots_.begin());
+}
+
+/// A slot that holds `block` as it is now.
+std::size_t SealedFile::take_slot(std::int64_t block) {
+  std::size_t slot = find_slot(block);
+  if (slot == kSlots) {
+    slot = oldest_slot();
+    write_slot(slot);
+    slots_[slot] = {};
+    if (stored_[block]) {
+      load(block, slot_bytes(slot));
+    } else {
+      std::fill_n(slot_bytes(slot), kBlock, std::byte{0});
+    }
+    slots_[slot].block = block;
+  }
+  slots_[slot].last_use = ++uses_;
+  return slot;
+}
+
+void SealedFile::write_slot(std::size_t slot) {
+  if (!slots_[slot].dirty) return;
+  const std::int64_t block = slots_[slot].block;
+  checksums_[block] = checksum(slot_bytes(slot), kBlock);
+  stored_[block] = true;
+  slots_[slot].dirty = false;
+  write_exactly(block * kBlock, slot_bytes(slot), kBlock);
+}
+
+void SealedFile::resize(std::int64_t size) {
+  check(size >= 0, "a file has no fewer than 0 bytes");
+  change([&] {
+    const bool shorter = size < size_;
+    set_size(size);
+    if (!shorter) return;
+    // So that what is made longer again holds zeros.
+    if (retry_interrupted(
+            [&] { return ::ftruncate(descriptor_.number(), num_blocks() * kBlock); })) {
+      fail("set the size of", path_, errno);
+    }
+    for (Slot& slot : slots_) {
+      if (slot.block >= num_blocks()) slot = {};
+    }
+    if (const std::int64_t used = size_ % kBlock; used > 0) {
+      const std::size_t slot = take_slot(num_blocks() - 1);
+      std::fill_n(slot_bytes(slot) + used, kBlock - used, std::byte{0});
+      slots_[slot].dirty = true;
+    }
+  });
+}
+
+/// The checksums of what was not written, and of the last block, which ends with the content.
+void SealedFile::complete_checksums() {
+  const std::vector<std::byte> zeros(kBlock);
+  for (std::int64_t block = 0; block < num_blocks(); ++block) {
+    if (!stored_[block]) checksums_[block] = checksum(zeros.data(), kBlock);
+  }
+  if (const std::int64_t used = size_ % kBlock; used > 0) {
+    const std::size_t slot = take_slot(num_blocks() - 1);
+    checksums_.back() = checksum(slot_bytes(slot), used);
+  }
+}
+
+void SealedFile::seal() {
+  change([&] {
+    std::array<std::size_t, kSlots> order = {};  // that of the file, for the disk's sake
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::sort(order, {}, [&](std::size_t slot) { return slots_[slot].block; });
+    for (const std::size_t slot : order) write_slot(slot);
+    complete_checksums();
+
+    std::vector<std::uint64_t> trailer = checksums_;
+    trailer.insert(trailer.end(), {kMagic, kVersion, static_cast<std::uint64_t>(size_)});
+    const auto words = std::as_bytes(std::span(trailer));
+    trailer.push_back(checksum(words.data(), static_cast<std::int64_t>(words.size())));
+    const auto bytes = std::as_bytes(std::span(trailer));
+
+    const int descriptor = descriptor_.number();
+    // What the last block has behind the content goes, and holes become zeros.
+    if (retry_interrupted([&] { return ::ftruncate(descriptor, size_); }) != 0) {
+      fail("set the size of", path_, errno);
+    }
+    write_exactly(size_, bytes.data(), static_cast<std::int64_t>(bytes.size()));
+    // Only an interruption is tried again: the system may have dropped what it could not write.
+    if (retry_interrupted([&] { return ::fsync(descriptor); }) != 0) {
+      fail("make durable", path_, errno);
+    }
+    if (const int error = descriptor_.close(); error != 0) fail("close", path_, error);
+  });
+  state_ = State::kSealed;
+}
+
+// ---- system calls -----------------------------------------------------------------------------
+
+/// Fills the pieces, which it changes, one after another.
+void SealedFile::read_exactly(std::int64_t offset, std::span<iovec> pieces) const {
+  std::int64_t end = offset;
+  for (const iovec& piece : pieces) end += static_cast<std::int64_t>(piece.iov_len);
+  while (offset < end) {
+    const auto got = retry_interrupted([&] {
+      return ::preadv(descriptor_.number(), pieces.data(), static_cast<int>(pieces.size()), offset);
+    });
+    if (got < 0) {
+      const int error = errno;
+      fail(fmt::format("read bytes {} to {} of", offset, end), path_, error);
+    }
+    if (got == 0) {
+      throw usage_error(fmt::format(
+          "{} was cut off while it was in use (bytes {} to {} are missing) restore it from a copy "
+          "or make it again",
+          path_, offset, end));
+    }
+    offset += got;
+    for (auto left = static_cast<std::size_t>(got); left > 0;) {
+      const std::size_t taken = std::min(left, pieces.front().iov_len);
+      iovec& piece = pieces.front();
+      piece = {static_cast<std::byte*>(piece.iov_base) + taken, piece.iov_len - taken};
+      if (piece.iov_len == 0) pieces = pieces.subspan(1);
+      left -= taken;
+    }
+  }
+}
+
+void SealedFile::write_exactly(std::int64_t offset, const std::byte* bytes, std::int64_t count) {
+  for (std::int64_t done = 0; done < count;) {
+    const auto put = retry_interrupted([&] {
+      return ::pwrite(descriptor_.number(), bytes + done, static_cast<std::size_t>(count - done),
+                      offset + done);
+    });
+    if (put <= 0) {
+      const int error = put < 0 ? errno : EIO;
+      fail(fmt::format("write bytes {} to {} of", offset + done, offset + count), path_, error);
+    }
+    done += put;
+  }
+}
+
+std::string verify_sealed_file(const std::string& path) {
+  const auto file = SealedFile::open(path);
+  file->verify();
+  return file->digest();
+}
+
+}  // namespace serrate
