@@ -3,7 +3,8 @@
 // uniform negatives; item table row-wise Adagrad, dense AdamW. Prints one JSON line.
 //
 //   train_step_benchmark [--ranks 2] [--items N] [--longest L] [--dim D] [--sharding row_wise]
-//   [--stages] mpirun -n 2 train_step_benchmark ...
+//   [--reproducible] [--virtual-ranks 16] [--stages]
+//   mpirun -n 2 train_step_benchmark ...
 
 #include <fmt/format.h>
 
@@ -28,10 +29,22 @@ struct Workload {
   std::int64_t dim = 64;
   std::int64_t micro_batch_tokens = TrainOptions().micro_batch_tokens;
   ShardingType sharding = ShardingType::kRowWise;
+  bool reproducible = false;
+  int virtual_ranks = TrainOptions().virtual_ranks;
 };
 
-NextItemBatch make_batch(const Workload& w, std::mt19937_64& random, int rank, int index,
-                         const Stream& stream) {
+TrainOptions options_of(const Workload& w) {
+  TrainOptions options;
+  options.model = {.dim = w.dim, .max_length = w.longest, .dropout = 0.1f, .features = {}};
+  options.micro_batch_tokens = w.micro_batch_tokens;
+  options.reproducible = w.reproducible;
+  options.virtual_ranks = w.virtual_ranks;
+  return options;
+}
+
+NextItemBatch make_batch(const Workload& w, std::mt19937_64& random,
+                         const Communicator& communicator, int index, const Stream& stream) {
+  const int rank = communicator.rank();
   std::normal_distribution<double> normal;
   std::uniform_real_distribution<double> uniform;
   const auto zipf_id = [&] {
@@ -52,10 +65,16 @@ NextItemBatch make_batch(const Workload& w, std::mt19937_64& random, int rank, i
     sequences.sample_ids.push_back((index * 64 + rank) * kBatchSize + s);
     sequences.sequence_offsets.push_back(sequences.sequence_offsets.back() + length + 1);
   }
-  return make_next_item_batch(
-      sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
-      {.max_length = w.longest, .micro_batch_tokens = w.micro_batch_tokens, .num_items = w.items},
-      stream);
+  const BatchShares shares = batch_shares(options_of(w), rank, communicator.size());
+  const std::int64_t own = shares.end - shares.begin;
+  for (std::int64_t i = 0; i <= own; ++i) {
+    sequences.share_offsets.push_back(kBatchSize * i / own);
+  }
+  BatchShape shape = batch_shape(options_of(w), w.items);
+  shape.rank = rank;
+  shape.world_size = communicator.size();
+  return make_next_item_batch(sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
+                              shape, stream);
 }
 
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {
@@ -66,13 +85,11 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
                              .features = {"item", kTargetFeature, kNegativeFeature}};
   const ShardingPlan plan{.world_size = communicator.size(),
                           .tables = {shard_table(table, w.sharding, communicator.size())}};
-  TrainOptions options;
-  options.model = {.dim = w.dim, .max_length = w.longest, .dropout = 0.1f, .features = {}};
-  TrainState state({table}, plan, options, communicator, stream);
+  TrainState state({table}, plan, options_of(w), communicator, stream);
   std::mt19937_64 random(communicator.rank());
   std::vector<NextItemBatch> batches;
   for (int i = 0; i < kBatches; ++i) {
-    batches.push_back(make_batch(w, random, communicator.rank(), i, stream));
+    batches.push_back(make_batch(w, random, communicator, i, stream));
   }
 
   std::vector<double> milliseconds;
@@ -95,10 +112,10 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   fmt::print(
       "{{\"ms_per_step\": {:.2f}, \"tokens_per_second\": {:.0f}, \"sequences_per_second\": {:.0f}, "
       "\"ranks\": {}, \"items\": {}, \"longest\": {}, \"dim\": {}, \"sharding\": \"{}\", "
-      "\"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
+      "\"reproducible\": {}, \"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
       median, tokens_per_step / median * 1e3,
       static_cast<double>(kBatchSize * communicator.size()) / median * 1e3, communicator.size(),
-      w.items, w.longest, w.dim, to_string(w.sharding), tokens_per_step, loss);
+      w.items, w.longest, w.dim, to_string(w.sharding), w.reproducible, tokens_per_step, loss);
   if (!print_stages) return;
   for (const auto& [stage, seconds] : state.times.seconds()) {
     fmt::print("  {:<22} {:8.2f} ms\n", stage, 1e3 * seconds / (kSteps - kWarmup));
@@ -115,6 +132,9 @@ int run(int argc, char** argv) {
       arguments.integer("--micro-batch-tokens", workload.micro_batch_tokens);
   workload.sharding =
       sharding_type_from_string(arguments.text("--sharding", to_string(workload.sharding)));
+  workload.reproducible = arguments.flag("--reproducible");
+  workload.virtual_ranks =
+      static_cast<int>(arguments.integer("--virtual-ranks", workload.virtual_ranks));
   const bool stages = arguments.flag("--stages");
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
   arguments.finish();

@@ -19,4 +19,11 @@ void mean_scales(std::span<const std::int64_t> offsets, std::span<float> scales,
                     [&](auto device) { mean_scales_on<device()>(offsets, scales, stream); });
 }
 
+void bags_of_ids(std::span<const std::int64_t> offsets, std::span<std::int64_t> bags,
+                 const Stream& stream) {
+  check(!offsets.empty(), "offsets must be [num_bags + 1]");
+  dispatch_cpu_only(stream.device(), "bags_of_ids",
+                    [&](auto device) { bags_of_ids_on<device()>(offsets, bags, stream); });
+}
+
 }  // namespace serrate

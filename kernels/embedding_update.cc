@@ -65,10 +65,13 @@ void group_gradients(std::span<const GradientSegment> segments, std::int64_t num
 }
 
 void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
-                          std::span<float> squares, const Stream& stream) {
+                          std::span<const ColumnRange> columns, std::span<float> squares,
+                          const Stream& stream) {
   check_gradients(args);
+  check(!columns.empty() && squares.size() % columns.size() == 0,
+        "squares must be [columns, num_rows]");
   dispatch_device(stream.device(), [&](auto device) {
-    gradient_row_squares_on<device()>(args, groups, squares, stream);
+    gradient_row_squares_on<device()>(args, groups, columns, squares, stream);
   });
 }
 

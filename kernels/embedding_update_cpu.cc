@@ -1,5 +1,6 @@
 #include <omp.h>
 
+#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -21,6 +22,10 @@ namespace serrate::HWY_NAMESPACE {
 // How far ahead table rows and their optimizer state are asked for; gradients as many rows ahead.
 constexpr std::int64_t kBytesAhead = 6144;
 constexpr std::int64_t kLineBytes = 64;
+
+constexpr hn::ScalableTag<float> kFloats;
+constexpr std::int64_t kLanes = hn::MaxLanes(kFloats);
+using FloatVector = hn::Vec<hn::ScalableTag<float>>;
 
 // The rows to look ahead when a row has its columns in `arrays` arrays.
 std::int64_t rows_ahead(std::int64_t cols, std::int64_t arrays) {
@@ -62,20 +67,51 @@ HWY_INLINE void sum_gradients(const EmbeddingUpdate& args, const RowGroups& grou
   sum_rows<kVectors>(rows, offsets[i + 1] - offsets[i], args.table.cols, gradient);
 }
 
+// The sums of two neighbours each, of the lanes of two vectors.
+HWY_INLINE FloatVector add_neighbours(FloatVector low, FloatVector high) {
+#if HWY_TARGET == HWY_SCALAR  // a lane a vector
+  return hn::Add(low, high);
+#else
+  return hn::Add(hn::ConcatEven(kFloats, high, low), hn::ConcatOdd(kFloats, high, low));
+#endif
+}
+
+HWY_INLINE FloatVector squares_at(const float* values, std::int64_t cols, std::int64_t c) {
+  const FloatVector v =
+      c + kLanes <= cols ? hn::LoadU(kFloats, values + c)
+                         : hn::MaskedLoad(hn::FirstN(kFloats, static_cast<std::size_t>(cols - c)),
+                                          kFloats, values + c);
+  return hn::Mul(v, v);
+}
+
+// Sums over kLanes runs of `vectors` columns each, from column c on; `vectors` is a power of two.
+HWY_NOINLINE FloatVector sums_of_squares(const float* values, std::int64_t cols, std::int64_t c,
+                                         std::int64_t vectors) {
+  if (c >= cols) return hn::Zero(kFloats);
+  if (vectors == 1) return squares_at(values, cols, c);
+  const std::int64_t half = vectors / 2;
+  return add_neighbours(sums_of_squares(values, cols, c, half),
+                        sums_of_squares(values, cols, c + half * kLanes, half));
+}
+
+// By a binary tree over the columns (src/core/sum_tree.h), as which of them a shard has must not
+// change bits: level after level of it, a vector of sums takes the place of two.
 template <int kVectors>
 HWY_INLINE float sum_of_squares(const float* values, std::int64_t cols) {
-  const hn::ScalableTag<float> full;
-  auto sum = hn::Zero(full);
-  float rest = 0;
-  for_each_vector<kVectors>(0, cols, [&](auto d, std::int64_t c) HWY_ATTR {
-    const auto v = hn::LoadU(d, values + c);
-    if constexpr (std::is_same_v<decltype(d), decltype(full)>) {
-      sum = hn::MulAdd(v, v, sum);
-    } else {
-      rest += hn::GetLane(hn::SumOfLanes(d, hn::Mul(v, v)));
+  FloatVector sum;
+  if constexpr (kVectors > 0) {
+    FloatVector sums[kVectors];
+    for (int v = 0; v < kVectors; ++v) sums[v] = squares_at(values, kVectors * kLanes, v * kLanes);
+    for (int count = kVectors / 2; count > 0; count /= 2) {
+      for (int v = 0; v < count; ++v) sums[v] = add_neighbours(sums[2 * v], sums[2 * v + 1]);
     }
-  });
-  return rest + hn::GetLane(hn::SumOfLanes(full, sum));
+    sum = sums[0];
+  } else {
+    const auto vectors = static_cast<std::uint64_t>((cols + kLanes - 1) / kLanes);
+    sum = sums_of_squares(values, cols, 0, static_cast<std::int64_t>(std::bit_ceil(vectors)));
+  }
+  for (std::int64_t lanes = kLanes; lanes > 1; lanes /= 2) sum = add_neighbours(sum, sum);
+  return hn::GetLane(sum);
 }
 
 // w -= scale * g
@@ -212,14 +248,19 @@ void update_rows(const EmbeddingUpdate& args, const RowGroups& groups,
   });
 }
 
-void square_rows(const EmbeddingUpdate& args, const RowGroups& groups, std::span<float> squares,
-                 std::int64_t begin, std::int64_t end) {
+void square_rows(const EmbeddingUpdate& args, const RowGroups& groups,
+                 std::span<const ColumnRange> columns, std::span<float> squares, std::int64_t begin,
+                 std::int64_t end) {
   const std::int64_t ahead = rows_ahead(args.table.cols, 1);
+  const std::int64_t num_rows = std::ssize(squares) / std::ssize(columns);
   std::vector<float> gradient(args.table.cols);
   dispatch_width(args.table.cols, [&](auto vectors) {
     for (std::int64_t i = begin; i < end; ++i) {
       sum_gradients<vectors()>(args, groups, i, ahead, gradient.data());
-      squares[i] = sum_of_squares<vectors()>(gradient.data(), args.table.cols);
+      for (std::int64_t k = 0; k < std::ssize(columns); ++k) {
+        squares[k * num_rows + i] = sum_of_squares<0>(gradient.data() + columns[k].begin,
+                                                      columns[k].end - columns[k].begin);
+      }
     }
   });
 }
@@ -249,9 +290,10 @@ void for_each_row_range(const RowGroups& groups, const Stream& stream, F f) {
 
 template <>
 void gradient_row_squares_on<DeviceType::kCpu>(const EmbeddingUpdate& args, const RowGroups& groups,
+                                               std::span<const ColumnRange> columns,
                                                std::span<float> squares, const Stream& stream) {
   for_each_row_range(groups, stream, [&](std::int64_t begin, std::int64_t end) {
-    HWY_DYNAMIC_DISPATCH(square_rows)(args, groups, squares, begin, end);
+    HWY_DYNAMIC_DISPATCH(square_rows)(args, groups, columns, squares, begin, end);
   });
 }
 

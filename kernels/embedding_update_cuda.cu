@@ -59,10 +59,10 @@ __device__ void for_each_row(const Groups& groups, F f) {
   }
 }
 
-// Calls f(c) for the columns of this lane.
+// Calls f(c) for this lane's of the columns [begin, end).
 template <int kWidth, typename F>
-__device__ void for_each_column(std::int64_t cols, F f) {
-  for (std::int64_t c = threadIdx.x * kWidth; c < cols; c += kWarpSize * kWidth) f(c);
+__device__ void for_each_column(std::int64_t begin, std::int64_t end, F f) {
+  for (std::int64_t c = begin + threadIdx.x * kWidth; c < end; c += kWarpSize * kWidth) f(c);
 }
 
 // The gradient of row i of the groups at column c.
@@ -158,14 +158,14 @@ __global__ void update_rows(Groups groups, Optimizer optimizer, Matrix table, Ma
   float* gradient = reinterpret_cast<float*>(shared) + threadIdx.y * shared_stride;
   for_each_row(groups, [&](std::int64_t i) {
     float squares = 0;
-    for_each_column<kWidth>(groups.cols, [&](std::int64_t c) {
+    for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
       const auto sum = sum_gradients<kWidth>(groups, i, c);
       squares += sum_of_squares(sum);
       store(sum, gradient + c);
     });
     const std::int64_t row = groups.rows[i];
     const float rate = optimizer.rate(i, row, squares);
-    for_each_column<kWidth>(groups.cols, [&](std::int64_t c) {
+    for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
       const auto g = load<kWidth>(gradient + c);
       auto w = load<kWidth>(table.row(row) + c);
       RowVector<kWidth> s{}, v{};
@@ -184,10 +184,10 @@ __global__ void update_rows(Groups groups, Optimizer optimizer, Matrix table, Ma
 
 // One warp per row of the groups, as update_rows.
 template <int kWidth>
-__global__ void square_rows(Groups groups, float* squares) {
+__global__ void square_rows(Groups groups, ColumnRange columns, float* squares) {
   for_each_row(groups, [&](std::int64_t i) {
     float sum = 0;
-    for_each_column<kWidth>(groups.cols, [&](std::int64_t c) {
+    for_each_column<kWidth>(columns.begin, columns.end, [&](std::int64_t c) {
       sum += sum_of_squares(sum_gradients<kWidth>(groups, i, c));
     });
     sum = sum_over_warp(sum);
@@ -247,15 +247,21 @@ void launch_update(const EmbeddingUpdate& args, const RowGroups& groups, Optimiz
 
 template <>
 void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
-                                                const RowGroups& groups, std::span<float> squares,
-                                                const Stream& stream) {
+                                                const RowGroups& groups,
+                                                std::span<const ColumnRange> columns,
+                                                std::span<float> squares, const Stream& stream) {
   if (groups.num_occurrences == 0) return;
   const CudaDeviceScope scope(stream.device());
   const DeviceGroups device(args, groups, stream);
-  const auto kernel = device.aligned ? square_rows<4> : square_rows<1>;
-  kernel<<<blocks_for(groups, kMaxWarpsPerBlock), dim3(kWarpSize, kMaxWarpsPerBlock), 0,
-           cuda_stream(stream)>>>(device.groups, squares.data());
-  cuda_check(cudaGetLastError());
+  float* next = squares.data();
+  for (const ColumnRange& range : columns) {
+    const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
+    const auto kernel = aligned ? square_rows<4> : square_rows<1>;
+    kernel<<<blocks_for(groups, kMaxWarpsPerBlock), dim3(kWarpSize, kMaxWarpsPerBlock), 0,
+             cuda_stream(stream)>>>(device.groups, range, next);
+    cuda_check(cudaGetLastError());
+    next += squares.size() / columns.size();
+  }
 }
 
 template <>

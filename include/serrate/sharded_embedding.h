@@ -26,10 +26,18 @@ enum class InvalidIds {
 std::string to_string(InvalidIds policy);
 InvalidIds invalid_ids_from_string(const std::string& name);
 
+/// How the sum of a bag is made where a plan has the rows of its table on several ranks.
+enum class SplitBags {
+  kPartialSums,  ///< each owner's rows first: fewest bytes, and bits that depend on the plan
+  kIdOrder,      ///< row after row as the ids stand, as if the table were whole: a row is sent for
+                 ///< every id
+};
+
 struct EmbeddingOptions {
   SparseOptimizerOptions optimizer;
   InvalidIds invalid_ids = InvalidIds::kError;
   std::uint64_t seed = 0;
+  SplitBags split_bags = SplitBags::kPartialSums;
 };
 
 /// A feature looked up in a table: one output [num_bags of the feature, dim of the table].
@@ -78,7 +86,9 @@ struct LocalShard {
 ///   output_dist           pooled rows back to the samples        (all-to-all)
 ///   output_dist_backward  gradients to the owners                (all-to-all)
 ///   update                grouped by row, optimizer applied, each row once
-/// Updates are in the order of (lookup, rank, bag): the same for every world size. Where the ranks
+/// Updates are in the order of (lookup, rank, bag): the same for every world size. So, with
+/// SplitBags::kIdOrder, outputs and tables have the same bits for every world size and plan when
+/// the ranks' batches are consecutive parts of the same global batch. Where the ranks
 /// of one node, of several, hold the rows of a table or column block (table_row_wise, grid), what
 /// is exchanged goes through nodes: between nodes a bag costs one row, not one from every owner.
 class ShardedEmbedding {

@@ -64,7 +64,9 @@ SequenceReader::SequenceReader(const Dataset& dataset, const Split& split, Reade
   if (options_.batch_size < 1 || options_.max_length < 1) {
     throw usage_error("batch size and maximum length have to be 1 or more");
   }
-  check(0 <= options_.rank && options_.rank < options_.world_size, "the reader's rank is no rank");
+  const BatchShares& shares = options_.shares;
+  check(0 <= shares.begin && shares.begin <= shares.end && shares.end <= shares.count,
+        "the reader's shares are none of the batch's");
   window_offsets_ = count_windows(dataset.user_offsets(), split, options_);
   if (num_windows() == 0) {
     throw usage_error(
@@ -82,20 +84,25 @@ SequenceBatch SequenceReader::read(std::int64_t step) const {
   const std::int64_t index = step % batches_per_epoch();
   const std::int64_t first = index * options_.batch_size;
   const std::int64_t size = std::min(options_.batch_size, num_windows() - first);
-  const std::int64_t begin = first + options_.rank * size / options_.world_size;
-  const std::int64_t end = first + (options_.rank + 1) * size / options_.world_size;
+  const BatchShares& shares = options_.shares;
+  const auto begin_of = [&](std::int64_t share) { return first + share * size / shares.count; };
+  const std::int64_t begin = begin_of(shares.begin), end = begin_of(shares.end);
 
-  std::vector<std::int64_t> sample_ids;
+  std::vector<std::int64_t> sample_ids, share_offsets;
   std::vector<EventRange> sequences;
   for (std::int64_t position = begin; position < end; ++position) {
     sample_ids.push_back(
         permuted_index(position, num_windows(), options_.seed, static_cast<std::uint32_t>(epoch)));
     sequences.push_back(window(sample_ids.back()));
   }
+  for (std::int64_t share = shares.begin; share <= shares.end; ++share) {
+    share_offsets.push_back(begin_of(share) - begin);
+  }
   SequenceBatch batch = read_sequences(dataset_, sequences, options_.features, options_.timestamps);
   batch.epoch = epoch;
   batch.index = index;
   batch.sample_ids = std::move(sample_ids);
+  batch.share_offsets = std::move(share_offsets);
   return batch;
 }
 

@@ -10,11 +10,17 @@
 
 namespace serrate {
 
+/// A global batch is cut into `count` shares by sample, share v being samples [v, v + 1) * size /
+/// count. A rank works on shares [begin, end).
+struct BatchShares {
+  std::int64_t count = 1;
+  std::int64_t begin = 0, end = 1;
+};
+
 struct ReaderOptions {
   std::int64_t batch_size = 128;  ///< sequences per step of all ranks together
   std::int64_t max_length = 200;  ///< input events; a window has one more, for the last target
-  int rank = 0;
-  int world_size = 1;
+  BatchShares shares;             ///< of this rank
   std::uint64_t seed = 1;
   TrainingWindows windows = TrainingWindows::kAll;
   std::vector<std::int64_t> features = {0};  ///< positions in Dataset::features()
@@ -33,6 +39,7 @@ struct SequenceBatch {
   std::int64_t index = 0;                      ///< of the step in its epoch
   std::vector<std::int64_t> sample_ids;        ///< [n]: the windows' numbers, the same in any epoch
   std::vector<std::int64_t> sequence_offsets;  ///< [n + 1], in events, from 0
+  std::vector<std::int64_t> share_offsets;     ///< [shares + 1] in sequences; empty: one share
   std::vector<FeatureBags> features;           ///< as asked for, over all events of the batch
   std::vector<std::int64_t> timestamps;        ///< [events], or empty
 
@@ -47,7 +54,7 @@ SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange>
 
 /// The batches of a training. Every epoch goes through all windows in an order that depends on
 /// seed and epoch alone; step s of it takes windows [s * batch_size, (s + 1) * batch_size) and
-/// rank r a contiguous share of those, so the ranks' batches in order are the one batch of an
+/// a rank a contiguous run of those, so the ranks' batches in order are the one batch of an
 /// unsharded run. The last batch of an epoch is smaller. The dataset and the split have to outlive
 /// the reader, which keeps one offset per user.
 class SequenceReader {

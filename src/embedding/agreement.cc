@@ -31,6 +31,7 @@ std::string describe(std::span<const EmbeddingTable> tables, const ShardingPlan&
                     {"beta1", optimizer.beta1},
                     {"beta2", optimizer.beta2},
                     {"invalid_ids", static_cast<int>(options.invalid_ids)},
+                    {"split_bags", static_cast<int>(options.split_bags)},
                     {"seed", options.seed}};
   return all.dump();
 }

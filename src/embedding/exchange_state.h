@@ -11,10 +11,12 @@
 
 namespace serrate {
 
-/// A value for each row of a shard that has a gradient, in a buffer.
+/// Of a shard that is cut by columns: sums of squares for its rows that have a gradient.
 struct RowSquares {
-  std::int64_t begin = 0;
-  std::int64_t size = 0;
+  std::int64_t num_rows = 0;
+  std::vector<LeafRange> nodes;  ///< of the tree over all columns of the table
+  std::int64_t begin = 0;        ///< of its [nodes, num_rows] in State::squares
+  std::span<const float> sums;   ///< [num_rows]: over all columns
 };
 
 /// The two sides of a hop on one rank.
@@ -30,7 +32,9 @@ struct EmbeddingExchange::State {
   std::vector<BatchLookup> lookups;
   std::vector<BatchLookup> passed_on;  ///< the lookups of Routing::in_node
   Buffer<float> outputs, d_outputs;
-  bool weighted = false;  ///< some rank's batch is
+  Buffer<float> unpooled;          ///< rows, or gradients, of the ids of unpooled lookups
+  Buffer<std::int64_t> positions;  ///< 0, 1, 2, ...
+  bool weighted = false;           ///< some rank's batch is
 
   HopMessages direct, to_node, in_node;  ///< of the hops of this name in Routing
   Messages replicated;                   ///< this rank's own, of the data-parallel tables

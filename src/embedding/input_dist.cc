@@ -6,7 +6,8 @@
 //
 // A piece of a message has only the bags that have an id in its row block, so output_dist returns
 // at most min(ids, bags x blocks) rows: for a row-wise table never more than either usual way,
-// partial sums of all bags from every block, or unpooled rows.
+// partial sums of all bags from every block, or unpooled rows. With SplitBags::kIdOrder, though, a
+// table that is cut by rows gets every id as a bag of its own, and its bags are pooled here.
 //
 // Data-parallel tables have the same message, which stays on this rank until the update. What goes
 // through nodes (see Routing) takes two more all-to-alls of such messages in groups of ranks, once
@@ -40,11 +41,38 @@ void part_ids(const JaggedView& bags, std::span<const std::int64_t> row_splits, 
   prefix_sums(lookup.parts.id_counts, lookup.id_splits);
 }
 
+// 0, 1, ... size - 1.
+std::span<const std::int64_t> positions(EmbeddingExchange::State& s, std::int64_t size,
+                                        const Stream& stream) {
+  if (s.positions.size() < size) {
+    std::vector<std::int64_t> values(size + size / 4);
+    std::iota(values.begin(), values.end(), 0);
+    s.positions = Buffer<std::int64_t>(values, stream);
+  }
+  return std::as_const(s.positions).span().first(size);
+}
+
+// As part_ids, with a bag for each id; keeps the bags to pool the rows that come back.
+void part_ids_unpooled(const JaggedView& bags, std::span<const std::int64_t> row_splits,
+                       EmbeddingExchange::State& s, BatchLookup& lookup, const Stream& stream) {
+  const std::int64_t num_ids = bags.num_values();
+  part_ids({bags.values, positions(s, num_ids + 1, stream), bags.weights}, row_splits, lookup,
+           stream);
+  lookup.num_ids = num_ids;
+  lookup.num_bags = bags.num_bags();
+  const auto offsets = lookup.bag_offsets.resize_discard(lookup.num_bags + 1, stream);
+  copy<std::int64_t>(bags.offsets, offsets, stream);
+  bags_of_ids(offsets, lookup.bag_of_id.resize_discard(num_ids, stream), stream);
+  copy<float>(bags.weights, lookup.id_weights.resize_discard(std::ssize(bags.weights), stream),
+              stream);
+  positions(s, lookup.num_bags, stream);  // for the means
+}
+
 // Checks and parts the ids of every lookup, and lays the outputs out one after the other.
 void bucketize_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
                        EmbeddingExchange::State& s, const Stream& stream) {
   s.lookups.resize(m.lookups.size());
-  std::int64_t output_at = 0;
+  std::int64_t output_at = 0, unpooled_at = 0;
   for (std::size_t i = 0; i < s.lookups.size(); ++i) {
     const LookupRoute& route = m.routing.lookups[i];
     const EmbeddingTable& table = m.tables[route.table];
@@ -52,7 +80,13 @@ void bucketize_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl
     const JaggedView bags =
         check_ids(features.feature(features.index_of(route.feature)), route.feature, table,
                   m.options.invalid_ids, lookup.valid, m.invalid_ids, stream);
-    part_ids(bags, route.row_splits, lookup, stream);
+    if (route.unpooled) {
+      part_ids_unpooled(bags, route.row_splits, s, lookup, stream);
+      lookup.unpooled_at = unpooled_at;
+      unpooled_at += lookup.num_ids * table.dim;
+    } else {
+      part_ids(bags, route.row_splits, lookup, stream);
+    }
     lookup.dim = table.dim;
     lookup.output_at = output_at;
     output_at += lookup.num_bags * lookup.dim;
@@ -60,6 +94,7 @@ void bucketize_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl
       mean_scales(bags.offsets, lookup.mean_scales.resize_discard(lookup.num_bags, stream), stream);
     }
   }
+  s.unpooled.resize_discard(unpooled_at, stream);
   s.outputs.resize_discard(output_at, stream);
   s.d_outputs.resize_discard(output_at, stream);
 }

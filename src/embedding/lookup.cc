@@ -13,8 +13,10 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     for (std::size_t at = i; at < messages.pieces.size(); at += pieces.size()) {
       const PieceIds& ids = messages.pieces[at];
+      const std::span<const float> weights = messages.id_weights(ids);
       segments.push_back({shards[pieces[i].shard].weights(), messages.ids(ids),
-                          messages.offsets(ids), messages.id_weights(ids),
+                          messages.offsets(ids),
+                          pieces[i].unpooled ? std::span<const float>() : weights,
                           messages.piece_rows(ids, pieces[i].num_columns())});
     }
   }

@@ -1,6 +1,7 @@
 // Pooled rows back to the ranks that have the bags, and gradients the same way in reverse. What
 // goes through nodes is added up in the owners' node: one row for each bag goes on to the bag's
 // node, and one gradient for each bag comes back, to be copied to the owners of its rows there.
+// The rows of unpooled lookups are of ids: they are pooled here, in the order of a bag's ids.
 
 #include "serrate/kernels/permute_bags.h"
 #include "src/embedding/sharded_embedding_impl.h"
@@ -8,40 +9,84 @@
 namespace serrate {
 namespace {
 
-// What connects the rows of a piece with the bags of its lookup in `outputs`.
+// What the rows of a lookup's pieces are for, and what each of those is to be multiplied by.
+struct Target {
+  MatrixView<float> rows;
+  std::span<const float> scales;
+};
+
+// What connects the rows of a piece with those of its lookup.
 void add_bag_rows(const Piece& piece, const PieceIds& ids, Messages& messages,
-                  const BatchLookup& lookup, Buffer<float>& outputs, std::vector<BagRows>& list) {
+                  const BatchLookup& lookup, const Target& target, std::vector<BagRows>& list) {
   list.push_back(
       {lookup.parts.bag_index.span().subspan(lookup.bag_splits[piece.row_block], ids.num_bags),
        messages.piece_rows(ids, piece.num_columns()),
-       lookup.matrix(outputs).columns(piece.column_begin, piece.column_end),
-       lookup.mean_scales.span()});
+       target.rows.columns(piece.column_begin, piece.column_end), target.scales});
 }
 
 // By lookup, row block and column block: an order that does not depend on which rank owns what.
+template <typename TargetOf>
 void add_bag_rows(const Hop& hop, Messages& requested, std::span<const BatchLookup> lookups,
-                  Buffer<float>& outputs, std::vector<BagRows>& list) {
+                  const TargetOf& target_of, std::vector<BagRows>& list) {
   for (const std::int64_t i : hop.by_lookup) {
     const Piece& piece = hop.pieces[i];
-    add_bag_rows(piece, requested.pieces[i], requested, lookups[piece.lookup], outputs, list);
+    add_bag_rows(piece, requested.pieces[i], requested, lookups[piece.lookup],
+                 target_of(piece.lookup), list);
   }
 }
 
 void list_bag_rows(const Routing& routing, Buffer<float>& outputs, EmbeddingExchange::State& s) {
+  const auto target_of = [&](std::int64_t lookup) -> Target {
+    const BatchLookup& l = s.lookups[lookup];
+    if (routing.lookups[lookup].unpooled) return {l.unpooled(s.unpooled), {}};
+    return {l.matrix(outputs), l.mean_scales.span()};
+  };
   s.bag_rows.clear();
-  add_bag_rows(routing.direct, s.direct.requested, s.lookups, outputs, s.bag_rows);
-  add_bag_rows(routing.to_node, s.to_node.requested, s.lookups, outputs, s.bag_rows);
+  add_bag_rows(routing.direct, s.direct.requested, s.lookups, target_of, s.bag_rows);
+  add_bag_rows(routing.to_node, s.to_node.requested, s.lookups, target_of, s.bag_rows);
   for (std::size_t i = 0; i < routing.replicated.size(); ++i) {
     const Piece& piece = routing.replicated[i];
-    add_bag_rows(piece, s.replicated.pieces[i], s.replicated, s.lookups[piece.lookup], outputs,
-                 s.bag_rows);
+    add_bag_rows(piece, s.replicated.pieces[i], s.replicated, s.lookups[piece.lookup],
+                 target_of(piece.lookup), s.bag_rows);
   }
 }
 
 void list_passed_on_rows(const Routing& routing, EmbeddingExchange::State& s) {
+  const auto target_of = [&](std::int64_t lookup) -> Target {
+    return {s.passed_on[lookup].matrix(s.to_node.served.rows), {}};
+  };
   s.bag_rows.clear();
-  add_bag_rows(routing.in_node, s.in_node.requested, s.passed_on, s.to_node.served.rows,
-               s.bag_rows);
+  add_bag_rows(routing.in_node, s.in_node.requested, s.passed_on, target_of, s.bag_rows);
+}
+
+// The outputs of the unpooled lookups.
+void pool(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
+  s.lookup_segments.clear();
+  s.bag_rows.clear();
+  for (std::size_t i = 0; i < s.lookups.size(); ++i) {
+    if (!routing.lookups[i].unpooled) continue;
+    const BatchLookup& l = s.lookups[i];
+    const auto positions = std::as_const(s.positions).span();
+    const MatrixView<float> output = l.matrix(s.outputs);
+    s.lookup_segments.push_back({l.unpooled(s.unpooled), positions.first(l.num_ids),
+                                 l.bag_offsets.span(), l.id_weights.span(), output});
+    if (l.mean_scales.size() == 0) continue;
+    s.bag_rows.push_back({positions.first(l.num_bags), output, output, l.mean_scales.span()});
+  }
+  embedding_lookup(s.lookup_segments, stream);
+  gather_bags(s.bag_rows, stream);  // in place: scales the sums
+}
+
+// The gradients of the ids of unpooled lookups, but for their weights.
+void unpool_gradients(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
+  s.bag_rows.clear();
+  for (std::size_t i = 0; i < s.lookups.size(); ++i) {
+    if (!routing.lookups[i].unpooled) continue;
+    const BatchLookup& l = s.lookups[i];
+    s.bag_rows.push_back(
+        {l.bag_of_id.span(), l.unpooled(s.unpooled), l.matrix(s.d_outputs), l.mean_scales.span()});
+  }
+  gather_bags(s.bag_rows, stream);
 }
 
 void send_rows(const char* operation, Messages& from, Messages& to, EmbeddingExchange::State& s,
@@ -69,12 +114,15 @@ void ShardedEmbedding::output_dist(EmbeddingExchange& exchange, const Stream& st
   }
   list_bag_rows(m.routing, s.outputs, s);
   fill_zero(s.outputs.span(), stream);
+  fill_zero(s.unpooled.span(), stream);
   scatter_bags(s.bag_rows, stream);
+  pool(m.routing, s, stream);
 }
 
 void ShardedEmbedding::output_dist_backward(EmbeddingExchange& exchange, const Stream& stream) {
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
+  unpool_gradients(m.routing, s, stream);
   list_bag_rows(m.routing, s.d_outputs, s);
   gather_bags(s.bag_rows, stream);
   if (!m.routing.direct.pieces.empty()) {

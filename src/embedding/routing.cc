@@ -16,11 +16,12 @@ void add_column_peers(const TableSharding& sharding, const ShardGrid& grid,
   for (std::int64_t row = 0; row < grid.num_row_blocks(); ++row) {
     for (std::int64_t to = row * columns; to < (row + 1) * columns; ++to) {
       for (std::int64_t from = row * columns; from < (row + 1) * columns; ++from) {
+        const LeafRange sent{sharding.shards[from].column_begin, sharding.shards[from].column_end};
         if (local[from] >= 0) {
-          routing.columns_to.push_back({sharding.shards[to].rank, local[from]});
+          routing.columns_to.push_back({sharding.shards[to].rank, local[from], sent});
         }
         if (local[to] >= 0) {
-          routing.columns_from.push_back({sharding.shards[from].rank, local[to]});
+          routing.columns_from.push_back({sharding.shards[from].rank, local[to], sent});
         }
       }
     }
@@ -79,11 +80,12 @@ std::vector<std::int64_t> add_shards(std::int64_t table, const TableSharding& sh
 
 void add_pieces(std::int64_t lookup, const TableSharding& sharding, const ShardGrid& grid,
                 std::span<const std::int64_t> local, Routing& routing) {
+  const bool unpooled = routing.lookups[lookup].unpooled;
   for (std::int64_t i = 0; i < std::ssize(sharding.shards); ++i) {
     const Shard& s = sharding.shards[i];
     const std::int64_t row_block = i / grid.num_column_blocks();
     routing.direct.pieces.push_back(
-        {lookup, row_block, s.column_begin, s.column_end, s.rank, local[i]});
+        {lookup, row_block, s.column_begin, s.column_end, s.rank, local[i], unpooled});
   }
 }
 
@@ -91,6 +93,7 @@ void add_pieces_through_nodes(std::int64_t lookup, const TableSharding& sharding
                               const ShardGrid& grid, std::span<const std::int64_t> local,
                               const Nodes& nodes, Routing& routing) {
   const std::int64_t columns = grid.num_column_blocks();
+  const bool unpooled = routing.lookups[lookup].unpooled;
   for (std::int64_t column = 0; column < columns; ++column) {
     const Shard& top = sharding.shards[column];
     const int node = nodes.node_of(top.rank);
@@ -101,15 +104,16 @@ void add_pieces_through_nodes(std::int64_t lookup, const TableSharding& sharding
     for (std::int64_t from = first; from < first + nodes.num_nodes; ++from) {
       for (std::int64_t row = 0; row < grid.num_row_blocks(); ++row) {
         const std::int64_t i = row * columns + column;
-        routing.in_node.pieces.push_back(
-            {from, row, 0, top.num_columns(), nodes.in_node(sharding.shards[i].rank), local[i]});
+        routing.in_node.pieces.push_back({from, row, 0, top.num_columns(),
+                                          nodes.in_node(sharding.shards[i].rank), local[i],
+                                          unpooled});
       }
     }
   }
 }
 
 void add_table(std::int64_t t, const EmbeddingTable& table, const ShardingPlan& plan,
-               const Nodes& nodes, Routing& routing) {
+               SplitBags split_bags, const Nodes& nodes, Routing& routing) {
   const TableSharding& sharding = sharding_of(plan, table.name);
   const ShardGrid grid = shard_grid(sharding);
   const Way way = way_of(sharding, plan);
@@ -120,7 +124,8 @@ void add_table(std::int64_t t, const EmbeddingTable& table, const ShardingPlan& 
   }
   for (const std::string& feature : table.features) {
     const std::int64_t lookup = std::ssize(routing.lookups);
-    routing.lookups.push_back({feature, t, grid.row_splits});
+    const bool unpooled = split_bags == SplitBags::kIdOrder && grid.num_row_blocks() > 1;
+    routing.lookups.push_back({feature, t, grid.row_splits, unpooled});
     switch (way) {
       case Way::kReplicated:
         routing.replicated.push_back({lookup, 0, 0, table.dim, nodes.rank, local[nodes.rank]});
@@ -139,12 +144,13 @@ void add_table(std::int64_t t, const EmbeddingTable& table, const ShardingPlan& 
 
 }  // namespace
 
-Routing make_routing(std::span<const EmbeddingTable> tables, const ShardingPlan& plan, int rank) {
+Routing make_routing(std::span<const EmbeddingTable> tables, const ShardingPlan& plan,
+                     SplitBags split_bags, int rank) {
   Routing routing;
   const int ranks_per_node = plan.ranks_per_node > 0 ? plan.ranks_per_node : plan.world_size;
   const Nodes nodes{rank, ranks_per_node, plan.world_size / ranks_per_node};
   for (std::int64_t t = 0; t < std::ssize(tables); ++t) {
-    add_table(t, tables[t], plan, nodes, routing);
+    add_table(t, tables[t], plan, split_bags, nodes, routing);
   }
   std::stable_sort(routing.columns_to.begin(), routing.columns_to.end(),
                    [](const ColumnPeer& a, const ColumnPeer& b) { return a.rank < b.rank; });

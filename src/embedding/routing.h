@@ -7,6 +7,7 @@
 
 #include "serrate/sharded_embedding.h"
 #include "serrate/sharding_plan.h"
+#include "src/core/sum_tree.h"
 
 namespace serrate {
 
@@ -15,6 +16,7 @@ struct LookupRoute {
   std::string feature;
   std::int64_t table;                    ///< index of the table
   std::vector<std::int64_t> row_splits;  ///< [num_row_blocks + 1]; one block if through nodes
+  bool unpooled = false;                 ///< a row comes back for each id, to be pooled here
 };
 
 /// One shard as one lookup meets it: the ids of the lookup that are in row block `row_block` are
@@ -23,8 +25,9 @@ struct Piece {
   std::int64_t lookup;
   std::int64_t row_block;
   std::int64_t column_begin, column_end;
-  int rank;            ///< of the group that exchanges the pieces
-  std::int64_t shard;  ///< index among the shards of this rank; -1 for another rank's
+  int rank;               ///< of the group that exchanges the pieces
+  std::int64_t shard;     ///< index among the shards of this rank; -1 for another rank's
+  bool unpooled = false;  ///< a bag is one id, whose row is wanted as it is
 
   std::int64_t num_columns() const { return column_end - column_begin; }
 };
@@ -49,11 +52,12 @@ enum class Way {
   kThroughNode,  ///< to the owner's node, and on from there
 };
 
-/// An exchange of one value per row between two column blocks of a row block, one of them a shard
-/// of this rank.
+/// An exchange of a few values per row between two column blocks of a row block, one of them a
+/// shard of this rank.
 struct ColumnPeer {
   int rank;            ///< of the other block
   std::int64_t shard;  ///< index among the shards of this rank
+  LeafRange columns;   ///< of the sending block
 };
 
 /// A shard of this rank.
@@ -89,6 +93,7 @@ struct Routing {
   std::vector<ColumnPeer> columns_from;  ///< by destination, then source in order of columns
 };
 
-Routing make_routing(std::span<const EmbeddingTable> tables, const ShardingPlan& plan, int rank);
+Routing make_routing(std::span<const EmbeddingTable> tables, const ShardingPlan& plan,
+                     SplitBags split_bags, int rank);
 
 }  // namespace serrate

@@ -54,7 +54,7 @@ ShardedEmbedding::ShardedEmbedding(std::vector<EmbeddingTable> tables, ShardingP
                                    const Stream& stream) {
   check_agreement(tables, plan, options, communicator);
   validate_plan(plan, tables, communicator.size());
-  Routing routing = make_routing(tables, plan, communicator.rank());
+  Routing routing = make_routing(tables, plan, options.split_bags, communicator.rank());
   impl_.reset(new Impl{.tables = std::move(tables),
                        .plan = std::move(plan),
                        .options = options,
@@ -160,9 +160,10 @@ std::int64_t EmbeddingExchange::bytes() const {
   for (const BatchLookup& lookup : s.passed_on) bytes += lookup.bytes();
   for (const RowGroups& groups : s.column_groups) bytes += groups.bytes();
   for (const auto* buffer :
-       {&s.outputs, &s.d_outputs, &s.squares, &s.squares_sent, &s.squares_received}) {
+       {&s.outputs, &s.d_outputs, &s.unpooled, &s.squares, &s.squares_sent, &s.squares_received}) {
     bytes += buffer->bytes();
   }
+  bytes += s.positions.bytes();
   return bytes;
 }
 

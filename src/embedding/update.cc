@@ -54,43 +54,57 @@ EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State&
           .step = step};
 }
 
-// The part of one shard in a buffer of values per row.
-std::span<float> part(Buffer<float>& buffer, const RowSquares& at) {
-  return buffer.span().subspan(at.begin, at.size);
+// The part of one shard in State::squares.
+std::span<float> squares_of(EmbeddingExchange::State& s, const RowSquares& at) {
+  return s.squares.span().subspan(at.begin, at.num_rows * at.nodes.size());
 }
 
 // Groups the gradients of the column-cut shards and takes the squares of their own columns.
 void local_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s, std::int64_t step,
                        const Stream& stream) {
   s.column_groups.resize(m.shards.size());
-  s.row_squares.assign(m.shards.size(), {});
+  s.row_squares.resize(m.shards.size());
   std::int64_t total = 0;
   for (std::size_t i = 0; i < m.shards.size(); ++i) {
-    if (!m.shards[i].place.column_cut) continue;
+    const ShardPlace& place = m.shards[i].place;
+    if (!place.column_cut) continue;
     const EmbeddingUpdate args = update_args(m, s, m.shards[i], step);
     group_gradients(args.segments, args.table.rows, s.column_groups[i], stream);
-    s.row_squares[i] = {total, s.column_groups[i].num_rows.to_host(stream)[0]};
-    total += s.row_squares[i].size;
+    RowSquares& squares = s.row_squares[i];
+    squares.num_rows = s.column_groups[i].num_rows.to_host(stream)[0];
+    squares.nodes =
+        tree_nodes({place.shard.column_begin, place.shard.column_end}, m.tables[place.table].dim);
+    squares.begin = total;
+    total += squares.num_rows * std::ssize(squares.nodes);
   }
   s.squares.resize_discard(total, stream);
   for (std::size_t i = 0; i < m.shards.size(); ++i) {
-    if (!m.shards[i].place.column_cut) continue;
-    const EmbeddingUpdate args = update_args(m, s, m.shards[i], step);
-    gradient_row_squares(args, s.column_groups[i], part(s.squares, s.row_squares[i]), stream);
+    const ShardPlace& place = m.shards[i].place;
+    if (!place.column_cut) continue;
+    std::vector<ColumnRange> columns;
+    for (const LeafRange& node : s.row_squares[i].nodes) {
+      columns.push_back(
+          {node.begin - place.shard.column_begin, node.end - place.shard.column_begin});
+    }
+    gradient_row_squares(update_args(m, s, m.shards[i], step), s.column_groups[i], columns,
+                         squares_of(s, s.row_squares[i]), stream);
   }
 }
 
 // Row-wise Adagrad needs the mean of g^2 over the whole row, and a column-cut shard has some of
 // the columns. The owners of a row block's columns have the same rows in the same order, so each
-// sends its sum of squares per row to all, itself too, and all add them up in column order.
+// sends its sums of squares per row to all, itself too. They are of nodes of the tree over all
+// columns, by which an uncut row is summed too: the cut changes no bit.
 void exchange_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                           const Stream& stream) {
   std::vector<std::int64_t> counts(m.communicator.size(), 0);
-  for (const ColumnPeer& to : m.routing.columns_to) counts[to.rank] += s.row_squares[to.shard].size;
+  for (const ColumnPeer& to : m.routing.columns_to) {
+    counts[to.rank] += std::ssize(squares_of(s, s.row_squares[to.shard]));
+  }
   std::span<float> sent = s.squares_sent.resize_discard(
       std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), stream);
   for (const ColumnPeer& to : m.routing.columns_to) {
-    const std::span<const float> own = part(s.squares, s.row_squares[to.shard]);
+    const std::span<const float> own = squares_of(s, s.row_squares[to.shard]);
     copy(own, sent.first(own.size()), stream);
     sent = sent.subspan(own.size());
   }
@@ -98,12 +112,25 @@ void exchange_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s
                                    s.squares_received, s.received_counts, stream);
   std::exclusive_scan(s.received_counts.begin(), s.received_counts.end(), counts.begin(),
                       std::int64_t{0});
-  fill_zero(s.squares.span(), stream);
+  std::vector<LeafRange> nodes;         // of a row, as far as they have come
+  std::vector<std::span<float>> terms;  // of each node, [num_rows]
   for (const ColumnPeer& from : m.routing.columns_from) {
-    const RowSquares& at = s.row_squares[from.shard];
-    const std::span<const float> received = s.squares_received.span();
-    add_to(received.subspan(counts[from.rank], at.size), part(s.squares, at), stream);
-    counts[from.rank] += at.size;
+    RowSquares& own = s.row_squares[from.shard];
+    const std::int64_t dim = m.tables[m.shards[from.shard].place.table].dim;
+    if (from.columns.begin == 0) {
+      nodes.clear();
+      terms.clear();
+    }
+    for (const LeafRange& node : tree_nodes(from.columns, dim)) {
+      nodes.push_back(node);
+      terms.push_back(s.squares_received.span().subspan(counts[from.rank], own.num_rows));
+      counts[from.rank] += own.num_rows;
+    }
+    if (from.columns.end < dim) continue;
+    for (const auto [into, term] : tree_additions(nodes, dim)) {
+      add_to(terms[term], terms[into], stream);
+    }
+    own.sums = terms.front();
   }
 }
 
@@ -124,7 +151,7 @@ void ShardedEmbedding::update(EmbeddingExchange& exchange, std::int64_t step,
     ShardStorage& shard = m.shards[i];
     const EmbeddingUpdate args = update_args(m, s, shard, step);
     if (squares_needed && shard.place.column_cut) {
-      embedding_update(args, s.column_groups[i], part(s.squares, s.row_squares[i]),
+      embedding_update(args, s.column_groups[i], s.row_squares[i].sums,
                        m.tables[shard.place.table].dim, stream);
     } else {
       group_gradients(args.segments, args.table.rows, s.groups, stream);

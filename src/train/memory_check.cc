@@ -51,9 +51,11 @@ DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options)
   const auto& item_features = model.tables.front().features;
   const auto tokens = static_cast<std::int64_t>(
       std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size)));
+  const std::int64_t num_negatives =
+      options.negatives > 0 ? options.negatives : model.tables.front().num_rows;
   const std::int64_t most = std::max(options.micro_batch_tokens, options.model.max_length);
   return {5 * parameter_bytes(options.model),  // values, gradients, two moments, decay
-          activation_bytes(options.model, std::min(tokens, most), item_features.back().batch_size)};
+          activation_bytes(options.model, std::min(tokens, most), num_negatives)};
 }
 
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,

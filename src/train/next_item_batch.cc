@@ -1,8 +1,11 @@
 #include "src/train/next_item_batch.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 
+#include "comm/tree_sum.h"
 #include "serrate/random.h"
 
 namespace serrate {
@@ -23,22 +26,34 @@ struct Column {
   }
 };
 
-/// Runs of sequences of at most `most_tokens` tokens; a longer sequence is alone.
-std::vector<MicroBatch> cut(std::span<const std::int64_t> offsets, std::int64_t most_tokens,
-                            const Stream& stream) {
-  std::vector<MicroBatch> parts;
-  const std::size_t num_sequences = offsets.size() - 1;
-  for (std::size_t begin = 0; begin < num_sequences;) {
-    std::size_t end = begin + 1;
-    while (end < num_sequences && offsets[end + 1] - offsets[begin] <= most_tokens) ++end;
+/// Adds runs of sequences [begin, last) of at most `most_tokens` tokens; a longer sequence is
+/// alone.
+void cut(std::span<const std::int64_t> offsets, std::int64_t begin, std::int64_t last,
+         std::int64_t most_tokens, const Stream& stream, std::vector<MicroBatch>& parts) {
+  while (begin < last) {
+    std::int64_t end = begin + 1;
+    while (end < last && offsets[end + 1] - offsets[begin] <= most_tokens) ++end;
     std::vector<std::int64_t> own;
-    for (std::size_t s = begin; s <= end; ++s) own.push_back(offsets[s] - offsets[begin]);
+    for (std::int64_t s = begin; s <= end; ++s) own.push_back(offsets[s] - offsets[begin]);
     parts.push_back({.first_token = offsets[begin],
                      .sequence_offsets = {own, stream},
                      .num_tokens = own.back()});
     begin = end;
   }
-  return parts;
+}
+
+/// Share by share: what passes through the encoder together does not depend on the rank's others.
+void cut_shares(std::span<const std::int64_t> offsets, std::vector<std::int64_t> share_offsets,
+                std::int64_t most_tokens, const Stream& stream, NextItemBatch& batch) {
+  const std::int64_t num_sequences = std::ssize(offsets) - 1;
+  if (share_offsets.empty()) share_offsets = {0, num_sequences};
+  check(share_offsets.back() == num_sequences, "the shares of a batch have all of its sequences");
+  batch.share_begins = {0};
+  for (std::size_t share = 1; share < share_offsets.size(); ++share) {
+    cut(offsets, share_offsets[share - 1], share_offsets[share], most_tokens, stream,
+        batch.micro_batches);
+    batch.share_begins.push_back(std::ssize(batch.micro_batches));
+  }
 }
 
 enum class Targets { kNextEvent, kNone };
@@ -82,7 +97,8 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
     }
     offsets.push_back(offsets.back() + num_tokens);
   }
-  for (const std::int64_t id : negatives) negative.add_id(id);
+  const LeafRange own = leaves_of_rank(std::ssize(negatives), shape.rank, shape.world_size);
+  for (std::int64_t i = own.begin; i < own.end; ++i) negative.add_id(negatives[i]);
 
   std::vector<std::string> keys = names;
   keys.insert(keys.end(), {kTargetFeature, kNegativeFeature});
@@ -95,7 +111,7 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
     lengths.push_back(std::move(column.lengths));
   }
   batch.features = KeyedJaggedTensor::from_lengths(keys, values, lengths, stream);
-  batch.micro_batches = cut(offsets, shape.micro_batch_tokens, stream);
+  cut_shares(offsets, sequences.share_offsets, shape.micro_batch_tokens, stream, batch);
   batch.positions = Buffer<std::int64_t>(positions, stream);
   batch.token_ids = Buffer<std::int64_t>(token_ids, stream);
   return batch;
@@ -114,6 +130,18 @@ BatchShape batch_shape(const TrainOptions& options, std::int64_t num_items) {
           .micro_batch_tokens = options.micro_batch_tokens,
           .num_items = num_items,
           .invalid_ids = options.invalid_ids};
+}
+
+BatchShares batch_shares(const TrainOptions& options, int rank, int world_size) {
+  const std::int64_t count = options.reproducible ? options.virtual_ranks : world_size;
+  if (world_size > count) {
+    throw usage_error(
+        fmt::format("--reproducible with --virtual-ranks {} runs on at most {} ranks, not {} (a "
+                    "rank has one virtual rank or more)",
+                    count, count, world_size));
+  }
+  const LeafRange own = leaves_of_rank(count, rank, world_size);
+  return {.count = count, .begin = own.begin, .end = own.end};
 }
 
 std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_t num_items,

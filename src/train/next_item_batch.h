@@ -16,7 +16,7 @@ namespace serrate {
 inline constexpr const char* kTargetFeature = "target";
 inline constexpr const char* kNegativeFeature = "negative";
 
-/// Whole sequences of a batch that pass through the encoder together: few enough tokens for their
+/// Whole sequences of a share that pass through the encoder together: few enough tokens for their
 /// activations to stay in the caches, and for memory not to grow with the batch.
 struct MicroBatch {
   std::int64_t first_token = 0;
@@ -26,16 +26,18 @@ struct MicroBatch {
 };
 
 /// Next-item training (SASRec): the inputs of a window are all events but its last, the targets
-/// all but its first; the negatives are shared by the step and the same on every rank.
+/// all but its first; the negatives are shared by the step and the same on every rank, each of
+/// which looks up a part of them.
 struct NextItemBatch {
   std::int64_t epoch = 0;
   KeyedJaggedTensor features;
-  std::vector<MicroBatch> micro_batches;  // all sequences, in order
-  Buffer<std::int64_t> positions;         // [num_tokens]
-  Buffer<std::int64_t> token_ids;         // [num_tokens], unique over ranks
-  Buffer<std::int64_t> target_ids;        // [num_tokens]
-  Buffer<std::int64_t> negative_ids;      // [num_negatives]
-  std::int64_t dropped_events = 0;        // by InvalidIds::kDrop
+  std::vector<MicroBatch> micro_batches;   // all sequences, in order
+  std::vector<std::int64_t> share_begins;  // [shares of this rank + 1] into micro_batches
+  Buffer<std::int64_t> positions;          // [num_tokens]
+  Buffer<std::int64_t> token_ids;          // [num_tokens], unique over ranks
+  Buffer<std::int64_t> target_ids;         // [num_tokens]
+  Buffer<std::int64_t> negative_ids;       // [num_negatives], of all ranks
+  std::int64_t dropped_events = 0;         // by InvalidIds::kDrop
 
   std::int64_t num_tokens() const { return positions.size(); }
   TokenBatch tokens(const MicroBatch& part) const;
@@ -47,8 +49,13 @@ struct BatchShape {
   std::int64_t micro_batch_tokens = 1024;  // of a micro-batch of several sequences
   std::int64_t num_items = 0;
   InvalidIds invalid_ids = InvalidIds::kError;  // kDrop: events of an unknown item are left out
+  int rank = 0, world_size = 1;                 // the negatives are looked up by all ranks
 };
 BatchShape batch_shape(const TrainOptions& options, std::int64_t num_items);
+
+/// The shares of a global batch (see BatchShares): with options.reproducible virtual_ranks of them,
+/// whatever the world size; else one for each rank. Error (usage) when there are more ranks.
+BatchShares batch_shares(const TrainOptions& options, int rank, int world_size);
 
 /// [num_negatives] uniform item ids of a step; every item once when num_negatives is 0.
 std::vector<std::int64_t> draw_negatives(std::int64_t num_negatives, std::int64_t num_items,

@@ -95,10 +95,11 @@ PlannerModel planner_model(const Dataset& dataset, const Split& split, const Tra
     planned.kernels = {ComputeKernel::kDense, ComputeKernel::kFused};
     planned.min_columns = kLeastColumns;
   }
-  // Targets, and negatives that the ranks share.
+  // Targets, and this rank's part of the negatives.
   auto& item_features = model.tables.front().features;
   item_features.push_back({.name = kTargetFeature, .num_poolings = tokens});
-  item_features.push_back({.name = kNegativeFeature, .batch_size = negatives});
+  item_features.push_back(
+      {.name = kNegativeFeature, .batch_size = (negatives + world_size - 1) / world_size});
   model.dense_bytes = parameter_bytes(options.model);
   return model;
 }

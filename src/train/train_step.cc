@@ -1,7 +1,15 @@
 #include "src/train/train_step.h"
 
+#include <numeric>
+
 namespace serrate {
 namespace {
+
+template <typename T>
+std::span<T> flat(MatrixView<T> rows) {
+  check(rows.stride == rows.cols, "the rows of a lookup follow each other");
+  return {rows.data, static_cast<std::size_t>(rows.rows * rows.cols)};
+}
 
 std::vector<MatrixView<const float>> outputs(const EmbeddingExchange& exchange,
                                              const std::vector<std::int64_t>& lookups,
@@ -23,53 +31,22 @@ std::vector<MatrixView<float>> d_outputs(EmbeddingExchange& exchange,
   return views;
 }
 
-}  // namespace
-
-TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
-                       const TrainOptions& options, Communicator& comm, const Stream& step_stream)
-    : communicator(comm),
-      stream(step_stream),
-      embedding(std::move(tables), std::move(plan),
-                {.optimizer = options.sparse_optimizer,
-                 .invalid_ids = options.invalid_ids,
-                 .seed = options.seed},
-                comm, step_stream),
-      encoder(options.model, options.seed, step_stream),
-      head(options.model),
-      dense_optimizer(options.dense_optimizer) {
-  for (const EmbeddingTable& table : embedding.tables()) {
-    event_lookups.push_back(embedding.lookup_index(table.name, table.name));
-  }
-  const std::string& item = embedding.tables().front().name;
-  target_lookup = embedding.lookup_index(kTargetFeature, item);
-  negative_lookup = embedding.lookup_index(kNegativeFeature, item);
+// Every rank has looked up some of the negatives; counts[r] floats are rank r's.
+MatrixView<const float> gather_negatives(TrainState& s, std::vector<std::int64_t>& counts) {
+  const MatrixView<const float> own = s.exchange.output(s.negative_lookup);
+  s.communicator.all_gather<float>("negatives", flat(own), own.cols, s.negatives, counts, s.stream);
+  for (std::int64_t& count : counts) count *= own.cols;
+  return {s.negatives.data(), s.negatives.size() / own.cols, own.cols};
 }
 
-// The life of a batch; see docs/architecture.md for the shapes.
-TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64_t step) {
+// The forward and backward pass of one share: its gradients and the losses of its micro-batches.
+void pass_share(TrainState& s, const NextItemBatch& batch, std::int64_t share, std::int64_t step,
+                MatrixView<const float> negatives, float d_loss) {
   const Stream& stream = s.stream;
-  s.times.start();
-
-  std::int64_t total_tokens = batch.num_tokens();
-  s.communicator.all_reduce_sum<std::int64_t>("tokens", {&total_tokens, 1}, stream);
-  const float d_loss = total_tokens > 0 ? 1 / static_cast<float>(total_tokens) : 0;
-  s.times.lap("wait for peers", stream);
-
-  s.embedding.input_dist(batch.features, s.exchange, stream);
-  s.times.lap("input_dist", stream);
-
-  s.embedding.lookup(s.exchange, stream);
-  s.times.lap("lookup", stream);
-
-  s.embedding.output_dist(s.exchange, stream);
-  s.times.lap("output_dist", stream);
-
-  const MatrixView<float> d_negatives = s.exchange.d_output(s.negative_lookup);
-  fill_zero<float>(
-      {d_negatives.data, static_cast<std::size_t>(d_negatives.rows * d_negatives.cols)}, stream);
+  const MatrixView<float> d_negatives{s.d_negatives.data(), negatives.rows, negatives.cols};
+  fill_zero(s.d_negatives.span(), stream);
   fill_zero(s.encoder.parameters().gradients(), stream);
-  s.losses.resize_discard(std::ssize(batch.micro_batches), stream);
-  for (std::size_t m = 0; m < batch.micro_batches.size(); ++m) {
+  for (std::int64_t m = batch.share_begins[share]; m < batch.share_begins[share + 1]; ++m) {
     const MicroBatch& part = batch.micro_batches[m];
     const TokenBatch tokens = batch.tokens(part);
     const MatrixView<const float> hidden = s.encoder.forward(
@@ -85,7 +62,7 @@ TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64
     s.head.forward_backward(
         {.hidden = hidden,
          .targets = tokens_of(s.exchange.output(s.target_lookup)),
-         .negatives = s.exchange.output(s.negative_lookup),
+         .negatives = negatives,
          .target_ids = batch.target_ids.span().subspan(part.first_token, part.num_tokens),
          .negative_ids = batch.negative_ids.span(),
          .d_loss = d_loss,
@@ -98,22 +75,97 @@ TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64
     s.encoder.backward(d_hidden, d_outputs(s.exchange, s.event_lookups, part), tokens, stream);
     s.times.lap("encoder backward", stream);
   }
+}
 
+// The sum over the tokens of all ranks: over each share in order, then over the shares.
+double total_loss(TrainState& s, const NextItemBatch& batch) {
+  const std::vector<double> losses = s.losses.to_host(s.stream);
+  std::vector<double> own;
+  for (std::size_t share = 0; share + 1 < batch.share_begins.size(); ++share) {
+    own.push_back(std::accumulate(losses.begin() + batch.share_begins[share],
+                                  losses.begin() + batch.share_begins[share + 1], 0.0));
+  }
+  Buffer<double> all;
+  std::vector<std::int64_t> counts;
+  s.communicator.all_gather<double>("loss", own, 1, all, counts, Stream());
+  return tree_sum(all.span());
+}
+
+}  // namespace
+
+TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
+                       const TrainOptions& options, Communicator& comm, const Stream& step_stream)
+    : communicator(comm),
+      stream(step_stream),
+      embedding(
+          std::move(tables), std::move(plan),
+          {.optimizer = options.sparse_optimizer,
+           .invalid_ids = options.invalid_ids,
+           .seed = options.seed,
+           .split_bags = options.reproducible ? SplitBags::kIdOrder : SplitBags::kPartialSums},
+          comm, step_stream),
+      encoder(options.model, options.seed, step_stream),
+      head(options.model),
+      dense_optimizer(options.dense_optimizer),
+      dense_sum(batch_shares(options, comm.rank(), comm.size()).count, comm),
+      negatives_sum(batch_shares(options, comm.rank(), comm.size()).count, comm) {
+  for (const EmbeddingTable& table : embedding.tables()) {
+    event_lookups.push_back(embedding.lookup_index(table.name, table.name));
+  }
+  const std::string& item = embedding.tables().front().name;
+  target_lookup = embedding.lookup_index(kTargetFeature, item);
+  negative_lookup = embedding.lookup_index(kNegativeFeature, item);
+}
+
+// The life of a batch; see docs/architecture.md for the shapes.
+TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64_t step) {
+  const Stream& stream = s.stream;
+  const auto num_shares = std::ssize(batch.share_begins) - 1;
+  check(num_shares == s.dense_sum.leaves().size(), "a batch has the shares of its rank");
+  s.times.start();
+
+  std::int64_t total_tokens = batch.num_tokens();
+  s.communicator.all_reduce_sum<std::int64_t>("tokens", {&total_tokens, 1}, stream);
+  const float d_loss = total_tokens > 0 ? 1 / static_cast<float>(total_tokens) : 0;
+  s.times.lap("wait for peers", stream);
+
+  s.embedding.input_dist(batch.features, s.exchange, stream);
+  s.times.lap("input_dist", stream);
+
+  s.embedding.lookup(s.exchange, stream);
+  s.times.lap("lookup", stream);
+
+  s.embedding.output_dist(s.exchange, stream);
+  std::vector<std::int64_t> negative_counts;
+  const MatrixView<const float> negatives = gather_negatives(s, negative_counts);
+  check(negatives.rows == batch.negative_ids.size(), "the ranks look up all negatives of a batch");
+  s.times.lap("output_dist", stream);
+
+  const std::span<float> gradients = s.encoder.parameters().gradients();
+  s.d_negatives.resize_discard(negatives.rows * negatives.cols, stream);
+  s.losses.resize_discard(std::ssize(batch.micro_batches), stream);
+  for (std::int64_t share = 0; share < num_shares; ++share) {
+    pass_share(s, batch, share, step, negatives, d_loss);
+    s.dense_sum.add_leaf(gradients, stream);
+    s.negatives_sum.add_leaf(s.d_negatives.span(), stream);
+    s.times.lap("sums over shares", stream);
+  }
+
+  s.negatives_sum.reduce_scatter("d_negatives", s.d_negatives.span(), negative_counts,
+                                 flat(s.exchange.d_output(s.negative_lookup)), stream);
   s.embedding.output_dist_backward(s.exchange, stream);
   s.times.lap("output_dist backward", stream);
 
   s.embedding.update(s.exchange, step, stream);
   s.times.lap("embedding update", stream);
 
-  s.communicator.all_reduce_sum("dense_gradients", s.encoder.parameters().gradients(), stream);
+  s.dense_sum.all_reduce("dense_gradients", gradients, stream);
   s.times.lap("dense all-reduce", stream);
 
   s.encoder.parameters().update(s.dense_optimizer, step, stream);
   s.times.lap("dense update", stream);
 
-  double loss = 0;
-  for (const double part : s.losses.to_host(stream)) loss += part;
-  s.communicator.all_reduce_sum<double>("loss", {&loss, 1}, stream);
+  const double loss = total_loss(s, batch);
   s.times.lap("loss all-reduce", stream);
   return {.loss = total_tokens > 0 ? loss / static_cast<double>(total_tokens) : 0,
           .tokens = total_tokens};

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "comm/tree_sum.h"
 #include "serrate/communicator.h"
 #include "serrate/sharded_embedding.h"
 #include "serrate/trainer.h"
@@ -27,11 +28,13 @@ struct TrainState {
   SequenceEncoder encoder;
   ItemHead head;
   AdamWOptions dense_optimizer;
+  TreeSum dense_sum, negatives_sum;         // over the shares of a batch
   std::vector<std::int64_t> event_lookups;  // features of a token, the item first
   std::int64_t target_lookup = 0;
   std::int64_t negative_lookup = 0;
-  Buffer<float> d_hidden;  // [tokens of a micro-batch, dim]
-  Buffer<double> losses;   // [num micro-batches], sums over their tokens
+  Buffer<float> negatives, d_negatives;  // [num_negatives, dim]: of all ranks, of a share
+  Buffer<float> d_hidden;                // [tokens of a micro-batch, dim]
+  Buffer<double> losses;                 // [num micro-batches], sums over their tokens
   StageTimes times;
 };
 

@@ -47,8 +47,7 @@ ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset
                              const Communicator& communicator) {
   ReaderOptions reader{.batch_size = options.batch_size,
                        .max_length = options.model.max_length,
-                       .rank = communicator.rank(),
-                       .world_size = communicator.size(),
+                       .shares = batch_shares(options, communicator.rank(), communicator.size()),
                        .seed = options.seed,
                        .windows = options.windows,
                        .features = {}};
@@ -83,13 +82,15 @@ struct Trainer::Impl {
   /// The batches from step `first_step` on, made on a thread of their own.
   void start_batches(std::int64_t first_step) {
     const auto names = token_features(*dataset, options.model);
+    BatchShape shape = batch_shape(options, dataset->num_items());
+    shape.rank = communicator.rank();
+    shape.world_size = communicator.size();
     batches.emplace(
-        [this, names, next = first_step]() mutable -> std::optional<NextItemBatch> {
+        [this, names, shape, next = first_step]() mutable -> std::optional<NextItemBatch> {
           if (next >= total_steps) return std::nullopt;
           const auto negatives =
               draw_negatives(options.negatives, dataset->num_items(), options.seed, next);
-          return make_next_item_batch(reader->read(next++), names, negatives,
-                                      batch_shape(options, dataset->num_items()), stream);
+          return make_next_item_batch(reader->read(next++), names, negatives, shape, stream);
         },
         kBatchesAhead);
   }

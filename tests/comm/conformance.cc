@@ -1,7 +1,10 @@
 #include "tests/comm/conformance.h"
 
+#include <bit>
 #include <initializer_list>
 #include <numeric>
+
+#include "comm/tree_sum.h"
 
 namespace serrate {
 namespace {
@@ -108,6 +111,42 @@ void check_sums(Communicator& communicator) {
   }
 }
 
+/// Terms [begin, end) in a binary tree: the left part is the largest power of two.
+float sum_in_tree(std::int64_t begin, std::int64_t end, std::int64_t index) {
+  const std::int64_t size = end - begin;
+  if (size == 1) return term<float>(static_cast<int>(begin), index);
+  const auto left = static_cast<std::int64_t>(std::bit_ceil(std::uint64_t(size)) / 2);
+  return sum_in_tree(begin, begin + left, index) + sum_in_tree(begin + left, end, index);
+}
+
+/// The same bits of `num_leaves` terms on any number of ranks, twice.
+void check_tree_sums(Communicator& communicator, std::int64_t num_leaves) {
+  TreeSum sum(num_leaves, communicator);
+  for (const std::int64_t n : {0, 1, 7, 5000}) {
+    std::vector<float> expected, values(n);
+    for (std::int64_t i = 0; i < n; ++i) expected.push_back(sum_in_tree(0, num_leaves, i));
+    const auto add_leaves = [&] {
+      for (std::int64_t leaf = sum.leaves().begin; leaf < sum.leaves().end; ++leaf) {
+        values = terms<float>(static_cast<int>(leaf), n);
+        sum.add_leaf(values, kHost);
+      }
+    };
+    add_leaves();
+    sum.all_reduce("sum", values, kHost);
+    EXPECT_EQ(values, expected) << num_leaves << " leaves, " << n << " values";
+
+    Counts counts;
+    for (int rank = 0; rank < communicator.size(); ++rank) {
+      counts.push_back(leaves_of_rank(n, rank, communicator.size()).size());
+    }
+    const LeafRange own = leaves_of_rank(n, communicator.rank(), communicator.size());
+    std::vector<float> part(own.size());
+    add_leaves();
+    sum.reduce_scatter("part", values, counts, part, kHost);
+    EXPECT_EQ(part, std::vector<float>(expected.begin() + own.begin, expected.begin() + own.end));
+  }
+}
+
 }  // namespace
 
 void check_random_exchanges(Communicator& communicator, int num_exchanges) {
@@ -197,6 +236,17 @@ TEST_P(CommunicatorConformance, SumsAreTakenInRankOrder) {
     std::vector<float> value{c.rank() + 1.0f};
     c.all_reduce_sum<float>("by hand", value, kHost);
     EXPECT_EQ(value[0], c.size() * (c.size() + 1) / 2.0f);
+  });
+}
+
+TEST_P(CommunicatorConformance, TreeSumsHaveTheSameBitsOnAnyNumberOfRanks) {
+  run([](Communicator& c) {
+    for (std::int64_t num_leaves = c.size(); num_leaves <= 16; ++num_leaves) {
+      check_tree_sums(c, num_leaves);
+    }
+    if (c.size() > 1) {
+      EXPECT_THROW(TreeSum(c.size() - 1, c), Error);
+    }
   });
 }
 

@@ -150,8 +150,7 @@ TEST(SequenceReader, RanksInOrderMakeTheUnshardedBatch) {
       Ids sample_ids;
       Ids items;
       for (int rank = 0; rank < world_size; ++rank) {
-        options.rank = rank;
-        options.world_size = world_size;
+        options.shares = {.count = world_size, .begin = rank, .end = rank + 1};
         const SequenceBatch part = SequenceReader(dataset, split, options).read(step);
         EXPECT_LE(part.num_sequences(), (options.batch_size + world_size - 1) / world_size);
         sample_ids.insert(sample_ids.end(), part.sample_ids.begin(), part.sample_ids.end());

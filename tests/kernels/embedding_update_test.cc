@@ -221,8 +221,9 @@ TEST_P(EmbeddingUpdateTest, ColumnShardsStepAsTheWholeRow) {
   group_gradients(left_args.segments, 20, groups, stream);
   const std::int64_t num_rows = groups.num_rows.to_host(stream)[0];
   Buffer<float> left_squares(num_rows, stream), right_squares(num_rows, stream);
-  gradient_row_squares(left_args, groups, left_squares.span(), stream);
-  gradient_row_squares(right_args, groups, right_squares.span(), stream);
+  const ColumnRange left_columns{0, 5}, right_columns{0, 3};
+  gradient_row_squares(left_args, groups, {&left_columns, 1}, left_squares.span(), stream);
+  gradient_row_squares(right_args, groups, {&right_columns, 1}, right_squares.span(), stream);
   std::vector<float> squares = left_squares.to_host(stream);
   const std::vector<float> others = right_squares.to_host(stream);
   for (std::int64_t i = 0; i < num_rows; ++i) squares[i] += others[i];

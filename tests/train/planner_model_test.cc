@@ -41,8 +41,8 @@ TEST(PlannerModel, CountsAnAverageStep) {
   EXPECT_DOUBLE_EQ(item.features[0].pooling_factor, 1);
   EXPECT_DOUBLE_EQ(item.features[0].num_poolings, 5.0 / 3);
   EXPECT_DOUBLE_EQ(item.features[1].num_poolings, 5.0 / 3);
-  EXPECT_EQ(item.features[2].batch_size, 6);
-  EXPECT_DOUBLE_EQ(item.zipf_exponent, 0);  // no id twice
+  EXPECT_EQ(item.features[2].batch_size, 3);  // each rank looks up its part
+  EXPECT_DOUBLE_EQ(item.zipf_exponent, 0);    // no id twice
   const PlannerTable& tag = model.tables[1];
   ASSERT_EQ(tag.features.size(), 1u);
   EXPECT_DOUBLE_EQ(tag.features[0].pooling_factor, 0.8);  // 8 tags in 10 events

@@ -14,6 +14,8 @@ namespace serrate {
 struct SmallTraining {
   std::int64_t num_items = 40;
   std::int64_t num_countries = 5;
+  std::int64_t num_sequences = 0;   // of most batches; 0: 3 to 7
+  std::int64_t most_countries = 2;  // of an event
   TrainOptions options;
 
   SmallTraining() {
@@ -45,35 +47,42 @@ struct SmallTraining {
              .init_scale = 0.3f}};
   }
 
-  /// Rank `rank`'s share of a global batch that depends on `step` alone: 0 to 7 sequences of 2 to 7
-  /// events, each with an item and 0 to 2 countries.
+  /// Rank `rank`'s shares of a global batch that depends on `step` alone: some sequences (in every
+  /// fourth batch 0 to 2) of 2 to 7 events, each with an item and some countries, or none.
   NextItemBatch batch(std::int64_t step, int rank, int world_size, const Stream& stream) const {
     std::mt19937 random(static_cast<unsigned>(step));
     const auto below = [&](std::int64_t n) { return static_cast<std::int64_t>(random()) % n; };
-    const std::int64_t num_sequences = step % 4 == 3 ? step % 3 : 3 + below(5);
+    const std::int64_t usual_size = num_sequences > 0 ? num_sequences : 3 + below(5);
+    const std::int64_t size = step % 4 == 3 ? step % 3 : usual_size;
+    const BatchShares shares = batch_shares(options, rank, world_size);
+    const auto begin_of = [&](std::int64_t v) { return v * size / shares.count; };
     SequenceBatch share;
     share.sequence_offsets = {0};
+    for (std::int64_t v = shares.begin; v <= shares.end; ++v) {
+      share.share_offsets.push_back(begin_of(v) - begin_of(shares.begin));
+    }
     share.features.resize(2);
     for (FeatureBags& bags : share.features) bags.offsets = {0};
-    for (std::int64_t s = 0; s < num_sequences; ++s) {
-      const bool mine =
-          num_sequences * rank / world_size <= s && s < num_sequences * (rank + 1) / world_size;
+    for (std::int64_t s = 0; s < size; ++s) {
+      const bool mine = begin_of(shares.begin) <= s && s < begin_of(shares.end);
       const std::int64_t length = 2 + below(6);
       for (std::int64_t i = 0; i < length; ++i) {
         const std::vector<std::int64_t> item{below(num_items)};
-        std::vector<std::int64_t> countries(below(3));
+        std::vector<std::int64_t> countries(below(most_countries + 1));
         for (std::int64_t& id : countries) id = below(num_countries);
         if (!mine) continue;
         add_bag(share.features[0], item);
         add_bag(share.features[1], countries);
       }
       if (!mine) continue;
-      share.sample_ids.push_back(step * 10 + s);
+      share.sample_ids.push_back(step * 100 + s);
       share.sequence_offsets.push_back(share.features[0].offsets.size() - 1);
     }
+    BatchShape shape = batch_shape(options, num_items);
+    shape.rank = rank;
+    shape.world_size = world_size;
     return make_next_item_batch(share, {"item", "country"},
-                                draw_negatives(12, num_items, options.seed, step),
-                                batch_shape(options, num_items), stream);
+                                draw_negatives(12, num_items, options.seed, step), shape, stream);
   }
 
   static void add_bag(FeatureBags& bags, const std::vector<std::int64_t>& ids) {

@@ -47,11 +47,17 @@ struct EmbeddingUpdate {
 void group_gradients(std::span<const GradientSegment> segments, std::int64_t num_rows,
                      RowGroups& groups, const Stream& stream);
 
-/// squares[i] = sum over the shard's columns of g^2, g the gradient of row groups.rows[i].
-/// Column-wise shards add these up before a row-wise Adagrad step. `squares` is at least num_rows
-/// long; the rest of it is not written.
+/// Columns [begin, end) of a shard.
+struct ColumnRange {
+  std::int64_t begin = 0, end = 0;
+};
+
+/// squares[k * num_rows + i] = sum over columns[k] of g^2, g the gradient of row groups.rows[i], by
+/// a binary tree over those columns (src/core/sum_tree.h; on a GPU, in an order of its own).
+/// Column-wise shards add these up before a row-wise Adagrad step.
 void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
-                          std::span<float> squares, const Stream& stream);
+                          std::span<const ColumnRange> columns, std::span<float> squares,
+                          const Stream& stream);
 
 /// Applies the optimizer to every row of the groups, once, with the sum of the row's gradients in
 /// occurrence order: deterministic for any number of threads. `row_squares` (as above, of the whole
@@ -64,8 +70,8 @@ template <DeviceType D>
 void group_gradients_on(std::span<const GradientSegment>, std::int64_t num_rows, RowGroups&,
                         const Stream&);
 template <DeviceType D>
-void gradient_row_squares_on(const EmbeddingUpdate&, const RowGroups&, std::span<float>,
-                             const Stream&);
+void gradient_row_squares_on(const EmbeddingUpdate&, const RowGroups&,
+                             std::span<const ColumnRange> columns, std::span<float>, const Stream&);
 template <DeviceType D>
 void embedding_update_on(const EmbeddingUpdate&, const RowGroups&, std::span<const float>,
                          std::int64_t full_dim, const Stream&);
