@@ -15,14 +15,19 @@ namespace {
 
 namespace names = dataset_format;
 
+/// A file that is sealed and yet is not what docs/dataset_format.md promises.
+Error broken(const std::string& path, const std::string& how) {
+  return usage_error(fmt::format("{} is no sound dataset ({}) make it again", path, how));
+}
+
 /// Offsets into `num_values` values must not fall or leave them.
 void check_offsets(std::span<const std::int64_t> offsets, std::int64_t num_values,
-                   const std::string& name) {
-  if (offsets.front() < 0 || offsets.back() > num_values || !std::ranges::is_sorted(offsets)) {
-    throw usage_error(
-        fmt::format("{} is damaged (its offsets fall or leave the {} values they point into)", name,
-                    num_values));
+                   const std::string& path, const std::string& name) {
+  if (offsets.front() >= 0 && offsets.back() <= num_values && std::ranges::is_sorted(offsets)) {
+    return;
   }
+  throw broken(path,
+               fmt::format("{} falls or leaves the {} values it points into", name, num_values));
 }
 
 void check_events(std::int64_t begin, std::int64_t end, std::int64_t num_events) {
@@ -34,8 +39,8 @@ void check_ids(std::span<const std::int64_t> ids, const DatasetFeature& feature,
   const auto bad = std::ranges::find_if(
       ids, [&](std::int64_t id) { return id < 0 || id >= feature.vocabulary_size; });
   if (bad != ids.end()) {
-    throw usage_error(fmt::format("{} is damaged (feature {} has id {} of {})", path, feature.name,
-                                  *bad, feature.vocabulary_size));
+    throw broken(path, fmt::format("feature {} has id {} of {}", feature.name, *bad,
+                                   feature.vocabulary_size));
   }
 }
 
@@ -57,9 +62,9 @@ struct StoredVocabulary {
   Hdf5Dataset bytes;
   Hdf5Dataset offsets;
 
-  std::string text(std::int64_t id) const {
+  std::string text(std::int64_t id, const std::string& path) const {
     const auto range = read_part(offsets, id, id + 2);
-    check_offsets(range, bytes.rows(), offsets.name());
+    check_offsets(range, bytes.rows(), path, offsets.name());
     std::string result(static_cast<std::size_t>(range[1] - range[0]), '\0');
     bytes.read_rows(range[0], range[1],
                     std::span(reinterpret_cast<std::uint8_t*>(result.data()), result.size()));
@@ -94,11 +99,14 @@ StoredFeature open_feature(const Hdf5File& file, const DatasetFeature& feature,
                            std::int64_t num_events) {
   const std::string group = names::feature_group(feature.name);
   std::optional<Hdf5Dataset> offsets;
+  std::int64_t num_values = num_events;
   if (file.contains(group + "/offsets")) {
     offsets = open_column(file, group + "/offsets", num_events + 1);
+    num_values = read_part(*offsets, num_events, num_events + 1).front();
+    if (const std::int64_t first = read_part(*offsets, 0, 1).front(); first != 0) {
+      throw usage_error(fmt::format("{} begins with {} instead of 0", offsets->name(), first));
+    }
   }
-  const std::int64_t num_values =
-      offsets ? read_part(*offsets, num_events, num_events + 1).front() : num_events;
   return {open_column(file, group + "/values", num_values), std::move(offsets),
           open_vocabulary(file, names::vocabulary_group(feature.name), feature.vocabulary_size)};
 }
@@ -116,15 +124,24 @@ std::vector<std::string> split_lines(const std::string& text) {
 }  // namespace
 
 struct Dataset::Impl {
-  explicit Impl(const std::string& path) : file(Hdf5File::open(path)) {
+  explicit Impl(Hdf5File hdf5_file) : file(std::move(hdf5_file)) {
     check_format();
-    num_users = read_count("/", "num_users");
-    num_events = read_count("/", "num_events");
+    // Each of them has a number in the file.
+    num_users = read_count("/", "num_users", file.file_bytes());
+    num_events = read_count("/", "num_events", file.file_bytes());
     open_users();
     timestamps = open_column(file, names::kTimestamps, num_events);
     if (file.contains(names::kBaskets)) baskets = open_column(file, names::kBaskets, num_events);
     for (const auto& name : split_lines(file.read_text("/", "features"))) {
-      features.push_back({name, read_count(names::feature_group(name), "vocabulary_size")});
+      if (!names::is_feature_name(name) ||
+          std::ranges::find(features, name, &DatasetFeature::name) != features.end()) {
+        throw usage_error(
+            fmt::format("attribute features lists '{}', which is no name or there "
+                        "twice",
+                        name));
+      }
+      features.push_back(
+          {name, read_count(names::feature_group(name), "vocabulary_size", names::kMostIds)});
       stored_features.push_back(open_feature(file, features.back(), num_events));
     }
     if (stored_features.front().offsets) {
@@ -141,20 +158,24 @@ struct Dataset::Impl {
     const std::int64_t version = file.read_integer("/", "version");
     if (version != names::kVersion) {
       throw usage_error(
-          fmt::format("its format version is {}, this program reads {}", version, names::kVersion));
+          fmt::format("its format version is {}, this program reads {}; convert its source again",
+                      version, names::kVersion));
     }
   }
 
-  std::int64_t read_count(const std::string& object, const char* name) const {
+  std::int64_t read_count(const std::string& object, const char* name, std::int64_t most) const {
     const std::int64_t count = file.read_integer(object, name);
-    if (count < 0) throw usage_error(fmt::format("attribute {} of {} is {}", name, object, count));
+    if (count < 0 || count > most) {
+      throw usage_error(fmt::format("attribute {} of {} is {} (0 to {} are possible)", name, object,
+                                    count, most));
+    }
     return count;
   }
 
   void open_users() {
     const auto column = open_column(file, names::kUserOffsets, num_users + 1);
     user_offsets = read_part(column, 0, num_users + 1);
-    check_offsets(user_offsets, num_events, column.name());
+    check_offsets(user_offsets, num_events, file.path(), column.name());
     if (user_offsets.front() != 0 || user_offsets.back() != num_events) {
       throw usage_error(fmt::format("{} covers events {} to {} of {}", column.name(),
                                     user_offsets.front(), user_offsets.back(), num_events));
@@ -179,11 +200,43 @@ Dataset::Dataset(Dataset&&) noexcept = default;
 Dataset& Dataset::operator=(Dataset&&) noexcept = default;
 
 Dataset Dataset::open(const std::string& path) {
+  Hdf5File file = Hdf5File::open(path);  // its errors speak of the file already
   try {
-    return Dataset(std::make_unique<Impl>(path));
+    return Dataset(std::make_unique<Impl>(std::move(file)));
   } catch (const Error& error) {
-    throw usage_error(fmt::format("cannot use {} as a dataset ({})", path, error.what()));
+    if (std::string_view(error.what()).starts_with(path)) throw;
+    throw Error(fmt::format("cannot use {} as a dataset ({})", path, error.what()), error.kind());
   }
+}
+
+std::string Dataset::digest() const {
+  return impl_->file.digest();
+}
+
+void Dataset::verify() const {
+  constexpr std::int64_t kEventsAtOnce = 1 << 17;
+  impl_->file.verify();
+  std::vector<std::int64_t> values;
+  FeatureBags bags;
+  for (std::int64_t begin = 0; begin < num_events(); begin += kEventsAtOnce) {
+    const std::int64_t end = std::min(begin + kEventsAtOnce, num_events());
+    read_timestamps(std::max<std::int64_t>(begin - 1, 0), end, values);
+    for (std::size_t f = 0; f < features().size(); ++f) {
+      read_feature(static_cast<std::int64_t>(f), begin, end, bags);
+      check_ids(bags.values, features()[f], impl_->file.path());
+    }
+  }
+  const auto verify_vocabulary = [&](const std::optional<StoredVocabulary>& vocabulary) {
+    if (!vocabulary) return;
+    const std::int64_t rows = vocabulary->offsets.rows();
+    for (std::int64_t begin = 0; begin + 1 < rows; begin += kEventsAtOnce) {
+      read_part(vocabulary->offsets, begin, std::min(begin + kEventsAtOnce + 1, rows), values);
+      check_offsets(values, vocabulary->bytes.rows(), impl_->file.path(),
+                    vocabulary->offsets.name());
+    }
+  };
+  for (const StoredFeature& feature : impl_->stored_features) verify_vocabulary(feature.vocabulary);
+  verify_vocabulary(impl_->user_vocabulary);
 }
 
 std::int64_t Dataset::num_users() const {
@@ -219,7 +272,7 @@ void Dataset::read_feature(std::int64_t feature, std::int64_t begin, std::int64_
   check_events(begin, end, num_events());
   if (stored.offsets) {
     read_part(*stored.offsets, begin, end + 1, bags.offsets);
-    check_offsets(bags.offsets, stored.values.rows(), stored.offsets->name());
+    check_offsets(bags.offsets, stored.values.rows(), impl_->file.path(), stored.offsets->name());
     const std::int64_t first = bags.offsets.front();
     read_part(stored.values, first, bags.offsets.back(), bags.values);
     for (std::int64_t& offset : bags.offsets) offset -= first;
@@ -241,6 +294,19 @@ void Dataset::read_timestamps(std::int64_t begin, std::int64_t end,
                               std::vector<std::int64_t>& timestamps) const {
   check_events(begin, end, num_events());
   read_part(impl_->timestamps, begin, end, timestamps);
+  for (std::int64_t event = begin; event < end; ++event) {
+    const std::int64_t time = timestamps[event - begin];
+    if (time < -names::kLatestTime || time > names::kLatestTime) {
+      throw broken(impl_->file.path(),
+                   fmt::format("{}: event {} has time {}, seconds since 1970 are expected",
+                               names::kTimestamps, event, time));
+    }
+    if (event == begin || time >= timestamps[event - begin - 1]) continue;
+    if (std::ranges::binary_search(user_offsets(), event)) continue;  // another user's first
+    throw broken(impl_->file.path(), fmt::format("{}: event {} is earlier than the one of the same "
+                                                 "user before it",
+                                                 names::kTimestamps, event));
+  }
 }
 
 void Dataset::read_baskets(std::int64_t begin, std::int64_t end,
@@ -254,12 +320,13 @@ std::string Dataset::vocabulary_entry(std::int64_t feature, std::int64_t id) con
   const auto index = static_cast<std::size_t>(feature);
   const auto& vocabulary = impl_->stored_features.at(index).vocabulary;
   check(0 <= id && id < features()[index].vocabulary_size, "id is outside of the vocabulary");
-  return vocabulary ? vocabulary->text(id) : std::to_string(id);
+  return vocabulary ? vocabulary->text(id, impl_->file.path()) : std::to_string(id);
 }
 
 std::string Dataset::user_entry(std::int64_t user) const {
   check(0 <= user && user < num_users(), "user is outside of the dataset");
-  return impl_->user_vocabulary ? impl_->user_vocabulary->text(user) : std::to_string(user);
+  return impl_->user_vocabulary ? impl_->user_vocabulary->text(user, impl_->file.path())
+                                : std::to_string(user);
 }
 
 std::string Dataset::attribute(const std::string& name) const {

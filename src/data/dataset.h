@@ -25,11 +25,17 @@ struct FeatureBags {
 /// Safe to use from several threads.
 class Dataset {
  public:
-  /// Throws Error (usage) naming the file and what is wrong with it.
+  /// Throws Error naming the file and what is wrong with it: usage, or failure when the system
+  /// could not read it. So do all reads: everything is verified as it is read.
   static Dataset open(const std::string& path);
   ~Dataset();
   Dataset(Dataset&&) noexcept;
   Dataset& operator=(Dataset&&) noexcept;
+
+  /// 32 hexadecimal digits that name the content (SealedFile).
+  std::string digest() const;
+  /// Reads all of the file: every checksum, and all that docs/dataset_format.md promises.
+  void verify() const;
 
   std::int64_t num_users() const;
   std::int64_t num_events() const;
@@ -41,11 +47,13 @@ class Dataset {
   /// [num_users + 1]: the events of user u are [user_offsets[u], user_offsets[u + 1]).
   const std::vector<std::int64_t>& user_offsets() const;
 
-  /// Events [begin, end) of a column, checked to hold ids of the vocabulary, replacing what
-  /// `bags`/`values` held.
+  /// Events [begin, end) of a column, replacing what `bags`/`values` held. Ids of features are not
+  /// compared with the vocabulary: that is for ShardedEmbedding and its policy.
   void read_feature(std::int64_t feature, std::int64_t begin, std::int64_t end,
                     FeatureBags& bags) const;
+  /// Ids below num_items().
   void read_items(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items) const;
+  /// Not falling within a user.
   void read_timestamps(std::int64_t begin, std::int64_t end,
                        std::vector<std::int64_t>& timestamps) const;
   /// Basket numbers; only when has_baskets(). Events that share user and basket were bought

@@ -7,12 +7,21 @@
 namespace serrate::dataset_format {
 
 inline constexpr const char* kFormat = "serrate-dataset";
-inline constexpr std::int64_t kVersion = 1;
+inline constexpr std::int64_t kVersion = 2;
+/// Of timestamps, in seconds before and after 1970: the year 192,000. Milliseconds fit too,
+/// microseconds do not.
+inline constexpr std::int64_t kLatestTime = 6'000'000'000'000;
+/// Ids of a feature: more than any table has rows, and few enough to be multiplied by its bytes.
+inline constexpr std::int64_t kMostIds = std::int64_t{1} << 40;
 inline constexpr const char* kUserOffsets = "/user_offsets";
 inline constexpr const char* kTimestamps = "/timestamps";
 inline constexpr const char* kBaskets = "/baskets";
 inline constexpr const char* kUserVocabulary = "/user_vocabulary";
 
+/// HDF5 separates groups by '/', and the list of features is separated by line ends.
+inline bool is_feature_name(const std::string& name) {
+  return !name.empty() && name != "." && name.find_first_of(std::string("/\n\0", 3)) == name.npos;
+}
 inline std::string feature_group(const std::string& name) {
   return "/features/" + name;
 }

@@ -73,13 +73,22 @@ struct FeatureWriter {
   }
 };
 
-/// HDF5 separates groups by '/' and the list of features by line ends.
-void check_name(const std::string& name) {
-  if (name.empty() || name == "." || name.find_first_of(std::string("/\n\0", 3)) != name.npos) {
-    throw usage_error(
-        fmt::format("a feature cannot be called '{}' (empty, '.', or with a slash or a line end) "
-                    "rename the column",
-                    name));
+void check_features(const std::vector<DatasetFeatureSpec>& features) {
+  check(!features.empty() && features.front().num_values == -1,
+        "the first feature is the item, with exactly one id an event");
+  for (auto feature = features.begin(); feature != features.end(); ++feature) {
+    if (!names::is_feature_name(feature->name)) {
+      throw usage_error(
+          fmt::format("a feature cannot be called '{}' (empty, '.', or with a slash or a line end) "
+                      "rename the column",
+                      feature->name));
+    }
+    if (feature->vocabulary_size < 0 || feature->vocabulary_size > names::kMostIds) {
+      throw usage_error(fmt::format("feature {} cannot have {} ids (0 to {} are possible)",
+                                    feature->name, feature->vocabulary_size, names::kMostIds));
+    }
+    check(std::ranges::count(features, feature->name, &DatasetFeatureSpec::name) == 1,
+          "two features are called " + feature->name);
   }
 }
 
@@ -87,9 +96,7 @@ void check_name(const std::string& name) {
 
 struct DatasetWriter::Impl {
   Impl(const std::string& path, const DatasetSpec& spec)
-      : output(path), file(Hdf5File::create(output.temporary_path())), num_users(spec.num_users) {
-    check(!spec.features.empty() && spec.features.front().num_values == -1,
-          "the first feature is the item, with exactly one id an event");
+      : output(path), file(create(output, spec)), num_users(spec.num_users) {
     write_attributes(spec);
     user_offsets.emplace(
         file.create_dataset<std::int64_t>(names::kUserOffsets, {spec.num_users + 1}));
@@ -101,10 +108,15 @@ struct DatasetWriter::Impl {
     for (const auto& feature : spec.features) create_feature(feature, spec.num_events);
   }
 
+  static Hdf5File create(const AtomicFile& output, const DatasetSpec& spec) {
+    check_features(spec.features);
+    check(spec.num_users >= 0 && spec.num_events >= 0, "a dataset has no fewer than 0 events");
+    return Hdf5File::create(output.temporary_path());
+  }
+
   void write_attributes(const DatasetSpec& spec) {
     std::string feature_names;
     for (const auto& feature : spec.features) {
-      check_name(feature.name);
       feature_names += (feature_names.empty() ? "" : "\n") + feature.name;
     }
     file.write_attribute("/", "format", names::kFormat);
@@ -174,6 +186,9 @@ void DatasetWriter::append_user(const UserEvents& events) {
   Impl& impl = *impl_;
   const std::size_t num_events = events.timestamps.size();
   check(std::ranges::is_sorted(events.timestamps), "a user's timestamps must not fall");
+  check(num_events == 0 || (-names::kLatestTime <= events.timestamps.front() &&
+                            events.timestamps.back() <= names::kLatestTime),
+        "timestamps are seconds since 1970");
   check(events.baskets.size() == (impl.baskets ? num_events : 0), "one basket an event is needed");
   check(events.features.size() == impl.features.size(), "bags of every feature are needed");
   impl.timestamps->append(events.timestamps);

@@ -64,8 +64,11 @@ std::int64_t count_values(const Dataset& dataset, std::int64_t feature) {
 
 std::string describe_dataset(const std::string& path) {
   const Dataset dataset = Dataset::open(path);
-  std::string text = fmt::format("dataset     {}\nusers       {}\nevents      {}\n", path,
-                                 dataset.num_users(), dataset.num_events());
+  dataset.verify();
+  std::string text = fmt::format(
+      "dataset     {}\ndigest      {} (all bytes verified)\nusers       {}\nevents     "
+      " {}\n",
+      path, dataset.digest(), dataset.num_users(), dataset.num_events());
   text += fmt::format("lengths     {}\n", describe_lengths(dataset));
   text += fmt::format("times       {}\n", describe_times(dataset));
   text += fmt::format("baskets     {}\n", dataset.has_baskets()

@@ -4,7 +4,8 @@
 
 namespace serrate {
 
-/// Lines for a person: counts, lengths of histories, features, times and provenance of a dataset.
+/// Lines for a person: digest, counts, lengths of histories, features, times and provenance of a
+/// dataset, all of which is verified.
 std::string describe_dataset(const std::string& path);
 
 }  // namespace serrate

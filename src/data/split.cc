@@ -42,25 +42,29 @@ std::int64_t nth_timestamp(const Dataset& dataset, std::int64_t rank) {
   });
   std::vector<std::int64_t> counts;
   while (low < high) {
-    // Unsigned, because the range may be wider than int64.
-    const auto base = static_cast<std::uint64_t>(low);
-    const std::uint64_t range = static_cast<std::uint64_t>(high) - base;
-    const int shift = std::max(0, static_cast<int>(std::bit_width(range)) - kBucketBits);
+    const std::int64_t base = low;
+    const std::int64_t range = high - low;  // of timestamps, far from overflow
+    const int shift = std::max(
+        0, static_cast<int>(std::bit_width(static_cast<std::uint64_t>(range))) - kBucketBits);
     counts.assign(1 << kBucketBits, 0);
     for_each_user_times(dataset, [&](std::int64_t, std::span<const std::int64_t> times) {
       for (const std::int64_t time : times) {
-        if (low <= time && time <= high)
-          ++counts[(static_cast<std::uint64_t>(time) - base) >> shift];
+        if (low <= time && time <= high) ++counts[(time - base) >> shift];
       }
     });
-    std::uint64_t bucket = 0;
+    std::int64_t bucket = 0;
     while (rank >= counts[bucket]) rank -= counts[bucket++];
-    const std::uint64_t first = bucket << shift;
-    const std::uint64_t last = std::min(range, first + (std::uint64_t{1} << shift) - 1);
-    low = static_cast<std::int64_t>(base + first);
-    high = static_cast<std::int64_t>(base + last);
+    const std::int64_t first = bucket << shift;
+    const std::int64_t last = std::min(range, first + (std::int64_t{1} << shift) - 1);
+    low = base + first;
+    high = base + last;
   }
   return low;
+}
+
+/// Events have to be in order of time for the last of them to be the latest: reading verifies it.
+void verify_times(const Dataset& dataset) {
+  for_each_user_times(dataset, [](std::int64_t, std::span<const std::int64_t>) {});
 }
 
 // The functions below return train_end. A user with nothing before the target trains on all.
@@ -105,8 +109,10 @@ std::vector<std::int64_t> hold_out_from(const Dataset& dataset, std::int64_t cut
 std::vector<std::int64_t> hold_out(const Dataset& dataset, SplitKind kind, double time_quantile) {
   switch (kind) {
     case SplitKind::kLastItem:
+      verify_times(dataset);
       return hold_out_last_items(dataset);
     case SplitKind::kLastBasket:
+      if (dataset.has_baskets()) verify_times(dataset);
       return hold_out_last_baskets(dataset);
     default:
       const double rank = time_quantile * static_cast<double>(dataset.num_events());

@@ -52,10 +52,10 @@ TEST(Split, WithoutBasketNumbersABasketIsATimestamp) {
 }
 
 TEST(Split, TimeCutsAllUsersAtOneTimestamp) {
-  // Ten events; in order of time number 6 (of 0..9) is at time 60. The range is wider than
-  // int64 and needs several rounds of buckets. User 2 appears after the cut and is neither trained
-  // on nor evaluated.
-  const std::int64_t far = INT64_MAX;
+  // Ten events; in order of time number 6 (of 0..9) is at time 60. The range is as wide as
+  // it may be and needs several rounds of buckets. User 2 appears after the cut and is neither
+  // trained on nor evaluated.
+  const std::int64_t far = 6'000'000'000'000;
   const Dataset dataset = tiny_dataset(
       {{{0, 1, 2, 3}, {-far, 10, 60, 70}}, {{0, 1, 2, 3}, {20, 30, 40, 50}}, {{4, 5}, {80, far}}},
       6);
