@@ -71,8 +71,7 @@ void read_rank_file(const std::string& path, Tensors& tensors) {
     put(tensors[tensor], tensor, row, one_a_row ? 0 : column, matrix.rows(), matrix.columns(),
         file.read<float>(dataset));
   };
-  const std::int64_t num_shards = file.read_integer("/", "num_shards");
-  for (std::int64_t i = 0; i < num_shards; ++i) {
+  for (int i = 0; file.contains(fmt::format("/shards/{}", i)); ++i) {
     const std::string group = fmt::format("/shards/{}", i);
     const std::string table = file.read_text(group, "table");
     for (const char* part : {"weights", "state", "second_moment"}) {
@@ -80,8 +79,9 @@ void read_rank_file(const std::string& path, Tensors& tensors) {
            file.read_integer(group, "column_begin"));
     }
   }
-  for (const char* part : {"values", "first_moment", "second_moment"}) {
-    take(fmt::format("/dense/{}", part), fmt::format("dense.{}", part), 0, 0);
+  for (int i = 0; file.contains(fmt::format("/tensors/{}", i)); ++i) {
+    const std::string dataset = fmt::format("/tensors/{}", i);
+    take(dataset, "tensor " + file.read_text(dataset, "name"), 0, 0);
   }
 }
 
@@ -90,7 +90,7 @@ Tensors read_checkpoint(const std::string& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     if (entry.path().extension() == ".h5") read_rank_file(entry.path(), tensors);
   }
-  if (!tensors.contains("dense.values")) throw Error(folder + " has no dense weights");
+  if (tensors.empty()) throw Error(folder + " has no rank files");
   for (const auto& [name, tensor] : tensors) {
     if (std::count(tensor.is_set.begin(), tensor.is_set.end(), 0) == 0) continue;
     throw Error(fmt::format("{}: {} has holes", folder, name));

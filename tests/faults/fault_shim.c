@@ -23,6 +23,7 @@
 #include <fcntl.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
+#include <linux/fs.h>
 #include <linux/seccomp.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -72,7 +73,7 @@ struct State {
 struct Record {
   int64_t call, process, inode, offset, length, flags, path_bytes, other_path_bytes;
 };
-enum RecordFlags { kCreated = 1, kTruncated = 2, kIsFolder = 4 };
+enum RecordFlags { kCreated = 1, kTruncated = 2, kIsFolder = 4, kExchanged = 8 };
 
 enum Effect { kNone, kError, kShort, kKill, kKillParent, kKillAll, kStop, kDelay };
 
@@ -350,6 +351,7 @@ static long make_logged_call(const struct Request* r) {
       CALL(SYS_newfstatat, AT_FDCWD, r->path, &file, AT_SYMLINK_NOFOLLOW);
     } else if (r->descriptor < 0) {
       file = before;
+      if (r->number == SYS_renameat2 && r->a[4] & RENAME_EXCHANGE) record.flags |= kExchanged;
     }
     if (S_ISDIR(file.st_mode)) record.flags |= kIsFolder;
     record.inode = (int64_t)file.st_ino;

@@ -36,7 +36,7 @@ class Training:
 
     def finish(self, output, folder, ranks):
         harness.must_run(self.command(output, ranks, mpirun=False), folder)
-        harness.check_same_run(self.expected, output, STEPS)
+        harness.check_same_run(self.context, self.expected, output, STEPS)
 
 
 def wait_until(condition, job, seconds=20):
@@ -119,7 +119,7 @@ def slow_rank(training):
         code = job.wait(60)
         if code != 0:
             wrong(f"a slow rank ended the job: exit code {code}\n{job.output()[-600:]}")
-        harness.check_same_run(training.expected, output, STEPS)
+        harness.check_same_run(training.context, training.expected, output, STEPS)
     return case
 
 

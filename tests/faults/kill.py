@@ -9,13 +9,12 @@ that nothing happened to: the same bits with --reproducible, else within 1e-5.
 """
 
 import os
-import re
 import signal
 import time
 from pathlib import Path
 
 import harness
-from harness import hung, lost, wrong
+from harness import lost, wrong
 
 TIMEOUT_SECONDS = 5
 KILLS_PER_CHAIN = 6
@@ -58,9 +57,6 @@ def wait_for_moment(job, moment, seconds, output):
         while job.process.poll() is None and not set(unfinished_checkpoints(output)) - known:
             time.sleep(0.0002)
         time.sleep(seconds / 100)
-    elif moment == "call":  # the shim kills
-        while job.process.poll() is None and job.shim_armed():
-            time.sleep(0.002)
     return job.process.poll() is None
 
 
@@ -108,10 +104,12 @@ def start_and_kill(plan, draw, folder, output, ranks, mpirun):
 
 
 def check_resumed_from(newest, output):
-    """The job says which step it goes on after: that of the newest committed checkpoint."""
-    said = re.search(r"(?:after|from|at) step (\d+)", output)
-    if newest is not None and said and int(said.group(1)) != newest:
-        lost(f"resumed from step {said.group(1)}, but there was a checkpoint of step {newest}")
+    """The job goes on after the newest committed checkpoint, if it got so far as to say so."""
+    resumed = harness.resumed_after(output)
+    if newest is not None and "step 1/" in output:
+        lost(f"began anew, but there was a checkpoint of step {newest}")
+    if resumed and resumed != newest:
+        lost(f"resumed after step {resumed}, but the newest checkpoint was of step {newest}")
 
 
 def chain(plan):
@@ -135,7 +133,7 @@ def chain(plan):
             newest = max(harness.checkpoints(output), default=None)
             said = harness.must_run(plan.command(output, ranks, False), folder)
             check_resumed_from(newest, said)
-        harness.check_same_run(plan.expected, output, plan.steps, plan.tolerance)
+        harness.check_same_run(plan.context, plan.expected, output, plan.steps, plan.tolerance)
         return kills
     return case
 

@@ -93,7 +93,7 @@ class Training(Target):
             lost("no checkpoint is left")
 
     def check_result(self, root):
-        harness.check_same_run(self.expected, root / "run", STEPS)
+        harness.check_same_run(self.context, self.expected, root / "run", STEPS)
 
 
 class Conversion(Target):
