@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <system_error>
 #include <thread>
 #include <utility>
 
@@ -201,7 +202,19 @@ void run_thread_ranks(int size, std::chrono::milliseconds deadline,
     }
   };
   std::vector<std::jthread> threads;
-  for (int rank = 1; rank < size; ++rank) threads.emplace_back(run, rank);
+  int next = 1;  // rank to start
+  try {
+    for (; next < size; ++next) threads.emplace_back(run, next);
+  } catch (const std::system_error& error) {
+    const std::string why = fmt::format(
+        "only {} of {} ranks can be started as threads ({}: too many for this machine or for a "
+        "limit "
+        "of processes or memory) use fewer ranks",
+        next, size, error.code().message());
+    communicators[next]->abandon(why);  // the ranks that run need not wait for their deadlines
+    threads.clear();
+    throw Error(why);
+  }
   run(0);
   threads.clear();
   if (cause) std::rethrow_exception(cause);

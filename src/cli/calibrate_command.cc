@@ -47,6 +47,7 @@ int calibrate_command(const Arguments& arguments) {
   add_launch_options(line, launch_options);
   if (!line.parse(arguments)) return 0;
 
+  launch_options.threads = threads;
   return launch(launch_options, [&](Communicator& communicator) {
     if (ranks_per_node > 0 && communicator.size() % ranks_per_node != 0) {
       throw usage_error(fmt::format("--ranks-per-node must divide the {} ranks (got {})",

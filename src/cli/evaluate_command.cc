@@ -43,6 +43,7 @@ int evaluate_command(const Arguments& arguments) {
   add_launch_options(line, launch_options);
   if (!line.parse(arguments)) return 0;
 
+  launch_options.threads = options.threads;
   return launch(launch_options, [&](Communicator& communicator) {
     const bool speaks = communicator.rank() == 0;
     std::optional<AtomicFile> file;  // made before the work, so that a wrong path is told at once

@@ -6,9 +6,12 @@
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
+#include <latch>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <thread>
+#include <vector>
 
 #include "serrate/error.h"
 #include "serrate/thread_communicator.h"
@@ -17,6 +20,28 @@ namespace serrate::cli {
 namespace {
 
 constexpr int kMostRanks = 1024;  // threads of one process
+constexpr std::int64_t kMostThreads = 1 << 14;
+
+/// Starts as many threads as the ranks of this process will need together, and ends them.
+void check_threads(std::int64_t ranks, std::int64_t threads) {
+  const std::int64_t count = ranks * threads;
+  if (count > kMostThreads) {
+    throw usage_error(fmt::format("--ranks {} --threads {} need {} threads (at most {}) use fewer",
+                                  ranks, threads, count, kMostThreads));
+  }
+  std::latch all_started(1);
+  std::vector<std::jthread> started;  // ended before the latch is gone
+  try {
+    while (std::ssize(started) < count - 1) started.emplace_back([&] { all_started.wait(); });
+    all_started.count_down();
+  } catch (const std::system_error& error) {
+    all_started.count_down();
+    throw usage_error(fmt::format(
+        "--ranks {} --threads {} need {} threads, but this machine or a limit (processes, memory) "
+        "allows {} ({}) use fewer",
+        ranks, threads, count, started.size() + 1, error.code().message()));
+  }
+}
 
 }  // namespace
 
@@ -48,6 +73,7 @@ int launch_threads(const LaunchOptions& options, const RankMain& rank_main) {
 }
 
 int launch(const LaunchOptions& options, const RankMain& rank_main) {
+  check_threads(mpirun_rank() ? 1 : std::max(options.ranks, 1), options.threads);
   return mpirun_rank() ? launch_processes(options, rank_main) : launch_threads(options, rank_main);
 }
 

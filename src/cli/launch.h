@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <optional>
@@ -13,6 +14,7 @@ namespace serrate::cli {
 struct LaunchOptions {
   int ranks = 0;  ///< threads of this process; 0 means the processes of mpirun, or one thread
   std::chrono::milliseconds timeout{120'000};
+  std::int64_t threads = 1;  ///< OpenMP threads that a rank will start, itself included
 };
 
 /// What one rank does; returns its exit code.
@@ -23,7 +25,8 @@ void add_launch_options(Options& options, LaunchOptions& launch_options);
 
 /// Calls `rank_main` on every rank, as threads or as the processes of mpirun; returns an exit code
 /// that is 0 only if all were. An Error names the rank it was found on; threads throw it, a process
-/// reports it and ends all of the job.
+/// reports it and ends all of the job. Throws Error (usage) when the threads cannot all be started,
+/// which OpenMP would end the process for.
 int launch(const LaunchOptions& options, const RankMain& rank_main);
 
 /// The two ways; launch_processes is a file of its own, which a build without MPI replaces.

@@ -50,6 +50,7 @@ int train_command(const Arguments& arguments) {
   if (!line.parse(arguments)) return 0;
 
   stop_on_signals();
+  launch_options.threads = options.threads;
   return launch(launch_options, [&](Communicator& communicator) {
     Trainer trainer(options, communicator);
     const bool speaks = communicator.rank() == 0;
