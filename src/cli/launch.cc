@@ -7,12 +7,14 @@
 #include <csignal>
 #include <cstdlib>
 #include <latch>
+#include <new>
 #include <string>
 #include <string_view>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#include "kernels/blas.h"
 #include "serrate/error.h"
 #include "serrate/thread_communicator.h"
 
@@ -22,7 +24,8 @@ namespace {
 constexpr int kMostRanks = 1024;  // threads of one process
 constexpr std::int64_t kMostThreads = 1 << 14;
 
-/// Starts as many threads as the ranks of this process will need together, and ends them.
+/// Starts as many threads as the ranks of this process will need together, and ends them; then
+/// takes what the library of matrix products needs for each.
 void check_threads(std::int64_t ranks, std::int64_t threads) {
   const std::int64_t count = ranks * threads;
   if (count > kMostThreads) {
@@ -41,6 +44,21 @@ void check_threads(std::int64_t ranks, std::int64_t threads) {
         "allows {} ({}) use fewer",
         ranks, threads, count, started.size() + 1, error.code().message()));
   }
+  started.clear();
+  if (!reserve_blas_memory(count)) {
+    throw usage_error(fmt::format(
+        "--ranks {} --threads {} need {} MiB of addresses for matrix products alone, which a limit "
+        "on memory (ulimit -v) does not allow; raise it, or use fewer threads",
+        ranks, threads, count * 129));
+  }
+}
+
+std::string message_of(const std::exception& error) {
+  if (dynamic_cast<const std::bad_alloc*>(&error)) {
+    return "out of memory (of this machine, or of a limit such as ulimit -v) use fewer ranks or "
+           "threads, smaller batches or a smaller model";
+  }
+  return error.what();
 }
 
 }  // namespace
@@ -59,7 +77,7 @@ int run_rank(Communicator& communicator, const RankMain& rank_main) {
     const bool names_rank = std::string_view(error.what()).starts_with("rank ");
     if (communicator.size() == 1 || names_rank) throw;
     const auto* known = dynamic_cast<const Error*>(&error);
-    throw Error(fmt::format("rank {}: {}", communicator.rank(), error.what()),
+    throw Error(fmt::format("rank {}: {}", communicator.rank(), message_of(error)),
                 known ? known->kind() : ErrorKind::kFailure);
   }
 }
@@ -92,7 +110,7 @@ int report(const std::exception& error) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   }
   std::fflush(stdout);  // what ended the job otherwise takes with it
-  fmt::print(stderr, "serrate: {}\n", error.what());
+  fmt::print(stderr, "serrate: {}\n", message_of(error));
   const auto* known = dynamic_cast<const Error*>(&error);
   return known ? known->exit_code() : 1;
 }

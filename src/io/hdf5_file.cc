@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cstdlib>
 #include <mutex>
 #include <source_location>
 
@@ -43,6 +44,17 @@ class Hdf5Session {
   H5E_auto2_t print_ = nullptr;
   void* print_data_ = nullptr;
 };
+
+/// Called where a file or an object is opened: HDF5 uses the null pointers that it gets when memory
+/// is short, so there has to be more than it asks for.
+void check_memory(const std::string& path) {
+  constexpr std::size_t kAmple = 4 << 20;  // bytes; mapped, not used
+  void* const block = std::malloc(kAmple);
+  if (!block) throw Error(fmt::format("cannot open {} (there is no memory left)", path));
+  // The compiler may not leave out what nothing uses.
+  *static_cast<volatile char*>(block) = 0;
+  std::free(block);
+}
 
 /// The innermost entry of HDF5's error stack: the one that tells the cause.
 struct Hdf5Cause {
@@ -234,6 +246,7 @@ Hdf5File::~Hdf5File() = default;
 Hdf5File::Hdf5File(Hdf5File&&) noexcept = default;
 
 Hdf5File Hdf5File::create(const std::string& path) {
+  check_memory(path);
   Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::create(path)));
   const Hdf5Session session;
   file.handle_ = own(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, object_properties(H5P_FILE_CREATE).id(),
@@ -244,6 +257,7 @@ Hdf5File Hdf5File::create(const std::string& path) {
 }
 
 Hdf5File Hdf5File::open(const std::string& path) {
+  check_memory(path);
   Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::open(path)));
   const Hdf5Session session;
   const auto properties = access_properties(file.storage_.get());
@@ -290,6 +304,7 @@ Hdf5Handle Hdf5File::open_object(const std::string& name) const {
 
 template <typename T>
 Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
+  check_memory(path_);
   const Hdf5Session session;
   const auto object = open_object(name);
   const hid_t id = object.id();
