@@ -102,6 +102,7 @@ class ShardedEmbedding {
 
   const std::vector<EmbeddingTable>& tables() const;
   const ShardingPlan& plan() const;
+  const EmbeddingOptions& options() const;
   /// Lookups in the order of tables, then of their features.
   const std::vector<EmbeddingLookup>& lookups() const;
   /// Throws Error (usage) naming the lookups there are.

@@ -57,8 +57,11 @@ struct StepResult {
 /// Trains from a dataset file; collective over the communicator, which has to outlive it.
 class Trainer {
  public:
-  /// Reads the dataset, checks that options, plan and build agree on all ranks (Error naming field
-  /// and rank), allocates and initialises the model.
+  /// Reads the dataset, checks that options, plan and data agree on all ranks (Error naming field
+  /// and rank) and makes the model. When options.output holds checkpoints it goes on from the
+  /// newest intact one, which may be of other ranks and another plan; Error (usage) naming the
+  /// option when it is of another model, order of data or dataset. Until it is destroyed no other
+  /// Trainer, of any process, has the output.
   Trainer(TrainOptions options, Communicator& communicator);
   ~Trainer();
 
@@ -66,19 +69,24 @@ class Trainer {
   std::int64_t steps_per_epoch() const;
   std::int64_t total_steps() const;
   bool done() const;
+  /// Of the whole run, with those of earlier processes.
+  std::int64_t steps_done() const;
   /// One step of every rank.
   StepResult step();
   /// Steps until done, or until `stop` is set on any rank; writes the configuration, a line of
-  /// metrics per step and, at the end, the model to options().output. Returns false when stopped.
+  /// metrics per step, a checkpoint every options().checkpoint_every and one at the end, also when
+  /// stopped, to options().output. Returns false when stopped.
   bool run(const std::atomic<bool>& stop, const std::function<void(const StepResult&)>& on_step);
-  /// Writes the model (docs/checkpoint_format.md) to options().output.
-  void save() const;
+  /// Writes a checkpoint (docs/checkpoint_format.md) to options().output: all that evaluate() and
+  /// another Trainer need. It is on disk when this returns.
+  void save();
   /// Ids that InvalidIds::kDrop left out or kOov replaced so far, on all ranks; collective. A
   /// dropped item takes its event with it.
   std::int64_t invalid_ids();
   /// Seconds spent in each stage so far on this rank, in the order of the step.
   std::vector<std::pair<std::string, double>> stage_seconds() const;
-  /// Bytes held on this rank by part: tables, optimizer, dense, exchange, activations.
+  /// Bytes held on this rank by part: tables, optimizer, dense, exchange, checkpoint (the copy that
+  /// is being written), activations.
   std::vector<std::pair<std::string, std::int64_t>> memory_bytes() const;
   ShardedEmbedding& embedding();
 
@@ -109,7 +117,12 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
 /// {"model": {"hr@10": .., "ndcg@10": ..}, "popularity": {..}, ..., "users": N}
 std::string to_json(const EvaluationResult& result);
 
-/// Options, plan, tables and training state of a run directory, for people.
-std::string describe_run(const std::string& directory);
+/// What is in a run directory, for people. Every byte of its checkpoints is read.
+struct RunReport {
+  std::string text;
+  int num_intact = 0;   ///< checkpoints
+  int num_damaged = 0;  ///< checkpoints, configuration, plan
+};
+RunReport describe_run(const std::string& directory);
 
 }  // namespace serrate

@@ -53,7 +53,13 @@ int inspect_command(const Arguments& arguments) {
   line.add_positional("path", path);
   if (!line.parse(arguments)) return 0;
   if (std::filesystem::is_directory(path)) {
-    fmt::print("{}", describe_run(path));
+    const RunReport report = describe_run(path);
+    fmt::print("{}", report.text);
+    if (report.num_intact == 0 || report.num_damaged > 0) {
+      throw Error(report.num_intact == 0 ? fmt::format("{} holds no intact checkpoint", path)
+                                         : fmt::format("{}: {} of what it holds is damaged", path,
+                                                       report.num_damaged));
+    }
   } else if (looks_like_json(path)) {
     fmt::print("{}", describe_plan(plan_from_json(read_text_file(path))));
   } else {

@@ -84,6 +84,9 @@ const std::vector<EmbeddingTable>& ShardedEmbedding::tables() const {
 const ShardingPlan& ShardedEmbedding::plan() const {
   return impl_->plan;
 }
+const EmbeddingOptions& ShardedEmbedding::options() const {
+  return impl_->options;
+}
 const std::vector<EmbeddingLookup>& ShardedEmbedding::lookups() const {
   return impl_->lookups;
 }

@@ -5,15 +5,15 @@
 #include <optional>
 
 #include "serrate/trainer.h"
+#include "src/core/option_json.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
-#include "src/io/text_file.h"
 #include "src/train/baselines.h"
-#include "src/train/checkpoint.h"
+#include "src/train/checkpoint_load.h"
 #include "src/train/distributed_top_k.h"
 #include "src/train/model_state.h"
 #include "src/train/ranking_metrics.h"
-#include "src/train/run_config.h"
+#include "src/train/run_checkpoint.h"
 #include "src/train/run_directory.h"
 #include "src/train/together.h"
 #include "src/train/train_options.h"
@@ -169,13 +169,26 @@ BaselineRanks shared_baselines(const Evaluation& e, Communicator& communicator) 
 }  // namespace
 
 EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator) {
-  Evaluation e{.options = options, .run = {}, .dataset = {}, .split = {}};
+  EvaluateOptions fields = options;
+  require_agreement(communicator, "options", options_to_json(option_table(fields)));
+  check_options(options);
+  const std::string checkpoints = checkpoint_path(options.model);
+  const auto saved = read_newest_manifest(checkpoints, communicator);
+  if (!saved) {
+    throw usage_error(
+        fmt::format("--model {} holds no checkpoint (is it the --output of a training "
+                    "that saved one?)",
+                    options.model));
+  }
+  const RunDescription run = run_from_texts(saved->texts, options.model);
+  Evaluation e{.options = options, .run = run.options, .dataset = {}, .split = {}};
   ShardingPlan plan;
-  together(communicator, "open run", [&] {
-    check_options(options);
-    e.run = train_options_from_json(read_text_file(config_path(options.model)),
-                                    config_path(options.model));
+  together(communicator, "open dataset", [&] {
     e.dataset.emplace(Dataset::open(options.data));
+    RunDescription now = run;
+    now.options.data = options.data;
+    now.dataset_digest = e.dataset->digest();
+    check_same_dataset(run, now);
     e.split = make_split(*e.dataset, split_kind_from_string(e.run.split), e.run.time_quantile);
     if (e.split.cases.empty()) {
       throw usage_error(fmt::format("{}: split {} holds nothing out", options.data, e.run.split));
@@ -184,8 +197,9 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   });
   const Stream stream(Device::cpu(), options.threads);
   TrainState state = make_train_state(*e.dataset, e.run, std::move(plan), communicator, stream);
-  load_checkpoint(checkpoint_path(options.model), {state.embedding, state.encoder.parameters()},
-                  communicator, stream);
+  // The newest now, which may be newer than the one above; of the same run in any case.
+  const auto loaded = load_checkpoint(checkpoints, checkpoint_state(state), communicator, stream);
+  check(loaded.has_value(), "the checkpoints of the run went away");
 
   EvaluationResult result;
   result.users = static_cast<std::int64_t>(e.split.cases.size());

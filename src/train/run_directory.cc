@@ -2,17 +2,17 @@
 
 #include <fmt/format.h>
 
-#include <cerrno>
-#include <chrono>
-#include <cstring>
+#include <filesystem>
+#include <optional>
 #include <sstream>
+
+#include "serrate/error.h"
+#include "src/train/checkpoint_folder.h"
+#include "src/train/directory_lock.h"
+#include "src/train/say.h"
 
 namespace serrate {
 namespace {
-
-double now_seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
 
 /// The first line in which two texts differ, from each.
 std::pair<std::string, std::string> first_difference(const std::string& a, const std::string& b) {
@@ -27,27 +27,19 @@ std::pair<std::string, std::string> first_difference(const std::string& a, const
 
 }  // namespace
 
-MetricsFile::MetricsFile(const std::string& path)
-    : path_(path),
-      file_(std::fopen(path.c_str(), "w"), &std::fclose),
-      start_seconds_(now_seconds()) {
-  if (!file_) {
-    throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
-  }
-}
-
-void MetricsFile::write(const StepResult& result) {
-  const std::string line = fmt::format(
-      "{{\"step\": {}, \"epoch\": {}, \"loss\": {:.17g}, \"tokens\": {}, \"seconds\": {:.3f}}}\n",
-      result.step, result.epoch, result.loss, result.tokens, now_seconds() - start_seconds_);
-  if (std::fputs(line.c_str(), file_.get()) < 0 || std::fflush(file_.get()) != 0) {
-    throw Error(fmt::format("{}: writing failed ({})", path_, std::strerror(errno)));
-  }
+void move_run_aside(const std::string& run) {
+  namespace fs = std::filesystem;
+  if (!fs::is_directory(run) || fs::is_empty(run)) return;
+  std::optional<DirectoryLock> lock;
+  if (fs::is_directory(checkpoint_path(run))) lock.emplace(checkpoint_path(run));
+  std::string name = fs::canonical(run);
+  const std::string moved = rename_to_free_name(name, name + ".1");
+  say(fmt::format("--fresh: the run that was in {} is now in {}", run, moved));
 }
 
 void require_agreement(Communicator& communicator, const std::string& what,
                        const std::string& text) {
-  const auto texts = communicator.gather_strings("agree on " + what, text);
+  const auto texts = communicator.gather_strings("agreement", text);
   for (std::size_t r = 1; r < texts.size(); ++r) {
     if (texts[r] == texts[0]) continue;
     const auto [first, other] = first_difference(texts[0], texts[r]);

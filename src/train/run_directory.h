@@ -1,11 +1,8 @@
 #pragma once
 
-#include <cstdio>
-#include <memory>
 #include <string>
 
 #include "serrate/communicator.h"
-#include "serrate/trainer.h"
 
 namespace serrate {
 
@@ -23,18 +20,9 @@ inline std::string checkpoint_path(const std::string& run) {
   return run + "/checkpoint";
 }
 
-/// One JSON line per step: step, epoch, loss (17 significant digits), tokens, seconds since the
-/// start. Each line is flushed, so that a killed run keeps its lines.
-class MetricsFile {
- public:
-  explicit MetricsFile(const std::string& path);
-  void write(const StepResult& result);
-
- private:
-  std::string path_;
-  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file_;
-  double start_seconds_;
-};
+/// Renames a run directory that holds anything to a free name of RUN.1, .2, ... and says so; no
+/// other process may be training in it.
+void move_run_aside(const std::string& run);
 
 /// Error (usage) naming the first line of `text` that differs between ranks, and the rank. Options
 /// that may differ have to be left out of it.

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "serrate/trainer.h"
+
+namespace serrate {
+
+/// A JSON line a step: step, epoch, loss (17 significant digits), tokens, seconds of training. A
+/// line is written in one piece as soon as it is known, so that a killed run keeps its lines.
+class MetricsFile {
+ public:
+  /// Goes on after the line of `steps_done`: those that come after it are cut off, for their steps
+  /// are done again. When no step is done, or the file is not of a run, what is there is moved to
+  /// PATH.1, .2, ... Says what it does on stderr. A terminal, a pipe or a device is written as it
+  /// is.
+  MetricsFile(const std::string& path, std::int64_t steps_done);
+  ~MetricsFile();
+  MetricsFile(const MetricsFile&) = delete;
+  MetricsFile& operator=(const MetricsFile&) = delete;
+
+  void write(const StepResult& result);
+  /// Makes the lines so far durable. May be called on another thread than write().
+  void sync();
+
+ private:
+  std::string path_;
+  int descriptor_ = -1;
+  bool is_plain_ = false;
+  double start_seconds_ = 0;
+};
+
+}  // namespace serrate
