@@ -14,7 +14,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::size_t kBlockBytes = 1 << 20;
+constexpr std::size_t kBlockBytes = 64 << 10;
 constexpr std::size_t kLongestRecord = 16 << 20;
 
 char separator_of_name(std::string_view path) {
@@ -55,8 +55,8 @@ void split(std::string_view record, char separator, std::vector<std::string_view
 DelimitedText::DelimitedText(const std::string& path, char separator)
     : path_(path), input_(path), separator_(separator ? separator : separator_of_name(path)) {
   const std::size_t length = std::min(find_line_end(0), end_);
-  if (length == 0 && end_ == 0) throw usage_error(path + " is empty (a header line is needed)");
   if (std::string_view(buffer_.data(), end_).starts_with("\xEF\xBB\xBF")) begin_ = 3;
+  if (begin_ == end_) throw usage_error(path + " is empty (a header line is needed)");
   if (!separator_) {
     separator_ = separator_of_header(std::string_view(buffer_.data(), length));
   }

@@ -20,7 +20,7 @@ namespace {
 
 namespace io = boost::iostreams;
 
-constexpr std::streamsize kBlockBytes = 256 << 10;
+constexpr std::streamsize kBlockBytes = 64 << 10;
 constexpr std::size_t kMagicBytes = 6;
 
 /// A file and its first bytes, which were read to tell how it is packed and are read again. Opened

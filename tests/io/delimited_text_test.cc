@@ -84,6 +84,7 @@ TEST(DelimitedText, NamesTheLineOfABadQuote) {
   EXPECT_THAT(message("a,b\n\"1\"2,3\n"),
               HasSubstr("line 2: there is text behind a closing quote"));
   EXPECT_THAT(message(""), HasSubstr("is empty"));
+  EXPECT_THAT(message("\xEF\xBB\xBF"), HasSubstr("is empty"));
   EXPECT_THAT(message(std::string(17 << 20, 'x')), HasSubstr("longer than 16 MiB"));
 }
 
