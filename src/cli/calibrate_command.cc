@@ -40,7 +40,7 @@ int calibrate_command(const Arguments& arguments) {
   Options line("calibrate",
                "Measures the machines of its ranks, all at work at once, and writes what the "
                "planner needs to know of them.");
-  line.add(option("output", output, "topology file to write").with_letter('o').required());
+  line.add(option("output", output, "topology file to write").with_letter('o').required().output());
   line.add(option("ranks-per-node", ranks_per_node,
                   "consecutive ranks that share a node; 0: those of a machine", {0, 1'000'000}));
   line.add(option("threads", threads, "OpenMP threads of a rank", {1, 1024}));

@@ -12,8 +12,9 @@ int convert_command(const Arguments& arguments) {
   std::string separator;
   bool skip_bad_rows = false;
   Options line("convert", "Makes a dataset of a delimited text file with a header.");
-  line.add(option("input", options.input, "text file, may be packed by gzip or xz").required());
-  line.add(option("output", options.output, "dataset file").required());
+  line.add(
+      option("input", options.input, "text file, may be packed by gzip or xz").required().input());
+  line.add(option("output", options.output, "dataset file").required().output());
   line.add(option("user", options.user, "column of the user"));
   line.add(option("item", options.item, "column of the item"));
   line.add(option("time", options.time, "column of the time: seconds since 1970 or a date"));

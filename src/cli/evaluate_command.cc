@@ -1,12 +1,11 @@
 #include <fmt/format.h>
 
-#include <fstream>
-#include <optional>
-
 #include "serrate/trainer.h"
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
-#include "src/io/atomic_file.h"
+#include "src/io/output_file.h"
+#include "src/io/text_file.h"
+#include "src/train/run_files.h"
 #include "src/train/train_options.h"
 
 namespace serrate::cli {
@@ -22,14 +21,6 @@ void print_table(const EvaluationResult& result) {
   fmt::print("\n");
 }
 
-void write_json(AtomicFile& json, const EvaluationResult& result) {
-  std::ofstream file(json.temporary_path());
-  file << to_json(result);
-  if (!file.flush()) throw Error(fmt::format("--json {} (it cannot be written)", json.path()));
-  file.close();
-  json.commit();
-}
-
 }  // namespace
 
 int evaluate_command(const Arguments& arguments) {
@@ -39,18 +30,18 @@ int evaluate_command(const Arguments& arguments) {
   Options line("evaluate",
                "Ranks all items for what a run held out; prints HR@K and NDCG@K beside baselines.");
   line.add(option_table(options));
-  line.add(option("json", json, "file for the result"));
+  line.add(option("json", json, "file for the result").output());
   add_launch_options(line, launch_options);
   if (!line.parse(arguments)) return 0;
+  check_outside_run({"--json", json}, options.model);
 
   launch_options.threads = options.threads;
   return launch(launch_options, [&](Communicator& communicator) {
     const bool speaks = communicator.rank() == 0;
-    std::optional<AtomicFile> file;  // made before the work, so that a wrong path is told at once
-    if (speaks && !json.empty()) file.emplace(json);
+    if (speaks && !json.empty()) check_writable(json);  // before the work
     const EvaluationResult result = evaluate(options, communicator);
+    if (speaks && !json.empty()) write_text_file(json, to_json(result));
     if (speaks) print_table(result);
-    if (file) write_json(*file, result);
     return 0;
   });
 }

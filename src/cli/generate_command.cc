@@ -13,7 +13,7 @@ int generate_command(const Arguments& arguments) {
   Options line(
       "generate",
       "Makes a dataset up: Zipf items, long-tailed histories, habits that can be learned.");
-  line.add(option("output", options.output, "dataset file").required());
+  line.add(option("output", options.output, "dataset file").required().output());
   line.add(option("users", options.users, "number of users", {1, kMost}));
   line.add(option("items", options.items, "number of items", {1, kMost}));
   line.add(option("events", options.events, "number of events", {1, kMost}));

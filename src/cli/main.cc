@@ -1,7 +1,12 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
 #include <string_view>
+#include <system_error>
 
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
@@ -57,13 +62,30 @@ int run(const Arguments& arguments) {
       fmt::format("no command \"{}\" (there are: {}) see serrate --help", first, names));
 }
 
+// What was printed has to have arrived.
+int finish_output(int exit_code) {
+  errno = 0;
+  const bool arrived = std::fflush(stdout) == 0 && !std::ferror(stdout);
+  if (arrived) return exit_code;
+  const Error error(fmt::format("the standard output cannot be written ({})",
+                                errno != 0 ? std::strerror(errno) : "an earlier write failed"));
+  return exit_code == 0 ? report(error) : exit_code;
+}
+
 }  // namespace
 }  // namespace serrate::cli
 
 int main(int argc, char** argv) {
+  // A full disk, a limit or a closed pipe is an error of the write that meets it.
+  std::signal(SIGXFSZ, SIG_IGN);
+  std::signal(SIGPIPE, SIG_IGN);
+  int exit_code = 0;
   try {
-    return serrate::cli::run({argv + 1, argv + argc});
+    exit_code = serrate::cli::run({argv + 1, argv + argc});
+  } catch (const std::system_error& error) {
+    if (!std::ferror(stdout)) exit_code = serrate::cli::report(error);  // not what fmt::print threw
   } catch (const std::exception& error) {
-    return serrate::cli::report(error);
+    exit_code = serrate::cli::report(error);
   }
+  return serrate::cli::finish_output(exit_code);
 }

@@ -9,6 +9,7 @@
 #include <sstream>
 
 #include "src/core/option_json.h"
+#include "src/io/output_file.h"
 #include "src/io/text_file.h"
 
 namespace serrate::cli {
@@ -111,6 +112,19 @@ struct Options::Impl {
     return upper;
   }
 
+  // No command writes over what it reads.
+  void check_files() const {
+    std::vector<NamedPath> inputs, outputs;
+    for (const Option& option : options) {
+      if (option.file == Option::File::kNone) continue;
+      for (const std::string& path :
+           option.is_list() ? split_list(option.text()) : std::vector{option.text()}) {
+        (option.file == Option::File::kInput ? inputs : outputs).push_back({shown(option), path});
+      }
+    }
+    check_outputs(inputs, outputs);
+  }
+
   std::string usage() const {
     std::string positionals, lines;
     for (const Option& option : options) {
@@ -136,7 +150,8 @@ Options::Options(std::string command, std::string summary) : impl_(std::make_uni
   impl_->command = std::move(command);
   impl_->summary = std::move(summary);
   add(option("config", impl_->config,
-             "file of name=value lines or JSON; the command line goes first"));
+             "file of name=value lines or JSON; the command line goes first")
+          .input());
 }
 
 Options::~Options() = default;
@@ -173,6 +188,7 @@ bool Options::parse(const Arguments& arguments) {
       throw usage_error(fmt::format("{} is missing{}", impl_->shown(option), see));
     }
   }
+  impl_->check_files();
   return true;
 }
 

@@ -9,7 +9,7 @@
 #include "src/core/json.h"
 #include "src/data/dataset.h"
 #include "src/data/split.h"
-#include "src/io/atomic_file.h"
+#include "src/io/output_file.h"
 #include "src/io/text_file.h"
 #include "src/train/planner_model.h"
 #include "src/train/train_options.h"
@@ -172,26 +172,28 @@ void write_report(const PlanArguments& arguments, const PlanInput& input, const 
 }
 
 void add_options(Options& line, PlanArguments& a) {
-  line.add(option("model", a.model, "model file (docs/planner.md)"));
-  line.add(option("from", a.from,
-                  "dataset to train on, instead of --model; the options from --split on"));
-  line.add(option("topology", a.topology, "topology file").required());
-  line.add(option("output", a.output, "plan file to write").with_letter('o'));
-  line.add(option("json", a.json, "summary to write, for programs"));
-  line.add(option("report", a.report, "HTML page to write, for people"));
+  line.add(option("model", a.model, "model file (docs/planner.md)").input());
+  line.add(
+      option("from", a.from, "dataset to train on, instead of --model; the options from --split on")
+          .input());
+  line.add(option("topology", a.topology, "topology file").required().input());
+  line.add(option("output", a.output, "plan file to write").with_letter('o').output());
+  line.add(option("json", a.json, "summary to write, for programs").output());
+  line.add(option("report", a.report, "HTML page to write, for people").output());
   line.add(option("objective", a.options.objective, "what is made small", "max_rank|critical_path",
                   planner_objective_from_string));
   line.add(option("estimator", a.options.estimator, "whose cost model", "torchrec|serrate",
                   planner_estimator_from_string));
   line.add(option("time-limit", a.options.time_limit, "of the search"));
   line.add(option("seed", a.options.seed, "of the search; the same seed finds the same plan"));
-  line.add(option("validate", a.validate, "checks this plan file instead of finding one"));
+  line.add(option("validate", a.validate, "checks this plan file instead of finding one").input());
   line.add(option("explain", a.explain, "every way to shard this table, and why it lost"));
   line.add(option("why-not", a.why_not, "TABLE:TYPE: what that would cost, or why it cannot be"));
-  line.add(
-      option("compare", a.compare, "two plans: files, auto, or a sharding type for all tables"));
+  line.add(option("compare", a.compare, "two plans: files, auto, or a sharding type for all tables")
+               .input());
   line.add(option("what-if", a.what_if, "hbm=40GiB, ranks=32, ...: the plan if that were so"));
-  line.add(option("write-model", a.write_model, "model file to write, of what --from says"));
+  line.add(
+      option("write-model", a.write_model, "model file to write, of what --from says").output());
   // What of a training decides its tables and how a step looks them up.
   for (Option& option : option_table(a.training)) {
     for (const char* name :
@@ -248,8 +250,9 @@ int plan_command(const Arguments& command_line) {
   add_options(line, arguments);
   if (!line.parse(command_line)) return 0;
 
-  for (const std::string& path : {arguments.output, arguments.json, arguments.report}) {
-    if (!path.empty()) const AtomicFile can_be_made(path);  // before the work
+  for (const std::string& path :
+       {arguments.output, arguments.json, arguments.report, arguments.write_model}) {
+    if (!path.empty()) check_writable(path);  // before the work
   }
   const PlanInput input = read_input(arguments);
   if (!arguments.write_model.empty()) {

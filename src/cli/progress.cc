@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "src/cli/launch.h"
+#include "src/cli/put.h"
 
 namespace serrate::cli {
 
@@ -26,8 +27,8 @@ void Progress::finish() {
 
 void Progress::print(const char* line_end) {
   const std::chrono::duration<double> elapsed = Clock::now() - since_;
-  fmt::print("step {}/{}  epoch {}  loss {:.4f}  {:.0f} tokens/s{}", latest_.step, total_steps_,
-             latest_.epoch, latest_.loss, static_cast<double>(tokens_) / elapsed.count(), line_end);
+  put("step {}/{}  epoch {}  loss {:.4f}  {:.0f} tokens/s{}", latest_.step, total_steps_,
+      latest_.epoch, latest_.loss, static_cast<double>(tokens_) / elapsed.count(), line_end);
   std::fflush(stdout);
   printed_ = true;
   tokens_ = 0;

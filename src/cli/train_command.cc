@@ -6,6 +6,7 @@
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
 #include "src/cli/progress.h"
+#include "src/cli/put.h"
 #include "src/train/train_options.h"
 
 namespace serrate::cli {
@@ -29,13 +30,13 @@ void stop_on_signals() {
 void print_stages(const Trainer& trainer) {
   double total = 0;
   for (const auto& [stage, seconds] : trainer.stage_seconds()) total += seconds;
-  fmt::print("\n{:<24}{:>10}{:>8}\n", "stage (rank 0)", "seconds", "share");
+  put("\n{:<24}{:>10}{:>8}\n", "stage (rank 0)", "seconds", "share");
   for (const auto& [stage, seconds] : trainer.stage_seconds()) {
-    fmt::print("{:<24}{:>10.3f}{:>7.1f}%\n", stage, seconds, 100 * seconds / total);
+    put("{:<24}{:>10.3f}{:>7.1f}%\n", stage, seconds, 100 * seconds / total);
   }
-  fmt::print("\n{:<24}{:>10}\n", "memory (rank 0)", "MiB");
+  put("\n{:<24}{:>10}\n", "memory (rank 0)", "MiB");
   for (const auto& [part, bytes] : trainer.memory_bytes()) {
-    fmt::print("{:<24}{:>10.1f}\n", part, static_cast<double>(bytes) / (1 << 20));
+    put("{:<24}{:>10.1f}\n", part, static_cast<double>(bytes) / (1 << 20));
   }
 }
 
@@ -54,7 +55,7 @@ int train_command(const Arguments& arguments) {
   return launch(launch_options, [&](Communicator& communicator) {
     Trainer trainer(options, communicator);
     const bool speaks = communicator.rank() == 0;
-    if (speaks) fmt::print("{}# world_size={}\n\n", line.effective(), communicator.size());
+    if (speaks) put("{}# world_size={}\n\n", line.effective(), communicator.size());
     Progress progress(trainer.total_steps());
     const bool finished = trainer.run(stop_requested, [&](const StepResult& result) {
       if (speaks) progress.step(result);
@@ -63,7 +64,7 @@ int train_command(const Arguments& arguments) {
     if (speaks) {
       progress.finish();
       if (invalid_ids > 0) {
-        fmt::print("invalid ids ({}): {}\n", to_string(options.invalid_ids), invalid_ids);
+        put("invalid ids ({}): {}\n", to_string(options.invalid_ids), invalid_ids);
       }
       print_stages(trainer);
       if (!finished) fmt::print(stderr, "serrate: stopped by a signal\n");

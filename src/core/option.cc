@@ -59,6 +59,16 @@ Option&& Option::required() && {
   return std::move(*this);
 }
 
+Option&& Option::input() && {
+  file = File::kInput;
+  return std::move(*this);
+}
+
+Option&& Option::output() && {
+  file = File::kOutput;
+  return std::move(*this);
+}
+
 Option&& Option::not_stored() && {
   is_stored = false;
   return std::move(*this);

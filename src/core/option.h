@@ -40,10 +40,13 @@ struct Option {
   bool is_required = false;
   bool is_stored = true;  ///< in the configuration of a run
   OnResume on_resume = OnResume::kMayChange;
+  enum class File { kNone, kInput, kOutput } file = File::kNone;  ///< what its text names, if any
 
   bool is_list() const { return kind == Kind::kTexts || kind == Kind::kNumbers; }
   Option&& with_letter(char short_name) &&;
   Option&& required() &&;
+  Option&& input() &&;
+  Option&& output() &&;
   Option&& not_stored() &&;
   Option&& must_match(OnResume when = OnResume::kMustMatch) &&;
 };

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,20 +12,21 @@
 #include <utility>
 
 #include "serrate/error.h"
+#include "src/io/output_file.h"
 
 namespace serrate {
 namespace {
-
-std::string folder_of(const std::string& path) {
-  const auto folder = std::filesystem::path(path).parent_path();
-  return folder.empty() ? "." : folder.string();
-}
 
 [[noreturn]] void fail_system(const char* action, const std::string& path, int error) {
   throw Error(fmt::format("cannot {} {} ({})", action, path, std::strerror(error)));
 }
 
 }  // namespace
+
+std::string folder_of(const std::string& path) {
+  const auto folder = std::filesystem::path(path).parent_path();
+  return folder.empty() ? "." : folder.string();
+}
 
 void sync_path(const std::string& path) {
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
@@ -38,11 +40,12 @@ void sync_path(const std::string& path) {
 }
 
 AtomicFile::AtomicFile(std::string path)
-    : path_(std::move(path)), temporary_path_(fmt::format("{}.tmp{}", path_, ::getpid())) {
-  if (!std::filesystem::is_directory(folder_of(path_))) {
-    throw usage_error(
-        fmt::format("cannot write {} (there is no folder {}) create it or name another", path_,
-                    folder_of(path_)));
+    : path_(std::move(path)),
+      target_(follow_links(path_)),
+      temporary_path_(fmt::format("{}.tmp{}", target_, ::getpid())) {
+  check_writable(path_);
+  if (is_special(target_)) {
+    throw usage_error(fmt::format("cannot write {} (it is a device or a pipe, not a file)", path_));
   }
 }
 
@@ -51,11 +54,17 @@ AtomicFile::~AtomicFile() {
 }
 
 void AtomicFile::commit() {
+  struct stat replaced = {};
+  if (::stat(target_.c_str(), &replaced) == 0 &&
+      ::chmod(temporary_path_.c_str(), replaced.st_mode & 07777) != 0) {
+    fail_system("keep the permissions of", path_, errno);
+  }
   sync_path(temporary_path_);
-  if (std::rename(temporary_path_.c_str(), path_.c_str()) != 0)
+  if (std::rename(temporary_path_.c_str(), target_.c_str()) != 0) {
     fail_system("rename to", path_, errno);
+  }
   committed_ = true;
-  sync_path(folder_of(path_));
+  sync_path(folder_of(target_));
 }
 
 }  // namespace serrate

@@ -5,6 +5,7 @@
 #include "serrate/kernels/attention.h"
 #include "sharding/quantity.h"
 #include "src/data/split.h"
+#include "src/train/run_files.h"
 
 namespace serrate {
 namespace {
@@ -57,11 +58,12 @@ void check_ranges(Fields fields) {
 std::vector<Option> option_table(TrainOptions& o) {
   const auto with_sums = OnResume::kMustMatchWhenReproducible;
   return {
-      option("data", o.data, "dataset file").required(),
+      option("data", o.data, "dataset file").required().input(),
       option("output", o.output, "run directory; what it holds of a run is resumed").required(),
       option("plan", o.plan,
              "sharding plan, or auto: the planner's; without one, tables are spread evenly"),
-      option("topology", o.topology, "machines that --plan auto plans for: a topology file"),
+      option("topology", o.topology, "machines that --plan auto plans for: a topology file")
+          .input(),
       option("sharding-types", o.sharding_types, "that --plan auto may use; any by default"),
       option("memory-limit", o.memory_limit,
              "of a rank, such as 8GiB; by default what the machine has to give", "BYTES",
@@ -133,7 +135,7 @@ std::vector<Option> option_table(TrainOptions& o) {
 
 std::vector<Option> option_table(EvaluateOptions& o) {
   return {
-      option("data", o.data, "dataset file").required(),
+      option("data", o.data, "dataset file").required().input(),
       option("model", o.model, "run directory of train").required(),
       option("k", o.cutoffs, "lengths of the ranking that count", {1, kMostSequences}),
       option("filter-seen", o.filter_seen, "leaves items of the history out of the ranking"),
@@ -146,6 +148,7 @@ void check_options(const TrainOptions& o, int world_size) {
   check_ranges(o);
   require(!o.data.empty(), "data", "a dataset file");
   require(!o.output.empty(), "output", "a directory for the run");
+  check_files(o);
   require(o.ranks_per_node == 0 || world_size % o.ranks_per_node == 0, "ranks-per-node",
           fmt::format("a divisor of the {} ranks (got {})", world_size, o.ranks_per_node));
   for (const std::string& type : o.sharding_types) sharding_type_from_string(type);
