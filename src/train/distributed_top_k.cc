@@ -1,11 +1,9 @@
 #include "src/train/distributed_top_k.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <numeric>
 
-#include "serrate/kernels/linear.h"
 #include "serrate/kernels/top_k.h"
 
 namespace serrate {
@@ -13,10 +11,10 @@ namespace {
 
 constexpr std::int64_t kRowsAtOnce = 8192;
 
-/// A rectangle of the table that one rank scores.
+/// A rectangle of the table.
 struct ScoredShard {
   Shard shard;
-  bool first_columns = false;       // this rank sums the row block's partial scores
+  bool first_columns = false;       // its rank scores the row block
   int home = 0;                     // the rank that does
   MatrixView<const float> weights;  // empty when another rank holds it
 };
@@ -96,61 +94,34 @@ std::int64_t rows_at(const ScoredShard& s, std::int64_t begin) {
   return std::clamp<std::int64_t>(s.shard.num_rows() - begin, 0, kRowsAtOnce);
 }
 
-/// Scores of rows [begin, end) of a shard, one row of scores per query and a last one with the
-/// squared lengths of the shard's part of the rows.
-void score_rows(const ScoredShard& s, std::int64_t begin, std::int64_t end, const AllQueries& all,
-                std::int64_t dim, MatrixView<float> scores, const Stream& stream) {
-  const MatrixView<const float> queries{all.rows.data(), all.size(), dim};
-  const MatrixView<const float> rows = s.weights.middle_rows(begin, end);
-  linear_forward({.x = queries.columns(s.shard.column_begin, s.shard.column_end),
-                  .weight = rows,
-                  .bias = {},
-                  .y = scores.middle_rows(0, all.size())},
-                 stream);
-  float* squares = scores.row(all.size());
-  for (std::int64_t r = 0; r < rows.rows; ++r) {
-    squares[r] = 0;
-    for (std::int64_t c = 0; c < rows.cols; ++c) squares[r] += rows.row(r)[c] * rows.row(r)[c];
-  }
-}
-
-void divide_by_lengths(MatrixView<float> scores) {
-  const float* squares = scores.row(scores.rows - 1);
-  for (std::int64_t q = 0; q + 1 < scores.rows; ++q) {
-    for (std::int64_t r = 0; r < scores.cols; ++r) {
-      scores.row(q)[r] /= std::max(std::sqrt(squares[r]), 1e-12f);
-    }
-  }
-}
-
-/// The partial scores of this rank's shards for their rows from `begin` on, sent to the owners of
-/// the row blocks' first columns; in the order of shards within what a rank sends.
-struct PartialScores {
+/// The columns of other ranks for the rows from `begin` on of the blocks that this rank is home to.
+struct OtherColumns {
   Buffer<float> values;
-  std::vector<std::int64_t> next;  // by rank: where its next shard's scores are
+  std::vector<std::int64_t> next;  // by rank: where the rows of its next shard are
 };
 
-PartialScores exchange_scores(const std::vector<ScoredShard>& shards, std::int64_t begin,
-                              const AllQueries& all, std::int64_t dim, Communicator& communicator,
-                              const Stream& stream) {
-  const std::int64_t height = all.size() + 1;
+OtherColumns exchange_columns(const std::vector<ScoredShard>& shards, std::int64_t begin,
+                              Communicator& communicator, const Stream& stream) {
   std::vector<std::vector<float>> to_rank(communicator.size());
   for (const ScoredShard& s : shards) {
     const std::int64_t rows = rows_at(s, begin);
-    if (s.shard.rank != communicator.rank() || rows == 0) continue;
+    if (s.shard.rank != communicator.rank() || s.home == s.shard.rank || rows == 0) continue;
+    const std::int64_t columns = s.shard.num_columns();
     std::vector<float>& part = to_rank[s.home];
     const std::size_t at = part.size();
-    part.resize(at + static_cast<std::size_t>(height * rows));
-    score_rows(s, begin, begin + rows, all, dim, {part.data() + at, height, rows}, stream);
+    part.resize(at + static_cast<std::size_t>(rows * columns));
+    copy_matrix(s.weights.middle_rows(begin, begin + rows), {part.data() + at, rows, columns},
+                stream);
   }
+  stream.synchronize();
   std::vector<float> send;
   std::vector<std::int64_t> send_counts, receive_counts;
   for (const auto& part : to_rank) {
     send.insert(send.end(), part.begin(), part.end());
     send_counts.push_back(static_cast<std::int64_t>(part.size()));
   }
-  PartialScores received;
-  communicator.all_to_all<float>("top_k partial scores", send, send_counts, 1, received.values,
+  OtherColumns received;
+  communicator.all_to_all<float>("top_k columns", send, send_counts, 1, received.values,
                                  receive_counts, stream);
   received.next.assign(receive_counts.size(), 0);
   std::partial_sum(receive_counts.begin(), receive_counts.end() - 1, received.next.begin() + 1);
@@ -174,29 +145,38 @@ void keep_best(MatrixView<const float> scores, std::int64_t first_row, const All
   }
 }
 
-/// Adds up the column blocks of each row block that this rank is home to, in their order, and keeps
-/// the k best rows of each query.
-void rank_rows(const std::vector<ScoredShard>& shards, std::int64_t begin, PartialScores received,
-               const AllQueries& all, std::int64_t k, ScoreBy score_by, int rank,
+/// Scores the rows from `begin` on that this rank is home to, and keeps the k best of each query.
+void rank_rows(const std::vector<ScoredShard>& shards, std::int64_t begin, OtherColumns received,
+               const AllQueries& all, std::int64_t dim, std::int64_t k, ScoreBy score_by, int rank,
                std::vector<Candidates>& found, const Stream& stream) {
-  const std::int64_t height = all.size() + 1;
-  std::vector<float> sums;
+  const MatrixView<const float> queries{all.rows.data(), all.size(), dim};
+  Buffer<float> joined, scores;
   for (std::size_t i = 0; i < shards.size(); ++i) {
-    const ScoredShard& s = shards[i];
-    const std::int64_t rows = rows_at(s, begin);
-    if (s.home != rank || rows == 0) continue;
-    const float* part = received.values.data() + received.next[s.shard.rank];
-    received.next[s.shard.rank] += height * rows;
-    if (s.first_columns) {
-      sums.assign(part, part + height * rows);
-    } else {
-      for (std::int64_t e = 0; e < height * rows; ++e) sums[e] += part[e];
+    const ScoredShard& first = shards[i];
+    const std::int64_t num_rows = rows_at(first, begin);
+    if (!first.first_columns || first.home != rank || num_rows == 0) continue;
+    MatrixView<const float> rows = first.weights.middle_rows(begin, begin + num_rows);
+    if (first.shard.num_columns() < dim) {
+      const MatrixView<float> whole{joined.resize_discard(num_rows * dim, stream).data(), num_rows,
+                                    dim};
+      for (std::size_t j = i; j == i || (j < shards.size() && !shards[j].first_columns); ++j) {
+        const ScoredShard& s = shards[j];
+        const MatrixView<float> to = whole.columns(s.shard.column_begin, s.shard.column_end);
+        if (s.shard.rank == rank) {
+          copy_matrix(s.weights.middle_rows(begin, begin + num_rows), to, stream);
+        } else {
+          std::int64_t& next = received.next[s.shard.rank];
+          copy_matrix({received.values.data() + next, num_rows, to.cols}, to, stream);
+          next += num_rows * to.cols;
+        }
+      }
+      rows = whole;
     }
-    const bool last_columns = i + 1 == shards.size() || shards[i + 1].first_columns;
-    if (!last_columns) continue;
-    const MatrixView<float> scores{sums.data(), height, rows};
-    if (score_by == ScoreBy::kCosine) divide_by_lengths(scores);
-    keep_best(scores.middle_rows(0, all.size()), s.shard.row_begin + begin, all, k, found, stream);
+    const std::int64_t stride = (num_rows + kRowScoresRoom - 1) / kRowScoresRoom * kRowScoresRoom;
+    const MatrixView<float> view{scores.resize_discard(all.size() * stride, stream).data(),
+                                 all.size(), num_rows, stride};
+    row_scores({.queries = queries, .rows = rows, .score_by = score_by, .scores = view}, stream);
+    keep_best(view, first.shard.row_begin + begin, all, k, found, stream);
   }
 }
 
@@ -254,9 +234,13 @@ std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const s
   for (const ScoredShard& s : shards) most_rows = std::max(most_rows, s.shard.num_rows());
 
   std::vector<Candidates> found(all.size());
+  const bool column_cut =
+      std::ranges::any_of(shards, [](const ScoredShard& s) { return !s.first_columns; });
   for (std::int64_t begin = 0; begin < most_rows; begin += kRowsAtOnce) {
-    rank_rows(shards, begin, exchange_scores(shards, begin, all, dim, communicator, stream), all, k,
-              score_by, communicator.rank(), found, stream);
+    OtherColumns others;
+    if (column_cut) others = exchange_columns(shards, begin, communicator, stream);
+    rank_rows(shards, begin, std::move(others), all, dim, k, score_by, communicator.rank(), found,
+              stream);
   }
   return merge(found, all, k, communicator, stream);
 }

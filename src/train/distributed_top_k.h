@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "serrate/communicator.h"
+#include "serrate/kernels/row_scores.h"
 #include "serrate/matrix_view.h"
 #include "serrate/sharded_embedding.h"
 
@@ -17,11 +18,10 @@ struct TopKQueries {
   std::vector<std::int64_t> excluded_offsets{0};  // [n + 1]
 };
 
-enum class ScoreBy { kDotProduct, kCosine };  // kCosine: rows on the unit sphere, queries as given
-
 /// The k rows of `table` with the highest query . row for each query of this rank, best first, ties
 /// by the lower row: [n * k] row numbers, -1 when there are fewer. Every rank scores the rows it
-/// holds; column shards add up their partial products on the owner of the first columns.
+/// holds, or the first columns of, to which the other columns come. A score's bits depend on query
+/// and row alone (row_scores), so the result does not depend on ranks, threads or plan.
 std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const std::string& table,
                                             const TopKQueries& queries, std::int64_t k,
                                             ScoreBy score_by, Communicator& communicator,

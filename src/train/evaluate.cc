@@ -21,6 +21,10 @@
 namespace serrate {
 namespace {
 
+// Cases whose histories pass through the encoder together, at most: the bits of a state may depend
+// on what passes with it, and so on this number, but not on how many ranks share the cases.
+constexpr std::int64_t kCasesPerShare = 16;
+
 /// What is evaluated, on every rank.
 struct Evaluation {
   const EvaluateOptions& options;
@@ -38,8 +42,10 @@ struct CaseShare {
 CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, int rank,
                      int world_size) {
   const std::int64_t n = end - begin;
-  const std::int64_t first = begin + n * rank / world_size;
-  const std::int64_t last = begin + n * (rank + 1) / world_size;
+  const std::int64_t num_shares = (n + kCasesPerShare - 1) / kCasesPerShare;
+  const LeafRange own = leaves_of_rank(num_shares, rank, world_size);
+  const auto begin_of = [&](std::int64_t i) { return begin + std::min(n, i * kCasesPerShare); };
+  const std::int64_t first = begin_of(own.begin), last = begin_of(own.end);
   CaseShare share;
   share.cases = std::span(e.split.cases).subspan(first, last - first);
   std::vector<EventRange> ranges;
@@ -52,6 +58,9 @@ CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, 
     features.push_back(e.dataset->feature_index(name));
   }
   share.histories = read_sequences(*e.dataset, ranges, features);
+  for (std::int64_t i = own.begin; i <= own.end; ++i) {
+    share.histories.share_offsets.push_back(begin_of(i) - first);
+  }
   return share;
 }
 
@@ -193,6 +202,9 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
     if (e.split.cases.empty()) {
       throw usage_error(fmt::format("{}: split {} holds nothing out", options.data, e.run.split));
     }
+    // Bags are pooled in the order of their ids: ranks and plan do not change the result.
+    e.run.reproducible = true;
+    e.run.virtual_ranks = communicator.size();
     plan = default_plan(tables_of(*e.dataset, e.run), communicator.size());
   });
   const Stream stream(Device::cpu(), options.threads);

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "sharding/shard_grid.h"
@@ -82,11 +83,17 @@ ShardingPlan make_plan(const Workload& workload, const Case& c) {
   return uniform_plan(workload, sharding_type_from_string(name), c.world_size, c.ranks_per_node);
 }
 
-// Whether some row of the plan is on several ranks, a part of its columns on each.
-bool cuts_columns(const ShardingPlan& plan) {
-  return std::ranges::any_of(plan.tables, [](const TableSharding& table) {
-    return shard_grid(table).num_column_blocks() > 1;
-  });
+/// Also of zeros.
+void expect_same_bits(const Tensors<float>& actual, const Tensors<float>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  for (const auto& [name, values] : expected) {
+    const std::vector<float>& found = actual.at(name);
+    ASSERT_EQ(found.size(), values.size()) << name;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(found[i]), std::bit_cast<std::uint32_t>(values[i]))
+          << name << " " << i << ": " << found[i] << " instead of " << values[i];
+    }
+  }
 }
 
 // Whether the ids of some bag are pooled in several places.
@@ -104,27 +111,29 @@ Workload make_workload(SparseOptimizer optimizer) {
 
 class Equivalence : public testing::TestWithParam<Case> {};
 
-// Where every bag is pooled in one place, nothing depends on the plan but the sums of squares over
-// a row that row-wise Adagrad adds up from column blocks.
+// Where every bag is pooled in one place, nothing depends on the plan.
 TEST_P(Equivalence, StepsEqualUnshardedSteps) {
   const Workload workload = make_workload(GetParam().optimizer);
   const ShardingPlan plan = make_plan(workload, GetParam());
   const auto unsharded = train(workload, unsharded_plan(workload));
   const auto sharded = train(workload, plan);
   expect_close(sharded, unsharded);
-  const bool squares_in_parts =
-      GetParam().optimizer == SparseOptimizer::kRowWiseAdagrad && cuts_columns(plan);
-  if (!cuts_rows(plan) && !squares_in_parts) {
-    EXPECT_EQ(sharded, unsharded) << "bit for bit";
-  }
+  if (!cuts_rows(plan)) expect_same_bits(sharded, unsharded);
 }
 
-TEST_P(Equivalence, BagsOfOneIdAreBitIdenticalUnlessSquaresAreAddedUpInParts) {
+TEST_P(Equivalence, BagsOfOneIdAreBitIdentical) {
   Workload workload = make_workload(GetParam().optimizer);
   workload.longest_bag = 1;
-  const ShardingPlan plan = make_plan(workload, GetParam());
-  if (GetParam().optimizer == SparseOptimizer::kRowWiseAdagrad && cuts_columns(plan)) return;
-  EXPECT_EQ(train(workload, plan), train(workload, unsharded_plan(workload)));
+  expect_same_bits(train(workload, make_plan(workload, GetParam())),
+                   train(workload, unsharded_plan(workload)));
+}
+
+// Weighted bags and means too, on ranks with uneven parts of the batch and two threads.
+TEST_P(Equivalence, BagsPooledInTheOrderOfTheirIdsAreBitIdentical) {
+  Workload workload = make_workload(GetParam().optimizer);
+  const auto unsharded = train(workload, unsharded_plan(workload));
+  workload.split_bags = SplitBags::kIdOrder;
+  expect_same_bits(train(workload, make_plan(workload, GetParam()), 2), unsharded);
 }
 
 INSTANTIATE_TEST_SUITE_P(Plans, Equivalence, testing::ValuesIn(all_cases()), case_name);

@@ -191,6 +191,7 @@ RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
   EmbeddingOptions options;
   options.optimizer = workload.optimizer;
   options.seed = 11;
+  options.split_bags = workload.split_bags;
   ShardedEmbedding embedding(workload.tables, plan, options, communicator, stream);
   EmbeddingExchange exchange;
   RankResult result;

@@ -17,6 +17,7 @@ struct Workload {
   int num_steps = 10;
   std::int64_t bags_per_feature = 40;  ///< at most
   std::int64_t longest_bag = 5;
+  SplitBags split_bags = SplitBags::kPartialSums;
 };
 
 /// Tables that share features and features that share a table; sum and mean; dims that a column cut

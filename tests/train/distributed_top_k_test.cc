@@ -97,5 +97,58 @@ TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
   }
 }
 
+// All rows have the same values in other orders and the query is constant: scores differ by
+// rounding alone, and whoever rounds otherwise finds other rows.
+TEST(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
+  constexpr std::int64_t kWide = 24, kMany = 700, kTaken = 40;
+  const EmbeddingTable table{
+      .name = "item", .num_rows = kMany, .dim = kWide, .features = {"item"}, .init_scale = 1};
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  std::vector<float> value(kWide), rows;
+  for (float& v : value) v = normal(random);
+  for (std::int64_t r = 0; r < kMany; ++r) {
+    std::ranges::shuffle(value, random);
+    rows.insert(rows.end(), value.begin(), value.end());
+  }
+  const std::vector<float> query(kWide, 0.7f);
+  const auto best = [&](ShardingType type, int world_size, int threads, ScoreBy score_by) {
+    const int in_node = world_size % 2 == 0 ? 2 : 1;
+    const ShardingPlan plan{.world_size = world_size,
+                            .tables = {shard_table(table, type, world_size, 0, in_node)},
+                            .ranks_per_node = in_node};
+    std::vector<std::int64_t> result;
+    run_ranks(world_size, [&](Communicator& communicator) {
+      const Stream stream(Device::cpu(), threads);
+      ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
+      for (const LocalShard& local : embedding.local_shards()) {
+        const Shard& s = local.shard;
+        for (std::int64_t r = 0; r < s.num_rows(); ++r) {
+          std::copy_n(rows.begin() + (s.row_begin + r) * kWide + s.column_begin, s.num_columns(),
+                      local.weights.row(r));
+        }
+      }
+      const std::int64_t n = communicator.rank() == 0 ? 1 : 0;
+      TopKQueries mine{.queries = {query.data(), n, kWide}, .excluded = {}};
+      if (n > 0) mine.excluded_offsets.push_back(0);
+      const auto found =
+          distributed_top_k(embedding, "item", mine, kTaken, score_by, communicator, stream);
+      if (n > 0) result = found;
+    });
+    return result;
+  };
+  for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
+    const auto expected = best(ShardingType::kTableWise, 1, 1, score_by);
+    EXPECT_NE(expected.front(), 0);  // or all scores were equal
+    for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kRowWise,
+                                    ShardingType::kColumnWise, ShardingType::kGrid}) {
+      for (const int world_size : {1, 2, 3, 4}) {
+        EXPECT_EQ(best(type, world_size, world_size % 2 + 1, score_by), expected)
+            << to_string(type) << " on " << world_size;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace serrate

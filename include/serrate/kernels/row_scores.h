@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+
+#include "serrate/matrix_view.h"
+#include "serrate/stream.h"
+
+namespace serrate {
+
+enum class ScoreBy {
+  kDotProduct,
+  kCosine
+};  ///< kCosine: rows on the unit sphere, queries as given
+
+/// scores[q][r] = query q . row r. The bits of a score depend on the two alone, not on what else is
+/// scored with them: it is one chain of multiply-adds in the order of columns.
+struct RowScores {
+  MatrixView<const float> queries;  ///< [num_queries, dim]
+  MatrixView<const float> rows;     ///< [num_rows, dim]
+  ScoreBy score_by = ScoreBy::kDotProduct;
+  /// [num_queries, num_rows], with room for num_rows rounded up to kRowScoresRoom in each row.
+  MatrixView<float> scores;
+};
+inline constexpr std::int64_t kRowScoresRoom = 16;
+
+void row_scores(const RowScores& args, const Stream& stream);
+
+template <DeviceType D>
+void row_scores_on(const RowScores&, const Stream&);
+
+}  // namespace serrate
