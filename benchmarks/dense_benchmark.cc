@@ -55,7 +55,9 @@ BENCHMARK(linear_forward_case)
     ->Args({64, 64})
     ->Args({64, 192})
     ->Args({64, 256})
-    ->Args({256, 64});
+    ->Args({256, 64})
+    ->Args({256, 1024})
+    ->Args({50, 200});
 
 void linear_backward_case(benchmark::State& state) {
   const Stream stream;
@@ -73,7 +75,9 @@ BENCHMARK(linear_backward_case)
     ->Args({64, 64})
     ->Args({64, 192})
     ->Args({64, 256})
-    ->Args({256, 64});
+    ->Args({256, 64})
+    ->Args({256, 1024})
+    ->Args({50, 200});
 
 void layer_norm_forward_case(benchmark::State& state) {
   const Stream stream;

@@ -4,7 +4,6 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(hwy REQUIRED)
-find_package(SerialBLAS REQUIRED)
 
 if(SERRATE_WITH_MPI)
   set(MPI_CXX_SKIP_MPICXX TRUE)

@@ -10,7 +10,6 @@ target_link_libraries(serrate INTERFACE ${serrate_libraries})
 install(TARGETS serrate ${serrate_libraries} EXPORT serrate
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 if(TARGET serrate_command)
-  set_target_properties(serrate_command PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
   install(TARGETS serrate_command RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/serrate DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
@@ -20,5 +19,5 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/serrateConfig.cmake.in
   ${PROJECT_BINARY_DIR}/serrateConfig.cmake INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/serrate)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/serrateConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/serrateConfig.cmake ${PROJECT_BINARY_DIR}/serrateConfigVersion.cmake
-  ${PROJECT_SOURCE_DIR}/cmake/FindxxHash.cmake ${PROJECT_SOURCE_DIR}/cmake/FindSerialBLAS.cmake
+  ${PROJECT_SOURCE_DIR}/cmake/FindxxHash.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/serrate)

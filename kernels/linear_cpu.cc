@@ -1,80 +1,73 @@
+// Weights whose sides are no whole vectors are multiplied as padded copies, with zeros. Vectors of
+// tokens are long beside that: a copy of x or y costs less than its products.
 #include <algorithm>
 
-#include "kernels/blas.h"
-#include "kernels/linear_narrow.h"
-#include "kernels/shapes.h"
+#include "kernels/linear_products.h"
 #include "serrate/buffer.h"
-#include "serrate/kernels/linear.h"
 
-// Rows are cut into fixed chunks: a product's bits depend on its shape, so the shapes may not
-// depend on the number of threads. A chunk's operands stay in the L2 cache for all that uses them.
 namespace serrate {
 namespace {
 
-template <typename T>
-MatrixView<T> chunk_of(const MatrixView<T>& matrix, std::int64_t chunk) {
-  const auto [begin, end] = rows_of_chunk(chunk, matrix.rows);
-  return matrix.middle_rows(begin, end);
+std::int64_t whole(std::int64_t size) {
+  return (size + kWholeSide - 1) / kWholeSide * kWholeSide;
 }
 
-// d_weight [out, in] then d_bias [out] of one chunk.
-void chunk_gradients(const LinearBackward& args, std::int64_t chunk, float* d_weight,
-                     float* d_bias) {
-  const auto d_y = chunk_of(args.d_y, chunk);
-  gemm(1, transposed(d_y), plain(chunk_of(args.x, chunk)), 0,
-       {d_weight, args.weight.rows, args.weight.cols});
-  if (args.d_bias.empty()) return;
-  std::fill_n(d_bias, d_y.cols, 0.0f);
-  for (std::int64_t r = 0; r < d_y.rows; ++r) {
-    const float* row = d_y.row(r);
-#pragma omp simd
-    for (std::int64_t c = 0; c < d_y.cols; ++c) d_bias[c] += row[c];
-  }
+bool is_whole(const MatrixView<const float>& weight) {
+  return weight.rows % kWholeSide == 0 && weight.cols % kWholeSide == 0;
 }
+
+/// A copy with rows and columns of zeros behind.
+class Padded {
+ public:
+  Padded(MatrixView<const float> from, std::int64_t rows, const Stream& stream)
+      : buffer_(Buffer<float>::zeros(rows * whole(from.cols), stream)),
+        view_(buffer_.data(), rows, whole(from.cols)) {
+    for (std::int64_t r = 0; r < from.rows; ++r) {
+      std::copy_n(from.row(r), from.cols, view_.row(r));
+    }
+  }
+  Padded(std::span<const float> row, const Stream& stream)
+      : Padded({row.data(), 1, std::ssize(row)}, 1, stream) {}
+
+  const MatrixView<float>& view() const { return view_; }
+  std::span<float> row() { return buffer_.span(); }
+  void copy_to(const MatrixView<float>& to) const {
+    for (std::int64_t r = 0; r < to.rows; ++r) std::copy_n(view_.row(r), to.cols, to.row(r));
+  }
+
+ private:
+  Buffer<float> buffer_;
+  MatrixView<float> view_;
+};
 
 }  // namespace
 
 template <>
 void linear_forward_on<DeviceType::kCpu>(const LinearForward& args, const Stream& stream) {
-  if (is_narrow(args.weight)) return narrow_linear_forward(args, stream);
-#pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
-  for (std::int64_t chunk = 0; chunk < num_row_chunks(args.x.rows); ++chunk) {
-    const MatrixView<float> y = chunk_of(args.y, chunk);
-    for (std::int64_t r = 0; r < y.rows && !args.bias.empty(); ++r) {
-      std::copy(args.bias.begin(), args.bias.end(), y.row(r));
-    }
-    gemm(1, plain(chunk_of(args.x, chunk)), transposed(args.weight), args.bias.empty() ? 0 : 1, y);
-  }
+  if (is_whole(args.weight)) return whole_linear_forward(args, stream);
+  const Padded x(args.x, args.x.rows, stream);
+  const Padded weight(args.weight, whole(args.weight.rows), stream);
+  const Padded y({nullptr, 0, args.y.cols}, args.y.rows, stream);
+  Padded bias(args.bias, stream);
+  whole_linear_forward({x.view(), weight.view(), bias.row(), y.view()}, stream);
+  y.copy_to(args.y);
 }
 
 template <>
 void linear_backward_on<DeviceType::kCpu>(const LinearBackward& args, const Stream& stream) {
-  if (is_narrow(args.weight)) return narrow_linear_backward(args, stream);
-  const std::int64_t num_chunks = num_row_chunks(args.x.rows);
-  const std::int64_t out = args.weight.rows, in = args.weight.cols;
-  const std::int64_t partial_size = out * (in + 1);
-  Buffer<float> partials(num_chunks * partial_size, stream);
-#pragma omp parallel num_threads(stream.num_threads())
-  {
-#pragma omp for schedule(static)
-    for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk) {
-      float* partial = partials.data() + chunk * partial_size;
-      chunk_gradients(args, chunk, partial, partial + out * in);
-      if (args.d_x.data) {
-        gemm(1, plain(chunk_of(args.d_y, chunk)), plain(args.weight), 0, chunk_of(args.d_x, chunk));
-      }
-    }
-#pragma omp for schedule(static)
-    for (std::int64_t o = 0; o < out; ++o) {
-      float* d_weight = args.d_weight.row(o);
-      for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk) {
-        const float* partial = partials.data() + chunk * partial_size;
-#pragma omp simd
-        for (std::int64_t i = 0; i < in; ++i) d_weight[i] += partial[o * in + i];
-        if (!args.d_bias.empty()) args.d_bias[o] += partial[out * in + o];
-      }
-    }
-  }
+  if (is_whole(args.weight)) return whole_linear_backward(args, stream);
+  const Padded x(args.x, args.x.rows, stream), d_y(args.d_y, args.d_y.rows, stream);
+  const Padded weight(args.weight, whole(args.weight.rows), stream);
+  const Padded d_weight(args.d_weight, whole(args.d_weight.rows), stream);
+  const Padded d_x({nullptr, 0, args.x.cols}, args.d_x.data ? args.x.rows : 0, stream);
+  Padded d_bias(args.d_bias, stream);
+  whole_linear_backward(
+      {x.view(), weight.view(), d_y.view(), args.d_x.data ? d_x.view() : MatrixView<float>(),
+       d_weight.view(), d_bias.row()},
+      stream);
+  if (args.d_x.data) d_x.copy_to(args.d_x);
+  d_weight.copy_to(args.d_weight);
+  d_bias.copy_to({args.d_bias.data(), args.d_bias.empty() ? 0 : 1, std::ssize(args.d_bias)});
 }
 
 }  // namespace serrate

@@ -14,7 +14,6 @@
 #include <thread>
 #include <vector>
 
-#include "kernels/blas.h"
 #include "serrate/error.h"
 #include "serrate/thread_communicator.h"
 
@@ -24,8 +23,7 @@ namespace {
 constexpr int kMostRanks = 1024;  // threads of one process
 constexpr std::int64_t kMostThreads = 1 << 14;
 
-/// Starts as many threads as the ranks of this process will need together, and ends them; then
-/// takes what the library of matrix products needs for each.
+/// Starts as many threads as the ranks of this process will need together, and ends them.
 void check_threads(std::int64_t ranks, std::int64_t threads) {
   const std::int64_t count = ranks * threads;
   if (count > kMostThreads) {
@@ -43,13 +41,6 @@ void check_threads(std::int64_t ranks, std::int64_t threads) {
         "--ranks {} --threads {} need {} threads, but this machine or a limit (processes, memory) "
         "allows {} ({}) use fewer",
         ranks, threads, count, started.size() + 1, error.code().message()));
-  }
-  started.clear();
-  if (!reserve_blas_memory(count)) {
-    throw usage_error(fmt::format(
-        "--ranks {} --threads {} need {} MiB of addresses for matrix products alone, which a limit "
-        "on memory (ulimit -v) does not allow; raise it, or use fewer threads",
-        ranks, threads, count * 129));
   }
 }
 

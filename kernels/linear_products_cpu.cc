@@ -1,12 +1,13 @@
+// The weight is packed once for all rows of x, which is read where it lies.
 #include <algorithm>
 
-#include "kernels/linear_narrow.h"
+#include "kernels/linear_products.h"
 #include "kernels/shapes.h"
 #include "kernels/simd_targets.h"
 #include "serrate/buffer.h"
 
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/linear_narrow_cpu.cc"
+#define HWY_TARGET_INCLUDE "kernels/linear_products_cpu.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
 #include "kernels/simd_gemm-inl.h"
@@ -95,7 +96,7 @@ constexpr std::int64_t kGradientRows = 32;   // rows of d_weight
 
 }  // namespace
 
-void narrow_linear_forward(const LinearForward& args, const Stream& stream) {
+void whole_linear_forward(const LinearForward& args, const Stream& stream) {
   const std::int64_t n = args.x.rows;
   Buffer<float> packed(args.weight.rows * args.weight.cols, stream);
   HWY_DYNAMIC_DISPATCH(pack_transposed)(args.weight, packed.data());
@@ -109,7 +110,7 @@ void narrow_linear_forward(const LinearForward& args, const Stream& stream) {
 // A batch of tokens gives d_x, by tiles of tokens, and adds to d_weight, by blocks of its rows,
 // while its d_y is in cache. Threads do not wait for each other: a static schedule gives each the
 // same rows of d_weight in every batch.
-void narrow_linear_backward(const LinearBackward& args, const Stream& stream) {
+void whole_linear_backward(const LinearBackward& args, const Stream& stream) {
   const std::int64_t n = args.x.rows, out = args.weight.rows;
   const std::int64_t batch = kGradientTile * stream.num_threads();
   Buffer<float> packed(args.weight.rows * args.weight.cols, stream);
