@@ -1,31 +1,20 @@
 #include <fmt/format.h>
 
-#include <csignal>
+#include <atomic>
 
 #include "serrate/trainer.h"
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
 #include "src/cli/progress.h"
 #include "src/cli/put.h"
+#include "src/cli/stop_signals.h"
+#include "src/cli/supervise.h"
 #include "src/train/train_options.h"
 
 namespace serrate::cli {
 namespace {
 
 constexpr int kStoppedExitCode = 75;
-
-std::atomic<bool> stop_requested{false};
-static_assert(std::atomic<bool>::is_always_lock_free);
-
-// The first signal asks for an orderly end, a second one ends the process.
-void stop_on_signals() {
-  struct sigaction action = {};
-  action.sa_handler = [](int) { stop_requested = true; };
-  action.sa_flags = SA_RESETHAND;
-  sigaction(SIGTERM, &action, nullptr);
-  sigaction(SIGINT, &action, nullptr);
-  sigaction(SIGUSR1, &action, nullptr);  // the one that mpirun passes on and does not act on
-}
 
 void print_stages(const Trainer& trainer) {
   double total = 0;
@@ -40,24 +29,15 @@ void print_stages(const Trainer& trainer) {
   }
 }
 
-}  // namespace
-
-int train_command(const Arguments& arguments) {
-  TrainOptions options;
-  LaunchOptions launch_options;
-  Options line("train", "Trains a sequence model on a dataset, on any number of ranks.");
-  line.add(option_table(options));
-  add_launch_options(line, launch_options);
-  if (!line.parse(arguments)) return 0;
-
-  stop_on_signals();
-  launch_options.threads = options.threads;
+int train(const TrainOptions& options, const LaunchOptions& launch_options, const Options& line,
+          const std::atomic<bool>& stop, Attempt* attempt) {
   return launch(launch_options, [&](Communicator& communicator) {
     Trainer trainer(options, communicator);
+    if (attempt) attempt->has_begun = true;
     const bool speaks = communicator.rank() == 0;
     if (speaks) put("{}# world_size={}\n\n", line.effective(), communicator.size());
     Progress progress(trainer.total_steps());
-    const bool finished = trainer.run(stop_requested, [&](const StepResult& result) {
+    const bool finished = trainer.run(stop, [&](const StepResult& result) {
       if (speaks) progress.step(result);
     });
     const std::int64_t invalid_ids = trainer.invalid_ids();
@@ -67,9 +47,37 @@ int train_command(const Arguments& arguments) {
         put("invalid ids ({}): {}\n", to_string(options.invalid_ids), invalid_ids);
       }
       print_stages(trainer);
-      if (!finished) fmt::print(stderr, "serrate: stopped by a signal\n");
+      if (!finished) fmt::print(stderr, "serrate: stopped by a signal; the same command goes on\n");
     }
+    if (!finished && attempt) attempt->was_stopped = true;
     return finished ? 0 : kStoppedExitCode;
+  });
+}
+
+}  // namespace
+
+int train_command(const Arguments& arguments) {
+  TrainOptions options;
+  LaunchOptions launch_options;
+  int max_restarts = 0;
+  Options line("train", "Trains a sequence model on a dataset, on any number of ranks.");
+  line.add(option_table(options));
+  add_launch_options(line, launch_options);
+  line.add(option("max-restarts", max_restarts, "of a training that was lost; without mpirun",
+                  {0, 1'000'000}));
+  if (!line.parse(arguments)) return 0;
+  launch_options.threads = options.threads;
+  if (max_restarts == 0) return train(options, launch_options, line, stop_on_signals(), nullptr);
+
+  if (mpirun_rank()) {
+    throw usage_error(
+        "--max-restarts is for ranks that are threads (mpirun ends all of its processes when one "
+        "is lost) start mpirun again instead, when it ends with 75 or by a signal: "
+        "docs/command.md");
+  }
+  return supervise(max_restarts, [&](Attempt& attempt) {
+    if (attempt.has_begun) options.fresh = false;  // what is resumed is the fresh run
+    return train(options, launch_options, line, stop_on_signals(), &attempt);
   });
 }
 

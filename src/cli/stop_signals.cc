@@ -1,0 +1,57 @@
+#include "src/cli/stop_signals.h"
+
+#include <csignal>
+#include <ctime>
+
+namespace serrate::cli {
+namespace {
+
+constexpr int kStopSignals[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
+
+// A signal handler reaches nothing but globals.
+std::atomic<bool> stop_requested{false};
+std::atomic<std::time_t> requested_at{0};  // seconds
+std::atomic<const std::atomic<int>*> passed_on_to{nullptr};
+static_assert(std::atomic<bool>::is_always_lock_free);
+static_assert(std::atomic<std::time_t>::is_always_lock_free);
+
+void on_stop_signal(int number) {
+  timespec now = {};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  if (const std::atomic<int>* child = passed_on_to) {
+    if (const int process = *child) ::kill(process, number);
+    stop_requested = true;
+  } else if (!stop_requested.exchange(true)) {
+    requested_at = now.tv_sec;
+  } else if (now.tv_sec > requested_at + 1) {
+    std::signal(number, SIG_DFL);
+    std::raise(number);
+  }
+}
+
+void handle_stop_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_stop_signal;
+  for (const int number : kStopSignals) {
+    struct sigaction present = {};
+    sigaction(number, nullptr, &present);
+    if (number == SIGHUP && present.sa_handler == SIG_IGN) continue;
+    sigaction(number, &action, nullptr);
+  }
+}
+
+}  // namespace
+
+const std::atomic<bool>& stop_on_signals() {
+  passed_on_to = nullptr;
+  handle_stop_signals();
+  return stop_requested;
+}
+
+const std::atomic<bool>& pass_on_stop_signals(const std::atomic<int>& child) {
+  passed_on_to = &child;
+  handle_stop_signals();
+  return stop_requested;
+}
+
+}  // namespace serrate::cli
