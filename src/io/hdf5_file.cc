@@ -7,11 +7,11 @@
 #include <array>
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <source_location>
 
 #include "src/io/hdf5_sealed_driver.h"
-#include "src/io/sealed_file.h"
 
 namespace serrate {
 namespace {
@@ -45,12 +45,12 @@ class Hdf5Session {
   void* print_data_ = nullptr;
 };
 
-/// Called where a file or an object is opened: HDF5 uses the null pointers that it gets when memory
-/// is short, so there has to be more than it asks for.
+/// HDF5 uses the null pointers that it gets when memory is short, so there has to be more than it
+/// asks for.
 void check_memory(const std::string& path) {
   constexpr std::size_t kAmple = 4 << 20;  // bytes; mapped, not used
   void* const block = std::malloc(kAmple);
-  if (!block) throw Error(fmt::format("cannot open {} (there is no memory left)", path));
+  if (!block) throw Error(fmt::format("cannot write {} (there is no memory left)", path));
   // The compiler may not leave out what nothing uses.
   *static_cast<volatile char*>(block) = 0;
   std::free(block);
@@ -137,10 +137,17 @@ Hdf5Handle access_properties(Hdf5Storage* storage) {
   return properties;
 }
 
-/// Of a new file, group or dataset: without times, so that the same content is the same bytes.
+/// Of a new file, group or dataset: without times, so that the same content is the same bytes, and
+/// with its attributes and links in its header, where read_hdf5_metadata finds them.
 Hdf5Handle object_properties(hid_t object_class) {
+  constexpr unsigned kMost = 65535;  // of attributes and of links
   auto properties = own(H5Pcreate(object_class), H5Pclose, "set up", "HDF5");
-  hdf5_check(H5Pset_obj_track_times(properties.id(), false), "set up", "HDF5");
+  const hid_t id = properties.id();
+  hdf5_check(H5Pset_obj_track_times(id, false), "set up", "HDF5");
+  hdf5_check(H5Pset_attr_phase_change(id, kMost, kMost), "set up", "HDF5");
+  if (object_class != H5P_DATASET_CREATE) {
+    hdf5_check(H5Pset_link_phase_change(id, kMost, kMost), "set up", "HDF5");
+  }
   return properties;
 }
 
@@ -154,14 +161,6 @@ Hdf5Handle dataset_properties() {
   return properties;
 }
 
-/// One run of bytes inside the file itself. Other layouts are those that can have filters.
-bool is_plain(hid_t dataset, const std::string& what) {
-  const auto properties = own(H5Dget_create_plist(dataset), H5Pclose, "inspect", what);
-  const hid_t id = properties.id();
-  return hdf5_check(H5Pget_layout(id), "inspect", what) == H5D_CONTIGUOUS &&
-         H5Pget_external_count(id) == 0;
-}
-
 /// Where the values of a dataset begin; 0 when there are none.
 std::int64_t offset_of(hid_t dataset) {
   const haddr_t offset = H5Dget_offset(dataset);
@@ -169,22 +168,18 @@ std::int64_t offset_of(hid_t dataset) {
   return offset == HADDR_UNDEF ? 0 : static_cast<std::int64_t>(offset);
 }
 
-/// Whether a name leads through hard links alone to an object; throws on links of other kinds.
-bool resolves(hid_t file, const std::string& path, const std::string& name) {
-  for (std::size_t end = name.find('/', 1);; end = name.find('/', end + 1)) {
-    const std::string prefix = name.substr(0, end);
-    if (prefix != "/") {
-      if (H5Lexists(file, prefix.c_str(), H5P_DEFAULT) <= 0) return false;
-      H5L_info_t info{};
-      hdf5_check(H5Lget_info(file, prefix.c_str(), &info, H5P_DEFAULT), "inspect", prefix);
-      if (info.type != H5L_TYPE_HARD) {
-        throw usage_error(fmt::format(
-            "{} of {} is a soft or external link (refused, since it may lead to another file)",
-            prefix, path));
-      }
-    }
-    if (end == std::string::npos) return true;
-  }
+bool exists(hid_t file, const std::string& name) {
+  return name == "/" || H5Lexists(file, name.c_str(), H5P_DEFAULT) > 0;
+}
+
+template <typename T>
+constexpr Hdf5Type kType = std::is_same_v<T, std::uint8_t>   ? Hdf5Type::kUint8
+                           : std::is_same_v<T, std::int64_t> ? Hdf5Type::kInt64
+                           : std::is_same_v<T, float>        ? Hdf5Type::kFloat32
+                                                             : Hdf5Type::kFloat64;
+
+std::string absolute(const std::string& name) {
+  return name.starts_with('/') ? name : "/" + name;
 }
 
 }  // namespace
@@ -257,24 +252,18 @@ Hdf5File Hdf5File::create(const std::string& path) {
 }
 
 Hdf5File Hdf5File::open(const std::string& path) {
-  check_memory(path);
   Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::open(path)));
-  const Hdf5Session session;
-  const auto properties = access_properties(file.storage_.get());
-  const hid_t id = H5Fopen(path.c_str(), H5F_ACC_RDONLY, properties.id());
-  if (id < 0) {
-    const Hdf5Cause cause = hdf5_cause();
-    if (cause.of_file) throw Error(cause.message, cause.kind);
-    throw usage_error(fmt::format("cannot open {} (HDF5: {})", path, cause.message));
-  }
-  file.handle_ = {id, H5Fclose};
+  file.metadata_ = read_hdf5_metadata(*file.storage_->file);
   return file;
 }
 
 void Hdf5File::close() {
-  const Hdf5Session session;
-  hdf5_check(handle_.reset(), "close", path_);
+  {
+    const Hdf5Session session;
+    hdf5_check(handle_.reset(), "close", path_);
+  }
   check_written(*storage_);
+  read_hdf5_metadata(*storage_->file);  // what is sealed can be read
   storage_->file->seal();
 }
 
@@ -290,62 +279,68 @@ void Hdf5File::verify() const {
   storage_->file->verify();
 }
 
-bool Hdf5File::contains(const std::string& name) const {
-  const Hdf5Session session;
-  return resolves(handle_.id(), path_, name);
+const Hdf5Object* Hdf5File::find(const std::string& name) const {
+  const std::string path = absolute(name);
+  for (const std::string& link : metadata_.other_links) {
+    if (path == link || path.starts_with(link + "/")) {
+      throw usage_error(fmt::format(
+          "{} of {} is a soft or external link (refused, since it may lead to another file)", name,
+          path_));
+    }
+  }
+  const auto found = metadata_.objects.find(path);
+  return found == metadata_.objects.end() ? nullptr : &found->second;
 }
 
-Hdf5Handle Hdf5File::open_object(const std::string& name) const {
-  if (!resolves(handle_.id(), path_, name)) {
-    throw usage_error(fmt::format("{} has no {}", path_, name));
-  }
-  return own(H5Oopen(handle_.id(), name.c_str(), H5P_DEFAULT), H5Oclose, "open", name);
+bool Hdf5File::contains(const std::string& name) const {
+  return find(name) != nullptr;
+}
+
+const Hdf5Object& Hdf5File::object(const std::string& name) const {
+  const Hdf5Object* found = find(name);
+  if (!found) throw usage_error(fmt::format("{} has no {}", path_, name));
+  return *found;
 }
 
 template <typename T>
 Hdf5Dataset Hdf5File::dataset(const std::string& name) const {
-  check_memory(path_);
-  const Hdf5Session session;
-  const auto object = open_object(name);
-  const hid_t id = object.id();
-  if (H5Iget_type(id) != H5I_DATASET) {
+  const Hdf5Object& found = object(name);
+  if (!found.is_dataset) {
     throw usage_error(fmt::format("{} of {} is not a dataset", name, path_));
   }
-  const auto type = own(H5Dget_type(id), H5Tclose, "inspect", name);
-  if (hdf5_check(H5Tequal(type.id(), file_type<T>()), "inspect", name) == 0) {
+  if (found.type != kType<T>) {
     throw usage_error(
         fmt::format("{} of {} does not hold values of type {}", name, path_, kTypeName<T>));
   }
-  Hdf5Dataset result;
-  const auto space = own(H5Dget_space(id), H5Sclose, "inspect", name);
-  result.rank_ = H5Sget_simple_extent_ndims(space.id());
-  if (result.rank_ != 1 && result.rank_ != 2) {
-    throw usage_error(
-        fmt::format("{} of {} has {} dimensions (1 or 2 expected)", name, path_, result.rank_));
+  if (found.dims.size() != 1 && found.dims.size() != 2) {
+    throw usage_error(fmt::format("{} of {} has {} dimensions (1 or 2 expected)", name, path_,
+                                  found.dims.size()));
   }
-  if (!is_plain(id, name)) {
+  if (!found.contiguous) {
     throw usage_error(fmt::format(
-        "{} of {} is chunked, packed or stored outside of the file (refused: only plain "
-        "contiguous datasets are read)",
+        "{} of {} is chunked, packed or stored elsewhere (refused: only plain contiguous datasets "
+        "are read)",
         name, path_));
   }
-  std::array<hsize_t, 2> dims = {0, 1};
-  hdf5_check(H5Sget_simple_extent_dims(space.id(), dims.data(), nullptr), "inspect", name);
+  Hdf5Dataset result;
   result.storage_ = storage_.get();
   result.name_ = name;
-  result.offset_ = offset_of(id);
-  result.rows_ = static_cast<std::int64_t>(dims[0]);
-  result.columns_ = static_cast<std::int64_t>(dims[1]);
+  result.rank_ = static_cast<int>(found.dims.size());
+  const std::uint64_t columns = result.rank_ == 2 ? found.dims[1] : 1;
   // Before anyone allocates what a file claims.
-  std::int64_t bytes = 0;
-  if (result.rows_ < 0 || result.columns_ < 0 ||
-      __builtin_mul_overflow(result.rows_, result.columns_, &bytes) ||
-      __builtin_mul_overflow(bytes, std::int64_t{sizeof(T)}, &bytes) ||
-      (bytes > 0 && (result.offset_ <= 0 || bytes > storage_->file->size() - result.offset_))) {
+  const auto size = static_cast<std::uint64_t>(storage_->file->size());
+  std::uint64_t bytes = 0;
+  if (found.dims[0] > size || columns > size ||  // more rows of no columns than bytes, or the like
+      __builtin_mul_overflow(found.dims[0], columns, &bytes) ||
+      __builtin_mul_overflow(bytes, std::uint64_t{sizeof(T)}, &bytes) ||
+      (bytes > 0 && (found.offset > size || bytes > size - found.offset))) {
     throw usage_error(
         fmt::format("{} of {} claims {} x {} values of {} bytes (more than the file has for them)",
-                    name, path_, dims[0], dims[1], sizeof(T)));
+                    name, path_, found.dims[0], columns, sizeof(T)));
   }
+  result.offset_ = bytes > 0 ? static_cast<std::int64_t>(found.offset) : 0;
+  result.rows_ = static_cast<std::int64_t>(found.dims[0]);
+  result.columns_ = static_cast<std::int64_t>(columns);
   return result;
 }
 
@@ -381,7 +376,7 @@ void Hdf5File::create_group(const std::string& name) {
   const auto properties = object_properties(H5P_GROUP_CREATE);
   for (std::size_t end = name.find('/', 1);; end = name.find('/', end + 1)) {
     const std::string prefix = name.substr(0, end);
-    if (!resolves(handle_.id(), path_, prefix)) {
+    if (!exists(handle_.id(), prefix)) {
       own(H5Gcreate2(handle_.id(), prefix.c_str(), H5P_DEFAULT, properties.id(), H5P_DEFAULT),
           H5Gclose, "create", prefix + " of " + path_);
     }
@@ -391,8 +386,14 @@ void Hdf5File::create_group(const std::string& name) {
 
 void Hdf5File::write_attribute(const std::string& object, const std::string& name,
                                std::string_view text) {
+  constexpr std::size_t kLongest = 60'000;  // what fits into a header, and then some
+  if (text.size() > kLongest) {
+    throw usage_error(fmt::format("attribute {} of {} would have {} bytes (it may have {})", name,
+                                  path_, text.size(), kLongest));
+  }
   const Hdf5Session session;
-  const auto target = open_object(object);
+  const auto target =
+      own(H5Oopen(handle_.id(), object.c_str(), H5P_DEFAULT), H5Oclose, "open", object);
   const auto type = own(H5Tcopy(H5T_C_S1), H5Tclose, "write", name);
   // HDF5 has no strings of length 0; the type pads with zero bytes, so a text has none at its end.
   hdf5_check(H5Tset_size(type.id(), std::max<std::size_t>(text.size(), 1)), "write", name);
@@ -409,7 +410,8 @@ void Hdf5File::write_attribute(const std::string& object, const std::string& nam
 void Hdf5File::write_attribute(const std::string& object, const std::string& name,
                                std::int64_t value) {
   const Hdf5Session session;
-  const auto target = open_object(object);
+  const auto target =
+      own(H5Oopen(handle_.id(), object.c_str(), H5P_DEFAULT), H5Oclose, "open", object);
   const auto space = own(H5Screate(H5S_SCALAR), H5Sclose, "write", name);
   const auto attribute = own(
       H5Acreate2(target.id(), name.c_str(), H5T_STD_I64LE, space.id(), H5P_DEFAULT, H5P_DEFAULT),
@@ -417,51 +419,38 @@ void Hdf5File::write_attribute(const std::string& object, const std::string& nam
   hdf5_check(H5Awrite(attribute.id(), H5T_STD_I64LE, &value), "write attribute", name);
 }
 
-bool Hdf5File::has_attribute(const std::string& object, const std::string& name) const {
-  const Hdf5Session session;
-  return hdf5_check(H5Aexists(open_object(object).id(), name.c_str()), "look for", name) > 0;
+bool Hdf5File::has_attribute(const std::string& object_name, const std::string& name) const {
+  return object(object_name).attributes.contains(name);
 }
 
-Hdf5Handle Hdf5File::open_attribute(const std::string& object, const std::string& name) const {
-  if (!has_attribute(object, name)) {
-    throw usage_error(fmt::format("{} of {} has no attribute {}", object, path_, name));
+const Hdf5Attribute& Hdf5File::attribute(const std::string& object_name,
+                                         const std::string& name) const {
+  const auto& attributes = object(object_name).attributes;
+  const auto found = attributes.find(name);
+  if (found == attributes.end()) {
+    throw usage_error(fmt::format("{} of {} has no attribute {}", object_name, path_, name));
   }
-  auto attribute = own(H5Aopen(open_object(object).id(), name.c_str(), H5P_DEFAULT), H5Aclose,
-                       "open attribute", name);
-  const auto space = own(H5Aget_space(attribute.id()), H5Sclose, "inspect", name);
-  if (H5Sget_simple_extent_npoints(space.id()) != 1) {
+  if (!found->second.scalar) {
     throw usage_error(fmt::format("attribute {} of {} is not one value", name, path_));
   }
-  return attribute;
+  return found->second;
 }
 
-std::string Hdf5File::read_text(const std::string& object, const std::string& name) const {
-  const Hdf5Session session;
-  const auto attribute = open_attribute(object, name);
-  const auto type = own(H5Aget_type(attribute.id()), H5Tclose, "inspect", name);
-  if (H5Tget_class(type.id()) != H5T_STRING || H5Tis_variable_str(type.id()) != 0) {
+std::string Hdf5File::read_text(const std::string& object_name, const std::string& name) const {
+  const Hdf5Attribute& found = attribute(object_name, name);
+  if (found.type != Hdf5Type::kText) {
     throw usage_error(fmt::format("attribute {} of {} is not a text of fixed length", name, path_));
   }
-  const std::size_t size = H5Tget_size(type.id());
-  if (size > static_cast<std::size_t>(storage_->file->size())) {
-    throw usage_error(fmt::format("attribute {} of {} claims {} bytes (more than the file has)",
-                                  name, path_, size));
-  }
-  std::string text(size, '\0');
-  hdf5_check(H5Aread(attribute.id(), type.id(), text.data()), "read attribute", name);
-  text.resize(text.find_last_not_of('\0') + 1);
-  return text;
+  return found.bytes.substr(0, found.bytes.find_last_not_of('\0') + 1);
 }
 
-std::int64_t Hdf5File::read_integer(const std::string& object, const std::string& name) const {
-  const Hdf5Session session;
-  const auto attribute = open_attribute(object, name);
-  const auto type = own(H5Aget_type(attribute.id()), H5Tclose, "inspect", name);
-  if (hdf5_check(H5Tequal(type.id(), H5T_STD_I64LE), "inspect", name) == 0) {
+std::int64_t Hdf5File::read_integer(const std::string& object_name, const std::string& name) const {
+  const Hdf5Attribute& found = attribute(object_name, name);
+  std::int64_t value = 0;
+  if (found.type != Hdf5Type::kInt64 || found.bytes.size() != sizeof(value)) {
     throw usage_error(fmt::format("attribute {} of {} is not an int64", name, path_));
   }
-  std::int64_t value = 0;
-  hdf5_check(H5Aread(attribute.id(), H5T_STD_I64LE, &value), "read attribute", name);
+  std::memcpy(&value, found.bytes.data(), sizeof(value));
   return value;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "serrate/error.h"
+#include "src/io/hdf5_metadata.h"
 
 namespace serrate {
 
@@ -85,11 +86,13 @@ class Hdf5Dataset {
   int rank_ = 1;
 };
 
-/// An HDF5 file of named datasets ("/group/name") and attributes, sealed: whatever is read of it,
-/// by HDF5 too, was verified first (SealedFile). Every call holds one mutex of the process, since
-/// HDF5 need not have been built thread safe. Only plain content is read: no soft or external
-/// links, no datasets but contiguous ones inside the file, no plugins. The errors are SealedFile's,
-/// and usage for content that is not as asked for.
+/// An HDF5 file of named datasets ("/group/name") and attributes, sealed: whatever is read of it
+/// was verified first (SealedFile). It is written by HDF5, one mutex of the process around every
+/// call, since HDF5 need not have been built thread safe. It is read without HDF5
+/// (read_hdf5_metadata), by any number of threads, and only when it has plain content: no soft or
+/// external links, no datasets but contiguous ones inside the file. What was created cannot be read
+/// before it is closed and opened. The errors are SealedFile's, and usage for content that is not
+/// as asked for.
 class Hdf5File {
  public:
   /// A new file, replacing what was there. Write to an AtomicFile, never over a file in use.
@@ -145,12 +148,14 @@ class Hdf5File {
 
  private:
   explicit Hdf5File(std::unique_ptr<Hdf5Storage> storage);
-  Hdf5Handle open_object(const std::string& name) const;
-  Hdf5Handle open_attribute(const std::string& object, const std::string& name) const;
+  const Hdf5Object* find(const std::string& name) const;
+  const Hdf5Object& object(const std::string& name) const;
+  const Hdf5Attribute& attribute(const std::string& object, const std::string& name) const;
 
   std::string path_;
   std::unique_ptr<Hdf5Storage> storage_;  // outlives the handle
-  Hdf5Handle handle_;
+  Hdf5Handle handle_;                     // while it is written
+  Hdf5Metadata metadata_;                 // when it was opened
 };
 
 }  // namespace serrate

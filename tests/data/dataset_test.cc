@@ -18,6 +18,7 @@
 #include "src/data/describe_dataset.h"
 #include "src/data/generate.h"
 #include "src/data/split.h"
+#include "tests/support/latest_hdf5.h"
 #include "tests/support/seal.h"
 #include "tests/support/temporary_folder.h"
 
@@ -260,7 +261,7 @@ TEST(Dataset, NamesWhatIsWrongWithAFile) {
   for (const auto& damage : damages()) {
     const std::string path = folder.file(damage.name + ".h5");
     write_example(path);
-    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, testing::latest_hdf5());
     ASSERT_GE(file, 0);
     damage.apply(file);
     H5Fclose(file);
@@ -285,7 +286,7 @@ TEST(Dataset, FindsIdsOutsideOfTheVocabulary) {
   const TemporaryFolder folder;
   write_example(folder.file("a.h5"));
   {
-    const hid_t file = H5Fopen(folder.file("a.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    const hid_t file = H5Fopen(folder.file("a.h5").c_str(), H5F_ACC_RDWR, testing::latest_hdf5());
     const std::int64_t items[4] = {2, 0, 3, 1};
     replace(file, "/features/item/values", H5T_STD_I64LE, {4}, items);
     const std::int64_t offsets[5] = {0, 2, 9, 3, 5};
@@ -311,7 +312,7 @@ Dataset with_column(const TemporaryFolder& folder, const char* name,
                     const std::vector<std::int64_t>& values) {
   const std::string path = folder.file("changed.h5");
   write_example(path);
-  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, testing::latest_hdf5());
   replace(file, name, H5T_STD_I64LE, {values.size()}, values.data());
   H5Fclose(file);
   testing::seal_again(path);

@@ -1,5 +1,6 @@
 #include "src/io/hdf5_file.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <hdf5.h>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "src/io/atomic_file.h"
+#include "tests/support/latest_hdf5.h"
 #include "tests/support/seal.h"
 #include "tests/support/temporary_folder.h"
 
@@ -97,14 +99,19 @@ TEST(Hdf5File, WritesRowsAndColumnsInAnyOrder) {
     EXPECT_THROW(matrix.write_rows(2, 4, std::span<const float>(std::vector<float>(8))), Error);
     EXPECT_THROW(matrix.write_rows(0, 1, std::span<const float>(std::vector<float>(3))), Error);
   }
-  EXPECT_EQ(file.read<float>("m"), counted<float>(12));
+  file.close();
+  EXPECT_EQ(Hdf5File::open(folder.file("a.h5")).read<float>("m"), counted<float>(12));
 }
 
 TEST(Hdf5File, SpansManyBlocks) {
   const TemporaryFolder folder;
   const auto values = counted<double>(7 * 50'000);
-  auto file = Hdf5File::create(folder.file("a.h5"));
-  file.write("m", std::span(values), {7, 50'000});
+  {
+    auto created = Hdf5File::create(folder.file("a.h5"));
+    created.write("m", std::span(values), {7, 50'000});
+    created.close();
+  }
+  const auto file = Hdf5File::open(folder.file("a.h5"));
   EXPECT_EQ(file.read<double>("m"), values);
   std::vector<double> block(7 * 2);
   file.dataset<double>("m").read_block({0, 7, 49'998, 50'000}, std::span(block));
@@ -129,13 +136,17 @@ TEST(Hdf5File, TheSameContentIsTheSameBytesAtAnyTime) {
 
 TEST(Hdf5File, KeepsAttributes) {
   const TemporaryFolder folder;
-  const std::string long_text(200'000, 'x');  // more than an object header holds
+  const std::string long_text(60'000, 'x');
   {
     auto file = Hdf5File::create(folder.file("a.h5"));
     file.create_group("/a/b");
     file.write_attribute("/", "text", "grün\nblau");
     file.write_attribute("/", "empty", "");
     file.write_attribute("/", "long", long_text);
+    file.write_attribute("/", "long too", long_text);
+    EXPECT_THAT(
+        message_of<Error>([&] { file.write_attribute("/", "longer", long_text + "x"); }),
+        HasSubstr("attribute longer of " + folder.file("a.h5") + " would have 60001 bytes"));
     file.write_attribute("/a/b", "number", std::int64_t{-1} << 62);
     file.close();
   }
@@ -168,13 +179,17 @@ TEST(Hdf5File, NamesTheFileAndTheCause) {
 
 TEST(Hdf5File, RefusesOtherTypesAndShapes) {
   const TemporaryFolder folder;
-  auto file = Hdf5File::create(folder.file("a.h5"));
-  file.write<float>("floats", std::span<const float>(counted<float>(3)), {3});
+  {
+    auto created = Hdf5File::create(folder.file("a.h5"));
+    created.write<float>("floats", std::span<const float>(counted<float>(3)), {3});
+    created.create_group("group");
+    created.close();
+  }
+  const auto file = Hdf5File::open(folder.file("a.h5"));
   EXPECT_THAT(
       message_of<Error>([&] { file.dataset<std::int64_t>("floats"); }),
       HasSubstr("floats of " + folder.file("a.h5") + " does not hold values of type int64"));
   EXPECT_THAT(message_of<Error>([&] { file.dataset<float>("other"); }), HasSubstr("has no other"));
-  file.create_group("group");
   EXPECT_THAT(message_of<Error>([&] { file.dataset<float>("group"); }),
               HasSubstr("group of " + folder.file("a.h5") + " is not a dataset"));
   const auto floats = file.dataset<float>("floats");
@@ -187,24 +202,21 @@ TEST(Hdf5File, RefusesLinksAndStorageElsewhere) {
   const TemporaryFolder folder;
   const std::string path = folder.file("a.h5");
   {
-    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, testing::latest_hdf5());
     H5Lcreate_external("other.h5", "/x", file, "external", H5P_DEFAULT, H5P_DEFAULT);
     H5Lcreate_soft("/elsewhere", file, "soft", H5P_DEFAULT, H5P_DEFAULT);
     const hsize_t dims = 3;
     const hsize_t cube[3] = {1, 1, 1};
     const hid_t space = H5Screate_simple(1, &dims, nullptr);
     const hid_t cube_space = H5Screate_simple(3, cube, nullptr);
-    const hid_t raw = H5Pcreate(H5P_DATASET_CREATE);
-    H5Pset_external(raw, folder.write("raw.bin", std::string(12, 'a')).c_str(), 0, 12);
     const hid_t packed = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_chunk(packed, 1, &dims);
     H5Pset_shuffle(packed);
     const hid_t type = H5T_IEEE_F32LE;
-    H5Dclose(H5Dcreate2(file, "raw", type, space, H5P_DEFAULT, raw, H5P_DEFAULT));
     H5Dclose(H5Dcreate2(file, "packed", type, space, H5P_DEFAULT, packed, H5P_DEFAULT));
     H5Dclose(H5Dcreate2(file, "cube", type, cube_space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
     H5Dclose(H5Dcreate2(file, "unwritten", type, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
-    for (const hid_t id : {raw, packed}) H5Pclose(id);
+    H5Pclose(packed);
     for (const hid_t id : {space, cube_space}) H5Sclose(id);
     H5Fclose(file);
   }
@@ -216,10 +228,75 @@ TEST(Hdf5File, RefusesLinksAndStorageElsewhere) {
   EXPECT_THAT(message("external"),
               HasSubstr("external of " + path + " is a soft or external link"));
   EXPECT_THAT(message("soft"), HasSubstr("soft or external link"));
-  EXPECT_THAT(message("raw"), HasSubstr("stored outside"));
   EXPECT_THAT(message("packed"), HasSubstr("chunked, packed"));
   EXPECT_THAT(message("cube"), HasSubstr("3 dimensions"));
   EXPECT_THAT(message("unwritten"), HasSubstr("claims 3 x 1 values of 4 bytes"));
+}
+
+// Kinds of files that HDF5 reads and Hdf5File does not write.
+TEST(Hdf5File, RefusesWhatItDoesNotWrite) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("a.h5");
+  const auto message = [&](hid_t access, const std::function<void(hid_t)>& fill) {
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    fill(file);
+    H5Fclose(file);
+    testing::seal_again(path);
+    return message_of<Error>([&] { Hdf5File::open(path); });
+  };
+  EXPECT_THAT(message(H5P_DEFAULT, [](hid_t) {}),
+              ::testing::AllOf(HasSubstr(path), HasSubstr("superblock")));
+  EXPECT_THAT(
+      message(testing::latest_hdf5(),
+              [&](hid_t file) {
+                const hsize_t dims = 3;
+                const hid_t space = H5Screate_simple(1, &dims, nullptr);
+                const hid_t raw = H5Pcreate(H5P_DATASET_CREATE);
+                H5Pset_external(raw, folder.write("raw", std::string(12, 'a')).c_str(), 0, 12);
+                H5Dclose(
+                    H5Dcreate2(file, "raw", H5T_IEEE_F32LE, space, H5P_DEFAULT, raw, H5P_DEFAULT));
+                H5Pclose(raw);
+                H5Sclose(space);
+              }),
+      HasSubstr("stored in other files"));
+  const auto make_group = [](hid_t file, const std::string& name) {
+    H5Gclose(H5Gcreate2(file, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+  };
+  EXPECT_THAT(message(testing::latest_hdf5(),
+                      [&](hid_t file) {
+                        for (int i = 0; i < 20; ++i) make_group(file, std::to_string(i));
+                      }),
+              HasSubstr("in a heap"));
+  EXPECT_THAT(message(testing::latest_hdf5(),
+                      [&](hid_t file) {
+                        make_group(file, "a");
+                        H5Lcreate_hard(file, "/", file, "/a/up", H5P_DEFAULT, H5P_DEFAULT);
+                      }),
+              HasSubstr("/a/up has another name"));
+  EXPECT_THAT(message(testing::latest_hdf5(),
+                      [&](hid_t file) {
+                        std::string name = "a";
+                        for (int i = 0; i < 20; ++i, name += "/a") make_group(file, name);
+                      }),
+              HasSubstr("nested too deep"));
+}
+
+TEST(Hdf5File, HasManyGroupsAndAttributes) {
+  const TemporaryFolder folder;
+  const std::string path = folder.file("a.h5");
+  auto file = Hdf5File::create(path);
+  for (std::int64_t i = 0; i < 300; ++i) {
+    file.create_group(fmt::format("/groups/{}", i));
+    file.write_attribute(fmt::format("/groups/{}", i), "number", i);
+    file.write_attribute("/groups", fmt::format("number {}", i), i);
+  }
+  file.close();
+  const auto read = Hdf5File::open(path);
+  for (std::int64_t i = 0; i < 300; ++i) {
+    EXPECT_EQ(read.read_integer(fmt::format("/groups/{}", i), "number"), i);
+    EXPECT_EQ(read.read_integer("/groups", fmt::format("number {}", i)), i);
+  }
+  EXPECT_FALSE(read.contains("/groups/300"));
 }
 
 TEST(Hdf5File, FindsDamageAnywhere) {
@@ -245,8 +322,8 @@ TEST(Hdf5File, FindsDamageAnywhere) {
     folder.write("a.h5", damaged);
     const std::string message = message_of<Error>(read_all);
     ASSERT_THAT(message, HasSubstr(path)) << at;
-    // HDF5 was shown none of it.
-    ASSERT_THAT(message, ::testing::Not(HasSubstr("HDF5:"))) << at;
+    // Nothing was made of it before.
+    ASSERT_THAT(message, ::testing::Not(HasSubstr("HDF5"))) << at;
   }
 }
 
@@ -298,7 +375,7 @@ TEST(Hdf5File, AllocatesNothingThatTheFileHasNoRoomFor) {
   const TemporaryFolder folder;
   const std::string path = folder.file("a.h5");
   const auto claim = [&](hsize_t rows, hsize_t columns) {
-    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, testing::latest_hdf5());
     const hsize_t dims[2] = {rows, columns};
     const hid_t space = H5Screate_simple(2, dims, nullptr);
     H5Dclose(H5Dcreate2(file, "x", H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
