@@ -273,15 +273,16 @@ def make_dataset(context, folder, users=40, items=30, events=900, seed=3):
 
 
 # Small, but with all that a run has: two tables, dropout, negatives, moments of Adam.
-SMALL_MODEL = ["--features", "country", "--dim", 8, "--blocks", 1, "--heads", 2, "--max-length", 12,
-               "--batch-size", 16, "--negatives", 20, "--dropout", 0.2, "--optimizer", "adam",
-               "--seed", 5]
+SMALL_MODEL = {"--features": "country", "--dim": 8, "--blocks": 1, "--heads": 2, "--max-length": 12,
+               "--batch-size": 16, "--negatives": 20, "--dropout": 0.2, "--optimizer": "adam",
+               "--seed": 5}
 
 
 def train_command(context, data, output, steps, ranks=1, mpirun=False, options=()):
     """`serrate train` on threads or under mpirun; under mpirun one rank is a job, too."""
-    command = [context.serrate, "train", "--data", data, "--output", output, "--steps", steps]
-    command += [*SMALL_MODEL, *options]
+    command = [context.serrate, "train", "--data", data, "--output", output, "--steps", steps, *options]
+    for name, value in SMALL_MODEL.items():
+        command += [] if name in options else [name, value]
     if mpirun:
         return [*context.mpirun, "-n", ranks, *command]
     return [*command, "--ranks", ranks]

@@ -17,7 +17,7 @@ import harness
 from harness import lost, wrong
 
 TIMEOUT_SECONDS = 5
-KILLS_PER_CHAIN = 6
+KILLS_PER_CHAIN = 8
 
 
 class Plan:
@@ -85,7 +85,7 @@ def start_and_kill(plan, draw, folder, output, ranks, mpirun):
         shim = harness.Shim(context, output.parent, rule=rule, only="/checkpoint")
         command = shim.under(command)
     start_up = 0.25 if mpirun else 0.02
-    seconds = start_up * draw.random() + plan.seconds * draw.random() / 2
+    seconds = start_up * draw.random() + plan.seconds * draw.random() / 4
     job = harness.Job(command, folder)
     if shim:
         code = job.wait(60)
@@ -139,7 +139,7 @@ def chain(plan):
 
 
 def run(context):
-    same_bits = Plan(context, context.work, "reproducible", 600,
+    same_bits = Plan(context, context.work, "reproducible", 2000 if context.long else 600,
                      ["--reproducible", "--checkpoint-every", 7], 0)
     # Rounding differs between numbers of ranks, and training blows it up: few steps, plain SGD.
     near = Plan(context, context.work, "near", 60,
