@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "serrate/error.h"
+#include "src/io/atomic_file.h"
 #include "src/train/checkpoint_folder.h"
 #include "src/train/say.h"
 
@@ -44,6 +45,7 @@ struct Kept {
 Kept find_kept(const std::string& path, std::int64_t steps_done) {
   Kept kept;
   std::ifstream input(path, std::ios::binary);
+  if (!input) throw Error(fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
   std::string line;
   for (bool keeping = true; std::getline(input, line) && !input.eof();) {
     std::int64_t step = 0;
@@ -60,6 +62,7 @@ Kept find_kept(const std::string& path, std::int64_t steps_done) {
     kept.seconds = seconds;
     kept.bytes += static_cast<std::int64_t>(line.size()) + 1;
   }
+  if (input.bad()) throw Error(fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
   return kept;
 }
 
@@ -107,10 +110,13 @@ MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done) : pat
     say(fmt::format("warning: {} has no lines of the steps {} to {}, which were done before", path,
                     kept.last + 1, steps_done));
   }
-  if (::ftruncate(descriptor_, kept.bytes) != 0 || ::lseek(descriptor_, 0, SEEK_END) < 0) {
-    fail_write(path);
+  while (::ftruncate(descriptor_, kept.bytes) != 0) {
+    if (errno != EINTR) fail_write(path);
   }
+  if (::lseek(descriptor_, 0, SEEK_END) < 0) fail_write(path);
   sync();
+  // Its name, too, has to outlast a loss of power: checkpoints will rely on the lines.
+  sync_path(std::filesystem::canonical(path).parent_path());
 }
 
 MetricsFile::~MetricsFile() {
