@@ -48,6 +48,8 @@ def commit():
 
 def run_kind(kind, arguments, work):
     """One line of the ledger."""
+    work = work / kind
+    work.mkdir()
     context = harness.Context(kind, Path(arguments.build).resolve(), work, arguments.length == "long",
                               arguments.seed, arguments.only, arguments.jobs, arguments.keep)
     start = time.monotonic()

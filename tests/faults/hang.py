@@ -20,7 +20,7 @@ from harness import hung, lost, wrong
 
 TIMEOUT_SECONDS = 2
 GRACE_SECONDS = 3
-STEPS = 1500
+STEPS = 4000
 OPTIONS = ["--reproducible", "--checkpoint-every", 20, "--timeout", f"{TIMEOUT_SECONDS}s"]
 
 
