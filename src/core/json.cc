@@ -134,6 +134,13 @@ void JsonField::allow_only(std::initializer_list<std::string_view> names) const 
   }
 }
 
+std::vector<std::string> JsonField::names() const {
+  if (!value_->is_object()) fail_type("an object");
+  std::vector<std::string> names;
+  for (const auto& item : value_->items()) names.push_back(item.key());
+  return names;
+}
+
 std::vector<JsonField> JsonField::array() const {
   if (!value_->is_array()) fail_type("an array");
   std::vector<JsonField> elements;

@@ -36,6 +36,8 @@ class JsonField {
   std::optional<JsonField> find(std::string_view name) const;
   /// An error when an object has any other field, or when this is not an object.
   void allow_only(std::initializer_list<std::string_view> names) const;
+  /// The names of the fields of an object.
+  std::vector<std::string> names() const;
   std::vector<JsonField> array() const;
   std::string string() const;
   /// An integer that fits; 1.0 and 1e3 are not integers.

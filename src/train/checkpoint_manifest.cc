@@ -244,12 +244,11 @@ Manifest manifest_from_json(const std::string& text, const std::string& document
   manifest.optimizer = json.at("optimizer").string_as(sparse_optimizer_from_string);
   manifest.tables = tables_of(json.at("tables"));
   manifest.tensors = tensors_of(json.at("tensors"));
-  for (const auto& [name, value] : parsed.at("integers").items()) {
-    manifest.integers[name] = json.at("integers").at(name).int64();
+  const JsonField integers = json.at("integers"), texts = json.at("texts");
+  for (const std::string& name : integers.names()) {
+    manifest.integers[name] = integers.at(name).int64();
   }
-  for (const auto& [name, value] : parsed.at("texts").items()) {
-    manifest.texts[name] = json.at("texts").at(name).string();
-  }
+  for (const std::string& name : texts.names()) manifest.texts[name] = texts.at(name).string();
   const std::vector<JsonField> files = json.at("files").array();
   if (files.empty() || std::ssize(files) > kMostRanks) {
     json.at("files").fail("must be 1 to 1048576 files");

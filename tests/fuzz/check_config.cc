@@ -1,0 +1,91 @@
+#include "tests/fuzz/check_config.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <sstream>
+
+#include "serrate/error.h"
+#include "serrate/trainer.h"
+#include "src/cli/options.h"
+#include "src/train/run_config.h"
+#include "src/train/train_options.h"
+#include "tests/fuzz/memory_file.h"
+
+namespace serrate {
+namespace {
+
+[[noreturn]] void fail(const char* problem, const std::string& detail) {
+  std::fprintf(stderr, "%s: %s\n", problem, detail.c_str());
+  std::abort();
+}
+
+/// `read` gives what it has read in words of its own, which `read_again` has to give too.
+void check_reader(const std::function<std::string()>& read,
+                  const std::function<std::string(const std::string&)>& read_again) {
+  std::string written;
+  try {
+    written = read();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kUsage) fail("not the user to blame", error.what());
+    return;
+  } catch (const std::exception& error) {
+    fail("not an Error", error.what());
+  }
+  try {
+    if (const std::string again = read_again(written); again != written) {
+      fail("written otherwise", written + again);
+    }
+  } catch (const std::exception& error) {
+    fail(error.what(), written);
+  }
+}
+
+std::string parsed(const cli::Arguments& arguments) {
+  TrainOptions options;
+  cli::Options line("train", "");
+  line.add(option_table(options));
+  return line.parse(arguments) ? line.effective() : "";
+}
+
+std::string parsed_file(const std::string& text) {
+  MemoryFile file;
+  file.write(text);
+  return parsed({"--config", file.path()});
+}
+
+std::string json_again(const std::string& text) {
+  return to_json(train_options_from_json(text));
+}
+
+/// No files of this machine, and no help on stdout.
+bool is_tame(const std::string& text) {
+  return text.find("config") == text.npos && text.find("help") == text.npos;
+}
+
+}  // namespace
+
+void check_config(const std::string& input) {
+  if (input.empty()) return;
+  const std::string text = input.substr(1);
+  switch (input[0]) {
+    case 'j':
+      check_reader([&] { return json_again(text); }, json_again);
+      break;
+    case 'f':
+      check_reader([&] { return parsed_file(text); }, parsed_file);
+      break;
+    case 'a':
+      if (is_tame(text)) {
+        cli::Arguments arguments;
+        std::istringstream lines(text);
+        for (std::string line; std::getline(lines, line);) arguments.push_back(line);
+        check_reader([&] { return parsed(arguments); }, parsed_file);
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace serrate
