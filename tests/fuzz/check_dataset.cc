@@ -2,15 +2,10 @@
 
 #include <unistd.h>
 
-#include <array>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <filesystem>
-#include <fstream>
-#include <iterator>
-#include <span>
 #include <string_view>
 #include <vector>
 
@@ -19,12 +14,8 @@
 #include "src/data/dataset_writer.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
-#include "src/io/sealed_file.h"
+#include "tests/fuzz/hdf5_edits.h"
 #include "tests/fuzz/memory_file.h"
-
-// HDF5's checksum of metadata (Jenkins' lookup3), of its library and not of its headers.
-extern "C" std::uint32_t H5_checksum_lookup3(const void* bytes, std::size_t size,
-                                             std::uint32_t start);
 
 namespace serrate {
 namespace {
@@ -52,59 +43,13 @@ void write_small_dataset(const std::string& path) {
   writer.commit();
 }
 
-/// A part of the metadata and its checksum behind it.
-struct Checksummed {
-  std::size_t begin = 0;
-  std::size_t end = 0;  // where the checksum is
-};
-
-struct SmallDataset {
-  std::string content;  // without its seal
-  std::vector<Checksummed> metadata;
-
-  SmallDataset() {
-    const std::string path =
-        std::filesystem::temp_directory_path() / ("fuzz" + std::to_string(::getpid()) + ".h5");
-    write_small_dataset(path);
-    const auto file = SealedFile::open(path);
-    content.resize(static_cast<std::size_t>(file->size()));
-    file->read(0, std::as_writable_bytes(std::span(content)));
-    std::filesystem::remove(path);
-    for (const std::string_view signature : {"\x89HDF", "OHDR", "OCHK", "FRHP", "FHDB", "BTHD"}) {
-      for (std::size_t at = content.find(signature); at != content.npos;
-           at = content.find(signature, at + 1)) {
-        find_checksum(at);
-      }
-    }
-    if (metadata.size() < 5) std::abort();
-  }
-
-  /// How long the part is, the checksum tells.
-  void find_checksum(std::size_t begin) {
-    for (std::size_t end = begin + 8; end + 4 <= content.size() && end < begin + 4096; ++end) {
-      std::uint32_t stored = 0;
-      std::memcpy(&stored, &content[end], sizeof(stored));
-      if (stored != H5_checksum_lookup3(&content[begin], end - begin, 0)) continue;
-      metadata.push_back({begin, end});
-      return;
-    }
-  }
-};
-
-std::string apply_edits(std::string_view edits) {
-  static const SmallDataset small;
-  std::string content = small.content;
-  for (; edits.size() >= 3; edits.remove_prefix(3)) {
-    const auto low = static_cast<unsigned char>(edits[0]);
-    const auto high = static_cast<unsigned char>(edits[1]);
-    content[(low | high << 8) % content.size()] = edits[2];
-  }
-  for (const Checksummed& part : small.metadata) {
-    const std::uint32_t checksum =
-        H5_checksum_lookup3(&content[part.begin], part.end - part.begin, 0);
-    std::memcpy(&content[part.end], &checksum, sizeof(checksum));
-  }
-  return content;
+Hdf5Edits small_dataset() {
+  const std::string path =
+      std::filesystem::temp_directory_path() / ("fuzz" + std::to_string(::getpid()) + ".h5");
+  write_small_dataset(path);
+  Hdf5Edits small(read_sealed(path));
+  std::filesystem::remove(path);
+  return small;
 }
 
 void read_dataset(const std::string& path) {
@@ -139,10 +84,8 @@ void check_dataset(const std::string& input) {
   MemoryFile file;
   const std::string_view rest = std::string_view(input).substr(1);
   if (input[0] & 1) {
-    const std::string content = apply_edits(rest);
-    const auto sealed = SealedFile::create(file.path());
-    sealed->write(0, std::as_bytes(std::span(content)));
-    sealed->seal();
+    static const Hdf5Edits small = small_dataset();
+    write_sealed(file.path(), small.apply(rest));
   } else {
     file.write(rest);
   }

@@ -1,0 +1,101 @@
+#include "tests/fuzz/check_rank_file.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <vector>
+
+#include "serrate/error.h"
+#include "serrate/sharded_embedding.h"
+#include "serrate/thread_communicator.h"
+#include "src/io/sealed_file.h"
+#include "src/train/checkpoint_file.h"
+#include "tests/fuzz/hdf5_edits.h"
+
+namespace serrate {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A model of two tables and a tensor on one rank, and the folder of its checkpoint.
+struct SmallCheckpoint {
+  std::vector<EmbeddingTable> tables = {
+      {.name = "item", .num_rows = 5, .dim = 4, .features = {"item"}, .init_scale = 0.5f},
+      {.name = "tag", .num_rows = 3, .dim = 2, .features = {"tag"}, .init_scale = 0.5f}};
+  std::unique_ptr<Communicator> communicator =
+      std::move(make_thread_communicators(1, std::chrono::seconds(5)).front());
+  Stream stream;
+  ShardedEmbedding embedding{
+      tables, plan(), {.optimizer = {SparseOptimizer::kRowWiseAdagrad}}, *communicator, stream};
+  std::vector<float> dense = std::vector<float>(6, 0.5f);
+  CheckpointState state{.embedding = embedding, .tensors = {{"dense", {dense.data(), 2, 3}}}};
+  std::string folder = fs::path(fs::exists("/dev/shm") ? "/dev/shm" : fs::temp_directory_path()) /
+                       ("serrate_rank_file_fuzz" + std::to_string(::getpid()));
+  std::string path = folder + "/" + rank_file_name(0);
+  Manifest manifest;
+  std::unique_ptr<Hdf5Edits> sound;
+
+  SmallCheckpoint() {
+    fs::create_directories(folder);
+    const std::atomic<bool> cancelled = false;
+    const RankContent content = content_of(state, 0);
+    manifest = {.step = 1,
+                .optimizer = content.optimizer,
+                .tables = {{"item", 5, 4}, {"tag", 3, 2}},
+                .tensors = {{"dense", 2, 3}},
+                .integers = {},
+                .texts = {},
+                .files = {write_rank_file(path, content, cancelled, stream)}};
+    sound = std::make_unique<Hdf5Edits>(read_sealed(path));
+  }
+  ~SmallCheckpoint() { fs::remove_all(folder); }
+
+  ShardingPlan plan() const {
+    ShardingPlan plan{.world_size = 1, .tables = {}};
+    for (const EmbeddingTable& table : tables) {
+      plan.tables.push_back(shard_table(table, ShardingType::kTableWise, 1, 0, 1));
+    }
+    return plan;
+  }
+};
+
+[[noreturn]] void fail(const char* problem, const std::string& detail) {
+  std::fprintf(stderr, "%s: %s\n", problem, detail.c_str());
+  std::abort();
+}
+
+void check_finite(const MatrixView<float>& matrix) {
+  for (std::int64_t i = 0; matrix.data && i < matrix.rows * matrix.cols; ++i) {
+    if (!std::isfinite(matrix.data[i])) fail("loaded a value", std::to_string(matrix.data[i]));
+  }
+}
+
+}  // namespace
+
+void check_rank_file(const std::string& input) {
+  static SmallCheckpoint small;
+  if (input.empty()) return;
+  const std::string_view rest = std::string_view(input).substr(1);
+  write_sealed(small.path, input[0] & 1 ? small.sound->apply(rest) : rest);
+  try {
+    const auto file = SealedFile::open(small.path);
+    small.manifest.files[0].bytes = file->file_bytes();
+    small.manifest.files[0].digest = file->digest();
+    read_checkpoint(small.folder, small.manifest, small.state, *small.communicator, small.stream);
+  } catch (const Error&) {
+    return;
+  } catch (const std::exception& error) {
+    fail("not an Error", error.what());
+  }
+  for (const LocalShard& shard : small.embedding.local_shards()) {
+    for (const auto& matrix : {shard.weights, shard.state}) check_finite(matrix);
+  }
+  check_finite(small.state.tensors[0].values);
+}
+
+}  // namespace serrate
