@@ -33,7 +33,7 @@ void remove_older(const std::string& directory, int keep);
 std::string set_aside(const FoundCheckpoint& checkpoint);
 
 /// Renames a file or folder to the first name of `wanted`, `wanted`.1, .2, ... that is free, never
-/// over another; returns it.
+/// over another; returns it. `wanted` may be its own name, which is not free.
 std::string rename_to_free_name(const std::string& from, const std::string& wanted);
 
 }  // namespace serrate

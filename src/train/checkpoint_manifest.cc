@@ -135,15 +135,17 @@ void check_checksum(const std::string& text, const std::string& document) {
 /// The shards of all files cover every table exactly once.
 void check_cover(const Manifest& manifest, const std::string& document) {
   std::map<std::string, std::vector<Rectangle>> parts;
+  for (const ManifestTable& table : manifest.tables) parts[table.name];
   for (std::size_t rank = 0; rank < manifest.files.size(); ++rank) {
     for (const ManifestShard& shard : manifest.files[rank].shards) {
-      if (!manifest.find_table(shard.table)) {
+      const auto table = parts.find(shard.table);
+      if (table == parts.end()) {
         throw usage_error(
             fmt::format("{}: files[{}] has a shard of a table \"{}\" that there is "
                         "not",
                         document, rank, shard.table));
       }
-      parts[shard.table].push_back(shard.part);
+      table->second.push_back(shard.part);
     }
   }
   for (const ManifestTable& table : manifest.tables) {

@@ -72,7 +72,7 @@ Kept find_kept(const std::string& path, std::int64_t steps_done) {
 
 void move_aside(const std::string& path, const char* why) {
   const std::string real = std::filesystem::canonical(path);  // the file, not a link to it
-  const std::string moved = rename_to_free_name(real, real + ".1");
+  const std::string moved = rename_to_free_name(real, real);
   say(fmt::format("{} {}; it is now {}", path, why, moved));
 }
 
@@ -81,14 +81,16 @@ void move_aside(const std::string& path, const char* why) {
 MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done) : path_(path) {
   struct stat status{};
   const bool exists = ::stat(path.c_str(), &status) == 0;
-  is_plain_ = !exists || S_ISREG(status.st_mode);
+  // /dev/stdout may be a file, but it is not ours to cut or to move.
+  const bool is_stream = path.starts_with("/dev/") || path.starts_with("/proc/");
+  is_plain_ = !is_stream && (!exists || S_ISREG(status.st_mode));
   Kept kept;
   if (exists && is_plain_ && status.st_size > 0) {
     kept = find_kept(path, steps_done);
     if (steps_done == 0 && kept.last_of_all > 0) {
       move_aside(path, "has the steps of a training that left no checkpoint, or of another one");
     } else if (kept.last == 0) {
-      move_aside(path, "has no lines of the steps done so far");
+      move_aside(path, "does not have the steps of this run");
     }
   }
   descriptor_ =

@@ -32,8 +32,8 @@ void move_run_aside(const std::string& run) {
   if (!fs::is_directory(run) || fs::is_empty(run)) return;
   std::optional<DirectoryLock> lock;
   if (fs::is_directory(checkpoint_path(run))) lock.emplace(checkpoint_path(run));
-  std::string name = fs::canonical(run);
-  const std::string moved = rename_to_free_name(name, name + ".1");
+  const std::string name = fs::canonical(run);
+  const std::string moved = rename_to_free_name(name, name);
   say(fmt::format("--fresh: the run that was in {} is now in {}", run, moved));
 }
 
