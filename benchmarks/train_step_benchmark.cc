@@ -11,9 +11,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
+#include <optional>
 #include <random>
 
 #include "benchmarks/benchmark_ranks.h"
+#include "serrate/checkpoint.h"
+#include "src/train/run_checkpoint.h"
 #include "src/train/train_step.h"
 
 namespace serrate {
@@ -21,7 +25,7 @@ namespace {
 
 constexpr std::int64_t kBatchSize = 256;
 constexpr std::int64_t kNegatives = 512;
-constexpr int kBatches = 8, kSteps = 40, kWarmup = 8;
+constexpr int kBatches = 8, kWarmup = 8;
 
 struct Workload {
   std::int64_t items = 1'000'000;
@@ -29,6 +33,9 @@ struct Workload {
   std::int64_t dim = 64;
   std::int64_t micro_batch_tokens = TrainOptions().micro_batch_tokens;
   ShardingType sharding = ShardingType::kRowWise;
+  std::int64_t steps = 40;
+  std::int64_t checkpoint_every = 0;  // steps; 0: never
+  std::string checkpoints;            // directory
   bool reproducible = false;
   int virtual_ranks = TrainOptions().virtual_ranks;
 };
@@ -92,33 +99,49 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
     batches.push_back(make_batch(w, random, communicator, i, stream));
   }
 
-  std::vector<double> milliseconds;
+  std::optional<CheckpointWriter> writer;
+  if (w.checkpoint_every > 0) writer.emplace(w.checkpoints, 2, communicator);
+  std::vector<double> milliseconds, copies;
   double loss = 0;
   std::int64_t tokens = 0;
-  for (int step = 0; step < kSteps; ++step) {
+  for (int step = 0; step < w.steps; ++step) {
     if (step == kWarmup) state.times = {};
     communicator.barrier("step begins");
     const double start = benchmark_seconds();
     const TrainStepResult result = train_step(state, batches[step % kBatches], step + 1);
+    if (writer) {
+      writer->poll();
+      if ((step + 1) % w.checkpoint_every == 0) {
+        const double copied = benchmark_seconds();
+        writer->start(step + 1, checkpoint_state(state), stream);
+        copies.push_back(1e3 * (benchmark_seconds() - copied));
+      }
+    }
     communicator.barrier("step ended");
     if (step < kWarmup) continue;
     milliseconds.push_back(1e3 * (benchmark_seconds() - start));
     loss = result.loss;
     tokens += result.tokens;
   }
+  if (writer) writer->finish();
   if (communicator.rank() > 0) return;
+  const double mean = std::accumulate(milliseconds.begin(), milliseconds.end(), 0.0) /
+                      static_cast<double>(milliseconds.size());
   const double median = benchmark_median(milliseconds);
-  const double tokens_per_step = static_cast<double>(tokens) / (kSteps - kWarmup);
+  const double tokens_per_step =
+      static_cast<double>(tokens) / static_cast<double>(w.steps - kWarmup);
   fmt::print(
-      "{{\"ms_per_step\": {:.2f}, \"tokens_per_second\": {:.0f}, \"sequences_per_second\": {:.0f}, "
+      "{{\"ms_per_step\": {:.2f}, \"mean_ms\": {:.2f}, \"copy_ms\": {:.2f}, \"tokens_per_second\": "
+      "{:.0f}, \"sequences_per_second\": {:.0f}, "
       "\"ranks\": {}, \"items\": {}, \"longest\": {}, \"dim\": {}, \"sharding\": \"{}\", "
       "\"reproducible\": {}, \"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
-      median, tokens_per_step / median * 1e3,
+      median, mean, copies.empty() ? 0 : benchmark_median(copies), tokens_per_step / median * 1e3,
       static_cast<double>(kBatchSize * communicator.size()) / median * 1e3, communicator.size(),
       w.items, w.longest, w.dim, to_string(w.sharding), w.reproducible, tokens_per_step, loss);
   if (!print_stages) return;
   for (const auto& [stage, seconds] : state.times.seconds()) {
-    fmt::print("  {:<22} {:8.2f} ms\n", stage, 1e3 * seconds / (kSteps - kWarmup));
+    fmt::print("  {:<22} {:8.2f} ms\n", stage,
+               1e3 * seconds / static_cast<double>(w.steps - kWarmup));
   }
 }
 
@@ -135,6 +158,10 @@ int run(int argc, char** argv) {
   workload.reproducible = arguments.flag("--reproducible");
   workload.virtual_ranks =
       static_cast<int>(arguments.integer("--virtual-ranks", workload.virtual_ranks));
+  workload.steps =
+      std::max<std::int64_t>(arguments.integer("--steps", workload.steps), kWarmup + 1);
+  workload.checkpoint_every = arguments.integer("--checkpoint-every", 0);
+  workload.checkpoints = arguments.text("--checkpoints", "train_step_benchmark.checkpoints");
   const bool stages = arguments.flag("--stages");
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
   arguments.finish();

@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <cstring>
+#include <map>
+#include <optional>
 
 #include "src/io/hdf5_file.h"
 
@@ -224,14 +227,17 @@ struct LocalPart {
   RowState row_state;
 };
 
-std::vector<LocalPart> local_parts(ShardedEmbedding& embedding) {
-  std::vector<LocalPart> parts;
+/// This rank's shards by table.
+using LocalParts = std::map<std::string, std::vector<LocalPart>>;
+
+LocalParts local_parts(ShardedEmbedding& embedding) {
+  LocalParts parts;
   for (const LocalShard& local : embedding.local_shards()) {
     const Shard& s = local.shard;
-    parts.push_back({.shard = local,
-                     .part = {s.row_begin, s.row_end, s.column_begin, s.column_end},
-                     .matrices = {local.weights, local.state, local.second_moment},
-                     .row_state = RowState(s.num_rows())});
+    parts[local.table].push_back({.shard = local,
+                                  .part = {s.row_begin, s.row_end, s.column_begin, s.column_end},
+                                  .matrices = {local.weights, local.state, local.second_moment},
+                                  .row_state = RowState(s.num_rows())});
   }
   return parts;
 }
@@ -240,30 +246,35 @@ bool share_rows(const Rectangle& a, const Rectangle& b) {
   return std::max(a.row_begin, b.row_begin) < std::min(a.row_end, b.row_end);
 }
 
-/// Whether this rank reads anything of a stored shard for a part of its own.
-bool needs(const LocalPart& local, const ManifestShard& stored, bool row_state) {
-  return local.shard.table == stored.table &&
-         (row_state ? share_rows(local.part, stored.part)
-                    : !is_empty(overlap(local.part, stored.part)));
+/// Whether a part of this rank's is read from a stored shard of its table.
+bool needs(const LocalPart& local, const Rectangle& stored, bool row_state) {
+  return row_state ? share_rows(local.part, stored) : !is_empty(overlap(local.part, stored));
 }
 
-void read_shard(const Hdf5File& file, std::size_t number, const ManifestShard& stored,
+bool needs_any(const LocalParts& parts, const ManifestShard& stored, bool row_state) {
+  const auto table = parts.find(stored.table);
+  return table != parts.end() && std::ranges::any_of(table->second, [&](const LocalPart& local) {
+           return needs(local, stored.part, row_state);
+         });
+}
+
+void read_shard(const Hdf5File& file, std::size_t number, const Rectangle& stored,
                 const std::vector<MatrixKind>& kinds, std::vector<LocalPart>& parts,
                 const Stream& stream) {
   const std::string group = fmt::format("/shards/{}", number);
   for (std::size_t k = 0; k < kinds.size(); ++k) {
-    Hdf5Dataset dataset;  // opened when the first part needs it
+    const bool one_a_row = kinds[k].one_a_row;
+    std::optional<Hdf5Dataset> dataset;  // opened when the first part needs it
     for (LocalPart& local : parts) {
-      if (!needs(local, stored, kinds[k].one_a_row)) continue;
-      if (dataset.name().empty()) {
-        dataset =
-            open_matrix(file, fmt::format("{}/{}", group, kinds[k].name), stored.part.num_rows(),
-                        kinds[k].one_a_row ? 1 : stored.part.num_columns());
+      if (!needs(local, stored, one_a_row)) continue;
+      if (!dataset) {
+        dataset = open_matrix(file, fmt::format("{}/{}", group, kinds[k].name), stored.num_rows(),
+                              one_a_row ? 1 : stored.num_columns());
       }
-      if (kinds[k].one_a_row) {
-        local.row_state.read(file, dataset, stored.part, local.part);
+      if (one_a_row) {
+        local.row_state.read(file, *dataset, stored, local.part);
       } else {
-        read_overlap(file, dataset, stored.part, local.part, local.matrices[k], stream);
+        read_overlap(file, *dataset, stored, local.part, local.matrices[k], stream);
       }
     }
   }
@@ -369,28 +380,28 @@ void read_checkpoint(const std::string& checkpoint, const Manifest& manifest,
                      const Stream& stream) {
   const std::vector<MatrixKind> kinds = matrix_kinds(manifest.optimizer);
   const bool row_state = std::ranges::any_of(kinds, &MatrixKind::one_a_row);
-  std::vector<LocalPart> parts = local_parts(state.embedding);
+  LocalParts parts = local_parts(state.embedding);
+  const auto is_needed = [&](const ManifestShard& s) { return needs_any(parts, s, row_state); };
   for (std::size_t rank = 0; rank < manifest.files.size(); ++rank) {
     const std::vector<ManifestShard>& shards = manifest.files[rank].shards;
-    const auto is_needed = [&](const ManifestShard& stored) {
-      return std::ranges::any_of(
-          parts, [&](const LocalPart& local) { return needs(local, stored, row_state); });
-    };
     const bool has_tensors = rank == 0 && !manifest.tensors.empty();
     const bool is_mine = static_cast<int>(rank % static_cast<std::size_t>(communicator.size())) ==
                          communicator.rank();
-    if (!is_mine && !has_tensors && !std::ranges::any_of(shards, is_needed)) continue;
+    if (!is_mine && !has_tensors && std::ranges::none_of(shards, is_needed)) continue;
     const Hdf5File file = open_rank_file(checkpoint, manifest, rank);
     for (std::size_t i = 0; i < shards.size(); ++i) {
-      read_shard(file, i, shards[i], kinds, parts, stream);
+      if (!is_needed(shards[i])) continue;
+      read_shard(file, i, shards[i].part, kinds, parts.at(shards[i].table), stream);
     }
     if (has_tensors) read_tensors(file, manifest, state, stream);
   }
   if (!row_state) return;
-  for (LocalPart& local : parts) {
-    const RowState& found = local.row_state;
-    copy_matrix({found.values.data(), local.part.num_rows(), 1}, local.shard.state, stream);
-    stream.synchronize();
+  for (auto& [table, shards] : parts) {
+    for (const LocalPart& local : shards) {
+      copy_matrix({local.row_state.values.data(), local.part.num_rows(), 1}, local.shard.state,
+                  stream);
+      stream.synchronize();
+    }
   }
 }
 

@@ -10,6 +10,7 @@
 #include "src/train/checkpoint_folder.h"
 #include "src/train/checkpoint_manifest.h"
 #include "src/train/say.h"
+#include "src/train/worker.h"
 
 namespace serrate {
 namespace {
@@ -152,15 +153,18 @@ void check_same_model(const Candidate& candidate, const CheckpointState& state) 
 
 /// What a rank's reading came to: "" when it is done, "d..." damage, "f..." anything else.
 std::string try_read(const Candidate& candidate, const CheckpointState& state,
-                     const Communicator& communicator, const Stream& stream) {
-  try {
-    read_checkpoint(candidate.path, candidate.manifest, state, communicator, stream);
-    return "";
-  } catch (const Error& error) {
-    return fmt::format("d{}", error.what());
-  } catch (const std::exception& error) {
-    return fmt::format("f{}", error.what());
-  }
+                     Communicator& communicator, const Stream& stream) {
+  std::string damage;
+  Worker worker;
+  worker.start([&] {
+    try {
+      read_checkpoint(candidate.path, candidate.manifest, state, communicator, stream);
+    } catch (const Error& error) {
+      damage = fmt::format("d{}", error.what());
+    }
+  });
+  wait_for_all(worker, communicator);
+  return worker.failure().empty() ? damage : fmt::format("f{}", worker.failure());
 }
 
 }  // namespace

@@ -1,12 +1,7 @@
 #include <fmt/format.h>
-#include <signal.h>
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <condition_variable>
-#include <mutex>
-#include <thread>
 
 #include "serrate/checkpoint.h"
 #include "src/io/text_file.h"
@@ -16,78 +11,10 @@
 #include "src/train/directory_lock.h"
 #include "src/train/say.h"
 #include "src/train/together.h"
+#include "src/train/worker.h"
 
 namespace serrate {
 namespace {
-
-/// What ranks do that wait for each other's files: ask again this often, so that a slow disk is
-/// no lost peer.
-constexpr std::chrono::milliseconds kBetweenPolls{50};
-
-/// A thread for one piece of work at a time, whose failure is kept. Signals go to other threads.
-class Worker {
- public:
-  ~Worker() {
-    if (thread_.joinable()) thread_.join();
-  }
-
-  void start(std::function<void()> work) {
-    join();
-    finished_ = false;
-    failure_.clear();
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-      thread_ = std::thread([this, work = std::move(work)] { run(work); });
-    } catch (const std::exception& error) {
-      fail(fmt::format("a thread to write it cannot be started ({})", error.what()));
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  }
-  /// Instead of work that cannot be started.
-  void fail(std::string why) {
-    join();
-    failure_ = std::move(why);
-    finished_ = true;
-  }
-
-  bool finished() const { return finished_; }
-  void wait_for(std::chrono::milliseconds time) {
-    std::unique_lock lock(mutex_);
-    ended_.wait_for(lock, time, [this] { return finished_.load(); });
-  }
-  /// What went wrong, or nothing. Of work that has finished.
-  const std::string& failure() {
-    join();
-    return failure_;
-  }
-
- private:
-  void run(const std::function<void()>& work) {
-    try {
-      work();
-    } catch (const std::bad_alloc&) {
-      failure_ = "memory ran out";
-    } catch (const std::exception& error) {
-      failure_ = error.what();
-    }
-    {
-      const std::lock_guard lock(mutex_);
-      finished_ = true;
-    }
-    ended_.notify_all();
-  }
-  void join() {
-    if (thread_.joinable()) thread_.join();
-  }
-
-  std::thread thread_;
-  std::mutex mutex_;
-  std::condition_variable ended_;
-  std::atomic<bool> finished_{true};
-  std::string failure_;
-};
 
 Manifest manifest_of(std::int64_t step, const CheckpointState& state) {
   Manifest manifest{.step = step,
@@ -238,7 +165,7 @@ void CheckpointWriter::Impl::advance(const std::array<std::int64_t, kWords>& sum
 
 void CheckpointWriter::Impl::finish() {
   while (phase != Phase::kIdle) {
-    worker.wait_for(kBetweenPolls);
+    worker.wait_for(kBetweenQuestions);
     std::array<std::int64_t, kWords> sums{worker.finished() ? 0 : 1, 0};
     if (worker.finished() && !worker.failure().empty()) sums[1] = 1;
     communicator.all_reduce_sum<std::int64_t>("checkpoint: progress", sums, Stream());

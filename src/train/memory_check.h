@@ -16,10 +16,14 @@ struct DenseMemory {
 };
 DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options);
 
+/// What a rank copies to write checkpoints while it trains.
+enum class CheckpointCopy { kNone, kOfTheState };
+
 /// Throws Error (usage), with the tables, the bytes and what would make them fit, when a rank will
 /// need more than `limit` ("8GiB"; empty: none), or the ranks of a machine together more than it
 /// has to give.
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
-                  const std::string& limit, const Machines& machines);
+                  const std::string& limit, const Machines& machines,
+                  CheckpointCopy copy = CheckpointCopy::kNone);
 
 }  // namespace serrate

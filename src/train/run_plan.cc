@@ -98,7 +98,9 @@ ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const Tr
                                 : load_plan(options.plan, options.ranks_per_node);
     validate_plan(plan, tables, world_size);
   }
-  check_memory(model, plan, dense, options.memory_limit, machines);
+  check_memory(
+      model, plan, dense, options.memory_limit, machines,
+      options.checkpoint_every.empty() ? CheckpointCopy::kNone : CheckpointCopy::kOfTheState);
   return plan;
 }
 

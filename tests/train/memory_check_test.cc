@@ -19,9 +19,10 @@ class MemoryCheck : public ::testing::Test {
     const EmbeddingTable table{.name = "item", .num_rows = 1000, .dim = 16};
     plan_ = {.world_size = 2, .tables = {shard_table(table, ShardingType::kTableWise, 2, 1)}};
   }
-  std::string refusal(const std::string& limit, const Machines& machines) {
+  std::string refusal(const std::string& limit, const Machines& machines,
+                      CheckpointCopy copy = CheckpointCopy::kNone) {
     return testing::message_of<Error>(
-        [&] { check_memory(model_, plan_, {2000, 1000}, limit, machines); });
+        [&] { check_memory(model_, plan_, {2000, 1000}, limit, machines, copy); });
   }
   PlannerModel model_;
   ShardingPlan plan_;
@@ -51,6 +52,18 @@ TEST_F(MemoryCheck, TheRanksOfAMachineShareWhatItHas) {
               ::testing::StartsWith("the 2 ranks of one machine will need 72.38 KiB"));
   // Rank 1 has a machine of its own.
   EXPECT_EQ(refusal("", {{0, 1}, {{1 << 30, 4000}, smaller}}), "(no exception)");
+}
+
+TEST_F(MemoryCheck, ACheckpointIsWrittenFromACopy) {
+  const Machines machines{{0, 0}, {kPlenty}};
+  // 68,000 bytes again, and three fifths of 2,000.
+  EXPECT_EQ(refusal("141kB", machines, CheckpointCopy::kOfTheState), "(no exception)");
+  EXPECT_THAT(refusal("140kB", machines, CheckpointCopy::kOfTheState),
+              ::testing::HasSubstr("copy for --checkpoint-every 67.58 KiB"));
+  const MachineMemory small{1 << 30, 144'600}, smaller{1 << 30, 144'400};
+  EXPECT_EQ(refusal("", {{0, 0}, {small}}, CheckpointCopy::kOfTheState), "(no exception)");
+  EXPECT_THAT(refusal("", {{0, 0}, {smaller}}, CheckpointCopy::kOfTheState),
+              ::testing::HasSubstr("copy for --checkpoint-every 68.75 KiB"));
 }
 
 }  // namespace
