@@ -67,7 +67,7 @@ void read_dataset(const std::string& path) {
   for (std::int64_t user = 0; user < std::min<std::int64_t>(dataset.num_users(), 5); ++user) {
     static_cast<void>(dataset.user_entry(user));
   }
-  for (const auto kind : {SplitKind::kLastItem, SplitKind::kLastBasket, SplitKind::kTime}) {
+  for (const auto kind : {SplitKind::kLastItem, SplitKind::kLastBasket}) {
     const Split split = make_split(dataset, kind);
     ReaderOptions options;
     options.batch_size = 2;
