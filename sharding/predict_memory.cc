@@ -8,6 +8,7 @@
 #include "sharding/lookups.h"
 #include "sharding/shard_grid.h"
 #include "sharding/zipf.h"
+#include "src/core/checked_math.h"
 
 namespace serrate {
 namespace {
@@ -40,7 +41,7 @@ class Prediction {
     for (const PlannerTable& table : model_.tables) add_table(table);
     for (std::size_t r = 0; r < memory_.size(); ++r) {
       const Buffers& b = buffers_[r];
-      memory_[r].exchange = std::llround(kSlack * (everywhere_ + b.sums + b.largest_group));
+      memory_[r].exchange = bytes_of(kSlack * (everywhere_ + b.sums + b.largest_group));
     }
     return memory_;
   }
@@ -123,8 +124,10 @@ class Prediction {
     const auto rows = static_cast<double>(shard.num_rows());
     const auto columns = static_cast<double>(shard.num_columns());
     RankMemory& memory = memory_[shard.rank];
-    memory.weights += std::llround(rows * columns * static_cast<double>(table.bytes_per_element));
-    memory.optimizer += std::llround(rows * state_floats(table, columns) * kFloat);
+    const double weights = rows * columns * static_cast<double>(table.bytes_per_element);
+    const double state = rows * state_floats(table, columns) * kFloat;
+    memory.weights = sum_of_bytes({memory.weights, bytes_of(weights)});
+    memory.optimizer = sum_of_bytes({memory.optimizer, bytes_of(state)});
 
     const Lookups all = lookups(table, shard.num_rows()) * world_;
     Buffers& b = buffers_[shard.rank];

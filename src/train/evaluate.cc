@@ -15,6 +15,7 @@
 #include "src/train/ranking_metrics.h"
 #include "src/train/run_checkpoint.h"
 #include "src/train/run_directory.h"
+#include "src/train/run_plan.h"
 #include "src/train/together.h"
 #include "src/train/train_options.h"
 
@@ -191,7 +192,6 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   }
   const RunDescription run = run_from_texts(saved->texts, options.model);
   Evaluation e{.options = options, .run = run.options, .dataset = {}, .split = {}};
-  ShardingPlan plan;
   together(communicator, "open dataset", [&] {
     e.dataset.emplace(Dataset::open(options.data));
     RunDescription now = run;
@@ -205,8 +205,8 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
     // Bags are pooled in the order of their ids: ranks and plan do not change the result.
     e.run.reproducible = true;
     e.run.virtual_ranks = communicator.size();
-    plan = default_plan(tables_of(*e.dataset, e.run), communicator.size());
   });
+  ShardingPlan plan = evaluation_plan(*e.dataset, e.split, e.run, options, communicator);
   const Stream stream(Device::cpu(), options.threads);
   TrainState state = make_train_state(*e.dataset, e.run, std::move(plan), communicator, stream);
   // The newest now, which may be newer than the one above; of the same run in any case.

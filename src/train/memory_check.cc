@@ -8,6 +8,7 @@
 
 #include "serrate/error.h"
 #include "sharding/quantity.h"
+#include "src/core/checked_math.h"
 #include "src/model/model_bytes.h"
 
 namespace serrate {
@@ -19,7 +20,8 @@ std::string largest_tables(const PlannerModel& model, const ShardingPlan& plan) 
   for (const PlannerTable& table : model.tables) {
     const PlannerModel alone{.tables = {table}, .batch_size = model.batch_size};
     std::int64_t bytes = 0;
-    for (const RankMemory& m : predict_memory(alone, plan)) bytes += m.weights + m.optimizer;
+    for (const RankMemory& m : predict_memory(alone, plan))
+      bytes = sum_of_bytes({bytes, m.weights, m.optimizer});
     tables.emplace_back(-bytes, table.name);
   }
   std::ranges::sort(tables);
@@ -32,73 +34,115 @@ std::string largest_tables(const PlannerModel& model, const ShardingPlan& plan) 
   return text;
 }
 
-std::string parts_of(const RankMemory& m, const DenseMemory& dense, std::int64_t copied) {
-  return fmt::format("tables {}, optimizer {}, exchange {}, dense {}, activations {}{}",
-                     format_bytes(m.weights), format_bytes(m.optimizer), format_bytes(m.exchange),
-                     format_bytes(dense.parameters), format_bytes(dense.activations),
-                     copied > 0 ? ", copy for --checkpoint-every " + format_bytes(copied) : "");
+/// What some ranks need together.
+struct Need {
+  std::int64_t weights = 0, optimizer = 0, exchange = 0;
+  std::int64_t dense = 0, activations = 0, checkpoint = 0, ranking = 0;
+
+  std::int64_t total() const {
+    return sum_of_bytes({weights, optimizer, exchange, dense, activations, checkpoint, ranking});
+  }
+};
+
+void add(const RankMemory& m, const DenseMemory& d, CheckpointCopy copy, Need& need) {
+  const auto into = [](std::int64_t& sum, std::int64_t bytes) { sum = sum_of_bytes({sum, bytes}); };
+  into(need.weights, m.weights);
+  into(need.optimizer, m.optimizer);
+  into(need.exchange, m.exchange);
+  into(need.dense, sum_of_bytes({d.parameters, d.sums}));
+  into(need.activations, d.activations);
+  into(need.ranking, d.ranking);
+  if (copy == CheckpointCopy::kNone) return;
+  // Values and two moments of the five that are held.
+  into(need.checkpoint, sum_of_bytes({m.weights, m.optimizer, d.parameters / 5 * 3}));
 }
 
-void add(const RankMemory& m, RankMemory& sum) {
-  sum.weights += m.weights;
-  sum.optimizer += m.optimizer;
-  sum.exchange += m.exchange;
+std::string parts_of(const Need& need) {
+  std::string text = fmt::format("tables {}, optimizer {}, exchange {}, dense {}, activations {}",
+                                 format_bytes(need.weights), format_bytes(need.optimizer),
+                                 format_bytes(need.exchange), format_bytes(need.dense),
+                                 format_bytes(need.activations));
+  if (need.checkpoint > 0) {
+    text += fmt::format(", copy for --checkpoint-every {}", format_bytes(need.checkpoint));
+  }
+  if (need.ranking > 0) text += fmt::format(", ranking {}", format_bytes(need.ranking));
+  return text;
 }
 
 }  // namespace
 
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options) {
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size) {
   // Inputs of the items, targets and negatives, as planner_model has them.
   const auto& item_features = model.tables.front().features;
-  const auto tokens = static_cast<std::int64_t>(
-      std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size)));
-  const std::int64_t num_negatives =
-      options.negatives > 0 ? options.negatives : model.tables.front().num_rows;
+  const double tokens =
+      std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size));
   const std::int64_t most = std::max(options.micro_batch_tokens, options.model.max_length);
-  return {5 * parameter_bytes(options.model),  // values, gradients, two moments, decay
-          activation_bytes(options.model, std::min(tokens, most), num_negatives)};
+  const std::int64_t negatives = item_features.back().batch_size;
+  const std::int64_t parameters = parameter_bytes(options.model);
+  // A TreeSum keeps the sums of subtrees, what it sends and what it receives.
+  const double shares =
+      options.reproducible ? std::ceil(static_cast<double>(options.virtual_ranks) / world_size) : 1;
+  const double copies = 3 + std::ceil(std::log2(std::max(shares, 1.0)));
+  const double summed = static_cast<double>(parameters) +
+                        static_cast<double>(negatives) * static_cast<double>(options.model.dim) * 4;
+  return {.parameters = sum_of_bytes({parameters, parameters, parameters, parameters, parameters}),
+          .activations = activation_bytes(
+              options.model, static_cast<std::int64_t>(std::min(tokens, static_cast<double>(most))),
+              negatives),
+          .sums = bytes_of(copies * summed)};
+}
+
+DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
+                              const EvaluateOptions& options, std::int64_t num_items,
+                              int world_size) {
+  DenseMemory memory = dense_memory(model, run, world_size);
+  memory.sums = 0;
+  // The queries of all ranks, and for each the best rows of this rank, sent and received: a row
+  // number and a score.
+  constexpr double kCandidateBytes = 3 * (8 + 4), kQueries = 3;
+  const auto k = static_cast<double>(std::min(std::ranges::max(options.cutoffs), num_items));
+  const auto cases = static_cast<double>(model.batch_size) * world_size;
+  memory.ranking =
+      bytes_of(cases * (kQueries * static_cast<double>(run.model.dim) * 4 + k * kCandidateBytes));
+  return memory;
 }
 
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
                   const std::string& limit, const Machines& machines, CheckpointCopy copy) {
   const std::vector<RankMemory> ranks = predict_memory(model, plan);
-  // Tables, their state and, of the dense parameters, values and two moments of five.
-  const auto copied = [&](const RankMemory& m, std::int64_t num_ranks) {
-    if (copy == CheckpointCopy::kNone) return std::int64_t{0};
-    return m.weights + m.optimizer + num_ranks * (dense.parameters / 5 * 3);
-  };
-  const std::int64_t beside = dense.parameters + dense.activations;
   if (!limit.empty()) {
     const std::int64_t most = bytes_from_string(limit);
-    const auto fullest = std::ranges::max_element(ranks, {}, &RankMemory::total);
-    const std::int64_t need = fullest->total() + beside + copied(*fullest, 1);
+    std::vector<Need> needs(ranks.size());
+    Need all;
+    for (std::size_t r = 0; r < ranks.size(); ++r) {
+      add(ranks[r], dense, copy, needs[r]);
+      add(ranks[r], dense, copy, all);
+    }
+    const auto fullest = std::ranges::max_element(needs, {}, &Need::total);
+    const std::int64_t need = fullest->total();
     if (need <= most) return;
-    RankMemory all;
-    for (const RankMemory& m : ranks) add(m, all);
-    const auto num_ranks = static_cast<std::int64_t>(ranks.size());
-    const bool fits_evenly = (all.total() + copied(all, num_ranks)) / num_ranks + beside <= most;
+    const bool fits_evenly = all.total() / std::ssize(ranks) <= most;
     throw usage_error(fmt::format(
         "rank {} will need {} ({}) and --memory-limit is {}; the largest tables are {} ({}give "
         "each rank {}, or make --dim, --batch-size or --micro-batch-tokens smaller)",
-        fullest - ranks.begin(), format_bytes(need), parts_of(*fullest, dense, copied(*fullest, 1)),
-        format_bytes(most), largest_tables(model, plan),
+        fullest - needs.begin(), format_bytes(need), parts_of(*fullest), format_bytes(most),
+        largest_tables(model, plan),
         fits_evenly ? "spread them by --plan auto, " : "use more ranks, ", format_bytes(need)));
   }
   for (int machine = 0; machine < std::ssize(machines.memory); ++machine) {
-    RankMemory sum;
+    Need sum;
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-      if (machines.of_rank[rank] == machine) add(ranks[rank], sum);
+      if (machines.of_rank[rank] == machine) add(ranks[rank], dense, copy, sum);
     }
-    const std::int64_t num_ranks = machines.num_ranks(machine);
-    const std::int64_t need = sum.total() + num_ranks * beside + copied(sum, num_ranks);
+    const std::int64_t need = sum.total();
     const std::int64_t available = machines.memory[machine].available;
     if (need <= available) continue;
-    const DenseMemory of_all{num_ranks * dense.parameters, num_ranks * dense.activations};
     throw usage_error(fmt::format(
         "the {} ranks of one machine will need {} ({}) and it has {} to give; the largest tables "
-        "are {} (use {:.0f} such machines, an optimizer with less state, or make --dim smaller)",
-        num_ranks, format_bytes(need), parts_of(sum, of_all, copied(sum, num_ranks)),
-        format_bytes(available), largest_tables(model, plan),
+        "are {} (use {:.0f} such machines, an optimizer with less state, or make --dim or "
+        "--batch-size smaller)",
+        machines.num_ranks(machine), format_bytes(need), parts_of(sum), format_bytes(available),
+        largest_tables(model, plan),
         std::ceil(static_cast<double>(need) /
                   static_cast<double>(std::max<std::int64_t>(available, 1))) *
             static_cast<double>(machines.memory.size())));

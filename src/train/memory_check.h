@@ -13,8 +13,14 @@ namespace serrate {
 struct DenseMemory {
   std::int64_t parameters = 0;  ///< with gradients and optimizer state
   std::int64_t activations = 0;
+  std::int64_t sums = 0;     ///< of gradients over shares and ranks
+  std::int64_t ranking = 0;  ///< of evaluate
 };
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options);
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size);
+/// Of evaluate on a table of `num_items` rows.
+DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
+                              const EvaluateOptions& options, std::int64_t num_items,
+                              int world_size);
 
 /// What a rank copies to write checkpoints while it trains.
 enum class CheckpointCopy { kNone, kOfTheState };

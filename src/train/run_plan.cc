@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
 
 #include "serrate/planner.h"
 #include "sharding/quantity.h"
+#include "src/core/checked_math.h"
 #include "src/io/text_file.h"
 #include "src/train/machines.h"
 #include "src/train/memory_check.h"
@@ -85,12 +87,13 @@ ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const Tr
                             const Machines& machines) {
   const auto world_size = static_cast<int>(machines.of_rank.size());
   const PlannerModel model = planner_model(dataset, split, options, world_size);
-  const DenseMemory dense = dense_memory(model, options);
+  const DenseMemory dense = dense_memory(model, options, world_size);
   ShardingPlan plan;
   if (options.plan == "auto") {
-    const PlannerTopology topology = options.topology.empty()
-                                         ? default_topology(options, machines, dense.activations)
-                                         : read_topology(options, world_size);
+    const PlannerTopology topology =
+        options.topology.empty()
+            ? default_topology(options, machines, sum_of_bytes({dense.activations, dense.sums}))
+            : read_topology(options, world_size);
     plan = make_plan(model, topology, options);
   } else {
     const auto tables = tables_of(dataset, options);
@@ -104,17 +107,45 @@ ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const Tr
   return plan;
 }
 
+ShardingPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions run,
+                             const EvaluateOptions& options, const Machines& machines) {
+  const auto world_size = static_cast<int>(machines.of_rank.size());
+  const ShardingPlan plan = default_plan(tables_of(dataset, run), world_size);
+  // A batch of the latest events, without negatives.
+  run.batch_size = std::min(options.batch_size, std::ssize(split.cases));
+  run.windows = TrainingWindows::kLatest;
+  run.negatives = 1;
+  const PlannerModel model = planner_model(dataset, split, run, world_size);
+  check_memory(model, plan, evaluation_memory(model, run, options, dataset.num_items(), world_size),
+               "", machines);
+  return plan;
+}
+
+// What rank 0 makes, on all.
+ShardingPlan plan_of_rank_0(Communicator& communicator,
+                            const std::function<ShardingPlan(const Machines&)>& make) {
+  const Machines machines = find_machines(communicator);
+  std::string text;
+  together(communicator, "plan", [&] {
+    if (communicator.rank() == 0) text = plan_to_json(make(machines));
+  });
+  return plan_from_json(communicator.gather_strings("plan of rank 0", text).front());
+}
+
 }  // namespace
 
 ShardingPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
                       Communicator& communicator) {
-  const Machines machines = find_machines(communicator);
-  std::string text;
-  together(communicator, "plan", [&] {
-    if (communicator.rank() > 0) return;
-    text = plan_to_json(plan_and_check(dataset, split, options, machines));
+  return plan_of_rank_0(communicator, [&](const Machines& machines) {
+    return plan_and_check(dataset, split, options, machines);
   });
-  return plan_from_json(communicator.gather_strings("plan of rank 0", text).front());
+}
+
+ShardingPlan evaluation_plan(const Dataset& dataset, const Split& split, const TrainOptions& run,
+                             const EvaluateOptions& options, Communicator& communicator) {
+  return plan_of_rank_0(communicator, [&](const Machines& machines) {
+    return plan_evaluation(dataset, split, run, options, machines);
+  });
 }
 
 }  // namespace serrate

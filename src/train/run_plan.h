@@ -14,4 +14,8 @@ namespace serrate {
 ShardingPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
                       Communicator& communicator);
 
+/// default_plan for the evaluation of a run, refused in the same way. Collective.
+ShardingPlan evaluation_plan(const Dataset& dataset, const Split& split, const TrainOptions& run,
+                             const EvaluateOptions& options, Communicator& communicator);
+
 }  // namespace serrate

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <optional>
 
+#include "src/core/checked_math.h"
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
@@ -79,7 +80,9 @@ struct Trainer::Impl {
     description = {options, dataset->digest()};
     require_agreement(communicator, "the contents of --data", description.dataset_digest);
     ShardingPlan plan = run_plan(*dataset, split, options, communicator);
-    total_steps = options.steps > 0 ? options.steps : options.epochs * reader->batches_per_epoch();
+    total_steps = options.steps > 0
+                      ? options.steps
+                      : checked_product("--epochs", {options.epochs, reader->batches_per_epoch()});
 
     together(communicator, "run directory", [&] {
       if (communicator.rank() == 0) make_run_directory(options);
