@@ -183,5 +183,5 @@ def run(context):
         target = make(context, name, context.work)
         found = list(cases(target, target.count()))
         if not context.long and context.only is None:
-            found = found[::max(1, len(found) // 50)]
+            found = found[::max(1, len(found) // 25)]
         context.run(found)
