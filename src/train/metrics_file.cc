@@ -82,7 +82,8 @@ MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done) : pat
   struct stat status{};
   const bool exists = ::stat(path.c_str(), &status) == 0;
   // /dev/stdout may be a file, but it is not ours to cut or to move.
-  const bool is_stream = path.starts_with("/dev/") || path.starts_with("/proc/");
+  const bool is_device = path.starts_with("/dev/") && !path.starts_with("/dev/shm/");
+  const bool is_stream = is_device || path.starts_with("/proc/");
   is_plain_ = !is_stream && (!exists || S_ISREG(status.st_mode));
   Kept kept;
   if (exists && is_plain_ && status.st_size > 0) {
