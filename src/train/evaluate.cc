@@ -11,6 +11,7 @@
 #include "src/train/baselines.h"
 #include "src/train/checkpoint_load.h"
 #include "src/train/distributed_top_k.h"
+#include "src/train/history_states.h"
 #include "src/train/model_state.h"
 #include "src/train/ranking_metrics.h"
 #include "src/train/run_checkpoint.h"
@@ -21,10 +22,6 @@
 
 namespace serrate {
 namespace {
-
-// Cases whose histories pass through the encoder together, at most: the bits of a state may depend
-// on what passes with it, and so on this number, but not on how many ranks share the cases.
-constexpr std::int64_t kCasesPerShare = 16;
 
 /// What is evaluated, on every rank.
 struct Evaluation {
@@ -43,10 +40,8 @@ struct CaseShare {
 CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, int rank,
                      int world_size) {
   const std::int64_t n = end - begin;
-  const std::int64_t num_shares = (n + kCasesPerShare - 1) / kCasesPerShare;
-  const LeafRange own = leaves_of_rank(num_shares, rank, world_size);
-  const auto begin_of = [&](std::int64_t i) { return begin + std::min(n, i * kCasesPerShare); };
-  const std::int64_t first = begin_of(own.begin), last = begin_of(own.end);
+  const std::int64_t first = begin + n * rank / world_size;
+  const std::int64_t last = begin + n * (rank + 1) / world_size;
   CaseShare share;
   share.cases = std::span(e.split.cases).subspan(first, last - first);
   std::vector<EventRange> ranges;
@@ -59,35 +54,7 @@ CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, 
     features.push_back(e.dataset->feature_index(name));
   }
   share.histories = read_sequences(*e.dataset, ranges, features);
-  for (std::int64_t i = own.begin; i <= own.end; ++i) {
-    share.histories.share_offsets.push_back(begin_of(i) - first);
-  }
   return share;
-}
-
-/// The state after each history's last event, [cases, dim].
-std::vector<float> last_hidden(TrainState& state, const NextItemBatch& batch, std::int64_t dim) {
-  const Stream& stream = state.stream;
-  state.embedding.input_dist(batch.features, state.exchange, stream);
-  state.embedding.lookup(state.exchange, stream);
-  state.embedding.output_dist(state.exchange, stream);
-  std::vector<float> rows;
-  for (const MicroBatch& part : batch.micro_batches) {
-    std::vector<MatrixView<const float>> features;
-    for (const std::int64_t lookup : state.event_lookups) {
-      features.push_back(
-          state.exchange.output(lookup).middle_rows(part.first_token, part.end_token()));
-    }
-    const MatrixView<const float> hidden =
-        state.encoder.forward(features, batch.tokens(part), 0, EncoderMode::kEvaluate, stream);
-    const auto offsets = part.sequence_offsets.to_host(stream);
-    for (std::size_t s = 1; s < offsets.size(); ++s) {
-      rows.resize(rows.size() + dim);
-      copy_bytes(hidden.row(offsets[s] - 1), &rows[rows.size() - dim], dim * sizeof(float), stream);
-    }
-    stream.synchronize();
-  }
-  return rows;
 }
 
 TopKQueries queries_of(const Evaluation& e, const CaseShare& share,
@@ -128,7 +95,7 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
     });
     const NextItemBatch batch = make_history_batch(
         share.histories, names, batch_shape(e.run, e.dataset->num_items()), state.stream);
-    const std::vector<float> rows = last_hidden(state, batch, e.run.model.dim);
+    const std::vector<float> rows = history_states(state, batch);
     const auto best =
         distributed_top_k(state.embedding, names.front(), queries_of(e, share, rows), k,
                           e.run.model.l2_normalize ? ScoreBy::kCosine : ScoreBy::kDotProduct,
@@ -202,9 +169,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
     if (e.split.cases.empty()) {
       throw usage_error(fmt::format("{}: split {} holds nothing out", options.data, e.run.split));
     }
-    // Bags are pooled in the order of their ids: ranks and plan do not change the result.
-    e.run.reproducible = true;
-    e.run.virtual_ranks = communicator.size();
+    e.run = evaluation_options(std::move(e.run), communicator.size());
   });
   ShardingPlan plan = evaluation_plan(*e.dataset, e.split, e.run, options, communicator);
   const Stream stream(Device::cpu(), options.threads);

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "src/train/history_states.h"
 #include "tests/support/run_ranks.h"
 #include "tests/train/training_fixture.h"
 
@@ -108,6 +109,62 @@ TEST_P(ReproducibleTest, RanksThreadsAndPlanChangeNoBit) {
                      std::to_string(threads) + " threads");
         expect_same_bits(one, train(training_, layout, world_size, threads));
       }
+    }
+  }
+}
+
+// The same 30 histories on any ranks, threads and plan, and in micro-batches of any size.
+TEST(HistoryStatesTest, DependOnTheHistoryAlone) {
+  SmallTraining training;
+  training.options.model.dim = 20;
+  const auto tables = training.tables();
+  const auto states = [&](const Layout& layout, int world_size, int threads, int most_tokens) {
+    const int in_node = world_size % 2 == 0 ? 2 : 1;
+    const ShardingPlan plan{
+        .world_size = world_size,
+        .tables = {shard_table(tables[0], layout.items, world_size, world_size - 1, in_node),
+                   shard_table(tables[1], layout.countries, world_size, 0, in_node)},
+        .ranks_per_node = in_node};
+    std::vector<float> all;
+    run_ranks(world_size, [&](Communicator& communicator) {
+      const Stream stream(Device::cpu(), threads);
+      TrainState state(tables, plan, evaluation_options(training.options, world_size), communicator,
+                       stream);
+      std::mt19937 random(5);
+      SequenceBatch share;
+      share.sequence_offsets = {0};
+      share.features.resize(2);
+      for (FeatureBags& bags : share.features) bags.offsets = {0};
+      const LeafRange own = leaves_of_rank(30, communicator.rank(), world_size);
+      for (std::int64_t s = 0; s < 30; ++s) {
+        const bool mine = own.begin <= s && s < own.end;
+        for (std::int64_t i = 0; i < 1 + s % 6; ++i) {
+          const std::vector<std::int64_t> item{static_cast<std::int64_t>(random() % 40)};
+          std::vector<std::int64_t> countries(random() % 6);
+          for (std::int64_t& id : countries) id = static_cast<std::int64_t>(random() % 5);
+          if (!mine) continue;
+          SmallTraining::add_bag(share.features[0], item);
+          SmallTraining::add_bag(share.features[1], countries);
+        }
+        if (mine) share.sequence_offsets.push_back(share.features[0].offsets.size() - 1);
+      }
+      BatchShape shape = batch_shape(training.options, training.num_items);
+      shape.micro_batch_tokens = most_tokens;
+      const auto batch = make_history_batch(share, {"item", "country"}, shape, stream);
+      const std::vector<float> rows = history_states(state, batch);
+      Buffer<float> gathered;
+      std::vector<std::int64_t> counts;
+      communicator.all_gather<float>("states", rows, 1, gathered, counts, Stream());
+      if (communicator.rank() == 0) all = gathered.to_host(Stream());
+    });
+    return all;
+  };
+  const auto one = states(kLayouts[1], 1, 1, 12);
+  ASSERT_EQ(one.size(), 30u * 20u);
+  for (const Layout& layout : kLayouts) {
+    for (const int world_size : {1, 2, 4, 5}) {
+      EXPECT_EQ(states(layout, world_size, world_size % 3 + 1, 7 * world_size), one)
+          << layout.name << " on " << world_size;
     }
   }
 }
