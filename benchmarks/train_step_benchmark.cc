@@ -1,6 +1,7 @@
 // One training step of a SASRec-class model, the workload of the TorchRec script of
 // docs/performance.md: per rank 256 sequences with lognormal lengths, log-uniform item ids, 512
-// uniform negatives; item table row-wise Adagrad, dense AdamW. Prints one JSON line.
+// uniform negatives; item table row-wise Adagrad, dense AdamW. Prints one JSON line;
+// cpu_ms_per_step is the processor time of this process, of all ranks that are threads together.
 //
 //   train_step_benchmark [--ranks 2] [--items N] [--longest L] [--dim D] [--sharding row_wise]
 //   [--reproducible] [--virtual-ranks 16] [--stages]
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <ctime>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -101,13 +103,14 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
 
   std::optional<CheckpointWriter> writer;
   if (w.checkpoint_every > 0) writer.emplace(w.checkpoints, 2, communicator);
-  std::vector<double> milliseconds, copies;
+  std::vector<double> milliseconds, cpu_milliseconds, copies;
   double loss = 0;
   std::int64_t tokens = 0;
   for (int step = 0; step < w.steps; ++step) {
     if (step == kWarmup) state.times = {};
     communicator.barrier("step begins");
     const double start = benchmark_seconds();
+    const std::clock_t cpu_start = std::clock();
     const TrainStepResult result = train_step(state, batches[step % kBatches], step + 1);
     if (writer) {
       writer->poll();
@@ -120,6 +123,8 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
     communicator.barrier("step ended");
     if (step < kWarmup) continue;
     milliseconds.push_back(1e3 * (benchmark_seconds() - start));
+    cpu_milliseconds.push_back(1e3 * static_cast<double>(std::clock() - cpu_start) /
+                               CLOCKS_PER_SEC);
     loss = result.loss;
     tokens += result.tokens;
   }
@@ -131,11 +136,13 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   const double tokens_per_step =
       static_cast<double>(tokens) / static_cast<double>(w.steps - kWarmup);
   fmt::print(
-      "{{\"ms_per_step\": {:.2f}, \"mean_ms\": {:.2f}, \"copy_ms\": {:.2f}, \"tokens_per_second\": "
+      "{{\"ms_per_step\": {:.2f}, \"mean_ms\": {:.2f}, \"cpu_ms_per_step\": {:.2f}, \"copy_ms\": "
+      "{:.2f}, \"tokens_per_second\": "
       "{:.0f}, \"sequences_per_second\": {:.0f}, "
       "\"ranks\": {}, \"items\": {}, \"longest\": {}, \"dim\": {}, \"sharding\": \"{}\", "
       "\"reproducible\": {}, \"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
-      median, mean, copies.empty() ? 0 : benchmark_median(copies), tokens_per_step / median * 1e3,
+      median, mean, benchmark_median(cpu_milliseconds),
+      copies.empty() ? 0 : benchmark_median(copies), tokens_per_step / median * 1e3,
       static_cast<double>(kBatchSize * communicator.size()) / median * 1e3, communicator.size(),
       w.items, w.longest, w.dim, to_string(w.sharding), w.reproducible, tokens_per_step, loss);
   if (!print_stages) return;

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <optional>
 
+#include "kernels/simd_target.h"
 #include "src/core/checked_math.h"
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
@@ -34,6 +35,7 @@ namespace {
 
 constexpr std::size_t kBatchesAhead = 2;
 constexpr const char* kInvalidIds = "invalid_ids";
+constexpr const char* kProcessor = "processor";
 
 void make_run_directory(const TrainOptions& options) {
   if (options.fresh) move_run_aside(options.output);
@@ -70,6 +72,9 @@ struct Trainer::Impl {
         communicator(comm),
         stream(Device::cpu(), options.threads) {
     require_agreement(communicator, "options", to_json(options));
+    if (options.reproducible) {
+      require_agreement(communicator, "the processor's vector instructions", simd_target());
+    }
     together(communicator, "open dataset", [&] {
       check_options(options, communicator.size());
       dataset.emplace(Dataset::open(options.data));
@@ -90,10 +95,23 @@ struct Trainer::Impl {
     checkpoints.emplace(checkpoint_path(options.output), options.keep_checkpoints, communicator);
     if (const auto saved = read_newest_manifest(checkpoint_path(options.output), communicator)) {
       check_same_run(run_from_texts(saved->texts, options.output), description);
+      warn_of_other_processor(saved->texts);
     }
     state.reset(
         new TrainState(make_train_state(*dataset, options, std::move(plan), communicator, stream)));
     resume();
+  }
+
+  void warn_of_other_processor(const std::map<std::string, std::string>& texts) const {
+    const auto before = texts.find(kProcessor);
+    if (!options.reproducible || communicator.rank() > 0 || before == texts.end() ||
+        before->second == simd_target()) {
+      return;
+    }
+    say(fmt::format(
+        "warning: the run in {} was begun on a processor with {}, this one has {}: from "
+        "here on it has other bits than on one kind",
+        options.output, before->second, simd_target()));
   }
 
   void resume() {
@@ -117,6 +135,7 @@ struct Trainer::Impl {
     CheckpointState saved = checkpoint_state(*state);
     saved.integers[kInvalidIds] = invalid_ids_before + invalid_ids;
     saved.texts = to_texts(description);
+    saved.texts[kProcessor] = simd_target();
     return saved;
   }
 
