@@ -77,7 +77,8 @@ DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
   const double tokens =
       std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size));
   const std::int64_t most = std::max(options.micro_batch_tokens, options.model.max_length);
-  const std::int64_t negatives = item_features.back().batch_size;
+  const std::int64_t negatives =  // of all ranks: each has them all, looked up in parts
+      options.negatives > 0 ? options.negatives : model.tables.front().num_rows;
   const std::int64_t parameters = parameter_bytes(options.model);
   // A TreeSum keeps the sums of subtrees, what it sends and what it receives.
   const double shares =

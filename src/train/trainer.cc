@@ -346,7 +346,8 @@ std::vector<std::pair<std::string, std::int64_t>> Trainer::memory_bytes() const 
           {"exchange", s.exchange.bytes()},
           {"checkpoint", impl_->checkpoints->copy_bytes()},
           {"activations", s.encoder.activation_bytes() + s.head.activation_bytes() +
-                              s.d_hidden.capacity() * std::int64_t{sizeof(float)}}};
+                              s.d_hidden.bytes() + s.negatives.bytes() + s.d_negatives.bytes() +
+                              s.dense_sum.bytes() + s.negatives_sum.bytes()}};
 }
 
 }  // namespace serrate
