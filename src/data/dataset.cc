@@ -34,14 +34,11 @@ void check_events(std::int64_t begin, std::int64_t end, std::int64_t num_events)
   check(0 <= begin && begin <= end && end <= num_events, "events are outside of the dataset");
 }
 
-void check_ids(std::span<const std::int64_t> ids, const DatasetFeature& feature,
-               const std::string& path) {
-  const auto bad = std::ranges::find_if(
+/// The place of the first id outside of a vocabulary, or -1.
+std::int64_t find_unknown(std::span<const std::int64_t> ids, const DatasetFeature& feature) {
+  const auto found = std::ranges::find_if(
       ids, [&](std::int64_t id) { return id < 0 || id >= feature.vocabulary_size; });
-  if (bad != ids.end()) {
-    throw broken(path, fmt::format("feature {} has id {} of {}", feature.name, *bad,
-                                   feature.vocabulary_size));
-  }
+  return found == ids.end() ? -1 : found - ids.begin();
 }
 
 void read_part(const Hdf5Dataset& column, std::int64_t begin, std::int64_t end,
@@ -183,6 +180,18 @@ struct Dataset::Impl {
     user_vocabulary = open_vocabulary(file, names::kUserVocabulary, num_users);
   }
 
+  Error unknown_id(const DatasetFeature& feature, std::int64_t event, std::int64_t position,
+                   std::int64_t id) const {
+    const std::int64_t user =
+        std::ranges::upper_bound(user_offsets, event) - user_offsets.begin() - 1;
+    return usage_error(fmt::format(
+        "{}: feature \"{}\": event {} of user {} (event {} of all) has id {} at position {}, but "
+        "there are {} (ids are 0 to {}) correct the data, or leave such ids out or send them to a "
+        "row of their own (invalid ids: drop, oov)",
+        file.path(), feature.name, event - user_offsets[static_cast<std::size_t>(user)], user,
+        event, id, position, feature.vocabulary_size, feature.vocabulary_size - 1));
+  }
+
   Hdf5File file;
   std::int64_t num_users = 0;
   std::int64_t num_events = 0;
@@ -223,7 +232,7 @@ void Dataset::verify() const {
     read_timestamps(std::max<std::int64_t>(begin - 1, 0), end, values);
     for (std::size_t f = 0; f < features().size(); ++f) {
       read_feature(static_cast<std::int64_t>(f), begin, end, bags);
-      check_ids(bags.values, features()[f], impl_->file.path());
+      check_ids(static_cast<std::int64_t>(f), begin, bags);
     }
   }
   const auto verify_vocabulary = [&](const std::optional<StoredVocabulary>& vocabulary) {
@@ -283,11 +292,24 @@ void Dataset::read_feature(std::int64_t feature, std::int64_t begin, std::int64_
   }
 }
 
+void Dataset::check_ids(std::int64_t feature, std::int64_t begin, const FeatureBags& bags) const {
+  const DatasetFeature& of = features().at(static_cast<std::size_t>(feature));
+  const std::int64_t place = find_unknown(bags.values, of);
+  if (place < 0) return;
+  // The last bag that begins there or before: those it shares its begin with are empty.
+  const std::int64_t bag = std::ranges::upper_bound(bags.offsets, place) - bags.offsets.begin() - 1;
+  throw impl_->unknown_id(of, begin + bag, place - bags.offsets[static_cast<std::size_t>(bag)],
+                          bags.values[static_cast<std::size_t>(place)]);
+}
+
 void Dataset::read_items(std::int64_t begin, std::int64_t end,
                          std::vector<std::int64_t>& items) const {
   check_events(begin, end, num_events());
   read_part(impl_->stored_features.front().values, begin, end, items);
-  check_ids(items, features().front(), impl_->file.path());
+  if (const std::int64_t place = find_unknown(items, features().front()); place >= 0) {
+    throw impl_->unknown_id(features().front(), begin + place, 0,
+                            items[static_cast<std::size_t>(place)]);
+  }
 }
 
 void Dataset::read_timestamps(std::int64_t begin, std::int64_t end,

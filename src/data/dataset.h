@@ -52,6 +52,9 @@ class Dataset {
   void read_feature(std::int64_t feature, std::int64_t begin, std::int64_t end,
                     FeatureBags& bags) const;
   /// Ids below num_items().
+  /// Throws Error (usage) that names the file and the place of the first id outside of the
+  /// vocabulary; the bags are those of events from `begin` on.
+  void check_ids(std::int64_t feature, std::int64_t begin, const FeatureBags& bags) const;
   void read_items(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items) const;
   /// Not falling within a user.
   void read_timestamps(std::int64_t begin, std::int64_t end,

@@ -34,7 +34,8 @@ void append(const FeatureBags& from, FeatureBags& to) {
 }  // namespace
 
 SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange> sequences,
-                             const std::vector<std::int64_t>& features, bool timestamps) {
+                             const std::vector<std::int64_t>& features, UnknownIds unknown_ids,
+                             bool timestamps) {
   SequenceBatch batch;
   batch.sequence_offsets.push_back(0);
   for (const EventRange& sequence : sequences) {
@@ -46,6 +47,7 @@ SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange>
     column.offsets.push_back(0);
     for (const EventRange& sequence : sequences) {
       dataset.read_feature(feature, sequence.begin, sequence.end, bags);
+      if (unknown_ids == UnknownIds::kError) dataset.check_ids(feature, sequence.begin, bags);
       append(bags, column);
     }
   }
@@ -98,7 +100,8 @@ SequenceBatch SequenceReader::read(std::int64_t step) const {
   for (std::int64_t share = shares.begin; share <= shares.end; ++share) {
     share_offsets.push_back(begin_of(share) - begin);
   }
-  SequenceBatch batch = read_sequences(dataset_, sequences, options_.features, options_.timestamps);
+  SequenceBatch batch = read_sequences(dataset_, sequences, options_.features, options_.unknown_ids,
+                                       options_.timestamps);
   batch.epoch = epoch;
   batch.index = index;
   batch.sample_ids = std::move(sample_ids);

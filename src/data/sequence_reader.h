@@ -17,6 +17,12 @@ struct BatchShares {
   std::int64_t begin = 0, end = 1;
 };
 
+/// What the reader does about ids outside of the vocabulary of their feature.
+enum class UnknownIds {
+  kError,  ///< Error (usage) that says where in the file it is
+  kKeep,   ///< as they are stored: they follow the policy of the embedding
+};
+
 struct ReaderOptions {
   std::int64_t batch_size = 128;  ///< sequences per step of all ranks together
   std::int64_t max_length = 200;  ///< input events; a window has one more, for the last target
@@ -25,6 +31,7 @@ struct ReaderOptions {
   TrainingWindows windows = TrainingWindows::kAll;
   std::vector<std::int64_t> features = {0};  ///< positions in Dataset::features()
   bool timestamps = false;                   ///< read them too
+  UnknownIds unknown_ids = UnknownIds::kError;
 };
 
 /// Events [begin, end) of one user.
@@ -50,7 +57,8 @@ struct SequenceBatch {
 
 /// Reads sequences from the file, e.g. the histories to evaluate; sample_ids are left empty.
 SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange> sequences,
-                             const std::vector<std::int64_t>& features, bool timestamps = false);
+                             const std::vector<std::int64_t>& features, UnknownIds unknown_ids,
+                             bool timestamps = false);
 
 /// The batches of a training. Every epoch goes through all windows in an order that depends on
 /// seed and epoch alone; step s of it takes windows [s * batch_size, (s + 1) * batch_size) and

@@ -53,7 +53,6 @@ CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, 
   for (const std::string& name : token_features(*e.dataset, e.run.model)) {
     features.push_back(e.dataset->feature_index(name));
   }
-  share.histories = read_sequences(*e.dataset, ranges, features);
   return share;
 }
 

@@ -125,6 +125,10 @@ TokenBatch NextItemBatch::tokens(const MicroBatch& part) const {
           .token_ids = token_ids.span().subspan(part.first_token, part.num_tokens)};
 }
 
+UnknownIds unknown_ids(InvalidIds policy) {
+  return policy == InvalidIds::kError ? UnknownIds::kError : UnknownIds::kKeep;
+}
+
 BatchShape batch_shape(const TrainOptions& options, std::int64_t num_items) {
   return {.max_length = options.model.max_length,
           .micro_batch_tokens = options.micro_batch_tokens,

@@ -51,6 +51,8 @@ struct BatchShape {
   InvalidIds invalid_ids = InvalidIds::kError;  // kDrop: events of an unknown item are left out
   int rank = 0, world_size = 1;                 // the negatives are looked up by all ranks
 };
+/// What the reader of a batch does by the policy: what is no error later is none when it is read.
+UnknownIds unknown_ids(InvalidIds policy);
 BatchShape batch_shape(const TrainOptions& options, std::int64_t num_items);
 
 /// The shares of a global batch (see BatchShares): with options.reproducible virtual_ranks of them,

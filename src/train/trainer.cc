@@ -57,7 +57,8 @@ ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset
                        .shares = batch_shares(options, communicator.rank(), communicator.size()),
                        .seed = options.seed,
                        .windows = options.windows,
-                       .features = {}};
+                       .features = {},
+                       .unknown_ids = unknown_ids(options.invalid_ids)};
   for (const std::string& name : token_features(dataset, options.model)) {
     reader.features.push_back(dataset.feature_index(name));
   }

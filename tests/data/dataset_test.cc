@@ -299,9 +299,11 @@ TEST(Dataset, FindsIdsOutsideOfTheVocabulary) {
   FeatureBags bags;
   dataset.read_items(0, 2, items);
   EXPECT_THAT(message_of<Error>([&] { dataset.read_items(1, 3, items); }),
-              HasSubstr("feature item has id 3 of 3"));
+              HasSubstr("feature \"item\": event 2 of user 0 (event 2 of all) has id 3"));
   dataset.read_feature(0, 1, 3, bags);  // left to ShardedEmbedding and its policy
   EXPECT_EQ(bags.values, (Ids{0, 3}));
+  EXPECT_THAT(message_of<Error>([&] { dataset.check_ids(0, 1, bags); }),
+              HasSubstr("feature \"item\": event 2 of user 0 (event 2 of all) has id 3"));
   EXPECT_THAT(message_of<Error>([&] { dataset.read_feature(1, 0, 3, bags); }),
               HasSubstr("/features/tags/offsets falls or leaves the 5 values"));
   EXPECT_THROW(dataset.read_feature(1, 1, 2, bags), Error);
@@ -352,8 +354,12 @@ TEST(Dataset, VerifiesAllThatTheFormatPromises) {
   };
   EXPECT_EQ(message("/timestamps", {1, 2, 3, 4}), "(no exception)");
   EXPECT_THAT(message("/timestamps", {2, 1, 3, 4}), HasSubstr("event 1 is earlier"));
-  EXPECT_THAT(message("/features/item/values", {0, 1, 2, 3}), HasSubstr("item has id 3 of 3"));
-  EXPECT_THAT(message("/features/tags/values", {0, 1, -1, 0, 0}), HasSubstr("tags has id -1 of 2"));
+  EXPECT_THAT(
+      message("/features/item/values", {0, 1, 2, 3}),
+      HasSubstr("feature \"item\": event 0 of user 1 (event 3 of all) has id 3 at position 0"));
+  EXPECT_THAT(
+      message("/features/tags/values", {0, 1, -1, 0, 0}),
+      HasSubstr("feature \"tags\": event 2 of user 0 (event 2 of all) has id -1 at position 0"));
   EXPECT_THAT(message("/features/tags/offsets", {0, 3, 2, 3, 5}),
               HasSubstr("/features/tags/offsets falls"));
   EXPECT_THAT(message("/vocabularies/item/offsets", {0, 5, 4, 9}),
