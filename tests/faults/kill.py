@@ -5,7 +5,9 @@ A chain is one training that is killed again and again. Every start draws its nu
 mpirun, or all; and when: after a random time, a moment after the folder of an unfinished checkpoint
 appears, or at a random system call on a file of a checkpoint (fault_shim.c). In the end the
 training is left to finish, and its losses and its last checkpoint have to be those of a training
-that nothing happened to: the same bits with --reproducible, else within 1e-5.
+that nothing happened to: the same bits with --reproducible, or when the number of ranks never
+changes, else within 1e-5. In some cases --max-restarts starts the training again, instead of the
+test.
 """
 
 import os
@@ -23,16 +25,22 @@ KILLS_PER_CHAIN = 8
 class Plan:
     """What the chains of one sort train, and the training that nothing happened to."""
 
-    def __init__(self, context, folder, name, steps, options, tolerance):
+    def __init__(self, context, name, steps, options, tolerance, choices=(1, 2, 3, 4)):
+        folder = Path(context.work) / name
+        folder.mkdir()
         self.context = context
+        self.choices = choices  # of numbers of ranks
         self.steps = steps
         self.options = [*options, "--timeout", f"{TIMEOUT_SECONDS}s"]
         self.tolerance = tolerance
         self.data = harness.make_dataset(context, folder)
-        self.expected = Path(folder) / f"expected.{name}"
+        self.expected = folder / "expected"
         started = time.monotonic()
-        harness.must_run(self.command(self.expected, 1, False), folder)
+        harness.must_run(self.command(self.expected, choices[0], False), folder)
         self.seconds = time.monotonic() - started
+
+    def other_ranks(self, draw, ranks):
+        return draw.choice([n for n in self.choices if n != ranks] or self.choices)
 
     def command(self, output, ranks, mpirun):
         return harness.train_command(self.context, self.data, output, self.steps, ranks, mpirun,
@@ -117,7 +125,7 @@ def chain(plan):
         output = folder / "run"
         kills, ranks = 0, 0
         for _ in range(KILLS_PER_CHAIN):
-            ranks = draw.choice([n for n in (1, 2, 3, 4) if n != ranks])
+            ranks = plan.other_ranks(draw, ranks)
             mpirun = plan.context.mpirun is not None and draw.random() < 0.5
             newest = max(harness.checkpoints(output), default=None)
             killed, said = start_and_kill(plan, draw, folder, output, ranks, mpirun)
@@ -129,7 +137,7 @@ def chain(plan):
             if not killed:
                 break
         else:
-            ranks = draw.choice([n for n in (1, 2, 3, 4) if n != ranks])
+            ranks = plan.other_ranks(draw, ranks)
             newest = max(harness.checkpoints(output), default=None)
             said = harness.must_run(plan.command(output, ranks, False), folder)
             check_resumed_from(newest, said)
@@ -138,14 +146,39 @@ def chain(plan):
     return case
 
 
+def supervised(plan):
+    """The process that trains is killed twice; --max-restarts starts it again both times."""
+    def case(draw, folder):
+        output = folder / "run"
+        command = plan.command(output, draw.choice([1, 2, 3]), False) + ["--max-restarts", 3]
+        job = harness.Job(command, folder)
+        for kills in range(2):
+            before = max(harness.checkpoints(output), default=0)
+            while max(harness.checkpoints(output), default=0) <= before or not job.processes():
+                if job.process.poll() is not None:
+                    wrong(f"ended too early after {kills} kills\n{job.output()[-600:]}")
+                time.sleep(0.002)
+            time.sleep(plan.seconds * draw.random() / 10)
+            for pid in job.processes():
+                os.kill(pid, signal.SIGKILL)
+        code = job.wait(60)
+        if code != 0 or "restart 2 of 3" not in job.output():
+            wrong(f"exit code {code}\n{job.output()[-600:]}")
+        harness.check_same_run(plan.context, plan.expected, output, plan.steps)
+        plan.context.note("of a supervised process", 2)
+        return 2
+    return case
+
+
 def run(context):
-    same_bits = Plan(context, context.work, "reproducible", 2000 if context.long else 600,
+    same_bits = Plan(context, "reproducible", 2000 if context.long else 600,
                      ["--reproducible", "--checkpoint-every", 7], 0)
     # Rounding differs between numbers of ranks, and training blows it up: few steps, plain SGD.
-    near = Plan(context, context.work, "near", 60,
+    near = Plan(context, "near", 60,
                 ["--checkpoint-every", 3, "--optimizer", "sgd", "--learning-rate", 1e-4,
                  "--embedding-learning-rate", 1e-2], 1e-5)
-    reproducible, other = (36, 10) if context.long else (2, 1)
-    cases = [(f"reproducible.{i}", chain(same_bits)) for i in range(reproducible)]
-    cases += [(f"near.{i}", chain(near)) for i in range(other)]
-    context.run(cases)
+    same_ranks = Plan(context, "same_ranks", 600, ["--checkpoint-every", 7], 0, choices=(2,))
+    context.run((f"{name}.{i}", make(plan)) for name, make, plan, long, short in (
+        ("reproducible", chain, same_bits, 36, 2), ("near", chain, near, 10, 1),
+        ("same_ranks", chain, same_ranks, 5, 1), ("supervised", supervised, same_bits, 5, 1))
+        for i in range(long if context.long else short))

@@ -69,6 +69,8 @@ class Target:
 class Training(Target):
     """A training that goes on from a checkpoint and writes three more."""
 
+    ranks, mpirun = 1, False
+
     def __init__(self, context, name, folder):
         super().__init__(context, name, folder)
         self.data = harness.make_dataset(context, self.folder, users=20, items=12, events=300)
@@ -79,8 +81,8 @@ class Training(Target):
         shutil.copy(self.data, self.before / "data.h5")
 
     def train(self, output, steps):
-        return harness.train_command(self.context, self.data, output, steps, 1, False,
-                                     ["--checkpoint-every", EVERY, "--reproducible"])
+        return harness.train_command(self.context, self.data, output, steps, self.ranks, self.mpirun,
+                                     ["--checkpoint-every", EVERY, "--reproducible", "--timeout", "5s"])
 
     def prepare(self, root):
         shutil.copytree(self.before, root / "run")
@@ -94,6 +96,18 @@ class Training(Target):
 
     def check_result(self, root):
         harness.check_same_run(self.context, self.expected, root / "run", STEPS)
+
+
+class Threads(Training):
+    """The same on two ranks: the fault is one rank's, the error is all ranks'."""
+
+    ranks = 2
+
+
+class Processes(Training):
+    """The same under mpirun."""
+
+    ranks, mpirun = 2, True
 
 
 class Conversion(Target):
@@ -177,11 +191,16 @@ def cases(target, counts):
 
 def run(context):
     harness.needs_shim(context)
-    for name, make in (("convert", Conversion), ("train", Training), ("metrics", Metrics)):
+    # Name, target, of how many cases one is run in the long version, how many in the short one.
+    targets = [("convert", Conversion, 1, 20), ("train", Training, 1, 20),
+               ("threads", Threads, 3, 15), ("metrics", Metrics, 1, 15)]
+    if context.mpirun is not None:
+        targets.append(("mpirun", Processes, 20, 5))
+    for name, make, every, few in targets:
         if context.only and not context.only.startswith(name):
             continue
         target = make(context, name, context.work)
         found = list(cases(target, target.count()))
-        if not context.long and context.only is None:
-            found = found[::max(1, len(found) // 25)]
+        if context.only is None:
+            found = found[::every if context.long else max(1, len(found) // few)]
         context.run(found)
