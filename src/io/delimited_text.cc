@@ -96,9 +96,15 @@ bool DelimitedText::refill() {
                     path_, next_line_));
   }
   if (buffer_.size() < end_ + kBlockBytes) buffer_.resize(end_ + kBlockBytes);
-  const std::size_t size = input_.read(buffer_.data() + end_, kBlockBytes);
-  end_ += size;
-  return size > 0;
+  try {
+    const std::size_t size = input_.read(buffer_.data() + end_, kBlockBytes);
+    end_ += size;
+    return size > 0;
+  } catch (const Error& error) {
+    throw Error(
+        fmt::format("{}, line {}: {}", path_, std::max<std::int64_t>(line_, 1), error.what()),
+        error.kind());
+  }
 }
 
 /// The position, counted from begin_, of the first line end at or behind `from`; npos without one.

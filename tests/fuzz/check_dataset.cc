@@ -83,11 +83,17 @@ void check_dataset(const std::string& input) {
   if (input.empty()) return;
   MemoryFile file;
   const std::string_view rest = std::string_view(input).substr(1);
-  if (input[0] & 1) {
-    static const Hdf5Edits small = small_dataset();
-    write_sealed(file.path(), small.apply(rest));
-  } else {
-    file.write(rest);
+  switch (static_cast<unsigned char>(input[0]) % 3) {
+    case 0:
+      file.write(rest);
+      break;
+    case 1: {
+      static const Hdf5Edits small = small_dataset();
+      write_sealed(file.path(), small.apply(rest));
+      break;
+    }
+    default:
+      write_sealed(file.path(), rest);
   }
   try {
     read_dataset(file.path());

@@ -124,7 +124,7 @@ TEST(DelimitedText, NoticesDamagedAndMissingFiles) {
     for (const std::size_t length : {std::size_t{20}, whole.size() / 2, whole.size() - 3}) {
       const std::string path = folder.write("cut.csv", whole.substr(0, length));
       EXPECT_THAT(message_of<Error>([&] { records_of(path); }),
-                  HasSubstr("cannot read all of " + path));
+                  ::testing::ContainsRegex(path + ", line [0-9]+: cannot read all of " + path));
     }
     std::string flipped = whole;
     flipped[whole.size() / 2] ^= 0x10;
