@@ -53,6 +53,7 @@ CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, 
   for (const std::string& name : token_features(*e.dataset, e.run.model)) {
     features.push_back(e.dataset->feature_index(name));
   }
+  share.histories = read_sequences(*e.dataset, ranges, features, unknown_ids(e.run.invalid_ids));
   return share;
 }
 
