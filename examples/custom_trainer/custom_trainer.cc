@@ -1,15 +1,23 @@
 // A trainer with a model and a loop of its own: will a user click? Two sharded embedding tables
 // (the items of a history, mean pooled, and the user's country), a linear layer and a logistic
 // loss. Ranks are threads; with make_mpi_communicator the same train() runs under mpirun.
+//
+//   custom_trainer [ranks [steps [directory]]]
+//
+// With a directory it writes checkpoints there while it trains. Started again it goes on from the
+// newest one, also on another number of ranks.
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "serrate/checkpoint.h"
 #include "serrate/kernels/adamw.h"
 #include "serrate/kernels/linear.h"
 #include "serrate/random.h"
@@ -24,8 +32,8 @@ constexpr std::int64_t kItems = 5000;
 constexpr std::int64_t kCountries = 40;
 constexpr std::int64_t kDim = 16;
 constexpr std::int64_t kBatchSize = 512;  // of all ranks together
-constexpr std::int64_t kSteps = 400;
 constexpr std::int64_t kReportSteps = 50;
+constexpr std::int64_t kCheckpointSteps = 100;
 
 double draw(std::uint32_t stream, std::int64_t index) {
   return random_uniform(/*seed=*/7, RandomUse::kGenerate, stream,
@@ -111,6 +119,19 @@ class ClickModel {
     return loss;
   }
 
+  // All that the training has learned. What batch a step reads is a function of the step here; the
+  // position of a reader that remembers it would be one more integer.
+  CheckpointState checkpoint_state() {
+    const auto row = [](Buffer<float>& values) {
+      return MatrixView<float>(values.data(), 1, values.size());
+    };
+    return {.embedding = embedding_,
+            .tensors = {{"dense", row(dense_)},
+                        {"dense.first_moment", row(first_moment_)},
+                        {"dense.second_moment", row(second_moment_)}},
+            .integers = {{"batch_size", kBatchSize}}};
+  }
+
  private:
   std::int64_t columns() const { return num_lookups_ * kDim; }
 
@@ -157,7 +178,24 @@ class ClickModel {
   Buffer<float> decay_ = Buffer<float>::zeros(columns() + 1, stream_);
 };
 
-void train(Communicator& communicator) {
+// The step after which the newest checkpoint was made; 0 when there is none.
+std::int64_t resume(CheckpointWriter& checkpoints, ClickModel& model, const Stream& stream) {
+  const std::optional<LoadedCheckpoint> loaded =
+      checkpoints.resume(model.checkpoint_state(), stream);
+  if (!loaded) return 0;
+  if (loaded->integers.at("batch_size") != kBatchSize) {
+    throw usage_error("the checkpoint was made with another batch size");
+  }
+  return loaded->step;
+}
+
+struct Options {
+  int ranks = 2;
+  std::int64_t steps = 400;
+  std::string directory;  // of checkpoints; empty for none
+};
+
+void train(const Options& run, Communicator& communicator) {
   const int world_size = communicator.size();
   const std::vector<EmbeddingTable> tables{
       {.name = "items",
@@ -174,12 +212,24 @@ void train(Communicator& communicator) {
   ClickModel model(tables, plan, options, communicator);
 
   const Stream stream;
+  std::optional<CheckpointWriter> checkpoints;
+  std::int64_t steps_done = 0;
+  if (!run.directory.empty()) {
+    checkpoints.emplace(run.directory, /*keep=*/2, communicator);
+    steps_done = resume(*checkpoints, model, stream);
+  }
   double loss = 0;
-  for (std::int64_t step = 1; step <= kSteps; ++step) {
+  for (std::int64_t step = steps_done + 1; step <= run.steps; ++step) {
     const std::int64_t first = (step - 1) * kBatchSize;
     const std::int64_t begin = first + kBatchSize * communicator.rank() / world_size;
     const std::int64_t end = first + kBatchSize * (communicator.rank() + 1) / world_size;
     loss += model.train_step(make_batch(begin, end, stream), step);
+    if (checkpoints) {
+      checkpoints->poll();
+      if (step % kCheckpointSteps == 0 && step < run.steps) {
+        checkpoints->start(step, model.checkpoint_state(), stream);
+      }
+    }
     if (step % kReportSteps != 0) continue;
     communicator.all_reduce_sum("loss", std::span(&loss, 1), stream);
     if (communicator.rank() == 0) {
@@ -188,13 +238,21 @@ void train(Communicator& communicator) {
     }
     loss = 0;
   }
+  if (checkpoints && run.steps > steps_done) {
+    checkpoints->save(run.steps, model.checkpoint_state(), stream);
+  }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   try {
-    run_thread_ranks(argc > 1 ? std::atoi(argv[1]) : 2, std::chrono::seconds(30), train);
+    Options run;
+    if (argc > 1) run.ranks = std::atoi(argv[1]);
+    if (argc > 2) run.steps = std::atoll(argv[2]);
+    if (argc > 3) run.directory = argv[3];
+    run_thread_ranks(run.ranks, std::chrono::seconds(30),
+                     [&](Communicator& communicator) { train(run, communicator); });
   } catch (const Error& error) {
     std::fprintf(stderr, "custom_trainer: %s\n", error.what());
     return error.exit_code();

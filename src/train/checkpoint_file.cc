@@ -285,6 +285,7 @@ void read_tensors(const Hdf5File& file, const Manifest& manifest, const Checkpoi
   for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
     const ManifestTensor& stored = manifest.tensors[i];
     const auto found = std::ranges::find(state.tensors, stored.name, &CheckpointTensor::name);
+    if (found == state.tensors.end()) continue;
     const Rectangle all{0, stored.rows, 0, stored.columns};
     read_overlap(file,
                  open_matrix(file, fmt::format("/tensors/{}", i), stored.rows, stored.columns), all,
@@ -376,9 +377,11 @@ ManifestFile write_rank_file(const std::string& path, const RankContent& content
 }
 
 void read_checkpoint(const std::string& checkpoint, const Manifest& manifest,
-                     const CheckpointState& state, const Communicator& communicator,
-                     const Stream& stream) {
-  const std::vector<MatrixKind> kinds = matrix_kinds(manifest.optimizer);
+                     const CheckpointState& state, LoadedParts what,
+                     const Communicator& communicator, const Stream& stream) {
+  // Weights are all that there is without an optimizer's state.
+  const std::vector<MatrixKind> kinds =
+      matrix_kinds(what == LoadedParts::kAll ? manifest.optimizer : SparseOptimizer::kSgd);
   const bool row_state = std::ranges::any_of(kinds, &MatrixKind::one_a_row);
   LocalParts parts = local_parts(state.embedding);
   const auto is_needed = [&](const ManifestShard& s) { return needs_any(parts, s, row_state); };

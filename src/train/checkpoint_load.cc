@@ -110,10 +110,10 @@ std::optional<Candidate> next_candidate(Search& search, const std::string& direc
 }
 
 /// Every rank finds the same.
-void check_same_model(const Candidate& candidate, const CheckpointState& state) {
+void check_same_model(const Candidate& candidate, const CheckpointState& state, LoadedParts what) {
   const Manifest& manifest = candidate.manifest;
   const SparseOptimizer optimizer = state.embedding.options().optimizer.type;
-  if (manifest.optimizer != optimizer) {
+  if (what == LoadedParts::kAll && manifest.optimizer != optimizer) {
     fail_other_model(candidate.path,
                      fmt::format("its embeddings were trained with {}, these are with {}",
                                  to_string(manifest.optimizer), to_string(optimizer)));
@@ -145,26 +145,52 @@ void check_same_model(const Candidate& candidate, const CheckpointState& state) 
                      fmt::format("it has {} tables, the model {}", manifest.tables.size(),
                                  state.embedding.tables().size()));
   }
-  if (manifest.tensors.size() > state.tensors.size()) {
+  if (what == LoadedParts::kAll && manifest.tensors.size() > state.tensors.size()) {
     fail_other_model(candidate.path, fmt::format("it has {} tensors, the model {}",
                                                  manifest.tensors.size(), state.tensors.size()));
   }
 }
 
 /// What a rank's reading came to: "" when it is done, "d..." damage, "f..." anything else.
-std::string try_read(const Candidate& candidate, const CheckpointState& state,
+std::string try_read(const Candidate& candidate, const CheckpointState& state, LoadedParts what,
                      Communicator& communicator, const Stream& stream) {
   std::string damage;
   Worker worker;
   worker.start([&] {
     try {
-      read_checkpoint(candidate.path, candidate.manifest, state, communicator, stream);
+      read_checkpoint(candidate.path, candidate.manifest, state, what, communicator, stream);
     } catch (const Error& error) {
       damage = fmt::format("d{}", error.what());
     }
   });
   wait_for_all(worker, communicator);
   return worker.failure().empty() ? damage : fmt::format("f{}", worker.failure());
+}
+
+std::optional<LoadedCheckpoint> load(const std::string& directory, const CheckpointState& state,
+                                     LoadedParts what, Communicator& communicator,
+                                     const Stream& stream) {
+  Search search(directory);
+  for (;;) {
+    std::optional<Candidate> candidate = next_candidate(search, directory, communicator);
+    if (!candidate) return std::nullopt;
+    check_same_model(*candidate, state, what);
+    const auto outcomes = communicator.gather_strings(
+        "checkpoint: read", try_read(*candidate, state, what, communicator, stream));
+    const auto bad = std::ranges::find_if(outcomes, [](const auto& o) { return !o.empty(); });
+    if (bad == outcomes.end()) {
+      return LoadedCheckpoint{candidate->step, std::move(candidate->manifest.integers),
+                              std::move(candidate->manifest.texts)};
+    }
+    // Out of memory, for instance, says nothing about the checkpoint.
+    const auto failed =
+        std::ranges::find_if(outcomes, [](const auto& o) { return o.starts_with('f'); });
+    const auto worst = failed == outcomes.end() ? bad : failed;
+    std::string why = worst->substr(1);
+    if (outcomes.size() > 1) why = fmt::format("rank {}: {}", worst - outcomes.begin(), why);
+    if (worst == failed) throw Error(fmt::format("{}: loading failed: {}", candidate->path, why));
+    if (communicator.rank() == 0) search.pass_over(why);
+  }
 }
 
 }  // namespace
@@ -181,27 +207,13 @@ std::optional<LoadedCheckpoint> read_newest_manifest(const std::string& director
 std::optional<LoadedCheckpoint> load_checkpoint(const std::string& directory,
                                                 const CheckpointState& state,
                                                 Communicator& communicator, const Stream& stream) {
-  Search search(directory);
-  for (;;) {
-    std::optional<Candidate> candidate = next_candidate(search, directory, communicator);
-    if (!candidate) return std::nullopt;
-    check_same_model(*candidate, state);
-    const auto outcomes = communicator.gather_strings(
-        "checkpoint: read", try_read(*candidate, state, communicator, stream));
-    const auto bad = std::ranges::find_if(outcomes, [](const auto& o) { return !o.empty(); });
-    if (bad == outcomes.end()) {
-      return LoadedCheckpoint{candidate->step, std::move(candidate->manifest.integers),
-                              std::move(candidate->manifest.texts)};
-    }
-    // Out of memory, for instance, says nothing about the checkpoint.
-    const auto failed =
-        std::ranges::find_if(outcomes, [](const auto& o) { return o.starts_with('f'); });
-    const auto worst = failed == outcomes.end() ? bad : failed;
-    std::string why = worst->substr(1);
-    if (outcomes.size() > 1) why = fmt::format("rank {}: {}", worst - outcomes.begin(), why);
-    if (worst == failed) throw Error(fmt::format("{}: loading failed: {}", candidate->path, why));
-    if (communicator.rank() == 0) search.pass_over(why);
-  }
+  return load(directory, state, LoadedParts::kAll, communicator, stream);
+}
+
+std::optional<LoadedCheckpoint> load_weights(const std::string& directory,
+                                             const CheckpointState& state,
+                                             Communicator& communicator, const Stream& stream) {
+  return load(directory, state, LoadedParts::kWeights, communicator, stream);
 }
 
 }  // namespace serrate

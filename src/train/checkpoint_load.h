@@ -14,4 +14,10 @@ namespace serrate {
 std::optional<LoadedCheckpoint> read_newest_manifest(const std::string& directory,
                                                      Communicator& communicator);
 
+/// As load_checkpoint, but for an embedding of any optimizer and some of the tensors: their weights
+/// alone are read.
+std::optional<LoadedCheckpoint> load_weights(const std::string& directory,
+                                             const CheckpointState& state,
+                                             Communicator& communicator, const Stream& stream);
+
 }  // namespace serrate

@@ -171,11 +171,13 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
     }
     e.run = evaluation_options(std::move(e.run), communicator.size());
   });
-  ShardingPlan plan = evaluation_plan(*e.dataset, e.split, e.run, options, communicator);
+  TrainOptions model = e.run;
+  model.sparse_optimizer.type = SparseOptimizer::kSgd;  // which has no state
+  ShardingPlan plan = evaluation_plan(*e.dataset, e.split, model, options, communicator);
   const Stream stream(Device::cpu(), options.threads);
-  TrainState state = make_train_state(*e.dataset, e.run, std::move(plan), communicator, stream);
+  TrainState state = make_train_state(*e.dataset, model, std::move(plan), communicator, stream);
   // The newest now, which may be newer than the one above; of the same run in any case.
-  const auto loaded = load_checkpoint(checkpoints, checkpoint_state(state), communicator, stream);
+  const auto loaded = load_weights(checkpoints, weights_of(state), communicator, stream);
   check(loaded.has_value(), "the checkpoints of the run went away");
 
   EvaluationResult result;

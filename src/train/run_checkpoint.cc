@@ -81,4 +81,13 @@ CheckpointState checkpoint_state(TrainState& state) {
   return {.embedding = state.embedding, .tensors = std::move(tensors), .integers = {}, .texts = {}};
 }
 
+CheckpointState weights_of(TrainState& state) {
+  DenseParameters& dense = state.encoder.parameters();
+  std::vector<CheckpointTensor> tensors;
+  for (std::int64_t i = 0; i < std::ssize(dense.slices()); ++i) {
+    tensors.push_back({dense.slices()[i].name, dense.value(i)});
+  }
+  return {.embedding = state.embedding, .tensors = std::move(tensors), .integers = {}, .texts = {}};
+}
+
 }  // namespace serrate

@@ -27,5 +27,7 @@ void check_same_dataset(const RunDescription& saved, const RunDescription& now);
 
 /// The state of a run on this rank, for saving and loading.
 CheckpointState checkpoint_state(TrainState& state);
+/// What of it evaluation needs.
+CheckpointState weights_of(TrainState& state);
 
 }  // namespace serrate
