@@ -28,6 +28,13 @@ namespace {
 constexpr std::int64_t kBatchSize = 256;
 constexpr std::int64_t kNegatives = 512;
 constexpr int kBatches = 8, kWarmup = 8;
+constexpr std::int64_t kNever = std::int64_t{1} << 60;
+
+double process_seconds() {
+  timespec time;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
 
 struct Workload {
   std::int64_t items = 1'000'000;
@@ -36,8 +43,8 @@ struct Workload {
   std::int64_t micro_batch_tokens = TrainOptions().micro_batch_tokens;
   ShardingType sharding = ShardingType::kRowWise;
   std::int64_t steps = 40;
-  std::int64_t checkpoint_every = 0;  // steps; 0: never
-  std::string checkpoints;            // directory
+  std::int64_t checkpoint_every = kNever;  // steps
+  std::string checkpoints;                 // directory
   bool reproducible = false;
   int virtual_ranks = TrainOptions().virtual_ranks;
 };
@@ -102,12 +109,16 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   }
 
   std::optional<CheckpointWriter> writer;
-  if (w.checkpoint_every > 0) writer.emplace(w.checkpoints, 2, communicator);
+  if (w.checkpoint_every < kNever) writer.emplace(w.checkpoints, 2, communicator);
   std::vector<double> milliseconds, cpu_milliseconds, copies;
+  double process_start = 0;  // processor time of all threads, the writing ones too
   double loss = 0;
   std::int64_t tokens = 0;
   for (int step = 0; step < w.steps; ++step) {
-    if (step == kWarmup) state.times = {};
+    if (step == kWarmup) {
+      state.times = {};
+      process_start = process_seconds();
+    }
     communicator.barrier("step begins");
     const double start = benchmark_seconds();
     const std::clock_t cpu_start = std::clock();
@@ -129,6 +140,9 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
     tokens += result.tokens;
   }
   if (writer) writer->finish();
+  communicator.barrier("all done");
+  const double process_milliseconds =
+      1e3 * (process_seconds() - process_start) / static_cast<double>(w.steps - kWarmup);
   if (communicator.rank() > 0) return;
   const double mean = std::accumulate(milliseconds.begin(), milliseconds.end(), 0.0) /
                       static_cast<double>(milliseconds.size());
@@ -137,12 +151,13 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
       static_cast<double>(tokens) / static_cast<double>(w.steps - kWarmup);
   fmt::print(
       "{{\"ms_per_step\": {:.2f}, \"mean_ms\": {:.2f}, \"cpu_ms_per_step\": {:.2f}, \"copy_ms\": "
-      "{:.2f}, \"tokens_per_second\": "
+      "{:.2f}, \"process_cpu_ms\": {:.2f}, \"tokens_per_second\": "
       "{:.0f}, \"sequences_per_second\": {:.0f}, "
       "\"ranks\": {}, \"items\": {}, \"longest\": {}, \"dim\": {}, \"sharding\": \"{}\", "
       "\"reproducible\": {}, \"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
       median, mean, benchmark_median(cpu_milliseconds),
-      copies.empty() ? 0 : benchmark_median(copies), tokens_per_step / median * 1e3,
+      copies.empty() ? 0 : benchmark_median(copies), process_milliseconds,
+      tokens_per_step / median * 1e3,
       static_cast<double>(kBatchSize * communicator.size()) / median * 1e3, communicator.size(),
       w.items, w.longest, w.dim, to_string(w.sharding), w.reproducible, tokens_per_step, loss);
   if (!print_stages) return;
@@ -167,7 +182,7 @@ int run(int argc, char** argv) {
       static_cast<int>(arguments.integer("--virtual-ranks", workload.virtual_ranks));
   workload.steps =
       std::max<std::int64_t>(arguments.integer("--steps", workload.steps), kWarmup + 1);
-  workload.checkpoint_every = arguments.integer("--checkpoint-every", 0);
+  workload.checkpoint_every = arguments.integer("--checkpoint-every", kNever);
   workload.checkpoints = arguments.text("--checkpoints", "train_step_benchmark.checkpoints");
   const bool stages = arguments.flag("--stages");
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
