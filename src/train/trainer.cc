@@ -310,7 +310,9 @@ bool Trainer::run(const std::atomic<bool>& stop,
     if (is_due && !impl.checkpoints->busy() && !stopped && !done()) {
       is_due = false;
       due.begun();
+      impl.state->times.start();
       impl.checkpoints->start(result.step, impl.state_to_save(words.invalid_ids()), impl.stream);
+      impl.state->times.lap("checkpoint copy", impl.stream);
     }
   }
   impl.checkpoints->finish();
