@@ -33,10 +33,11 @@ class BenchmarkArguments {
     return value;
   }
   std::int64_t integer(const std::string& name, std::int64_t preset) {
-    const std::string value = text(name, std::to_string(preset));
+    const std::string value = text(name, "");
+    if (value.empty()) return preset;
     char* end = nullptr;
     const std::int64_t number = std::strtoll(value.c_str(), &end, 10);
-    if (value.empty() || *end || number < 1) fail(name + " needs a whole number above 0");
+    if (*end || number < 1) fail(name + " needs a whole number above 0");
     return number;
   }
   bool flag(const std::string& name) {
