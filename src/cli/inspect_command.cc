@@ -4,11 +4,14 @@
 #include <fstream>
 #include <map>
 
+#include "serrate/planner.h"
 #include "serrate/sharding_plan.h"
 #include "serrate/trainer.h"
 #include "src/cli/commands.h"
+#include "src/core/json.h"
 #include "src/data/describe_dataset.h"
 #include "src/io/text_file.h"
+#include "src/train/run_config.h"
 
 namespace serrate::cli {
 namespace {
@@ -45,11 +48,46 @@ std::string describe_plan(const ShardingPlan& plan) {
   return text;
 }
 
+std::string describe_topology(const PlannerTopology& t) {
+  return fmt::format("topology of {} ranks, {} a node\n\n{}", t.world_size, t.ranks_per_node,
+                     planner_topology_to_json(t));
+}
+
+std::string describe_model(const PlannerModel& model) {
+  std::string text = fmt::format("planner's model: {} samples a rank, {} tables\n\n",
+                                 model.batch_size, model.tables.size());
+  text += fmt::format("{:<24}{:>16}{:>8}{:>10}\n", "table", "rows", "dim", "features");
+  for (const PlannerTable& table : model.tables) {
+    text += fmt::format("{:<24}{:>16}{:>8}{:>10}\n", table.name, table.num_rows, table.dim,
+                        table.features.size());
+  }
+  return text;
+}
+
+// The document that has such fields; an error in it is told by its own reader.
+std::string describe_json(const std::string& path) {
+  const nlohmann::json json = parse_json(read_text_file(path), path);
+  const JsonField root(json, path);
+  if (root.find("tables")) {
+    return root.find("world_size") ? describe_plan(read_text_file(path, plan_from_json))
+                                   : describe_model(read_text_file(path, planner_model_from_json));
+  }
+  if (root.find("world_size")) {
+    return describe_topology(read_text_file(path, planner_topology_from_json));
+  }
+  if (root.find("batch-size")) {
+    return "options of a run\n\n" + to_json(train_options_from_json(read_text_file(path), path));
+  }
+  root.fail("is neither a plan, a planner's model, a topology nor the options of a run");
+}
+
 }  // namespace
 
 int inspect_command(const Arguments& arguments) {
   std::string path;
-  Options line("inspect", "Shows what is in a dataset, a run directory or a sharding plan.");
+  Options line("inspect",
+               "Shows what is in a dataset, a run directory, a plan or another file of ours, and "
+               "whether it is intact.");
   line.add_positional("path", path);
   if (!line.parse(arguments)) return 0;
   if (std::filesystem::is_directory(path)) {
@@ -61,7 +99,7 @@ int inspect_command(const Arguments& arguments) {
                                                        report.num_damaged));
     }
   } else if (looks_like_json(path)) {
-    fmt::print("{}", describe_plan(plan_from_json(read_text_file(path))));
+    fmt::print("{}", describe_json(path));
   } else {
     fmt::print("{}", describe_dataset(path));
   }

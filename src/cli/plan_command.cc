@@ -81,7 +81,7 @@ Found named_plan(const std::string& name, const PlanInput& input, const PlannerO
         {with_sharding_type(input.model, static_cast<ShardingType>(type)), input.topology},
         options);
   }
-  Found found{.plan = plan_from_json(read_text_file(name))};
+  Found found{.plan = read_text_file(name, plan_from_json)};
   found.report = report_plan(input.model, input.topology, *found.plan, options);
   return found;
 }
@@ -208,9 +208,9 @@ PlanInput read_input(const PlanArguments& a) {
   if (a.model.empty() == a.from.empty()) {
     throw usage_error("--model or --from is needed, and not both (a model file or a dataset)");
   }
-  PlanInput input{.topology = planner_topology_from_json(read_text_file(a.topology))};
+  PlanInput input{.topology = read_text_file(a.topology, planner_topology_from_json)};
   if (a.from.empty()) {
-    input.model = planner_model_from_json(read_text_file(a.model));
+    input.model = read_text_file(a.model, planner_model_from_json);
     return input;
   }
   const Dataset dataset = Dataset::open(a.from);
@@ -223,7 +223,7 @@ PlanInput read_input(const PlanArguments& a) {
 // The plan to talk about: the one to validate, or one found.
 Found plan_in_hand(PlanArguments& arguments, const PlanInput& input, const Options& line) {
   if (arguments.validate.empty()) return find_plan(input, arguments.options);
-  ShardingPlan plan = plan_from_json(read_text_file(arguments.validate));
+  ShardingPlan plan = read_text_file(arguments.validate, plan_from_json);
   if (plan.provenance && !line.is_given("objective")) {
     arguments.options.objective = planner_objective_from_string(plan.provenance->objective);
   }

@@ -9,14 +9,13 @@
 #include <cstring>
 #include <string_view>
 
-#include "serrate/error.h"
 #include "src/io/atomic_file.h"
 #include "src/io/output_file.h"
 
 namespace serrate {
 namespace {
 
-constexpr std::size_t kLargest = std::size_t{1} << 30;
+constexpr std::size_t kLargest = std::size_t{256} << 20;
 
 // What remains of `text` goes to a descriptor in as many pieces as it takes; false with errno set.
 bool write_all(int descriptor, std::string_view text) {
@@ -61,7 +60,7 @@ std::string read_text_file(const std::string& path) {
   }
   ::close(descriptor);
   if (error != 0) fail(std::strerror(error));
-  if (text.size() > kLargest) fail("it is larger than 1 GiB");
+  if (text.size() > kLargest) fail("it is larger than 256 MiB");
   return text;
 }
 

@@ -14,7 +14,7 @@ namespace serrate {
 namespace {
 
 std::string describe_plan(const std::string& directory) {
-  const ShardingPlan plan = plan_from_json(read_text_file(plan_path(directory)));
+  const ShardingPlan plan = read_text_file(plan_path(directory), plan_from_json);
   std::string text = fmt::format("\nplan of the latest start, for {} ranks\n", plan.world_size);
   for (const TableSharding& table : plan.tables) {
     text += fmt::format("  {:<24} {:<14} {} shards\n", table.table, to_string(table.type),

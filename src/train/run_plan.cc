@@ -32,7 +32,7 @@ PlannerTopology default_topology(const TrainOptions& options, const Machines& ma
 }
 
 PlannerTopology read_topology(const TrainOptions& options, int world_size) {
-  PlannerTopology t = planner_topology_from_json(read_text_file(options.topology));
+  PlannerTopology t = read_text_file(options.topology, planner_topology_from_json);
   const auto require = [&](const char* field, int value, int ours) {
     if (value == ours) return;
     throw usage_error(
@@ -63,13 +63,15 @@ ShardingPlan make_plan(PlannerModel model, const PlannerTopology& topology,
   return to_sharding_plan(model, topology, planner, result);
 }
 
-ShardingPlan load_plan(const std::string& path, int ranks_per_node) {
-  ShardingPlan plan = plan_from_json(read_text_file(path));
-  if (ranks_per_node > 0 && plan.ranks_per_node > 0 && ranks_per_node != plan.ranks_per_node) {
+// Throws Error (usage) for what the trainer cannot do with a plan.
+void check_plan(const ShardingPlan& plan, const TrainOptions& options,
+                const std::vector<EmbeddingTable>& tables, int world_size) {
+  if (options.ranks_per_node > 0 && plan.ranks_per_node > 0 &&
+      options.ranks_per_node != plan.ranks_per_node) {
     throw usage_error(
-        fmt::format("{}: ranks_per_node: is {}, but --ranks-per-node is {} (tables would not be on "
+        fmt::format("ranks_per_node: is {}, but --ranks-per-node is {} (tables would not be on "
                     "the nodes they were planned for) make a plan for these nodes",
-                    path, plan.ranks_per_node, ranks_per_node));
+                    plan.ranks_per_node, options.ranks_per_node));
   }
   for (std::size_t i = 0; i < plan.tables.size(); ++i) {
     const auto kernel = plan.tables[i].kernel;
@@ -80,7 +82,16 @@ ShardingPlan load_plan(const std::string& path, int ranks_per_node) {
                       i, to_string(*kernel)));
     }
   }
-  return plan;
+  validate_plan(plan, tables, world_size);
+}
+
+ShardingPlan load_plan(const TrainOptions& options, const std::vector<EmbeddingTable>& tables,
+                       int world_size) {
+  return read_text_file(options.plan, [&](const std::string& text) {
+    ShardingPlan plan = plan_from_json(text);
+    check_plan(plan, options, tables, world_size);
+    return plan;
+  });
 }
 
 ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const TrainOptions& options,
@@ -98,8 +109,7 @@ ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const Tr
   } else {
     const auto tables = tables_of(dataset, options);
     plan = options.plan.empty() ? default_plan(tables, world_size)
-                                : load_plan(options.plan, options.ranks_per_node);
-    validate_plan(plan, tables, world_size);
+                                : load_plan(options, tables, world_size);
   }
   check_memory(
       model, plan, dense, options.memory_limit, machines,
