@@ -70,7 +70,7 @@ class SealedFile {
     std::uint64_t last_use = 0;
     bool dirty = false;
   };
-  static constexpr std::size_t kSlots = 128;
+  static constexpr std::size_t kSlots = 64;
 
   SealedFile(std::string path, int descriptor, State state);
   void read_trailer();

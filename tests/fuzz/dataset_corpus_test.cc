@@ -20,7 +20,7 @@ TEST(DatasetCorpus, Mutations) {
 // One byte of a sound dataset is another one, under right checksums.
 TEST(DatasetCorpus, EveryByte) {
   for (int at = 0; at < 8'000; at += 11) {
-    for (const int value : {0, 1, 0x7F, 0x80, 0xFF}) {
+    for (const int value : {0, 0x80, 0xFF}) {
       check_dataset({'\1', static_cast<char>(at & 0xFF), static_cast<char>(at >> 8),
                      static_cast<char>(value)});
     }
