@@ -67,7 +67,7 @@ class Bed:
 
     def train(self, output):
         return [self.context.serrate, "train", "--data", self.data, "--output", output,
-                *harness.SMALL_MODEL]
+                *(part for option in harness.SMALL_MODEL.items() for part in option)]
 
     def evaluate(self):
         return [self.context.serrate, "evaluate", "--data", self.data, "--model", self.run]
