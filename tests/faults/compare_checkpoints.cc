@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
@@ -30,6 +31,10 @@ struct Tensor {
 };
 using Tensors = std::map<std::string, Tensor>;
 
+std::uint32_t bits(float value) {
+  return std::bit_cast<std::uint32_t>(value);
+}
+
 /// Puts values [rows, columns] at (row, column) of a tensor, which grows.
 void put(Tensor& tensor, const std::string& name, std::int64_t row, std::int64_t column,
          std::int64_t rows, std::int64_t columns, const std::vector<float>& values) {
@@ -51,7 +56,7 @@ void put(Tensor& tensor, const std::string& name, std::int64_t row, std::int64_t
     for (std::int64_t c = 0; c < columns; ++c) {
       const std::size_t at = (row + r) * tensor.columns + column + c;
       const float value = values[r * columns + c];
-      if (tensor.is_set[at] && std::memcmp(&tensor.values[at], &value, sizeof value) != 0) {
+      if (tensor.is_set[at] && bits(tensor.values[at]) != bits(value)) {
         throw Error(
             fmt::format("{} [{}, {}] is there twice with two values", name, row + r, column + c));
       }
