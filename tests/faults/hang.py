@@ -22,7 +22,7 @@ TIMEOUT_SECONDS = 2
 GRACE_SECONDS = 3
 BUSY_GRACE_SECONDS = 20  # in the short version, which runs beside other tests
 STEPS = 1500
-OPTIONS = ["--batch-size", 64, "--reproducible", "--checkpoint-every", 20, "--timeout", f"{TIMEOUT_SECONDS}s"]
+OPTIONS = ["--batch-size", 32, "--reproducible", "--checkpoint-every", 20, "--timeout", f"{TIMEOUT_SECONDS}s"]
 
 
 class Training:
@@ -122,7 +122,7 @@ def slow_rank(training):
             os.kill(victim, signal.SIGSTOP)
             time.sleep(0.7 * TIMEOUT_SECONDS)
             os.kill(victim, signal.SIGCONT)
-        code = job.wait(60)
+        code = job.wait(300)
         if code != 0:
             wrong(f"a slow rank ended the job: exit code {code}\n{job.output()[-600:]}")
         harness.check_same_run(training.context, training.expected, output, STEPS)
