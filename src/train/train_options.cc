@@ -15,7 +15,7 @@ namespace {
 constexpr std::int64_t kMostSequences = 1'000'000'000;
 constexpr std::int64_t kMostSteps = 1'000'000'000'000'000;
 constexpr std::int64_t kMostWidth = 1'000'000;
-constexpr std::int64_t kMostBlocks = 10'000;
+constexpr std::int64_t kMostBlocks = 1000;
 constexpr std::int64_t kMostThreads = 1024;
 constexpr std::int64_t kMostRanks = 1'000'000;
 constexpr std::int64_t kMostVirtualRanks = 4096;
