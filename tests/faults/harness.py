@@ -197,13 +197,13 @@ class Job:
         self.process.wait()
 
 
-def run(command, folder, environment=None, seconds=60):
+def run(command, folder, environment=None, seconds=300):
     """(exit code, output) of a command."""
     job = Job(command, folder, environment)
     return job.wait(seconds), job.output()
 
 
-def must_run(command, folder, environment=None, seconds=60):
+def must_run(command, folder, environment=None, seconds=300):
     code, output = run(command, folder, environment, seconds)
     if code != 0:
         wrong(f"exit code {code} of {' '.join(map(str, command))}\n{output[-800:]}")

@@ -96,13 +96,13 @@ def start_and_kill(plan, draw, folder, output, ranks, mpirun):
     seconds = start_up * draw.random() + plan.seconds * draw.random() / 4
     job = harness.Job(command, folder)
     if shim:
-        code = job.wait(60)
+        code = job.wait(300)
         killed = shim.result()["injected"] > 0
     else:
         killed = wait_for_moment(job, moment, seconds, output)
         if killed:
             kill_victim(job, victim, draw)
-        code = job.wait(TIMEOUT_SECONDS + 3 if killed else 60)
+        code = job.wait(TIMEOUT_SECONDS + 3 if killed else 300)
     if not killed and code != 0:
         wrong(f"exit code {code} without a kill\n{job.output()[-800:]}")
     if killed:
@@ -161,7 +161,7 @@ def supervised(plan):
             time.sleep(plan.seconds * draw.random() / 10)
             for pid in job.processes():
                 os.kill(pid, signal.SIGKILL)
-        code = job.wait(60)
+        code = job.wait(300)
         if code != 0 or "restart 2 of 3" not in job.output():
             wrong(f"exit code {code}\n{job.output()[-600:]}")
         harness.check_same_run(plan.context, plan.expected, output, plan.steps)
