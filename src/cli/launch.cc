@@ -49,6 +49,11 @@ std::string message_of(const std::exception& error) {
     return "out of memory (of this machine, or of a limit such as ulimit -v) use fewer ranks or "
            "threads, smaller batches or a smaller model";
   }
+  if (const auto* system = dynamic_cast<const std::system_error*>(&error);
+      system && system->code() == std::errc::resource_unavailable_try_again) {
+    return "no more threads can be started (too many for this machine, or for a limit of processes "
+           "or memory) use fewer ranks or threads";
+  }
   return error.what();
 }
 

@@ -19,13 +19,27 @@ namespace {
 static_assert(std::is_same_v<hid_t, std::int64_t> && std::is_same_v<herr_t, int>);
 static_assert(std::endian::native == std::endian::little, "values are in memory as in the file");
 
+/// HDF5 uses the null pointers that it gets when memory is short, or keeps its lock for ever, so
+/// there has to be more than it asks for: with the addresses that malloc reserves for a thread.
+void check_memory(const std::string& path) {
+  constexpr std::size_t kAmple = 128 << 20;  // bytes; mapped, not used
+  void* const block = std::malloc(kAmple);
+  if (!block) throw Error(fmt::format("cannot write {} (there is no memory left)", path));
+  // The compiler may not leave out what nothing uses.
+  *static_cast<volatile char*>(block) = 0;
+  std::free(block);
+}
+
 /// Held around every call into HDF5: the process-wide mutex, and HDF5 not printing its errors.
 class Hdf5Session {
  public:
-  Hdf5Session() : lock_(mutex()) {
-    H5Eget_auto2(H5E_DEFAULT, &print_, &print_data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  /// To write a file: throws Error when there is too little memory to call HDF5.
+  explicit Hdf5Session(const std::string& path) : lock_(mutex()) {
+    check_memory(path);
+    silence();
   }
+  /// To close something, which has to be done.
+  Hdf5Session() : lock_(mutex()) { silence(); }
   ~Hdf5Session() { H5Eset_auto2(H5E_DEFAULT, print_, print_data_); }
   Hdf5Session(const Hdf5Session&) = delete;
   Hdf5Session& operator=(const Hdf5Session&) = delete;
@@ -40,21 +54,15 @@ class Hdf5Session {
     return instance;
   }
 
+  void silence() {
+    H5Eget_auto2(H5E_DEFAULT, &print_, &print_data_);
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  }
+
   std::lock_guard<std::recursive_mutex> lock_;
   H5E_auto2_t print_ = nullptr;
   void* print_data_ = nullptr;
 };
-
-/// HDF5 uses the null pointers that it gets when memory is short, so there has to be more than it
-/// asks for.
-void check_memory(const std::string& path) {
-  constexpr std::size_t kAmple = 4 << 20;  // bytes; mapped, not used
-  void* const block = std::malloc(kAmple);
-  if (!block) throw Error(fmt::format("cannot write {} (there is no memory left)", path));
-  // The compiler may not leave out what nothing uses.
-  *static_cast<volatile char*>(block) = 0;
-  std::free(block);
-}
 
 /// The innermost entry of HDF5's error stack: the one that tells the cause.
 struct Hdf5Cause {
@@ -241,9 +249,8 @@ Hdf5File::~Hdf5File() = default;
 Hdf5File::Hdf5File(Hdf5File&&) noexcept = default;
 
 Hdf5File Hdf5File::create(const std::string& path) {
-  check_memory(path);
   Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::create(path)));
-  const Hdf5Session session;
+  const Hdf5Session session(path);
   file.handle_ = own(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, object_properties(H5P_FILE_CREATE).id(),
                                access_properties(file.storage_.get()).id()),
                      H5Fclose, "create", path);
@@ -259,7 +266,7 @@ Hdf5File Hdf5File::open(const std::string& path) {
 
 void Hdf5File::close() {
   {
-    const Hdf5Session session;
+    const Hdf5Session session(path_);
     hdf5_check(handle_.reset(), "close", path_);
   }
   check_written(*storage_);
@@ -348,7 +355,7 @@ template <typename T>
 Hdf5Dataset Hdf5File::create_dataset(const std::string& name,
                                      const std::vector<std::int64_t>& dims) {
   check(dims.size() == 1 || dims.size() == 2, "a dataset has one or two dimensions");
-  const Hdf5Session session;
+  const Hdf5Session session(path_);
   Hdf5Dataset result;
   result.storage_ = storage_.get();
   result.name_ = name;
@@ -372,7 +379,7 @@ Hdf5Dataset Hdf5File::create_dataset(const std::string& name,
 }
 
 void Hdf5File::create_group(const std::string& name) {
-  const Hdf5Session session;
+  const Hdf5Session session(path_);
   const auto properties = object_properties(H5P_GROUP_CREATE);
   for (std::size_t end = name.find('/', 1);; end = name.find('/', end + 1)) {
     const std::string prefix = name.substr(0, end);
@@ -391,7 +398,7 @@ void Hdf5File::write_attribute(const std::string& object, const std::string& nam
     throw usage_error(fmt::format("attribute {} of {} would have {} bytes (it may have {})", name,
                                   path_, text.size(), kLongest));
   }
-  const Hdf5Session session;
+  const Hdf5Session session(path_);
   const auto target =
       own(H5Oopen(handle_.id(), object.c_str(), H5P_DEFAULT), H5Oclose, "open", object);
   const auto type = own(H5Tcopy(H5T_C_S1), H5Tclose, "write", name);
@@ -409,7 +416,7 @@ void Hdf5File::write_attribute(const std::string& object, const std::string& nam
 
 void Hdf5File::write_attribute(const std::string& object, const std::string& name,
                                std::int64_t value) {
-  const Hdf5Session session;
+  const Hdf5Session session(path_);
   const auto target =
       own(H5Oopen(handle_.id(), object.c_str(), H5P_DEFAULT), H5Oclose, "open", object);
   const auto space = own(H5Screate(H5S_SCALAR), H5Sclose, "write", name);
