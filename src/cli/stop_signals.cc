@@ -1,5 +1,6 @@
 #include "src/cli/stop_signals.h"
 
+#include <cerrno>
 #include <csignal>
 #include <ctime>
 
@@ -10,23 +11,26 @@ constexpr int kStopSignals[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
 
 // A signal handler reaches nothing but globals.
 std::atomic<bool> stop_requested{false};
-std::atomic<std::time_t> requested_at{0};  // seconds
+std::atomic<std::time_t> requested_at{0};  // seconds; 0: not requested
 std::atomic<const std::atomic<int>*> passed_on_to{nullptr};
 static_assert(std::atomic<bool>::is_always_lock_free);
 static_assert(std::atomic<std::time_t>::is_always_lock_free);
 
 void on_stop_signal(int number) {
+  const int error = errno;  // of what is interrupted
   timespec now = {};
   clock_gettime(CLOCK_MONOTONIC, &now);
+  // A child that is made later has the time, too: what is passed on to it is the same request.
+  std::time_t none = 0;
+  const bool is_first = requested_at.compare_exchange_strong(none, now.tv_sec);
+  stop_requested = true;
   if (const std::atomic<int>* child = passed_on_to) {
     if (const int process = *child) ::kill(process, number);
-    stop_requested = true;
-  } else if (!stop_requested.exchange(true)) {
-    requested_at = now.tv_sec;
-  } else if (now.tv_sec > requested_at + 1) {
+  } else if (!is_first && now.tv_sec > requested_at + 1) {
     std::signal(number, SIG_DFL);
     std::raise(number);
   }
+  errno = error;
 }
 
 void handle_stop_signals() {

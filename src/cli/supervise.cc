@@ -59,9 +59,18 @@ pid_t fork_child(std::atomic<int>& child) {
   return made;
 }
 
-int wait_for(pid_t child) {
+/// Its number is forgotten before it is free for another process, which no signal may reach.
+int wait_for(std::atomic<int>& child) {
+  const pid_t process = child;
+  siginfo_t info = {};
+  while (waitid(P_PID, static_cast<id_t>(process), &info, WEXITED | WNOWAIT) < 0) {
+    if (errno == EINTR) continue;
+    throw Error(fmt::format("--max-restarts: process {} cannot be waited for ({})", process,
+                            std::strerror(errno)));
+  }
+  child = 0;
   int status = 0;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue;
+  while (waitpid(process, &status, 0) < 0 && errno == EINTR) continue;
   return status;
 }
 
@@ -74,6 +83,7 @@ std::string how_it_ended(int status) {
 
 int supervise(int max_restarts, const std::function<int(Attempt&)>& work) {
   Attempt& attempt = share_attempt();
+  std::signal(SIGCHLD, SIG_DFL);  // where it is ignored, nobody is told how a child ended
   std::atomic<int> child{0};
   const std::atomic<bool>& stop = pass_on_stop_signals(child);
   const int retryable = Error("", ErrorKind::kRetryable).exit_code();
@@ -82,8 +92,7 @@ int supervise(int max_restarts, const std::function<int(Attempt&)>& work) {
     const pid_t process = fork_child(child);
     if (process == 0) return work(attempt);
     if (stop) kill(process, SIGTERM);  // what came before there was a child
-    const int status = wait_for(process);
-    child = 0;
+    const int status = wait_for(child);
     const int exit_code =
         WIFSIGNALED(status) ? kSignalExitCode + WTERMSIG(status) : WEXITSTATUS(status);
     const bool is_retryable = WIFSIGNALED(status) || exit_code == retryable;

@@ -178,8 +178,8 @@ class MetadataReader {
   /// All pieces together are not much larger than the file: they do not overlap in a sound one but
   /// for the beginnings of headers.
   std::string read_piece(std::uint64_t address, std::uint64_t size) {
-    if (size > static_cast<std::uint64_t>(budget_) ||
-        address > static_cast<std::uint64_t>(file_.size()) - size) {
+    const auto end = static_cast<std::uint64_t>(file_.size());
+    if (size > static_cast<std::uint64_t>(budget_) || size > end || address > end - size) {
       throw Malformed{"its metadata lies outside of the file or goes round in circles"};
     }
     budget_ -= static_cast<std::int64_t>(size);

@@ -14,6 +14,7 @@
 #include <numeric>
 
 #include "serrate/error.h"
+#include "src/io/read_error.h"
 
 namespace serrate {
 namespace {
@@ -37,9 +38,13 @@ bool is_usage(int error) {
          error == ENXIO || error == ETXTBSY;
 }
 
+[[noreturn]] void fail(std::string_view action, const std::string& path, int error,
+                       ErrorKind kind) {
+  throw Error(fmt::format("cannot {} {} ({})", action, path, std::strerror(error)), kind);
+}
+
 [[noreturn]] void fail(std::string_view action, const std::string& path, int error) {
-  throw Error(fmt::format("cannot {} {} ({})", action, path, std::strerror(error)),
-              is_usage(error) ? ErrorKind::kUsage : ErrorKind::kFailure);
+  fail(action, path, error, is_usage(error) ? ErrorKind::kUsage : ErrorKind::kFailure);
 }
 
 template <typename Call>
@@ -50,11 +55,9 @@ auto retry_interrupted(const Call& call) {
   }
 }
 
-int open_descriptor(const std::string& path, int flags, const char* action) {
-  const int number =
-      retry_interrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); });
-  if (number < 0) fail(action, path, errno);
-  return number;
+/// A negative number when it failed, with errno.
+int open_descriptor(const std::string& path, int flags) {
+  return retry_interrupted([&] { return ::open(path.c_str(), flags | O_CLOEXEC, 0666); });
 }
 
 std::int64_t size_of(int descriptor, const std::string& path) {
@@ -104,13 +107,15 @@ SealedFile::SealedFile(std::string path, int descriptor, State state)
       cache_(std::make_unique_for_overwrite<std::byte[]>(kSlots * kBlock)) {}
 
 std::unique_ptr<SealedFile> SealedFile::create(const std::string& path) {
-  const int descriptor = open_descriptor(path, O_RDWR | O_CREAT | O_TRUNC, "create");
+  const int descriptor = open_descriptor(path, O_RDWR | O_CREAT | O_TRUNC);
+  if (descriptor < 0) fail("create", path, errno);
   return std::unique_ptr<SealedFile>(new SealedFile(path, descriptor, State::kWriting));
 }
 
 std::unique_ptr<SealedFile> SealedFile::open(const std::string& path) {
   // O_NONBLOCK: a pipe nobody writes to must not hold us up before it is refused.
-  const int descriptor = open_descriptor(path, O_RDONLY | O_NONBLOCK, "open");
+  const int descriptor = open_descriptor(path, O_RDONLY | O_NONBLOCK);
+  if (descriptor < 0) fail("open", path, errno, kind_of_read_error(errno));
   std::unique_ptr<SealedFile> file(new SealedFile(path, descriptor, State::kSealed));
   file->read_trailer();
   return file;
@@ -468,7 +473,8 @@ void SealedFile::read_exactly(std::int64_t offset, std::span<iovec> pieces) cons
     });
     if (got < 0) {
       const int error = errno;
-      fail(fmt::format("read bytes {} to {} of", offset, end), path_, error);
+      fail(fmt::format("read bytes {} to {} of", offset, end), path_, error,
+           state_ == State::kSealed ? kind_of_read_error(error) : ErrorKind::kFailure);
     }
     if (got == 0) {
       throw usage_error(fmt::format(

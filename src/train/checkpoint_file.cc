@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <bit>
@@ -11,6 +12,7 @@
 #include <optional>
 
 #include "src/io/hdf5_file.h"
+#include "src/train/checkpoint_folder.h"
 
 namespace serrate {
 namespace {
@@ -106,15 +108,14 @@ void for_each_matrix(Content& content, const Use& use) {
 Hdf5File open_rank_file(const std::string& checkpoint, const Manifest& manifest, std::size_t rank) {
   const std::string path = checkpoint + "/" + rank_file_name(rank);
   struct stat status{};
-  if (::lstat(path.c_str(), &status) != 0) {
-    throw usage_error(fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
-  }
+  if (::lstat(path.c_str(), &status) != 0) fail_read(path, errno);
   if (!S_ISREG(status.st_mode)) throw usage_error(fmt::format("{} is not a plain file", path));
   const ManifestFile& expected = manifest.files[rank];
   if (status.st_size != expected.bytes) {
     throw usage_error(fmt::format("{} has {} bytes, and {} when it was written", path,
                                   static_cast<std::int64_t>(status.st_size), expected.bytes));
   }
+  if (::access(path.c_str(), R_OK) != 0) fail_read(path, errno);
   Hdf5File file = Hdf5File::open(path);
   if (file.digest() != expected.digest) {
     throw usage_error(

@@ -13,6 +13,7 @@
 
 #include "serrate/error.h"
 #include "src/io/atomic_file.h"
+#include "src/io/read_error.h"
 
 namespace serrate {
 namespace {
@@ -63,7 +64,8 @@ std::vector<FoundCheckpoint> list_checkpoints(const std::string& directory) {
     found.push_back({entry->path(), step});
   }
   if (failure && failure != std::errc::no_such_file_or_directory) {
-    throw usage_error(fmt::format("{} cannot be read ({})", directory, failure.message()));
+    throw Error(fmt::format("{} cannot be read ({})", directory, failure.message()),
+                kind_of_read_error(failure.value()));
   }
   std::ranges::sort(found, std::greater(), &FoundCheckpoint::step);
   return found;
@@ -142,6 +144,12 @@ std::string set_aside(const FoundCheckpoint& checkpoint) {
   return rename_to_free_name(
       checkpoint.path,
       fmt::format("{}/damaged.step_{}", parent_of(checkpoint.path), checkpoint.step));
+}
+
+void fail_read(const std::string& path, int error) {
+  const bool is_refused = error == EACCES || error == EPERM;
+  throw Error(fmt::format("{} cannot be read ({})", path, std::strerror(error)),
+              is_refused ? ErrorKind::kFailure : kind_of_read_error(error));
 }
 
 }  // namespace serrate

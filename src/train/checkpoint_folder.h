@@ -36,4 +36,9 @@ std::string set_aside(const FoundCheckpoint& checkpoint);
 /// over another; returns it. `wanted` may be its own name, which is not free.
 std::string rename_to_free_name(const std::string& from, const std::string& wanted);
 
+/// Throws the Error of a checkpoint's file that cannot be read: kUsage when loading is to pass over
+/// the checkpoint, as damaged; kFailure when it is to end, for what the system lacks (descriptors,
+/// memory) and what it does not permit say nothing about what the file holds.
+[[noreturn]] void fail_read(const std::string& path, int error);
+
 }  // namespace serrate

@@ -10,6 +10,7 @@
 #include "src/train/checkpoint_folder.h"
 #include "src/train/checkpoint_manifest.h"
 #include "src/train/say.h"
+#include "src/train/together.h"
 #include "src/train/worker.h"
 
 namespace serrate {
@@ -24,6 +25,12 @@ struct Candidate {
   std::string path;
   Manifest manifest;
 };
+
+/// Whether it is the checkpoint's fault. What is not, a lack of descriptors for instance, ends the
+/// loading: the newest checkpoint is not given up for it.
+bool is_damage(const Error& error) {
+  return error.kind() == ErrorKind::kUsage;
+}
 
 void check_manifest(const std::string& text, const FoundCheckpoint& checkpoint) {
   const std::string document = fmt::format("{}/{}", checkpoint.path, kManifestName);
@@ -52,6 +59,7 @@ class Search {
         check_manifest(text, current_);
         return fmt::format("{} {}", current_.step, text);
       } catch (const Error& error) {
+        if (!is_damage(error)) throw;
         pass_over(error.what());
       }
     }
@@ -81,25 +89,20 @@ class Search {
 std::optional<Candidate> next_candidate(Search& search, const std::string& directory,
                                         Communicator& communicator) {
   std::string text;
-  if (communicator.rank() == 0) {
-    try {
-      text = fmt::format("c{}", search.next());
-      if (text == "c" && search.any()) {
-        text = fmt::format(
-            "e{}: no checkpoint is intact (of the newest: {}) restore it, or start "
-            "afresh in another directory",
-            directory, search.first_problem());
-      }
-    } catch (const std::exception& error) {
-      text = fmt::format("e{}", error.what());
-    }
-  }
+  together(communicator, "checkpoint: search", [&] {
+    if (communicator.rank() > 0) return;
+    text = search.next();
+    if (!text.empty() || !search.any()) return;
+    throw usage_error(
+        fmt::format("{}: no checkpoint is intact (of the newest: {}) restore it, or start "
+                    "afresh in another directory",
+                    directory, search.first_problem()));
+  });
   text = communicator.gather_strings("checkpoint: manifest", text).front();
-  if (text[0] == 'e') throw usage_error(text.substr(1));
-  if (text == "c") return std::nullopt;
+  if (text.empty()) return std::nullopt;
   const std::size_t space = text.find(' ');
   Candidate candidate;
-  candidate.step = std::stoll(text.substr(1, space));
+  candidate.step = std::stoll(text.substr(0, space));
   candidate.path = checkpoint_folder(directory, candidate.step);
   candidate.manifest = manifest_from_json(text.substr(space + 1), candidate.path);
   return candidate;
@@ -160,6 +163,7 @@ std::string try_read(const Candidate& candidate, const CheckpointState& state, L
     try {
       read_checkpoint(candidate.path, candidate.manifest, state, what, communicator, stream);
     } catch (const Error& error) {
+      if (!is_damage(error)) throw;
       damage = fmt::format("d{}", error.what());
     }
   });

@@ -8,13 +8,13 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
 #include "serrate/error.h"
 #include "src/core/json.h"
+#include "src/train/checkpoint_folder.h"
 #include "src/train/exact_cover.h"
 
 namespace serrate {
@@ -271,16 +271,14 @@ std::string read_manifest_text(const std::string& checkpoint) {
   const std::string path = fmt::format("{}/{}", checkpoint, kManifestName);
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
   if (descriptor < 0) {
-    throw usage_error(errno == ENOENT
-                          ? fmt::format("{} is missing (the checkpoint is not complete)", path)
-                          : fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
+    if (errno != ENOENT) fail_read(path, errno);
+    throw usage_error(fmt::format("{} is missing (the checkpoint is not complete)", path));
   }
   const std::unique_ptr<const int, void (*)(const int*)> closer(&descriptor,
                                                                 [](const int* d) { ::close(*d); });
   struct stat status{};
-  if (::fstat(descriptor, &status) != 0 || !S_ISREG(status.st_mode)) {
-    throw usage_error(fmt::format("{} is not a plain file", path));
-  }
+  if (::fstat(descriptor, &status) != 0) fail_read(path, errno);
+  if (!S_ISREG(status.st_mode)) throw usage_error(fmt::format("{} is not a plain file", path));
   if (status.st_size > kMostBytes) {
     throw usage_error(fmt::format("{} has {} bytes (a manifest has at most {})", path,
                                   status.st_size, kMostBytes));
@@ -290,9 +288,7 @@ std::string read_manifest_text(const std::string& checkpoint) {
   while (size < text.size()) {
     const ssize_t count = ::read(descriptor, text.data() + size, text.size() - size);
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) {
-      throw usage_error(fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
-    }
+    if (count < 0) fail_read(path, errno);
     if (count == 0) break;  // it was cut meanwhile; the checksum tells
     size += static_cast<std::size_t>(count);
   }

@@ -76,8 +76,8 @@ std::string manifest_to_json(const Manifest& manifest);
 /// Throws Error (usage), beginning with `document`, unless the checksum holds, nothing is missing,
 /// unknown or out of its range, and the shards of all files cover each table exactly once.
 Manifest manifest_from_json(const std::string& text, const std::string& document);
-/// The text of `checkpoint`/MANIFEST.json, not checked yet. Error (usage) when it cannot be read,
-/// is no plain file or is larger than any of ours.
+/// The text of `checkpoint`/MANIFEST.json, not checked yet. Error (usage) when it is missing, is no
+/// plain file or is larger than any of ours; as fail_read() when it cannot be read.
 std::string read_manifest_text(const std::string& checkpoint);
 /// Both: what the folder step_N holds.
 Manifest read_manifest(const std::string& checkpoint, std::int64_t step);

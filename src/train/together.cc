@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <new>
+
 namespace serrate {
 namespace {
 
@@ -13,6 +15,8 @@ std::string outcome_of(const std::function<void()>& work) {
     return "";
   } catch (const Error& error) {
     return fmt::format("{}{}", static_cast<int>(error.kind()), error.what());
+  } catch (const std::bad_alloc&) {
+    return fmt::format("{}memory ran out", static_cast<int>(ErrorKind::kFailure));
   } catch (const std::exception& error) {
     return fmt::format("{}{}", static_cast<int>(ErrorKind::kFailure), error.what());
   }

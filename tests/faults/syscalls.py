@@ -8,6 +8,8 @@ full disk. What has to come of it:
 * Any other error is reported with the name of a file. The exit code is 0 only when the output is
   complete all the same (a checkpoint that failed was written at the next interval); else it is not
   a signal and the output that was there before is intact.
+* EIO on reading a checkpoint is damage to it; what says nothing about the file, as EMFILE, is not:
+  no checkpoint is passed over for it.
 * Started again without faults, the command finishes with the right result.
 """
 
@@ -51,6 +53,9 @@ class Target:
     def check_intact(self, root):
         """What was there before is still there and whole."""
 
+    def check_no_damage(self, root):
+        """Nothing that was there before counts as damaged."""
+
     def check_result(self, root):
         """The output is complete and right."""
 
@@ -67,7 +72,7 @@ class Target:
 
 
 class Training(Target):
-    """A training that goes on from a checkpoint and writes three more."""
+    """A training that goes on from the newer of two checkpoints and writes three more."""
 
     ranks, mpirun = 1, False
 
@@ -77,7 +82,8 @@ class Training(Target):
         self.expected = self.folder / "expected"
         harness.must_run(self.train(self.expected, STEPS), self.folder)
         self.before = self.folder / "before"
-        harness.must_run(self.train(self.before, EVERY - 1), self.folder)
+        for steps in range(1, EVERY):  # a checkpoint each: there is one to fall back to
+            harness.must_run(self.train(self.before, steps), self.folder)
         shutil.copy(self.data, self.before / "data.h5")
 
     def train(self, output, steps):
@@ -93,6 +99,10 @@ class Training(Target):
     def check_intact(self, root):
         if not harness.checkpoints(root / "run"):
             lost("no checkpoint is left")
+
+    def check_no_damage(self, root):
+        if found := list((root / "run" / "checkpoint").glob("damaged.*")):
+            lost(f"{found} are taken for damaged")
 
     def check_result(self, root):
         harness.check_same_run(self.context, self.expected, root / "run", STEPS)
@@ -171,6 +181,8 @@ def check_fault(target, call, k, effect, lasting):
             target.check_result(root)
         else:
             target.check_intact(root)
+        if effect != "EIO":  # which says that what was written cannot be read back
+            target.check_no_damage(root)
         again_code, again = harness.run(target.command(root), folder, seconds=SECONDS)
         if again_code != 0:
             lost(f"{where}; started again: exit code {again_code}\n{again[-600:]}")

@@ -3,11 +3,14 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
+#include <cerrno>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <optional>
 
 #include "src/io/text_file.h"
 #include "src/train/checkpoint_folder.h"
@@ -211,6 +214,43 @@ TEST_F(CheckpointTest, FallsBackToTheOneBeforeADamagedOne) {
   fs::remove(folder(3) / "rank0.h5");
   const std::string message = message_of<Error>([&] { load({1, ShardingType::kTableWise}); });
   EXPECT_NE(message.find("no checkpoint is intact"), std::string::npos) << message;
+}
+
+// Whoever has no descriptor left must not train on from an older checkpoint.
+TEST_F(CheckpointTest, WhatTheSystemLacksIsNoDamage) {
+  for (const int step : {1, 2}) train_and_save({1, ShardingType::kTableWise}, step);
+  on_ranks({1, ShardingType::kTableWise}, 99,
+           [&](Communicator&, TrainState& state, CheckpointWriter& writer) {
+             const int free = ::dup(STDERR_FILENO);
+             ::close(free);
+             rlimit before{};
+             ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+             const rlimit none{static_cast<rlim_t>(free), before.rlim_max};
+             ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+             std::optional<ErrorKind> kind;
+             try {
+               writer.resume(checkpoint_state(state), state.stream);
+             } catch (const Error& error) {
+               kind = error.kind();
+             }
+             ::setrlimit(RLIMIT_NOFILE, &before);
+             EXPECT_EQ(kind, ErrorKind::kFailure);
+             EXPECT_EQ(writer.resume(checkpoint_state(state), state.stream)->step, 2);
+           });
+
+  const auto kind_of = [](int number) {
+    try {
+      fail_read("file", number);
+    } catch (const Error& error) {
+      return error.kind();
+    }
+  };
+  for (const int lack : {EMFILE, ENFILE, ENOMEM, EACCES, EPERM}) {
+    EXPECT_EQ(kind_of(lack), ErrorKind::kFailure) << lack;
+  }
+  for (const int damage : {EIO, ENOENT, EUCLEAN, ELOOP}) {
+    EXPECT_EQ(kind_of(damage), ErrorKind::kUsage) << damage;
+  }
 }
 
 TEST_F(CheckpointTest, FilesOfAnotherStepOrALinkAreDamage) {
