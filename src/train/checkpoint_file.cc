@@ -24,6 +24,13 @@ std::int64_t piece_rows(std::int64_t columns) {
   return std::max<std::int64_t>(1, kPieceValues / std::max<std::int64_t>(columns, 1));
 }
 
+/// Where the tensor at a position of the manifest's list is. HDF5 takes time that grows with the
+/// square of what a group holds.
+std::string tensor_path(std::size_t position) {
+  constexpr std::size_t kInGroup = 64;
+  return fmt::format("/tensors/{}/{}", position / kInGroup, position % kInGroup);
+}
+
 /// Calls `use(begin, end)` for the rows of a matrix, a few at a time.
 template <typename Use>
 void for_each_piece(std::int64_t rows, std::int64_t columns, const Use& use) {
@@ -288,9 +295,8 @@ void read_tensors(const Hdf5File& file, const Manifest& manifest, const Checkpoi
     const auto found = std::ranges::find(state.tensors, stored.name, &CheckpointTensor::name);
     if (found == state.tensors.end()) continue;
     const Rectangle all{0, stored.rows, 0, stored.columns};
-    read_overlap(file,
-                 open_matrix(file, fmt::format("/tensors/{}", i), stored.rows, stored.columns), all,
-                 all, found->values, stream);
+    read_overlap(file, open_matrix(file, tensor_path(i), stored.rows, stored.columns), all, all,
+                 found->values, stream);
   }
 }
 
@@ -367,7 +373,7 @@ ManifestFile write_rank_file(const std::string& path, const RankContent& content
     written.shards.push_back({shard.table, shard.part});
   }
   for (std::size_t i = 0; i < content.tensors.size(); ++i) {
-    const std::string name = fmt::format("/tensors/{}", i);
+    const std::string name = tensor_path(i);
     write_matrix(file, name, content.tensors[i].values, cancelled, stream);
     file.write_attribute(name, "name", content.tensors[i].name);
   }

@@ -84,8 +84,9 @@ void read_rank_file(const std::string& path, Tensors& tensors) {
            file.read_integer(group, "column_begin"));
     }
   }
-  for (int i = 0; file.contains(fmt::format("/tensors/{}", i)); ++i) {
-    const std::string dataset = fmt::format("/tensors/{}", i);
+  const auto path_of = [](int i) { return fmt::format("/tensors/{}/{}", i / 64, i % 64); };
+  for (int i = 0; file.contains(path_of(i)); ++i) {
+    const std::string dataset = path_of(i);
     take(dataset, "tensor " + file.read_text(dataset, "name"), 0, 0);
   }
 }
