@@ -86,7 +86,8 @@ void check_rank_file(const std::string& input) {
     const auto file = SealedFile::open(small.path);
     small.manifest.files[0].bytes = file->file_bytes();
     small.manifest.files[0].digest = file->digest();
-    read_checkpoint(small.folder, small.manifest, small.state, *small.communicator, small.stream);
+    read_checkpoint(small.folder, small.manifest, small.state, LoadedParts::kAll,
+                    *small.communicator, small.stream);
   } catch (const Error&) {
     return;
   } catch (const std::exception& error) {
