@@ -71,8 +71,8 @@ class CheckpointWriter {
   void save(std::int64_t step, const CheckpointState& state, const Stream& stream);
 
   /// Copies the state and returns; a thread of each rank writes the copy. Waits for a checkpoint
-  /// that is still being written. Error when a value is not finite; any other failure is said on
-  /// stderr by poll() or finish(), and leaves the training to go on.
+  /// that is still being written. Error when a value is not finite or a name or text is not UTF-8;
+  /// any other failure is reported on stderr by poll() or finish(), and the training can go on.
   void start(std::int64_t step, const CheckpointState& state, const Stream& stream);
   /// Takes a checkpoint that is being written a step further, if all ranks are ready to: call it
   /// now and then, after every training step. Does not wait.

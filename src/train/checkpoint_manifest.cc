@@ -140,10 +140,8 @@ void check_cover(const Manifest& manifest, const std::string& document) {
     for (const ManifestShard& shard : manifest.files[rank].shards) {
       const auto table = parts.find(shard.table);
       if (table == parts.end()) {
-        throw usage_error(
-            fmt::format("{}: files[{}] has a shard of a table \"{}\" that there is "
-                        "not",
-                        document, rank, shard.table));
+        throw usage_error(fmt::format("{}: files[{}] has a shard of the unknown table \"{}\"",
+                                      document, rank, shard.table));
       }
       table->second.push_back(shard.part);
     }
@@ -184,7 +182,7 @@ std::vector<MatrixKind> matrix_kinds(SparseOptimizer optimizer) {
     case SparseOptimizer::kAdam:
       return {{"weights", false}, {"state", false}, {"second_moment", false}};
   }
-  throw Error("an optimizer that there is not");
+  throw Error("unknown optimizer");
 }
 
 std::string rank_file_name(std::size_t rank) {

@@ -82,6 +82,8 @@ void CheckpointWriter::Impl::begin(std::int64_t step, const CheckpointState& sta
   finish();
   std::string cannot;  // what keeps this rank from writing; the others are told when they are done
   together(communicator, "checkpoint: copy", [&] {
+    manifest = manifest_of(step, state);
+    manifest_to_json(manifest);  // what cannot be written in it is an error here, on every rank
     content = content_of(state, communicator.rank());
     if (from == Source::kState) check_finite(content, step, stream);
     try {
@@ -100,7 +102,6 @@ void CheckpointWriter::Impl::begin(std::int64_t step, const CheckpointState& sta
     }
   });
   source = from;
-  manifest = manifest_of(step, state);
   phase = Phase::kFiles;
   if (!cannot.empty()) return worker.fail(cannot);
   // The stream of a copy is the host's; the state is not changed while it is written.

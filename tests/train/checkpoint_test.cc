@@ -192,6 +192,21 @@ TEST_F(CheckpointTest, KeepsWhatTheCallerGaveIt) {
            });
 }
 
+TEST_F(CheckpointTest, RefusesTextsThatAreNotUtf8) {
+  on_ranks({2, ShardingType::kRowWise}, 3,
+           [&](Communicator&, TrainState& state, CheckpointWriter& writer) {
+             CheckpointState saved = checkpoint_state(state);
+             saved.texts["name"] = "\xff";
+             const std::string message =
+                 message_of<Error>([&] { writer.start(1, saved, state.stream); });
+             EXPECT_NE(message.find("UTF-8"), std::string::npos) << message;
+             EXPECT_FALSE(writer.busy());
+             saved.texts["name"] = "ü";
+             writer.save(1, saved, state.stream);
+             EXPECT_EQ(writer.newest_step(), 1);
+           });
+}
+
 TEST_F(CheckpointTest, NothingToLoadIsNoError) {
   EXPECT_EQ(load({2, ShardingType::kRowWise}).second, 0);
 }
@@ -286,7 +301,7 @@ TEST_F(CheckpointTest, RefusesManifestsThatDoNotCoverTheModel) {
   has(problem([](Manifest& m) { m.files[0].shards[0].part.row_end -= 1; }), "values are missing");
   has(problem([](Manifest& m) { m.files[0].shards[0].part.row_begin -= 1; }), "are there twice");
   has(problem([](Manifest& m) { m.files[0].shards[0].part.column_end += 1; }), "are no part of");
-  has(problem([](Manifest& m) { m.files[0].shards[0].table = "other"; }), "that there is not");
+  has(problem([](Manifest& m) { m.files[0].shards[0].table = "other"; }), "unknown table");
   has(problem([](Manifest& m) { m.files[0].digest = "xyz"; }), "32 hexadecimal digits");
   has(problem([](Manifest& m) { m.tables[0].num_rows = std::int64_t{1} << 61; }), "than memory");
   has(problem([](Manifest& m) { m.step = 7; }), "step");
