@@ -102,7 +102,7 @@ class Bed:
         tensors = {}
         for path in sorted(last.glob("rank*.h5")):
             tensors[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        lines = (output / "metrics.jsonl").read_text(errors="replace").splitlines()
+        lines = (output / "metrics.jsonl").read_text(errors="replace").rstrip("\n").split("\n")
         return {"tensors": tensors, "losses": [loss_of(line) for line in lines]}
 
 
