@@ -4,6 +4,9 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 # What every target of the project is compiled with.
 add_library(serrate_options INTERFACE)
 target_compile_features(serrate_options INTERFACE cxx_std_20)
+if(SERRATE_SIMT)  # before the root: its kernels/cuda/primitives.cuh takes the place of ours
+  target_include_directories(serrate_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/tests/support/simt/include>)
+endif()
 target_include_directories(serrate_options INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
 target_compile_options(serrate_options INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wpedantic -Wshadow>
@@ -17,6 +20,16 @@ if(SERRATE_SANITIZE)
   target_link_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE})
 endif()
 
+# serrate_simulate_cuda(TARGET): its .cu files as C++ for the simulated device. The compiler calls
+# one of the simulator's functions before every load and store (it is linked without libtsan), and
+# neither splits a load of 16 bytes nor moves one of a __shared__ variable across a barrier.
+function(serrate_simulate_cuda target)
+  get_target_property(sources ${target} SOURCES)
+  list(FILTER sources INCLUDE REGEX "\\.cu$")
+  set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS
+    "-x;c++;-O1;-g;-fno-tree-sra;-fno-ipa-reference;-fsanitize=thread;--param=tsan-instrument-func-entry-exit=0;--param=tsan-distinguish-volatile=1;-Wno-unknown-pragmas")
+endfunction()
+
 # serrate_library(NAME SOURCES ... [CUDA ...] [PUBLIC ...] [PRIVATE ...])
 # A layer of the program, as the static library serrate_NAME with the alias serrate::NAME.
 # CUDA: sources that are added when there is a CUDA compiler.
@@ -29,6 +42,9 @@ function(serrate_library name)
   if(SERRATE_WITH_CUDA)
     target_sources(${target} PRIVATE ${arg_CUDA})
     target_compile_definitions(${target} PRIVATE SERRATE_WITH_CUDA=1)
+  endif()
+  if(SERRATE_SIMT)
+    serrate_simulate_cuda(${target})
   endif()
   target_include_directories(${target} PUBLIC
     $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include> $<INSTALL_INTERFACE:include>)
@@ -48,6 +64,11 @@ function(serrate_test name)
   target_link_libraries(${name} PRIVATE serrate_options ${arg_LIBRARIES} GTest::gtest_main)
   if(SERRATE_WITH_CUDA)
     target_compile_definitions(${name} PRIVATE SERRATE_WITH_CUDA=1)
+  endif()
+  if(SERRATE_SIMT AND "gpu" IN_LIST arg_LABELS)
+    serrate_simulate_cuda(${name})
+    target_link_libraries(${name} PRIVATE serrate_simt_test_environment)
+    add_dependencies(simt_tests ${name})
   endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"

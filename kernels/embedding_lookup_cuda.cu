@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <vector>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/row_vector.cuh"
 #include "serrate/buffer.h"
 #include "serrate/kernels/embedding_lookup.h"
-#include "src/core/cuda_check.h"
 
 namespace serrate {
 namespace {
@@ -75,8 +75,7 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
   const dim3 grid(static_cast<unsigned>((most_bags + block.y - 1) / block.y),
                   static_cast<unsigned>(host.size()));
   const auto kernel = aligned ? pool_bags<4> : pool_bags<1>;
-  kernel<<<grid, block, 0, cuda_stream(stream)>>>(on_device.data());
-  cuda_check(cudaGetLastError());
+  launch(kernel, grid, block, 0, stream, on_device.data());
 }
 
 }  // namespace serrate

@@ -4,10 +4,11 @@
 #include <vector>
 
 #include "kernels/adam_corrections.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/primitives.cuh"
 #include "kernels/occurrence.h"
 #include "kernels/row_vector.cuh"
 #include "serrate/kernels/embedding_update.h"
-#include "src/core/cuda_check.h"
 
 namespace serrate {
 namespace {
@@ -153,9 +154,9 @@ struct Adam {
 template <int kWidth, class Optimizer>
 __global__ void update_rows(Groups groups, Optimizer optimizer, Matrix table, Matrix state,
                             Matrix second_moment) {
-  extern __shared__ float4 shared[];  // [warps, cols], every row aligned to 16 bytes
+  // [warps, cols], every row aligned to 16 bytes
   const std::int64_t shared_stride = (groups.cols + 3) / 4 * 4;
-  float* gradient = reinterpret_cast<float*>(shared) + threadIdx.y * shared_stride;
+  float* gradient = dynamic_shared<float>() + threadIdx.y * shared_stride;
   for_each_row(groups, [&](std::int64_t i) {
     float squares = 0;
     for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
@@ -237,10 +238,9 @@ void launch_update(const EmbeddingUpdate& args, const RowGroups& groups, Optimiz
   const std::int64_t warps = std::clamp<std::int64_t>(
       kSharedBytes / std::max<std::int64_t>(row_bytes, 1), 1, kMaxWarpsPerBlock);
   const auto kernel = aligned ? update_rows<4, Optimizer> : update_rows<1, Optimizer>;
-  kernel<<<blocks_for(groups, warps), dim3(kWarpSize, static_cast<unsigned>(warps)),
-           static_cast<std::size_t>(warps * row_bytes), cuda_stream(stream)>>>(
-      device.groups, optimizer, matrix(args.table), matrix(args.state), matrix(args.second_moment));
-  cuda_check(cudaGetLastError());
+  launch(kernel, blocks_for(groups, warps), dim3(kWarpSize, static_cast<unsigned>(warps)),
+         static_cast<std::size_t>(warps * row_bytes), stream, device.groups, optimizer,
+         matrix(args.table), matrix(args.state), matrix(args.second_moment));
 }
 
 }  // namespace
@@ -257,9 +257,8 @@ void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
   for (const ColumnRange& range : columns) {
     const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
     const auto kernel = aligned ? square_rows<4> : square_rows<1>;
-    kernel<<<blocks_for(groups, kMaxWarpsPerBlock), dim3(kWarpSize, kMaxWarpsPerBlock), 0,
-             cuda_stream(stream)>>>(device.groups, range, next);
-    cuda_check(cudaGetLastError());
+    launch(kernel, blocks_for(groups, kMaxWarpsPerBlock), dim3(kWarpSize, kMaxWarpsPerBlock), 0,
+           stream, device.groups, range, next);
     next += squares.size() / columns.size();
   }
 }

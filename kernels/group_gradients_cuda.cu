@@ -7,6 +7,7 @@
 
 #include <vector>
 
+#include "kernels/cuda/launch.cuh"
 #include "kernels/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
 #include "src/core/cuda_check.h"
@@ -139,19 +140,16 @@ void group_gradients_on<DeviceType::kCuda>(std::span<const GradientSegment> segm
     if (size == 0) continue;
     const float* segment_weights =
         segments[s].weights.empty() ? nullptr : segments[s].weights.data();
-    number_occurrences<<<blocks_for(size), kBlockSize, 0, cuda_stream(stream)>>>(
-        segments[s].indices.data(), size, segments[s].offsets.data(),
-        std::ssize(segments[s].offsets) - 1, segment_weights, s, first, format, occurrences);
-    cuda_check(cudaGetLastError());
+    launch(number_occurrences, blocks_for(size), kBlockSize, 0, stream, segments[s].indices.data(),
+           size, segments[s].offsets.data(), std::ssize(segments[s].offsets) - 1, segment_weights,
+           s, first, format, occurrences);
     first += size;
   }
   const std::uint64_t* sorted = sort_by_row(scratch, scratch + n, n, format, stream);
   find_rows(sorted, format, groups, stream);
-  write_groups<<<blocks_for(n), kBlockSize, 0, cuda_stream(stream)>>>(
-      sorted, n, occurrences, format,
-      {groups.num_rows.data(), groups.rows.data(), groups.row_offsets.data(),
-       groups.occurrences.data(), weighted ? groups.weights.data() : nullptr});
-  cuda_check(cudaGetLastError());
+  const Groups to{groups.num_rows.data(), groups.rows.data(), groups.row_offsets.data(),
+                  groups.occurrences.data(), weighted ? groups.weights.data() : nullptr};
+  launch(write_groups, blocks_for(n), kBlockSize, 0, stream, sorted, n, occurrences, format, to);
 }
 
 }  // namespace serrate

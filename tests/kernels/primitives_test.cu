@@ -1,0 +1,212 @@
+// The primitives against the PTX manual, on a GPU and on the simulated device. The formulas for
+// fragments are those of the sections named, not those of the headers.
+#include "kernels/cuda/primitives.cuh"
+
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <vector>
+
+#include "kernels/cuda/launch.cuh"
+#include "serrate/buffer.h"
+
+namespace serrate {
+namespace {
+
+class PrimitivesTest : public testing::Test {
+ protected:
+  const Stream stream{Device::cuda(0)};
+};
+
+// PTX ISA 9.1, 9.7.13.1: warp 1 produces, warps 0 and 2 consume. The producer does not wait for the
+// barrier that says "full", nor do the consumers for the one that says "empty".
+__global__ void hand_over(float* sums, int rounds) {
+  float* value = dynamic_shared<float>();
+  const unsigned warp = threadIdx.x / 32;
+  float sum = 0;
+  for (int round = 0; round < rounds; ++round) {
+    if (warp == 1) {
+      if (round > 0) named_barrier_sync(2, 96);
+      if (threadIdx.x == 32) *value = static_cast<float>(round + 1);
+      named_barrier_arrive(1, 96);
+    } else {
+      named_barrier_sync(1, 96);
+      sum += *value;
+      if (round + 1 < rounds) named_barrier_arrive(2, 96);
+    }
+  }
+  sums[threadIdx.x] = sum;
+}
+
+TEST_F(PrimitivesTest, NamedBarriers) {
+  Buffer<float> sums(96, stream);
+  launch(hand_over, 1, 96, sizeof(float), stream, sums.data(), 5);
+  const std::vector<float> host = sums.to_host(stream);
+  for (int i = 0; i < 96; ++i) EXPECT_EQ(host[i], i / 32 == 1 ? 0 : 15) << i;
+}
+
+// Matrix j, row r, column c holds 64 j + 8 r + c; the rows lie 48 bytes apart.
+template <int kMatrices, bool kTransposed>
+__global__ void load(std::uint32_t* result) {
+  auto* tile = dynamic_shared<std::uint16_t>();
+  for (unsigned i = threadIdx.x; i < 64 * kMatrices; i += 32) {
+    tile[i / 8 * 24 + i % 8] = static_cast<std::uint16_t>(i);
+  }
+  __syncwarp();
+  std::uint32_t fragments[kMatrices];
+  const std::uint16_t* row = tile + threadIdx.x % (8 * kMatrices) * 24;
+  if constexpr (kTransposed) {
+    load_matrices_transposed(fragments, row);
+  } else {
+    load_matrices(fragments, row);
+  }
+  for (int j = 0; j < kMatrices; ++j) result[threadIdx.x * kMatrices + j] = fragments[j];
+}
+
+template <int kMatrices, bool kTransposed>
+void expect_loaded(const Stream& stream) {
+  Buffer<std::uint32_t> result(32 * kMatrices, stream);
+  launch(load<kMatrices, kTransposed>, 1, 32, 8 * kMatrices * 48, stream, result.data());
+  const auto host = result.to_host(stream);
+  for (int lane = 0; lane < 32; ++lane) {
+    for (int j = 0; j < kMatrices; ++j) {
+      // 9.7.14.5.15: row lane / 4, columns 2 (lane % 4) and the next; .trans: of the transpose.
+      const int fixed = lane / 4, moving = lane % 4 * 2;
+      const int low = kTransposed ? 8 * moving + fixed : 8 * fixed + moving;
+      const int high = kTransposed ? low + 8 : low + 1;
+      EXPECT_EQ(host[lane * kMatrices + j] & 0xFFFF, 64 * j + low) << lane << ", matrix " << j;
+      EXPECT_EQ(host[lane * kMatrices + j] >> 16, 64 * j + high) << lane << ", matrix " << j;
+    }
+  }
+}
+
+TEST_F(PrimitivesTest, Ldmatrix) {
+  expect_loaded<1, false>(stream);
+  expect_loaded<2, false>(stream);
+  expect_loaded<4, false>(stream);
+  expect_loaded<1, true>(stream);
+  expect_loaded<2, true>(stream);
+  expect_loaded<4, true>(stream);
+}
+
+enum class Type { kBf16, kF16, kTf32 };
+
+template <Type kType>
+__global__ void multiply(const std::uint32_t* a, const std::uint32_t* b, float* d) {
+  const unsigned lane = threadIdx.x;
+  std::uint32_t a_fragment[4], b_fragment[2];
+  float d_fragment[4];
+  for (int i = 0; i < 4; ++i) a_fragment[i] = a[lane * 4 + i];
+  for (int i = 0; i < 2; ++i) b_fragment[i] = b[lane * 2 + i];
+  for (int i = 0; i < 4; ++i) d_fragment[i] = d[lane * 4 + i];
+  if constexpr (kType == Type::kBf16) mma_m16n8k16_bf16(d_fragment, a_fragment, b_fragment);
+  if constexpr (kType == Type::kF16) mma_m16n8k16_f16(d_fragment, a_fragment, b_fragment);
+  if constexpr (kType == Type::kTf32) mma_m16n8k8_tf32(d_fragment, a_fragment, b_fragment);
+  for (int i = 0; i < 4; ++i) d[lane * 4 + i] = d_fragment[i];
+}
+
+// A small integer in the type's bits.
+std::uint32_t bits_of(Type type, int value) {
+  const auto as_float = std::bit_cast<std::uint32_t>(static_cast<float>(value));
+  if (type == Type::kTf32) return as_float | 0x1FFF;  // the low 13 bits do not count
+  if (type == Type::kBf16) return as_float >> 16;
+  if (value == 0) return 0;
+  const int exponent = std::ilogb(value);
+  const auto mantissa = static_cast<std::uint32_t>(std::ldexp(std::abs(value), 10 - exponent));
+  return (value < 0 ? 0x8000u : 0u) | static_cast<std::uint32_t>(exponent + 15) << 10 |
+         (mantissa & 1023);
+}
+
+int a_at(int row, int k) {
+  return (row * 5 + k * 3) % 15 - 7;
+}
+int b_at(int k, int col) {
+  return (k * 7 + col * 2) % 13 - 6;
+}
+
+template <Type kType>
+void expect_product(const Stream& stream) {
+  constexpr int kDepth = kType == Type::kTf32 ? 8 : 16, kPerRegister = kType == Type::kTf32 ? 1 : 2;
+  std::vector<std::uint32_t> a(32 * 4), b(32 * 2);
+  std::vector<float> d(32 * 4), expected(32 * 4);
+  for (int lane = 0; lane < 32; ++lane) {
+    const int group = lane >> 2, thread_in_group = lane % 4;
+    for (int i = 0; i < 4 * kPerRegister; ++i) {
+      // 9.7.14.5.8 (.f16, .bf16): row = groupID for ai where 0 <= i < 2 || 4 <= i < 6, else
+      // groupID + 8; col = threadID_in_group * 2 + (i & 1), + 8 for i >= 4.
+      // 9.7.14.5.7 (.tf32): row = groupID for a0, a2; col = threadID_in_group for a0, a1, else + 4.
+      const bool first_rows = kDepth == 8 ? i % 2 == 0 : i < 2 || (i >= 4 && i < 6);
+      const int row = first_rows ? group : group + 8;
+      const int k = kDepth == 8 ? thread_in_group + (i >= 2 ? 4 : 0)
+                                : thread_in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0);
+      a[lane * 4 + i / kPerRegister] |= bits_of(kType, a_at(row, k)) << 16 * (i % kPerRegister);
+    }
+    for (int i = 0; i < 2 * kPerRegister; ++i) {
+      const int k =
+          kDepth == 8 ? thread_in_group + 4 * i : thread_in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0);
+      b[lane * 2 + i / kPerRegister] |= bits_of(kType, b_at(k, group)) << 16 * (i % kPerRegister);
+    }
+    for (int i = 0; i < 4; ++i) {
+      const int row = i < 2 ? group : group + 8, col = thread_in_group * 2 + (i & 1);
+      d[lane * 4 + i] = static_cast<float>(row - col);
+      int sum = row - col;
+      for (int k = 0; k < kDepth; ++k) sum += a_at(row, k) * b_at(k, col);
+      expected[lane * 4 + i] = static_cast<float>(sum);
+    }
+  }
+  const Buffer<std::uint32_t> device_a(a, stream), device_b(b, stream);
+  Buffer<float> device_d(d, stream);
+  launch(multiply<kType>, 1, 32, 0, stream, device_a.data(), device_b.data(), device_d.data());
+  EXPECT_EQ(device_d.to_host(stream), expected);
+}
+
+TEST_F(PrimitivesTest, MmaBf16) {
+  expect_product<Type::kBf16>(stream);
+}
+TEST_F(PrimitivesTest, MmaF16) {
+  expect_product<Type::kF16>(stream);
+}
+TEST_F(PrimitivesTest, MmaTf32) {
+  expect_product<Type::kTf32>(stream);
+}
+
+// 9.7.9.25.3: two groups under way; each thread reads what another one copied.
+__global__ void reverse(const float4* from, float4* to, int tiles) {
+  auto* stages = dynamic_shared<float4>();  // [2, 32]
+  const unsigned i = threadIdx.x;
+  copy_async(stages + i, from + i);
+  copy_async_commit();
+  for (int t = 0; t < tiles; ++t) {
+    if (t + 1 < tiles) {
+      const auto next = static_cast<unsigned>(t + 1);
+      copy_async(stages + next % 2 * 32 + i, from + next * 32 + i);
+    }
+    copy_async_commit();
+    copy_async_wait<1>();
+    __syncthreads();
+    to[static_cast<unsigned>(t) * 32 + i] = stages[static_cast<unsigned>(t) % 2 * 32 + 31 - i];
+    __syncthreads();
+  }
+}
+
+TEST_F(PrimitivesTest, CpAsync) {
+  constexpr int kTiles = 5;
+  std::vector<float4> host(32 * kTiles);
+  for (int i = 0; i < 32 * kTiles; ++i) {
+    const auto value = static_cast<float>(i);
+    host[i] = make_float4(value, value + 0.25f, value + 0.5f, value + 0.75f);
+  }
+  const Buffer<float4> from(host, stream);
+  Buffer<float4> to(32 * kTiles, stream);
+  launch(reverse, 1, 32, 2 * 32 * sizeof(float4), stream, from.data(), to.data(), kTiles);
+  const auto reversed = to.to_host(stream);
+  for (int i = 0; i < 32 * kTiles; ++i) {
+    const int source = i / 32 * 32 + 31 - i % 32;
+    EXPECT_EQ(reversed[i].x, static_cast<float>(source));
+    EXPECT_EQ(reversed[i].w, static_cast<float>(source) + 0.75f);
+  }
+}
+
+}  // namespace
+}  // namespace serrate

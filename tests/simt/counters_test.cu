@@ -1,0 +1,143 @@
+// Counts of accesses against counts by hand.
+#include "tests/support/simt/counters.h"
+
+#include "kernels/cuda/primitives.cuh"
+#include "serrate/kernels/embedding_lookup.h"
+#include "serrate/kernels/embedding_update.h"
+#include "tests/simt/planted_bug.h"
+#include "tests/support/simt/stream.h"
+
+namespace simt {
+namespace {
+
+using serrate::Buffer;
+using serrate::MatrixView;
+
+__global__ void read_with_stride(const float* x, float* sums, int stride) {
+  sums[threadIdx.x] = x[static_cast<int>(threadIdx.x) * stride];
+}
+
+TEST(Counters, SectorsOfAWarp) {
+  const Array<float> x(std::vector<float>(32 * 8)), sums(32);
+  for (const int stride : {1, 2, 8}) {
+    reset_counters();
+    run(read_with_stride, 1, 32, 0, nullptr, x.data(), sums.data(), stride);
+    expect_nothing_found();
+    const KernelCounters c = kernel_counters("read_with_stride");
+    EXPECT_EQ(c.launches, 1u);
+    EXPECT_EQ(c.threads, 32u);
+    EXPECT_EQ(c.global_read_bytes, 128u);
+    // 32 lanes of 4 bytes: 4 sectors when they lie together, one each when 32 bytes apart.
+    EXPECT_EQ(c.global_read_sectors, stride == 8 ? 32u : 4u * static_cast<unsigned>(stride));
+    EXPECT_EQ(c.global_written_bytes, 128u);
+    EXPECT_EQ(c.global_written_sectors, 4u);
+  }
+}
+
+__global__ void read_column(float* x, int pitch) {
+  float* tile = serrate::dynamic_shared<float>();
+  for (int row = 0; row < 32; ++row) tile[row * pitch + static_cast<int>(threadIdx.x)] = 1;
+  __syncthreads();
+  x[threadIdx.x] = tile[static_cast<int>(threadIdx.x) * pitch];
+}
+
+TEST(Counters, BankConflicts) {
+  const Array<float> x(32);
+  for (const int pitch : {32, 33, 34}) {
+    reset_counters();
+    run(read_column, 1, 32, static_cast<std::size_t>(32 * pitch * 4), nullptr, x.data(), pitch);
+    expect_nothing_found();
+    // A pitch of 32 words puts a column in one bank, 33 in 32 banks, 34 in 16 of them.
+    const std::uint64_t expected = pitch == 32 ? 31u : pitch == 33 ? 0u : 1u;
+    EXPECT_EQ(kernel_counters("read_column").shared_bank_conflicts, expected) << pitch;
+    EXPECT_EQ(kernel_counters("read_column").shared_bytes, 33u * 32u * 4u);
+  }
+}
+
+TEST(Counters, HostSynchronizations) {
+  cudaStream_t stream = nullptr;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  const Array<float> x(std::vector<float>(4));
+  std::vector<float> host(4);
+  const std::uint64_t before = host_synchronizations();
+  cudaMemcpyAsync(x.data(), host.data(), 16, cudaMemcpyDefault, stream);
+  EXPECT_EQ(host_synchronizations() - before, 0u);
+  cudaMemcpyAsync(host.data(), x.data(), 16, cudaMemcpyDefault, stream);  // to pageable memory
+  EXPECT_EQ(host_synchronizations() - before, 1u);
+  cudaStreamSynchronize(stream);
+  EXPECT_EQ(host_synchronizations() - before, 2u);
+  cudaStreamDestroy(stream);
+}
+
+class OpCounters : public testing::Test {
+ protected:
+  static constexpr std::int64_t kCols = 128;  // a row is 512 bytes: 16 sectors
+
+  const serrate::Stream stream{serrate::Device::cuda(0)};
+  Buffer<float> table = Buffer<float>::zeros(8 * kCols, stream);
+  Buffer<float> rows = Buffer<float>::zeros(2 * kCols, stream);  // output, or its gradient
+};
+
+TEST_F(OpCounters, EmbeddingLookup) {
+  const Buffer<std::int64_t> indices(std::vector<std::int64_t>{5, 0, 7, 2}, stream);
+  const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 3, 4}, stream);
+  const serrate::LookupSegment segment{MatrixView<const float>(table.data(), 8, kCols),
+                                       indices.span(),
+                                       offsets.span(),
+                                       {},
+                                       MatrixView<float>(rows.data(), 2, kCols)};
+  reset_counters();
+  embedding_lookup({&segment, 1}, stream);
+  stream.synchronize();
+  const KernelCounters c = kernel_counters("pool_bags<4>");
+  EXPECT_EQ(c.launches, 1u);
+  EXPECT_EQ(c.blocks, 1u);
+  EXPECT_EQ(c.threads, 256u);  // 8 warps, the first two of which have a bag
+  // All threads read the segment, 72 bytes in 5 loads; those with a bag read three offsets; for
+  // each of 4 ids a warp reads the id and a row.
+  EXPECT_EQ(c.global_read_bytes, 256u * 72 + 64 * 3 * 8 + 4 * 32 * (8 + 16));
+  EXPECT_EQ(c.global_read_sectors, 8u * 5 + 2 * 3 + 4 * (1 + 16));
+  EXPECT_EQ(c.global_written_bytes, 2u * 512);
+  EXPECT_EQ(c.global_written_sectors, 2u * 16);
+}
+
+TEST_F(OpCounters, EmbeddingUpdate) {
+  const Buffer<std::int64_t> indices(std::vector<std::int64_t>{3, 3}, stream);
+  const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 1, 2}, stream);
+  const serrate::GradientSegment segment{
+      indices.span(), offsets.span(), {}, MatrixView<const float>(rows.data(), 2, kCols)};
+  const serrate::EmbeddingUpdate args{.table = MatrixView<float>(table.data(), 8, kCols),
+                                      .state = {},
+                                      .second_moment = {},
+                                      .segments = {&segment, 1},
+                                      .optimizer = {.type = serrate::SparseOptimizer::kSgd}};
+  serrate::RowGroups groups;
+  reset_counters();
+  group_gradients(args.segments, 8, groups, stream);
+  embedding_update(args, groups, {}, 0, stream);
+  stream.synchronize();
+  const KernelCounters c = kernel_counters("update_rows<4, Sgd>");
+  EXPECT_EQ(c.launches, 1u);
+  EXPECT_EQ(c.threads, 256u);
+  // All 8 warps read the number of rows. One has the row: it reads two offsets; for each of two
+  // occurrences what it is, where its gradient lies and a row of it; the row's number; the row.
+  EXPECT_EQ(c.global_read_bytes, 256u * 8 + 32 * 16 + 2 * 32 * (8 + 16 + 16) + 32 * 8 + 512);
+  EXPECT_EQ(c.global_read_sectors, 8u + 2 + 2 * (1 + 1 + 16) + 1 + 16);
+  EXPECT_EQ(c.global_written_bytes, 512u);
+  EXPECT_EQ(c.global_written_sectors, 16u);
+  EXPECT_EQ(c.shared_bytes, 2u * 512);
+  EXPECT_EQ(c.shared_bank_conflicts, 0u);
+
+  // Two threads; a binary search over two bags is one step: an offset and the first.
+  const KernelCounters numbers = kernel_counters("number_occurrences");
+  EXPECT_EQ(numbers.global_read_bytes, 2u * (8 + 8 + 8));
+  EXPECT_EQ(numbers.global_written_bytes, 2u * (8 + 8));
+  EXPECT_EQ(numbers.global_written_sectors, 2u);
+  const KernelCounters write = kernel_counters("write_groups");
+  // Both read the number of rows, their key and their bag; the first its row's offset and key too.
+  EXPECT_EQ(write.global_read_bytes, 2u * (8 + 8 + 8) + 8 + 8);
+  EXPECT_EQ(write.global_written_bytes, 8u + 8 + 2 * 8);
+}
+
+}  // namespace
+}  // namespace simt

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace simt {
+
+/// What a kernel did since reset_counters(), over all its launches.
+struct KernelCounters {
+  std::string kernel;
+  std::uint64_t launches = 0, blocks = 0, threads = 0;
+  // Bytes that threads asked for, and 32-byte sectors that the accesses of a warp, together,
+  // touch: sectors * 32 / bytes is 1 when every byte fetched is used once.
+  std::uint64_t global_read_bytes = 0, global_written_bytes = 0;
+  std::uint64_t global_read_sectors = 0, global_written_sectors = 0;
+  std::uint64_t shared_bytes = 0;
+  // Passes over shared memory beyond the first of each access of a warp.
+  std::uint64_t shared_bank_conflicts = 0;
+  std::uint64_t atomics = 0, tensor_core_operations = 0;
+};
+
+/// In the order of first launch.
+std::vector<KernelCounters> kernel_counters();
+/// Of one kernel by its name; all zero when it did not run.
+KernelCounters kernel_counters(const std::string& name);
+void reset_counters();
+
+}  // namespace simt

@@ -1,0 +1,61 @@
+#pragma once
+
+// The simulated device's form of kernels/cuda/primitives.cuh, which says what they do.
+#include <cuda_runtime.h>
+
+#include "tests/support/simt/instructions.h"
+
+namespace serrate {
+
+#define SIMT_HERE simt::Where where = simt::Where::current()
+
+template <typename T>
+T* dynamic_shared() {
+  return reinterpret_cast<T*>(simt::dynamic_shared_memory());
+}
+
+inline void named_barrier_sync(unsigned barrier, unsigned threads, SIMT_HERE) {
+  simt::sync_named(barrier, threads, where);
+}
+inline void named_barrier_arrive(unsigned barrier, unsigned threads, SIMT_HERE) {
+  simt::arrive_named(barrier, threads, where);
+}
+
+template <int kMatrices>
+__forceinline__ void load_matrices(std::uint32_t (&fragments)[kMatrices], const void* row,
+                                   SIMT_HERE) {
+  simt::load_matrices({fragments, kMatrices, false}, row, where);
+}
+template <int kMatrices>
+__forceinline__ void load_matrices_transposed(std::uint32_t (&fragments)[kMatrices],
+                                              const void* row, SIMT_HERE) {
+  simt::load_matrices({fragments, kMatrices, true}, row, where);
+}
+
+inline void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
+                              const std::uint32_t (&b)[2], SIMT_HERE) {
+  simt::multiply_matrices(simt::MmaType::kBf16, d, a, b, where);
+}
+inline void mma_m16n8k16_f16(float (&d)[4], const std::uint32_t (&a)[4],
+                             const std::uint32_t (&b)[2], SIMT_HERE) {
+  simt::multiply_matrices(simt::MmaType::kF16, d, a, b, where);
+}
+inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[4],
+                             const std::uint32_t (&b)[2], SIMT_HERE) {
+  simt::multiply_matrices(simt::MmaType::kTf32, d, a, b, where);
+}
+
+__forceinline__ void copy_async(void* shared, const void* global, SIMT_HERE) {
+  simt::copy_async(shared, global, where);
+}
+inline void copy_async_commit() {
+  simt::commit_copies();
+}
+template <int kPending>
+__forceinline__ void copy_async_wait() {
+  simt::wait_for_copies(kPending);
+}
+
+#undef SIMT_HERE
+
+}  // namespace serrate

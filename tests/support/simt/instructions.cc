@@ -1,0 +1,174 @@
+#include "tests/support/simt/instructions.h"
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <utility>
+
+#include "tests/support/simt/block.h"
+#include "tests/support/simt/memory.h"
+#include "tests/support/simt/observe.h"
+#include "tests/support/simt/sectors.h"
+
+namespace simt {
+namespace {
+
+constexpr std::size_t kRowBytes = 16;
+
+void require(bool holds, const std::string& text, const Where& where) {
+  if (!holds) fail_here(Kind::kBadInstruction, text, where);
+}
+
+// What a lane brings to ldmatrix, and what it takes away.
+struct LoadLane {
+  Fragments fragments;
+  std::uint16_t row[8];
+};
+
+void distribute(void* const lanes[kWarpSize]) {
+  const auto at = [&](unsigned lane) { return static_cast<LoadLane*>(lanes[lane]); };
+  for (unsigned l = 0; l < kWarpSize; ++l) {
+    const unsigned g = l / 4, q = l % 4;
+    const Fragments& to = at(l)->fragments;
+    for (unsigned j = 0; j < static_cast<unsigned>(to.matrices); ++j) {
+      const auto element = [&](unsigned row, unsigned col) { return at(8 * j + row)->row[col]; };
+      const std::uint32_t low = to.transposed ? element(2 * q, g) : element(g, 2 * q);
+      const std::uint32_t high = to.transposed ? element(2 * q + 1, g) : element(g, 2 * q + 1);
+      to.registers[j] = low | high << 16;
+    }
+  }
+}
+
+double half_value(std::uint16_t bits) {
+  const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+  const double sign = bits >> 15 ? -1 : 1;
+  if (exponent == 31) return mantissa ? std::nan("") : sign * INFINITY;
+  if (exponent == 0) return sign * std::ldexp(mantissa, -24);
+  return sign * std::ldexp(1024 + mantissa, exponent - 25);
+}
+
+struct MmaLane {
+  MmaType type;
+  float* d;
+  const std::uint32_t *a, *b;
+
+  // Element i of a fragment, counted from the low half of its first register.
+  double element(const std::uint32_t* registers, unsigned i) const {
+    if (type == MmaType::kTf32) return std::bit_cast<float>(registers[i] & ~0x1FFFu);
+    const auto bits = static_cast<std::uint16_t>(registers[i / 2] >> 16 * (i % 2));
+    return type == MmaType::kF16 ? half_value(bits)
+                                 : std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  }
+};
+
+float toward_zero(double value) {
+  const auto nearest = static_cast<float>(value);
+  return std::abs(nearest) > std::abs(value) && std::isfinite(nearest)
+             ? std::nextafterf(nearest, 0.0f)
+             : nearest;
+}
+
+void multiply(void* const lanes[kWarpSize]) {
+  const auto at = [&](unsigned lane) { return static_cast<const MmaLane*>(lanes[lane]); };
+  const bool tf32 = at(0)->type == MmaType::kTf32;
+  double a[16][16] = {}, b[16][8] = {};
+  for (unsigned l = 0; l < kWarpSize; ++l) {
+    const unsigned g = l / 4, q = l % 4;
+    for (unsigned i = 0; i < (tf32 ? 4 : 8); ++i) {
+      const unsigned row = tf32 ? g + 8 * (i % 2) : g + 8 * (i / 2 % 2);
+      const unsigned col = tf32 ? q + 4 * (i / 2) : 2 * q + i % 2 + 8 * (i / 4);
+      a[row][col] = at(l)->element(at(l)->a, i);
+    }
+    for (unsigned i = 0; i < (tf32 ? 2 : 4); ++i) {
+      const unsigned row = tf32 ? q + 4 * i : 2 * q + i % 2 + 8 * (i / 2);
+      b[row][g] = at(l)->element(at(l)->b, i);
+    }
+  }
+  for (unsigned l = 0; l < kWarpSize; ++l) {
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned row = l / 4 + 8 * (i / 2), col = 2 * (l % 4) + i % 2;
+      double sum = at(l)->d[i];
+      for (unsigned k = 0; k < (tf32 ? 8 : 16); ++k) sum += a[row][k] * b[k][col];
+      at(l)->d[i] = toward_zero(sum);
+    }
+  }
+  count_tensor_core_operation(*running_block);
+}
+
+const char* name_of(MmaType type) {
+  switch (type) {
+    case MmaType::kBf16:
+      return "mma.m16n8k16.bf16";
+    case MmaType::kF16:
+      return "mma.m16n8k16.f16";
+    case MmaType::kTf32:
+      return "mma.m16n8k8.tf32";
+  }
+  return "?";
+}
+
+// The bytes arrive: whoever may still read what was there before races with that.
+void arrive(const AsyncCopy& copy) {
+  observe(copy.from, kRowBytes, Touch::kRead, true, copy.code);
+  std::memcpy(reinterpret_cast<void*>(copy.to), reinterpret_cast<const void*>(copy.from),
+              kRowBytes);
+  observe(copy.to, kRowBytes, Touch::kWrite, true, copy.code);
+}
+
+}  // namespace
+
+void load_matrices(Fragments fragments, const void* row, const Where& where) {
+  const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+  const auto address = reinterpret_cast<std::uintptr_t>(row);
+  LoadLane mine{fragments, {}};
+  if (lane() < 8 * static_cast<unsigned>(fragments.matrices)) {
+    require(Memory::instance().is_shared(address), "loads a row by ldmatrix outside shared memory",
+            where);
+    require(address % kRowBytes == 0, "loads a row by ldmatrix that is not aligned to 16 bytes",
+            where);
+    observe(address, kRowBytes, Touch::kRead, true, code);
+    std::memcpy(mine.row, row, kRowBytes);
+  }
+  warp_collective("ldmatrix", &mine, distribute, where);
+}
+
+void multiply_matrices(MmaType type, float* d, const std::uint32_t* a, const std::uint32_t* b,
+                       const Where& where) {
+  MmaLane mine{type, d, a, b};
+  warp_collective(name_of(type), &mine, multiply, where);
+}
+
+void copy_async(void* shared, const void* global, const Where& where) {
+  const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+  const AsyncCopy copy{reinterpret_cast<std::uintptr_t>(shared),
+                       reinterpret_cast<std::uintptr_t>(global), code};
+  Memory& memory = Memory::instance();
+  require(memory.is_shared(copy.to) && memory.contains(copy.from) && !memory.is_shared(copy.from),
+          "copies by cp.async otherwise than from global to shared memory", where);
+  require(copy.to % kRowBytes == 0 && copy.from % kRowBytes == 0,
+          "copies by cp.async what is not aligned to 16 bytes", where);
+  const InSimulator scope;
+  // From now on the target may change at any time, and until the end the source may be read.
+  observe(copy.from, kRowBytes, Touch::kRead, true, code);
+  observe(copy.to, kRowBytes, Touch::kWrite, true, code);
+  std::memset(reinterpret_cast<void*>(copy.to), kPoison, kRowBytes);
+  std::memset(memory.state(copy.to), kAllocated, kRowBytes);
+  running_block->current->copies.push_back(copy);
+}
+
+void commit_copies() {
+  const InSimulator scope;
+  Thread& thread = *running_block->current;
+  thread.copy_groups.push_back(std::exchange(thread.copies, {}));
+}
+
+void wait_for_copies(unsigned pending) {
+  const InSimulator scope;
+  Thread& thread = *running_block->current;
+  while (thread.copy_groups.size() > pending) {
+    for (const AsyncCopy& copy : thread.copy_groups.front()) arrive(copy);
+    thread.copy_groups.erase(thread.copy_groups.begin());
+  }
+}
+
+}  // namespace simt

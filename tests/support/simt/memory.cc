@@ -1,0 +1,158 @@
+#include "tests/support/simt/memory.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "tests/support/simt/source_line.h"
+
+namespace simt {
+namespace {
+
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kGuard = 512;  // between allocations; CUDA aligns them to 256 bytes
+
+std::uintptr_t round_up(std::uintptr_t value, std::uintptr_t unit) {
+  return (value + unit - 1) / unit * unit;
+}
+
+void* reserve(std::size_t bytes, int protection) {
+  void* data = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) {
+    std::perror("simt: cannot reserve addresses for the simulated device");
+    std::abort();
+  }
+  return data;
+}
+
+// Host code touched memory that is not its own, or not yet: the end of the program, with a name.
+void on_fault(int number, siginfo_t* info, void* context) {
+  Memory& memory = Memory::instance();
+  const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
+  if (!memory.contains(address)) {
+    signal(number, SIG_DFL);
+    return;  // the instruction runs again, and ends the program as it would have
+  }
+  const auto* machine = static_cast<ucontext_t*>(context);
+  const SourceLine at =
+      source_line(static_cast<std::uintptr_t>(machine->uc_mcontext.gregs[REG_RIP]));
+  const bool writes = machine->uc_mcontext.gregs[REG_ERR] & 2;
+  const Kind kind = memory.is_pinned(address) ? Kind::kPending : Kind::kDeviceMemory;
+  std::fprintf(stderr, "simt: %s: host code %s %s in %s (%s)\n", to_string(kind),
+               writes ? "writes" : "reads", memory.describe(address).c_str(), at.function.c_str(),
+               at.chain.c_str());
+  std::fflush(stderr);
+  std::_Exit(70);
+}
+
+}  // namespace
+
+Memory& Memory::instance() {
+  static Memory memory;
+  return memory;
+}
+
+Memory::Memory()
+    : base_(reinterpret_cast<std::uintptr_t>(reserve(kArenaBytes, PROT_NONE))),
+      state_(static_cast<std::uint8_t*>(reserve(kArenaBytes, PROT_READ | PROT_WRITE))),
+      words_(static_cast<Word*>(reserve(kArenaBytes / 4 * sizeof(Word), PROT_READ | PROT_WRITE))),
+      device_next_(base_ + kSharedBytes + kGuard),
+      pinned_next_(base_ + kSharedBytes + kDeviceBytes) {
+  struct sigaction action{};
+  action.sa_sigaction = on_fault;
+  action.sa_flags = SA_SIGINFO;
+  sigaction(SIGSEGV, &action, nullptr);
+}
+
+Allocation* Memory::allocate(std::size_t bytes, bool pinned) {
+  if (!pinned && bytes > kTotalMemory - live_bytes_) return nullptr;
+  std::uintptr_t& next = pinned ? pinned_next_ : device_next_;
+  const std::uintptr_t begin = round_up(next, pinned ? kPage : 256);
+  next = pinned ? round_up(begin + bytes, kPage) + kPage : begin + bytes + kGuard;
+  if (pinned) {
+    mprotect(reinterpret_cast<void*>(begin), round_up(bytes, kPage), PROT_READ | PROT_WRITE);
+  }
+  const DeviceAccess access;
+  std::memset(reinterpret_cast<void*>(begin), kPoison, bytes);
+  // The host's writes to pinned memory are not seen.
+  std::memset(state(begin), pinned ? kAllocated | kWritten : kAllocated, bytes);
+  if (!pinned) live_bytes_ += bytes;
+  Allocation& made = allocations_[begin];
+  made.begin = begin;
+  made.bytes = bytes;
+  made.number = ++made_;
+  made.pinned = pinned;
+  return &made;
+}
+
+Allocation* Memory::find(std::uintptr_t address) {
+  const auto after = allocations_.upper_bound(address);
+  return after == allocations_.begin() ? nullptr : &std::prev(after)->second;
+}
+
+void Memory::retire(Allocation& allocation) {
+  std::memset(state(allocation.begin), 0, allocation.bytes);
+  if (allocation.pinned) {
+    mprotect(reinterpret_cast<void*>(allocation.begin), round_up(allocation.bytes, kPage),
+             PROT_NONE);
+    return;
+  }
+  live_bytes_ -= allocation.bytes;
+  const DeviceAccess access;
+  std::memset(reinterpret_cast<void*>(allocation.begin), kPoison, allocation.bytes);
+  const std::uintptr_t begin = round_up(allocation.begin, kPage);
+  const std::uintptr_t end = allocation.end() / kPage * kPage;
+  if (begin < end) {
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+    madvise(word(begin), (end - begin) / 4 * sizeof(Word), MADV_DONTNEED);
+  }
+}
+
+std::string Memory::describe(std::uintptr_t address) {
+  if (is_shared(address)) return "byte " + std::to_string(address - base_) + " of shared memory";
+  const Allocation* a = find(address);
+  if (!a) return "device memory that was never allocated";
+  char text[160];
+  std::snprintf(text, sizeof text, "byte %zu of %s allocation %zu (%zu bytes%s)",
+                address - a->begin, a->pinned ? "pinned" : "device",
+                static_cast<std::size_t>(a->number), a->bytes, a->freed_by ? ", freed" : "");
+  return text;
+}
+
+void Memory::protect(int protection) {
+  mprotect(reinterpret_cast<void*>(base_), round_up(device_next_ - base_, kPage), protection);
+}
+
+void Memory::open() {
+  ++open_;
+  protect(PROT_READ | PROT_WRITE);
+}
+
+void Memory::close() {
+  if (--open_ == 0) protect(PROT_NONE);
+}
+
+void Memory::protect_pinned(std::uintptr_t begin, std::size_t bytes, bool reads_allowed) {
+  // Pages that hold other bytes too stay open.
+  const Allocation* a = find(begin);
+  const std::uintptr_t from = begin == a->begin ? begin : round_up(begin, kPage);
+  const std::uintptr_t to =
+      begin + bytes == a->end() ? round_up(begin + bytes, kPage) : (begin + bytes) / kPage * kPage;
+  if (from < to) {
+    mprotect(reinterpret_cast<void*>(from), to - from, reads_allowed ? PROT_READ : PROT_NONE);
+  }
+}
+
+void Memory::unprotect_pinned(std::uintptr_t begin, std::size_t bytes) {
+  const Allocation* a = find(begin);
+  if (a->freed_by) return;
+  mprotect(reinterpret_cast<void*>(begin / kPage * kPage),
+           round_up(begin + bytes, kPage) - begin / kPage * kPage, PROT_READ | PROT_WRITE);
+}
+
+}  // namespace simt

@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "tests/support/simt/race.h"
+
+namespace simt {
+
+// One reserved range of addresses holds the shared memory of the block that runs, then device
+// memory, then pinned host memory. Beside it lie, at the same offsets, a byte of state for each
+// byte and a Word of accesses for each four. Addresses of freed memory are not used again.
+constexpr std::size_t kSharedBytes = std::size_t{1} << 20;
+constexpr std::size_t kDeviceBytes = std::size_t{32} << 30;
+constexpr std::size_t kPinnedBytes = std::size_t{8} << 30;
+constexpr std::size_t kArenaBytes = kSharedBytes + kDeviceBytes + kPinnedBytes;
+constexpr std::size_t kTotalMemory = std::size_t{2} << 30;  // what the device says it has
+
+/// Bits of a byte's state.
+constexpr std::uint8_t kAllocated = 1, kWritten = 2;
+
+/// What fresh memory holds: NaN as a float, -1 as an integer.
+constexpr int kPoison = 0xFF;
+
+struct Allocation {
+  std::uintptr_t begin = 0;
+  std::size_t bytes = 0;
+  std::uint64_t number = 0;                 // from 1, in the order of the program
+  std::uint32_t made_by = 0, freed_by = 0;  // operations, or 0
+  bool pinned = false, stream_ordered = false, free_queued = false;
+  std::map<std::uint32_t, std::uint32_t> last_use;  // stream -> operation
+
+  std::uintptr_t end() const { return begin + bytes; }
+};
+
+class Memory {
+ public:
+  static Memory& instance();
+
+  bool contains(std::uintptr_t address) const { return address - base_ < kArenaBytes; }
+  bool is_shared(std::uintptr_t address) const { return address - base_ < kSharedBytes; }
+  bool is_device(std::uintptr_t address) const {
+    return address - base_ - kSharedBytes < kDeviceBytes;
+  }
+  bool is_pinned(std::uintptr_t address) const {
+    return address - base_ - kSharedBytes - kDeviceBytes < kPinnedBytes;
+  }
+  std::uintptr_t shared() const { return base_; }
+  std::uint8_t* state(std::uintptr_t address) { return state_ + (address - base_); }
+  Word* word(std::uintptr_t address) { return words_ + (address - base_) / 4; }
+
+  /// Null when the device has no room left.
+  Allocation* allocate(std::size_t bytes, bool pinned);
+  /// The allocation that holds an address, whether freed or not, or the last one before it.
+  Allocation* find(std::uintptr_t address);
+  /// Nothing may touch it any more.
+  void retire(Allocation& allocation);
+  std::size_t live_bytes() const { return live_bytes_; }
+  const std::map<std::uintptr_t, Allocation>& allocations() const { return allocations_; }
+
+  /// "byte 40 of allocation 3 (32 bytes)"
+  std::string describe(std::uintptr_t address);
+
+  /// Device memory can be touched while at least one of these lives.
+  void open();
+  void close();
+  /// Host code may not touch pinned memory that a copy still uses.
+  void protect_pinned(std::uintptr_t begin, std::size_t bytes, bool reads_allowed);
+  void unprotect_pinned(std::uintptr_t begin, std::size_t bytes);
+
+ private:
+  Memory();
+  void protect(int protection);
+
+  std::uintptr_t base_;
+  std::uint8_t* state_;
+  Word* words_;
+  std::uintptr_t device_next_, pinned_next_;
+  std::map<std::uintptr_t, Allocation> allocations_;
+  std::uint64_t made_ = 0;
+  std::size_t live_bytes_ = 0;
+  int open_ = 0;
+};
+
+/// Opens device memory for a scope.
+class DeviceAccess {
+ public:
+  DeviceAccess() { Memory::instance().open(); }
+  ~DeviceAccess() { Memory::instance().close(); }
+  DeviceAccess(const DeviceAccess&) = delete;
+  DeviceAccess& operator=(const DeviceAccess&) = delete;
+};
+
+}  // namespace simt

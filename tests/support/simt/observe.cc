@@ -1,0 +1,398 @@
+#include "tests/support/simt/observe.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "tests/support/simt/block.h"
+#include "tests/support/simt/memory.h"
+#include "tests/support/simt/sectors.h"
+#include "tests/support/simt/source_line.h"
+
+// Kernels are compiled with -fsanitize=thread, which makes the compiler call one of the functions
+// below before every load and store; the program is linked without libtsan, so they are ours.
+
+namespace simt {
+namespace {
+
+// What the operation that runs was seen to use already.
+struct Uses {
+  std::uint32_t operation = 0;
+  std::uintptr_t begin = 0, end = 0;  // the last allocation
+  std::uint32_t ordered_before = 0;   // the last operation found to be so
+  std::set<std::pair<Kind, std::uintptr_t>> reported;
+};
+thread_local Uses uses;
+
+const char* verb(Touch touch) {
+  return touch == Touch::kRead ? "reads" : touch == Touch::kWrite ? "writes" : "updates atomically";
+}
+
+std::string sized(Touch touch, std::size_t bytes) {
+  return std::string(verb(touch)) + " " + std::to_string(bytes) + " bytes at ";
+}
+
+bool first_time(Kind kind, std::uintptr_t code) {
+  return uses.reported.insert({kind, code}).second;
+}
+
+void say(Kind kind, const std::string& text, std::uintptr_t code) {
+  if (!first_time(kind, code)) return;
+  const SourceLine line = source_line(code - 1);
+  report_at(kind, text + (line.chain.find(',') == std::string::npos ? "" : " (" + line.chain + ")"),
+            line.place);
+}
+
+[[noreturn]] void say_and_stop(Kind kind, const std::string& text, std::uintptr_t code) {
+  say(kind, text, code);
+  give_up_here();
+}
+
+bool before_now(std::uint32_t earlier, const Operation& now) {
+  if (uses.ordered_before == earlier) return true;
+  if (!ordered(earlier, now)) return false;
+  uses.ordered_before = earlier;
+  return true;
+}
+
+void begin_operation(const Operation& operation) {
+  if (uses.operation == operation.id) return;
+  uses = {};
+  uses.operation = operation.id;
+}
+
+// An operation's first use of an allocation: is it behind the allocation in stream order? Empty
+// when it is.
+std::string check_use(std::uintptr_t address, const Operation& operation) {
+  if (address >= uses.begin && address < uses.end) return {};
+  Memory& memory = Memory::instance();
+  Allocation* a = memory.find(address);
+  uses.begin = a->begin;
+  uses.end = a->end();
+  a->last_use[operation.stream] = operation.id;
+  if (a->made_by && !ordered(a->made_by, operation)) {
+    return memory.describe(address) + ", which " + operation_name(a->made_by) +
+           " makes: no event orders it before " + operation_name(operation.id);
+  }
+  return {};
+}
+
+std::string other_side(const Access& other) {
+  const Block& block = *running_block;
+  const std::uint32_t number = other.thread / block.size();
+  std::string text = std::string(other.atomic   ? "updated atomically"
+                                 : other.writes ? "wrote"
+                                                : "read");
+  const Dim& g = block.launch->grid;
+  std::string who;
+  if (number != block.number) {
+    who = "block (" + std::to_string(number % g.x) + ", " + std::to_string(number / g.x % g.y) +
+          ", " + std::to_string(number / g.x / g.y) + "), ";
+  }
+  const SourceLine line = source_line(program().base + other.code - 1);
+  return "which " + who + thread_name(block.threads[other.thread % block.size()]) + " " + text +
+         " at " + line.place.file + ":" + std::to_string(line.place.line);
+}
+
+// Records the access to one word and reports a race.
+void check_word(Word& word, std::uint32_t bytes, Touch touch, std::size_t size,
+                std::uintptr_t address, std::uintptr_t code, bool shared) {
+  Block& block = *running_block;
+  const unsigned thread = block.current->number;
+  Access now;
+  now.operation = block.operation->id;
+  now.thread = block.number * block.size() + thread;
+  now.epoch = block.order.epoch(thread);
+  now.code = (code - program().base) & 0x3FFFFFF;
+  now.bytes = bytes & 0xF;
+  now.writes = touch != Touch::kRead;
+  now.atomic = touch == Touch::kAtomic;
+  const auto before = [&](const Access& earlier) {
+    if (earlier.operation != now.operation) {
+      return shared || before_now(earlier.operation, *block.operation);
+    }
+    if (earlier.thread == now.thread) return true;
+    return block.order.knows(thread, earlier.thread / block.size(), earlier.thread % block.size(),
+                             earlier.epoch);
+  };
+  const auto racing = record(word, now, before, static_cast<unsigned>(schedule()()));
+  if (!racing) return;
+  const std::string where = Memory::instance().contains(address)
+                                ? Memory::instance().describe(address)
+                                : "a __shared__ variable";
+  if (racing->operation != now.operation) {
+    say(Kind::kStreamRace,
+        sized(touch, size) + where + ", which " + operation_name(racing->operation) +
+            (racing->writes ? " writes" : " reads") +
+            ": neither stream order nor an event is between",
+        code);
+  } else {
+    const bool other_block = racing->thread / block.size() != block.number;
+    say(shared ? Kind::kSharedRace : Kind::kGlobalRace,
+        sized(touch, size) + where + ", " + other_side(*racing) + ", and " +
+            (other_block ? "nothing orders blocks" : "no barrier is between"),
+        code);
+  }
+}
+
+// Calls f(address of the word, mask of its bytes) for the words of a range.
+template <typename F>
+void for_each_word(std::uintptr_t address, std::size_t bytes, F f) {
+  const std::uintptr_t end = address + bytes;
+  for (std::uintptr_t w = address / 4 * 4; w < end; w += 4) {
+    std::uint32_t mask = 0xF;
+    if (w < address) mask &= 0xFu << (address - w);
+    if (w + 4 > end) mask &= 0xFu >> (w + 4 - end);
+    f(w, mask);
+  }
+}
+
+void observe_static_shared(std::uintptr_t address, std::size_t bytes, Touch touch,
+                           std::uintptr_t code) {
+  Block& block = *running_block;
+  bool written = true;
+  for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
+    StaticWord& word = block.static_shared[w];
+    if (touch != Touch::kWrite) written = written && (word.written & mask) == mask;
+    if (touch != Touch::kRead) word.written |= static_cast<std::uint8_t>(mask);
+    check_word(word.word, mask, touch, bytes, w, code, true);
+  });
+  if (!written) {
+    say(Kind::kNotWritten, sized(touch, bytes) + "a __shared__ variable, which nothing wrote",
+        code);
+  }
+  count_access(block, Space::kShared, touch, code, address, bytes);
+}
+
+// How many bytes from `address` on have all bits set.
+std::size_t with_bits(const std::uint8_t* state, std::size_t bytes, std::uint8_t bits) {
+  std::size_t i = 0;
+  while (i < bytes && (state[i] & bits) == bits) ++i;
+  return i;
+}
+
+void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, std::uintptr_t code) {
+  Memory& memory = Memory::instance();
+  Block& block = *running_block;
+  const bool shared = memory.is_shared(address);
+  std::uint8_t* state = memory.state(address);
+  const std::size_t allocated = with_bits(state, bytes, kAllocated);
+  if (allocated < bytes) {
+    const Allocation* a = shared ? nullptr : memory.find(address + allocated);
+    const bool freed = a && a->freed_by && address + allocated < a->end();
+    say_and_stop(freed ? Kind::kUseAfterFree : Kind::kOutOfBounds,
+                 sized(touch, bytes) + memory.describe(address) +
+                     (freed    ? ", by " + operation_name(a->freed_by)
+                      : shared ? " of " + std::to_string(block.launch->shared_bytes) + " bytes"
+                               : ", which it does not have"),
+                 code);
+  }
+  if (touch != Touch::kWrite) {
+    const std::size_t written = with_bits(state, bytes, kWritten);
+    if (written < bytes) {
+      say(Kind::kNotWritten,
+          sized(touch, bytes) + memory.describe(address + written) + ", which nothing wrote", code);
+    }
+  }
+  if (touch != Touch::kRead) {
+    for (std::size_t i = 0; i < bytes; ++i) state[i] |= kWritten;
+  }
+  if (!shared) {
+    const std::string problem = check_use(address, *block.operation);
+    if (!problem.empty()) say(Kind::kNotOrdered, sized(touch, bytes) + problem, code);
+  }
+  for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
+    check_word(*memory.word(w), mask, touch, bytes, w, code, shared);
+  });
+  count_access(block, shared ? Space::kShared : Space::kGlobal, touch, code, address, bytes);
+}
+
+}  // namespace
+
+void observe(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
+             std::uintptr_t code) {
+  Block& block = *running_block;
+  const Thread& thread = *block.current;
+  const InSimulator scope;
+  Memory& memory = Memory::instance();
+  if (address >= thread.stack_begin && address < thread.stack_end) return;
+  begin_operation(*block.operation);
+  const bool arena = memory.contains(address);
+  const std::size_t natural = bytes <= 16 ? bytes : 1;
+  if (aligned && address % natural != 0 && (arena || address < 4096)) {
+    say_and_stop(Kind::kMisaligned,
+                 sized(touch, bytes) + (arena ? memory.describe(address) : "a null pointer") +
+                     ": the address is no multiple of " + std::to_string(natural),
+                 code);
+  }
+  if (arena) return observe_arena(address, bytes, touch, code);
+  const Program& p = program();
+  if (address >= p.data_begin && address < p.data_end) {
+    const auto indices = reinterpret_cast<std::uintptr_t>(&simt_indices);
+    if (address >= indices && address < indices + sizeof simt_indices) return;
+    return observe_static_shared(address, bytes, touch, code);
+  }
+  const bool read_only_data = address >= p.begin && address < p.end;
+  const auto arguments = reinterpret_cast<std::uintptr_t>(block.launch->arguments);
+  const bool is_argument =
+      address >= arguments && address < arguments + block.launch->argument_bytes;
+  if (read_only_data || is_argument) {
+    if (touch == Touch::kRead) return;
+    say_and_stop(Kind::kConstantWrite,
+                 sized(touch, bytes) + (is_argument ? "its parameters" : "a constant"), code);
+  }
+  if (block.launch->may_touch_host) return;
+  say_and_stop(address < 4096 ? Kind::kOutOfBounds : Kind::kHostMemory,
+               sized(touch, bytes) + (address < 4096 ? "a null pointer" : "memory of the host"),
+               code);
+}
+
+bool observe_operation(std::uintptr_t address, std::size_t bytes, Touch touch,
+                       const Operation& operation) {
+  Memory& memory = Memory::instance();
+  begin_operation(operation);
+  const auto complain = [&](Kind kind, const std::string& text) {
+    Finding finding;
+    finding.kind = kind;
+    finding.text = operation_name(operation.id) + " " + sized(touch, bytes) + text;
+    report(std::move(finding));
+  };
+  std::uint8_t* state = memory.state(address);
+  const std::size_t allocated = with_bits(state, bytes, kAllocated);
+  if (allocated < bytes) {
+    const Allocation* a = memory.find(address + allocated);
+    const bool freed = a && a->freed_by && address + allocated < a->end();
+    complain(freed ? Kind::kUseAfterFree : Kind::kOutOfBounds,
+             memory.describe(address) + (freed ? "" : ", which it does not have"));
+    return false;
+  }
+  const std::string problem = check_use(address, operation);
+  if (!problem.empty()) complain(Kind::kNotOrdered, problem);
+  Access now;
+  now.operation = operation.id;
+  now.writes = touch != Touch::kRead;
+  for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
+    now.bytes = mask & 0xF;
+    const auto racing = record(
+        *memory.word(w), now,
+        [&](const Access& earlier) {
+          return earlier.operation == now.operation || before_now(earlier.operation, operation);
+        },
+        static_cast<unsigned>(schedule()()));
+    if (racing && first_time(Kind::kStreamRace, 0)) {
+      complain(Kind::kStreamRace, memory.describe(w) + ", which " +
+                                      operation_name(racing->operation) +
+                                      (racing->writes ? " writes" : " reads") +
+                                      ": neither stream order nor an event is between");
+    }
+  });
+  return true;
+}
+
+}  // namespace simt
+
+namespace {
+
+using simt::Touch;
+
+inline void on_access(const void* address, std::size_t bytes, Touch touch, bool aligned,
+                      const void* code) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  // Host code in the same file faults where it touches device memory.
+  if (simt::in_kernel()) {
+    simt::observe(at, bytes, touch, aligned, reinterpret_cast<std::uintptr_t>(code));
+  }
+}
+
+}  // namespace
+
+// A loop that waits for a volatile flag lets others run.
+#define SIMT_VOLATILE_HOOK(bytes)                                               \
+  void __tsan_volatile_read##bytes(void* address) {                             \
+    on_access(address, bytes, Touch::kRead, true, __builtin_return_address(0)); \
+    if (simt::in_kernel() && simt::schedule()() % 4 == 0) simt::yield();        \
+  }
+#define SIMT_HOOK(name, bytes, touch, aligned)                                     \
+  void __tsan_##name(void* address) {                                              \
+    on_access(address, bytes, Touch::touch, aligned, __builtin_return_address(0)); \
+  }
+#define SIMT_HOOKS(bytes)                      \
+  SIMT_HOOK(read##bytes, bytes, kRead, true)   \
+  SIMT_HOOK(write##bytes, bytes, kWrite, true) \
+  SIMT_VOLATILE_HOOK(bytes)                    \
+  SIMT_HOOK(volatile_write##bytes, bytes, kWrite, true)
+
+// std::atomic and the reference counts of std::shared_ptr.
+#define SIMT_ATOMIC_HOOK(bits, type, name)                                     \
+  type __tsan_atomic##bits##_##name(volatile type* address, type value, int) { \
+    on_access(const_cast<type*>(address), sizeof(type), Touch::kAtomic, true,  \
+              __builtin_return_address(0));                                    \
+    return __atomic_##name(address, value, __ATOMIC_SEQ_CST);                  \
+  }
+#define SIMT_ATOMIC_HOOKS(bits, type)                                                       \
+  SIMT_ATOMIC_HOOK(bits, type, fetch_add)                                                   \
+  SIMT_ATOMIC_HOOK(bits, type, fetch_sub)                                                   \
+  SIMT_ATOMIC_HOOK(bits, type, fetch_and)                                                   \
+  SIMT_ATOMIC_HOOK(bits, type, fetch_or)                                                    \
+  SIMT_ATOMIC_HOOK(bits, type, fetch_xor)                                                   \
+  type __tsan_atomic##bits##_load(const volatile type* address, int) {                      \
+    on_access(const_cast<type*>(address), sizeof(type), Touch::kAtomic, true,               \
+              __builtin_return_address(0));                                                 \
+    return __atomic_load_n(address, __ATOMIC_SEQ_CST);                                      \
+  }                                                                                         \
+  void __tsan_atomic##bits##_store(volatile type* address, type value, int) {               \
+    on_access(const_cast<type*>(address), sizeof(type), Touch::kAtomic, true,               \
+              __builtin_return_address(0));                                                 \
+    __atomic_store_n(address, value, __ATOMIC_SEQ_CST);                                     \
+  }                                                                                         \
+  type __tsan_atomic##bits##_exchange(volatile type* address, type value, int) {            \
+    on_access(const_cast<type*>(address), sizeof(type), Touch::kAtomic, true,               \
+              __builtin_return_address(0));                                                 \
+    return __atomic_exchange_n(address, value, __ATOMIC_SEQ_CST);                           \
+  }                                                                                         \
+  int __tsan_atomic##bits##_compare_exchange_strong(volatile type* address, type* expected, \
+                                                    type value, int, int) {                 \
+    on_access(const_cast<type*>(address), sizeof(type), Touch::kAtomic, true,               \
+              __builtin_return_address(0));                                                 \
+    return __atomic_compare_exchange_n(address, expected, value, false, __ATOMIC_SEQ_CST,   \
+                                       __ATOMIC_SEQ_CST);                                   \
+  }                                                                                         \
+  int __tsan_atomic##bits##_compare_exchange_weak(volatile type* address, type* expected,   \
+                                                  type value, int a, int b) {               \
+    return __tsan_atomic##bits##_compare_exchange_strong(address, expected, value, a, b);   \
+  }
+
+extern "C" {
+SIMT_ATOMIC_HOOKS(8, std::uint8_t)
+SIMT_ATOMIC_HOOKS(16, std::uint16_t)
+SIMT_ATOMIC_HOOKS(32, std::uint32_t)
+SIMT_ATOMIC_HOOKS(64, std::uint64_t)
+void __tsan_atomic_thread_fence(int) {
+  __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+void __tsan_atomic_signal_fence(int) {}
+SIMT_HOOKS(1)
+SIMT_HOOKS(2)
+SIMT_HOOKS(4)
+SIMT_HOOKS(8)
+SIMT_HOOKS(16)
+SIMT_HOOK(unaligned_read2, 2, kRead, false)
+SIMT_HOOK(unaligned_read4, 4, kRead, false)
+SIMT_HOOK(unaligned_read8, 8, kRead, false)
+SIMT_HOOK(unaligned_read16, 16, kRead, false)
+SIMT_HOOK(unaligned_write2, 2, kWrite, false)
+SIMT_HOOK(unaligned_write4, 4, kWrite, false)
+SIMT_HOOK(unaligned_write8, 8, kWrite, false)
+SIMT_HOOK(unaligned_write16, 16, kWrite, false)
+void __tsan_read_range(void* address, std::size_t bytes) {
+  on_access(address, bytes, Touch::kRead, false, __builtin_return_address(0));
+}
+void __tsan_write_range(void* address, std::size_t bytes) {
+  on_access(address, bytes, Touch::kWrite, false, __builtin_return_address(0));
+}
+void __tsan_init() {}
+void __tsan_func_entry(void*) {}
+void __tsan_func_exit() {}
+void __tsan_vptr_update(void*, void*) {}
+void __tsan_vptr_read(void*) {}
+}

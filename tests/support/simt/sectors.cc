@@ -1,0 +1,153 @@
+#include "tests/support/simt/sectors.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+#include "tests/support/simt/block.h"
+#include "tests/support/simt/counters.h"
+#include "tests/support/simt/source_line.h"
+
+namespace simt {
+namespace {
+
+struct Piece {
+  std::uintptr_t address;
+  std::uint32_t bytes, lane;
+};
+
+// The instructions of a warp at one place in the code.
+struct Site {
+  Space space;
+  Touch touch;
+  std::array<std::uint32_t, kWarpSize> done{};  // by each lane
+  std::vector<std::vector<Piece>> instructions;
+};
+
+struct Counts {
+  std::vector<const void*> kernels;  // in the order of first launch
+  std::unordered_map<const void*, KernelCounters> of;
+  KernelCounters* now = nullptr;
+  std::vector<std::unordered_map<std::uint64_t, Site>> warps;
+};
+
+Counts& counts() {
+  static Counts instance;
+  return instance;
+}
+
+std::uint64_t sectors(const std::vector<Piece>& pieces) {
+  std::set<std::uintptr_t> touched;
+  for (const Piece& piece : pieces) {
+    for (auto s = piece.address / 32; s <= (piece.address + piece.bytes - 1) / 32; ++s) {
+      touched.insert(s);
+    }
+  }
+  return touched.size();
+}
+
+// 32 banks of 4 bytes. Accesses of 8 and 16 bytes take a half and a quarter of the warp a pass.
+std::uint64_t bank_conflicts(const std::vector<Piece>& pieces) {
+  std::uint64_t conflicts = 0;
+  const std::uint32_t bytes = pieces.front().bytes;
+  const unsigned lanes = bytes <= 4 ? 32 : bytes <= 8 ? 16 : 8;
+  for (unsigned first = 0; first < kWarpSize; first += lanes) {
+    std::array<std::set<std::uintptr_t>, 32> banks;
+    for (const Piece& piece : pieces) {
+      if (piece.lane < first || piece.lane >= first + lanes) continue;
+      for (auto w = piece.address / 4; w <= (piece.address + piece.bytes - 1) / 4; ++w) {
+        banks[w % 32].insert(w);
+      }
+    }
+    std::size_t most = 1;
+    for (const auto& words : banks) most = std::max(most, words.size());
+    conflicts += most - 1;
+  }
+  return conflicts;
+}
+
+void flush(std::unordered_map<std::uint64_t, Site>& sites, KernelCounters& to) {
+  for (const auto& [code, site] : sites) {
+    for (const auto& pieces : site.instructions) {
+      if (site.space == Space::kShared) {
+        to.shared_bank_conflicts += bank_conflicts(pieces);
+      } else if (site.touch == Touch::kRead) {
+        to.global_read_sectors += sectors(pieces);
+      } else {
+        to.global_written_sectors += sectors(pieces);
+      }
+    }
+  }
+  sites.clear();
+}
+
+}  // namespace
+
+void count_launch(const Block& block) {
+  Counts& c = counts();
+  const auto [found, is_new] = c.of.try_emplace(block.launch->kernel);
+  if (is_new) c.kernels.push_back(block.launch->kernel);
+  c.now = &found->second;
+  ++c.now->launches;
+}
+
+void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,
+                  std::uintptr_t address, std::size_t bytes) {
+  Counts& c = counts();
+  if (touch == Touch::kAtomic) ++c.now->atomics;
+  if (space == Space::kShared) {
+    c.now->shared_bytes += bytes;
+  } else {
+    if (touch != Touch::kWrite) c.now->global_read_bytes += bytes;
+    if (touch != Touch::kRead) c.now->global_written_bytes += bytes;
+  }
+  const unsigned thread = block.current->number, lane = thread % kWarpSize;
+  c.warps.resize((block.size() + kWarpSize - 1) / kWarpSize);
+  // A structure that is copied takes several instructions of up to 16 bytes.
+  for (std::size_t piece = 0; piece * 16 < bytes; ++piece) {
+    Site& site = c.warps[thread / kWarpSize][code << 8 | (piece & 0xFF)];
+    site.space = space;
+    site.touch = touch;
+    const std::uint32_t n = site.done[lane]++;
+    if (n >= site.instructions.size()) site.instructions.resize(n + 1);
+    site.instructions[n].push_back(
+        {address + piece * 16,
+         static_cast<std::uint32_t>(std::min<std::size_t>(bytes - piece * 16, 16)), lane});
+  }
+}
+
+void count_tensor_core_operation(const Block&) {
+  ++counts().now->tensor_core_operations;
+}
+
+void count_block(const Block& block) {
+  Counts& c = counts();
+  ++c.now->blocks;
+  c.now->threads += block.size();
+  for (auto& sites : c.warps) flush(sites, *c.now);
+}
+
+std::vector<KernelCounters> kernel_counters() {
+  std::vector<KernelCounters> result;
+  for (const void* kernel : counts().kernels) {
+    result.push_back(counts().of.at(kernel));
+    result.back().kernel = function_name(kernel);
+  }
+  return result;
+}
+
+KernelCounters kernel_counters(const std::string& name) {
+  for (KernelCounters& c : kernel_counters()) {
+    if (c.kernel == name) return c;
+  }
+  return {};
+}
+
+void reset_counters() {
+  counts().kernels.clear();
+  counts().of.clear();
+}
+
+}  // namespace simt

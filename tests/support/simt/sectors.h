@@ -1,0 +1,24 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tests/support/simt/observe.h"
+
+namespace simt {
+
+struct Block;
+
+// Counting. What the lanes of a warp do at one place, each for the n-th time, is one instruction:
+// its sectors and its bank conflicts are those of all lanes together.
+
+enum class Space { kGlobal, kShared };
+
+void count_launch(const Block& block);
+void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,
+                  std::uintptr_t address, std::size_t bytes);
+void count_tensor_core_operation(const Block& block);
+/// The instructions of the block that ends.
+void count_block(const Block& block);
+
+}  // namespace simt

@@ -1,0 +1,98 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "tests/support/simt/findings.h"
+
+namespace simt {
+
+/// Which operations are surely over: those of a stream up to a number in it.
+class Clock {
+ public:
+  bool covers(std::uint32_t stream, std::uint32_t number) const {
+    const auto found = upto_.find(stream);
+    return found != upto_.end() && found->second >= number;
+  }
+  void set(std::uint32_t stream, std::uint32_t number) { upto_[stream] = number; }
+  void join(const Clock& other) {
+    for (const auto& [stream, number] : other.upto_) {
+      auto& mine = upto_[stream];
+      mine = std::max(mine, number);
+    }
+  }
+  void forget(std::uint32_t stream) { upto_.erase(stream); }
+
+ private:
+  std::map<std::uint32_t, std::uint32_t> upto_;
+};
+
+/// Something that waits in a stream: a kernel, a copy, an allocation, an event.
+struct Operation {
+  std::uint32_t id = 0;  // from 1, over all streams
+  std::uint32_t stream = 0;
+  std::uint32_t number = 0;  // in its stream
+  Clock before;              // itself too
+  std::string name;
+  std::function<void(const Operation&)> run;
+  std::function<bool()> ready;  // or empty
+};
+
+/// Whether an operation is over, for sure, before another begins: whatever the device does.
+bool ordered(std::uint32_t earlier, const Operation& later);
+/// Its name, for messages.
+std::string operation_name(std::uint32_t id);
+
+/// One at a time uses the runtime. It is held while a kernel runs.
+std::recursive_mutex& runtime_mutex();
+std::mt19937_64& schedule();  // seeded by SERRATE_SIMT_SEED
+
+using StreamId = std::uint32_t;  // 1 is the default stream; ids are not used again
+constexpr StreamId kDefaultStream = 1;
+
+StreamId create_stream(bool blocking);
+/// False when there is no such stream. Its work goes on.
+bool destroy_stream(StreamId stream);
+bool stream_exists(StreamId stream);
+std::size_t live_streams();
+
+/// Queues work; nothing runs until the host waits for it. Returns the operation's id.
+std::uint32_t enqueue(StreamId stream, std::string name, std::function<void(const Operation&)> run);
+bool stream_is_idle(StreamId stream);
+/// Runs what is queued before, and in seeded random order more.
+void synchronize(StreamId stream);
+void synchronize_all();
+/// Runs one queued operation, if any can run: for hosts that poll.
+void make_progress();
+
+struct Event {
+  bool recorded = false;
+  std::shared_ptr<bool> done = std::make_shared<bool>(true);
+  Clock clock;
+  StreamId stream = 0;
+};
+void record_event(Event& event, StreamId stream);
+void wait_for_event(StreamId stream, const Event& event);
+void synchronize_event(const Event& event);
+
+/// What the host knows to be over, for copies that return when they are done.
+bool host_knows(std::uint32_t operation);
+/// Called when the host learns that an operation is over.
+void when_known(std::uint32_t operation, std::function<void()> action);
+
+std::uint64_t host_synchronizations();
+void count_host_synchronization();
+
+/// The runtime's sticky error, that a failed kernel leaves behind.
+int sticky_error();
+void set_sticky_error(int error);
+void clear_sticky_error();
+
+}  // namespace simt
