@@ -1,5 +1,6 @@
 // Planted bugs: streams, events, copies and memory in stream order.
 #include "tests/simt/planted_bug.h"
+#include "tests/support/simt/test_environment.h"
 
 namespace simt {
 namespace {
@@ -230,6 +231,24 @@ TEST_F(PlantedStreamDeathTest, HostTouchesDeviceMemory) {
   const Array<float> x(std::vector<float>(4, 3));
   EXPECT_DEATH(x.data()[1] = 2, "device memory on the host: host code writes byte 4 of device");
   EXPECT_DEATH(std::printf("%f", x.data()[2]), "host code reads byte 8 of device allocation");
+}
+
+// test_environment.cc compares these before and after each test.
+TEST_F(PlantedStream, Leaks) {
+  const LiveObjects before = live_objects();
+  float *x = nullptr, *y = nullptr;
+  cudaMallocAsync(reinterpret_cast<void**>(&x), 256, first);
+  cudaMallocAsync(reinterpret_cast<void**>(&y), 256, first);
+  cudaFreeAsync(x, first);
+  cudaEvent_t second_event = nullptr;
+  cudaEventCreate(&second_event);
+  const LiveObjects leaking = live_objects();
+  EXPECT_EQ(leaking.allocations.size(), before.allocations.size() + 1);
+  EXPECT_EQ(leaking.events, before.events + 1);
+  EXPECT_EQ(leaking.streams, before.streams);
+  cudaFreeAsync(y, first);
+  cudaEventDestroy(second_event);
+  EXPECT_EQ(live_objects().allocations, before.allocations);
 }
 
 TEST_F(PlantedStream, AKernelsErrorStays) {

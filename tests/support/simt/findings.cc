@@ -63,8 +63,6 @@ const char* to_string(Kind kind) {
       return "invalid call";
     case Kind::kPending:
       return "pinned memory that a copy still uses";
-    case Kind::kLeak:
-      return "leak";
   }
   return "?";
 }

@@ -6,7 +6,8 @@
 
 namespace simt {
 
-/// What the simulated device complains about. Every kind has a planted bug in tests/simt.
+/// What the simulated device complains about. Every kind has a planted bug in tests/simt; leaks are
+/// for test_environment.cc.
 enum class Kind {
   kOutOfBounds,        // no allocation there, or past the end of one
   kUseAfterFree,       // of memory that the stream has passed the free of
@@ -26,7 +27,6 @@ enum class Kind {
   kBadInstruction,     // an operand that the PTX manual does not allow
   kBadCall,            // the runtime was called with what it does not take
   kPending,            // host code touches pinned memory that a copy still uses
-  kLeak,               // memory, streams or events that outlive a test
 };
 
 const char* to_string(Kind kind);
