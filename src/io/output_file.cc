@@ -19,14 +19,18 @@ namespace {
 namespace fs = std::filesystem;
 
 // What tells one file from another: device and inode; of a file to be made, those of its folder,
-// and its name.
+// and its name; of one whose folder is to be made too, its whole path.
 using Identity = std::tuple<dev_t, ino_t, std::string>;
 
 std::optional<Identity> identity(const std::string& path) {
   struct stat status = {};
   if (::stat(path.c_str(), &status) == 0) return Identity(status.st_dev, status.st_ino, "");
   const std::string target = follow_links(path);
-  if (::stat(folder_of(target).c_str(), &status) != 0) return std::nullopt;
+  if (::stat(folder_of(target).c_str(), &status) != 0) {
+    std::error_code failure;
+    const fs::path whole = fs::weakly_canonical(fs::absolute(target), failure);
+    return failure ? std::nullopt : std::optional(Identity(0, 0, whole.string()));
+  }
   return Identity(status.st_dev, status.st_ino, fs::path(target).filename().string());
 }
 

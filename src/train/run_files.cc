@@ -13,13 +13,14 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Files of checkpoints, and the folder they are in.
+// Files of checkpoints, and the folder they are in, which need not be there yet.
 void check_outside_checkpoints(const NamedPath& output, const std::string& run) {
   std::error_code none;
   const fs::path checkpoints = checkpoint_path(run);
-  const fs::path target = fs::absolute(follow_links(output.path), none);
+  const fs::path target = fs::weakly_canonical(fs::absolute(follow_links(output.path)), none);
+  const fs::path to_be_made = fs::weakly_canonical(fs::absolute(checkpoints), none);
   for (fs::path folder = target.parent_path();; folder = folder.parent_path()) {
-    if (fs::equivalent(folder, checkpoints, none)) {
+    if (folder == to_be_made || fs::equivalent(folder, checkpoints, none)) {
       throw usage_error(fmt::format("{} {} is among the checkpoints in {} (name another)",
                                     output.name, output.path, checkpoints.string()));
     }
