@@ -34,7 +34,8 @@ bool read_field(std::string_view line, std::string_view name, T& value) {
   return std::from_chars(begin, line.data() + line.size(), value).ec == std::errc();
 }
 
-/// The lines of steps up to `steps_done`, each one more than the line before.
+/// The lines of steps up to `steps_done`, each above the line before. Steps may be missing: those
+/// that a resumed training wrote to another file.
 struct Kept {
   std::int64_t bytes = 0;
   std::int64_t first = 0, last = 0;  // their steps; 0 when there are none
@@ -55,7 +56,7 @@ Kept find_kept(const std::string& path, std::int64_t steps_done) {
                       read_field(line, "\"seconds\": ", seconds);
     if (!ours) break;
     kept.last_of_all = step;
-    keeping = keeping && step <= steps_done && (kept.last == 0 || step == kept.last + 1);
+    keeping = keeping && step <= steps_done && step > kept.last;
     if (!keeping) continue;
     if (kept.first == 0) kept.first = step;
     kept.last = step;

@@ -16,6 +16,7 @@
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
+#include "src/io/output_file.h"
 #include "src/io/text_file.h"
 #include "src/train/checkpoint_folder.h"
 #include "src/train/checkpoint_load.h"
@@ -39,8 +40,11 @@ constexpr const char* kProcessor = "processor";
 
 void make_run_directory(const TrainOptions& options) {
   if (options.fresh) move_run_aside(options.output);
+  // A link to a folder that is not there: --fresh moved what it led to, not the link.
+  std::string folder = options.output;
+  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
   try {
-    make_folders(options.output);
+    make_folders(follow_links(folder));
   } catch (const Error& error) {
     throw usage_error(fmt::format("--output {}: {}", options.output, error.what()));
   }
@@ -326,8 +330,8 @@ void Trainer::save() {
   if (impl.steps_done > 0 && impl.checkpoints->newest_step() == impl.steps_done) return;
   std::int64_t invalid_ids = impl.own_invalid_ids();
   impl.communicator.all_reduce_sum<std::int64_t>("invalid_ids", {&invalid_ids, 1}, impl.stream);
-  impl.describe_run_in_files();
   impl.checkpoints->save(impl.steps_done, impl.state_to_save(invalid_ids), impl.stream);
+  impl.describe_run_in_files();  // after the checkpoint, which must not be lost to them
 }
 
 std::int64_t Trainer::invalid_ids() {

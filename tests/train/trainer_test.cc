@@ -237,6 +237,30 @@ TEST_F(TrainerTest, LinesOfARunWithoutACheckpointAreKeptAside) {
   EXPECT_EQ(read_lines(run_ + "/metrics.jsonl.2").steps, numbers(1, 2));
 }
 
+TEST_F(TrainerTest, LinesStayWhereOthersWentToAnotherFile) {
+  train(to(2));
+  TrainOptions elsewhere = to(4);
+  elsewhere.metrics = temporary_.file("other.jsonl");
+  train(elsewhere);
+  for (const std::int64_t steps : {6, 8}) train(to(steps));
+  EXPECT_EQ(lines().steps, (std::vector<std::int64_t>{1, 2, 5, 6, 7, 8}));
+  EXPECT_EQ(read_lines(elsewhere.metrics).steps, (std::vector<std::int64_t>{3, 4}));
+}
+
+TEST_F(TrainerTest, TheLastCheckpointIsNotLostToFilesForPeople) {
+  EXPECT_THROW(train(to(4), 1,
+                     [&](std::int64_t step, std::atomic<bool>&) {
+                       if (step != 2) return;
+                       fs::remove(run_ + "/config.json");
+                       fs::create_directory(run_ + "/config.json");
+                     }),
+               Error);
+  EXPECT_EQ(checkpoints().size(), 1U);
+  EXPECT_TRUE(fs::exists(file_of(4)));
+  fs::remove(run_ + "/config.json");
+  EXPECT_EQ(train(to(6)).first_step, 5);
+}
+
 TEST_F(TrainerTest, ADamagedCheckpointIsPassedOver) {
   train(in("whole"));
   train(to(4));
@@ -262,6 +286,19 @@ TEST_F(TrainerTest, FreshMovesTheRunAside) {
   EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
   options_.fresh = false;
   EXPECT_EQ(train(to(5)).first_step, 3);
+}
+
+TEST_F(TrainerTest, FreshThroughALinkMovesWhatItLeadsTo) {
+  train(to(4));
+  options_.output = temporary_.file("link");
+  fs::create_directory_symlink("run", options_.output);
+  options_.fresh = true;
+  EXPECT_EQ(train(to(3)).first_step, 1);
+  options_.output += "/";
+  EXPECT_EQ(train(to(2)).first_step, 1);
+  EXPECT_EQ(lines().steps, numbers(1, 2));
+  EXPECT_EQ(read_lines(run_ + ".1/metrics.jsonl").steps, numbers(1, 4));
+  EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
 }
 
 TEST_F(TrainerTest, RefusesByNameWhatWouldMakeItAnotherTraining) {
