@@ -13,7 +13,6 @@ if(SERRATE_WITH_HDF5)
   find_package(HDF5 REQUIRED COMPONENTS C)
   find_package(xxHash REQUIRED)
   find_package(Boost 1.74 REQUIRED COMPONENTS program_options iostreams)
-  find_package(spdlog REQUIRED)
 endif()
 
 # SIMULATED: the CUDA backend on the simulated device of tests/support/simt, without nvcc.
