@@ -17,6 +17,7 @@ namespace {
 constexpr int kStoppedExitCode = 75;
 
 void print_stages(const Trainer& trainer) {
+  if (trainer.stage_seconds().empty()) return;  // no step was left to do
   double total = 0;
   for (const auto& [stage, seconds] : trainer.stage_seconds()) total += seconds;
   put("\n{:<24}{:>10}{:>8}\n", "stage (rank 0)", "seconds", "share");
