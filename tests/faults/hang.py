@@ -264,7 +264,7 @@ def lost_network(training):
                 hung(f"ranks {left} outlived the network by far")
             # mpirun itself needs until its connections time out to know that a machine is lost.
             check_ended(training.context, job, since, rank=1, more_seconds=20)
-            training.context.note("ms until the ranks of a cut network ended", int(1000 * ended))
+            training.context.note("ms in all until the ranks of cut networks ended", int(1000 * ended))
         training.finish(output, folder, draw.choice([1, 2, 3]))
     return case
 
