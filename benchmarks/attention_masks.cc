@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "benchmarks/processor_time.h"
-#include "kernels/attention_mask.h"
+#include "kernels/attention/mask.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 #include "serrate/kernels/mask_reordering.h"

@@ -22,7 +22,7 @@
 #include "serrate/planner.h"
 #include "serrate/random.h"
 #include "serrate/sharded_embedding.h"
-#include "sharding/plan_cost.h"
+#include "sharding/estimate/plan_cost.h"
 
 namespace serrate {
 namespace {

@@ -19,7 +19,7 @@
 
 #include "benchmarks/benchmark_ranks.h"
 #include "serrate/checkpoint.h"
-#include "src/train/run_checkpoint.h"
+#include "src/run/checkpoint.h"
 #include "src/train/train_step.h"
 
 namespace serrate {

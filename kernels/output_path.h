@@ -6,7 +6,7 @@
 
 namespace serrate {
 
-/// How an op writes its results: as stores do, or past the caches (kernels/simd_output-inl.h).
+/// How an op writes its results: as stores do, or past the caches (kernels/simd/output-inl.h).
 enum class OutputPath { kCached, kStreamed };
 
 /// How many values the samples of a batch have together.

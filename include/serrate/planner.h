@@ -76,7 +76,8 @@ struct PlannerTopology {
 };
 
 /// Whose cost model a plan is made with. kTorchRec: that of TorchRec 1.9, to compare plans on the
-/// peers' own terms. kSerrate: what this library's runtime does (sharding/serrate_estimator.h).
+/// peers' own terms. kSerrate: what this library's runtime does
+/// (sharding/estimate/serrate_estimator.h).
 enum class PlannerEstimator { kTorchRec, kSerrate };
 /// "torchrec", "serrate"; from_string throws Error (usage) otherwise.
 std::string to_string(PlannerEstimator estimator);

@@ -5,8 +5,8 @@
 #include <cstdint>
 
 // What kernels ask of the hardware beyond CUDA C++, by name. tests/support/simt has a header of the
-// same path, which takes its place on the simulated device; tests/kernels/primitives_test.cu holds
-// both to the PTX manual (sections of PTX ISA 9.1).
+// same path, which takes its place on the simulated device; tests/kernels/cuda/primitives_test.cu
+// holds both to the PTX manual (sections of PTX ISA 9.1).
 //
 // Fragments: g = lane / 4, q = lane % 4. An accumulator d of 16 x 8 holds
 // (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1).

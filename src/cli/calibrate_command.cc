@@ -3,7 +3,7 @@
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
 #include "src/io/text_file.h"
-#include "src/train/calibrate.h"
+#include "src/run/calibrate.h"
 
 namespace serrate::cli {
 namespace {

@@ -5,8 +5,8 @@
 #include "src/cli/launch.h"
 #include "src/io/output_file.h"
 #include "src/io/text_file.h"
-#include "src/train/run_files.h"
-#include "src/train/train_options.h"
+#include "src/run/files.h"
+#include "src/run/options.h"
 
 namespace serrate::cli {
 namespace {

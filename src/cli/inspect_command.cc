@@ -11,7 +11,7 @@
 #include "src/core/json.h"
 #include "src/data/describe_dataset.h"
 #include "src/io/text_file.h"
-#include "src/train/run_config.h"
+#include "src/run/config.h"
 
 namespace serrate::cli {
 namespace {

@@ -11,8 +11,8 @@
 #include "src/data/split.h"
 #include "src/io/output_file.h"
 #include "src/io/text_file.h"
-#include "src/train/planner_model.h"
-#include "src/train/train_options.h"
+#include "src/run/options.h"
+#include "src/run/planner_model.h"
 
 namespace serrate::cli {
 namespace {

@@ -9,7 +9,7 @@
 #include "src/cli/put.h"
 #include "src/cli/stop_signals.h"
 #include "src/cli/supervise.h"
-#include "src/train/train_options.h"
+#include "src/run/options.h"
 
 namespace serrate::cli {
 namespace {

@@ -4,7 +4,7 @@
 #include <numeric>
 #include <tuple>
 
-#include "sharding/shard_grid.h"
+#include "sharding/plan/shard_grid.h"
 
 namespace serrate {
 namespace {

@@ -4,8 +4,8 @@
 
 #include <algorithm>
 
+#include "comm/together.h"
 #include "src/train/next_item_batch.h"
-#include "src/train/together.h"
 
 namespace serrate {
 std::vector<std::string> token_features(const Dataset& dataset, const SequenceModelOptions& model) {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "serrate/embedding_table.h"
-#include "serrate/trainer.h"
+#include "serrate/train_options.h"
 #include "src/data/dataset.h"
 #include "src/train/train_step.h"
 

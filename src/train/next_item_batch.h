@@ -6,7 +6,7 @@
 
 #include "serrate/buffer.h"
 #include "serrate/jagged_tensor.h"
-#include "serrate/trainer.h"
+#include "serrate/train_options.h"
 #include "src/data/sequence_reader.h"
 #include "src/model/sequence_encoder.h"
 

@@ -6,7 +6,7 @@
 #include "comm/tree_sum.h"
 #include "serrate/communicator.h"
 #include "serrate/sharded_embedding.h"
-#include "serrate/trainer.h"
+#include "serrate/train_options.h"
 #include "src/model/item_head.h"
 #include "src/model/sequence_encoder.h"
 #include "src/train/next_item_batch.h"

@@ -8,7 +8,7 @@
 #include <bit>
 #include <cmath>
 
-#include "sharding/shard_grid.h"
+#include "sharding/plan/shard_grid.h"
 #include "tests/embedding/workload.h"
 
 namespace serrate {

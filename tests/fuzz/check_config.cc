@@ -8,8 +8,8 @@
 #include "serrate/error.h"
 #include "serrate/trainer.h"
 #include "src/cli/options.h"
-#include "src/train/run_config.h"
-#include "src/train/train_options.h"
+#include "src/run/config.h"
+#include "src/run/options.h"
 #include "tests/fuzz/memory_file.h"
 
 namespace serrate {

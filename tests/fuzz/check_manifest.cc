@@ -7,7 +7,7 @@
 #include <cstdlib>
 
 #include "serrate/error.h"
-#include "src/train/checkpoint_manifest.h"
+#include "src/checkpoint/manifest.h"
 
 namespace serrate {
 namespace {

@@ -13,8 +13,8 @@
 #include "serrate/error.h"
 #include "serrate/sharded_embedding.h"
 #include "serrate/thread_communicator.h"
+#include "src/checkpoint/rank_file.h"
 #include "src/io/sealed_file.h"
-#include "src/train/checkpoint_file.h"
 #include "tests/fuzz/hdf5_edits.h"
 
 namespace serrate {

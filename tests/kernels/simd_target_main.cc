@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <string>
 
-#include "kernels/simd_targets.h"
+#include "kernels/simd/targets.h"
 // After the choice of targets.
 #include "hwy/highway.h"
 

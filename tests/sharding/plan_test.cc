@@ -4,7 +4,7 @@
 
 #include "serrate/error.h"
 #include "serrate/sharding_plan.h"
-#include "sharding/shard_grid.h"
+#include "sharding/plan/shard_grid.h"
 
 namespace serrate {
 namespace {

@@ -9,7 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "sharding/estimator.h"
+#include "sharding/estimate/estimator.h"
 
 namespace serrate {
 namespace {

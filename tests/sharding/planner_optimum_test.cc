@@ -5,7 +5,7 @@
 #include <limits>
 #include <numeric>
 
-#include "sharding/estimator.h"
+#include "sharding/estimate/estimator.h"
 #include "tests/sharding/random_instance.h"
 
 namespace serrate {

@@ -1,6 +1,6 @@
 // Our cost model against cases worked out by hand from docs/planner.md.
 
-#include "sharding/serrate_estimator.h"
+#include "sharding/estimate/serrate_estimator.h"
 
 #include <gtest/gtest.h>
 

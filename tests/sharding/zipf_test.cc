@@ -1,4 +1,4 @@
-#include "sharding/zipf.h"
+#include "sharding/estimate/zipf.h"
 
 #include <gtest/gtest.h>
 

@@ -1,0 +1,83 @@
+#include <omp.h>
+
+#include "kernels/jagged/split.h"
+#include "kernels/simd/targets.h"
+#include "serrate/kernels/embedding_lookup.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/embedding/cpu/lookup.cc"
+#include "hwy/foreach_target.h"
+#include "hwy/highway.h"
+#include "kernels/simd/row_ops-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+
+// How far ahead of the sum rows are asked for: enough to hide the memory's latency behind the
+// rows between, and all of them fit in the first-level cache.
+constexpr std::int64_t kBytesAhead = 10240;
+constexpr std::int64_t kLineBytes = 64;
+
+// The rows of one bag, from position `first` of the segment's indices, for sum_rows.
+struct RowsOfBag {
+  const float* table;
+  std::int64_t stride;
+  const std::int64_t* indices;  // of the segment
+  const float* weights;         // of the segment, or null
+  std::int64_t first;
+  std::int64_t rows_ahead;
+  std::int64_t last;  // position in the segment's indices
+
+  const float* row(std::int64_t i) const { return table + indices[first + i] * stride; }
+  const float* row_ahead(std::int64_t i) const {
+    return table + indices[HWY_MIN(first + i + rows_ahead, last)] * stride;
+  }
+  float weight(std::int64_t i) const { return weights ? weights[first + i] : 1.0f; }
+};
+
+template <int kVectors>
+void pool_bags_of_width(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
+  const std::int64_t cols = segment.table.cols;
+  const std::int64_t row_bytes =
+      HWY_MAX(cols * static_cast<std::int64_t>(sizeof(float)), kLineBytes);
+  RowsOfBag rows{segment.table.data,
+                 segment.table.stride,
+                 segment.indices.data(),
+                 segment.weights.empty() ? nullptr : segment.weights.data(),
+                 0,
+                 HWY_MAX(8, kBytesAhead / row_bytes),
+                 std::ssize(segment.indices) - 1};
+  for (std::int64_t bag = begin; bag < end; ++bag) {
+    rows.first = segment.offsets[bag] - segment.offsets[0];
+    const std::int64_t count = segment.offsets[bag + 1] - segment.offsets[bag];
+    sum_rows<kVectors>(rows, count, cols, segment.output.row(bag));
+  }
+}
+
+void pool_bags(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
+  dispatch_width(segment.table.cols,
+                 [&](auto vectors) { pool_bags_of_width<vectors()>(segment, begin, end); });
+}
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace serrate {
+
+HWY_EXPORT(pool_bags);
+
+template <>
+void embedding_lookup_on<DeviceType::kCpu>(std::span<const LookupSegment> segments,
+                                           const Stream& stream) {
+#pragma omp parallel num_threads(stream.num_threads())
+  for (const LookupSegment& segment : segments) {
+    const int thread = omp_get_thread_num(), num_threads = omp_get_num_threads();
+    const auto pool = HWY_DYNAMIC_DISPATCH(pool_bags);
+    pool(segment, split_jagged(segment.offsets, thread, num_threads),
+         split_jagged(segment.offsets, thread + 1, num_threads));
+  }
+}
+
+}  // namespace serrate
+#endif

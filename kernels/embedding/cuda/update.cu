@@ -1,0 +1,292 @@
+// An update reads the gradients of a row's occurrences and changes the row once, by one warp: no
+// atomics, and the sum is in occurrence order.
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/primitives.cuh"
+#include "kernels/embedding/adam_corrections.h"
+#include "kernels/embedding/cuda/row_vector.cuh"
+#include "kernels/embedding/occurrence.h"
+#include "serrate/kernels/embedding_update.h"
+
+namespace serrate {
+namespace {
+
+constexpr int kMaxWarpsPerBlock = 8;
+constexpr std::int64_t kMaxBlocks = 8192;  // several for each place on the device; they stride
+
+struct Gradient {
+  const float* data;
+  std::int64_t stride;
+};
+
+// RowGroups and the segments' gradients as a kernel sees them.
+struct Groups {
+  const std::int64_t* num_rows;
+  const std::int64_t* rows;
+  const std::int64_t* row_offsets;
+  const std::uint64_t* occurrences;
+  const float* weights;  // or null
+  const Gradient* gradients;
+  std::int64_t cols;
+};
+
+struct Matrix {
+  float* data;
+  std::int64_t stride;
+  __device__ float* row(std::int64_t r) const { return data + r * stride; }
+};
+
+Matrix matrix(MatrixView<float> view) {
+  return {view.data, view.stride};
+}
+
+__device__ float sum_over_warp(float value) {
+  for (int lanes = kWarpSize / 2; lanes > 0; lanes /= 2) {
+    value += __shfl_xor_sync(0xffffffff, value, lanes);
+  }
+  return value;
+}
+
+// Calls f(i) for the rows of the groups that are this warp's: a warp is a row of a block's threads.
+template <typename F>
+__device__ void for_each_row(const Groups& groups, F f) {
+  const std::int64_t num_rows = *groups.num_rows;
+  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.y;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y; i < num_rows;
+       i += step) {
+    f(i);
+  }
+}
+
+// Calls f(c) for this lane's of the columns [begin, end).
+template <int kWidth, typename F>
+__device__ void for_each_column(std::int64_t begin, std::int64_t end, F f) {
+  for (std::int64_t c = begin + threadIdx.x * kWidth; c < end; c += kWarpSize * kWidth) f(c);
+}
+
+// The gradient of row i of the groups at column c.
+template <int kWidth>
+__device__ RowVector<kWidth> sum_gradients(const Groups& groups, std::int64_t i, std::int64_t c) {
+  RowVector<kWidth> sum{};
+  const std::int64_t end = groups.row_offsets[i + 1];
+#pragma unroll 4
+  for (std::int64_t o = groups.row_offsets[i]; o < end; ++o) {
+    const std::uint64_t occurrence = groups.occurrences[o];
+    const Gradient gradient = groups.gradients[segment_of(occurrence)];
+    const float weight = groups.weights ? groups.weights[o] : 1.0f;
+    multiply_add(weight, load<kWidth>(gradient.data + bag_of(occurrence) * gradient.stride + c),
+                 sum);
+  }
+  return sum;
+}
+
+template <int kWidth>
+__device__ float sum_of_squares(const RowVector<kWidth>& vector) {
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < kWidth; ++k) sum = fmaf(vector.value[k], vector.value[k], sum);
+  return sum;
+}
+
+// The optimizers: rate() is the learning rate of a row, step() changes one weight and its state.
+// See SparseOptimizer for the definitions.
+struct Sgd {
+  static constexpr int kStates = 0;
+  float learning_rate;
+
+  __device__ float rate(std::int64_t, std::int64_t, float) const { return learning_rate; }
+  __device__ void step(float rate, float g, float& w, float&, float&) const {
+    w = fmaf(-rate, g, w);
+  }
+};
+
+struct Adagrad {
+  static constexpr int kStates = 1;
+  float learning_rate, eps;
+
+  __device__ float rate(std::int64_t, std::int64_t, float) const { return learning_rate; }
+  __device__ void step(float rate, float g, float& w, float& sum, float&) const {
+    sum = fmaf(g, g, sum);
+    w -= rate * g / (sqrtf(sum) + eps);
+  }
+};
+
+struct RowWiseAdagrad {
+  static constexpr int kStates = 0;
+  float learning_rate, eps;
+  Matrix sums;               // [num_rows, 1]
+  const float* row_squares;  // or null
+  float full_dim;
+
+  // Called by the whole warp; `squares` is the lane's part.
+  __device__ float rate(std::int64_t i, std::int64_t row, float squares) const {
+    squares = row_squares ? row_squares[i] : sum_over_warp(squares);
+    const float sum = *sums.row(row) + squares / full_dim;
+    __syncwarp();  // all lanes have read the sum
+    if (threadIdx.x == 0) *sums.row(row) = sum;
+    return learning_rate / (sqrtf(sum) + eps);
+  }
+  __device__ void step(float rate, float g, float& w, float&, float&) const {
+    w = fmaf(-rate, g, w);
+  }
+};
+
+struct Adam {
+  static constexpr int kStates = 2;
+  AdamCorrections corrections;
+  float eps, beta1, beta2;
+
+  __device__ float rate(std::int64_t, std::int64_t, float) const {
+    return corrections.learning_rate;
+  }
+  __device__ void step(float rate, float g, float& w, float& first, float& second) const {
+    first = fmaf(beta1, first, (1 - beta1) * g);
+    second = fmaf(beta2, second, (1 - beta2) * (g * g));
+    w -= rate * first / fmaf(sqrtf(second), corrections.second, eps);
+  }
+};
+
+// One warp per row of the groups, whose number only the device knows: warps stride over the rows,
+// lanes over the columns. A lane keeps the gradient of its columns in shared memory between the
+// sum and the step, as the step of a row may need the squares of all its columns.
+template <int kWidth, class Optimizer>
+__global__ void update_rows(Groups groups, Optimizer optimizer, Matrix table, Matrix state,
+                            Matrix second_moment) {
+  // [warps, cols], every row aligned to 16 bytes
+  const std::int64_t shared_stride = (groups.cols + 3) / 4 * 4;
+  float* gradient = dynamic_shared<float>() + threadIdx.y * shared_stride;
+  for_each_row(groups, [&](std::int64_t i) {
+    float squares = 0;
+    for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
+      const auto sum = sum_gradients<kWidth>(groups, i, c);
+      squares += sum_of_squares(sum);
+      store(sum, gradient + c);
+    });
+    const std::int64_t row = groups.rows[i];
+    const float rate = optimizer.rate(i, row, squares);
+    for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
+      const auto g = load<kWidth>(gradient + c);
+      auto w = load<kWidth>(table.row(row) + c);
+      RowVector<kWidth> s{}, v{};
+      if constexpr (Optimizer::kStates >= 1) s = load<kWidth>(state.row(row) + c);
+      if constexpr (Optimizer::kStates >= 2) v = load<kWidth>(second_moment.row(row) + c);
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) {
+        optimizer.step(rate, g.value[k], w.value[k], s.value[k], v.value[k]);
+      }
+      store(w, table.row(row) + c);
+      if constexpr (Optimizer::kStates >= 1) store(s, state.row(row) + c);
+      if constexpr (Optimizer::kStates >= 2) store(v, second_moment.row(row) + c);
+    });
+  });
+}
+
+// One warp per row of the groups, as update_rows.
+template <int kWidth>
+__global__ void square_rows(Groups groups, ColumnRange columns, float* squares) {
+  for_each_row(groups, [&](std::int64_t i) {
+    float sum = 0;
+    for_each_column<kWidth>(columns.begin, columns.end, [&](std::int64_t c) {
+      sum += sum_of_squares(sum_gradients<kWidth>(groups, i, c));
+    });
+    sum = sum_over_warp(sum);
+    if (threadIdx.x == 0) squares[i] = sum;
+  });
+}
+
+// The segments' gradients on the device, and what the kernels need of the groups.
+struct DeviceGroups {
+  Buffer<Gradient> gradients;
+  Groups groups;
+  bool aligned = true;
+
+  DeviceGroups(const EmbeddingUpdate& args, const RowGroups& from, const Stream& stream) {
+    std::vector<Gradient> host;
+    for (const GradientSegment& s : args.segments) {
+      host.push_back({s.d_output.data, s.d_output.stride});
+      aligned = aligned && aligned_by_four(s.d_output);
+    }
+    gradients = Buffer<Gradient>(host, stream);
+    groups = {from.num_rows.data(),
+              from.rows.data(),
+              from.row_offsets.data(),
+              from.occurrences.data(),
+              from.weights.size() > 0 ? from.weights.data() : nullptr,
+              gradients.data(),
+              args.table.cols};
+  }
+};
+
+unsigned blocks_for(const RowGroups& groups, std::int64_t warps) {
+  const std::int64_t blocks = (groups.num_occurrences + warps - 1) / warps;
+  return static_cast<unsigned>(std::min(blocks, kMaxBlocks));
+}
+
+template <class Optimizer>
+void launch_update(const EmbeddingUpdate& args, const RowGroups& groups, Optimizer optimizer,
+                   const Stream& stream) {
+  constexpr std::int64_t kSharedBytes = 48 << 10;
+  const DeviceGroups device(args, groups, stream);
+  bool aligned = device.aligned && aligned_by_four(args.table);
+  if constexpr (Optimizer::kStates >= 1) aligned = aligned && aligned_by_four(args.state);
+  if constexpr (Optimizer::kStates >= 2) aligned = aligned && aligned_by_four(args.second_moment);
+  const std::int64_t row_bytes =
+      (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
+  check(row_bytes <= kSharedBytes, "rows are too wide for the update on a GPU (12288 columns)");
+  const std::int64_t warps = std::clamp<std::int64_t>(
+      kSharedBytes / std::max<std::int64_t>(row_bytes, 1), 1, kMaxWarpsPerBlock);
+  const auto kernel = aligned ? update_rows<4, Optimizer> : update_rows<1, Optimizer>;
+  launch(kernel, blocks_for(groups, warps), dim3(kWarpSize, static_cast<unsigned>(warps)),
+         static_cast<std::size_t>(warps * row_bytes), stream, device.groups, optimizer,
+         matrix(args.table), matrix(args.state), matrix(args.second_moment));
+}
+
+}  // namespace
+
+template <>
+void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
+                                                const RowGroups& groups,
+                                                std::span<const ColumnRange> columns,
+                                                std::span<float> squares, const Stream& stream) {
+  if (groups.num_occurrences == 0) return;
+  const CudaDeviceScope scope(stream.device());
+  const DeviceGroups device(args, groups, stream);
+  float* next = squares.data();
+  for (const ColumnRange& range : columns) {
+    const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
+    const auto kernel = aligned ? square_rows<4> : square_rows<1>;
+    launch(kernel, blocks_for(groups, kMaxWarpsPerBlock), dim3(kWarpSize, kMaxWarpsPerBlock), 0,
+           stream, device.groups, range, next);
+    next += squares.size() / columns.size();
+  }
+}
+
+template <>
+void embedding_update_on<DeviceType::kCuda>(const EmbeddingUpdate& args, const RowGroups& groups,
+                                            std::span<const float> row_squares,
+                                            std::int64_t full_dim, const Stream& stream) {
+  if (groups.num_occurrences == 0) return;
+  const CudaDeviceScope scope(stream.device());
+  const SparseOptimizerOptions& o = args.optimizer;
+  switch (o.type) {
+    case SparseOptimizer::kSgd:
+      return launch_update(args, groups, Sgd{o.learning_rate}, stream);
+    case SparseOptimizer::kAdagrad:
+      return launch_update(args, groups, Adagrad{o.learning_rate, o.eps}, stream);
+    case SparseOptimizer::kRowWiseAdagrad: {
+      const bool given = !row_squares.empty();
+      return launch_update(args, groups,
+                           RowWiseAdagrad{o.learning_rate, o.eps, matrix(args.state),
+                                          given ? row_squares.data() : nullptr,
+                                          static_cast<float>(given ? full_dim : args.table.cols)},
+                           stream);
+    }
+    case SparseOptimizer::kAdam:
+      return launch_update(args, groups,
+                           Adam{adam_corrections(o, args.step), o.eps, o.beta1, o.beta2}, stream);
+  }
+}
+
+}  // namespace serrate

@@ -1,0 +1,103 @@
+#include <limits>
+
+#include "sharding/planner/state.h"
+
+namespace serrate {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+double SearchState::cheapest_blocks(int item, int choice, std::span<const int> ranks,
+                                    std::vector<int>& blocks) {
+  const Candidate& c = candidate(item, choice);
+  const double uniform = choice_of(item, choice).uniform;
+  const std::span<const int> all(places_);
+  blocks.clear();
+  switch (c.scope) {
+    case BlockScope::kAll:
+    case BlockScope::kFixed:
+      return uniform + block_change(item, choice, 0);
+    case BlockScope::kNode:
+      return uniform + spread_blocks(item, choice, all.first(num_nodes()), blocks);
+    case BlockScope::kRank:
+      break;
+  }
+  if (c.type == ShardingType::kTableColumnWise && c.num_blocks > 1) {
+    return uniform + blocks_in_one_node(item, choice, blocks);
+  }
+  return uniform + spread_blocks(item, choice, ranks.empty() ? all : ranks, blocks);
+}
+
+bool SearchState::fits_everywhere(const MemoryRun& more) const {
+  for (int rank = 0; rank < num_ranks_; ++rank) {
+    if (device_[rank] + more.device_bytes > problem_.device_bytes[rank] ||
+        host_[rank] + more.host_bytes > problem_.host_bytes[rank]) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// What the energy would change by with one block more on `place`.
+double SearchState::block_change(int item, int choice, int place) {
+  const std::vector<double>& time = choice_of(item, choice).time;
+  if (time.empty() && fits_everywhere(candidate(item, choice).memory.front())) {
+    evaluations_ += num_ranks_ / 8;
+    return 0;
+  }
+  double change = 0;
+  int visited = 0;
+  for_each_rank(item, choice, place, [&](int rank, std::int64_t device, std::int64_t host) {
+    change += time.empty() ? memory_penalty(rank, device_[rank] + device, host_[rank] + host) -
+                                 memory_penalty(rank, device_[rank], host_[rank])
+                           : energy_with(rank, time.data(), 1, device, host) - energy_[rank];
+    ++visited;
+  });
+  evaluations_ += time.empty() ? visited / 8 : visited;
+  return change;
+}
+
+double SearchState::spread_blocks(int item, int choice, std::span<const int> places,
+                                  std::vector<int>& blocks) {
+  const Candidate& c = candidate(item, choice);
+  const bool on_rank = c.scope == BlockScope::kRank;
+  double sum = 0;
+  for (int b = 0; b < c.num_blocks; ++b) {
+    double least = kInfinity;
+    int at = -1;
+    for (const int place : places) {
+      if (on_rank ? !may_be_on(item, place) : !may_be_on_node(item, place)) continue;
+      const double change = block_change(item, choice, place);
+      if (change < least) {
+        least = change;
+        at = place;
+      }
+    }
+    sum += least;
+    if (at < 0) break;
+    blocks.push_back(at);
+    add_block(item, choice, at, 1);  // for those that follow
+  }
+  for (const int place : blocks) add_block(item, choice, place, -1);
+  return sum;
+}
+
+double SearchState::blocks_in_one_node(int item, int choice, std::vector<int>& blocks) {
+  double best = kInfinity;
+  std::vector<int> best_blocks;
+  for (int node = 0; node < num_nodes(); ++node) {
+    const std::span<const int> ranks(&places_[node * ranks_per_node_], ranks_per_node_);
+    blocks.clear();
+    const double change = spread_blocks(item, choice, ranks, blocks);
+    if (change < best) {
+      best = change;
+      best_blocks = blocks;
+    }
+  }
+  blocks = best_blocks;
+  return best;
+}
+
+}  // namespace serrate

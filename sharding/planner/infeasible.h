@@ -1,0 +1,13 @@
+#pragma once
+
+#include <string>
+
+#include "sharding/planner/problem.h"
+
+namespace serrate {
+
+/// Why the tables cannot fit whatever the placement: which, how many bytes, and what would make
+/// them fit. Empty when that is not proved.
+std::string prove_infeasible(const PlannerProblem& problem, const PlannerModel& model);
+
+}  // namespace serrate

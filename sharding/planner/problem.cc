@@ -1,0 +1,337 @@
+#include "sharding/planner/problem.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <set>
+
+#include "serrate/error.h"
+
+namespace serrate {
+namespace {
+
+constexpr ShardingType kDefaultTypes[] = {
+    ShardingType::kDataParallel, ShardingType::kTableWise,    ShardingType::kRowWise,
+    ShardingType::kColumnWise,   ShardingType::kTableRowWise, ShardingType::kTableColumnWise};
+constexpr ComputeKernel kDefaultKernels[] = {ComputeKernel::kDense, ComputeKernel::kFused};
+
+// Products of a table's sizes and counts stay exact integers in a double below this.
+constexpr std::int64_t kMostBytes = std::int64_t{1} << 53;
+constexpr std::int64_t kWordBytes = 8;
+
+void check_table(const PlannerTable& table, int world_size) {
+  const auto fail = [&](const std::string& problem) {
+    throw usage_error(fmt::format("planner: table \"{}\": {}", table.name, problem));
+  };
+  const auto at_least = [&](const char* field, auto value, auto least) {
+    if (!(value >= least)) {
+      fail(fmt::format("{}: must be at least {} (got {})", field, least, value));
+    }
+  };
+  at_least("num_rows", table.num_rows, std::int64_t{1});
+  at_least("dim", table.dim, std::int64_t{1});
+  at_least("bytes_per_element", table.bytes_per_element, std::int64_t{1});
+  at_least("min_columns", table.min_columns, std::int64_t{1});
+  if (table.num_rows > kMostBytes / table.bytes_per_element / table.dim) {
+    fail("num_rows: makes a table of more than 2^53 bytes");
+  }
+  for (const PlannerFeature& f : table.features) {
+    at_least("pooling_factor", f.pooling_factor, 0.0);
+    at_least("num_poolings", f.num_poolings, 0.0);
+    at_least("batch_size", f.batch_size, std::int64_t{0});
+  }
+  at_least("zipf_exponent", table.zipf_exponent, 0.0);
+  for (const int rank : table.ranks) {
+    if (rank < 0 || rank >= world_size) {
+      fail(fmt::format("ranks: must be between 0 and {} (got {})", world_size - 1, rank));
+    }
+  }
+}
+
+// Bytes that any sharding of the table may take on one rank: rows and their state, and the ids and
+// vectors of every rank's batch.
+double most_bytes(const PlannerTable& table, const PlannerModel& model, double world_size) {
+  const auto row = static_cast<double>(table.dim * std::max(table.bytes_per_element, kWordBytes));
+  double ids = 0;
+  for (const PlannerFeature& f : table.features) {
+    const auto samples = static_cast<double>(f.batch_size > 0 ? f.batch_size : model.batch_size);
+    ids += std::max(1.0, f.pooling_factor) * f.num_poolings * samples;
+  }
+  constexpr double kMostState = 4;  // rows with their own state
+  constexpr double kIdWords = 16;
+  return kMostState * static_cast<double>(table.num_rows) * row +
+         ids * world_size * (kIdWords * kWordBytes + 2 * row);
+}
+
+// Sums of bytes over tables on a rank, and over the ranks of a table, fit 64 bits.
+void check_sizes(const PlannerModel& model, int world_size) {
+  constexpr double kMost = 0x1p62;
+  double sum = 0;
+  for (const PlannerTable& table : model.tables) {
+    const double bytes = most_bytes(table, model, world_size);
+    sum += bytes;
+    if (bytes * world_size < kMost && sum < kMost) continue;
+    throw usage_error(
+        fmt::format("planner: table \"{}\": its rows, or what features and batch_size look up in "
+                    "it, take up to "
+                    "{:.1e} bytes on each of {} ranks (more than 64 bits count)",
+                    table.name, bytes, world_size));
+  }
+}
+
+void check_input(const PlannerModel& model, const PlannerTopology& t) {
+  const auto fail = [](const std::string& problem) {
+    throw usage_error("planner: topology: " + problem);
+  };
+  if (t.world_size < 1) fail(fmt::format("world_size: must be at least 1 (got {})", t.world_size));
+  if (t.ranks_per_node < 1 || t.world_size % t.ranks_per_node != 0) {
+    fail(fmt::format("ranks_per_node: must divide the {} ranks (got {})", t.world_size,
+                     t.ranks_per_node));
+  }
+  for (const auto* bytes : {&t.device_bytes, &t.host_bytes}) {
+    if (std::ssize(*bytes) != t.world_size) fail("memory: must be given for each rank");
+  }
+  for (const double bandwidth : {t.device_bandwidth, t.host_bandwidth, t.host_link_bandwidth,
+                                 t.intra_node_bandwidth, t.inter_node_bandwidth}) {
+    if (!(bandwidth > 0) || !std::isfinite(bandwidth)) fail("bandwidths: must be more than 0");
+  }
+  for (const double value :
+       {t.intra_node_latency, t.inter_node_latency, t.lookup_bandwidth, t.update_bandwidth}) {
+    if (!(value >= 0) || !std::isfinite(value)) {
+      fail("latencies and bandwidths of random rows: must be at least 0");
+    }
+  }
+  if (!(t.reserve >= 0 && t.reserve < 1)) fail("reserve: must be from 0 to less than 1");
+  if (model.dense_bytes < 0 || model.dense_bytes > kMostBytes) {
+    throw usage_error(
+        fmt::format("planner: dense_bytes: must be from 0 to 2^53 (got {})", model.dense_bytes));
+  }
+  if (model.batch_size < 1) {
+    throw usage_error(
+        fmt::format("planner: batch_size: must be at least 1 (got {})", model.batch_size));
+  }
+  std::set<std::string> names;
+  for (const PlannerTable& table : model.tables) {
+    check_table(table, t.world_size);
+    if (!names.insert(table.name).second) {
+      throw usage_error(fmt::format("planner: table \"{}\": name: is there twice", table.name));
+    }
+  }
+  check_sizes(model, t.world_size);
+}
+
+BlockScope scope_of(ShardingType type, bool confined) {
+  switch (type) {
+    case ShardingType::kDataParallel:
+      return BlockScope::kAll;
+    case ShardingType::kRowWise:
+      return confined ? BlockScope::kFixed : BlockScope::kAll;
+    case ShardingType::kTableRowWise:
+    case ShardingType::kGrid:
+      return BlockScope::kNode;
+    default:
+      return BlockScope::kRank;
+  }
+}
+
+// Ranks [end of the run before, end) of a block, each.
+struct RankRun {
+  int end = 0;
+  ShardEstimate each = {};
+};
+
+// The sum of both, rank by rank.
+std::vector<RankRun> merge(const std::vector<RankRun>& a, const std::vector<RankRun>& b) {
+  std::vector<RankRun> sum;
+  for (auto i = a.begin(), j = b.begin(); i != a.end() && j != b.end();) {
+    const int end = std::min(i->end, j->end);
+    sum.push_back({end, i->each});
+    sum.back().each.add(j->each);
+    if (i->end == end) ++i;
+    if (j->end == end) ++j;
+  }
+  return sum;
+}
+
+void set_costs(const std::vector<RankRun>& runs, PlannerEstimator estimator, Candidate& c) {
+  c.time = runs.front().each;
+  int begin = 0;
+  for (const RankRun& run : runs) {
+    c.memory.push_back({run.end, run.each.device_bytes, run.each.host_bytes});
+    c.work.add(run.each, (run.end - begin) * c.num_blocks);
+    if (run.each.total(estimator) == c.time.total(estimator)) c.full_ranks = run.end;
+    begin = run.end;
+  }
+}
+
+template <typename T>
+bool contains(const std::vector<T>& values, T value) {
+  return std::find(values.begin(), values.end(), value) != values.end();
+}
+
+bool may_be(const PlannerTable& table, ShardingType type, ComputeKernel kernel) {
+  const bool replicated = type == ShardingType::kDataParallel;
+  if (replicated != (kernel == ComputeKernel::kDense)) return false;
+  const bool type_allowed = table.sharding_types.empty()
+                                ? std::ranges::find(kDefaultTypes, type) != std::end(kDefaultTypes)
+                                : contains(table.sharding_types, type);
+  const bool kernel_allowed = table.kernels.empty() ? std::ranges::find(kDefaultKernels, kernel) !=
+                                                          std::end(kDefaultKernels)
+                                                    : contains(table.kernels, kernel);
+  return type_allowed && kernel_allowed;
+}
+
+class ItemEnumerator {
+ public:
+  ItemEnumerator(const PlannerModel& model, const PlannerTopology& topology,
+                 PlannerEstimator estimator)
+      : model_(model), topology_(topology), estimator_(estimator) {}
+
+  void enumerate(PlannerItem& item) const {
+    const PlannerTable& first = model_.tables[item.tables.front()];
+    item.ranks = confined_ranks(first);
+    for (const int t : item.tables) {
+      if (confined_ranks(model_.tables[t]) != item.ranks) {
+        throw usage_error(fmt::format(
+            "planner: table \"{}\": ranks: must be those of the other tables of group \"{}\"",
+            model_.tables[t].name, first.group));
+      }
+    }
+    constexpr ShardingType kTypes[] = {ShardingType::kDataParallel, ShardingType::kTableWise,
+                                       ShardingType::kRowWise,      ShardingType::kColumnWise,
+                                       ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+                                       ShardingType::kGrid};
+    constexpr ComputeKernel kKernels[] = {ComputeKernel::kDense, ComputeKernel::kFused,
+                                          ComputeKernel::kFusedUvm,
+                                          ComputeKernel::kFusedUvmCaching};
+    for (const ShardingType type : kTypes) {
+      for (const ComputeKernel kernel : kKernels) add_candidate(item, type, kernel);
+    }
+    if (item.candidates.empty()) {
+      throw usage_error(fmt::format(
+          "planner: table \"{}\": no sharding type and kernel is left that it may have (its "
+          "sharding_types, kernels, ranks or group exclude all) allow more",
+          first.name));
+    }
+  }
+
+ private:
+  void add_candidate(PlannerItem& item, ShardingType type, ComputeKernel kernel) const {
+    const bool confined = !item.ranks.empty();
+    if (confined && type == ShardingType::kDataParallel) return;
+    if (topology_.device == PlannerDevice::kCpu && kernel != ComputeKernel::kDense &&
+        kernel != ComputeKernel::kFused) {
+      return;
+    }
+    Candidate c{.type = type, .kernel = kernel, .scope = scope_of(type, confined)};
+    if (c.scope == BlockScope::kNode && confined && !has_whole_node(item.ranks)) return;
+    const int row_ranks = confined ? static_cast<int>(item.ranks.size()) : topology_.world_size;
+    c.ranks_per_block = c.scope == BlockScope::kAll     ? topology_.world_size
+                        : c.scope == BlockScope::kFixed ? row_ranks
+                        : c.scope == BlockScope::kNode  ? topology_.ranks_per_node
+                                                        : 1;
+    std::vector<RankRun> runs;
+    for (const int t : item.tables) {
+      const PlannerTable& table = model_.tables[t];
+      if (!may_be(table, type, kernel)) return;
+      const ShardingOption option = sharding_option(table, type, kernel, topology_, row_ranks);
+      if (item.tables.size() > 1 && option.num_column_blocks > 1) return;
+      c.num_blocks = option.num_column_blocks;
+      c.everywhere.add(
+          estimate_everywhere(estimator_, table, option, topology_, model_.batch_size));
+      auto more = runs_of(table, option, c.ranks_per_block);
+      runs = runs.empty() ? std::move(more) : merge(runs, more);
+    }
+    set_costs(runs, estimator_, c);
+    item.candidates.push_back(std::move(c));
+  }
+
+  // What the ranks of a block of `table` spend and hold.
+  std::vector<RankRun> runs_of(const PlannerTable& table, const ShardingOption& option,
+                               int num_ranks) const {
+    std::vector<RankRun> runs;
+    const auto add = [&](int end, std::int64_t rows) {
+      if (end <= (runs.empty() ? 0 : runs.back().end)) return;
+      runs.push_back(
+          {end, estimate_shard(estimator_, table, option, rows, topology_, model_.batch_size)});
+    };
+    if (option.num_row_blocks == 1) {
+      add(num_ranks, option.rows);
+      return runs;
+    }
+    const int full = static_cast<int>(table.num_rows / option.rows);
+    const std::int64_t rest = table.num_rows % option.rows;
+    add(full, option.rows);
+    if (rest > 0) add(full + 1, rest);
+    add(num_ranks, 0);
+    return runs;
+  }
+
+  bool has_whole_node(const std::vector<int>& ranks) const {
+    int in_node = 0;
+    for (std::size_t i = 0; i < ranks.size(); ++i) {
+      const bool same =
+          i > 0 && ranks[i] / topology_.ranks_per_node == ranks[i - 1] / topology_.ranks_per_node;
+      in_node = same ? in_node + 1 : 1;
+      if (in_node == topology_.ranks_per_node) return true;
+    }
+    return false;
+  }
+
+  const PlannerModel& model_;
+  const PlannerTopology& topology_;
+  PlannerEstimator estimator_;
+};
+
+}  // namespace
+
+std::int64_t Candidate::total_device_bytes() const {
+  return work.device_bytes;
+}
+std::int64_t Candidate::total_host_bytes() const {
+  return work.host_bytes;
+}
+
+// The first ranks of a block hold the most.
+std::int64_t Candidate::max_device_bytes() const {
+  return memory.front().device_bytes;
+}
+std::int64_t Candidate::max_host_bytes() const {
+  return memory.front().host_bytes;
+}
+
+std::vector<int> confined_ranks(const PlannerTable& table) {
+  const std::set<int> ranks(table.ranks.begin(), table.ranks.end());
+  return {ranks.begin(), ranks.end()};
+}
+
+PlannerProblem planner_problem(const PlannerModel& model, const PlannerTopology& topology,
+                               PlannerEstimator estimator) {
+  check_input(model, topology);
+  PlannerMemory usable = usable_memory(model, topology);
+  PlannerProblem problem{.estimator = estimator,
+                         .world_size = topology.world_size,
+                         .ranks_per_node = topology.ranks_per_node,
+                         .device_bytes = std::move(usable.device_bytes),
+                         .host_bytes = std::move(usable.host_bytes)};
+  std::map<std::string, std::size_t> groups;
+  for (int t = 0; t < std::ssize(model.tables); ++t) {
+    const std::string& group = model.tables[t].group;
+    if (!group.empty()) {
+      const auto [found, is_new] = groups.try_emplace(group, problem.items.size());
+      if (!is_new) {
+        problem.items[found->second].tables.push_back(t);
+        continue;
+      }
+    }
+    problem.items.push_back({.tables = {t}});
+  }
+  const ItemEnumerator enumerator(model, topology, estimator);
+  for (PlannerItem& item : problem.items) enumerator.enumerate(item);
+  return problem;
+}
+
+}  // namespace serrate

@@ -1,0 +1,121 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "sharding/planner/bound.h"
+#include "sharding/planner/phases.h"
+#include "sharding/planner/search.h"
+#include "sharding/planner/state.h"
+
+namespace serrate {
+
+/// The part of the bound that one shard may take in a phase, in a start.
+using ShardLimit = double;
+
+/// Moves of a search over one restriction of the candidates. Each begins at the best placement so
+/// far, and ends after so many evaluations of the energy, or at the deadline.
+class Searcher {
+ public:
+  using Clock = std::chrono::steady_clock;
+  Searcher(const PlannerProblem& problem, const PlannerBound& bound, const PlannerOptions& options,
+           const TypeSet& types, Clock::time_point deadline);
+
+  /// Greedy starts, as they are; one at least.
+  void start(std::span<const ShardLimit> limits);
+  /// Local search.
+  void descend(std::int64_t evaluations);
+  /// Local search from greedy starts and variations of them.
+  void restart(std::span<const ShardLimit> limits, std::int64_t evaluations);
+  /// Annealing and local search: once to loosen the best a little, once to melt it.
+  void anneal(std::int64_t evaluations);
+  /// Takes some items out and puts them back where they cost the least, in random order and with
+  /// some ranks and choices left out at random (as Christiaens and Vanden Berghe 2020).
+  void ruin_and_recreate(std::int64_t evaluations);
+
+  std::int64_t evaluations() const { return state_.evaluations(); }
+  int num_phases() const { return phases_.num_phases; }
+  bool better_than(const Searcher& other) const { return best_.better_than(other.best_); }
+  bool is_late() const { return Clock::now() >= deadline_; }
+  SearchResult result();
+
+ private:
+  struct Snapshot {
+    std::vector<int> choices = {};
+    std::vector<std::vector<int>> blocks = {};
+    double objective = std::numeric_limits<double>::infinity();
+    double excess = std::numeric_limits<double>::infinity();  // of memory
+    bool better_than(const Snapshot& other) const;
+  };
+  struct Removed {
+    int item = 0;
+    int choice = 0;
+    std::vector<int> blocks = {};
+  };
+  class Random {
+   public:
+    explicit Random(std::uint64_t seed) : engine_(seed) {}
+    int below(int n) { return static_cast<int>(engine_() % static_cast<std::uint64_t>(n)); }
+    double uniform() { return static_cast<double>(engine_() >> 11) * 0x1p-53; }
+
+   private:
+    std::mt19937_64 engine_;
+  };
+
+  // planner_searcher.cc
+  bool is_done() const { return state_.evaluations() >= stop_at_ || is_late(); }
+  Snapshot snapshot() const;
+  void restore(const Snapshot& s);
+  void clear();
+  void note_best();
+  Removed take_out(int item);
+  double place_cheapest(int item, std::span<const int> ranks);
+  double place_cheapest_of(int item, std::span<const int> choices, std::span<const int> ranks);
+
+  // planner_start.cc
+  std::vector<int> choose(ShardLimit limit) const;
+  void build(const std::vector<int>& choices, double noise);
+  std::vector<int> hardest_first(const std::vector<int>& choices, double noise);
+  std::vector<int> least_ranks() const;
+
+  // planner_descend.cc
+  void local_search();
+  void shorten_longest(int sharpness);
+  std::vector<int> ranks_by_energy() const;
+  std::vector<int> partners(const std::vector<int>& ranks, int least, int others);
+  bool improve_rank(int rank, const std::vector<int>& others);
+  bool swap_best(int rank, const std::vector<int>& others);
+  bool move_item(int item, std::span<const int> ranks);
+  bool spread_less();
+  double least_gain() const;
+
+  // planner_anneal.cc
+  void cool_down(double hot, std::int64_t until);
+  bool accepts(double change, double temperature);
+  void anneal_move(double temperature);
+  void anneal_choice(int item, double temperature);
+  void ruin(std::vector<Removed>& removed);
+  void recreate(const std::vector<Removed>& removed);
+
+  const PlannerProblem& problem_;
+  const PlannerBound& bound_;
+  const Phases phases_;
+  SearchState state_;
+  Random random_;
+  Clock::time_point deadline_;
+  std::int64_t stop_at_ = 0;
+  Snapshot best_;
+  std::vector<int> blocks_, best_blocks_;
+};
+
+// Sharpness of the energy, as powers of 2: rough to build, sharp to finish.
+constexpr int kBuildSharpness = 3;
+constexpr int kAnnealSharpness = 4;
+constexpr int kSearchSharpness = 5;
+constexpr int kFinalSharpness = 8;
+
+}  // namespace serrate

@@ -1,0 +1,424 @@
+#include "src/checkpoint/rank_file.h"
+
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "src/checkpoint/folder.h"
+#include "src/io/hdf5_file.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kPieceValues = std::int64_t{1} << 20;
+
+/// Rows of a matrix that are read or written at once.
+std::int64_t piece_rows(std::int64_t columns) {
+  return std::max<std::int64_t>(1, kPieceValues / std::max<std::int64_t>(columns, 1));
+}
+
+/// Where the tensor at a position of the manifest's list is. HDF5 takes time that grows with the
+/// square of what a group holds.
+std::string tensor_path(std::size_t position) {
+  constexpr std::size_t kInGroup = 64;
+  return fmt::format("/tensors/{}/{}", position / kInGroup, position % kInGroup);
+}
+
+/// Calls `use(begin, end)` for the rows of a matrix, a few at a time.
+template <typename Use>
+void for_each_piece(std::int64_t rows, std::int64_t columns, const Use& use) {
+  const std::int64_t step = piece_rows(columns);
+  for (std::int64_t begin = 0; begin < rows; begin += step)
+    use(begin, std::min(begin + step, rows));
+}
+
+/// All ones in the exponent: infinite or not a number. Branch-free, so that it keeps pace with
+/// memory.
+bool all_finite(std::span<const float> values) {
+  constexpr std::uint32_t kExponent = 0x7f800000;
+  std::uint32_t found = 0;
+  for (const float value : values) {
+    found |= (std::bit_cast<std::uint32_t>(value) & kExponent) == kExponent ? 1 : 0;
+  }
+  return found == 0;
+}
+
+/// The row of the first value that is not finite, of values that have one.
+std::pair<std::int64_t, float> first_not_finite(std::span<const float> values,
+                                                std::int64_t columns) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!all_finite(values.subspan(i, 1))) {
+      return {static_cast<std::int64_t>(i) / columns, values[i]};
+    }
+  }
+  return {0, 0};
+}
+
+/// What a matrix is called in messages.
+struct MatrixName {
+  std::string name;
+  std::int64_t first_row = 0;
+};
+
+MatrixName name_of(const SavedShard& shard, const MatrixKind& kind) {
+  return {fmt::format("{} of table \"{}\"", kind.name, shard.table), shard.part.row_begin};
+}
+
+/// Copies a matrix to the host, `to` or a piece of memory at a time, and checks what it copies.
+void copy_finite(MatrixView<const float> from, float* to, const MatrixName& name, std::int64_t step,
+                 const Stream& stream) {
+  std::vector<float> piece;
+  for_each_piece(from.rows, from.cols, [&](std::int64_t begin, std::int64_t end) {
+    const auto count = static_cast<std::size_t>((end - begin) * from.cols);
+    if (!to) piece.resize(count);
+    float* const values = to ? to + begin * from.cols : piece.data();
+    const MatrixView<const float> rows = from.middle_rows(begin, end);
+    if (rows.stride == rows.cols) {
+      copy_bytes(rows.data, values, count * sizeof(float), stream);
+    } else {
+      copy_matrix(rows, {values, end - begin, from.cols}, stream);
+    }
+    stream.synchronize();
+    if (all_finite({values, count})) return;
+    const auto [row, value] = first_not_finite({values, count}, from.cols);
+    throw Error(
+        fmt::format("after step {}, row {} of the {} is {} (the training diverged: nothing "
+                    "is saved, earlier checkpoints stay) lower the learning rates",
+                    step, name.first_row + begin + row, name.name, value));
+  });
+}
+
+/// Calls `use` with every matrix and its name.
+template <typename Content, typename Use>
+void for_each_matrix(Content& content, const Use& use) {
+  const std::vector<MatrixKind> kinds = matrix_kinds(content.optimizer);
+  for (auto& shard : content.shards) {
+    for (std::size_t k = 0; k < kinds.size(); ++k) {
+      use(shard.matrices[k], name_of(shard, kinds[k]));
+    }
+  }
+  for (auto& tensor : content.tensors) {
+    use(tensor.values, MatrixName{fmt::format("tensor \"{}\"", tensor.name)});
+  }
+}
+
+// ---- files ------------------------------------------------------------------------------------
+
+/// Opens a file of a checkpoint, which has to be the one of the manifest.
+Hdf5File open_rank_file(const std::string& checkpoint, const Manifest& manifest, std::size_t rank) {
+  const std::string path = checkpoint + "/" + rank_file_name(rank);
+  struct stat status{};
+  if (::lstat(path.c_str(), &status) != 0) fail_read(path, errno);
+  if (!S_ISREG(status.st_mode)) throw usage_error(fmt::format("{} is not a plain file", path));
+  const ManifestFile& expected = manifest.files[rank];
+  if (status.st_size != expected.bytes) {
+    throw usage_error(fmt::format("{} has {} bytes, and {} when it was written", path,
+                                  static_cast<std::int64_t>(status.st_size), expected.bytes));
+  }
+  if (::access(path.c_str(), R_OK) != 0) fail_read(path, errno);
+  Hdf5File file = Hdf5File::open(path);
+  if (file.digest() != expected.digest) {
+    throw usage_error(
+        fmt::format("{} has the digest {}, and {} when it was written (it is of another "
+                    "checkpoint)",
+                    path, file.digest(), expected.digest));
+  }
+  return file;
+}
+
+void write_matrix(Hdf5File& file, const std::string& name, MatrixView<const float> matrix,
+                  const std::atomic<bool>& cancelled, const Stream& stream) {
+  auto dataset = file.create_dataset<float>(name, {matrix.rows, matrix.cols});
+  std::vector<float> host;
+  for_each_piece(matrix.rows, matrix.cols, [&](std::int64_t begin, std::int64_t end) {
+    if (cancelled) throw Error(fmt::format("{}: writing was given up", file.path()));
+    const MatrixView<const float> rows = matrix.middle_rows(begin, end);
+    const auto count = static_cast<std::size_t>(rows.rows * rows.cols);
+    if (rows.stride == rows.cols && stream.device().type == DeviceType::kCpu) {
+      dataset.write_rows<float>(begin, end, {rows.data, count});
+      return;
+    }
+    host.resize(count);
+    copy_matrix(rows, {host.data(), rows.rows, rows.cols}, stream);
+    stream.synchronize();
+    dataset.write_rows<float>(begin, end, host);
+  });
+}
+
+/// A dataset that has to have the shape the manifest gives it.
+Hdf5Dataset open_matrix(const Hdf5File& file, const std::string& name, std::int64_t rows,
+                        std::int64_t columns) {
+  auto dataset = file.dataset<float>(name);
+  if (dataset.rows() != rows || dataset.columns() != columns) {
+    throw usage_error(fmt::format("{}: {} is {} x {} (its manifest says {} x {})", file.path(),
+                                  name, dataset.rows(), dataset.columns(), rows, columns));
+  }
+  return dataset;
+}
+
+/// Reads a block and checks that it is finite.
+void read_finite(const Hdf5File& file, const Hdf5Dataset& dataset, const Hdf5Block& block,
+                 std::span<float> values) {
+  dataset.read_block<float>(block, values);
+  if (all_finite(values)) return;
+  const auto [row, value] = first_not_finite(values, block.column_end - block.column_begin);
+  throw usage_error(fmt::format("{}: row {} of {} is {}", file.path(), block.row_begin + row,
+                                dataset.name(), value));
+}
+
+/// Copies the part of a stored matrix that `matrix` covers too; `stored` and `wanted` are the two
+/// rectangles of the table.
+void read_overlap(const Hdf5File& file, const Hdf5Dataset& dataset, const Rectangle& stored,
+                  const Rectangle& wanted, MatrixView<float> matrix, const Stream& stream) {
+  const Rectangle both = overlap(stored, wanted);
+  const std::int64_t columns = both.num_columns();
+  std::vector<float> host;
+  for_each_piece(both.num_rows(), columns, [&](std::int64_t begin, std::int64_t end) {
+    host.resize(static_cast<std::size_t>((end - begin) * columns));
+    const std::int64_t first = both.row_begin + begin, last = both.row_begin + end;
+    read_finite(file, dataset,
+                {.row_begin = first - stored.row_begin,
+                 .row_end = last - stored.row_begin,
+                 .column_begin = both.column_begin - stored.column_begin,
+                 .column_end = both.column_end - stored.column_begin},
+                host);
+    copy_matrix({host.data(), end - begin, columns},
+                matrix.middle_rows(first - wanted.row_begin, last - wanted.row_begin)
+                    .columns(both.column_begin - wanted.column_begin,
+                             both.column_end - wanted.column_begin),
+                stream);
+    stream.synchronize();
+  });
+}
+
+/// Values that there is one of for every row: every shard of the row has it, and they agree.
+struct RowState {
+  std::vector<float> values;  // of the rows of a local shard
+  std::vector<bool> known;
+
+  explicit RowState(std::int64_t rows)
+      : values(static_cast<std::size_t>(rows)), known(static_cast<std::size_t>(rows), false) {}
+
+  void read(const Hdf5File& file, const Hdf5Dataset& dataset, const Rectangle& stored,
+            const Rectangle& wanted) {
+    const std::int64_t begin = std::max(stored.row_begin, wanted.row_begin);
+    const std::int64_t end = std::min(stored.row_end, wanted.row_end);
+    std::vector<float> found(static_cast<std::size_t>(end - begin));
+    read_finite(file, dataset,
+                {.row_begin = begin - stored.row_begin, .row_end = end - stored.row_begin}, found);
+    for (std::int64_t row = begin; row < end; ++row) {
+      const auto to = static_cast<std::size_t>(row - wanted.row_begin);
+      const float value = found[static_cast<std::size_t>(row - begin)];
+      if (known[to] &&
+          std::bit_cast<std::uint32_t>(value) != std::bit_cast<std::uint32_t>(values[to])) {
+        throw usage_error(
+            fmt::format("{}: {} of row {} is {}, and {} with other columns of the row", file.path(),
+                        dataset.name(), row, value, values[to]));
+      }
+      values[to] = value;
+      known[to] = true;
+    }
+  }
+};
+
+struct LocalPart {
+  LocalShard shard;
+  Rectangle part;
+  std::vector<MatrixView<float>> matrices;  // in the order of matrix_kinds()
+  RowState row_state;
+};
+
+/// This rank's shards by table.
+using LocalParts = std::map<std::string, std::vector<LocalPart>>;
+
+LocalParts local_parts(ShardedEmbedding& embedding) {
+  LocalParts parts;
+  for (const LocalShard& local : embedding.local_shards()) {
+    const Shard& s = local.shard;
+    parts[local.table].push_back({.shard = local,
+                                  .part = {s.row_begin, s.row_end, s.column_begin, s.column_end},
+                                  .matrices = {local.weights, local.state, local.second_moment},
+                                  .row_state = RowState(s.num_rows())});
+  }
+  return parts;
+}
+
+bool share_rows(const Rectangle& a, const Rectangle& b) {
+  return std::max(a.row_begin, b.row_begin) < std::min(a.row_end, b.row_end);
+}
+
+/// Whether a part of this rank's is read from a stored shard of its table.
+bool needs(const LocalPart& local, const Rectangle& stored, bool row_state) {
+  return row_state ? share_rows(local.part, stored) : !is_empty(overlap(local.part, stored));
+}
+
+bool needs_any(const LocalParts& parts, const ManifestShard& stored, bool row_state) {
+  const auto table = parts.find(stored.table);
+  return table != parts.end() && std::ranges::any_of(table->second, [&](const LocalPart& local) {
+           return needs(local, stored.part, row_state);
+         });
+}
+
+void read_shard(const Hdf5File& file, std::size_t number, const Rectangle& stored,
+                const std::vector<MatrixKind>& kinds, std::vector<LocalPart>& parts,
+                const Stream& stream) {
+  const std::string group = fmt::format("/shards/{}", number);
+  for (std::size_t k = 0; k < kinds.size(); ++k) {
+    const bool one_a_row = kinds[k].one_a_row;
+    std::optional<Hdf5Dataset> dataset;  // opened when the first part needs it
+    for (LocalPart& local : parts) {
+      if (!needs(local, stored, one_a_row)) continue;
+      if (!dataset) {
+        dataset = open_matrix(file, fmt::format("{}/{}", group, kinds[k].name), stored.num_rows(),
+                              one_a_row ? 1 : stored.num_columns());
+      }
+      if (one_a_row) {
+        local.row_state.read(file, *dataset, stored, local.part);
+      } else {
+        read_overlap(file, *dataset, stored, local.part, local.matrices[k], stream);
+      }
+    }
+  }
+}
+
+void read_tensors(const Hdf5File& file, const Manifest& manifest, const CheckpointState& state,
+                  const Stream& stream) {
+  for (std::size_t i = 0; i < manifest.tensors.size(); ++i) {
+    const ManifestTensor& stored = manifest.tensors[i];
+    const auto found = std::ranges::find(state.tensors, stored.name, &CheckpointTensor::name);
+    if (found == state.tensors.end()) continue;
+    const Rectangle all{0, stored.rows, 0, stored.columns};
+    read_overlap(file, open_matrix(file, tensor_path(i), stored.rows, stored.columns), all, all,
+                 found->values, stream);
+  }
+}
+
+}  // namespace
+
+std::int64_t RankContent::num_values() const {
+  std::int64_t count = 0;
+  for_each_matrix(*this, [&](const MatrixView<const float>& matrix, const MatrixName&) {
+    count += matrix.rows * matrix.cols;
+  });
+  return count;
+}
+
+RankContent content_of(const CheckpointState& state, int rank) {
+  RankContent content{
+      .optimizer = state.embedding.options().optimizer.type, .shards = {}, .tensors = {}};
+  const std::size_t num_kinds = matrix_kinds(content.optimizer).size();
+  for (const LocalShard& local : state.embedding.local_shards()) {
+    const ShardingType type = sharding_of(state.embedding.plan(), local.table).type;
+    if (type == ShardingType::kDataParallel && rank > 0) continue;
+    const Shard& s = local.shard;
+    SavedShard shard{.table = local.table,
+                     .part = {s.row_begin, s.row_end, s.column_begin, s.column_end},
+                     .matrices = {local.weights, local.state, local.second_moment}};
+    shard.matrices.resize(num_kinds);
+    content.shards.push_back(std::move(shard));
+  }
+  if (rank > 0) return content;
+  for (const CheckpointTensor& tensor : state.tensors) {
+    content.tensors.push_back({tensor.name, tensor.values});
+  }
+  return content;
+}
+
+void check_finite(const RankContent& content, std::int64_t step, const Stream& stream) {
+  for_each_matrix(content, [&](const MatrixView<const float>& matrix, const MatrixName& name) {
+    copy_finite(matrix, nullptr, name, step, stream);
+  });
+}
+
+RankContent copy_content(const RankContent& content, std::int64_t step, Buffer<float>& memory,
+                         const Stream& stream) {
+  const Stream host(Device::cpu());
+  if (const std::int64_t count = content.num_values(); memory.size() != count) {
+    memory = Buffer<float>();
+    memory = Buffer<float>(count, host);
+  }
+  RankContent copied = content;
+  float* to = memory.data();
+  for_each_matrix(copied, [&](MatrixView<const float>& matrix, const MatrixName& name) {
+    copy_finite(matrix, to, name, step, stream);
+    matrix = {to, matrix.rows, matrix.cols};
+    to += matrix.rows * matrix.cols;
+  });
+  return copied;
+}
+
+ManifestFile write_rank_file(const std::string& path, const RankContent& content,
+                             const std::atomic<bool>& cancelled, const Stream& stream) {
+  ManifestFile written;
+  Hdf5File file = Hdf5File::create(path);
+  const std::vector<MatrixKind> kinds = matrix_kinds(content.optimizer);
+  for (const SavedShard& shard : content.shards) {
+    const std::string group = fmt::format("/shards/{}", written.shards.size());
+    file.create_group(group);
+    file.write_attribute(group, "table", shard.table);
+    file.write_attribute(group, "row_begin", shard.part.row_begin);
+    file.write_attribute(group, "row_end", shard.part.row_end);
+    file.write_attribute(group, "column_begin", shard.part.column_begin);
+    file.write_attribute(group, "column_end", shard.part.column_end);
+    for (std::size_t k = 0; k < kinds.size(); ++k) {
+      write_matrix(file, group + "/" + kinds[k].name, shard.matrices[k], cancelled, stream);
+    }
+    written.shards.push_back({shard.table, shard.part});
+  }
+  for (std::size_t i = 0; i < content.tensors.size(); ++i) {
+    const std::string name = tensor_path(i);
+    write_matrix(file, name, content.tensors[i].values, cancelled, stream);
+    file.write_attribute(name, "name", content.tensors[i].name);
+  }
+  file.close();
+  written.bytes = file.file_bytes();
+  written.digest = file.digest();
+  return written;
+}
+
+void read_checkpoint(const std::string& checkpoint, const Manifest& manifest,
+                     const CheckpointState& state, LoadedParts what,
+                     const Communicator& communicator, const Stream& stream) {
+  // Weights are all that there is without an optimizer's state.
+  const std::vector<MatrixKind> kinds =
+      matrix_kinds(what == LoadedParts::kAll ? manifest.optimizer : SparseOptimizer::kSgd);
+  const bool row_state = std::ranges::any_of(kinds, &MatrixKind::one_a_row);
+  LocalParts parts = local_parts(state.embedding);
+  const auto is_needed = [&](const ManifestShard& s) { return needs_any(parts, s, row_state); };
+  for (std::size_t rank = 0; rank < manifest.files.size(); ++rank) {
+    const std::vector<ManifestShard>& shards = manifest.files[rank].shards;
+    const bool has_tensors = rank == 0 && !manifest.tensors.empty();
+    const bool is_mine = static_cast<int>(rank % static_cast<std::size_t>(communicator.size())) ==
+                         communicator.rank();
+    if (!is_mine && !has_tensors && std::ranges::none_of(shards, is_needed)) continue;
+    const Hdf5File file = open_rank_file(checkpoint, manifest, rank);
+    for (std::size_t i = 0; i < shards.size(); ++i) {
+      if (!is_needed(shards[i])) continue;
+      read_shard(file, i, shards[i].part, kinds, parts.at(shards[i].table), stream);
+    }
+    if (has_tensors) read_tensors(file, manifest, state, stream);
+  }
+  if (!row_state) return;
+  for (auto& [table, shards] : parts) {
+    for (const LocalPart& local : shards) {
+      copy_matrix({local.row_state.values.data(), local.part.num_rows(), 1}, local.shard.state,
+                  stream);
+      stream.synchronize();
+    }
+  }
+}
+
+void verify_checkpoint(const std::string& checkpoint, const Manifest& manifest) {
+  for (std::size_t rank = 0; rank < manifest.files.size(); ++rank) {
+    open_rank_file(checkpoint, manifest, rank).verify();
+  }
+}
+
+}  // namespace serrate

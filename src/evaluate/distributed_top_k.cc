@@ -1,0 +1,248 @@
+#include "src/evaluate/distributed_top_k.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "serrate/kernels/top_k.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kRowsAtOnce = 8192;
+
+/// A rectangle of the table.
+struct ScoredShard {
+  Shard shard;
+  bool first_columns = false;       // its rank scores the row block
+  int home = 0;                     // the rank that does
+  MatrixView<const float> weights;  // empty when another rank holds it
+};
+
+/// The shards of a table; of a replicated one, an equal run of rows for each rank.
+std::vector<ScoredShard> scored_shards(ShardedEmbedding& embedding, const std::string& table,
+                                       int rank, int world_size) {
+  const TableSharding& sharding = sharding_of(embedding.plan(), table);
+  std::vector<ScoredShard> scored;
+  if (sharding.type == ShardingType::kDataParallel) {
+    const Shard whole = sharding.shards.front();
+    for (int r = 0; r < world_size; ++r) {
+      Shard part = whole;
+      part.rank = r;
+      part.row_begin = whole.num_rows() * r / world_size;
+      part.row_end = whole.num_rows() * (r + 1) / world_size;
+      scored.push_back({.shard = part, .first_columns = true, .home = r, .weights = {}});
+    }
+  } else {
+    int home = 0;
+    for (const Shard& shard : sharding.shards) {
+      if (shard.column_begin == 0) home = shard.rank;  // shards are ordered by row, then column
+      scored.push_back(
+          {.shard = shard, .first_columns = shard.column_begin == 0, .home = home, .weights = {}});
+    }
+  }
+  for (const LocalShard& local : embedding.local_shards()) {
+    if (local.table != table) continue;
+    for (ScoredShard& s : scored) {
+      if (s.shard.rank == rank && s.shard.row_begin >= local.shard.row_begin &&
+          s.shard.row_end <= local.shard.row_end &&
+          s.shard.column_begin == local.shard.column_begin) {
+        const std::int64_t first = s.shard.row_begin - local.shard.row_begin;
+        s.weights = local.weights.middle_rows(first, first + s.shard.num_rows());
+      }
+    }
+  }
+  return scored;
+}
+
+/// Every rank's queries and exclusions, rank after rank.
+struct AllQueries {
+  Buffer<float> rows;
+  std::vector<std::int64_t> counts;  // of each rank
+  std::vector<std::int64_t> excluded, excluded_offsets{0};
+  std::int64_t size() const { return static_cast<std::int64_t>(excluded_offsets.size()) - 1; }
+};
+
+AllQueries gather_queries(const TopKQueries& mine, std::int64_t dim, Communicator& communicator,
+                          const Stream& stream) {
+  AllQueries all;
+  const std::span<const float> rows(mine.queries.data,
+                                    static_cast<std::size_t>(mine.queries.rows * dim));
+  communicator.all_gather("top_k queries", rows, dim, all.rows, all.counts, stream);
+
+  const Stream host;
+  std::vector<std::int64_t> lengths;
+  for (std::size_t i = 0; i + 1 < mine.excluded_offsets.size(); ++i) {
+    lengths.push_back(mine.excluded_offsets[i + 1] - mine.excluded_offsets[i]);
+  }
+  Buffer<std::int64_t> all_lengths, excluded;
+  std::vector<std::int64_t> counts;
+  communicator.all_gather("top_k exclusion lengths", std::span<const std::int64_t>(lengths), 1,
+                          all_lengths, counts, host);
+  communicator.all_gather("top_k exclusions", std::span<const std::int64_t>(mine.excluded), 1,
+                          excluded, counts, host);
+  all.excluded = excluded.to_host(host);
+  for (const std::int64_t length : all_lengths.span()) {
+    all.excluded_offsets.push_back(all.excluded_offsets.back() + length);
+  }
+  return all;
+}
+
+using Candidates = std::vector<std::pair<float, std::int64_t>>;  // score, row
+
+std::int64_t rows_at(const ScoredShard& s, std::int64_t begin) {
+  return std::clamp<std::int64_t>(s.shard.num_rows() - begin, 0, kRowsAtOnce);
+}
+
+/// The columns of other ranks for the rows from `begin` on of the blocks that this rank is home to.
+struct OtherColumns {
+  Buffer<float> values;
+  std::vector<std::int64_t> next;  // by rank: where the rows of its next shard are
+};
+
+OtherColumns exchange_columns(const std::vector<ScoredShard>& shards, std::int64_t begin,
+                              Communicator& communicator, const Stream& stream) {
+  std::vector<std::vector<float>> to_rank(communicator.size());
+  for (const ScoredShard& s : shards) {
+    const std::int64_t rows = rows_at(s, begin);
+    if (s.shard.rank != communicator.rank() || s.home == s.shard.rank || rows == 0) continue;
+    const std::int64_t columns = s.shard.num_columns();
+    std::vector<float>& part = to_rank[s.home];
+    const std::size_t at = part.size();
+    part.resize(at + static_cast<std::size_t>(rows * columns));
+    copy_matrix(s.weights.middle_rows(begin, begin + rows), {part.data() + at, rows, columns},
+                stream);
+  }
+  stream.synchronize();
+  std::vector<float> send;
+  std::vector<std::int64_t> send_counts, receive_counts;
+  for (const auto& part : to_rank) {
+    send.insert(send.end(), part.begin(), part.end());
+    send_counts.push_back(static_cast<std::int64_t>(part.size()));
+  }
+  OtherColumns received;
+  communicator.all_to_all<float>("top_k columns", send, send_counts, 1, received.values,
+                                 receive_counts, stream);
+  received.next.assign(receive_counts.size(), 0);
+  std::partial_sum(receive_counts.begin(), receive_counts.end() - 1, received.next.begin() + 1);
+  return received;
+}
+
+void keep_best(MatrixView<const float> scores, std::int64_t first_row, const AllQueries& all,
+               std::int64_t k, std::vector<Candidates>& found, const Stream& stream) {
+  Buffer<float> best_scores(all.size() * k, stream);
+  Buffer<std::int64_t> best_ids(all.size() * k, stream);
+  top_k({.scores = scores,
+         .first_id = first_row,
+         .excluded = all.excluded,
+         .excluded_offsets = all.excluded_offsets,
+         .best_scores = {best_scores.data(), all.size(), k},
+         .best_ids = {best_ids.data(), all.size(), k}},
+        stream);
+  for (std::int64_t i = 0; i < all.size() * k; ++i) {
+    if (best_ids.span()[i] < 0) continue;
+    found[i / k].emplace_back(best_scores.span()[i], best_ids.span()[i]);
+  }
+}
+
+/// Scores the rows from `begin` on that this rank is home to, and keeps the k best of each query.
+void rank_rows(const std::vector<ScoredShard>& shards, std::int64_t begin, OtherColumns received,
+               const AllQueries& all, std::int64_t dim, std::int64_t k, ScoreBy score_by, int rank,
+               std::vector<Candidates>& found, const Stream& stream) {
+  const MatrixView<const float> queries{all.rows.data(), all.size(), dim};
+  Buffer<float> joined, scores;
+  for (std::size_t i = 0; i < shards.size(); ++i) {
+    const ScoredShard& first = shards[i];
+    const std::int64_t num_rows = rows_at(first, begin);
+    if (!first.first_columns || first.home != rank || num_rows == 0) continue;
+    MatrixView<const float> rows = first.weights.middle_rows(begin, begin + num_rows);
+    if (first.shard.num_columns() < dim) {
+      const MatrixView<float> whole{joined.resize_discard(num_rows * dim, stream).data(), num_rows,
+                                    dim};
+      for (std::size_t j = i; j == i || (j < shards.size() && !shards[j].first_columns); ++j) {
+        const ScoredShard& s = shards[j];
+        const MatrixView<float> to = whole.columns(s.shard.column_begin, s.shard.column_end);
+        if (s.shard.rank == rank) {
+          copy_matrix(s.weights.middle_rows(begin, begin + num_rows), to, stream);
+        } else {
+          std::int64_t& next = received.next[s.shard.rank];
+          copy_matrix({received.values.data() + next, num_rows, to.cols}, to, stream);
+          next += num_rows * to.cols;
+        }
+      }
+      rows = whole;
+    }
+    const std::int64_t stride = (num_rows + kRowScoresRoom - 1) / kRowScoresRoom * kRowScoresRoom;
+    const MatrixView<float> view{scores.resize_discard(all.size() * stride, stream).data(),
+                                 all.size(), num_rows, stride};
+    row_scores({.queries = queries, .rows = rows, .score_by = score_by, .scores = view}, stream);
+    keep_best(view, first.shard.row_begin + begin, all, k, found, stream);
+  }
+}
+
+void sort_best_first(Candidates& candidates) {
+  std::sort(candidates.begin(), candidates.end(), [](const auto& a, const auto& b) {
+    return a.first != b.first ? a.first > b.first : a.second < b.second;
+  });
+}
+
+/// The candidates of all ranks for this rank's queries, merged: [n * k] ids.
+std::vector<std::int64_t> merge(std::vector<Candidates>& found, const AllQueries& all,
+                                std::int64_t k, Communicator& communicator, const Stream& host) {
+  std::vector<float> scores;
+  std::vector<std::int64_t> ids, counts;
+  for (Candidates& candidates : found) {
+    sort_best_first(candidates);
+    candidates.resize(k, {-std::numeric_limits<float>::infinity(), -1});
+    for (const auto& [score, id] : candidates) {
+      scores.push_back(score);
+      ids.push_back(id);
+    }
+  }
+  Buffer<float> my_scores;
+  Buffer<std::int64_t> my_ids;
+  communicator.all_to_all<float>("top_k scores", scores, all.counts, k, my_scores, counts, host);
+  communicator.all_to_all<std::int64_t>("top_k ids", ids, all.counts, k, my_ids, counts, host);
+
+  const std::int64_t n = all.counts[communicator.rank()];
+  std::vector<std::int64_t> best;
+  for (std::int64_t q = 0; q < n; ++q) {
+    Candidates row;
+    for (int r = 0; r < communicator.size(); ++r) {
+      for (std::int64_t i = (r * n + q) * k; i < (r * n + q + 1) * k; ++i) {
+        if (my_ids.span()[i] >= 0) row.emplace_back(my_scores.span()[i], my_ids.span()[i]);
+      }
+    }
+    sort_best_first(row);
+    row.resize(k, {0, -1});
+    for (const auto& candidate : row) best.push_back(candidate.second);
+  }
+  return best;
+}
+
+}  // namespace
+
+std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const std::string& table,
+                                            const TopKQueries& queries, std::int64_t k,
+                                            ScoreBy score_by, Communicator& communicator,
+                                            const Stream& stream) {
+  check(stream.device() == Device::cpu(), "distributed_top_k works on CPU streams");
+  const std::int64_t dim = queries.queries.cols;
+  const AllQueries all = gather_queries(queries, dim, communicator, stream);
+  const auto shards = scored_shards(embedding, table, communicator.rank(), communicator.size());
+  std::int64_t most_rows = 0;
+  for (const ScoredShard& s : shards) most_rows = std::max(most_rows, s.shard.num_rows());
+
+  std::vector<Candidates> found(all.size());
+  const bool column_cut =
+      std::ranges::any_of(shards, [](const ScoredShard& s) { return !s.first_columns; });
+  for (std::int64_t begin = 0; begin < most_rows; begin += kRowsAtOnce) {
+    OtherColumns others;
+    if (column_cut) others = exchange_columns(shards, begin, communicator, stream);
+    rank_rows(shards, begin, std::move(others), all, dim, k, score_by, communicator.rank(), found,
+              stream);
+  }
+  return merge(found, all, k, communicator, stream);
+}
+
+}  // namespace serrate

@@ -1,0 +1,82 @@
+#include <fmt/format.h>
+
+#include "serrate/sharding_plan.h"
+#include "serrate/trainer.h"
+#include "src/checkpoint/folder.h"
+#include "src/checkpoint/manifest.h"
+#include "src/checkpoint/rank_file.h"
+#include "src/io/text_file.h"
+#include "src/run/checkpoint.h"
+#include "src/run/config.h"
+#include "src/run/directory.h"
+
+namespace serrate {
+namespace {
+
+std::string describe_plan(const std::string& directory) {
+  const ShardingPlan plan = read_text_file(plan_path(directory), plan_from_json);
+  std::string text = fmt::format("\nplan of the latest start, for {} ranks\n", plan.world_size);
+  for (const TableSharding& table : plan.tables) {
+    text += fmt::format("  {:<24} {:<14} {} shards\n", table.table, to_string(table.type),
+                        table.shards.size());
+  }
+  return text;
+}
+
+std::string describe_manifest(const Manifest& manifest) {
+  std::string text = "\ntables\n";
+  for (const ManifestTable& table : manifest.tables) {
+    text += fmt::format("  {:<24} {} x {}\n", table.name, table.num_rows, table.dim);
+  }
+  std::int64_t dense = 0;
+  for (const ManifestTensor& tensor : manifest.tensors) dense += tensor.rows * tensor.columns;
+  text += fmt::format("  {} and {} values of {} dense tensors\n", to_string(manifest.optimizer),
+                      dense, manifest.tensors.size());
+  text += "\nsaved with\n";
+  for (const auto& [name, value] : manifest.integers)
+    text += fmt::format("  {}: {}\n", name, value);
+  for (const auto& [name, value] : manifest.texts) text += fmt::format("  {}: {}\n", name, value);
+  return text;
+}
+
+}  // namespace
+
+RunReport describe_run(const std::string& directory) {
+  RunReport report;
+  std::string checkpoints, newest;
+  for (const FoundCheckpoint& found : list_checkpoints(checkpoint_path(directory))) {
+    try {
+      const Manifest manifest = read_manifest(found.path, found.step);
+      verify_checkpoint(found.path, manifest);
+      std::int64_t bytes = 0;
+      for (const ManifestFile& file : manifest.files) bytes += file.bytes;
+      checkpoints += fmt::format("  step {:<12} intact: {} files, {:.1f} MiB\n", found.step,
+                                 manifest.files.size(), static_cast<double>(bytes) / (1 << 20));
+      if (newest.empty()) newest = describe_manifest(manifest);
+      report.num_intact += 1;
+    } catch (const Error& error) {
+      checkpoints += fmt::format("  step {:<12} DAMAGED: {}\n", found.step, error.what());
+      report.num_damaged += 1;
+    }
+  }
+  if (checkpoints.empty()) checkpoints = "  none\n";
+  report.text =
+      fmt::format("run {}\n\ncheckpoints, every byte read\n{}{}", directory, checkpoints, newest);
+  for (const auto& [path, show] :
+       {std::pair{config_path(directory),
+                  +[](const std::string& d) {
+                    train_options_from_json(read_text_file(config_path(d)), config_path(d));
+                    return std::string();
+                  }},
+        std::pair{plan_path(directory), +[](const std::string& d) { return describe_plan(d); }}}) {
+    try {
+      report.text += show(directory);
+    } catch (const Error& error) {
+      report.text += fmt::format("\n{} is DAMAGED: {}\n", path, error.what());
+      report.num_damaged += 1;
+    }
+  }
+  return report;
+}
+
+}  // namespace serrate

@@ -1,0 +1,200 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "comm/together.h"
+#include "serrate/trainer.h"
+#include "src/checkpoint/load.h"
+#include "src/core/option_json.h"
+#include "src/data/sequence_reader.h"
+#include "src/data/split.h"
+#include "src/evaluate/baselines.h"
+#include "src/evaluate/distributed_top_k.h"
+#include "src/evaluate/history_states.h"
+#include "src/evaluate/ranking_metrics.h"
+#include "src/run/checkpoint.h"
+#include "src/run/directory.h"
+#include "src/run/options.h"
+#include "src/run/plan.h"
+#include "src/train/model_state.h"
+
+namespace serrate {
+namespace {
+
+/// What is evaluated, on every rank.
+struct Evaluation {
+  const EvaluateOptions& options;
+  TrainOptions run;
+  std::optional<Dataset> dataset;
+  Split split;
+};
+
+/// This rank's share of a batch of cases, and the latest events of each history.
+struct CaseShare {
+  std::span<const EvaluationCase> cases;
+  SequenceBatch histories;
+};
+
+CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, int rank,
+                     int world_size) {
+  const std::int64_t n = end - begin;
+  const std::int64_t first = begin + n * rank / world_size;
+  const std::int64_t last = begin + n * (rank + 1) / world_size;
+  CaseShare share;
+  share.cases = std::span(e.split.cases).subspan(first, last - first);
+  std::vector<EventRange> ranges;
+  for (const EvaluationCase& c : share.cases) {
+    ranges.push_back(
+        {std::max(c.history_begin, c.history_end - e.run.model.max_length), c.history_end});
+  }
+  std::vector<std::int64_t> features;
+  for (const std::string& name : token_features(*e.dataset, e.run.model)) {
+    features.push_back(e.dataset->feature_index(name));
+  }
+  share.histories = read_sequences(*e.dataset, ranges, features, unknown_ids(e.run.invalid_ids));
+  return share;
+}
+
+TopKQueries queries_of(const Evaluation& e, const CaseShare& share,
+                       const std::vector<float>& rows) {
+  const auto n = static_cast<std::int64_t>(share.cases.size());
+  TopKQueries queries{.queries = {rows.data(), n, e.run.model.dim}, .excluded = {}};
+  std::vector<std::int64_t> items;
+  for (const EvaluationCase& c : share.cases) {
+    if (e.options.filter_seen) {
+      e.dataset->read_items(c.history_begin, c.history_end, items);
+      queries.excluded.insert(queries.excluded.end(), items.begin(), items.end());
+    }
+    if (e.run.invalid_ids == InvalidIds::kOov) queries.excluded.push_back(e.dataset->num_items());
+    queries.excluded_offsets.push_back(static_cast<std::int64_t>(queries.excluded.size()));
+  }
+  return queries;
+}
+
+/// The model's rank of every case's target among all items, as far as the largest cutoff.
+std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) {
+  Communicator& communicator = state.communicator;
+  const auto names = token_features(*e.dataset, e.run.model);
+  const std::int64_t largest =
+      *std::max_element(e.options.cutoffs.begin(), e.options.cutoffs.end());
+  const std::int64_t k = std::min(largest, e.dataset->num_items());
+  const auto num_cases = static_cast<std::int64_t>(e.split.cases.size());
+  std::vector<std::int64_t> all_ranks, items;
+  for (std::int64_t begin = 0; begin < num_cases; begin += e.options.batch_size) {
+    const std::int64_t end = std::min(begin + e.options.batch_size, num_cases);
+    CaseShare share;
+    std::vector<std::int64_t> targets;
+    together(communicator, "read histories", [&] {
+      share = read_share(e, begin, end, communicator.rank(), communicator.size());
+      for (const EvaluationCase& c : share.cases) {
+        e.dataset->read_items(c.target_event, c.target_event + 1, items);
+        targets.push_back(items.front());
+      }
+    });
+    const NextItemBatch batch = make_history_batch(
+        share.histories, names, batch_shape(e.run, e.dataset->num_items()), state.stream);
+    const std::vector<float> rows = history_states(state, batch);
+    const auto best =
+        distributed_top_k(state.embedding, names.front(), queries_of(e, share, rows), k,
+                          e.run.model.l2_normalize ? ScoreBy::kCosine : ScoreBy::kDotProduct,
+                          communicator, state.stream);
+
+    std::vector<std::int64_t> ranks;
+    for (std::size_t i = 0; i < targets.size(); ++i) {
+      const auto row = best.begin() + static_cast<std::int64_t>(i) * k;
+      const auto found = std::find(row, row + k, targets[i]);
+      ranks.push_back(found == row + k ? kNotRanked : found - row + 1);
+    }
+    Buffer<std::int64_t> gathered;
+    std::vector<std::int64_t> counts;
+    communicator.all_gather("target ranks", std::span<const std::int64_t>(ranks), 1, gathered,
+                            counts, Stream());
+    all_ranks.insert(all_ranks.end(), gathered.span().begin(), gathered.span().end());
+  }
+  return all_ranks;
+}
+
+std::map<std::string, double> metrics_of(const std::vector<std::int64_t>& ranks,
+                                         const std::vector<std::int64_t>& cutoffs) {
+  std::map<std::string, double> metrics;
+  for (const std::int64_t k : cutoffs) {
+    const RankingMetrics at_k = ranking_metrics(ranks, k);
+    metrics[fmt::format("hr@{}", k)] = at_k.hr;
+    metrics[fmt::format("ndcg@{}", k)] = at_k.ndcg;
+  }
+  return metrics;
+}
+
+/// Counted on rank 0, given to all.
+BaselineRanks shared_baselines(const Evaluation& e, Communicator& communicator) {
+  const auto num_cases = static_cast<std::int64_t>(e.split.cases.size());
+  BaselineRanks ranks;
+  together(communicator, "baselines", [&] {
+    if (communicator.rank() > 0) return;
+    ranks = rank_baselines(*e.dataset, e.split,
+                           e.options.filter_seen ? SeenItems::kFilter : SeenItems::kKeep);
+  });
+  for (auto* list : {&ranks.popularity, &ranks.repeat, &ranks.markov}) {
+    list->resize(num_cases);
+    communicator.broadcast("baseline ranks", std::span<std::int64_t>(*list), 0, Stream());
+  }
+  return ranks;
+}
+
+}  // namespace
+
+EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator) {
+  EvaluateOptions fields = options;
+  require_agreement(communicator, "options", options_to_json(option_table(fields)));
+  check_options(options);
+  const std::string checkpoints = checkpoint_path(options.model);
+  const auto saved = read_newest_manifest(checkpoints, communicator);
+  if (!saved) {
+    throw usage_error(
+        fmt::format("--model {} holds no checkpoint (is it the --output of a training "
+                    "that saved one?)",
+                    options.model));
+  }
+  const RunDescription run = run_from_texts(saved->texts, options.model);
+  Evaluation e{.options = options, .run = run.options, .dataset = {}, .split = {}};
+  together(communicator, "open dataset", [&] {
+    e.dataset.emplace(Dataset::open(options.data));
+    RunDescription now = run;
+    now.options.data = options.data;
+    now.dataset_digest = e.dataset->digest();
+    check_same_dataset(run, now);
+    e.split = make_split(*e.dataset, split_kind_from_string(e.run.split), e.run.time_quantile);
+    if (e.split.cases.empty()) {
+      throw usage_error(fmt::format("{}: split {} holds nothing out", options.data, e.run.split));
+    }
+    e.run = evaluation_options(std::move(e.run), communicator.size());
+  });
+  TrainOptions model = e.run;
+  model.sparse_optimizer.type = SparseOptimizer::kSgd;  // which has no state
+  ShardingPlan plan = evaluation_plan(*e.dataset, e.split, model, options, communicator);
+  const Stream stream(Device::cpu(), options.threads);
+  TrainState state = make_train_state(*e.dataset, model, std::move(plan), communicator, stream);
+  // The newest now, which may be newer than the one above; of the same run in any case.
+  const auto loaded = load_weights(checkpoints, weights_of(state), communicator, stream);
+  check(loaded.has_value(), "the checkpoints of the run went away");
+
+  EvaluationResult result;
+  result.users = static_cast<std::int64_t>(e.split.cases.size());
+  result.scorers.emplace_back("model", metrics_of(rank_by_model(e, state), options.cutoffs));
+  const BaselineRanks baselines = shared_baselines(e, communicator);
+  result.scorers.emplace_back("popularity", metrics_of(baselines.popularity, options.cutoffs));
+  result.scorers.emplace_back("repeat", metrics_of(baselines.repeat, options.cutoffs));
+  result.scorers.emplace_back("markov", metrics_of(baselines.markov, options.cutoffs));
+  return result;
+}
+
+std::string to_json(const EvaluationResult& result) {
+  nlohmann::ordered_json json;
+  for (const auto& [name, metrics] : result.scorers) json[name] = metrics;
+  json["users"] = result.users;
+  return json.dump(2) + "\n";
+}
+
+}  // namespace serrate

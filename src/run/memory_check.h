@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "serrate/planner.h"
+#include "serrate/trainer.h"
+#include "src/run/machines.h"
+
+namespace serrate {
+
+/// What every rank holds beside its tables and their exchange, in bytes.
+struct DenseMemory {
+  std::int64_t parameters = 0;  ///< with gradients and optimizer state
+  std::int64_t activations = 0;
+  std::int64_t sums = 0;     ///< of gradients over shares and ranks
+  std::int64_t ranking = 0;  ///< of evaluate
+};
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size);
+/// Of evaluate on a table of `num_items` rows.
+DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
+                              const EvaluateOptions& options, std::int64_t num_items,
+                              int world_size);
+
+/// What a rank copies to write checkpoints while it trains.
+enum class CheckpointCopy { kNone, kOfTheState };
+
+/// Throws Error (usage), with the tables, the bytes and what would make them fit, when a rank will
+/// need more than `limit` ("8GiB"; empty: none), or the ranks of a machine together more than it
+/// has to give.
+void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
+                  const std::string& limit, const Machines& machines,
+                  CheckpointCopy copy = CheckpointCopy::kNone);
+
+}  // namespace serrate

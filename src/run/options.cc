@@ -1,0 +1,197 @@
+#include "src/run/options.h"
+
+#include <fmt/format.h>
+
+#include "serrate/kernels/attention.h"
+#include "sharding/files/quantity.h"
+#include "src/data/split.h"
+#include "src/run/files.h"
+
+namespace serrate {
+namespace {
+
+// Far beyond what any machine trains, and so small that no product of three of them and the bytes
+// of a value overflows; what is too large for this machine is the memory check's to say.
+constexpr std::int64_t kMostSequences = 1'000'000'000;
+constexpr std::int64_t kMostSteps = 1'000'000'000'000'000;
+constexpr std::int64_t kMostWidth = 1'000'000;
+constexpr std::int64_t kMostBlocks = 1000;
+constexpr std::int64_t kMostThreads = 1024;
+constexpr std::int64_t kMostRanks = 1'000'000;
+constexpr std::int64_t kMostVirtualRanks = 4096;
+
+constexpr Numbers kAboveZero{.at_least = Numbers::Least::kLeftOut};
+constexpr Numbers kBelowOne{.end = 1};
+constexpr Numbers kBetweenZeroAndOne{.end = 1, .at_least = Numbers::Least::kLeftOut};
+
+void check_split(const std::string& text) {
+  try {
+    split_kind_from_string(text);
+  } catch (const Error&) {
+    throw usage_error("last-item|last-basket|time");
+  }
+}
+
+void check_bytes(const std::string& text) {
+  try {
+    bytes_from_string(text);
+  } catch (const Error&) {
+    throw usage_error("an amount of memory such as 8GiB or 512MB");
+  }
+}
+
+void check_interval(const std::string& text) {
+  checkpoint_interval_from_string(text);
+}
+
+void require(bool holds, const char* option, const std::string& need) {
+  if (!holds) throw usage_error(fmt::format("--{} has to be {}", option, need));
+}
+
+template <typename Fields>
+void check_ranges(Fields fields) {
+  for (const Option& option : option_table(fields)) option.set(option.text());
+}
+
+}  // namespace
+
+std::vector<Option> option_table(TrainOptions& o) {
+  const auto with_sums = OnResume::kMustMatchWhenReproducible;
+  return {
+      option("data", o.data, "dataset file").required().input(),
+      option("output", o.output, "run directory; what it holds of a run is resumed").required(),
+      option("plan", o.plan,
+             "sharding plan, or auto: the planner's; without one, tables are spread evenly"),
+      option("topology", o.topology, "machines that --plan auto plans for: a topology file")
+          .input(),
+      option("sharding-types", o.sharding_types, "that --plan auto may use; any by default"),
+      option("memory-limit", o.memory_limit,
+             "of a rank, such as 8GiB; by default what the machine has to give", "BYTES",
+             check_bytes),
+      option("ranks-per-node", o.ranks_per_node,
+             "consecutive ranks that share a node; 0: as the plan says, or all", {0, kMostRanks}),
+      option("split", o.split, "what is held out", "last-item|last-basket|time", check_split)
+          .must_match(),
+      option("time-quantile", o.time_quantile, "where --split time cuts the events",
+             kBetweenZeroAndOne)
+          .must_match(),
+      option("metrics", o.metrics, "file of a JSON line a step; metrics.jsonl in --output"),
+      option("epochs", o.epochs, "passes over the data", {1, kMostSequences}),
+      option("steps", o.steps, "steps instead of --epochs, when above 0", {0, kMostSteps}),
+      option("batch-size", o.batch_size, "sequences of all ranks together", {1, kMostSequences})
+          .must_match(),
+      option("micro-batch-tokens", o.micro_batch_tokens,
+             "tokens that pass through the encoder at once", {1, kMostSequences})
+          .must_match(with_sums),
+      option("windows", o.windows, "of a user: the latest events, or all of the history",
+             "latest|all", training_windows_from_string)
+          .must_match(),
+      option("negatives", o.negatives, "items drawn a step; 0 scores them all", {0, kMostSequences})
+          .must_match(),
+      option("seed", o.seed, "of order, weights, negatives and dropout").must_match(),
+      option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
+      option("reproducible", o.reproducible,
+             "the same bits on any number of ranks and threads, and with any plan")
+          .must_match(),
+      option("virtual-ranks", o.virtual_ranks,
+             "shares of a batch that --reproducible sums in a tree", {1, kMostVirtualRanks})
+          .must_match(with_sums),
+      option("checkpoint-every", o.checkpoint_every,
+             "steps (500) or time (10min) between checkpoints; one at the end otherwise", "N|TIME",
+             check_interval),
+      option("keep", o.keep_checkpoints, "newest checkpoints that stay", {1, kMostSequences}),
+      option("fresh", o.fresh, "moves an earlier run in --output aside, instead of resuming it")
+          .not_stored(),
+      option("learning-rate", o.dense_optimizer.learning_rate, "of the dense weights").must_match(),
+      option("weight-decay", o.dense_optimizer.weight_decay, "of the dense weights").must_match(),
+      option("optimizer", o.sparse_optimizer.type, "of the embeddings",
+             "sgd|adagrad|row_wise_adagrad|adam", sparse_optimizer_from_string)
+          .must_match(),
+      option("embedding-learning-rate", o.sparse_optimizer.learning_rate, "of the embeddings")
+          .must_match(),
+      option("invalid-ids", o.invalid_ids, "what an id outside its table does", "error|drop|oov",
+             invalid_ids_from_string)
+          .must_match(),
+      option("features", o.model.features, "categorical columns that join the item").must_match(),
+      option("dim", o.model.dim, "width of the model", {1, kMostWidth}).must_match(),
+      option("blocks", o.model.num_blocks, "attention blocks", {0, kMostBlocks}).must_match(),
+      option("heads", o.model.num_heads, "attention heads, a divisor of --dim", {1, kMostWidth})
+          .must_match(),
+      option("feed-forward", o.model.feed_forward_dim, "width inside a block; 0: 4 x dim",
+             {0, 4 * kMostWidth})
+          .must_match(),
+      option("max-length", o.model.max_length, "latest events a sequence keeps",
+             {1, kMostSequences})
+          .must_match(),
+      option("dropout", o.model.dropout, "share of activations left out", kBelowOne).must_match(),
+      option("activation", o.model.activation, "inside a block", "gelu|relu|silu",
+             activation_from_string)
+          .must_match(),
+      option("temperature", o.model.temperature, "scores are divided by it", kAboveZero)
+          .must_match(),
+      option("l2-normalize", o.model.l2_normalize, "scores by cosine").must_match(),
+  };
+}
+
+std::vector<Option> option_table(EvaluateOptions& o) {
+  return {
+      option("data", o.data, "dataset file").required().input(),
+      option("model", o.model, "run directory of train").required(),
+      option("k", o.cutoffs, "lengths of the ranking that count", {1, kMostSequences}),
+      option("filter-seen", o.filter_seen, "leaves items of the history out of the ranking"),
+      option("batch-size", o.batch_size, "sequences of all ranks together", {1, kMostSequences}),
+      option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
+  };
+}
+
+void check_options(const TrainOptions& o, int world_size) {
+  check_ranges(o);
+  require(!o.data.empty(), "data", "a dataset file");
+  require(!o.output.empty(), "output", "a directory for the run");
+  check_files(o);
+  require(o.ranks_per_node == 0 || world_size % o.ranks_per_node == 0, "ranks-per-node",
+          fmt::format("a divisor of the {} ranks (got {})", world_size, o.ranks_per_node));
+  for (const std::string& type : o.sharding_types) sharding_type_from_string(type);
+  require(o.plan == "auto" || (o.topology.empty() && o.sharding_types.empty()), "plan",
+          "auto for --topology and --sharding-types to have a meaning");
+  require(o.model.dim % o.model.num_heads == 0, "heads",
+          fmt::format("a divisor of --dim {} (got {})", o.model.dim, o.model.num_heads));
+  require(o.model.dim / o.model.num_heads <= kMaxHeadDim, "heads",
+          fmt::format("so many that --dim / --heads is at most {} (got {} / {})", kMaxHeadDim,
+                      o.model.dim, o.model.num_heads));
+}
+
+void check_options(const EvaluateOptions& o) {
+  check_ranges(o);
+  require(!o.data.empty(), "data", "a dataset file");
+  require(!o.model.empty(), "model", "a run directory");
+}
+
+std::optional<OptionDifference> first_difference(const TrainOptions& before,
+                                                 const TrainOptions& now) {
+  TrainOptions a = before, b = now;
+  const std::vector<Option> options_a = option_table(a), options_b = option_table(b);
+  for (std::size_t i = 0; i < options_a.size(); ++i) {
+    const Option& option = options_a[i];
+    if (option.on_resume == OnResume::kMayChange) continue;
+    const bool is_about_sums = option.on_resume == OnResume::kMustMatchWhenReproducible;
+    if (is_about_sums && !before.reproducible && !now.reproducible) continue;
+    const std::string text_a = option.text(), text_b = options_b[i].text();
+    if (text_a != text_b) return OptionDifference{option.name, text_a, text_b};
+  }
+  return std::nullopt;
+}
+
+CheckpointInterval checkpoint_interval_from_string(const std::string& text) {
+  if (text.empty()) return {};
+  try {
+    if (text.find_first_not_of("0123456789") != std::string::npos) {
+      return {.time = milliseconds_from_string(text)};
+    }
+    return {.steps = whole_number(text, {1, kMostSteps})};
+  } catch (const Error&) {
+    throw usage_error("a number of steps such as 500, or a time such as 10min");
+  }
+}
+
+}  // namespace serrate

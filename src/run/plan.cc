@@ -1,0 +1,161 @@
+#include "src/run/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <functional>
+
+#include "comm/together.h"
+#include "serrate/planner.h"
+#include "sharding/files/quantity.h"
+#include "src/core/checked_math.h"
+#include "src/io/text_file.h"
+#include "src/run/machines.h"
+#include "src/run/memory_check.h"
+#include "src/run/planner_model.h"
+#include "src/train/model_state.h"
+
+namespace serrate {
+namespace {
+
+PlannerTopology default_topology(const TrainOptions& options, const Machines& machines,
+                                 std::int64_t bytes_beside_tables) {
+  PlannerTopology t = topology_of(machines, options.ranks_per_node);
+  if (!options.memory_limit.empty()) {
+    t.host_bytes.assign(t.world_size, bytes_from_string(options.memory_limit));
+    t.reserve = 0;
+  }
+  for (std::int64_t& bytes : t.host_bytes) {
+    bytes = std::max<std::int64_t>(bytes - bytes_beside_tables, 0);
+  }
+  return t;
+}
+
+PlannerTopology read_topology(const TrainOptions& options, int world_size) {
+  PlannerTopology t = read_text_file(options.topology, planner_topology_from_json);
+  const auto require = [&](const char* field, int value, int ours) {
+    if (value == ours) return;
+    throw usage_error(
+        fmt::format("{}: {}: is {}, but the job's is {}", options.topology, field, value, ours));
+  };
+  require("world_size", t.world_size, world_size);
+  if (options.ranks_per_node > 0) {
+    require("ranks_per_node", t.ranks_per_node, options.ranks_per_node);
+  }
+  return t;
+}
+
+// As the planner has it for our runtime and the time of a step, of the types allowed.
+ShardingPlan make_plan(PlannerModel model, const PlannerTopology& topology,
+                       const TrainOptions& options) {
+  for (PlannerTable& table : model.tables) {
+    if (options.sharding_types.empty()) continue;
+    table.sharding_types.clear();
+    for (const std::string& type : options.sharding_types) {
+      table.sharding_types.push_back(sharding_type_from_string(type));
+    }
+  }
+  const PlannerOptions planner{.estimator = PlannerEstimator::kSerrate,
+                               .objective = PlannerObjective::kCriticalPath,
+                               .seed = options.seed};
+  const PlannerResult result = plan_sharding(model, topology, planner);
+  if (!result.feasible()) throw usage_error("--plan auto: " + result.infeasible);
+  return to_sharding_plan(model, topology, planner, result);
+}
+
+// Throws Error (usage) for what the trainer cannot do with a plan.
+void check_plan(const ShardingPlan& plan, const TrainOptions& options,
+                const std::vector<EmbeddingTable>& tables, int world_size) {
+  if (options.ranks_per_node > 0 && plan.ranks_per_node > 0 &&
+      options.ranks_per_node != plan.ranks_per_node) {
+    throw usage_error(
+        fmt::format("ranks_per_node: is {}, but --ranks-per-node is {} (tables would not be on "
+                    "the nodes they were planned for) make a plan for these nodes",
+                    plan.ranks_per_node, options.ranks_per_node));
+  }
+  for (std::size_t i = 0; i < plan.tables.size(); ++i) {
+    const auto kernel = plan.tables[i].kernel;
+    if (kernel == ComputeKernel::kFusedUvm || kernel == ComputeKernel::kFusedUvmCaching) {
+      throw usage_error(
+          fmt::format("sharding plan: tables[{}].kernel: {} (the trainer keeps all rows in the "
+                      "memory of their rank) plan with the kernels dense and fused",
+                      i, to_string(*kernel)));
+    }
+  }
+  validate_plan(plan, tables, world_size);
+}
+
+ShardingPlan load_plan(const TrainOptions& options, const std::vector<EmbeddingTable>& tables,
+                       int world_size) {
+  return read_text_file(options.plan, [&](const std::string& text) {
+    ShardingPlan plan = plan_from_json(text);
+    check_plan(plan, options, tables, world_size);
+    return plan;
+  });
+}
+
+ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const TrainOptions& options,
+                            const Machines& machines) {
+  const auto world_size = static_cast<int>(machines.of_rank.size());
+  const PlannerModel model = planner_model(dataset, split, options, world_size);
+  const DenseMemory dense = dense_memory(model, options, world_size);
+  ShardingPlan plan;
+  if (options.plan == "auto") {
+    const PlannerTopology topology =
+        options.topology.empty()
+            ? default_topology(options, machines, sum_of_bytes({dense.activations, dense.sums}))
+            : read_topology(options, world_size);
+    plan = make_plan(model, topology, options);
+  } else {
+    const auto tables = tables_of(dataset, options);
+    plan = options.plan.empty() ? default_plan(tables, world_size)
+                                : load_plan(options, tables, world_size);
+  }
+  check_memory(
+      model, plan, dense, options.memory_limit, machines,
+      options.checkpoint_every.empty() ? CheckpointCopy::kNone : CheckpointCopy::kOfTheState);
+  return plan;
+}
+
+ShardingPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions run,
+                             const EvaluateOptions& options, const Machines& machines) {
+  const auto world_size = static_cast<int>(machines.of_rank.size());
+  const ShardingPlan plan = default_plan(tables_of(dataset, run), world_size);
+  // A batch of the latest events, without negatives.
+  run.batch_size = std::min(options.batch_size, std::ssize(split.cases));
+  run.windows = TrainingWindows::kLatest;
+  run.negatives = 1;
+  const PlannerModel model = planner_model(dataset, split, run, world_size);
+  check_memory(model, plan, evaluation_memory(model, run, options, dataset.num_items(), world_size),
+               "", machines);
+  return plan;
+}
+
+// What rank 0 makes, on all.
+ShardingPlan plan_of_rank_0(Communicator& communicator,
+                            const std::function<ShardingPlan(const Machines&)>& make) {
+  const Machines machines = find_machines(communicator);
+  std::string text;
+  together(communicator, "plan", [&] {
+    if (communicator.rank() == 0) text = plan_to_json(make(machines));
+  });
+  return plan_from_json(communicator.gather_strings("plan of rank 0", text).front());
+}
+
+}  // namespace
+
+ShardingPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
+                      Communicator& communicator) {
+  return plan_of_rank_0(communicator, [&](const Machines& machines) {
+    return plan_and_check(dataset, split, options, machines);
+  });
+}
+
+ShardingPlan evaluation_plan(const Dataset& dataset, const Split& split, const TrainOptions& run,
+                             const EvaluateOptions& options, Communicator& communicator) {
+  return plan_of_rank_0(communicator, [&](const Machines& machines) {
+    return plan_evaluation(dataset, split, run, options, machines);
+  });
+}
+
+}  // namespace serrate

@@ -1,0 +1,360 @@
+#include "serrate/trainer.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <optional>
+
+#include "comm/together.h"
+#include "kernels/simd/target.h"
+#include "src/checkpoint/folder.h"
+#include "src/checkpoint/load.h"
+#include "src/core/checked_math.h"
+#include "src/core/say.h"
+#include "src/data/prefetcher.h"
+#include "src/data/sequence_reader.h"
+#include "src/data/split.h"
+#include "src/io/output_file.h"
+#include "src/io/text_file.h"
+#include "src/run/checkpoint.h"
+#include "src/run/config.h"
+#include "src/run/directory.h"
+#include "src/run/metrics_file.h"
+#include "src/run/options.h"
+#include "src/run/plan.h"
+#include "src/train/model_state.h"
+#include "src/train/train_step.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::size_t kBatchesAhead = 2;
+constexpr const char* kInvalidIds = "invalid_ids";
+constexpr const char* kProcessor = "processor";
+
+void make_run_directory(const TrainOptions& options) {
+  if (options.fresh) move_run_aside(options.output);
+  // A link to a folder that is not there: --fresh moved what it led to, not the link.
+  std::string folder = options.output;
+  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+  try {
+    make_folders(follow_links(folder));
+  } catch (const Error& error) {
+    throw usage_error(fmt::format("--output {}: {}", options.output, error.what()));
+  }
+  if (::access(options.output.c_str(), W_OK) != 0) {
+    throw usage_error(
+        fmt::format("--output {} cannot be written ({})", options.output, std::strerror(errno)));
+  }
+}
+
+ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset,
+                             const Communicator& communicator) {
+  ReaderOptions reader{.batch_size = options.batch_size,
+                       .max_length = options.model.max_length,
+                       .shares = batch_shares(options, communicator.rank(), communicator.size()),
+                       .seed = options.seed,
+                       .windows = options.windows,
+                       .features = {},
+                       .unknown_ids = unknown_ids(options.invalid_ids)};
+  for (const std::string& name : token_features(dataset, options.model)) {
+    reader.features.push_back(dataset.feature_index(name));
+  }
+  return reader;
+}
+
+}  // namespace
+
+struct Trainer::Impl {
+  Impl(TrainOptions train_options, Communicator& comm)
+      : options(std::move(train_options)),
+        communicator(comm),
+        stream(Device::cpu(), options.threads) {
+    require_agreement(communicator, "options", to_json(options));
+    if (options.reproducible) {
+      require_agreement(communicator, "the processor's vector instructions", simd_target());
+    }
+    together(communicator, "open dataset", [&] {
+      check_options(options, communicator.size());
+      dataset.emplace(Dataset::open(options.data));
+      split = make_split(*dataset, split_kind_from_string(options.split), options.time_quantile);
+      split.cases = {};  // for evaluation alone
+      reader.emplace(*dataset, split, reader_options(options, *dataset, communicator));
+    });
+    description = {options, dataset->digest()};
+    require_agreement(communicator, "the contents of --data", description.dataset_digest);
+    ShardingPlan plan = run_plan(*dataset, split, options, communicator);
+    total_steps = options.steps > 0
+                      ? options.steps
+                      : checked_product("--epochs", {options.epochs, reader->batches_per_epoch()});
+
+    together(communicator, "run directory", [&] {
+      if (communicator.rank() == 0) make_run_directory(options);
+    });
+    checkpoints.emplace(checkpoint_path(options.output), options.keep_checkpoints, communicator);
+    if (const auto saved = read_newest_manifest(checkpoint_path(options.output), communicator)) {
+      check_same_run(run_from_texts(saved->texts, options.output), description);
+      warn_of_other_processor(saved->texts);
+    }
+    state.reset(
+        new TrainState(make_train_state(*dataset, options, std::move(plan), communicator, stream)));
+    resume();
+  }
+
+  void warn_of_other_processor(const std::map<std::string, std::string>& texts) const {
+    const auto before = texts.find(kProcessor);
+    if (!options.reproducible || communicator.rank() > 0 || before == texts.end() ||
+        before->second == simd_target()) {
+      return;
+    }
+    say(fmt::format(
+        "warning: the run in {} was begun on a processor with {}, this one has {}: from "
+        "here on it has other bits than on one kind",
+        options.output, before->second, simd_target()));
+  }
+
+  void resume() {
+    const auto loaded = checkpoints->resume(checkpoint_state(*state), stream);
+    if (!loaded) return;
+    steps_done = loaded->step;
+    if (const auto found = loaded->integers.find(kInvalidIds); found != loaded->integers.end()) {
+      invalid_ids_before = found->second;
+    }
+    if (communicator.rank() > 0) return;
+    say(steps_done < total_steps
+            ? fmt::format("resuming the run in {} after step {} of {}", options.output, steps_done,
+                          total_steps)
+            : fmt::format("the run in {} has done {} of {} steps: nothing is left to do (more "
+                          "--epochs or --steps go on, --fresh begins anew)",
+                          options.output, steps_done, total_steps));
+  }
+
+  /// What is saved, with the invalid ids of all ranks in this process.
+  CheckpointState state_to_save(std::int64_t invalid_ids) {
+    CheckpointState saved = checkpoint_state(*state);
+    saved.integers[kInvalidIds] = invalid_ids_before + invalid_ids;
+    saved.texts = to_texts(description);
+    saved.texts[kProcessor] = simd_target();
+    return saved;
+  }
+
+  std::int64_t own_invalid_ids() const { return dropped_events + state->embedding.invalid_ids(); }
+
+  void open_metrics() {
+    metrics.emplace(options.metrics.empty() ? metrics_path(options.output) : options.metrics,
+                    steps_done);
+    // A checkpoint whose steps have no lines would leave a hole in them.
+    checkpoints->set_before_commit([this] { metrics->sync(); });
+  }
+
+  /// The run's configuration and plan, for people.
+  void describe_run_in_files() {
+    together(communicator, "run directory", [&] {
+      if (communicator.rank() > 0) return;
+      write_text_file(config_path(options.output), to_json(options));
+      write_text_file(plan_path(options.output), plan_to_json(state->embedding.plan()));
+    });
+  }
+
+  /// The batches from step `first_step` on, made on a thread of their own.
+  void start_batches(std::int64_t first_step) {
+    const auto names = token_features(*dataset, options.model);
+    BatchShape shape = batch_shape(options, dataset->num_items());
+    shape.rank = communicator.rank();
+    shape.world_size = communicator.size();
+    batches.emplace(
+        [this, names, shape, next = first_step]() mutable -> std::optional<NextItemBatch> {
+          if (next >= total_steps) return std::nullopt;
+          const auto negatives =
+              draw_negatives(options.negatives, dataset->num_items(), options.seed, next);
+          return make_next_item_batch(reader->read(next++), names, negatives, shape, stream);
+        },
+        kBatchesAhead);
+  }
+
+  TrainOptions options;
+  Communicator& communicator;
+  Stream stream;
+  RunDescription description;
+  std::optional<Dataset> dataset;
+  Split split;
+  std::optional<SequenceReader> reader;
+  std::unique_ptr<TrainState> state;
+  std::optional<MetricsFile> metrics;           // of rank 0, in run()
+  std::optional<CheckpointWriter> checkpoints;  // its thread uses the two above
+  std::int64_t steps_done = 0;
+  std::int64_t invalid_ids_before = 0;  // on all ranks, in what was resumed
+  std::int64_t dropped_events = 0;      // on this rank
+  std::int64_t total_steps = 0;
+  std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
+};
+
+Trainer::Trainer(TrainOptions options, Communicator& communicator)
+    : impl_(std::make_unique<Impl>(std::move(options), communicator)) {}
+
+Trainer::~Trainer() = default;
+
+const TrainOptions& Trainer::options() const {
+  return impl_->options;
+}
+
+std::int64_t Trainer::steps_per_epoch() const {
+  return impl_->reader->batches_per_epoch();
+}
+
+std::int64_t Trainer::total_steps() const {
+  return impl_->total_steps;
+}
+
+bool Trainer::done() const {
+  return impl_->steps_done >= impl_->total_steps;
+}
+
+std::int64_t Trainer::steps_done() const {
+  return impl_->steps_done;
+}
+
+ShardedEmbedding& Trainer::embedding() {
+  return impl_->state->embedding;
+}
+
+StepResult Trainer::step() {
+  check(!done(), "no step is left");
+  Impl& impl = *impl_;
+  if (!impl.batches) impl.start_batches(impl.steps_done);
+  impl.state->times.start();
+  const std::optional<NextItemBatch> batch = impl.batches->next();
+  impl.state->times.lap("reader", impl.stream);
+  const std::int64_t step = ++impl.steps_done;
+  impl.dropped_events += batch->dropped_events;
+  const TrainStepResult result = train_step(*impl.state, *batch, step);
+  if (!std::isfinite(result.loss)) {
+    throw Error(
+        fmt::format("the loss is {} in step {} (the training diverged) lower the learning "
+                    "rates",
+                    result.loss, step));
+  }
+  return {.step = step, .epoch = batch->epoch, .loss = result.loss, .tokens = result.tokens};
+}
+
+namespace {
+
+/// Rank 0's decision when the next checkpoint is due; the other ranks are told.
+class Due {
+ public:
+  explicit Due(const CheckpointInterval& interval) : interval_(interval) {}
+
+  bool after(std::int64_t step) const {
+    if (interval_.steps > 0) return step % interval_.steps == 0;
+    return interval_.time.count() > 0 && Clock::now() - since_ >= interval_.time;
+  }
+  void begun() { since_ = Clock::now(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  CheckpointInterval interval_;
+  Clock::time_point since_ = Clock::now();
+};
+
+/// What the ranks sum after a step.
+struct StepWords {
+  static constexpr std::size_t kOwn = 3;
+  std::array<std::int64_t, kOwn + CheckpointWriter::kWords> values{};
+
+  std::int64_t& stop() { return values[0]; }  // ranks that were told to
+  std::int64_t& due() { return values[1]; }   // 1 from rank 0
+  std::int64_t& invalid_ids() { return values[2]; }
+  void set(const std::array<std::int64_t, CheckpointWriter::kWords>& words) {
+    std::ranges::copy(words, values.begin() + kOwn);
+  }
+  std::array<std::int64_t, CheckpointWriter::kWords> checkpoint() const {
+    std::array<std::int64_t, CheckpointWriter::kWords> words;
+    std::copy(values.begin() + kOwn, values.end(), words.begin());
+    return words;
+  }
+};
+
+}  // namespace
+
+bool Trainer::run(const std::atomic<bool>& stop,
+                  const std::function<void(const StepResult&)>& on_step) {
+  Impl& impl = *impl_;
+  if (done()) return true;
+  Communicator& communicator = impl.communicator;
+  const bool is_first = communicator.rank() == 0;
+  impl.describe_run_in_files();
+  together(communicator, "metrics", [&] {
+    if (is_first && !impl.metrics) impl.open_metrics();
+  });
+
+  Due due(checkpoint_interval_from_string(impl.options.checkpoint_every));
+  bool is_due = false, stopped = false;
+  while (!done() && !stopped) {
+    const StepResult result = step();
+    if (impl.metrics) impl.metrics->write(result);
+    if (on_step) on_step(result);
+
+    // Ranks stop after the same step, whichever of them was told to, and save the same steps.
+    StepWords words;
+    words.stop() = stop.load() ? 1 : 0;
+    words.due() = is_first && due.after(result.step) ? 1 : 0;
+    words.invalid_ids() = impl.own_invalid_ids();
+    words.set(impl.checkpoints->words());
+    communicator.all_reduce_sum<std::int64_t>("step words", words.values, impl.stream);
+    impl.checkpoints->advance(words.checkpoint());
+    stopped = words.stop() > 0;
+    is_due = is_due || words.due() > 0;
+    // One that is due waits for the one before, while the training goes on.
+    if (is_due && !impl.checkpoints->busy() && !stopped && !done()) {
+      is_due = false;
+      due.begun();
+      impl.state->times.start();
+      impl.checkpoints->start(result.step, impl.state_to_save(words.invalid_ids()), impl.stream);
+      impl.state->times.lap("checkpoint copy", impl.stream);
+    }
+  }
+  impl.checkpoints->finish();
+  save();
+  return done();
+}
+
+void Trainer::save() {
+  Impl& impl = *impl_;
+  impl.checkpoints->finish();
+  if (impl.steps_done > 0 && impl.checkpoints->newest_step() == impl.steps_done) return;
+  std::int64_t invalid_ids = impl.own_invalid_ids();
+  impl.communicator.all_reduce_sum<std::int64_t>("invalid_ids", {&invalid_ids, 1}, impl.stream);
+  impl.checkpoints->save(impl.steps_done, impl.state_to_save(invalid_ids), impl.stream);
+  impl.describe_run_in_files();  // after the checkpoint, which must not be lost to them
+}
+
+std::int64_t Trainer::invalid_ids() {
+  std::int64_t count = impl_->own_invalid_ids();
+  impl_->communicator.all_reduce_sum<std::int64_t>("invalid_ids", {&count, 1}, impl_->stream);
+  return impl_->invalid_ids_before + count;
+}
+
+std::vector<std::pair<std::string, double>> Trainer::stage_seconds() const {
+  return impl_->state->times.seconds();
+}
+
+std::vector<std::pair<std::string, std::int64_t>> Trainer::memory_bytes() const {
+  TrainState& s = *impl_->state;
+  const std::int64_t dense_buffers = 5;  // values, gradients, two moments, decay
+  return {{"tables", s.embedding.weight_bytes()},
+          {"optimizer", s.embedding.optimizer_bytes()},
+          {"dense", dense_buffers * s.encoder.parameters().size() * std::int64_t{sizeof(float)}},
+          {"exchange", s.exchange.bytes()},
+          {"checkpoint", impl_->checkpoints->copy_bytes()},
+          {"activations", s.encoder.activation_bytes() + s.head.activation_bytes() +
+                              s.d_hidden.bytes() + s.negatives.bytes() + s.d_negatives.bytes() +
+                              s.dense_sum.bytes() + s.negatives_sum.bytes()}};
+}
+
+}  // namespace serrate

@@ -1,0 +1,154 @@
+#include "src/evaluate/distributed_top_k.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <mutex>
+#include <numeric>
+#include <random>
+
+#include "tests/support/run_ranks.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kRows = 50, kDim = 8, kQueries = 5, kBest = 7;
+
+/// Best rows by brute force in double.
+std::vector<std::int64_t> reference(const std::vector<float>& rows, const float* query,
+                                    const std::vector<std::int64_t>& excluded, ScoreBy score_by) {
+  std::vector<double> scores(kRows);
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    double squares = 0;
+    for (std::int64_t c = 0; c < kDim; ++c) {
+      scores[r] += double{rows[r * kDim + c]} * query[c];
+      squares += double{rows[r * kDim + c]} * rows[r * kDim + c];
+    }
+    if (score_by == ScoreBy::kCosine) scores[r] /= std::sqrt(squares);
+  }
+  std::vector<std::int64_t> order(kRows);
+  std::iota(order.begin(), order.end(), 0);
+  std::erase_if(order, [&](std::int64_t r) {
+    return std::find(excluded.begin(), excluded.end(), r) != excluded.end();
+  });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::int64_t a, std::int64_t b) { return scores[a] > scores[b]; });
+  order.resize(kBest, -1);
+  return order;
+}
+
+TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  std::vector<float> queries(kQueries * kDim);
+  for (float& v : queries) v = normal(random);
+  // Query 2 leaves out all rows but three.
+  std::vector<std::vector<std::int64_t>> excluded{{}, {0, 5, 49}, {}, {7}, {}};
+  for (std::int64_t r = 3; r < kRows; ++r) excluded[2].push_back(r);
+  const EmbeddingTable table{
+      .name = "item", .num_rows = kRows, .dim = kDim, .features = {"item"}, .init_scale = 1};
+
+  for (const ShardingType type :
+       {ShardingType::kDataParallel, ShardingType::kTableWise, ShardingType::kRowWise,
+        ShardingType::kColumnWise, ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+        ShardingType::kGrid}) {
+    for (const int world_size : {1, 2, 3, 4}) {
+      for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
+        SCOPED_TRACE(to_string(type) + " on " + std::to_string(world_size));
+        const int in_node = world_size % 2 == 0 ? 2 : 1;
+        const ShardingPlan plan{.world_size = world_size,
+                                .tables = {shard_table(table, type, world_size, 0, in_node)},
+                                .ranks_per_node = in_node};
+        std::vector<float> rows(kRows * kDim);
+        std::vector<std::int64_t> best(kQueries * kBest);
+        std::mutex mutex;
+        run_ranks(world_size, [&](Communicator& communicator) {
+          const Stream stream;
+          ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
+          // All queries are on the last rank but the first, which is on rank 0.
+          const bool first = communicator.rank() == 0, last = communicator.rank() == world_size - 1;
+          const std::int64_t begin = first ? 0 : 1, end = last ? kQueries : first ? 1 : begin;
+          TopKQueries mine{.queries = {queries.data() + begin * kDim, end - begin, kDim},
+                           .excluded = {}};
+          for (std::int64_t q = begin; q < end; ++q) {
+            mine.excluded.insert(mine.excluded.end(), excluded[q].begin(), excluded[q].end());
+            mine.excluded_offsets.push_back(std::ssize(mine.excluded));
+          }
+          const auto found =
+              distributed_top_k(embedding, "item", mine, kBest, score_by, communicator, stream);
+          const std::lock_guard lock(mutex);
+          std::copy(found.begin(), found.end(), best.begin() + begin * kBest);
+          for (const LocalShard& local : embedding.local_shards()) {
+            for (std::int64_t r = 0; r < local.weights.rows; ++r) {
+              std::copy_n(
+                  local.weights.row(r), local.weights.cols,
+                  rows.begin() + (local.shard.row_begin + r) * kDim + local.shard.column_begin);
+            }
+          }
+        });
+        for (std::int64_t q = 0; q < kQueries; ++q) {
+          const std::vector<std::int64_t> found(best.begin() + q * kBest,
+                                                best.begin() + (q + 1) * kBest);
+          EXPECT_EQ(found, reference(rows, &queries[q * kDim], excluded[q], score_by)) << q;
+        }
+      }
+    }
+  }
+}
+
+// All rows have the same values in other orders and the query is constant: scores differ by
+// rounding alone, and whoever rounds otherwise finds other rows.
+TEST(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
+  constexpr std::int64_t kWide = 24, kMany = 700, kTaken = 40;
+  const EmbeddingTable table{
+      .name = "item", .num_rows = kMany, .dim = kWide, .features = {"item"}, .init_scale = 1};
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  std::vector<float> value(kWide), rows;
+  for (float& v : value) v = normal(random);
+  for (std::int64_t r = 0; r < kMany; ++r) {
+    std::ranges::shuffle(value, random);
+    rows.insert(rows.end(), value.begin(), value.end());
+  }
+  const std::vector<float> query(kWide, 0.7f);
+  const auto best = [&](ShardingType type, int world_size, int threads, ScoreBy score_by) {
+    const int in_node = world_size % 2 == 0 ? 2 : 1;
+    const ShardingPlan plan{.world_size = world_size,
+                            .tables = {shard_table(table, type, world_size, 0, in_node)},
+                            .ranks_per_node = in_node};
+    std::vector<std::int64_t> result;
+    run_ranks(world_size, [&](Communicator& communicator) {
+      const Stream stream(Device::cpu(), threads);
+      ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
+      for (const LocalShard& local : embedding.local_shards()) {
+        const Shard& s = local.shard;
+        for (std::int64_t r = 0; r < s.num_rows(); ++r) {
+          std::copy_n(rows.begin() + (s.row_begin + r) * kWide + s.column_begin, s.num_columns(),
+                      local.weights.row(r));
+        }
+      }
+      const std::int64_t n = communicator.rank() == 0 ? 1 : 0;
+      TopKQueries mine{.queries = {query.data(), n, kWide}, .excluded = {}};
+      if (n > 0) mine.excluded_offsets.push_back(0);
+      const auto found =
+          distributed_top_k(embedding, "item", mine, kTaken, score_by, communicator, stream);
+      if (n > 0) result = found;
+    });
+    return result;
+  };
+  for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
+    const auto expected = best(ShardingType::kTableWise, 1, 1, score_by);
+    EXPECT_NE(expected.front(), 0);  // or all scores were equal
+    for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kRowWise,
+                                    ShardingType::kColumnWise, ShardingType::kGrid}) {
+      for (const int world_size : {1, 2, 3, 4}) {
+        EXPECT_EQ(best(type, world_size, world_size % 2 + 1, score_by), expected)
+            << to_string(type) << " on " << world_size;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace serrate

@@ -1,0 +1,352 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "kernels/simd/targets.h"
+
+#include "hwy/highway.h"
+#include "serrate/bfloat16.h"
+#include "serrate/kernels/attention.h"
+#include "serrate/random.h"
+#include "tests/reference/attention.h"
+
+namespace serrate {
+
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
+inline constexpr std::int64_t kTokensBefore = 2, kTokensAfter = 3;  // that belong to no sequence
+
+struct Shape {
+  std::vector<std::int64_t> query_lengths, key_lengths;
+  std::int64_t num_heads = 1;
+  std::int64_t head_dim = 8;
+  AttentionMask mask = kCausalMask;
+  reference::Visible visible = reference::causal;  // the same, pair by pair
+  std::int64_t num_key_heads = num_heads;
+  AttentionActivation activation = AttentionActivation::kSoftmax;
+  float silu_divisor = 50;
+};
+
+inline Shape causal_shape(std::vector<std::int64_t> query_lengths,
+                          std::vector<std::int64_t> key_lengths, std::int64_t num_heads,
+                          std::int64_t head_dim) {
+  return {std::move(query_lengths), std::move(key_lengths), num_heads, head_dim};
+}
+
+inline Shape full_shape(std::vector<std::int64_t> query_lengths,
+                        std::vector<std::int64_t> key_lengths, std::int64_t num_heads,
+                        std::int64_t head_dim) {
+  return {std::move(query_lengths),
+          std::move(key_lengths),
+          num_heads,
+          head_dim,
+          FullMask{},
+          [](std::int64_t, std::int64_t, std::int64_t) { return true; }};
+}
+
+inline std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& lengths) {
+  std::vector<std::int64_t> offsets = {kTokensBefore};
+  for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
+  return offsets;
+}
+
+// [num_tokens, num_heads, head_dim] with a gap after every head and after every token. Values
+// outside the sequences and in the gaps are NaN: a kernel that reads one shows it.
+struct Tokens {
+  std::int64_t begin, end, num_heads, head_dim, head_stride, token_stride;
+  std::vector<float> values;
+
+  Tokens(const std::vector<std::int64_t>& offsets, std::int64_t heads, std::int64_t dim)
+      : begin(offsets.front()),
+        end(offsets.back()),
+        num_heads(heads),
+        head_dim(dim),
+        head_stride(dim + 5),
+        token_stride(heads * head_stride + 3),
+        values((end + kTokensAfter) * token_stride, std::nanf("")) {}
+
+  template <typename F>
+  void for_each(F&& f) {
+    for (std::int64_t token = begin; token < end; ++token) {
+      for (std::int64_t head = 0; head < num_heads; ++head) {
+        for (std::int64_t c = 0; c < head_dim; ++c) {
+          f(values[token * token_stride + head * head_stride + c],
+            (token * num_heads + head) * head_dim + c);
+        }
+      }
+    }
+  }
+  void randomise(std::mt19937& generator, float scale) {
+    std::normal_distribution<float> normal(0, scale);
+    for_each([&](float& x, std::int64_t) { x = normal(generator); });
+  }
+  // Dense, for the reference.
+  std::vector<double> dense() {
+    std::vector<double> result((end + kTokensAfter) * num_heads * head_dim, 0.0);
+    for_each([&](float& x, std::int64_t i) { result[i] = x; });
+    return result;
+  }
+  bool nothing_else_written() {
+    std::int64_t inside = 0, finite = 0;
+    for_each([&](float& x, std::int64_t) { inside += !std::isnan(x); });
+    for (const float x : values) finite += !std::isnan(x);
+    return inside == finite && inside == (end - begin) * num_heads * head_dim;
+  }
+  HeadsView<float> view() { return {values.data(), token_stride, head_stride}; }
+};
+
+// A case's tokens as they are stored: what the kernels see. The tokens become the same numbers.
+struct StoredTokens {
+  Tokens& tokens;
+  std::vector<BFloat16> halves;
+
+  StoredTokens(Tokens& x, HeadsType type) : tokens(x) {
+    if (type == HeadsType::kBFloat16) halves.resize(x.values.size());
+    for (std::size_t i = 0; i < halves.size(); ++i) halves[i] = BFloat16(x.values[i]);
+    load();
+  }
+  // What is stored, as float32.
+  void load() {
+    for (std::size_t i = 0; i < halves.size(); ++i)
+      tokens.values[i] = static_cast<float>(halves[i]);
+  }
+  OutputHeads view() {
+    if (halves.empty()) return tokens.view();
+    return HeadsView<BFloat16>{halves.data(), tokens.token_stride, tokens.head_stride};
+  }
+};
+
+struct Case {
+  Shape shape;
+  std::vector<std::int64_t> query_offsets, key_offsets;
+  Tokens q, k, v, d_out, out, d_q, d_k, d_v;
+  std::vector<float> lse;
+  float scale;
+  AttentionBias bias = {};
+  std::vector<double> bias_of_pairs = {};  // for the reference
+  float* d_bias = nullptr;
+  AttentionTable position_table = {}, time_table = {};
+  std::vector<std::int64_t> query_times = {}, key_times = {};
+  std::vector<float> d_position_table = {}, d_time_table = {};
+  DropoutKey dropout = {};
+  std::vector<double> kept_of_pairs = {};  // for the reference
+  std::span<float> partials = {};
+
+  explicit Case(const Shape& s, float logit_size = 1)
+      : shape(s),
+        query_offsets(offsets_of(s.query_lengths)),
+        key_offsets(offsets_of(s.key_lengths)),
+        q(query_offsets, s.num_heads, s.head_dim),
+        k(key_offsets, s.num_key_heads, s.head_dim),
+        v(k),
+        d_out(q),
+        out(q),
+        d_q(q),
+        d_k(k),
+        d_v(k),
+        lse((query_offsets.back() + kTokensAfter) * s.num_heads, std::nanf("")),
+        scale(1 / std::sqrt(static_cast<float>(s.head_dim))) {
+    std::mt19937 generator(7);
+    q.randomise(generator, logit_size);
+    for (Tokens* x : {&k, &v, &d_out}) x->randomise(generator, 1);
+  }
+
+  AttentionForward forward_args() {
+    return {.q = q.view(),
+            .k = k.view(),
+            .v = v.view(),
+            .out = out.view(),
+            .lse = lse,
+            .query_offsets = query_offsets,
+            .key_offsets = key_offsets,
+            .num_heads = shape.num_heads,
+            .num_key_heads = shape.num_key_heads,
+            .head_dim = shape.head_dim,
+            .scale = scale,
+            .mask = shape.mask,
+            .activation = shape.activation,
+            .silu_divisor = shape.silu_divisor,
+            .bias = bias,
+            .position_table = position_table,
+            .time_table = time_table,
+            .query_times = query_times,
+            .key_times = key_times,
+            .dropout = dropout,
+            .partials = partials};
+  }
+  void run(int num_threads = 1) {
+    const Stream stream(Device::cpu(), num_threads);
+    for (Tokens* x : {&out, &d_q, &d_k, &d_v}) {  // nothing is left of an earlier run
+      std::fill(x->values.begin(), x->values.end(), std::nanf(""));
+    }
+    jagged_attention_forward(forward_args(), stream);
+    jagged_attention_backward({.forward = forward_args(),
+                               .d_out = d_out.view(),
+                               .d_q = d_q.view(),
+                               .d_k = d_k.view(),
+                               .d_v = d_v.view(),
+                               .d_bias = d_bias,
+                               .d_position_table = d_position_table,
+                               .d_time_table = d_time_table},
+                              stream);
+  }
+  // Calls f(pair of reference::Attention, sequence, head, query, key).
+  template <typename F>
+  void for_each_pair(F&& f) const {
+    reference::Attention sizes;
+    sizes.query_offsets = query_offsets, sizes.key_offsets = key_offsets;
+    sizes.num_heads = shape.num_heads;
+    const std::int64_t queries = sizes.longest_queries(), keys = sizes.longest_keys();
+    for (std::int64_t s = 0; s < std::ssize(shape.query_lengths); ++s) {
+      for (std::int64_t head = 0; head < shape.num_heads; ++head) {
+        for (std::int64_t i = 0; i < shape.query_lengths[s]; ++i) {
+          const std::int64_t row = ((s * shape.num_heads + head) * queries + i) * keys;
+          for (std::int64_t j = 0; j < shape.key_lengths[s]; ++j) {
+            f(static_cast<std::size_t>(row + j), s, head, i, j);
+          }
+        }
+      }
+    }
+  }
+  std::int64_t time_apart(std::int64_t s, std::int64_t i, std::int64_t j) const {
+    return query_times[query_offsets[s] + i] - key_times[key_offsets[s] + j];
+  }
+  reference::Attention in_double() {
+    const bool is_softmax = shape.activation == AttentionActivation::kSoftmax;
+    return {q.dense(),
+            k.dense(),
+            v.dense(),
+            query_offsets,
+            key_offsets,
+            shape.num_heads,
+            shape.head_dim,
+            scale,
+            shape.visible,
+            shape.num_key_heads,
+            is_softmax ? 0 : shape.silu_divisor,
+            bias_of_pairs,
+            kept_of_pairs};
+  }
+};
+
+// The entry of a table for a distance, by its definition.
+inline std::int64_t count_up_to(const std::vector<std::int64_t>& boundaries,
+                                std::int64_t distance) {
+  return std::ranges::count_if(boundaries, [&](std::int64_t b) { return b <= distance; });
+}
+
+// Ids of more than 32 bits.
+inline std::vector<std::int64_t> ids_of_tokens(const Case& c) {
+  std::vector<std::int64_t> ids(c.query_offsets.back());
+  for (std::size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<std::int64_t>(i * 7 + 1) << 31;
+  return ids;
+}
+
+// What dropout multiplies weights by, word by word, as its declaration says.
+inline std::vector<double> kept_of(const Case& c, const reference::Attention& args) {
+  const DropoutKey& key = c.dropout;
+  const std::uint64_t bits =
+      random_bits(key.seed, RandomUse::kDropout, 0, static_cast<std::uint64_t>(key.step));
+  std::vector<double> kept(args.num_pairs(), 0.0);
+  for (std::int64_t s = 0; s < std::ssize(c.shape.query_lengths); ++s) {
+    for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
+      for (std::int64_t i = 0; i < c.shape.query_lengths[s]; ++i) {
+        const auto id = static_cast<std::uint64_t>(key.token_ids[c.query_offsets[s] + i]);
+        for (std::int64_t j = 0; j < c.shape.key_lengths[s]; ++j) {
+          const auto words = philox4x32(
+              {static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
+               static_cast<std::uint32_t>(j / 4),
+               key.site + (static_cast<std::uint32_t>(head) << 16)},
+              {static_cast<std::uint32_t>(bits), static_cast<std::uint32_t>(bits >> 32)});
+          const bool is_kept = words[j % 4] >= std::floor(key.rate * std::pow(2.0, 32));
+          kept[args.pair_of(s, head, i, j)] = is_kept ? 1 / (1 - static_cast<double>(key.rate)) : 0;
+        }
+      }
+    }
+  }
+  return kept;
+}
+
+inline void expect_close(Tokens& actual, const std::vector<double>& expected, double tolerance) {
+  EXPECT_TRUE(actual.nothing_else_written());
+  double largest = 0.1, worst = 0;  // what ought to be 0 is as good as the terms of its sum
+  for (const double x : expected) largest = std::max(largest, std::abs(x));
+  actual.for_each(
+      [&](float& x, std::int64_t i) { worst = std::max(worst, std::abs(x - expected[i])); });
+  EXPECT_LE(worst, tolerance * largest);
+}
+
+// What the machine runs best, and every other way that the kernels are compiled.
+template <typename F>
+void for_every_target(F&& f) {
+  for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    hwy::SetSupportedTargetsForTest(target);
+    SCOPED_TRACE(hwy::TargetName(target));
+    f();
+  }
+  hwy::SetSupportedTargetsForTest(0);
+}
+
+// What a run left in c.
+inline void expect_values(Case& c, const reference::AttentionOutput& output,
+                          const reference::AttentionGradients& gradients, double tolerance) {
+  expect_close(c.out, output.out, tolerance);
+  expect_close(c.d_q, gradients.d_q, tolerance);
+  expect_close(c.d_k, gradients.d_k, tolerance);
+  expect_close(c.d_v, gradients.d_v, tolerance);
+  if (c.shape.activation != AttentionActivation::kSoftmax) return;
+  const std::int64_t tokens = std::ssize(c.lse) / c.shape.num_heads;
+  for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
+    for (std::int64_t i = 0; i < tokens; ++i) {
+      const float lse = c.lse[head * tokens + i];
+      if (i < c.query_offsets.front() || i >= c.query_offsets.back()) {
+        ASSERT_TRUE(std::isnan(lse));
+      } else if (output.lse[head * tokens + i] == -kInfinity) {
+        ASSERT_EQ(lse, -kInfinity);
+      } else {
+        ASSERT_NEAR(lse, output.lse[head * tokens + i], tolerance * 10);
+      }
+    }
+  }
+}
+
+inline void expect_values_of_reference(Case& c, double tolerance) {
+  const reference::Attention args = c.in_double();
+  expect_values(c, reference::attention_forward(args),
+                reference::attention_backward(args, c.d_out.dense()), tolerance);
+}
+
+inline void expect_matches_reference(Case& c, double tolerance) {
+  const reference::Attention args = c.in_double();
+  const reference::AttentionOutput output = reference::attention_forward(args);
+  const reference::AttentionGradients gradients =
+      reference::attention_backward(args, c.d_out.dense());
+  for_every_target([&] {
+    c.run();
+    expect_values(c, output, gradients, tolerance);
+  });
+}
+
+inline std::vector<std::vector<float>> results(Case& c) {
+  return {c.out.values, c.d_q.values, c.d_k.values, c.d_v.values, c.lse};
+}
+
+inline void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0);
+}
+
+inline void expect_same_results(Case& a, Case& b) {
+  const auto of_a = results(a), of_b = results(b);
+  for (std::size_t i = 0; i < of_a.size(); ++i) expect_same_bits(of_a[i], of_b[i]);
+}
+
+}  // namespace serrate

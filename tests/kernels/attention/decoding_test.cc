@@ -1,0 +1,319 @@
+// Few queries over long histories: heads that are rows of one tile, keys cut into chunks.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "serrate/error.h"
+#include "tests/kernels/attention/case.h"
+#include "tests/kernels/attention/masks.h"
+
+namespace serrate {
+namespace {
+
+// Keys of the longest history that is not cut, and queries of the widest tile.
+constexpr std::int64_t kChunk = 768, kTile = 96;
+
+Shape pairs_of_lengths(const std::vector<std::int64_t>& queries,
+                       const std::vector<std::int64_t>& keys) {
+  Shape shape = full_shape({}, {}, 1, 4);
+  for (const std::int64_t q : queries) {
+    for (const std::int64_t k : keys) {
+      shape.query_lengths.push_back(q);
+      shape.key_lengths.push_back(k);
+    }
+  }
+  return shape;
+}
+
+// Three chunks, one, none; 1 to 7 queries; one of them in each case has few rows.
+const std::vector<std::int64_t> kQueries = {2, 7, 1, 5}, kKeys = {1700, 900, 130, 0};
+
+Shape few_queries(std::int64_t num_heads, std::int64_t num_key_heads) {
+  Shape shape = full_shape(kQueries, kKeys, num_heads, 16);
+  shape.num_key_heads = num_key_heads;
+  return shape;
+}
+
+std::int64_t partials_of(Case& c) {
+  return jagged_attention_partials(c.forward_args(), Stream());
+}
+
+TEST(AttentionDecoding, CutsWhatIsLongerThanAChunk) {
+  const std::int64_t row = 3 * (8 + 2);  // of 3 heads: head_dim, maximum, sum
+  const auto partials = [](std::int64_t queries, std::int64_t keys) {
+    Case c(full_shape({queries, 4}, {keys, 4}, 3, 8));
+    return partials_of(c);
+  };
+  EXPECT_EQ(partials(1, kChunk), 0);
+  EXPECT_EQ(partials(1, kChunk + 1), 2 * row);
+  EXPECT_EQ(partials(kTile, 3 * kChunk), kTile * 3 * row);
+  EXPECT_EQ(partials(kTile + 1, 3 * kChunk), 0);
+  EXPECT_EQ(partials(0, 3 * kChunk), 0);
+}
+
+TEST(AttentionDecoding, AllPairsOfLengthsMatchTheReference) {
+  for (const AttentionActivation activation :
+       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+    Shape shape = pairs_of_lengths({0, 1, 2, 7, 16, 17, 64, 96, 97},
+                                   {0, 1, 95, 96, 97, kChunk - 1, kChunk, kChunk + 1, 2310});
+    shape.activation = activation;
+    Case c(shape);
+    expect_matches_reference(c, 4e-6);
+  }
+}
+
+TEST(AttentionDecoding, HeadsAndDimensionsMatchTheReference) {
+  struct Size {
+    std::int64_t num_heads, num_key_heads, head_dim;
+  };
+  for (const Size& size : {Size{8, 1, 64},
+                           {4, 4, 64},
+                           {6, 3, 20},
+                           {3, 1, 1},
+                           {12, 12, 48},
+                           {2, 2, 255},
+                           {8, 8, 256},
+                           {20, 2, 33}}) {
+    Shape shape = full_shape({1, 3}, {900, 100}, size.num_heads, size.head_dim);
+    shape.num_key_heads = size.num_key_heads;
+    Case c(shape);
+    expect_matches_reference(c, 4e-6);
+  }
+}
+
+TEST(AttentionDecoding, HugeLogitsNeitherOverflowNorVanish) {
+  Case c(full_shape({1, 20}, {2000, 1000}, 2, 32), 1e4f);
+  const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
+  c.run();
+  expect_close(c.out, expected.out, 5e-3);  // a score of 2e4 is good to 1e-3
+}
+
+class EveryDecodingMask : public testing::TestWithParam<int> {};
+
+TEST_P(EveryDecodingMask, MatchesTheReference) {
+  const auto kind = static_cast<MaskKind>(GetParam());
+  std::mt19937 generator(static_cast<unsigned>(GetParam()));
+  for (const std::int64_t num_key_heads : {1, 3}) {
+    for (const AttentionActivation activation :
+         {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+      Shape shape = few_queries(6, num_key_heads);
+      shape.query_lengths.push_back(30), shape.key_lengths.push_back(1000);
+      shape.activation = activation;
+      const TestMask mask =
+          random_mask(kind,
+                      {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
+                       offsets_of(shape.key_lengths)},
+                      generator);
+      shape.mask = mask.mask, shape.visible = mask.visible;
+      Case c(shape);
+      expect_matches_reference(c, 4e-6);
+    }
+  }
+}
+
+std::string name_of(const testing::TestParamInfo<int>& test) {
+  return std::array{"Full",    "Causal", "CausalBottomRight", "Window", "Prefix", "Rows",
+                    "Columns", "Blocks", "SharedBlocks"}
+      .at(static_cast<std::size_t>(test.param));
+}
+
+// Those of self-attention have as many queries as keys.
+INSTANTIATE_TEST_SUITE_P(All, EveryDecodingMask,
+                         testing::Range(0, static_cast<int>(MaskKind::kDocuments)), name_of);
+
+// Query 0 sees nothing, query 1 the second chunk alone, query 2 only the first key of all.
+TEST(AttentionDecoding, ChunksThatAQueryDoesNotSeeCountForNothing) {
+  Shape shape = full_shape({3}, {2000}, 2, 16);
+  std::vector<std::int64_t> ranges((kTokensBefore + 3) * 4, 0);
+  const auto see = [&](std::int64_t query, std::int64_t begin, std::int64_t end) {
+    ranges[(kTokensBefore + query) * 4] = begin, ranges[(kTokensBefore + query) * 4 + 1] = end;
+  };
+  see(1, kChunk, 2 * kChunk - 96), see(2, 0, 1);
+  shape.mask = RowMask{ranges};
+  shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t j) {
+    const std::int64_t* range = &ranges[(kTokensBefore + i) * 4];
+    return range[0] <= j && j < range[1];
+  };
+  Case c(shape);
+  expect_matches_reference(c, 4e-6);
+  for (std::int64_t head = 0; head < 2; ++head) {
+    for (std::int64_t x = 0; x < 16; ++x) {
+      EXPECT_EQ(c.out.view().at(kTokensBefore, head)[x], 0);
+      EXPECT_FLOAT_EQ(c.out.view().at(kTokensBefore + 2, head)[x],
+                      c.v.view().at(kTokensBefore, head)[x]);
+    }
+  }
+}
+
+std::vector<float> normal_values(std::int64_t count, std::mt19937& generator) {
+  std::normal_distribution<float> normal;
+  std::vector<float> values(static_cast<std::size_t>(count));
+  for (float& x : values) x = normal(generator);
+  return values;
+}
+
+// A bias, tables and dropout at once; groups of heads share keys.
+TEST(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
+  for (const AttentionActivation activation :
+       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+    Shape shape = few_queries(4, 2);
+    shape.query_lengths.back() = 20, shape.key_lengths.back() = 800;
+    shape.activation = activation;
+    Case c(shape);
+    const reference::Attention args = c.in_double();
+    std::mt19937 generator(4);
+    const std::int64_t queries = args.longest_queries(), keys = args.longest_keys();
+    const std::vector<float> bias = normal_values(4 * queries * keys, generator);
+    const std::vector<std::int64_t> places = {-1000, -500, -90, -8, 0}, durations = {-50, 0, 50};
+    const std::vector<float> by_place = normal_values(6, generator),
+                             by_time = normal_values(4 * 4, generator);
+    c.bias = {bias.data(), 0, queries * keys, keys, 1};
+    c.position_table = {by_place, places};
+    c.time_table = {by_time, durations};
+    for (auto* times : {&c.query_times, &c.key_times}) {
+      times->resize(times == &c.query_times ? c.query_offsets.back() : c.key_offsets.back());
+      for (std::int64_t& time : *times) time = static_cast<std::int64_t>(generator() % 200);
+    }
+    std::vector<std::int64_t> token_ids(c.query_offsets.back());
+    for (std::int64_t& id : token_ids) id = static_cast<std::int64_t>(generator());
+    c.dropout = {.rate = 0.25f, .seed = 5, .step = 3, .site = 2, .token_ids = token_ids};
+    c.kept_of_pairs = kept_of(c, args);
+    c.bias_of_pairs.resize(args.num_pairs(), 0.0);
+    for (std::int64_t s = 0; s < std::ssize(shape.query_lengths); ++s) {
+      for (std::int64_t head = 0; head < 4; ++head) {
+        for (std::int64_t i = 0; i < shape.query_lengths[s]; ++i) {
+          for (std::int64_t j = 0; j < shape.key_lengths[s]; ++j) {
+            const auto entry = [](const std::vector<std::int64_t>& boundaries,
+                                  std::int64_t distance) {
+              return std::ranges::count_if(boundaries,
+                                           [&](std::int64_t b) { return b <= distance; });
+            };
+            const std::int64_t apart =
+                c.query_times[c.query_offsets[s] + i] - c.key_times[c.key_offsets[s] + j];
+            c.bias_of_pairs[args.pair_of(s, head, i, j)] =
+                static_cast<double>(bias[(head * queries + i) * keys + j]) +
+                by_place[entry(places, i - j)] + by_time[head * 4 + entry(durations, apart)];
+          }
+        }
+      }
+    }
+    expect_matches_reference(c, 6e-6);
+  }
+}
+
+std::vector<BFloat16> rounded(Tokens& x) {
+  std::vector<BFloat16> halves(x.values.size());
+  for (std::size_t i = 0; i < halves.size(); ++i) {
+    halves[i] = BFloat16(x.values[i]);
+    x.values[i] = static_cast<float>(halves[i]);
+  }
+  return halves;
+}
+
+TEST(AttentionDecoding, BFloat16MatchesTheReferenceOfTheRoundedInputs) {
+  for (const std::int64_t head_dim : {20, 64}) {
+    Shape shape = few_queries(4, 2);
+    shape.head_dim = head_dim;
+    Case c(shape);
+    const auto stored = [](std::vector<BFloat16>& halves, const Tokens& like) {
+      return HeadsView<BFloat16>{halves.data(), like.token_stride, like.head_stride};
+    };
+    std::vector<BFloat16> q = rounded(c.q), k = rounded(c.k), v = rounded(c.v);
+    std::vector<BFloat16> out(c.out.values.size(), BFloat16(std::nanf("")));
+    AttentionForward args = c.forward_args();
+    args.q = stored(q, c.q), args.k = stored(k, c.k), args.v = stored(v, c.v);
+    args.out = stored(out, c.out);
+    const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
+    for_every_target([&] {
+      jagged_attention_forward(args, Stream(Device::cpu(), 2));
+      for (std::size_t i = 0; i < out.size(); ++i) c.out.values[i] = static_cast<float>(out[i]);
+      expect_close(c.out, expected.out, 0x1p-8);
+    });
+  }
+}
+
+TEST(AttentionDecoding, SharedQueriesGiveWhatCopiesOfThemGive) {
+  constexpr std::int64_t kShared = 3, kHeads = 2, kDim = 16;
+  const std::vector<std::int64_t> keys = {1500, 0, 40, 800};
+  Case c(full_shape(std::vector<std::int64_t>(keys.size(), kShared), keys, kHeads, kDim));
+  const std::int64_t first = kTokensBefore * kHeads * kDim, size = kShared * kHeads * kDim;
+  std::vector<float> shared(size);
+  c.q.for_each([&](float& x, std::int64_t i) {
+    if (i - first < size) shared[i - first] = x;
+    x = shared[(i - first) % size];
+  });
+  c.run();
+  Tokens out(c.out);
+  AttentionForward args = c.forward_args();
+  args.q = HeadsView<const float>{shared.data(), kHeads * kDim, kDim};
+  args.out = HeadsView<float>{out.view().at(kTokensBefore, 0), out.token_stride, out.head_stride};
+  args.lse = {};
+  args.query_offsets = {};
+  args.num_shared_queries = kShared;
+  jagged_attention_forward(args, Stream(Device::cpu(), 2));
+  expect_same_bits(out.values, c.out.values);
+}
+
+TEST(AttentionDecoding, BitsDoNotDependOnThreadsOrRunsOrWhoOwnsThePartials) {
+  Shape shape = few_queries(4, 2);
+  shape.query_lengths.push_back(60), shape.key_lengths.push_back(2500);
+  Case one(shape);
+  one.run();
+  std::vector<float> partials(partials_of(one) + 5, std::nanf(""));
+  for (int run = 0; run < 30; ++run) {
+    Case again(shape);
+    again.partials = run % 2 == 0 ? std::span<float>() : partials;
+    again.run(run % 3 + 1);
+    expect_same_results(one, again);
+  }
+  EXPECT_TRUE(std::isnan(partials.back()) && !std::isnan(partials.front()));
+}
+
+TEST(AttentionDecoding, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
+  const Shape shape = few_queries(4, 2);
+  Case batch(shape);
+  batch.run(2);
+  for (std::size_t s = 0; s < kQueries.size(); ++s) {
+    Shape only = shape;
+    only.query_lengths = {kQueries[s]}, only.key_lengths = {kKeys[s]};
+    Case alone(only);
+    const auto copy = [&](Tokens& from, Tokens& to, const std::vector<std::int64_t>& offsets) {
+      std::copy(from.values.begin() + offsets[s] * from.token_stride,
+                from.values.begin() + offsets[s + 1] * from.token_stride,
+                to.values.begin() + kTokensBefore * from.token_stride);
+    };
+    copy(batch.q, alone.q, batch.query_offsets), copy(batch.k, alone.k, batch.key_offsets);
+    copy(batch.v, alone.v, batch.key_offsets);
+    alone.run();
+    Tokens expected(alone.out);
+    copy(batch.out, expected, batch.query_offsets);
+    expect_same_bits(alone.out.values, expected.values);
+  }
+}
+
+TEST(AttentionDecoding, PartialsThatAreTooSmallAreAnError) {
+  Case c(few_queries(4, 2));
+  const std::int64_t needed = partials_of(c);
+  std::vector<float> partials(needed);
+  c.partials = std::span(partials).first(needed - 1);
+  EXPECT_THROW(c.run(), Error);
+  c.partials = partials;
+  EXPECT_NO_THROW(c.run());
+}
+
+TEST(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
+  Case c(few_queries(4, 2));
+  const Stream stream;
+  const std::int64_t without = jagged_attention_forward_workspace(c.forward_args(), stream);
+  std::vector<float> partials(partials_of(c));
+  c.partials = partials;
+  EXPECT_EQ(without - jagged_attention_forward_workspace(c.forward_args(), stream),
+            std::ssize(partials) * 4);
+}
+
+}  // namespace
+}  // namespace serrate

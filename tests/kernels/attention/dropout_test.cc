@@ -1,0 +1,32 @@
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/kernels/attention/case.h"
+
+namespace serrate {
+namespace {
+
+Case dropout_case(AttentionActivation activation) {
+  Shape shape = causal_shape({130, 0, 97, 30}, {150, 5, 97, 7}, 2, 24);
+  shape.activation = activation;
+  return Case(shape);
+}
+
+TEST(AttentionDropout, DropsTheWeightsThatItsCounterSays) {
+  for (const AttentionActivation activation :
+       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+    Case c = dropout_case(activation);
+    std::vector<std::int64_t> token_ids(c.query_offsets.back());
+    for (std::size_t i = 0; i < token_ids.size(); ++i) {
+      token_ids[i] = static_cast<std::int64_t>(i * 7) << (i % 2 == 0 ? 0 : 33);
+    }
+    c.dropout = {.rate = 0.25f, .seed = 5, .step = 3, .site = 11, .token_ids = token_ids};
+    const reference::Attention args = c.in_double();
+    c.kept_of_pairs = kept_of(c, args);
+    expect_matches_reference(c, 2e-6);
+  }
+}
+
+}  // namespace
+}  // namespace serrate

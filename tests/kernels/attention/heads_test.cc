@@ -1,0 +1,105 @@
+// SiLU beside softmax, heads that share keys, and queries that sequences share.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "tests/kernels/attention/case.h"
+
+namespace serrate {
+namespace {
+
+TEST(AttentionSilu, AScoreOfOneWeighsItsValueByItsSilu) {
+  Shape shape = full_shape({1}, {2}, 1, 1);
+  shape.activation = AttentionActivation::kSilu;
+  shape.silu_divisor = 4;
+  Case c(shape);
+  c.scale = 1;
+  float next = 0;
+  c.q.for_each([](float& x, std::int64_t) { x = 1; });
+  for (Tokens* x : {&c.k, &c.v}) x->for_each([&](float& value, std::int64_t) { value = next++; });
+  c.run();
+  // Scores 0 and 1, values 2 and 3; silu(1) = 1 / (1 + 1/e).
+  EXPECT_FLOAT_EQ(*c.out.view().at(kTokensBefore, 0), 3 * 0.7310585786f / 4);
+  EXPECT_TRUE(std::isnan(c.lse[kTokensBefore]));
+}
+
+TEST(AttentionSilu, MatchesTheReferenceOverSeveralTiles) {
+  for (const auto shape_of : {causal_shape, full_shape}) {
+    Shape shape = shape_of({130, 0, 97, 30, 65}, {150, 5, 97, 0, 300}, 2, 24);
+    shape.activation = AttentionActivation::kSilu;
+    Case c(shape);
+    expect_matches_reference(c, 2e-6);
+  }
+}
+
+TEST(AttentionSilu, LargeScoresNeitherOverflowNorVanish) {
+  Shape shape = causal_shape({130, 5}, {130, 77}, 2, 32);
+  shape.activation = AttentionActivation::kSilu;
+  Case c(shape, 1e4f);
+  expect_matches_reference(c, 1e-5);
+}
+
+TEST(AttentionHeads, GroupsOfHeadsShareKeysAndValues) {
+  for (const std::int64_t num_key_heads : {1, 2, 3}) {
+    Shape shape = causal_shape({130, 0, 33}, {150, 5, 40}, 6, 20);
+    shape.num_key_heads = num_key_heads;
+    Case c(shape);
+    expect_matches_reference(c, 2e-6);
+  }
+}
+
+// Against a batch in which every sequence has a copy of the queries.
+TEST(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
+  constexpr std::int64_t kQueries = 5, kSequences = 4, kHeads = 2, kDim = 12;
+  const std::vector<std::int64_t> keys = {130, 0, 7, 64};
+  Case c(full_shape(std::vector<std::int64_t>(kSequences, kQueries), keys, kHeads, kDim));
+  const auto for_each_of = [&](Tokens& copies, auto&& f) {
+    copies.for_each([&](float& x, std::int64_t i) {
+      const std::int64_t token = i / (kHeads * kDim) - kTokensBefore;
+      f(x, token % kQueries, i / kDim % kHeads, i % kDim);
+    });
+  };
+  Tokens shared({kTokensBefore, kTokensBefore + kQueries}, kHeads, kDim);
+  for_each_of(c.q, [&](float& x, std::int64_t i, std::int64_t head, std::int64_t column) {
+    float& first = shared.view().at(kTokensBefore + i, head)[column];
+    if (std::isnan(first)) first = x;
+    x = first;
+  });
+  for (const AttentionActivation activation :
+       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+    c.shape.activation = activation;
+    c.run();
+
+    // Token 0 is the first: views that begin there.
+    const auto from_first = [](Tokens& x) {
+      return HeadsView<float>{x.view().at(kTokensBefore, 0), x.token_stride, x.head_stride};
+    };
+    Tokens out(c.out), d_q(shared), d_k(c.d_k), d_v(c.d_v);
+    std::vector<float> lse(kHeads * kSequences * kQueries);
+    AttentionForward forward = c.forward_args();
+    forward.q = from_first(shared), forward.out = from_first(out);
+    forward.lse = lse;
+    forward.query_offsets = {};
+    forward.num_shared_queries = kQueries;
+    const Stream stream(Device::cpu(), 16);
+    jagged_attention_forward(forward, stream);
+    jagged_attention_backward(
+        {forward, from_first(c.d_out), from_first(d_q), d_k.view(), d_v.view()}, stream);
+    expect_same_bits(out.values, c.out.values);
+    expect_same_bits(d_k.values, c.d_k.values);
+    expect_same_bits(d_v.values, c.d_v.values);
+    std::vector<float> sums(kQueries * kHeads * kDim, 0);
+    for_each_of(c.d_q, [&](float& x, std::int64_t i, std::int64_t head, std::int64_t column) {
+      sums[(i * kHeads + head) * kDim + column] += x;
+    });
+    d_q.for_each(
+        [&](float& x, std::int64_t i) { EXPECT_EQ(x, sums[i - kTokensBefore * kHeads * kDim]); });
+    const AttentionBackward backward{forward, from_first(c.d_out), from_first(d_q), d_k.view(),
+                                     d_v.view()};
+    EXPECT_GE(jagged_attention_backward_workspace(backward, stream),
+              std::ssize(c.out.values) - std::ssize(shared.values));
+  }
+}
+
+}  // namespace
+}  // namespace serrate

@@ -1,0 +1,301 @@
+#include "serrate/kernels/embedding_update.h"
+
+#include <cmath>
+
+#include "serrate/error.h"
+#include "serrate/kernels/embedding_lookup.h"
+#include "tests/kernels/embedding/fixture.h"
+
+namespace serrate {
+namespace {
+
+using reference::Bags;
+using reference::Matrix;
+using reference::Parameters;
+
+constexpr SparseOptimizer kOptimizers[] = {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
+                                           SparseOptimizer::kRowWiseAdagrad,
+                                           SparseOptimizer::kAdam};
+
+struct Gradient {
+  Bags bags;
+  Matrix d_output;
+};
+
+class EmbeddingUpdateTest : public EmbeddingTest {
+ protected:
+  struct DeviceGradient {
+    DeviceBags bags;
+    DeviceMatrix d_output;
+
+    DeviceGradient(const Gradient& g, const Stream& stream)
+        : bags(g.bags, stream), d_output(g.d_output, stream) {}
+    GradientSegment segment() {
+      return {bags.indices.span(), bags.offsets.span(), bags.weights.span(), d_output.view()};
+    }
+  };
+
+  // A table with its optimizer state on the device.
+  struct DeviceParameters {
+    DeviceMatrix table, state, second_moment;
+
+    DeviceParameters(const Parameters& p, const Stream& stream)
+        : table(p.table, stream), state(p.state, stream), second_moment(p.second_moment, stream) {}
+    Parameters to_host(const Stream& stream) const {
+      return {table.to_host(stream), state.to_host(stream), second_moment.to_host(stream)};
+    }
+  };
+
+  static Parameters start(SparseOptimizer type, const Matrix& table) {
+    const bool adam = type == SparseOptimizer::kAdam;
+    const std::int64_t state_cols = type == SparseOptimizer::kSgd              ? 0
+                                    : type == SparseOptimizer::kRowWiseAdagrad ? 1
+                                                                               : table.cols;
+    return {table, Matrix(table.rows, state_cols), Matrix(table.rows, adam ? table.cols : 0)};
+  }
+
+  void update(const std::vector<Gradient>& gradients, const SparseOptimizerOptions& optimizer,
+              std::int64_t step, DeviceParameters& parameters) {
+    std::vector<DeviceGradient> on_device;
+    for (const Gradient& g : gradients) on_device.emplace_back(g, stream);
+    std::vector<GradientSegment> segments;
+    for (DeviceGradient& g : on_device) segments.push_back(g.segment());
+    const EmbeddingUpdate args{.table = parameters.table.view(),
+                               .state = parameters.state.view(),
+                               .second_moment = parameters.second_moment.view(),
+                               .segments = segments,
+                               .optimizer = optimizer,
+                               .step = step};
+    group_gradients(segments, args.table.rows, groups, stream);
+    embedding_update(args, groups, {}, 0, stream);
+    stream.synchronize();
+  }
+
+  // A table of one row [1, 2] after one step with the gradient g.
+  Parameters step_one_row(SparseOptimizerOptions optimizer, const std::vector<double>& g) {
+    optimizer.learning_rate = 0.5f;
+    optimizer.eps = 0;
+    DeviceParameters parameters(start(optimizer.type, matrix(1, 2, {1, 2})), stream);
+    update({{{{0}, {0, 1}, {}}, matrix(1, 2, g)}}, optimizer, 1, parameters);
+    return parameters.to_host(stream);
+  }
+
+  RowGroups groups;
+};
+
+TEST_P(EmbeddingUpdateTest, GroupsOccurrencesByRow) {
+  DeviceGradient first({{{7, 2, 7}, {0, 1, 3}, {}}, Matrix(2, 1)}, stream);
+  DeviceGradient second({{{2, 0}, {5, 5, 7}, {}}, Matrix(2, 1)}, stream);
+  const std::vector segments{first.segment(), second.segment()};
+  group_gradients(segments, 9, groups, stream);
+  EXPECT_EQ(groups.num_occurrences, 5);
+  EXPECT_EQ(groups.num_rows.to_host(stream), (std::vector<std::int64_t>{3}));
+  auto rows = groups.rows.to_host(stream), offsets = groups.row_offsets.to_host(stream);
+  rows.resize(3);
+  offsets.resize(4);
+  EXPECT_EQ(rows, (std::vector<std::int64_t>{0, 2, 7}));
+  EXPECT_EQ(offsets, (std::vector<std::int64_t>{0, 1, 3, 5}));
+}
+
+TEST_P(EmbeddingUpdateTest, GroupsRowsOfHugeTables) {
+  const std::int64_t num_rows = std::int64_t{1} << 41;
+  DeviceGradient gradient({{{num_rows - 1, 5, std::int64_t{1} << 33, 5}, {0, 4}, {}}, Matrix(1, 1)},
+                          stream);
+  const GradientSegment segment = gradient.segment();
+  group_gradients({&segment, 1}, num_rows, groups, stream);
+  auto rows = groups.rows.to_host(stream);
+  rows.resize(groups.num_rows.to_host(stream)[0]);
+  EXPECT_EQ(rows, (std::vector<std::int64_t>{5, std::int64_t{1} << 33, num_rows - 1}));
+}
+
+TEST_P(EmbeddingUpdateTest, AddsUpGradientsOfARow) {
+  const SparseOptimizerOptions sgd{.type = SparseOptimizer::kSgd, .learning_rate = 1};
+  DeviceParameters parameters(start(sgd.type, matrix(3, 2, {0, 0, 10, 20, 1, 1})), stream);
+  update({{{{1, 1, 2}, {0, 2, 3}, {}}, matrix(2, 2, {1, 2, 4, 8})},
+          {{{1}, {0, 1}, {0.5}}, matrix(1, 2, {16, 32})}},
+         sgd, 1, parameters);
+  EXPECT_EQ(parameters.to_host(stream).table.values,
+            (std::vector<double>{0, 0, 10 - 2 - 8, 20 - 4 - 16, -3, -7}));
+}
+
+TEST_P(EmbeddingUpdateTest, StepsByHand) {
+  using Values = std::vector<double>;
+  const Parameters adagrad = step_one_row({.type = SparseOptimizer::kAdagrad}, {2, -4});
+  EXPECT_EQ(adagrad.state.values, (Values{4, 16}));
+  EXPECT_EQ(adagrad.table.values, (Values{0.5, 2.5}));
+  // The mean of 1 and 49 is 25.
+  const Parameters row_wise = step_one_row({.type = SparseOptimizer::kRowWiseAdagrad}, {1, 7});
+  EXPECT_EQ(row_wise.state.values, (Values{25}));
+  expect_near(row_wise.table, matrix(1, 2, {1 - 0.1, 2 - 0.7}), 1e-7);
+  // The first step of adam is the learning rate against the sign of the gradient.
+  const Parameters adam = step_one_row({.type = SparseOptimizer::kAdam}, {3, -5});
+  expect_near(adam.table, matrix(1, 2, {0.5, 2.5}), 1e-6);
+  expect_near(adam.state, matrix(1, 2, {0.3, -0.5}), 1e-6);
+  expect_near(adam.second_moment, matrix(1, 2, {0.009, 0.025}), 1e-6);
+}
+
+TEST_P(EmbeddingUpdateTest, MatchesReferenceForEveryOptimizerAndWidth) {
+  constexpr std::int64_t kRows = 60;
+  for (const SparseOptimizer type : kOptimizers) {
+    const SparseOptimizerOptions optimizer{.type = type, .learning_rate = 0.1f};
+    for (const std::int64_t dim : kDims) {
+      SCOPED_TRACE(to_string(type) + ", dim " + std::to_string(dim));
+      Parameters expected = start(type, random_matrix(kRows, dim, 1));
+      DeviceParameters actual(expected, stream);
+      for (std::uint32_t step = 1; step <= 3; ++step) {
+        std::vector<Gradient> gradients;
+        Matrix d_table(kRows, dim);
+        std::vector<std::int64_t> touched;
+        for (std::uint32_t s = 0; s < 3; ++s) {
+          const Bags bags = random_bags(20, kRows, 4, s == 1, 10 * step + s);
+          gradients.push_back({bags, random_matrix(bags.num_bags(), dim, 100 * step + s)});
+          reference::add_embedding_gradient(bags, gradients.back().d_output, d_table);
+          touched.insert(touched.end(), bags.indices.begin(), bags.indices.end());
+        }
+        reference::embedding_update(optimizer, step, d_table, touched, expected);
+        update(gradients, optimizer, step, actual);
+      }
+      const Parameters result = actual.to_host(stream);
+      expect_near(result.table, expected.table, 2e-5);
+      expect_near(result.state, expected.state, 2e-5);
+      expect_near(result.second_moment, expected.second_moment, 2e-5);
+    }
+  }
+}
+
+// With rate 1, sgd leaves minus the gradient; the loss is sum(scale * sin(lookup)).
+TEST_P(EmbeddingUpdateTest, GradientMatchesCentralDifferences) {
+  const Bags bags = random_bags(6, 5, 4, true, 21);
+  Matrix table = random_matrix(5, 3, 22);
+  const Matrix scale = random_matrix(6, 3, 23);
+  const auto loss = [&] {
+    const Matrix pooled = reference::embedding_lookup(table, bags);
+    double sum = 0;
+    for (std::size_t i = 0; i < pooled.values.size(); ++i) {
+      sum += scale.values[i] * std::sin(pooled.values[i]);
+    }
+    return sum;
+  };
+  Matrix d_pooled = reference::embedding_lookup(table, bags);
+  for (std::size_t i = 0; i < d_pooled.values.size(); ++i) {
+    d_pooled.values[i] = scale.values[i] * std::cos(d_pooled.values[i]);
+  }
+  const SparseOptimizerOptions sgd{.type = SparseOptimizer::kSgd, .learning_rate = 1};
+  DeviceParameters parameters(start(sgd.type, Matrix(5, 3)), stream);
+  update({{bags, d_pooled}}, sgd, 1, parameters);
+  const Matrix minus_gradient = parameters.to_host(stream).table;
+  for (std::size_t i = 0; i < table.values.size(); ++i) {
+    constexpr double kStep = 1e-5;
+    const double value = table.values[i];
+    table.values[i] = value + kStep;
+    const double above = loss();
+    table.values[i] = value - kStep;
+    const double below = loss();
+    table.values[i] = value;
+    EXPECT_NEAR(-minus_gradient.values[i], (above - below) / (2 * kStep), 1e-6);
+  }
+}
+
+TEST_P(EmbeddingUpdateTest, ColumnShardsStepAsTheWholeRow) {
+  const SparseOptimizerOptions optimizer{.type = SparseOptimizer::kRowWiseAdagrad};
+  const std::vector<Gradient> gradients{
+      {random_bags(30, 20, 5, false, 31), random_matrix(30, 8, 32)}};
+  const Parameters begin = start(optimizer.type, random_matrix(20, 8, 33));
+  DeviceParameters whole(begin, stream), left(begin, stream), right(begin, stream);
+  update(gradients, optimizer, 1, whole);
+
+  DeviceGradient gradient(gradients[0], stream);
+  GradientSegment left_segment = gradient.segment(), right_segment = left_segment;
+  left_segment.d_output = left_segment.d_output.columns(0, 5);
+  right_segment.d_output = right_segment.d_output.columns(5, 8);
+  const EmbeddingUpdate left_args{.table = left.table.view().columns(0, 5),
+                                  .state = left.state.view(),
+                                  .second_moment = {},
+                                  .segments = {&left_segment, 1},
+                                  .optimizer = optimizer};
+  const EmbeddingUpdate right_args{.table = right.table.view().columns(5, 8),
+                                   .state = right.state.view(),
+                                   .second_moment = {},
+                                   .segments = {&right_segment, 1},
+                                   .optimizer = optimizer};
+  group_gradients(left_args.segments, 20, groups, stream);
+  const std::int64_t num_rows = groups.num_rows.to_host(stream)[0];
+  Buffer<float> left_squares(num_rows, stream), right_squares(num_rows, stream);
+  const ColumnRange left_columns{0, 5}, right_columns{0, 3};
+  gradient_row_squares(left_args, groups, {&left_columns, 1}, left_squares.span(), stream);
+  gradient_row_squares(right_args, groups, {&right_columns, 1}, right_squares.span(), stream);
+  std::vector<float> squares = left_squares.to_host(stream);
+  const std::vector<float> others = right_squares.to_host(stream);
+  for (std::int64_t i = 0; i < num_rows; ++i) squares[i] += others[i];
+  const Buffer<float> sums(squares, stream);
+  embedding_update(left_args, groups, sums.span(), 8, stream);
+  embedding_update(right_args, groups, sums.span(), 8, stream);
+
+  const Parameters expected = whole.to_host(stream);
+  expect_near(left.to_host(stream).state, expected.state, 1e-6);
+  Matrix joined = left.to_host(stream).table;
+  const Matrix right_table = right.to_host(stream).table;
+  for (std::int64_t r = 0; r < 20; ++r) {
+    for (std::int64_t c = 5; c < 8; ++c) joined(r, c) = right_table(r, c);
+  }
+  expect_near(joined, expected.table, 1e-6);
+}
+
+TEST_P(EmbeddingUpdateTest, LeavesOtherRowsAlone) {
+  for (const SparseOptimizer type : kOptimizers) {
+    const Parameters begin = start(type, random_matrix(10, 6, 41));
+    DeviceParameters parameters(begin, stream);
+    update({{{{4, 4}, {0, 2}, {}}, random_matrix(1, 6, 42)}}, {.type = type}, 1, parameters);
+    const Parameters end = parameters.to_host(stream);
+    for (std::int64_t r = 0; r < 10; ++r) {
+      for (std::int64_t c = 0; c < 6; ++c) {
+        EXPECT_EQ(end.table(r, c) == begin.table(r, c), r != 4) << to_string(type) << " row " << r;
+      }
+    }
+  }
+}
+
+TEST_P(EmbeddingUpdateTest, TakesNoIds) {
+  const Parameters begin = start(SparseOptimizer::kAdam, random_matrix(4, 4, 51));
+  DeviceParameters parameters(begin, stream);
+  const SparseOptimizerOptions adam{.type = SparseOptimizer::kAdam};
+  update({}, adam, 1, parameters);
+  update({{{{}, {0}, {}}, Matrix(0, 4)}, {{{}, {3, 3, 3}, {}}, Matrix(2, 4)}}, adam, 2, parameters);
+  EXPECT_EQ(groups.num_rows.to_host(stream)[0], 0);
+  EXPECT_EQ(parameters.to_host(stream).table.values, begin.table.values);
+}
+
+TEST_P(EmbeddingUpdateTest, BitsDoNotDependOnThreads) {
+  const std::vector<Gradient> gradients{
+      {random_bags(300, 40, 20, true, 61), random_matrix(300, 24, 62)},
+      {random_bags(50, 3000, 20, false, 63), random_matrix(50, 24, 64)}};
+  for (const SparseOptimizer type : kOptimizers) {
+    std::vector<std::vector<float>> tables;
+    for (const int num_threads : {1, 2, 3}) {
+      stream = Stream(GetParam(), num_threads);
+      DeviceParameters parameters(start(type, random_matrix(3000, 24, 65)), stream);
+      update(gradients, {.type = type}, 1, parameters);
+      tables.push_back(parameters.table.raw(stream));
+      groups = {};  // before its stream goes
+    }
+    EXPECT_EQ(tables[0], tables[1]) << to_string(type);
+    EXPECT_EQ(tables[0], tables[2]) << to_string(type);
+  }
+}
+
+TEST_P(EmbeddingUpdateTest, RejectsStateOfAnotherShape) {
+  const std::vector<Gradient> gradients{{{{0}, {0, 1}, {}}, Matrix(1, 4)}};
+  for (const SparseOptimizer type :
+       {SparseOptimizer::kAdagrad, SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam}) {
+    DeviceParameters parameters(start(SparseOptimizer::kSgd, Matrix(2, 4)), stream);
+    EXPECT_THROW(update(gradients, {.type = type}, 1, parameters), Error) << to_string(type);
+  }
+  DeviceParameters narrow(start(SparseOptimizer::kSgd, Matrix(2, 3)), stream);
+  EXPECT_THROW(update(gradients, {.type = SparseOptimizer::kSgd}, 1, narrow), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Device, EmbeddingUpdateTest, testing::ValuesIn(test_devices()),
+                         device_name);
+
+}  // namespace
+}  // namespace serrate

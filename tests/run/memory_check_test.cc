@@ -1,0 +1,70 @@
+#include "src/run/memory_check.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "serrate/error.h"
+#include "tests/support/temporary_folder.h"
+
+namespace serrate {
+namespace {
+
+// 1,000 rows of 64 bytes with a moment of 4: 68,000 bytes on rank 1 of 2. Nothing is looked up, so
+// the exchange is next to nothing.
+class MemoryCheck : public ::testing::Test {
+ protected:
+  MemoryCheck() {
+    model_.tables = {{.name = "item", .num_rows = 1000, .dim = 16}};
+    model_.tables[0].optimizer = SparseOptimizer::kRowWiseAdagrad;
+    const EmbeddingTable table{.name = "item", .num_rows = 1000, .dim = 16};
+    plan_ = {.world_size = 2, .tables = {shard_table(table, ShardingType::kTableWise, 2, 1)}};
+  }
+  std::string refusal(const std::string& limit, const Machines& machines,
+                      CheckpointCopy copy = CheckpointCopy::kNone) {
+    return testing::message_of<Error>(
+        [&] { check_memory(model_, plan_, {2000, 1000}, limit, machines, copy); });
+  }
+  PlannerModel model_;
+  ShardingPlan plan_;
+};
+
+constexpr MachineMemory kPlenty{1 << 30, 1 << 30};
+
+TEST_F(MemoryCheck, ARankMayUseWhatTheLimitSays) {
+  const Machines machines{{0, 0}, {kPlenty}};
+  EXPECT_EQ(refusal("75kB", machines), "(no exception)");
+  // 71,000 bytes and the exchange's first words.
+  EXPECT_THAT(
+      refusal("60kB", machines),
+      ::testing::AllOf(::testing::StartsWith("rank 1 will need 69.40 KiB (tables 62.50 KiB, "
+                                             "optimizer 3.91 KiB, "),
+                       ::testing::HasSubstr("\"item\" (66.41 KiB)"),
+                       ::testing::HasSubstr("--plan auto")));
+  // Not even in equal parts.
+  EXPECT_THAT(refusal("30kB", machines), ::testing::HasSubstr("use more ranks"));
+}
+
+TEST_F(MemoryCheck, TheRanksOfAMachineShareWhatItHas) {
+  // 68,000 and twice 3,000 bytes.
+  const MachineMemory small{1 << 30, 74'500}, smaller{1 << 30, 73'500};
+  EXPECT_EQ(refusal("", {{0, 0}, {small}}), "(no exception)");
+  EXPECT_THAT(refusal("", {{0, 0}, {smaller}}),
+              ::testing::StartsWith("the 2 ranks of one machine will need 72.38 KiB"));
+  // Rank 1 has a machine of its own.
+  EXPECT_EQ(refusal("", {{0, 1}, {{1 << 30, 4000}, smaller}}), "(no exception)");
+}
+
+TEST_F(MemoryCheck, ACheckpointIsWrittenFromACopy) {
+  const Machines machines{{0, 0}, {kPlenty}};
+  // 68,000 bytes again, and three fifths of 2,000.
+  EXPECT_EQ(refusal("141kB", machines, CheckpointCopy::kOfTheState), "(no exception)");
+  EXPECT_THAT(refusal("140kB", machines, CheckpointCopy::kOfTheState),
+              ::testing::HasSubstr("copy for --checkpoint-every 67.58 KiB"));
+  const MachineMemory small{1 << 30, 144'600}, smaller{1 << 30, 144'400};
+  EXPECT_EQ(refusal("", {{0, 0}, {small}}, CheckpointCopy::kOfTheState), "(no exception)");
+  EXPECT_THAT(refusal("", {{0, 0}, {smaller}}, CheckpointCopy::kOfTheState),
+              ::testing::HasSubstr("copy for --checkpoint-every 68.75 KiB"));
+}
+
+}  // namespace
+}  // namespace serrate

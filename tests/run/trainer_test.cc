@@ -1,0 +1,525 @@
+#include "serrate/trainer.h"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "src/checkpoint/folder.h"
+#include "src/data/generate.h"
+#include "src/run/metrics_file.h"
+#include "tests/support/run_ranks.h"
+#include "tests/support/temporary_folder.h"
+
+namespace serrate {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::message_of;
+using testing::read_file;
+using testing::TemporaryFolder;
+
+/// The lines of a metrics file.
+struct Lines {
+  std::vector<std::int64_t> steps;
+  std::vector<double> losses, seconds;
+};
+
+Lines read_lines(const std::string& path) {
+  Lines lines;
+  std::ifstream input(path);
+  for (std::string line; std::getline(input, line);) {
+    const auto json = nlohmann::json::parse(line);
+    lines.steps.push_back(json.at("step"));
+    lines.losses.push_back(json.at("loss"));
+    lines.seconds.push_back(json.at("seconds"));
+  }
+  return lines;
+}
+
+std::vector<std::int64_t> numbers(std::int64_t first, std::int64_t last) {
+  std::vector<std::int64_t> all;
+  for (std::int64_t i = first; i <= last; ++i) all.push_back(i);
+  return all;
+}
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  TrainerTest() {
+    generate({.output = data_, .users = 60, .items = 50, .events = 1500, .seed = 3});
+    options_.data = data_;
+    options_.output = run_;
+    options_.steps = 12;
+    options_.batch_size = 16;
+    options_.negatives = 20;
+    options_.seed = 5;
+    options_.dense_optimizer.eps = 1e-4f;  // see SmallTraining
+    options_.model = {.dim = 8, .num_blocks = 1, .num_heads = 2, .max_length = 20};
+  }
+
+  struct Outcome {
+    bool done = false;
+    std::int64_t first_step = 0;  // that was done; 0 when none was
+  };
+
+  /// `before` is called after every step; what it throws ends the run as a crash would.
+  static Outcome train(
+      const TrainOptions& options, int ranks = 1,
+      const std::function<void(std::int64_t step, std::atomic<bool>& stop)>& after_step = {}) {
+    Outcome outcome;
+    run_ranks(ranks, [&](Communicator& communicator) {
+      Trainer trainer(options, communicator);
+      std::atomic<bool> stop{false};
+      const bool done = trainer.run(stop, [&](const StepResult& result) {
+        if (communicator.rank() > 0) return;
+        if (outcome.first_step == 0) outcome.first_step = result.step;
+        if (after_step) after_step(result.step, stop);
+      });
+      if (communicator.rank() == 0) outcome.done = done;
+    });
+    return outcome;
+  }
+
+  TrainOptions to(std::int64_t steps) const {
+    TrainOptions options = options_;
+    options.steps = steps;
+    return options;
+  }
+  TrainOptions in(const std::string& output) const {
+    TrainOptions options = options_;
+    options.output = temporary_.file(output);
+    return options;
+  }
+  Lines lines() const { return read_lines(run_ + "/metrics.jsonl"); }
+  std::vector<std::int64_t> checkpoints() const {
+    std::vector<std::int64_t> steps;
+    for (const FoundCheckpoint& c : list_checkpoints(run_ + "/checkpoint")) steps.push_back(c.step);
+    return steps;
+  }
+  std::string file_of(std::int64_t step) const {
+    return fmt::format("{}/checkpoint/step_{}/rank0.h5", run_, step);
+  }
+
+  static void damage(const std::string& path) {
+    std::fstream stream(path, std::ios::in | std::ios::out | std::ios::binary);
+    const auto middle = static_cast<std::int64_t>(fs::file_size(path)) / 2;
+    stream.seekg(middle);
+    const char byte = static_cast<char>(stream.get() ^ 1);
+    stream.seekp(middle);
+    stream.put(byte);
+  }
+
+  TemporaryFolder temporary_;
+  std::string data_ = temporary_.file("data.h5");
+  std::string run_ = temporary_.file("run");
+  TrainOptions options_;
+};
+
+TEST_F(TrainerTest, InPiecesItIsTheSameTraining) {
+  train(in("whole"));
+  for (const std::int64_t steps : {3, 4, 9, 12}) {
+    EXPECT_TRUE(train(to(steps)).done);
+    EXPECT_EQ(lines().steps, numbers(1, steps));
+  }
+  EXPECT_EQ(lines().losses, read_lines(temporary_.file("whole/metrics.jsonl")).losses);
+  EXPECT_EQ(read_file(file_of(12)),
+            read_file(temporary_.file("whole/checkpoint/step_12/rank0.h5")));
+  const auto seconds = lines().seconds;
+  EXPECT_TRUE(std::ranges::is_sorted(seconds));
+}
+
+TEST_F(TrainerTest, OnOtherRanksAndPlansItIsTheSameTraining) {
+  train(in("whole"));
+  train(to(3), 3);
+  TrainOptions planned = to(7);
+  planned.plan = "auto";
+  planned.sharding_types = {"column_wise"};
+  planned.threads = 2;
+  train(planned, 2);
+  planned.sharding_types = {"row_wise"};
+  planned.steps = 12;
+  EXPECT_EQ(train(planned, 4).first_step, 8);
+  EXPECT_EQ(lines().steps, numbers(1, 12));
+  const auto whole = read_lines(temporary_.file("whole/metrics.jsonl")).losses;
+  const auto parts = lines().losses;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_NEAR(parts[i], whole[i], 1e-5 * whole[i]) << i;
+  }
+}
+
+TEST_F(TrainerTest, ReproducibleRunsAreTheSameBitsInPiecesOnAnyRanks) {
+  options_.reproducible = true;
+  train(in("whole"), 2);
+  train(to(3), 3);
+  train(to(8), 1);
+  train(to(12), 4);
+  EXPECT_EQ(lines().losses, read_lines(temporary_.file("whole/metrics.jsonl")).losses);
+}
+
+TEST_F(TrainerTest, EpochsMayBecomeMoreAndFewerLeaveNothingToDo) {
+  options_.steps = 0;
+  options_.epochs = 1;
+  train(options_);
+  const std::int64_t epoch = lines().steps.back();
+  EXPECT_EQ(train(options_).first_step, 0);
+  options_.epochs = 2;
+  const Outcome more = train(options_);
+  EXPECT_TRUE(more.done);
+  EXPECT_EQ(more.first_step, epoch + 1);
+  EXPECT_EQ(lines().steps, numbers(1, 2 * epoch));
+  options_.epochs = 1;
+  const Outcome fewer = train(options_);
+  EXPECT_TRUE(fewer.done);
+  EXPECT_EQ(fewer.first_step, 0);
+  EXPECT_EQ(lines().steps, numbers(1, 2 * epoch));
+}
+
+TEST_F(TrainerTest, StoppedItSavesAndGoesOn) {
+  const Outcome stopped = train(options_, 2, [](std::int64_t step, std::atomic<bool>& stop) {
+    if (step == 5) stop = true;
+  });
+  EXPECT_FALSE(stopped.done);
+  EXPECT_EQ(checkpoints(), (std::vector<std::int64_t>{5}));
+  EXPECT_EQ(lines().steps, numbers(1, 5));
+  EXPECT_EQ(train(options_).first_step, 6);
+}
+
+TEST_F(TrainerTest, LeavesAsManyCheckpointsAsAsked) {
+  options_.checkpoint_every = "2";
+  options_.keep_checkpoints = 3;
+  options_.steps = 1'000'000;
+  const Outcome stopped = train(options_, 2, [&](std::int64_t, std::atomic<bool>& stop) {
+    if (checkpoints().size() == 3) stop = true;
+  });
+  EXPECT_FALSE(stopped.done);
+  const auto steps = checkpoints();
+  ASSERT_EQ(steps.size(), 3u);
+  EXPECT_EQ(steps[0], lines().steps.back());
+  EXPECT_LT(steps[1], steps[0]);
+}
+
+struct Crash : std::runtime_error {
+  Crash() : std::runtime_error("a crash") {}
+};
+
+TEST_F(TrainerTest, WhatComesAfterTheCheckpointIsDoneAgain) {
+  train(in("whole"));
+  train(to(4));
+  // A crash in step 9, with no checkpoint after step 4.
+  EXPECT_THROW(train(options_, 1,
+                     [](std::int64_t step, std::atomic<bool>&) {
+                       if (step == 9) throw Crash();
+                     }),
+               Crash);
+  EXPECT_EQ(lines().steps, numbers(1, 9));
+  EXPECT_EQ(train(options_).first_step, 5);
+  EXPECT_EQ(lines().steps, numbers(1, 12));
+  EXPECT_EQ(lines().losses, read_lines(temporary_.file("whole/metrics.jsonl")).losses);
+}
+
+TEST_F(TrainerTest, LinesOfARunWithoutACheckpointAreKeptAside) {
+  for (const std::int64_t last : {3, 2}) {
+    EXPECT_THROW(train(options_, 1,
+                       [&](std::int64_t step, std::atomic<bool>&) {
+                         if (step == last) throw Crash();
+                       }),
+                 Crash);
+  }
+  EXPECT_EQ(train(options_).first_step, 1);
+  EXPECT_EQ(lines().steps, numbers(1, 12));
+  EXPECT_EQ(read_lines(run_ + "/metrics.jsonl.1").steps, numbers(1, 3));
+  EXPECT_EQ(read_lines(run_ + "/metrics.jsonl.2").steps, numbers(1, 2));
+}
+
+TEST_F(TrainerTest, LinesStayWhereOthersWentToAnotherFile) {
+  train(to(2));
+  TrainOptions elsewhere = to(4);
+  elsewhere.metrics = temporary_.file("other.jsonl");
+  train(elsewhere);
+  for (const std::int64_t steps : {6, 8}) train(to(steps));
+  EXPECT_EQ(lines().steps, (std::vector<std::int64_t>{1, 2, 5, 6, 7, 8}));
+  EXPECT_EQ(read_lines(elsewhere.metrics).steps, (std::vector<std::int64_t>{3, 4}));
+}
+
+TEST_F(TrainerTest, TheLastCheckpointIsNotLostToFilesForPeople) {
+  EXPECT_THROW(train(to(4), 1,
+                     [&](std::int64_t step, std::atomic<bool>&) {
+                       if (step != 2) return;
+                       fs::remove(run_ + "/config.json");
+                       fs::create_directory(run_ + "/config.json");
+                     }),
+               Error);
+  EXPECT_EQ(checkpoints().size(), 1U);
+  EXPECT_TRUE(fs::exists(file_of(4)));
+  fs::remove(run_ + "/config.json");
+  EXPECT_EQ(train(to(6)).first_step, 5);
+}
+
+TEST_F(TrainerTest, ADamagedCheckpointIsPassedOver) {
+  train(in("whole"));
+  train(to(4));
+  train(to(8));
+  damage(file_of(8));
+  EXPECT_EQ(train(options_).first_step, 5);
+  EXPECT_EQ(lines().losses, read_lines(temporary_.file("whole/metrics.jsonl")).losses);
+  EXPECT_TRUE(fs::exists(run_ + "/checkpoint/damaged.step_8"));
+  for (const std::int64_t step : checkpoints()) damage(file_of(step));
+  const std::string message = message_of<Error>([&] { train(to(20)); });
+  EXPECT_NE(message.find("no checkpoint is intact"), std::string::npos) << message;
+  EXPECT_EQ(lines().steps, numbers(1, 12));
+}
+
+TEST_F(TrainerTest, FreshMovesTheRunAside) {
+  train(to(4));
+  options_.fresh = true;
+  options_.model.dim = 16;
+  EXPECT_EQ(train(to(3)).first_step, 1);
+  EXPECT_EQ(train(to(2)).first_step, 1);
+  EXPECT_EQ(lines().steps, numbers(1, 2));
+  EXPECT_EQ(read_lines(run_ + ".1/metrics.jsonl").steps, numbers(1, 4));
+  EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
+  options_.fresh = false;
+  EXPECT_EQ(train(to(5)).first_step, 3);
+}
+
+TEST_F(TrainerTest, FreshThroughALinkMovesWhatItLeadsTo) {
+  train(to(4));
+  options_.output = temporary_.file("link");
+  fs::create_directory_symlink("run", options_.output);
+  options_.fresh = true;
+  EXPECT_EQ(train(to(3)).first_step, 1);
+  options_.output += "/";
+  EXPECT_EQ(train(to(2)).first_step, 1);
+  EXPECT_EQ(lines().steps, numbers(1, 2));
+  EXPECT_EQ(read_lines(run_ + ".1/metrics.jsonl").steps, numbers(1, 4));
+  EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
+}
+
+TEST_F(TrainerTest, RefusesByNameWhatWouldMakeItAnotherTraining) {
+  train(to(2));
+  const auto refused = [&](const char* name, const std::function<void(TrainOptions&)>& change) {
+    TrainOptions options = options_;
+    change(options);
+    std::string message = message_of<Error>([&] { train(options); });
+    EXPECT_TRUE(message.starts_with(fmt::format("--{} ", name))) << message;
+    return message;
+  };
+  const std::string message = refused("batch-size", [](TrainOptions& o) { o.batch_size = 17; });
+  EXPECT_NE(message.find("--batch-size is 17, but the run in"), std::string::npos) << message;
+  EXPECT_NE(message.find("was begun with 16"), std::string::npos) << message;
+  refused("seed", [](TrainOptions& o) { o.seed = 6; });
+  refused("negatives", [](TrainOptions& o) { o.negatives = 21; });
+  refused("split", [](TrainOptions& o) { o.split = "last-basket"; });
+  refused("windows", [](TrainOptions& o) { o.windows = TrainingWindows::kLatest; });
+  refused("reproducible", [](TrainOptions& o) { o.reproducible = true; });
+  refused("learning-rate", [](TrainOptions& o) { o.dense_optimizer.learning_rate = 0.1f; });
+  refused("optimizer", [](TrainOptions& o) { o.sparse_optimizer.type = SparseOptimizer::kAdam; });
+  refused("invalid-ids", [](TrainOptions& o) { o.invalid_ids = InvalidIds::kOov; });
+  refused("dim", [](TrainOptions& o) { o.model.dim = 16; });
+  refused("blocks", [](TrainOptions& o) { o.model.num_blocks = 2; });
+  refused("heads", [](TrainOptions& o) { o.model.num_heads = 1; });
+  refused("max-length", [](TrainOptions& o) { o.model.max_length = 19; });
+  refused("dropout", [](TrainOptions& o) { o.model.dropout = 0.1f; });
+  refused("activation", [](TrainOptions& o) { o.model.activation = Activation::kRelu; });
+  refused("l2-normalize", [](TrainOptions& o) { o.model.l2_normalize = true; });
+  refused("features", [](TrainOptions& o) { o.model.features = {"category"}; });
+  EXPECT_EQ(lines().steps, numbers(1, 2));  // nothing was touched
+
+  const std::string other = temporary_.file("other.h5");
+  generate({.output = other, .users = 60, .items = 50, .events = 1500, .seed = 4});
+  EXPECT_NE(refused("data", [&](TrainOptions& o) { o.data = other; }).find("digest"),
+            std::string::npos);
+  // The same dataset elsewhere is the same.
+  fs::rename(data_, temporary_.file("moved.h5"));
+  options_.data = temporary_.file("moved.h5");
+  EXPECT_EQ(train(options_).first_step, 3);
+}
+
+TEST_F(TrainerTest, SavesNothingThatIsNotFinite) {
+  TrainOptions wild = in("wild");
+  wild.steps = 1;
+  wild.dense_optimizer.learning_rate = 1e38f;
+  const std::string message = message_of<Error>([&] { train(wild, 2); });
+  EXPECT_NE(message.find("diverged"), std::string::npos) << message;
+  EXPECT_TRUE(list_checkpoints(wild.output + "/checkpoint").empty());
+}
+
+TEST_F(TrainerTest, RanksHaveToAgree) {
+  const auto message = [&](const std::function<void(TrainOptions&)>& change) {
+    return message_of<Error>([&] {
+      run_ranks(3, [&](Communicator& communicator) {
+        TrainOptions options = options_;
+        if (communicator.rank() == 2) change(options);
+        Trainer trainer(options, communicator);
+      });
+    });
+  };
+  const std::string option = message([](TrainOptions& o) { o.model.dropout = 0.3f; });
+  EXPECT_NE(option.find("dropout"), std::string::npos) << option;
+  EXPECT_NE(option.find("rank 2"), std::string::npos) << option;
+
+  // Other content under the same name, as on machines that each have a disk of their own: every
+  // rank is a thread with a working directory of its own.
+  for (const int rank : {0, 1}) {
+    fs::create_directory(temporary_.file(fmt::format("{}", rank)));
+    generate({.output = temporary_.file(fmt::format("{}/data.h5", rank)),
+              .users = 60,
+              .items = 50,
+              .events = 1500,
+              .seed = static_cast<std::uint64_t>(rank)});
+  }
+  options_.data = "data.h5";
+  std::string data;
+  std::thread([&] {
+    data = message_of<Error>([&] {
+      run_ranks(2, [&](Communicator& communicator) {
+        ASSERT_EQ(unshare(CLONE_FS), 0);
+        fs::current_path(temporary_.file(fmt::format("{}", communicator.rank())));
+        Trainer trainer(options_, communicator);
+      });
+    });
+  }).join();
+  EXPECT_NE(data.find("the contents of --data differ between ranks"), std::string::npos) << data;
+  EXPECT_NE(data.find("rank 1 has"), std::string::npos) << data;
+}
+
+TEST_F(TrainerTest, HasItsDirectoryAlone) {
+  run_ranks(1, [&](Communicator& communicator) {
+    const Trainer first(options_, communicator);
+    const std::string message = message_of<Error>([&] { Trainer(options_, communicator); });
+    EXPECT_NE(message.find(fmt::format("in use by process {} on ", getpid())), std::string::npos)
+        << message;
+  });
+}
+
+TEST_F(TrainerTest, ALoopOfItsOwnSavesWhatEvaluateNeeds) {
+  run_ranks(2, [&](Communicator& communicator) {
+    Trainer trainer(options_, communicator);
+    for (int i = 0; i < 3; ++i) trainer.step();
+    trainer.save();
+    trainer.save();  // once is enough
+  });
+  EXPECT_EQ(checkpoints(), (std::vector<std::int64_t>{3}));
+  fs::remove(run_ + "/config.json");  // is for people
+  run_ranks(2, [&](Communicator& communicator) {
+    EvaluateOptions evaluation{.data = data_, .model = run_};
+    EXPECT_EQ(evaluate(evaluation, communicator).users, 60);
+    evaluation.filter_seen = communicator.rank() == 1;
+    const std::string message = message_of<Error>([&] { evaluate(evaluation, communicator); });
+    EXPECT_NE(message.find("filter-seen"), std::string::npos) << message;
+    EXPECT_NE(message.find("rank 1"), std::string::npos) << message;
+  });
+  const std::string other = temporary_.file("other.h5");
+  generate({.output = other, .users = 60, .items = 50, .events = 1500, .seed = 4});
+  const std::string message = message_of<Error>(
+      [&] { run_ranks(2, [&](Communicator& c) { evaluate({.data = other, .model = run_}, c); }); });
+  EXPECT_NE(message.find("--data " + other + " has the digest"), std::string::npos) << message;
+}
+
+TEST_F(TrainerTest, EvaluatesWhileItTrains) {
+  train(to(1));
+  options_.checkpoint_every = "1";
+  options_.keep_checkpoints = 1;
+  options_.steps = 400;
+  std::atomic<bool> trained{false};
+  std::thread training([&] {
+    train(options_);
+    trained = true;
+  });
+  int evaluations = 0;
+  do {
+    run_ranks(2, [&](Communicator& c) {
+      EXPECT_EQ(evaluate({.data = data_, .model = run_}, c).users, 60);
+    });
+    ++evaluations;
+  } while (!trained);
+  training.join();
+  EXPECT_GT(evaluations, 0);
+}
+
+TEST_F(TrainerTest, TheDescriptionShowsDamage) {
+  train(to(2));
+  train(to(4));
+  RunReport report = describe_run(run_);
+  EXPECT_EQ(report.num_intact, 2);
+  EXPECT_EQ(report.num_damaged, 0);
+  damage(file_of(4));
+  report = describe_run(run_);
+  EXPECT_EQ(report.num_intact, 1);
+  EXPECT_EQ(report.num_damaged, 1);
+  EXPECT_NE(report.text.find("step 4            DAMAGED"), std::string::npos) << report.text;
+  fs::resize_file(run_ + "/config.json", 40);
+  fs::resize_file(run_ + "/plan.json", 10);
+  report = describe_run(run_);
+  EXPECT_EQ(report.num_damaged, 3);
+  EXPECT_NE(report.text.find("config.json is DAMAGED"), std::string::npos) << report.text;
+  damage(file_of(2));
+  EXPECT_EQ(describe_run(run_).num_intact, 0);
+}
+
+class MetricsFileTest : public ::testing::Test {
+ protected:
+  static std::string line(std::int64_t step) {
+    return fmt::format(
+        "{{\"step\": {}, \"epoch\": 0, \"loss\": 1.5, \"tokens\": 7, \"seconds\": {}.000}}\n", step,
+        10 * step);
+  }
+  static std::string some_lines(std::int64_t first, std::int64_t last) {
+    std::string text;
+    for (std::int64_t i = first; i <= last; ++i) text += line(i);
+    return text;
+  }
+  void open_and_write(std::int64_t steps_done) {
+    MetricsFile file(path_, steps_done);
+    file.write({.step = steps_done + 1, .epoch = 0, .loss = 1.5, .tokens = 7});
+  }
+  std::vector<std::int64_t> steps_after(const std::string& content, std::int64_t steps_done) {
+    temporary_.write("m.jsonl", content);
+    open_and_write(steps_done);
+    return read_lines(path_).steps;
+  }
+
+  TemporaryFolder temporary_;
+  std::string path_ = temporary_.file("m.jsonl");
+};
+
+TEST_F(MetricsFileTest, GoesOnAfterTheStepsDone) {
+  open_and_write(0);
+  EXPECT_EQ(read_lines(path_).steps, numbers(1, 1));
+  EXPECT_EQ(steps_after(some_lines(1, 5), 5), numbers(1, 6));
+  EXPECT_GE(read_lines(path_).seconds.back(), 50);  // goes on from the last line kept
+  EXPECT_EQ(steps_after(some_lines(1, 9), 5), numbers(1, 6));
+  // What a crash tore off, and what a power loss left: nothing after it counts.
+  EXPECT_EQ(steps_after(some_lines(1, 5) + line(6).substr(0, 20), 5), numbers(1, 6));
+  EXPECT_EQ(steps_after(some_lines(1, 5) + std::string(30, '\0'), 5), numbers(1, 6));
+  EXPECT_EQ(steps_after(some_lines(1, 5) + line(5), 5), numbers(1, 6));
+  EXPECT_FALSE(std::filesystem::exists(path_ + ".1"));
+  // A run whose lines went elsewhere at first.
+  EXPECT_EQ(steps_after(some_lines(3, 8), 5), numbers(3, 6));
+}
+
+TEST_F(MetricsFileTest, NeverOverwritesWhatIsNotItsOwn) {
+  EXPECT_EQ(steps_after(some_lines(1, 3), 0), numbers(1, 1));
+  EXPECT_EQ(read_file(path_ + ".1"), some_lines(1, 3));
+  EXPECT_EQ(steps_after("a letter\n", 2), numbers(3, 3));
+  EXPECT_EQ(read_file(path_ + ".2"), "a letter\n");
+  EXPECT_EQ(steps_after("a letter", 0), numbers(1, 1));
+  EXPECT_EQ(read_file(path_ + ".3"), "a letter");
+}
+
+TEST_F(MetricsFileTest, FollowsLinks) {
+  temporary_.write("target", some_lines(1, 9));
+  std::filesystem::create_symlink(temporary_.file("target"), path_);
+  open_and_write(2);
+  EXPECT_TRUE(std::filesystem::is_symlink(path_));
+  EXPECT_EQ(read_lines(temporary_.file("target")).steps, numbers(1, 3));
+}
+
+}  // namespace
+}  // namespace serrate
