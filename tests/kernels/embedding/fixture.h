@@ -14,9 +14,9 @@
 namespace serrate {
 
 /// A matrix on a stream's device, with columns behind each row that no kernel may write.
-class DeviceMatrix {
+class TestMatrix {
  public:
-  DeviceMatrix(const reference::Matrix& values, const Stream& stream, std::int64_t padding = 3)
+  TestMatrix(const reference::Matrix& values, const Stream& stream, std::int64_t padding = 3)
       : rows_(values.rows), cols_(values.cols), stride_(values.cols + padding) {
     std::vector<float> host(rows_ * stride_, kGuard);
     for (std::int64_t r = 0; r < rows_; ++r) {

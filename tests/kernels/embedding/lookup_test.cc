@@ -14,7 +14,7 @@ class EmbeddingLookupTest : public EmbeddingTest {
   // One segment on the device, its output filled with 5 beforehand.
   struct Case {
     Bags bags;
-    DeviceMatrix table, output;
+    TestMatrix table, output;
     DeviceBags device_bags;
 
     Case(const Matrix& values, Bags bags_, const Stream& stream)

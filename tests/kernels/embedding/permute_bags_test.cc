@@ -19,9 +19,8 @@ class PermuteBagsTest : public testing::Test {
 };
 
 TEST_F(PermuteBagsTest, ScatterAddsSegmentsInOrder) {
-  DeviceMatrix first(matrix(2, 2, {1, 2, 3, 4}), stream),
-      second(matrix(2, 2, {5, 6, 7, 8}), stream);
-  DeviceMatrix bags(Matrix(4, 2), stream);
+  TestMatrix first(matrix(2, 2, {1, 2, 3, 4}), stream), second(matrix(2, 2, {5, 6, 7, 8}), stream);
+  TestMatrix bags(Matrix(4, 2), stream);
   const std::vector<BagRows> segments{{first_bags, first.view(), bags.view(), {}},
                                       {second_bags, second.view(), bags.view(), {}}};
   scatter_bags(segments, stream);
@@ -29,14 +28,14 @@ TEST_F(PermuteBagsTest, ScatterAddsSegmentsInOrder) {
 }
 
 TEST_F(PermuteBagsTest, ScatterScalesByBag) {
-  DeviceMatrix rows(matrix(2, 2, {1, 2, 3, 4}), stream), bags(Matrix(4, 2), stream);
+  TestMatrix rows(matrix(2, 2, {1, 2, 3, 4}), stream), bags(Matrix(4, 2), stream);
   const BagRows segment{first_bags, rows.view(), bags.view(), scale};
   scatter_bags({&segment, 1}, stream);
   EXPECT_EQ(bags.to_host(stream).values, (std::vector<double>{1, 2, 0, 0, 1.5, 2, 0, 0}));
 }
 
 TEST_F(PermuteBagsTest, GatherIsTheReverse) {
-  DeviceMatrix rows(matrix(2, 1, {9, 9}), stream), bags(matrix(4, 1, {1, 2, 3, 4}), stream);
+  TestMatrix rows(matrix(2, 1, {9, 9}), stream), bags(matrix(4, 1, {1, 2, 3, 4}), stream);
   const BagRows segment{second_bags, rows.view(), bags.view(), scale};
   gather_bags({&segment, 1}, stream);
   EXPECT_EQ(rows.to_host(stream).values, (std::vector<double>{1.5, 8}));
@@ -51,8 +50,8 @@ TEST_F(PermuteBagsTest, GatherIsTheGradientOfScatter) {
     std::vector<float> scales(90);
     for (std::int64_t i = 0; i < 40; ++i) bag_index[i] = 2 * i + i / 10;
     for (std::int64_t i = 0; i < 90; ++i) scales[i] = 1.0f / static_cast<float>(i + 1);
-    DeviceMatrix rows(x, threads), sums(Matrix(90, 19), threads);
-    DeviceMatrix d_rows(Matrix(40, 19), threads), gradient(d_bags, threads);
+    TestMatrix rows(x, threads), sums(Matrix(90, 19), threads);
+    TestMatrix d_rows(Matrix(40, 19), threads), gradient(d_bags, threads);
     const BagRows forward{bag_index, rows.view(), sums.view(), scales};
     const BagRows backward{bag_index, d_rows.view(), gradient.view(), scales};
     scatter_bags({&forward, 1}, threads);
@@ -63,7 +62,7 @@ TEST_F(PermuteBagsTest, GatherIsTheGradientOfScatter) {
 }
 
 TEST_F(PermuteBagsTest, TakesColumnsOfTheBags) {
-  DeviceMatrix rows(matrix(1, 2, {1, 2}), stream), bags(Matrix(2, 4), stream);
+  TestMatrix rows(matrix(1, 2, {1, 2}), stream), bags(Matrix(2, 4), stream);
   const std::vector<std::int64_t> bag{1};
   const BagRows segment{bag, rows.view(), bags.view().columns(2, 4), {}};
   scatter_bags({&segment, 1}, stream);
@@ -71,7 +70,7 @@ TEST_F(PermuteBagsTest, TakesColumnsOfTheBags) {
 }
 
 TEST_F(PermuteBagsTest, RejectsShapesThatDoNotFit) {
-  DeviceMatrix rows(Matrix(2, 2), stream), bags(Matrix(4, 2), stream), wide(Matrix(4, 3), stream);
+  TestMatrix rows(Matrix(2, 2), stream), bags(Matrix(4, 2), stream), wide(Matrix(4, 3), stream);
   const std::vector<std::int64_t> one_bag{1};
   const BagRows few_bags{one_bag, rows.view(), bags.view(), {}};
   const BagRows other_columns{first_bags, rows.view(), wide.view(), {}};

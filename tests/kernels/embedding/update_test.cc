@@ -26,7 +26,7 @@ class EmbeddingUpdateTest : public EmbeddingTest {
  protected:
   struct DeviceGradient {
     DeviceBags bags;
-    DeviceMatrix d_output;
+    TestMatrix d_output;
 
     DeviceGradient(const Gradient& g, const Stream& stream)
         : bags(g.bags, stream), d_output(g.d_output, stream) {}
@@ -37,7 +37,7 @@ class EmbeddingUpdateTest : public EmbeddingTest {
 
   // A table with its optimizer state on the device.
   struct DeviceParameters {
-    DeviceMatrix table, state, second_moment;
+    TestMatrix table, state, second_moment;
 
     DeviceParameters(const Parameters& p, const Stream& stream)
         : table(p.table, stream), state(p.state, stream), second_moment(p.second_moment, stream) {}
