@@ -12,19 +12,20 @@ int convert_command(const Arguments& arguments) {
   std::string separator;
   bool skip_bad_rows = false;
   Options line("convert", "Makes a dataset of a delimited text file with a header.");
-  line.add(
-      option("input", options.input, "text file, may be packed by gzip or xz").required().input());
+  line.add(option("input", options.input, "delimited text, plain or compressed by gzip or xz")
+               .required()
+               .input());
   line.add(option("output", options.output, "dataset file").required().output());
   line.add(option("user", options.user, "column of the user"));
   line.add(option("item", options.item, "column of the item"));
   line.add(option("time", options.time, "column of the time: seconds since 1970 or a date"));
   line.add(option("categorical", options.categorical, "columns of further features of an event"));
+  line.add(option("basket", options.basket, "column whose value events of one basket share"));
+  line.add(option("k-core", options.k_core, "keeps users and items with at least N events each"));
   line.add(
-      option("basket", options.basket, "column that is the same for what was bought together"));
-  line.add(option("k-core", options.k_core, "keeps users and items with at least so many events"));
-  line.add(option("separator", separator,
-                  "between fields: a character or tab; found out when left out"));
-  line.add(option("skip-bad-rows", skip_bad_rows, "leaves bad rows out, instead of failing"));
+      option("separator", separator, "between fields: a character, or tab; by default detected"));
+  line.add(option("skip-bad-rows", skip_bad_rows,
+                  "leaves out rows that cannot be read instead of failing"));
   line.add(option("licence", options.licence, "terms of use, kept in the dataset"));
   if (!line.parse(arguments)) return 0;
 

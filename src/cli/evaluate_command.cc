@@ -30,7 +30,7 @@ int evaluate_command(const Arguments& arguments) {
   Options line("evaluate",
                "Ranks all items for what a run held out; prints HR@K and NDCG@K beside baselines.");
   line.add(option_table(options));
-  line.add(option("json", json, "file for the result").output());
+  line.add(option("json", json, "file to write the result to, as JSON").output());
   add_launch_options(line, launch_options);
   if (!line.parse(arguments)) return 0;
   check_outside_run({"--json", json}, options.model);

@@ -60,10 +60,10 @@ std::string message_of(const std::exception& error) {
 }  // namespace
 
 void add_launch_options(Options& options, LaunchOptions& launch_options) {
-  options.add(option("ranks", launch_options.ranks, "threads that are ranks; without mpirun",
-                     {0, kMostRanks}));
-  options.add(
-      option("timeout", launch_options.timeout, "how long an exchange waits for its peers"));
+  options.add(option("ranks", launch_options.ranks,
+                     "ranks, as threads of one process; mpirun starts its own", {0, kMostRanks}));
+  options.add(option("timeout", launch_options.timeout,
+                     "how long a rank waits for its peers in an exchange"));
 }
 
 int run_rank(Communicator& communicator, const RankMain& rank_main) {

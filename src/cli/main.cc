@@ -30,23 +30,31 @@ constexpr std::array kCommands{
     Command{"inspect", "shows what is in a dataset, a run or a plan", inspect_command},
 };
 
-void print_help() {
-  fmt::print(
-      "usage: serrate COMMAND [option...]\n"
-      "Trains recommender models on jagged data, on any number of ranks.\n\n");
+void print_help(std::FILE* file) {
+  fmt::print(file,
+             "usage: serrate COMMAND [option...]\n"
+             "Trains recommender models on jagged data, on any number of ranks.\n\n");
   for (const Command& command : kCommands) {
-    fmt::print("  {:<10} {}\n", command.name, command.summary);
+    fmt::print(file, "  {:<10} {}\n", command.name, command.summary);
   }
-  fmt::print(
-      "\nserrate COMMAND --help   options of a command\n"
-      "serrate --version        version\n"
-      "Ranks are threads (--ranks N) or the processes of mpirun.\n");
+  fmt::print(file,
+             "\nserrate COMMAND --help   options of a command\n"
+             "serrate --version        version\n"
+             "Ranks are threads (--ranks N) or the processes of mpirun. A first model:\n\n"
+             "  serrate generate --output data.h5\n"
+             "  serrate train    --data data.h5 --output run --ranks 2\n"
+             "  serrate evaluate --data data.h5 --model run\n");
 }
 
 int run(const Arguments& arguments) {
-  const std::string first = arguments.empty() ? "" : arguments.front();
-  if (first == "--help" || first == "help") {
-    print_help();
+  if (arguments.empty()) {
+    print_help(stderr);
+    return 2;
+  }
+  const std::string& first = arguments.front();
+  if (first == "--help" || first == "-h" || first == "help") {
+    if (arguments.size() > 1) return run({arguments[1], "--help"});  // help COMMAND
+    print_help(stdout);
     return 0;
   }
   if (first == "--version") {

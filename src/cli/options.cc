@@ -25,7 +25,7 @@ struct Options::Impl {
 
   po::options_description description() const {
     po::options_description all;
-    all.add_options()("help", "");
+    all.add_options()("help,h", "");
     for (const Option& option : options) {
       const std::string name =
           option.letter ? fmt::format("{},{}", option.name, option.letter) : option.name;
@@ -126,6 +126,7 @@ struct Options::Impl {
   }
 
   std::string usage() const {
+    constexpr std::size_t kHelpColumn = 33;
     std::string positionals, lines;
     for (const Option& option : options) {
       if (option.name == positional) {
@@ -135,11 +136,13 @@ struct Options::Impl {
       const std::string letter = option.letter ? fmt::format("-{}, ", option.letter) : "";
       const std::string value = option.text();
       const std::string preset = option.is_required ? " (required)"
-                                 : value.empty()    ? ""
-                                                    : fmt::format(" [{}]", value);
-      lines += fmt::format("  {:<30} {}{}\n",
-                           fmt::format("{}{} {}", letter, shown(option), option.takes), option.help,
-                           preset);
+                                 : value.empty() || option.kind == Option::Kind::kFlag
+                                     ? ""
+                                     : fmt::format(" [{}]", value);
+      const std::string left = fmt::format("  {}{} {}", letter, shown(option), option.takes);
+      lines += left.size() < kHelpColumn ? fmt::format("{:<{}}", left, kHelpColumn)
+                                         : fmt::format("{}\n{:<{}}", left, "", kHelpColumn);
+      lines += fmt::format("{}{}\n", option.help, preset);
     }
     return fmt::format("usage: serrate {}{} [option...]\n{}\n\n{}", command, positionals, summary,
                        lines);

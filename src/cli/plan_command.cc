@@ -139,7 +139,8 @@ void why_not(const PlanArguments& arguments, const PlanInput& input, const Found
              compare_text({"the plan", found.report}, {to_string(type), other.report}));
 }
 
-void what_if(const PlanArguments& arguments, const PlanInput& input, const Found& found) {
+// Whether there would be a plan.
+bool what_if(const PlanArguments& arguments, const PlanInput& input, const Found& found) {
   PlanInput changed = input;
   std::string changes;
   for (const std::string& change : arguments.what_if) {
@@ -154,6 +155,7 @@ void what_if(const PlanArguments& arguments, const PlanInput& input, const Found
   } else {
     fmt::print("{}", compare_text({"as it is", found.report}, {changes, other.report}));
   }
+  return other.plan.has_value();
 }
 
 // With the most expensive tables explained: each is as much work as a few plans are.
@@ -263,7 +265,7 @@ int plan_command(const Arguments& command_line) {
     return 0;
   }
   const Found found = plan_in_hand(arguments, input, line);
-  if (!arguments.what_if.empty()) what_if(arguments, input, found);
+  const bool would_fit = arguments.what_if.empty() || what_if(arguments, input, found);
   if (!found.plan) {
     write_infeasible(arguments, found.result);
     throw Error(fmt::format("no plan for {} on {}: {}", arguments.model + arguments.from,
@@ -280,7 +282,7 @@ int plan_command(const Arguments& command_line) {
   if (!arguments.output.empty()) write_text_file(arguments.output, plan_to_json(*found.plan));
   if (!arguments.json.empty()) write_text_file(arguments.json, to_json(found.report));
   if (!arguments.report.empty()) write_report(arguments, input, found);
-  return 0;
+  return would_fit ? 0 : 1;
 }
 
 }  // namespace serrate::cli

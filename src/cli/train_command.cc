@@ -64,8 +64,8 @@ int train_command(const Arguments& arguments) {
   Options line("train", "Trains a sequence model on a dataset, on any number of ranks.");
   line.add(option_table(options));
   add_launch_options(line, launch_options);
-  line.add(option("max-restarts", max_restarts, "of a training that was lost; without mpirun",
-                  {0, 1'000'000}));
+  line.add(option("max-restarts", max_restarts,
+                  "how often a lost job is started again; not under mpirun", {0, 1'000'000}));
   if (!line.parse(arguments)) return 0;
   launch_options.threads = options.threads;
   if (max_restarts == 0) return train(options, launch_options, line, stop_on_signals(), nullptr);

@@ -59,13 +59,21 @@ Option&& Option::required() && {
   return std::move(*this);
 }
 
+// A list of files keeps the "A,B,.." of a list.
 Option&& Option::input() && {
+  if (kind == Kind::kText) takes = "FILE";
   file = File::kInput;
   return std::move(*this);
 }
 
 Option&& Option::output() && {
+  takes = "FILE";
   file = File::kOutput;
+  return std::move(*this);
+}
+
+Option&& Option::directory() && {
+  takes = "DIR";
   return std::move(*this);
 }
 

@@ -45,8 +45,10 @@ struct Option {
   bool is_list() const { return kind == Kind::kTexts || kind == Kind::kNumbers; }
   Option&& with_letter(char short_name) &&;
   Option&& required() &&;
+  // What the text names: a file that is read or written, or a directory.
   Option&& input() &&;
   Option&& output() &&;
+  Option&& directory() &&;
   Option&& not_stored() &&;
   Option&& must_match(OnResume when = OnResume::kMustMatch) &&;
 };

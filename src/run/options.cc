@@ -59,15 +59,17 @@ std::vector<Option> option_table(TrainOptions& o) {
   const auto with_sums = OnResume::kMustMatchWhenReproducible;
   return {
       option("data", o.data, "dataset file").required().input(),
-      option("output", o.output, "run directory; what it holds of a run is resumed").required(),
+      option("output", o.output, "run directory; a run that it holds is resumed")
+          .required()
+          .directory(),
       option("plan", o.plan,
-             "sharding plan, or auto: the planner's; without one, tables are spread evenly"),
-      option("topology", o.topology, "machines that --plan auto plans for: a topology file")
+             "plan file, or auto for the planner's; by default tables are spread evenly"),
+      option("topology", o.topology, "topology file: the machines that --plan auto plans for")
           .input(),
-      option("sharding-types", o.sharding_types, "that --plan auto may use; any by default"),
+      option("sharding-types", o.sharding_types,
+             "sharding types that --plan auto may use; by default any"),
       option("memory-limit", o.memory_limit,
-             "of a rank, such as 8GiB; by default what the machine has to give", "BYTES",
-             check_bytes),
+             "memory of a rank, such as 8GiB; by default what is available", "BYTES", check_bytes),
       option("ranks-per-node", o.ranks_per_node,
              "consecutive ranks that share a node; 0: as the plan says, or all", {0, kMostRanks}),
       option("split", o.split, "what is held out", "last-item|last-basket|time", check_split)
@@ -75,71 +77,84 @@ std::vector<Option> option_table(TrainOptions& o) {
       option("time-quantile", o.time_quantile, "where --split time cuts the events",
              kBetweenZeroAndOne)
           .must_match(),
-      option("metrics", o.metrics, "file of a JSON line a step; metrics.jsonl in --output"),
-      option("epochs", o.epochs, "passes over the data", {1, kMostSequences}),
-      option("steps", o.steps, "steps instead of --epochs, when above 0", {0, kMostSteps}),
-      option("batch-size", o.batch_size, "sequences of all ranks together", {1, kMostSequences})
+      option("metrics", o.metrics,
+             "file with a line of JSON per step; by default metrics.jsonl in --output"),
+      option("epochs", o.epochs, "passes over the training data", {1, kMostSequences}),
+      option("steps", o.steps, "number of steps, instead of --epochs; 0: as --epochs says",
+             {0, kMostSteps}),
+      option("batch-size", o.batch_size, "sequences per step, over all ranks", {1, kMostSequences})
           .must_match(),
       option("micro-batch-tokens", o.micro_batch_tokens,
-             "tokens that pass through the encoder at once", {1, kMostSequences})
+             "tokens that a rank passes through the encoder at once", {1, kMostSequences})
           .must_match(with_sums),
-      option("windows", o.windows, "of a user: the latest events, or all of the history",
+      option("windows", o.windows, "what a user trains on: the latest events, or the whole history",
              "latest|all", training_windows_from_string)
           .must_match(),
-      option("negatives", o.negatives, "items drawn a step; 0 scores them all", {0, kMostSequences})
+      option("negatives", o.negatives, "items sampled per step; 0: a full softmax over all items",
+             {0, kMostSequences})
           .must_match(),
-      option("seed", o.seed, "of order, weights, negatives and dropout").must_match(),
+      option("seed", o.seed, "seed of data order, initial weights, negatives and dropout")
+          .must_match(),
       option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
       option("reproducible", o.reproducible,
-             "the same bits on any number of ranks and threads, and with any plan")
+             "gives the same bits on any number of ranks and threads, with any plan")
           .must_match(),
       option("virtual-ranks", o.virtual_ranks,
-             "shares of a batch that --reproducible sums in a tree", {1, kMostVirtualRanks})
+             "shares of the batch that --reproducible sums in a fixed tree", {1, kMostVirtualRanks})
           .must_match(with_sums),
       option("checkpoint-every", o.checkpoint_every,
-             "steps (500) or time (10min) between checkpoints; one at the end otherwise", "N|TIME",
+             "steps (500) or time (10min) between checkpoints; by default one at the end", "N|TIME",
              check_interval),
-      option("keep", o.keep_checkpoints, "newest checkpoints that stay", {1, kMostSequences}),
-      option("fresh", o.fresh, "moves an earlier run in --output aside, instead of resuming it")
+      option("keep", o.keep_checkpoints, "number of checkpoints to keep", {1, kMostSequences}),
+      option("fresh", o.fresh, "moves an earlier run in --output aside instead of resuming it")
           .not_stored(),
-      option("learning-rate", o.dense_optimizer.learning_rate, "of the dense weights").must_match(),
-      option("weight-decay", o.dense_optimizer.weight_decay, "of the dense weights").must_match(),
-      option("optimizer", o.sparse_optimizer.type, "of the embeddings",
+      option("learning-rate", o.dense_optimizer.learning_rate,
+             "AdamW's learning rate, for dense weights")
+          .must_match(),
+      option("weight-decay", o.dense_optimizer.weight_decay,
+             "AdamW's weight decay, for dense weights")
+          .must_match(),
+      option("optimizer", o.sparse_optimizer.type, "optimizer of the embedding tables",
              "sgd|adagrad|row_wise_adagrad|adam", sparse_optimizer_from_string)
           .must_match(),
-      option("embedding-learning-rate", o.sparse_optimizer.learning_rate, "of the embeddings")
+      option("embedding-learning-rate", o.sparse_optimizer.learning_rate,
+             "learning rate of the embedding tables")
           .must_match(),
-      option("invalid-ids", o.invalid_ids, "what an id outside its table does", "error|drop|oov",
-             invalid_ids_from_string)
+      option("invalid-ids", o.invalid_ids, "what happens to an id outside its table",
+             "error|drop|oov", invalid_ids_from_string)
           .must_match(),
-      option("features", o.model.features, "categorical columns that join the item").must_match(),
-      option("dim", o.model.dim, "width of the model", {1, kMostWidth}).must_match(),
-      option("blocks", o.model.num_blocks, "attention blocks", {0, kMostBlocks}).must_match(),
+      option("features", o.model.features,
+             "categorical columns whose embeddings are added to the item's")
+          .must_match(),
+      option("dim", o.model.dim, "columns of embeddings and hidden states", {1, kMostWidth})
+          .must_match(),
+      option("blocks", o.model.num_blocks, "number of attention blocks", {0, kMostBlocks})
+          .must_match(),
       option("heads", o.model.num_heads, "attention heads, a divisor of --dim", {1, kMostWidth})
           .must_match(),
-      option("feed-forward", o.model.feed_forward_dim, "width inside a block; 0: 4 x dim",
-             {0, 4 * kMostWidth})
+      option("feed-forward", o.model.feed_forward_dim,
+             "hidden columns of the feed-forward layers; 0: 4 x --dim", {0, 4 * kMostWidth})
           .must_match(),
-      option("max-length", o.model.max_length, "latest events a sequence keeps",
+      option("max-length", o.model.max_length, "events of a sequence; the latest ones are kept",
              {1, kMostSequences})
           .must_match(),
-      option("dropout", o.model.dropout, "share of activations left out", kBelowOne).must_match(),
-      option("activation", o.model.activation, "inside a block", "gelu|relu|silu",
-             activation_from_string)
+      option("dropout", o.model.dropout, "dropout rate", kBelowOne).must_match(),
+      option("activation", o.model.activation, "activation of the feed-forward layers",
+             "gelu|relu|silu", activation_from_string)
           .must_match(),
-      option("temperature", o.model.temperature, "scores are divided by it", kAboveZero)
-          .must_match(),
-      option("l2-normalize", o.model.l2_normalize, "scores by cosine").must_match(),
+      option("temperature", o.model.temperature, "divides the scores", kAboveZero).must_match(),
+      option("l2-normalize", o.model.l2_normalize, "scores by cosine similarity").must_match(),
   };
 }
 
 std::vector<Option> option_table(EvaluateOptions& o) {
   return {
       option("data", o.data, "dataset file").required().input(),
-      option("model", o.model, "run directory of train").required(),
-      option("k", o.cutoffs, "lengths of the ranking that count", {1, kMostSequences}),
-      option("filter-seen", o.filter_seen, "leaves items of the history out of the ranking"),
-      option("batch-size", o.batch_size, "sequences of all ranks together", {1, kMostSequences}),
+      option("model", o.model, "run directory of serrate train").required().directory(),
+      option("k", o.cutoffs, "cutoffs K of HR@K and NDCG@K", {1, kMostSequences}),
+      option("filter-seen", o.filter_seen, "leaves items of the user's history out of the ranking"),
+      option("batch-size", o.batch_size, "sequences per batch, over all ranks",
+             {1, kMostSequences}),
       option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
   };
 }

@@ -236,7 +236,7 @@ StepResult Trainer::step() {
   const TrainStepResult result = train_step(*impl.state, *batch, step);
   if (!std::isfinite(result.loss)) {
     throw Error(
-        fmt::format("the loss is {} in step {} (the training diverged) lower the learning "
+        fmt::format("the loss is {} in step {} (the training diverged): lower the learning "
                     "rates",
                     result.loss, step));
   }
