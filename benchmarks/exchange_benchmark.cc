@@ -47,7 +47,7 @@ void memcpy_by_both(benchmark::State& state) {
   const std::vector<float> from(kRanks * state.range(0) / sizeof(float), 1.0f);
   std::vector<float> to(from.size());
   for (auto _ : state) {
-    copy<float>(from, to, kHost);
+    copy(DeviceSpan<const float>(on_cpu(from)), on_cpu(to), kHost);
     benchmark::DoNotOptimize(to.data());
   }
   state.SetBytesProcessed(state.iterations() * kRanks * state.range(0));

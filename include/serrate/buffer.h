@@ -8,8 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "serrate/device_span.h"
 #include "serrate/error.h"
-#include "serrate/matrix_view.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -22,8 +22,12 @@ void deallocate_bytes(void* data, std::size_t bytes, Device device, void* native
 /// followed by stream.synchronize() before the host reads.
 void copy_bytes(const void* from, void* to, std::size_t bytes, const Stream& stream);
 void zero_bytes(void* data, std::size_t bytes, const Stream& stream);
-/// As copy_bytes, between matrices of the same shape.
-void copy_matrix(MatrixView<const float> from, MatrixView<float> to, const Stream& stream);
+/// Between matrices of the same shape.
+void copy_matrix(DeviceMatrix<const float> from, DeviceMatrix<float> to, const Stream& stream);
+
+template <typename T>
+void copy_to_host(DeviceSpan<const std::type_identity_t<T>> from, std::span<T> to,
+                  const Stream& stream);
 
 /// Owned memory for `size()` values of T on the device of a stream; not initialised.
 /// Freed in the order of the stream it was made on, which has to outlive it.
@@ -70,12 +74,12 @@ class Buffer {
   /// Of memory held: capacity() values.
   std::int64_t bytes() const { return capacity_ * static_cast<std::int64_t>(sizeof(T)); }
   Device device() const { return device_; }
-  std::span<T> span() { return {data_, static_cast<std::size_t>(size_)}; }
-  std::span<const T> span() const { return {data_, static_cast<std::size_t>(size_)}; }
+  DeviceSpan<T> span() { return {data_, static_cast<std::size_t>(size_)}; }
+  DeviceSpan<const T> span() const { return {data_, static_cast<std::size_t>(size_)}; }
 
   /// Makes the buffer `size` values long; what it held is lost. Memory only grows, by a quarter
   /// more than asked, so that the buffers of a training loop settle after a few steps.
-  std::span<T> resize_discard(std::int64_t size, const Stream& stream) {
+  DeviceSpan<T> resize_discard(std::int64_t size, const Stream& stream) {
     if (size > capacity_) {
       *this = Buffer();
       *this = Buffer(size + size / 4, stream);
@@ -87,8 +91,7 @@ class Buffer {
   /// The values on the host; waits for the stream.
   std::vector<T> to_host(const Stream& stream) const {
     std::vector<T> host(static_cast<std::size_t>(size_));
-    copy_bytes(data_, host.data(), host.size() * sizeof(T), stream);
-    stream.synchronize();
+    copy_to_host(span(), std::span<T>(host), stream);
     return host;
   }
 
@@ -108,16 +111,44 @@ class Buffer {
   void* native_stream_ = nullptr;
 };
 
-/// Copies between spans of the same length, each on the host or on the stream's device.
+/// Between spans of the same length on the stream's device.
 template <typename T>
-void copy(std::span<const std::type_identity_t<T>> from, std::span<T> to, const Stream& stream) {
+void copy(DeviceSpan<const std::type_identity_t<T>> from, DeviceSpan<T> to, const Stream& stream) {
   check(from.size() == to.size(), "copy needs spans of the same size");
-  copy_bytes(from.data(), to.data(), to.size_bytes(), stream);
+  copy_bytes(from.device_data(), to.device_data(), to.size_bytes(), stream);
+}
+
+/// From the host, which may use `from` otherwise when the call returns.
+template <typename T>
+void copy_from_host(std::span<const std::type_identity_t<T>> from, DeviceSpan<T> to,
+                    const Stream& stream) {
+  check(from.size() == to.size(), "copy_from_host needs spans of the same size");
+  copy_bytes(from.data(), to.device_data(), to.size_bytes(), stream);
+}
+
+/// To the host; waits for the stream.
+template <typename T>
+void copy_to_host(DeviceSpan<const std::type_identity_t<T>> from, std::span<T> to,
+                  const Stream& stream) {
+  check(from.size() == to.size(), "copy_to_host needs spans of the same size");
+  copy_bytes(from.device_data(), to.data(), to.size_bytes(), stream);
+  stream.synchronize();
 }
 
 template <typename T>
-void fill_zero(std::span<T> values, const Stream& stream) {
-  zero_bytes(values.data(), values.size_bytes(), stream);
+void fill_zero(DeviceSpan<T> values, const Stream& stream) {
+  zero_bytes(values.device_data(), values.size_bytes(), stream);
 }
+
+#if SERRATE_HOST_READS_DEVICE_SPANS
+template <typename T>
+void copy(std::span<const std::type_identity_t<T>> from, std::span<T> to, const Stream& stream) {
+  copy<T>(DeviceSpan<const T>(from), DeviceSpan<T>(to), stream);
+}
+template <typename T>
+void fill_zero(std::span<T> values, const Stream& stream) {
+  fill_zero(DeviceSpan<T>(values), stream);
+}
+#endif
 
 }  // namespace serrate

@@ -159,3 +159,8 @@ MatrixView<T> host_view(const DeviceMatrix<T>& matrix, const Stream& stream) {
 }
 
 }  // namespace serrate
+
+#if SERRATE_HOST_READS_DEVICE_SPANS
+template <typename T>
+inline constexpr bool std::ranges::enable_borrowed_range<serrate::DeviceSpan<T>> = true;
+#endif

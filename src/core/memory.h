@@ -2,7 +2,7 @@
 
 #include <cstddef>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -21,7 +21,7 @@ void deallocate_on(void* data, std::size_t bytes, void* native) noexcept;
 template <DeviceType D>
 void copy_on(const void* from, void* to, std::size_t bytes, void* native);
 template <DeviceType D>
-void copy_matrix_on(MatrixView<const float> from, MatrixView<float> to, void* native);
+void copy_matrix_on(DeviceMatrix<const float> from, DeviceMatrix<float> to, void* native);
 template <DeviceType D>
 void zero_on(void* data, std::size_t bytes, void* native);
 

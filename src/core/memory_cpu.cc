@@ -51,8 +51,11 @@ void copy_on<DeviceType::kCpu>(const void* from, void* to, std::size_t bytes, vo
 }
 
 template <>
-void copy_matrix_on<DeviceType::kCpu>(MatrixView<const float> from, MatrixView<float> to, void*) {
-  for (std::int64_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), from.cols, to.row(r));
+void copy_matrix_on<DeviceType::kCpu>(DeviceMatrix<const float> from, DeviceMatrix<float> to,
+                                      void*) {
+  for (std::int64_t r = 0; r < from.rows; ++r) {
+    std::copy_n(from.row(r).device_data(), from.cols, to.row(r).device_data());
+  }
 }
 
 template <>

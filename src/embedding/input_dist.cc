@@ -61,10 +61,10 @@ void part_ids_unpooled(const JaggedView& bags, std::span<const std::int64_t> row
   lookup.num_ids = num_ids;
   lookup.num_bags = bags.num_bags();
   const auto offsets = lookup.bag_offsets.resize_discard(lookup.num_bags + 1, stream);
-  copy<std::int64_t>(bags.offsets, offsets, stream);
+  copy(DeviceSpan<const std::int64_t>(bags.offsets), offsets, stream);
   bags_of_ids(offsets, lookup.bag_of_id.resize_discard(num_ids, stream), stream);
-  copy<float>(bags.weights, lookup.id_weights.resize_discard(std::ssize(bags.weights), stream),
-              stream);
+  copy(DeviceSpan<const float>(bags.weights),
+       lookup.id_weights.resize_discard(std::ssize(bags.weights), stream), stream);
   positions(s, lookup.num_bags, stream);  // for the means
 }
 
