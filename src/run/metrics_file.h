@@ -13,8 +13,9 @@ class MetricsFile {
  public:
   /// Goes on after the line of `steps_done`: those that come after it are cut off, for their steps
   /// are done again. When no step is done, or the file is not of a run, what is there is moved to
-  /// PATH.1, .2, ... Says what it does on stderr. A terminal, a pipe or a device is written as it
-  /// is.
+  /// PATH.1, .2, ...; so is a file in which a line before that one is damaged or out of order, and
+  /// its good lines are written anew. Says on stderr what it does, and which steps have no line. A
+  /// terminal, a pipe or a device is written as it is.
   MetricsFile(const std::string& path, std::int64_t steps_done);
   ~MetricsFile();
   MetricsFile(const MetricsFile&) = delete;

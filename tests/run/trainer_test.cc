@@ -504,6 +504,52 @@ TEST_F(MetricsFileTest, GoesOnAfterTheStepsDone) {
   EXPECT_EQ(steps_after(some_lines(3, 8), 5), numbers(3, 6));
 }
 
+TEST_F(MetricsFileTest, SetsADamagedFileAsideAndKeepsItsGoodLines) {
+  struct Case {
+    std::string content;
+    std::vector<std::int64_t> kept;  // and then 5, after 4 steps
+    std::string said;
+  };
+  const auto wrong = [&](const std::string& from, const std::string& to) {
+    std::string text = line(2);
+    text.replace(text.find(from), from.size(), to);
+    return text;
+  };
+  const std::string missing = " has no lines of the steps ";
+  for (const Case& c : std::initializer_list<Case>{
+           {line(1) + wrong("\"step\": 2", "\"step\": 0") + some_lines(3, 4), {1, 3, 4}, "line 2"},
+           {line(1) + wrong("\"step\": 2", "\"step\": 9") + some_lines(3, 4), {1, 3, 4}, "line 2"},
+           {line(1) + wrong("1.5", "nan") + some_lines(3, 4), {1, 3, 4}, "line 2"},
+           {line(1) + wrong("loss", "lass") + some_lines(3, 4), {1, 3, 4}, "line 2"},
+           {line(1) + wrong("2,", "2.") + some_lines(3, 6), {1, 3, 4}, missing + "2,"},
+           {line(1) + wrong("}\n", "}X") + some_lines(3, 6), {1, 4}, missing + "2 to 3,"},
+           {some_lines(1, 3) + some_lines(2, 6), {1, 2, 3, 4}, "line 4"},
+           {some_lines(1, 3) + line(7) + line(5), {1, 2, 3}, "line 4"},
+           {some_lines(1, 3) + line(4).substr(0, 40), {1, 2, 3}, missing + "4,"},
+           {line(2) + "\n" + line(4), {2, 4}, missing + "1, 3,"}}) {
+    ::testing::internal::CaptureStderr();
+    std::vector<std::int64_t> expected = c.kept;
+    expected.push_back(5);
+    EXPECT_EQ(steps_after(c.content, 4), expected) << c.content;
+    const std::string said = ::testing::internal::GetCapturedStderr();
+    EXPECT_NE(said.find(c.said), std::string::npos) << said << c.content;
+    EXPECT_NE(said.find("the file is now " + path_ + ".1"), std::string::npos) << said;
+    EXPECT_EQ(read_file(path_ + ".1"), c.content);
+    fs::remove(path_ + ".1");
+  }
+}
+
+TEST_F(MetricsFileTest, SaysWhichStepsWentElsewhere) {
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(steps_after(line(2) + some_lines(5, 6), 7), (std::vector<std::int64_t>{2, 5, 6, 8}));
+  EXPECT_NE(::testing::internal::GetCapturedStderr().find("lines of the steps 1, 3 to 4, 7,"),
+            std::string::npos);
+  EXPECT_FALSE(fs::exists(path_ + ".1"));
+  ::testing::internal::CaptureStderr();
+  EXPECT_EQ(steps_after(some_lines(1, 4), 4), numbers(1, 5));
+  EXPECT_EQ(::testing::internal::GetCapturedStderr(), "");
+}
+
 TEST_F(MetricsFileTest, NeverOverwritesWhatIsNotItsOwn) {
   EXPECT_EQ(steps_after(some_lines(1, 3), 0), numbers(1, 1));
   EXPECT_EQ(read_file(path_ + ".1"), some_lines(1, 3));
