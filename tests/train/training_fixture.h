@@ -47,15 +47,38 @@ struct SmallTraining {
              .init_scale = 0.3f}};
   }
 
-  /// Rank `rank`'s shares of a global batch that depends on `step` alone: some sequences (in every
-  /// fourth batch 0 to 2) of 2 to 7 events, each with an item and some countries, or none.
-  NextItemBatch batch(std::int64_t step, int rank, int world_size, const Stream& stream) const {
+  struct Event {
+    std::int64_t item;
+    std::vector<std::int64_t> countries;
+  };
+
+  /// The global batch of a step, which depends on it alone: some sequences (in every fourth batch
+  /// 0 to 2) of 2 to 7 events, each with an item and some countries, or none.
+  std::vector<std::vector<Event>> sequences(std::int64_t step) const {
     std::mt19937 random(static_cast<unsigned>(step));
     const auto below = [&](std::int64_t n) { return static_cast<std::int64_t>(random()) % n; };
     const std::int64_t usual_size = num_sequences > 0 ? num_sequences : 3 + below(5);
-    const std::int64_t size = step % 4 == 3 ? step % 3 : usual_size;
+    std::vector<std::vector<Event>> result(step % 4 == 3 ? step % 3 : usual_size);
+    for (std::vector<Event>& sequence : result) {
+      sequence.resize(2 + below(6));
+      for (Event& event : sequence) {
+        event.item = below(num_items);
+        event.countries.resize(below(most_countries + 1));
+        for (std::int64_t& id : event.countries) id = below(num_countries);
+      }
+    }
+    return result;
+  }
+
+  std::vector<std::int64_t> negatives(std::int64_t step) const {
+    return draw_negatives(12, num_items, options.seed, step);
+  }
+
+  /// Rank `rank`'s shares of the global batch of a step.
+  NextItemBatch batch(std::int64_t step, int rank, int world_size, const Stream& stream) const {
+    const std::vector<std::vector<Event>> all = sequences(step);
     const BatchShares shares = batch_shares(options, rank, world_size);
-    const auto begin_of = [&](std::int64_t v) { return v * size / shares.count; };
+    const auto begin_of = [&](std::int64_t v) { return v * std::ssize(all) / shares.count; };
     SequenceBatch share;
     share.sequence_offsets = {0};
     for (std::int64_t v = shares.begin; v <= shares.end; ++v) {
@@ -63,26 +86,18 @@ struct SmallTraining {
     }
     share.features.resize(2);
     for (FeatureBags& bags : share.features) bags.offsets = {0};
-    for (std::int64_t s = 0; s < size; ++s) {
-      const bool mine = begin_of(shares.begin) <= s && s < begin_of(shares.end);
-      const std::int64_t length = 2 + below(6);
-      for (std::int64_t i = 0; i < length; ++i) {
-        const std::vector<std::int64_t> item{below(num_items)};
-        std::vector<std::int64_t> countries(below(most_countries + 1));
-        for (std::int64_t& id : countries) id = below(num_countries);
-        if (!mine) continue;
-        add_bag(share.features[0], item);
-        add_bag(share.features[1], countries);
+    for (std::int64_t s = begin_of(shares.begin); s < begin_of(shares.end); ++s) {
+      for (const Event& event : all[s]) {
+        add_bag(share.features[0], {event.item});
+        add_bag(share.features[1], event.countries);
       }
-      if (!mine) continue;
       share.sample_ids.push_back(step * 100 + s);
       share.sequence_offsets.push_back(share.features[0].offsets.size() - 1);
     }
     BatchShape shape = batch_shape(options, num_items);
     shape.rank = rank;
     shape.world_size = world_size;
-    return make_next_item_batch(share, {"item", "country"},
-                                draw_negatives(12, num_items, options.seed, step), shape, stream);
+    return make_next_item_batch(share, {"item", "country"}, negatives(step), shape, stream);
   }
 
   static void add_bag(FeatureBags& bags, const std::vector<std::int64_t>& ids) {

@@ -1,0 +1,168 @@
+// A training step against SASRec by its definition in double precision: the loss, every gradient
+// (the definition's by central differences), and what the optimizers make of them.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "src/train/train_step.h"
+#include "tests/reference/sasrec.h"
+#include "tests/support/run_ranks.h"
+#include "tests/train/training_fixture.h"
+
+namespace serrate {
+namespace {
+
+using reference::Matrix;
+
+constexpr float kTableLearningRate = 0.5f;
+constexpr std::int64_t kStep = 1;  // 2 to 7 events in each of its sequences
+
+SmallTraining small_training(Activation activation, bool l2_normalize) {
+  SmallTraining training;
+  training.num_items = 15;  // some negatives are targets
+  training.num_sequences = 3;
+  training.options.sparse_optimizer = {.type = SparseOptimizer::kSgd,
+                                       .learning_rate = kTableLearningRate};
+  training.options.dense_optimizer = {.learning_rate = 0.01f, .eps = 1e-4f, .weight_decay = 0.1f};
+  training.options.model.feed_forward_dim = 12;
+  training.options.model.dropout = 0;
+  training.options.model.activation = activation;
+  training.options.model.l2_normalize = l2_normalize;
+  return training;
+}
+
+Matrix matrix_of(const std::vector<float>& values, std::int64_t offset, std::int64_t rows,
+                 std::int64_t cols) {
+  Matrix result(rows, cols);
+  std::copy_n(values.begin() + offset, rows * cols, result.values.begin());
+  return result;
+}
+
+struct Step {
+  std::vector<ParameterSlice> slices;
+  Tensors before, after;
+  TrainStepResult result;
+};
+
+Step run_step(const SmallTraining& training, int world_size) {
+  Step step;
+  run_ranks(world_size, [&](Communicator& communicator) {
+    const Stream stream;
+    const auto tables = training.tables();
+    const ShardingPlan plan{
+        .world_size = world_size,
+        .tables = {shard_table(tables[0], ShardingType::kRowWise, world_size, 0, 1),
+                   shard_table(tables[1], ShardingType::kTableWise, world_size, 0, 1)}};
+    TrainState state(tables, plan, training.options, communicator, stream);
+    collect(state, step.before);
+    const NextItemBatch batch = training.batch(kStep, communicator.rank(), world_size, stream);
+    const TrainStepResult result = train_step(state, batch, kStep);
+    collect(state, step.after);
+    if (communicator.rank() == 0) {
+      step.result = result;
+      step.slices = state.encoder.parameters().slices();
+    }
+  });
+  return step;
+}
+
+reference::Sasrec reference_of(const SmallTraining& training, const Step& step) {
+  const std::int64_t dim = training.options.model.dim;
+  reference::Sasrec model;
+  model.options = training.options.model;
+  model.items = matrix_of(step.before.at("item.weights"), 0, training.num_items, dim);
+  model.others = matrix_of(step.before.at("country.weights"), 0, training.num_countries, dim);
+  model.negatives = training.negatives(kStep);
+  for (const ParameterSlice& slice : step.slices) {
+    model.parameters[slice.name] =
+        matrix_of(step.before.at("dense"), slice.offset, slice.rows, slice.cols);
+  }
+  for (const auto& events : training.sequences(kStep)) {
+    auto& tokens = model.sequences.emplace_back();
+    for (std::size_t i = 0; i + 1 < events.size(); ++i) {
+      tokens.push_back({events[i].item, events[i].countries, events[i + 1].item});
+    }
+  }
+  return model;
+}
+
+/// Each within a few float32 roundings of the largest.
+void expect_close(const std::vector<double>& expected, const std::vector<double>& actual,
+                  const std::string& what) {
+  ASSERT_EQ(expected.size(), actual.size()) << what;
+  double largest = 1e-4;
+  for (const double value : expected) largest = std::max(largest, std::abs(value));
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(actual[i], expected[i], 2e-5 * largest) << what << ", element " << i;
+  }
+}
+
+struct Case {
+  std::string name;
+  Activation activation;
+  bool l2_normalize;
+  int world_size;
+};
+
+class SasrecReferenceTest : public testing::TestWithParam<Case> {};
+
+TEST_P(SasrecReferenceTest, AStepIsItsDefinition) {
+  const auto& [name, activation, l2_normalize, world_size] = GetParam();
+  const SmallTraining training = small_training(activation, l2_normalize);
+  const Step step = run_step(training, world_size);
+  reference::Sasrec model = reference_of(training, step);
+  const auto loss = [&] { return model.loss(); };
+  EXPECT_EQ(step.result.tokens, model.num_tokens());
+  EXPECT_NEAR(step.result.loss, model.loss(), 1e-6 * model.loss());
+
+  // Plain SGD: a table's change is its gradient.
+  for (const auto& [table, rows] : {std::pair{"item", &model.items}, {"country", &model.others}}) {
+    const std::string weights = std::string(table) + ".weights";
+    const auto& before = step.before.at(weights);
+    const auto& after = step.after.at(weights);
+    std::vector<double> gradient;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      gradient.push_back((double{before[i]} - after[i]) / kTableLearningRate);
+    }
+    expect_close(reference::numeric_gradient(*rows, loss).values, gradient, weights);
+  }
+
+  // AdamW's first moment after its first step is (1 - beta1) times the gradient.
+  const AdamWOptions& adamw = training.options.dense_optimizer;
+  for (const ParameterSlice& slice : step.slices) {
+    const Matrix gradient = reference::numeric_gradient(model.parameters.at(slice.name), loss);
+    std::vector<double> actual, expected_values, actual_values;
+    for (std::int64_t i = 0; i < slice.size(); ++i) {
+      const std::int64_t place = slice.offset + i;
+      actual.push_back(step.after.at("dense.first_moment")[place] / (1 - double{adamw.beta1}));
+      const double decay = slice.decays ? double{adamw.weight_decay} : 0;
+      const double value = step.before.at("dense")[place], g = gradient.values[i];
+      expected_values.push_back(value -
+                                double{adamw.learning_rate} *
+                                    (g / (std::abs(g) + double{adamw.eps}) + decay * value));
+      actual_values.push_back(step.after.at("dense")[place]);
+    }
+    expect_close(gradient.values, actual, slice.name + " gradient");
+    // g / (|g| + eps) has a slope of 1 / eps where g is nothing but rounding.
+    for (std::int64_t i = 0; i < slice.size(); ++i) {
+      const double g = gradient.values[i];
+      const double slope = double{adamw.eps} / std::pow(std::abs(g) + double{adamw.eps}, 2);
+      EXPECT_NEAR(actual_values[i], expected_values[i],
+                  1e-6 + double{adamw.learning_rate} * slope * 2e-6)
+          << slice.name << ", element " << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, SasrecReferenceTest,
+                         testing::Values(Case{"GeluOneRank", Activation::kGelu, false, 1},
+                                         Case{"SiluCosineThreeRanks", Activation::kSilu, true, 3},
+                                         Case{"ReluTwoRanks", Activation::kRelu, false, 2}),
+                         [](const auto& each) { return each.param.name; });
+
+}  // namespace
+}  // namespace serrate
