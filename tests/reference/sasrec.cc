@@ -28,21 +28,22 @@ std::vector<double> columns(const Matrix& x, std::int64_t begin, std::int64_t en
   return result;
 }
 
-// [tokens of a sequence, dim]: what the head scores.
-Matrix hidden_states(const Sasrec& model, const std::vector<Sasrec::Token>& sequence) {
-  const std::int64_t n = std::ssize(sequence), dim = model.options.dim;
+}  // namespace
+
+Matrix Sasrec::hidden_states(const std::vector<Token>& sequence) const {
+  const std::int64_t n = std::ssize(sequence), dim = options.dim;
   const auto parameter = [&](const std::string& name) -> const Matrix& {
-    return model.parameters.at(name);
+    return parameters.at(name);
   };
 
   Matrix x(n, dim);
   for (std::int64_t t = 0; t < n; ++t) {
     const double scale = std::sqrt(static_cast<double>(dim));
-    add_row(x, t, model.items, sequence[t].item, scale);
-    for (const std::int64_t id : sequence[t].others) add_row(x, t, model.others, id, scale);
+    add_row(x, t, items, sequence[t].item, scale);
+    for (const std::int64_t id : sequence[t].others) add_row(x, t, others, id, scale);
     add_row(x, t, parameter("position"), t, 1);
   }
-  for (std::int64_t b = 0; b < model.options.num_blocks; ++b) {
+  for (std::int64_t b = 0; b < options.num_blocks; ++b) {
     const std::string block = "block" + std::to_string(b) + ".";
     const auto norm = [&](const Matrix& rows, const std::string& name) {
       return layer_norm(rows, parameter(block + name + ".gamma"), parameter(block + name + ".beta"),
@@ -53,27 +54,24 @@ Matrix hidden_states(const Sasrec& model, const std::vector<Sasrec::Token>& sequ
     };
 
     const Matrix qkv = project(norm(x, "norm1"), "qkv");
-    const std::int64_t head_dim = dim / model.options.num_heads;
+    const std::int64_t head_dim = dim / options.num_heads;
     const AttentionOutput attended =
         attention_forward({.q = columns(qkv, 0, dim),
                            .k = columns(qkv, dim, 2 * dim),
                            .v = columns(qkv, 2 * dim, 3 * dim),
                            .query_offsets = {0, n},
                            .key_offsets = {0, n},
-                           .num_heads = model.options.num_heads,
+                           .num_heads = options.num_heads,
                            .head_dim = head_dim,
                            .scale = 1 / std::sqrt(static_cast<double>(head_dim)),
-                           .num_key_heads = model.options.num_heads});
+                           .num_key_heads = options.num_heads});
     Matrix attention(n, dim);
     attention.values = attended.out;
     x = sum(x, project(attention, "out"));
-    x = sum(x,
-            project(activation(model.options.activation, project(norm(x, "norm2"), "up")), "down"));
+    x = sum(x, project(activation(options.activation, project(norm(x, "norm2"), "up")), "down"));
   }
   return layer_norm(x, parameter("final_norm.gamma"), parameter("final_norm.beta"), kNormEps);
 }
-
-}  // namespace
 
 std::int64_t Sasrec::num_tokens() const {
   std::int64_t total = 0;
@@ -97,7 +95,7 @@ double Sasrec::loss() const {
       add_row(targets, std::ssize(target_ids), items, token.target, 1);
       target_ids.push_back(token.target);
     }
-    total += sampled_softmax_loss({.hidden = scored(hidden_states(*this, sequence)),
+    total += sampled_softmax_loss({.hidden = scored(hidden_states(sequence)),
                                    .targets = scored(targets),
                                    .negatives = scored(negative_rows),
                                    .target_ids = target_ids,

@@ -26,6 +26,8 @@ struct Sasrec {
   std::vector<std::int64_t> negatives;
 
   std::int64_t num_tokens() const;
+  /// [tokens, dim]: what is scored against items (by the cosine with l2_normalize).
+  Matrix hidden_states(const std::vector<Token>& sequence) const;
   /// The mean over all tokens of -log softmax(target among target and negatives); a negative that
   /// is a token's target is left out for that token.
   double loss() const;
