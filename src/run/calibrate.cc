@@ -14,6 +14,8 @@
 namespace serrate {
 namespace {
 
+using Clock = std::function<std::chrono::nanoseconds()>;
+
 constexpr int kRepeats = 31;
 constexpr std::int64_t kCopyBytes = 32 << 20;
 constexpr std::int64_t kMessageBytes = 1 << 20;
@@ -26,15 +28,13 @@ constexpr std::int64_t kWordBytes = sizeof(std::int64_t);
 
 // ms of the slowest rank, the lower quartile of several times: what else a machine does makes times
 // longer, never shorter.
-double time_of(Communicator& communicator, const std::function<void()>& work) {
-  using Clock = std::chrono::steady_clock;
+double time_of(const Clock& clock, Communicator& communicator, const std::function<void()>& work) {
   std::vector<double> times;
   for (int i = 0; i <= kRepeats; ++i) {
     communicator.barrier("calibration");
-    const auto begin = Clock::now();
+    const std::chrono::nanoseconds begin = clock();
     work();
-    const auto ns = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - begin);
-    const auto all = communicator.gather_int64("calibration time", ns.count());
+    const auto all = communicator.gather_int64("calibration time", (clock() - begin).count());
     const auto slowest = static_cast<double>(*std::ranges::max_element(all)) * 1e-6;
     if (i > 0) times.push_back(slowest);  // the first one finds memory
   }
@@ -43,10 +43,10 @@ double time_of(Communicator& communicator, const std::function<void()>& work) {
 }
 
 // Bytes read and written per ms.
-double copy_bandwidth(Communicator& communicator, const Stream& stream) {
+double copy_bandwidth(const Clock& clock, Communicator& communicator, const Stream& stream) {
   const Buffer<std::byte> from(std::vector<std::byte>(kCopyBytes, std::byte{1}), stream);
   Buffer<std::byte> to(kCopyBytes, stream);
-  const double ms = time_of(communicator, [&] {
+  const double ms = time_of(clock, communicator, [&] {
     copy<std::byte>(from.span(), to.span(), stream);
     stream.synchronize();
   });
@@ -77,13 +77,14 @@ class TableWork {
   }
 
   // Bytes of rows per ms.
-  double lookup_bandwidth(double memory, Communicator& communicator, const Stream& stream) {
+  double lookup_bandwidth(double memory, const Clock& clock, Communicator& communicator,
+                          const Stream& stream) {
     const LookupSegment segment{.table = table(),
                                 .indices = ids_.span(),
                                 .offsets = offsets_.span(),
                                 .weights = {},
                                 .output = bags()};
-    const double ms = time_of(communicator, [&] {
+    const double ms = time_of(clock, communicator, [&] {
       embedding_lookup({&segment, 1}, stream);
       stream.synchronize();
     });
@@ -93,7 +94,8 @@ class TableWork {
   }
 
   // Bytes of rows and their state read and written per ms.
-  double update_bandwidth(double memory, Communicator& communicator, const Stream& stream) {
+  double update_bandwidth(double memory, const Clock& clock, Communicator& communicator,
+                          const Stream& stream) {
     const GradientSegment segment{ids_.span(), offsets_.span(), {}, bags()};
     const EmbeddingUpdate update{.table = table(),
                                  .state = {state_.data(), num_rows_, 1},
@@ -102,7 +104,7 @@ class TableWork {
                                  .optimizer = {.type = SparseOptimizer::kRowWiseAdagrad}};
     RowGroups groups;
     group_gradients(update.segments, num_rows_, groups, stream);
-    const double ms = time_of(communicator, [&] {
+    const double ms = time_of(clock, communicator, [&] {
       embedding_update(update, groups, {}, 0, stream);
       stream.synchronize();
     });
@@ -139,14 +141,15 @@ struct Link {
 };
 
 // The exchange of a group of ranks while all other groups have theirs. `all` times it.
-Link measure_link(Communicator& group, double memory, Communicator& all, const Stream& stream) {
+Link measure_link(Communicator& group, double memory, const Clock& clock, Communicator& all,
+                  const Stream& stream) {
   const std::int64_t peers = group.size() - 1;
   std::vector<std::int64_t> counts;
   Buffer<float> received;
   const auto exchange = [&](std::int64_t floats) {
     const Buffer<float> sent(std::vector<float>(group.size() * floats, 1.0f), stream);
     const std::vector<std::int64_t> send_counts(group.size(), floats);
-    return time_of(all, [&] {
+    return time_of(clock, all, [&] {
       group.all_to_all<float>("calibration", sent.span(), send_counts, 1, received, counts, stream);
     });
   };
@@ -159,23 +162,24 @@ Link measure_link(Communicator& group, double memory, Communicator& all, const S
 
 }  // namespace
 
-PlannerTopology calibrate(int ranks_per_node, Communicator& communicator, const Stream& stream) {
+PlannerTopology calibrate(int ranks_per_node, Communicator& communicator, const Stream& stream,
+                          const Clock& clock) {
   const Machines machines = find_machines(communicator);
   const int rank = communicator.rank(), world_size = communicator.size();
   PlannerTopology t = topology_of(machines, ranks_per_node);
-  t.host_bandwidth = copy_bandwidth(communicator, stream);
+  t.host_bandwidth = copy_bandwidth(clock, communicator, stream);
   TableWork table(world_size, stream);
-  t.lookup_bandwidth = table.lookup_bandwidth(t.host_bandwidth, communicator, stream);
-  t.update_bandwidth = table.update_bandwidth(t.host_bandwidth, communicator, stream);
+  t.lookup_bandwidth = table.lookup_bandwidth(t.host_bandwidth, clock, communicator, stream);
+  t.update_bandwidth = table.update_bandwidth(t.host_bandwidth, clock, communicator, stream);
   if (t.ranks_per_node > 1) {
     const auto node = communicator.split(rank / t.ranks_per_node);
-    const Link link = measure_link(*node, t.host_bandwidth, communicator, stream);
+    const Link link = measure_link(*node, t.host_bandwidth, clock, communicator, stream);
     t.intra_node_latency = link.latency;
     t.intra_node_bandwidth = link.bandwidth;
   }
   if (t.num_nodes() > 1) {
     const auto across = communicator.split(rank % t.ranks_per_node);
-    const Link link = measure_link(*across, t.host_bandwidth, communicator, stream);
+    const Link link = measure_link(*across, t.host_bandwidth, clock, communicator, stream);
     t.inter_node_latency = link.latency;
     t.inter_node_bandwidth = link.bandwidth;
   }

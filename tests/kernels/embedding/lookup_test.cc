@@ -91,10 +91,6 @@ TEST_P(EmbeddingLookupTest, LooksUpSeveralTablesAtOnce) {
   }
 }
 
-TEST_P(EmbeddingLookupTest, TakesNoSegments) {
-  embedding_lookup({}, stream);
-}
-
 TEST_P(EmbeddingLookupTest, BitsDoNotDependOnThreads) {
   const Matrix values = random_matrix(100, 64, 6);
   const Bags bags = random_bags(200, 100, 30, true, 7);
