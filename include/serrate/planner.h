@@ -132,6 +132,10 @@ struct PlanCost {
   double critical_path = 0;                     ///< ms
   std::vector<std::int64_t> device_bytes = {};  ///< [world_size]
   std::vector<std::int64_t> host_bytes = {};    ///< [world_size]
+
+  double of(PlannerObjective o) const {
+    return o == PlannerObjective::kMaxRank ? max_rank : critical_path;
+  }
 };
 
 struct PlannerResult {
@@ -143,9 +147,7 @@ struct PlannerResult {
   bool proved_infeasible = false;
 
   bool feasible() const { return infeasible.empty(); }
-  double objective(PlannerObjective o) const {
-    return o == PlannerObjective::kMaxRank ? cost.max_rank : cost.critical_path;
-  }
+  double objective(PlannerObjective o) const { return cost.of(o); }
   double gap(PlannerObjective o) const { return bound > 0 ? objective(o) / bound - 1 : 0; }
 };
 

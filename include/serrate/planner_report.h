@@ -70,8 +70,8 @@ std::string to_json(const PlanReport& report);
 
 /// Why a plan is not one for model and topology, a line each: a table that is not covered exactly
 /// once, memory that a rank does not have, a constraint. Empty when it is valid.
-std::vector<std::string> plan_problems(const PlannerModel& model, const PlannerTopology& topology,
-                                       const ShardingPlan& plan, const PlannerOptions& options);
+std::vector<std::string> plan_violations(const PlannerModel& model, const PlannerTopology& topology,
+                                         const ShardingPlan& plan, const PlannerOptions& options);
 
 /// One way that a table could be sharded, beside a plan that has it in another or in this one.
 struct OptionReport {

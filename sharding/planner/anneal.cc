@@ -1,11 +1,11 @@
 #include <algorithm>
 #include <cmath>
 
-#include "sharding/planner/searcher.h"
+#include "sharding/planner/moves.h"
 
 namespace serrate {
 
-void Searcher::anneal(std::int64_t evaluations) {
+void SearchMoves::anneal(std::int64_t evaluations) {
   for (const double hot : {0.2, 1.0}) {
     restore(best_);
     stop_at_ = state_.evaluations() + evaluations / 2;
@@ -16,7 +16,7 @@ void Searcher::anneal(std::int64_t evaluations) {
 
 // Metropolis moves, cooling down to a fiftieth of `hot` until so many evaluations are done.
 // Temperatures are in parts of a rank's mean energy.
-void Searcher::cool_down(double hot, std::int64_t until) {
+void SearchMoves::cool_down(double hot, std::int64_t until) {
   constexpr int kEpochs = 60;
   constexpr double kCooling = 0.02;
   const std::int64_t begin = state_.evaluations();
@@ -31,11 +31,11 @@ void Searcher::cool_down(double hot, std::int64_t until) {
   }
 }
 
-bool Searcher::accepts(double change, double temperature) {
+bool SearchMoves::accepts(double change, double temperature) {
   return change < 0 || random_.uniform() < std::exp(-change / temperature);
 }
 
-void Searcher::anneal_move(double temperature) {
+void SearchMoves::anneal_move(double temperature) {
   const int item = random_.below(state_.num_items());
   const Candidate& c = state_.candidate(item, state_.choice(item));
   const int kind = random_.below(16);
@@ -63,7 +63,7 @@ void Searcher::anneal_move(double temperature) {
 }
 
 // A random choice for an item, on the best of a few random ranks.
-void Searcher::anneal_choice(int item, double temperature) {
+void SearchMoves::anneal_choice(int item, double temperature) {
   const int choice = random_.below(static_cast<int>(phases_.items[item].size()));
   std::vector<int> ranks;
   for (int i = 0; i < std::min(8, state_.num_ranks()); ++i) {
@@ -80,7 +80,7 @@ void Searcher::anneal_choice(int item, double temperature) {
   }
 }
 
-void Searcher::ruin_and_recreate(std::int64_t evaluations) {
+void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
   constexpr double kMostWorse = 0.02;  // of the objective, to be accepted, at the beginning
   constexpr int kRoundsPerRefresh = 16;
   restore(best_);
@@ -110,7 +110,7 @@ void Searcher::ruin_and_recreate(std::int64_t evaluations) {
 }
 
 // Takes out some items of a rank, the one of most energy more often than not, and some others.
-void Searcher::ruin(std::vector<Removed>& removed) {
+void SearchMoves::ruin(std::vector<Removed>& removed) {
   removed.clear();
   int rank = random_.below(state_.num_ranks());
   if (random_.below(2) == 0) {
@@ -129,7 +129,7 @@ void Searcher::ruin(std::vector<Removed>& removed) {
   }
 }
 
-void Searcher::recreate(const std::vector<Removed>& removed) {
+void SearchMoves::recreate(const std::vector<Removed>& removed) {
   constexpr int kLeftOut = 8;  // one in so many
   std::vector<int> items, ranks, choices;
   for (const Removed& r : removed) items.push_back(r.item);

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <numeric>
 
-#include "sharding/planner/searcher.h"
+#include "sharding/planner/moves.h"
 
 namespace serrate {
 namespace {
@@ -11,13 +11,13 @@ constexpr int kMostLeast = 128;  // of least, to put blocks on
 
 }  // namespace
 
-void Searcher::descend(std::int64_t evaluations) {
+void SearchMoves::descend(std::int64_t evaluations) {
   restore(best_);
   stop_at_ = state_.evaluations() + evaluations;
   local_search();
 }
 
-void Searcher::local_search() {
+void SearchMoves::local_search() {
   for (const int sharpness : {kSearchSharpness, kFinalSharpness}) {
     shorten_longest(sharpness);
     note_best();
@@ -25,7 +25,7 @@ void Searcher::local_search() {
 }
 
 // Improves ranks of most energy, until the longest ones cannot be.
-void Searcher::shorten_longest(int sharpness) {
+void SearchMoves::shorten_longest(int sharpness) {
   state_.refresh_energy(sharpness);
   while (!is_done()) {
     const std::vector<int> ranks = ranks_by_energy();
@@ -42,7 +42,7 @@ void Searcher::shorten_longest(int sharpness) {
 }
 
 // All ranks: first the few of most energy, in order; last, in order as well, those of least.
-std::vector<int> Searcher::ranks_by_energy() const {
+std::vector<int> SearchMoves::ranks_by_energy() const {
   std::vector<int> ranks(state_.num_ranks());
   std::iota(ranks.begin(), ranks.end(), 0);
   const auto more = [&](int a, int b) {
@@ -59,7 +59,7 @@ std::vector<int> Searcher::ranks_by_energy() const {
 }
 
 // The ranks that a move looks at: those of least energy and some others.
-std::vector<int> Searcher::partners(const std::vector<int>& ranks, int least, int others) {
+std::vector<int> SearchMoves::partners(const std::vector<int>& ranks, int least, int others) {
   if (std::ssize(ranks) <= least + others) return ranks;
   std::vector<int> some(ranks.end() - least, ranks.end());
   for (int i = 0; i < others; ++i) {
@@ -70,12 +70,12 @@ std::vector<int> Searcher::partners(const std::vector<int>& ranks, int least, in
   return some;
 }
 
-double Searcher::least_gain() const {
+double SearchMoves::least_gain() const {
   return 1e-9 * std::max(bound_.objective, 1e-9);
 }
 
 // Places an item of the rank anew, or swaps one of its blocks for another rank's.
-bool Searcher::improve_rank(int rank, const std::vector<int>& others) {
+bool SearchMoves::improve_rank(int rank, const std::vector<int>& others) {
   std::vector<int> items;
   for (const auto& a : state_.on_rank(rank)) items.push_back(a.item);
   for (const auto& a : state_.on_node(rank / problem_.ranks_per_node)) items.push_back(a.item);
@@ -85,7 +85,7 @@ bool Searcher::improve_rank(int rank, const std::vector<int>& others) {
   return swap_best(rank, others);
 }
 
-bool Searcher::swap_best(int rank, const std::vector<int>& others) {
+bool SearchMoves::swap_best(int rank, const std::vector<int>& others) {
   SearchState::OnRank best_a, best_b;
   double best = -least_gain();
   bool found = false;
@@ -109,7 +109,7 @@ bool Searcher::swap_best(int rank, const std::vector<int>& others) {
 }
 
 // Places an item anew if the energy falls.
-bool Searcher::move_item(int item, std::span<const int> ranks) {
+bool SearchMoves::move_item(int item, std::span<const int> ranks) {
   const double before = state_.total_energy();
   const Removed old = take_out(item);
   const double removed =
@@ -122,7 +122,7 @@ bool Searcher::move_item(int item, std::span<const int> ranks) {
 }
 
 // Items that are on all ranks may do with fewer.
-bool Searcher::spread_less() {
+bool SearchMoves::spread_less() {
   bool changed = false;
   for (int i = 0; i < state_.num_items() && !is_done(); ++i) {
     if (state_.candidate(i, state_.choice(i)).scope != BlockScope::kAll) continue;

@@ -126,4 +126,18 @@ std::string prove_infeasible(const PlannerProblem& problem, const PlannerModel& 
   return {};
 }
 
+std::string describe_misfit(const PlannerProblem& problem, const Misfit& misfit,
+                            const PlannerModel& model) {
+  const PlannerItem& item = problem.items[misfit.item];
+  const auto bytes = [](const Candidate& c) { return c.max_device_bytes() + c.max_host_bytes(); };
+  const Candidate& least = *std::ranges::min_element(item.candidates, {}, bytes);
+  return fmt::format(
+      "{} does not fit: the smallest shards it can have ({}, {}) need {} of device and {} of host "
+      "memory on a rank, beside {} and {} of the tables that have to be on every rank as they fit "
+      "no other way (give ranks more memory, or allow other sharding types or kernels)",
+      name_of(item, model), to_string(least.type), to_string(least.kernel),
+      format_bytes(least.max_device_bytes()), format_bytes(least.max_host_bytes()),
+      format_bytes(misfit.device_bytes), format_bytes(misfit.host_bytes));
+}
+
 }  // namespace serrate

@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <numeric>
 
 #include "sharding/estimate/serrate_estimator.h"
 #include "sharding/files/quantity.h"
 #include "sharding/planner/bound.h"
 #include "sharding/planner/infeasible.h"
+#include "sharding/planner/misfits.h"
 #include "sharding/planner/problem.h"
 #include "sharding/planner/search.h"
 
@@ -62,33 +64,84 @@ PlannerProblem without(const PlannerProblem& problem, std::span<const ShardingTy
   return rest;
 }
 
+// Where the search may begin: a placement as candidates of the problem; nothing when it has others.
+std::vector<ItemPlacement> to_items(const PlannerProblem& problem,
+                                    std::span<const PlacedTable> tables) {
+  std::vector<ItemPlacement> items;
+  for (const PlannerItem& item : problem.items) {
+    const PlacedTable& placed = tables[item.tables.front()];
+    const auto same = std::ranges::find_if(item.candidates, [&](const Candidate& c) {
+      return c.type == placed.type && c.kernel == placed.kernel;
+    });
+    if (same == item.candidates.end()) return {};
+    items.push_back({static_cast<int>(same - item.candidates.begin()), placed.blocks});
+  }
+  return items;
+}
+
+// Where the tables in their cheapest shardings fill most of the memory, or the bound has a price
+// for it, most placements do not fit and the objectives lead to different ones.
+bool is_memory_scarce(const PlannerProblem& problem, const PlannerBound& bound) {
+  constexpr double kMostFilled = 0.7;
+  double device = 0, host = 0;
+  for (const PlannerItem& item : problem.items) {
+    const auto work = [&](const Candidate& c) {
+      return problem.world_size * c.everywhere.total(problem.estimator) +
+             c.work.total(problem.estimator);
+    };
+    const Candidate& cheapest = *std::ranges::min_element(item.candidates, {}, work);
+    device += static_cast<double>(cheapest.total_device_bytes());
+    host += static_cast<double>(cheapest.total_host_bytes());
+  }
+  const auto is_filled = [](double bytes, const std::vector<std::int64_t>& has) {
+    return bytes > kMostFilled * std::accumulate(has.begin(), has.end(), 0.0);
+  };
+  return bound.device_price > 0 || bound.host_price > 0 ||
+         is_filled(device, problem.device_bytes) || is_filled(host, problem.host_bytes);
+}
+
+struct Plan {
+  std::vector<PlacedTable> tables = {};
+  PlanCost cost = {};
+};
+
 class PlanSearch {
  public:
   PlanSearch(const PlannerModel& model, const PlannerTopology& topology,
-             const PlannerOptions& options, const PlannerBound& bound, PlannerResult& result)
+             const PlannerOptions& options)
       : model_(model),
         topology_(topology),
         options_(options),
-        bound_(bound),
-        deadline_(Clock::now() + options.time_limit),
-        result_(result) {}
+        deadline_(Clock::now() + options.time_limit) {}
 
-  // Keeps what it finds if that is better. The search counts the memory of each table for itself:
-  // when all together do not fit, it gets less.
-  void search(const PlannerProblem& problem) {
+  // Keeps what it finds, in `part` of the time that is left, if that is better by either objective.
+  // The search counts the memory of each table for itself: when all together do not fit, it gets
+  // less.
+  void search(const PlannerProblem& problem, const PlannerBound& bound, PlannerObjective objective,
+              SearchEffort effort, double part) {
     constexpr int kTries = 8;
     PlannerProblem limited = problem;
+    const auto end = Clock::now() + part * std::max(remaining(), Duration(0));
     for (int i = 0; i < kTries; ++i) {
       PlannerOptions options = options_;
-      options.time_limit = std::max(std::chrono::milliseconds(1), remaining());
-      const SearchResult found = search_placement(limited, bound_, options);
+      options.objective = objective;
+      options.time_limit =
+          std::max(std::chrono::milliseconds(1),
+                   std::chrono::duration_cast<std::chrono::milliseconds>(end - Clock::now()));
+      std::vector<std::vector<ItemPlacement>> starts;
+      for (const Plan& plan : best_) {
+        if (!plan.tables.empty()) starts.push_back(to_items(limited, plan.tables));
+      }
+      const SearchResult found = search_placement(limited, bound, options, starts, effort);
       // What the search knows of TorchRec's costs is exact.
-      if (options.estimator == PlannerEstimator::kTorchRec) is_best_ = found.is_best;
+      if (options.estimator == PlannerEstimator::kTorchRec && objective == options_.objective) {
+        is_best_ |= found.is_best;
+      }
       if (found.items.empty()) return;
       auto tables = to_placed(limited, found, model_.tables.size());
       PlanCost cost = cost_of(model_, topology_, tables, options_.estimator);
       const Excess over = most_over(cost, problem);
-      if (over.bytes == 0) return keep(std::move(tables), std::move(cost));
+      if (over.bytes == 0) return keep({std::move(tables), std::move(cost)});
       if (closest_.bytes == 0 || over.bytes < closest_.bytes) closest_ = over;
       if (!found.within_memory) return;
       auto& near =
@@ -96,7 +149,10 @@ class PlanSearch {
       for (std::int64_t& bytes : near) bytes = std::max<std::int64_t>(bytes - over.bytes, 0);
     }
   }
-  // No plan is cheaper than what was found; if nothing was, there is none.
+  const Plan& best(PlannerObjective objective) const {
+    return best_[static_cast<std::size_t>(objective)];
+  }
+  // No plan is cheaper in the objective that is asked for; if nothing was found, there is none.
   bool is_best() const { return is_best_; }
   // Why nothing was found.
   std::string describe_failure() const {
@@ -110,28 +166,25 @@ class PlanSearch {
         "buffers (give it {} more, or allow other sharding types, kernels or ranks{})",
         tried, format_bytes(closest_.needed), closest_.on_device ? "device" : "host", closest_.rank,
         format_bytes(has), format_bytes(closest_.bytes),
-        remaining().count() <= 0 ? ", or a longer time limit" : "");
+        remaining() <= Duration(0) ? ", or a longer time limit" : "");
   }
 
  private:
   using Clock = std::chrono::steady_clock;
-  std::chrono::milliseconds remaining() const {
-    return std::chrono::duration_cast<std::chrono::milliseconds>(deadline_ - Clock::now());
-  }
-  void keep(std::vector<PlacedTable> tables, PlanCost cost) {
-    PlannerResult found{.tables = std::move(tables), .cost = std::move(cost)};
-    const PlannerObjective o = options_.objective;
-    if (!result_.tables.empty() && found.objective(o) >= result_.objective(o)) return;
-    result_.tables = std::move(found.tables);
-    result_.cost = std::move(found.cost);
+  using Duration = std::chrono::duration<double>;
+  Duration remaining() const { return deadline_ - Clock::now(); }
+  void keep(const Plan& found) {
+    for (const auto objective : {PlannerObjective::kMaxRank, PlannerObjective::kCriticalPath}) {
+      Plan& best = best_[static_cast<std::size_t>(objective)];
+      if (best.tables.empty() || found.cost.of(objective) < best.cost.of(objective)) best = found;
+    }
   }
 
   const PlannerModel& model_;
   const PlannerTopology& topology_;
   const PlannerOptions& options_;
-  const PlannerBound& bound_;
   Clock::time_point deadline_;
-  PlannerResult& result_;
+  std::array<Plan, 2> best_;  // by PlannerObjective
   bool is_best_ = false;
   Excess closest_;
 };
@@ -140,34 +193,56 @@ class PlanSearch {
 
 PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& topology,
                             const PlannerOptions& options) {
-  const PlannerProblem problem = planner_problem(model, topology, options.estimator);
+  using enum PlannerObjective;
+  PlannerProblem problem = planner_problem(model, topology, options.estimator);
   PlannerResult result;
   result.infeasible = prove_infeasible(problem, model);
   if (!result.infeasible.empty()) {
     result.proved_infeasible = true;
     return result;
   }
-  const PlannerBound bound = planner_bound(problem, options.objective);
-  PlanSearch search(model, topology, options, bound, result);
-  search.search(problem);
-  if (options.estimator == PlannerEstimator::kSerrate) {
+  if (const auto misfit = drop_misfits(problem)) {
+    result.infeasible = describe_misfit(problem, *misfit, model);
+    result.proved_infeasible = true;
+    return result;
+  }
+  PlanSearch search(model, topology, options);
+  const auto search_all = [&](PlannerObjective objective, const PlannerBound& bound,
+                              SearchEffort effort, double part) {
+    search.search(problem, bound, objective, effort, part);
     // An exchange of its own costs messages, which the search does not see.
     const bool waits = topology.intra_node_latency > 0 || topology.inter_node_latency > 0;
+    if (options.estimator != PlannerEstimator::kSerrate || !waits) return;
     using enum ShardingType;
     constexpr std::array kReplicated{kDataParallel};
     constexpr std::array kThroughNodes{kTableRowWise, kGrid};
     constexpr std::array kBoth{kDataParallel, kTableRowWise, kGrid};
-    if (waits) {
-      search.search(without(problem, kReplicated));
-      search.search(without(problem, kThroughNodes));
-      search.search(without(problem, kBoth));
+    search.search(without(problem, kReplicated), bound, objective, effort, part);
+    search.search(without(problem, kThroughNodes), bound, objective, effort, part);
+    search.search(without(problem, kBoth), bound, objective, effort, part);
+  };
+  const bool is_rank = options.objective == kMaxRank;
+  const PlannerBound bound = planner_bound(problem, options.objective);
+  const PlannerBound other = planner_bound(problem, is_rank ? kCriticalPath : kMaxRank);
+  if (is_memory_scarce(problem, bound) || is_memory_scarce(problem, other)) {
+    // The same plans whatever is asked for, of which the best one by that is taken: so neither
+    // objective's plan is beaten by the other's.
+    search_all(kMaxRank, is_rank ? bound : other, SearchEffort::kScarce, 0.4);
+    if (!search.is_best()) {
+      search_all(kCriticalPath, is_rank ? other : bound, SearchEffort::kScarce, 0.6);
+      search_all(kMaxRank, is_rank ? bound : other, SearchEffort::kRefine, 1);
     }
+  } else {
+    search_all(options.objective, bound, SearchEffort::kPlenty, 1);
   }
-  if (result.tables.empty() && !model.tables.empty()) {
+  const Plan& plan = search.best(options.objective);
+  if (plan.tables.empty() && !model.tables.empty()) {
     result.proved_infeasible = search.is_best();
     result.infeasible = search.describe_failure();
     return result;
   }
+  result.tables = plan.tables;
+  result.cost = plan.cost;
   const double latency =
       options.estimator == PlannerEstimator::kSerrate ? serrate_latency(model, topology, {}) : 0;
   const double found = result.objective(options.objective);

@@ -4,15 +4,27 @@
 #include <memory>
 
 #include "sharding/planner/exact.h"
-#include "sharding/planner/searcher.h"
+#include "sharding/planner/moves.h"
 
 namespace serrate {
 namespace {
 
-constexpr ShardLimit kFirstLimits[] = {1.0, 0.55};
-constexpr ShardLimit kMoreLimits[] = {0.75, 0.4, 0.3};
-constexpr ShardLimit kOnePhaseLimits[] = {1.0, 0.75, 0.55};
-constexpr ShardLimit kPhaseLimits[] = {0.25, 0.27, 0.3, 0.33, 0.36, 0.4, 0.45, 0.5};
+constexpr ShardLimit kFirstLimits[] = {{1.0}, {0.55}};
+constexpr ShardLimit kMoreLimits[] = {{0.75}, {0.4}, {0.3}};
+constexpr ShardLimit kOnePhaseLimits[] = {{1.0}, {0.75}, {0.55}};
+constexpr ShardLimit kPhaseLimits[] = {{0.25}, {0.27}, {0.3}, {0.33}, {0.36}, {0.4}, {0.45}, {0.5}};
+
+// Where memory is scarce.
+std::vector<ShardLimit> scarce_limits() {
+  std::vector<ShardLimit> limits;
+  for (const double memory : {1.0, 0.4, 0.15, 0.05, 0.01}) {
+    for (const double time : {0.6, 1.0, 1.3, 1.7, 2.2, 3.0}) {
+      limits.push_back({time, memory, memory > 0.5 ? 0.98 : 0.9});
+      if (memory > 0.1) limits.push_back({time, memory, 0.98, true});
+    }
+  }
+  return limits;
+}
 
 // Whether an item may be of a type, in so many column blocks or more.
 bool has_type(const PlannerProblem& problem, ShardingType type, int least_blocks) {
@@ -40,81 +52,132 @@ std::vector<TypeSet> type_sets(const PlannerProblem& problem, PlannerObjective o
   return sets;
 }
 
-// The restriction to go on with.
-std::unique_ptr<Searcher> best_start(const PlannerProblem& problem, const PlannerBound& bound,
-                                     const PlannerOptions& options,
-                                     Searcher::Clock::time_point deadline,
-                                     std::int64_t evaluations) {
-  constexpr std::size_t kKept = 2;
-  std::vector<std::unique_ptr<Searcher>> searchers;
-  for (const TypeSet& types : type_sets(problem, options.objective)) {
-    searchers.push_back(std::make_unique<Searcher>(problem, bound, options, types, deadline));
-    searchers.back()->start(kFirstLimits);
-    if (searchers.back()->is_late()) break;
-  }
-  const auto better = [](const auto& a, const auto& b) { return a->better_than(*b); };
-  std::ranges::stable_sort(searchers, better);
-  if (searchers.size() > kKept) searchers.resize(kKept);
-  for (const auto& searcher : searchers) {
-    if (searcher->is_late()) break;
-    searcher->start(kMoreLimits);
-    searcher->descend(evaluations / 8);
-  }
-  std::ranges::stable_sort(searchers, better);
-  return std::move(searchers.front());
-}
+class Search {
+ public:
+  Search(const PlannerProblem& problem, const PlannerBound& bound, const PlannerOptions& options,
+         std::span<const std::vector<ItemPlacement>> starts, SearchEffort effort)
+      : problem_(problem),
+        bound_(bound),
+        options_(options),
+        starts_(starts),
+        effort_(effort),
+        deadline_(SearchMoves::Clock::now() + options.time_limit),
+        evaluations_(evaluations()) {}
 
-// Evaluations of more phases, and annealing, take longer. Small problems, with few ways to even
-// out what is left, get more of them.
-std::int64_t evaluations_for(std::int64_t num_items, bool is_small, PlannerObjective objective) {
-  const bool one_phase = objective == PlannerObjective::kMaxRank;
-  if (is_small) {
-    return std::min<std::int64_t>(num_items * num_items * num_items * 250,
-                                  one_phase ? 3'000'000 : 1'000'000);
+  SearchResult run() const {
+    constexpr std::int64_t kTiny = 200;  // items x ranks
+    constexpr std::int64_t kMostTries = 20'000;
+    const auto moves = best_start();
+    if (!moves->has_placement()) return {};
+    SearchResult tried;
+    if (size() <= kTiny && !moves->is_late()) {
+      tried = moves->result();
+      tried.is_best = try_all_placements(problem_, options_.objective, kMostTries, tried);
+      if (tried.is_best) return tried;
+    }
+    if (!moves->is_late()) improve(*moves);
+    SearchResult found = moves->result();
+    const bool tried_is_better =
+        tried.within_memory && (!found.within_memory || tried.objective < found.objective);
+    return tried_is_better ? tried : found;
   }
-  const std::int64_t more = std::max<std::int64_t>(num_items - 500, 0);
-  return one_phase ? 1'000'000 + more * 4'000 : 400'000 + more * 2'000;
-}
 
-// Loads of one phase are best balanced from many starts; of several, by annealing.
-void improve(Searcher& searcher, std::int64_t evaluations, bool is_small) {
-  if (searcher.num_phases() == 1) {
-    const std::int64_t stop_at = searcher.evaluations() + evaluations;
-    searcher.descend(evaluations / 2);
-    if (is_small) searcher.ruin_and_recreate(evaluations / 2);
-    searcher.restart(kOnePhaseLimits, stop_at - searcher.evaluations());
-  } else {
-    searcher.restart(kPhaseLimits, evaluations);
-    searcher.descend(evaluations / 2);
-    if (is_small) searcher.ruin_and_recreate(evaluations / 2);
-    searcher.anneal(evaluations / 2);
+ private:
+  std::int64_t size() const { return std::ssize(problem_.items) * problem_.world_size; }
+  bool is_small() const {
+    constexpr std::int64_t kSmall = 4'000;
+    return size() <= kSmall;
   }
-}
+  // Evaluations of more phases, and annealing, take longer. Small problems, with few ways to even
+  // out what is left, get more of them; where memory is scarce there are three searches to share.
+  std::int64_t evaluations() const {
+    const std::int64_t num_items = std::ssize(problem_.items);
+    const bool one_phase = options_.objective == PlannerObjective::kMaxRank;
+    const bool scarce = effort_ != SearchEffort::kPlenty;
+    if (is_small()) {
+      return std::min<std::int64_t>(num_items * num_items * num_items * (scarce ? 60 : 250),
+                                    scarce      ? 250'000
+                                    : one_phase ? 3'000'000
+                                                : 1'000'000);
+    }
+    const std::int64_t more = std::max<std::int64_t>(num_items - 500, 0);
+    const std::int64_t all = one_phase ? 1'000'000 + more * 4'000 : 400'000 + more * 2'000;
+    if (!scarce) return all;
+    return one_phase ? all / 4 : all * 2 / 5;
+  }
+
+  std::unique_ptr<SearchMoves> moves_of(const TypeSet& types) const {
+    auto moves = std::make_unique<SearchMoves>(problem_, bound_, options_, types, deadline_);
+    for (const auto& start : starts_) moves->adopt(start);
+    return moves;
+  }
+
+  // The restriction to go on with.
+  std::unique_ptr<SearchMoves> best_start() const {
+    constexpr std::size_t kKept = 2;
+    const std::vector<TypeSet> sets = type_sets(problem_, options_.objective);
+    if (effort_ == SearchEffort::kRefine) return moves_of(sets.front());
+    std::vector<std::unique_ptr<SearchMoves>> all;
+    for (const TypeSet& types : sets) {
+      all.push_back(moves_of(types));
+      all.back()->start(kFirstLimits);
+      if (effort_ == SearchEffort::kScarce && is_small()) {
+        all.back()->start(scarce_limits());
+        all.back()->descend(evaluations_ / 16);
+      }
+      if (all.back()->is_late()) break;
+    }
+    const auto better = [](const auto& a, const auto& b) { return a->better_than(*b); };
+    std::ranges::stable_sort(all, better);
+    if (all.size() > kKept) all.resize(kKept);
+    for (const auto& moves : all) {
+      if (moves->is_late()) break;
+      moves->start(kMoreLimits);
+      moves->descend(evaluations_ / 8);
+    }
+    std::ranges::stable_sort(all, better);
+    return std::move(all.front());
+  }
+
+  // Loads of one phase are best balanced from many starts, of several by annealing.
+  void improve(SearchMoves& moves) const {
+    if (effort_ == SearchEffort::kRefine) {
+      moves.descend(evaluations_ / 4);
+      moves.anneal(evaluations_ / 4);
+    } else if (effort_ == SearchEffort::kScarce && is_small()) {
+      moves.restart(scarce_limits(), evaluations_ / 2);
+      moves.descend(evaluations_ / 4);
+      moves.ruin_and_recreate(evaluations_);
+    } else if (moves.num_phases() == 1) {
+      const std::int64_t stop_at = moves.evaluations() + evaluations_;
+      moves.descend(evaluations_ / 2);
+      if (is_small()) moves.ruin_and_recreate(evaluations_ / 2);
+      moves.restart(kOnePhaseLimits, stop_at - moves.evaluations());
+    } else {
+      moves.restart(kPhaseLimits, evaluations_);
+      moves.descend(evaluations_ / 2);
+      if (is_small()) moves.ruin_and_recreate(evaluations_ / 2);
+      moves.anneal(evaluations_ / 2);
+    }
+  }
+
+  const PlannerProblem& problem_;
+  const PlannerBound& bound_;
+  const PlannerOptions& options_;
+  std::span<const std::vector<ItemPlacement>> starts_;
+  SearchEffort effort_;
+  SearchMoves::Clock::time_point deadline_;
+  std::int64_t evaluations_;
+};
 
 }  // namespace
 
 SearchResult search_placement(const PlannerProblem& problem, const PlannerBound& bound,
-                              const PlannerOptions& options) {
+                              const PlannerOptions& options,
+                              std::span<const std::vector<ItemPlacement>> starts,
+                              SearchEffort effort) {
   if (problem.items.empty()) return {.within_memory = true, .is_best = true};
-  constexpr std::int64_t kTiny = 200, kSmall = 4'000;  // items x ranks
-  constexpr std::int64_t kMostTries = 20'000;
-  const auto deadline = Searcher::Clock::now() + options.time_limit;
-  const std::int64_t num_items = std::ssize(problem.items);
-  const std::int64_t size = num_items * problem.world_size;
-  const bool is_small = size <= kSmall;
-  const std::int64_t evaluations = evaluations_for(num_items, is_small, options.objective);
-  const auto searcher = best_start(problem, bound, options, deadline, evaluations);
-  SearchResult tried;
-  if (size <= kTiny && !searcher->is_late()) {
-    tried = searcher->result();
-    tried.is_best = try_all_placements(problem, options.objective, kMostTries, tried);
-    if (tried.is_best) return tried;
-  }
-  if (!searcher->is_late()) improve(*searcher, evaluations, is_small);
-  SearchResult found = searcher->result();
-  const bool tried_is_better =
-      tried.within_memory && (!found.within_memory || tried.objective < found.objective);
-  return tried_is_better ? tried : found;
+  return Search(problem, bound, options, starts, effort).run();
 }
 
 }  // namespace serrate

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <chrono>
+#include <span>
 #include <vector>
 
 #include "sharding/planner/bound.h"
@@ -21,11 +21,16 @@ struct SearchResult {
   bool is_best = false;  // no placement is cheaper; if it is not within memory, none is
 };
 
+/// kScarce: most placements do not fit the memory. kRefine: the same, from `starts` alone.
+enum class SearchEffort { kPlenty, kScarce, kRefine };
+
 /// A placement that is cheap in `options.objective`. Greedy starts over several restrictions of the
-/// candidates, local search from the best, then more starts or annealing, until a number of
-/// evaluations that depends on the problem's size alone, or the time limit; small problems are
-/// searched through.
+/// candidates and the placements `starts` (an empty one is left out), local search from the best,
+/// then more starts or annealing, until a number of evaluations that depends on the problem's size
+/// alone, or the time limit; small problems are searched through.
 SearchResult search_placement(const PlannerProblem& problem, const PlannerBound& bound,
-                              const PlannerOptions& options);
+                              const PlannerOptions& options,
+                              std::span<const std::vector<ItemPlacement>> starts,
+                              SearchEffort effort);
 
 }  // namespace serrate

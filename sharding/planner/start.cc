@@ -1,59 +1,127 @@
 #include <algorithm>
 #include <numeric>
 
-#include "sharding/planner/searcher.h"
+#include "sharding/planner/moves.h"
 
 namespace serrate {
+namespace {
 
-void Searcher::start(std::span<const ShardLimit> limits) {
+double sum_of(const std::vector<std::int64_t>& bytes) {
+  return std::accumulate(bytes.begin(), bytes.end(), 0.0);
+}
+
+}  // namespace
+
+void SearchMoves::start(std::span<const ShardLimit> limits) {
   for (const ShardLimit limit : limits) {
-    build(choose(limit), 0);
+    build(choose(limit), 0, limit.packed);
     note_best();
     if (is_late()) return;
   }
 }
 
-void Searcher::restart(std::span<const ShardLimit> limits, std::int64_t evaluations) {
+void SearchMoves::restart(std::span<const ShardLimit> limits, std::int64_t evaluations) {
   constexpr double kNoise = 0.2;
   const auto num_limits = static_cast<std::int64_t>(limits.size());
   const std::int64_t end = state_.evaluations() + evaluations;
   for (std::int64_t i = 0; state_.evaluations() < end && !is_late(); ++i) {
-    build(choose(limits[i % num_limits]), i < num_limits ? 0 : kNoise);
+    const ShardLimit& limit = limits[i % num_limits];
+    build(choose(limit), i < num_limits ? 0 : kNoise, limit.packed);
     stop_at_ = std::min(end, state_.evaluations() + evaluations / num_limits);
     local_search();
   }
 }
 
-// For each item its cheapest choice at the bound's prices, of those whose shards keep to the limit;
-// the one of the shortest shards if there is none.
-std::vector<int> Searcher::choose(ShardLimit limit) const {
+// For each item its cheapest choice, of those whose shards keep to the limits and, where
+// memory has a price, fit beside what the others then have to be; the one of the shortest shards if
+// there is none. Memory has the bound's price, or as much more as it takes for all choices to fit
+// together.
+std::vector<int> SearchMoves::choose(ShardLimit limit) const {
+  constexpr int kMostRaises = 40;
+  constexpr double kRaise = 1.25;
+  const Allowed allowed = allowed_by(limit);
+  const double device = sum_of(problem_.device_bytes), host = sum_of(problem_.host_bytes);
+  // Where memory has no price yet, a thousandth of the time is the first for all of it.
+  const auto first_price = [&](double bytes) {
+    return 1e-3 * bound_.objective / std::max(bytes, 1.0);
+  };
+  double device_price = bound_.device_price, host_price = bound_.host_price;
+  std::vector<int> chosen;
+  for (int i = 0; i < kMostRaises; ++i) {
+    chosen = choose_at(allowed, device_price, host_price);
+    double used_device = 0, used_host = 0;
+    for (int j = 0; j < state_.num_items(); ++j) {
+      const Candidate& c = state_.candidate(j, chosen[j]);
+      used_device += static_cast<double>(c.total_device_bytes());
+      used_host += static_cast<double>(c.total_host_bytes());
+    }
+    const bool device_fits = used_device <= limit.filled * device;
+    const bool host_fits = used_host <= limit.filled * host;
+    if (device_fits && host_fits) break;
+    if (!device_fits) device_price = kRaise * std::max(device_price, first_price(device));
+    if (!host_fits) host_price = kRaise * std::max(host_price, first_price(host));
+  }
+  return chosen;
+}
+
+Allowed SearchMoves::allowed_by(ShardLimit limit) const {
+  const auto part_of = [&](const std::vector<std::int64_t>& bytes) {
+    return limit.memory * static_cast<double>(*std::ranges::max_element(bytes));
+  };
+  const double most_time = limit.time * bound_.objective;
+  const double most_device = part_of(problem_.device_bytes);
+  const double most_host = part_of(problem_.host_bytes);
+  Allowed allowed;
+  for (int i = 0; i < state_.num_items(); ++i) {
+    const auto& choices = phases_.items[i];
+    auto& of_item = allowed.emplace_back(problem_.items[i].candidates.size());
+    bool any = false;
+    for (int c = 0; c < std::ssize(choices); ++c) {
+      const Candidate& candidate = state_.candidate(i, c);
+      if (choices[c].longest > most_time ||
+          static_cast<double>(candidate.max_device_bytes()) > most_device ||
+          static_cast<double>(candidate.max_host_bytes()) > most_host) {
+        continue;
+      }
+      of_item[choices[c].candidate] = true;
+      any = true;
+    }
+    if (any) continue;
+    of_item[std::ranges::min_element(choices, {}, &Phases::Choice::longest)->candidate] = true;
+  }
+  // Without a price, memory is no reason to choose what fits, which is left to the moves.
+  if (bound_.device_price == 0 && bound_.host_price == 0) return allowed;
+  Allowed fitting = allowed;
+  return take_out_misfits(problem_, fitting) ? allowed : fitting;
+}
+
+std::vector<int> SearchMoves::choose_at(const Allowed& allowed, double device_price,
+                                        double host_price) const {
   std::vector<int> chosen;
   for (int i = 0; i < state_.num_items(); ++i) {
     const auto& choices = phases_.items[i];
     int best = -1;
     double best_cost = std::numeric_limits<double>::infinity();
-    int shortest = 0;
     for (int c = 0; c < std::ssize(choices); ++c) {
-      if (choices[c].longest < choices[shortest].longest) shortest = c;
-      if (choices[c].longest > limit * bound_.objective) continue;
+      if (!allowed[i][choices[c].candidate]) continue;
       const Candidate& candidate = state_.candidate(i, c);
       const double cost =
           choices[c].work +
-          bound_.device_price * static_cast<double>(candidate.total_device_bytes()) +
-          bound_.host_price * static_cast<double>(candidate.total_host_bytes());
+          state_.num_ranks() * (device_price * static_cast<double>(candidate.total_device_bytes()) +
+                                host_price * static_cast<double>(candidate.total_host_bytes()));
       if (cost < best_cost) {
         best_cost = cost;
         best = c;
       }
     }
-    chosen.push_back(best >= 0 ? best : shortest);
+    chosen.push_back(best);
   }
   return chosen;
 }
 
 // Places the items, each where it costs the least; one that would exceed a rank's memory may take
 // another choice.
-void Searcher::build(const std::vector<int>& choices, double noise) {
+void SearchMoves::build(const std::vector<int>& choices, double noise, bool packed) {
   constexpr int kPlacedPerLook = 8;  // items, before the emptiest ranks are looked for again
   clear();
   std::vector<double> targets(phases_.num_phases, 0.0);
@@ -71,6 +139,7 @@ void Searcher::build(const std::vector<int>& choices, double noise) {
   int placed = 0;
   for (const int i : hardest_first(choices, noise)) {
     if (placed++ % kPlacedPerLook == 0) some = least_ranks();
+    if (packed && pack(i, choices[i])) continue;
     double energy = state_.cheapest_blocks(i, choices[i], some, blocks);
     if (energy > kTooMuch * bound_.objective) {
       energy = state_.cheapest_blocks(i, choices[i], {}, blocks);
@@ -83,8 +152,31 @@ void Searcher::build(const std::vector<int>& choices, double noise) {
   }
 }
 
+// Places an item whose shards are large where they leave the least memory. False when they are not,
+// or have no place.
+bool SearchMoves::pack(int item, int choice) {
+  constexpr double kLeastMemory = 0.02;
+  const Candidate& c = state_.candidate(item, choice);
+  const MemoryRun& shard = c.memory.front();
+  const bool in_node = c.type == ShardingType::kTableColumnWise && c.num_blocks > 1;
+  if (c.scope != BlockScope::kRank || in_node) return false;
+  std::vector<std::pair<double, int>> rooms;
+  for (int rank = 0; rank < state_.num_ranks(); ++rank) {
+    const double room = state_.room_with(rank, shard);
+    const bool is_large = room <= state_.room_with(rank, {}) - kLeastMemory;
+    if (state_.may_be_on(item, rank) && is_large && room >= 0) rooms.emplace_back(room, rank);
+  }
+  if (std::ssize(rooms) < c.num_blocks) return false;
+  std::partial_sort(rooms.begin(), rooms.begin() + c.num_blocks, rooms.end());
+  std::vector<int> blocks;
+  for (int b = 0; b < c.num_blocks; ++b) blocks.push_back(rooms[b].second);
+  std::sort(blocks.begin(), blocks.end());
+  state_.place(item, choice, blocks);
+  return true;
+}
+
 // Those on nodes, then those that take the largest part of a rank's time or memory.
-std::vector<int> Searcher::hardest_first(const std::vector<int>& choices, double noise) {
+std::vector<int> SearchMoves::hardest_first(const std::vector<int>& choices, double noise) {
   double memory = 1;
   for (const std::int64_t bytes : problem_.device_bytes) memory += static_cast<double>(bytes);
   for (const std::int64_t bytes : problem_.host_bytes) memory += static_cast<double>(bytes);
@@ -105,7 +197,7 @@ std::vector<int> Searcher::hardest_first(const std::vector<int>& choices, double
 }
 
 // A few ranks of least energy; none, for all, when there are not many.
-std::vector<int> Searcher::least_ranks() const {
+std::vector<int> SearchMoves::least_ranks() const {
   constexpr int kMany = 160, kFew = 48;
   if (state_.num_ranks() <= kMany) return {};
   std::vector<int> ranks(state_.num_ranks());

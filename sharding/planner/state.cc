@@ -212,6 +212,14 @@ double SearchState::objective() const {
   return std::accumulate(longest.begin(), longest.end(), uniform_);
 }
 
+double SearchState::room_with(int rank, const MemoryRun& more) const {
+  const auto part = [](std::int64_t used, std::int64_t has) {
+    return static_cast<double>(has - used) / static_cast<double>(std::max<std::int64_t>(has, 1));
+  };
+  return std::min(part(device_[rank] + more.device_bytes, problem_.device_bytes[rank]),
+                  part(host_[rank] + more.host_bytes, problem_.host_bytes[rank]));
+}
+
 double SearchState::memory_excess() const {
   double excess = 0;
   const auto add = [&](std::int64_t used, std::int64_t has) {

@@ -74,6 +74,10 @@ class SearchState {
   double rank_energy(int rank) const { return energy_[rank]; }
   double total_energy() const { return total_energy_; }
 
+  // What is left of a rank's memory with so much more on it, as a part; negative when that does not
+  // fit.
+  double room_with(int rank, const MemoryRun& more) const;
+
   double objective() const;
   // Bytes beyond what ranks have, as parts of what a rank has, summed.
   double memory_excess() const;

@@ -51,7 +51,7 @@ Found find_plan(const PlanInput& input, const PlannerOptions& options) {
 // Throws Error (failure) with the first problem when there are any, after all were printed.
 Found validate(const PlanArguments& arguments, const PlanInput& input, ShardingPlan plan) {
   const auto& [model, topology] = input;
-  const auto problems = plan_problems(model, topology, plan, arguments.options);
+  const auto problems = plan_violations(model, topology, plan, arguments.options);
   for (const std::string& problem : problems) fmt::print("{}\n", problem);
   if (!problems.empty()) {
     throw Error(fmt::format("{} is not valid for {} on {} ({})", arguments.validate,

@@ -71,7 +71,7 @@ TEST_P(Reports, AgreeWithTheCostOfThePlacement) {
     if (phase.name == "waiting for messages") ranks -= 8 * phase.slowest_ms();
   }
   EXPECT_NEAR(tables, ranks, 1e-9 * ranks);
-  EXPECT_TRUE(plan_problems(model, topology, plan, options).empty());
+  EXPECT_TRUE(plan_violations(model, topology, plan, options).empty());
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -136,9 +136,9 @@ TEST_P(PlanProblems, AreNamed) {
                   ShardingType::kColumnWise,
                   {{.row_end = 10, .column_end = 128, .rank = 0},
                    {.row_end = 10, .column_begin = 128, .column_end = 256, .rank = 1}}}}};
-  ASSERT_TRUE(plan_problems(model, topology, plan, {}).empty());
+  ASSERT_TRUE(plan_violations(model, topology, plan, {}).empty());
   GetParam().change(model, topology, plan);
-  const auto problems = plan_problems(model, topology, plan, {});
+  const auto problems = plan_violations(model, topology, plan, {});
   ASSERT_EQ(problems.size(), 1u);
   EXPECT_NE(problems[0].find(GetParam().problem), std::string::npos) << problems[0];
 }

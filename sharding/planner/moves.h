@@ -8,25 +8,34 @@
 #include <vector>
 
 #include "sharding/planner/bound.h"
+#include "sharding/planner/misfits.h"
 #include "sharding/planner/phases.h"
 #include "sharding/planner/search.h"
 #include "sharding/planner/state.h"
 
 namespace serrate {
 
-/// The part of the bound that one shard may take in a phase, in a start.
-using ShardLimit = double;
+/// What one shard may take, in a start: of the bound in a phase, of the most memory that a rank
+/// has; what all may of all memory; and whether large shards go where they leave the least memory.
+struct ShardLimit {
+  double time = 1;
+  double memory = 1;
+  double filled = 1;
+  bool packed = false;
+};
 
 /// Moves of a search over one restriction of the candidates. Each begins at the best placement so
 /// far, and ends after so many evaluations of the energy, or at the deadline.
-class Searcher {
+class SearchMoves {
  public:
   using Clock = std::chrono::steady_clock;
-  Searcher(const PlannerProblem& problem, const PlannerBound& bound, const PlannerOptions& options,
-           const TypeSet& types, Clock::time_point deadline);
+  SearchMoves(const PlannerProblem& problem, const PlannerBound& bound,
+              const PlannerOptions& options, const TypeSet& types, Clock::time_point deadline);
 
   /// Greedy starts, as they are; one at least.
   void start(std::span<const ShardLimit> limits);
+  /// A placement to begin at, by choices that do the same; nothing when there are none.
+  void adopt(std::span<const ItemPlacement> items);
   /// Local search.
   void descend(std::int64_t evaluations);
   /// Local search from greedy starts and variations of them.
@@ -38,8 +47,9 @@ class Searcher {
   void ruin_and_recreate(std::int64_t evaluations);
 
   std::int64_t evaluations() const { return state_.evaluations(); }
+  bool has_placement() const { return !best_.choices.empty(); }
   int num_phases() const { return phases_.num_phases; }
-  bool better_than(const Searcher& other) const { return best_.better_than(other.best_); }
+  bool better_than(const SearchMoves& other) const { return best_.better_than(other.best_); }
   bool is_late() const { return Clock::now() >= deadline_; }
   SearchResult result();
 
@@ -66,7 +76,8 @@ class Searcher {
     std::mt19937_64 engine_;
   };
 
-  // planner_searcher.cc
+  // moves.cc
+  int choice_like(int item, const ItemPlacement& placed) const;
   bool is_done() const { return state_.evaluations() >= stop_at_ || is_late(); }
   Snapshot snapshot() const;
   void restore(const Snapshot& s);
@@ -76,13 +87,16 @@ class Searcher {
   double place_cheapest(int item, std::span<const int> ranks);
   double place_cheapest_of(int item, std::span<const int> choices, std::span<const int> ranks);
 
-  // planner_start.cc
+  // start.cc
   std::vector<int> choose(ShardLimit limit) const;
-  void build(const std::vector<int>& choices, double noise);
+  Allowed allowed_by(ShardLimit limit) const;
+  std::vector<int> choose_at(const Allowed& allowed, double device_price, double host_price) const;
+  void build(const std::vector<int>& choices, double noise, bool packed);
+  bool pack(int item, int choice);
   std::vector<int> hardest_first(const std::vector<int>& choices, double noise);
   std::vector<int> least_ranks() const;
 
-  // planner_descend.cc
+  // descend.cc
   void local_search();
   void shorten_longest(int sharpness);
   std::vector<int> ranks_by_energy() const;
@@ -93,7 +107,7 @@ class Searcher {
   bool spread_less();
   double least_gain() const;
 
-  // planner_anneal.cc
+  // anneal.cc
   void cool_down(double hot, std::int64_t until);
   bool accepts(double change, double temperature);
   void anneal_move(double temperature);

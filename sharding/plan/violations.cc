@@ -23,9 +23,9 @@ std::string names_of(const std::vector<T>& values) {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
-class ProblemFinder {
+class ViolationFinder {
  public:
-  ProblemFinder(const PlannerModel& model, const ShardingPlan& plan, const PlanReport& report)
+  ViolationFinder(const PlannerModel& model, const ShardingPlan& plan, const PlanReport& report)
       : model_(model), report_(report) {
     for (const TableSharding& sharding : plan.tables) shardings_[sharding.table] = &sharding;
   }
@@ -37,7 +37,7 @@ class ProblemFinder {
       check_table(model_.tables[t], report_.tables[t]);
       check_group(model_.tables[t], report_.tables[t]);
     }
-    return std::move(problems_);
+    return std::move(violations_);
   }
 
  private:
@@ -45,7 +45,7 @@ class ProblemFinder {
                     const std::vector<std::int64_t>& usable) {
     for (std::size_t rank = 0; rank < needed.size(); ++rank) {
       if (needed[rank] <= usable[rank]) continue;
-      problems_.push_back(
+      violations_.push_back(
           fmt::format("rank {}: needs {} of {} memory, but tables may use {} ({} too much)", rank,
                       format_bytes(needed[rank]), kind, format_bytes(usable[rank]),
                       format_bytes(needed[rank] - usable[rank])));
@@ -54,7 +54,7 @@ class ProblemFinder {
 
   void check_table(const PlannerTable& table, const TableReport& is) {
     const auto add = [&](const std::string& problem) {
-      problems_.push_back(
+      violations_.push_back(
           fmt::format("table \"{}\" ({}): {}", table.name, to_string(is.type), problem));
     };
     if (!table.sharding_types.empty() && !contains(table.sharding_types, is.type)) {
@@ -89,7 +89,7 @@ class ProblemFinder {
     if (is_new || (other.type == is.type && other.kernel == is.kernel && other.ranks == is.ranks)) {
       return;
     }
-    problems_.push_back(
+    violations_.push_back(
         fmt::format("table \"{}\": is not where \"{}\" is, of the same group \"{}\"", table.name,
                     other.name, table.group));
   }
@@ -98,15 +98,15 @@ class ProblemFinder {
   const PlanReport& report_;
   std::map<std::string, const TableSharding*> shardings_;
   std::map<std::string, const TableReport*> groups_;
-  std::vector<std::string> problems_;
+  std::vector<std::string> violations_;
 };
 
 }  // namespace
 
-std::vector<std::string> plan_problems(const PlannerModel& model, const PlannerTopology& topology,
-                                       const ShardingPlan& plan, const PlannerOptions& options) {
+std::vector<std::string> plan_violations(const PlannerModel& model, const PlannerTopology& topology,
+                                         const ShardingPlan& plan, const PlannerOptions& options) {
   try {
-    return ProblemFinder(model, plan, report_plan(model, topology, plan, options)).find();
+    return ViolationFinder(model, plan, report_plan(model, topology, plan, options)).find();
   } catch (const Error& error) {
     return {error.what()};
   }
