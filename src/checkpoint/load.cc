@@ -32,14 +32,6 @@ bool is_damage(const Error& error) {
   return error.kind() == ErrorKind::kUsage;
 }
 
-void check_manifest(const std::string& text, const FoundCheckpoint& checkpoint) {
-  const std::string document = fmt::format("{}/{}", checkpoint.path, kManifestName);
-  const Manifest manifest = manifest_from_json(text, document);
-  if (manifest.step == checkpoint.step) return;
-  throw usage_error(fmt::format("{}: step: is {}, in the folder of step {}", document,
-                                manifest.step, checkpoint.step));
-}
-
 /// Rank 0's search through the checkpoints of a directory, newest first.
 class Search {
  public:
@@ -56,7 +48,7 @@ class Search {
       try {
         current_ = *untried;
         const std::string text = read_manifest_text(current_.path);
-        check_manifest(text, current_);
+        manifest_of_folder(text, current_.path, current_.step);
         return fmt::format("{} {}", current_.step, text);
       } catch (const Error& error) {
         if (!is_damage(error)) throw;

@@ -294,14 +294,19 @@ std::string read_manifest_text(const std::string& checkpoint) {
   return text;
 }
 
-Manifest read_manifest(const std::string& checkpoint, std::int64_t step) {
+Manifest manifest_of_folder(const std::string& text, const std::string& checkpoint,
+                            std::int64_t step) {
   const std::string document = fmt::format("{}/{}", checkpoint, kManifestName);
-  Manifest manifest = manifest_from_json(read_manifest_text(checkpoint), document);
+  Manifest manifest = manifest_from_json(text, document);
   if (manifest.step != step) {
     throw usage_error(
         fmt::format("{}: step: is {} in the folder of step {}", document, manifest.step, step));
   }
   return manifest;
+}
+
+Manifest read_manifest(const std::string& checkpoint, std::int64_t step) {
+  return manifest_of_folder(read_manifest_text(checkpoint), checkpoint, step);
 }
 
 }  // namespace serrate

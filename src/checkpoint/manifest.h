@@ -79,7 +79,10 @@ Manifest manifest_from_json(const std::string& text, const std::string& document
 /// The text of `checkpoint`/MANIFEST.json, not checked yet. Error (usage) when it is missing, is no
 /// plain file or is larger than any of ours; as fail_read() when it cannot be read.
 std::string read_manifest_text(const std::string& checkpoint);
-/// Both: what the folder step_N holds.
+/// As manifest_from_json(), of the text of `checkpoint`/MANIFEST.json; its step has to be `step`.
+Manifest manifest_of_folder(const std::string& text, const std::string& checkpoint,
+                            std::int64_t step);
+/// All of it: what the folder step_N holds.
 Manifest read_manifest(const std::string& checkpoint, std::int64_t step);
 
 /// A file's part of a manifest, on its way to rank 0.
