@@ -1,45 +1,16 @@
 #include "tests/fuzz/check_config.h"
 
-#include <cstdio>
-#include <cstdlib>
-#include <functional>
 #include <sstream>
 
-#include "serrate/error.h"
 #include "serrate/trainer.h"
 #include "src/cli/options.h"
 #include "src/run/config.h"
 #include "src/run/options.h"
 #include "tests/fuzz/memory_file.h"
+#include "tests/fuzz/verdict.h"
 
 namespace serrate {
 namespace {
-
-[[noreturn]] void fail(const char* problem, const std::string& detail) {
-  std::fprintf(stderr, "%s: %s\n", problem, detail.c_str());
-  std::abort();
-}
-
-/// `read` gives what it has read in words of its own, which `read_again` has to give too.
-void check_reader(const std::function<std::string()>& read,
-                  const std::function<std::string(const std::string&)>& read_again) {
-  std::string written;
-  try {
-    written = read();
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kUsage) fail("not the user to blame", error.what());
-    return;
-  } catch (const std::exception& error) {
-    fail("not an Error", error.what());
-  }
-  try {
-    if (const std::string again = read_again(written); again != written) {
-      fail("written otherwise", written + again);
-    }
-  } catch (const std::exception& error) {
-    fail(error.what(), written);
-  }
-}
 
 std::string parsed(const cli::Arguments& arguments) {
   TrainOptions options;

@@ -3,8 +3,6 @@
 #include <unistd.h>
 
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <string_view>
 #include <vector>
@@ -16,6 +14,7 @@
 #include "src/data/split.h"
 #include "tests/fuzz/hdf5_edits.h"
 #include "tests/fuzz/memory_file.h"
+#include "tests/fuzz/verdict.h"
 
 namespace serrate {
 namespace {
@@ -99,8 +98,7 @@ void check_dataset(const std::string& input) {
     read_dataset(file.path());
   } catch (const Error&) {
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "not an Error: %s\n", error.what());
-    std::abort();
+    fail("not an Error", error.what());
   }
 }
 

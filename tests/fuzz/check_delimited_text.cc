@@ -5,24 +5,17 @@
 #include <array>
 #include <chrono>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <vector>
 
-#include "serrate/error.h"
 #include "src/data/parse_time.h"
 #include "src/io/delimited_text.h"
 #include "tests/fuzz/memory_file.h"
+#include "tests/fuzz/verdict.h"
 
 namespace serrate {
 namespace {
 
 using Records = std::vector<std::vector<std::string>>;
-
-[[noreturn]] void fail(const char* problem, const std::string& detail) {
-  std::fprintf(stderr, "%s: %s\n", problem, detail.c_str());
-  std::abort();
-}
 
 /// The header, with the types of columns, and all records.
 Records read_records(const std::string& path, char separator) {
@@ -61,15 +54,9 @@ void check_delimited_text(const std::string& input) {
   const char separator = separators[static_cast<unsigned char>(input[0]) % separators.size()];
   MemoryFile file;
   file.write(std::string_view(input).substr(1));
-  Records records;
-  try {
-    records = read_records(file.path(), separator);
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kUsage) fail("not the user to blame", error.what());
-    return;
-  } catch (const std::exception& error) {
-    fail("not an Error", error.what());
-  }
+  const auto read = read_or_refuse([&] { return read_records(file.path(), separator); });
+  if (!read) return;
+  const Records& records = *read;
   try {
     file.write(quoted(records));
     if (read_records(file.path(), ',') != records) fail("read otherwise", quoted(records));

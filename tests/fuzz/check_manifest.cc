@@ -3,19 +3,11 @@
 #include <fmt/format.h>
 #include <xxhash.h>
 
-#include <cstdio>
-#include <cstdlib>
-
-#include "serrate/error.h"
 #include "src/checkpoint/manifest.h"
+#include "tests/fuzz/verdict.h"
 
 namespace serrate {
 namespace {
-
-[[noreturn]] void fail(const char* problem, const std::string& detail) {
-  std::fprintf(stderr, "%s: %s\n", problem, detail.c_str());
-  std::abort();
-}
 
 /// As docs/checkpoint_format.md has it.
 std::string with_checksum(const std::string& text) {
@@ -24,22 +16,10 @@ std::string with_checksum(const std::string& text) {
 }
 
 void check_text(const std::string& text) {
-  std::string written;
-  try {
-    written = manifest_to_json(manifest_from_json(text, "MANIFEST.json"));
-  } catch (const Error& error) {
-    if (error.kind() != ErrorKind::kUsage) fail("not the file to blame", error.what());
-    return;
-  } catch (const std::exception& error) {
-    fail("not an Error", error.what());
-  }
-  try {
-    if (manifest_to_json(manifest_from_json(written, "again")) != written) {
-      fail("written otherwise", written);
-    }
-  } catch (const std::exception& error) {
-    fail(error.what(), written);
-  }
+  const auto read = [](const std::string& from) {
+    return manifest_to_json(manifest_from_json(from, "MANIFEST.json"));
+  };
+  check_reader([&] { return read(text); }, read);
 }
 
 }  // namespace

@@ -5,8 +5,6 @@
 #include <atomic>
 #include <chrono>
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <vector>
 
@@ -16,6 +14,7 @@
 #include "src/checkpoint/rank_file.h"
 #include "src/io/sealed_file.h"
 #include "tests/fuzz/hdf5_edits.h"
+#include "tests/fuzz/verdict.h"
 
 namespace serrate {
 namespace {
@@ -63,11 +62,6 @@ struct SmallCheckpoint {
     return plan;
   }
 };
-
-[[noreturn]] void fail(const char* problem, const std::string& detail) {
-  std::fprintf(stderr, "%s: %s\n", problem, detail.c_str());
-  std::abort();
-}
 
 void check_finite(const MatrixView<float>& matrix) {
   for (std::int64_t i = 0; matrix.data && i < matrix.rows * matrix.cols; ++i) {
