@@ -82,6 +82,11 @@ Option&& Option::not_stored() && {
   return std::move(*this);
 }
 
+Option&& Option::newer() && {
+  is_newer = true;
+  return std::move(*this);
+}
+
 Option&& Option::must_match(OnResume when) && {
   on_resume = when;
   return std::move(*this);

@@ -39,6 +39,7 @@ struct Option {
   char letter = 0;  ///< for short; 0: none
   bool is_required = false;
   bool is_stored = true;  ///< in the configuration of a run
+  bool is_newer = false;  ///< than runs that are read: the default, where it is not stored
   OnResume on_resume = OnResume::kMayChange;
   enum class File { kNone, kInput, kOutput } file = File::kNone;  ///< what its text names, if any
 
@@ -50,6 +51,7 @@ struct Option {
   Option&& output() &&;
   Option&& directory() &&;
   Option&& not_stored() &&;
+  Option&& newer() &&;
   Option&& must_match(OnResume when = OnResume::kMustMatch) &&;
 };
 

@@ -78,6 +78,7 @@ void options_from_json(std::string_view json, std::string_view document,
     if (!option.is_stored) continue;
     const auto found = values.find(option.name);
     if (found == values.end()) {
+      if (option.is_newer) continue;
       throw usage_error(fmt::format("{}: \"{}\" is missing", document, option.name));
     }
     try {

@@ -114,12 +114,32 @@ std::vector<Option> option_table(TrainOptions& o) {
       option("weight-decay", o.dense_optimizer.weight_decay,
              "AdamW's weight decay, for dense weights")
           .must_match(),
+      option("beta1", o.dense_optimizer.beta1, "AdamW's decay of the mean gradient", kBelowOne)
+          .must_match()
+          .newer(),
+      option("beta2", o.dense_optimizer.beta2, "AdamW's decay of the mean squared gradient",
+             kBelowOne)
+          .must_match()
+          .newer(),
+      option("eps", o.dense_optimizer.eps, "what AdamW adds to its divisor", kAboveZero)
+          .must_match()
+          .newer(),
       option("optimizer", o.sparse_optimizer.type, "optimizer of the embedding tables",
              "sgd|adagrad|row_wise_adagrad|adam", sparse_optimizer_from_string)
           .must_match(),
       option("embedding-learning-rate", o.sparse_optimizer.learning_rate,
              "learning rate of the embedding tables")
           .must_match(),
+      option("embedding-beta1", o.sparse_optimizer.beta1, "beta1 of --optimizer adam", kBelowOne)
+          .must_match()
+          .newer(),
+      option("embedding-beta2", o.sparse_optimizer.beta2, "beta2 of --optimizer adam", kBelowOne)
+          .must_match()
+          .newer(),
+      option("embedding-eps", o.sparse_optimizer.eps,
+             "what the embeddings' optimizer, unless it is sgd, adds to its divisor", kAboveZero)
+          .must_match()
+          .newer(),
       option("invalid-ids", o.invalid_ids, "what happens to an id outside its table",
              "error|drop|oov", invalid_ids_from_string)
           .must_match(),

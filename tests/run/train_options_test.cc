@@ -151,6 +151,10 @@ TEST(RunConfig, ErrorsNameFileAndField) {
   EXPECT_EQ(error_of_json("\"heads\": 2", "\"heads\": 0"),
             "run/config.json: --heads \"0\" (takes a whole number from 1 to 1000000)");
   EXPECT_EQ(error_of_json("\"heads\": 2,", ""), "run/config.json: \"heads\" is missing");
+  // Runs of before it was an option.
+  EXPECT_EQ(error_of_json("\"beta1\": 0.9,", ""), "no error");
+  EXPECT_EQ(error_of_json("\"beta1\": 0.9", "\"beta1\": 1"),
+            "run/config.json: --beta1 \"1\" (takes a number from 0 and below 1)");
   EXPECT_EQ(error_of_json("\"heads\": 2", "\"heads\": 2, \"head\": 2"),
             "run/config.json: \"head\" is no option of a run");
   EXPECT_EQ(error_of_json("\"gelu\"", "\"gelo\""),

@@ -319,6 +319,12 @@ TEST_F(TrainerTest, RefusesByNameWhatWouldMakeItAnotherTraining) {
   refused("windows", [](TrainOptions& o) { o.windows = TrainingWindows::kLatest; });
   refused("reproducible", [](TrainOptions& o) { o.reproducible = true; });
   refused("learning-rate", [](TrainOptions& o) { o.dense_optimizer.learning_rate = 0.1f; });
+  refused("beta1", [](TrainOptions& o) { o.dense_optimizer.beta1 = 0.8f; });
+  refused("beta2", [](TrainOptions& o) { o.dense_optimizer.beta2 = 0.99f; });
+  refused("eps", [](TrainOptions& o) { o.dense_optimizer.eps = 1e-6f; });
+  refused("embedding-beta1", [](TrainOptions& o) { o.sparse_optimizer.beta1 = 0.8f; });
+  refused("embedding-beta2", [](TrainOptions& o) { o.sparse_optimizer.beta2 = 0.99f; });
+  refused("embedding-eps", [](TrainOptions& o) { o.sparse_optimizer.eps = 1e-6f; });
   refused("optimizer", [](TrainOptions& o) { o.sparse_optimizer.type = SparseOptimizer::kAdam; });
   refused("invalid-ids", [](TrainOptions& o) { o.invalid_ids = InvalidIds::kOov; });
   refused("dim", [](TrainOptions& o) { o.model.dim = 16; });
