@@ -112,7 +112,7 @@ ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const Tr
                                 : load_plan(options, tables, world_size);
   }
   check_memory(
-      model, plan, dense, options.memory_limit, machines,
+      exchanged_model(model, plan, options), plan, dense, options.memory_limit, machines,
       options.checkpoint_every.empty() ? CheckpointCopy::kNone : CheckpointCopy::kOfTheState);
   return plan;
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "sharding/estimate/zipf.h"
+#include "sharding/plan/shard_grid.h"
 #include "src/model/model_bytes.h"
 #include "src/train/model_state.h"
 
@@ -101,6 +102,15 @@ PlannerModel planner_model(const Dataset& dataset, const Split& split, const Tra
   item_features.push_back(
       {.name = kNegativeFeature, .batch_size = (negatives + world_size - 1) / world_size});
   model.dense_bytes = parameter_bytes(options.model);
+  return model;
+}
+
+PlannerModel exchanged_model(PlannerModel model, const ShardingPlan& plan,
+                             const TrainOptions& options) {
+  if (!options.reproducible) return model;
+  for (PlannerTable& table : model.tables) {
+    if (shard_grid(sharding_of(plan, table.name)).num_row_blocks() > 1) table.pooled = false;
+  }
   return model;
 }
 

@@ -13,4 +13,9 @@ namespace serrate {
 PlannerModel planner_model(const Dataset& dataset, const Split& split, const TrainOptions& options,
                            int world_size);
 
+/// The same as the exchanges of a plan carry it: with `reproducible`, tables that are cut by rows
+/// send a row for each id (SplitBags::kIdOrder), not one for each bag.
+PlannerModel exchanged_model(PlannerModel model, const ShardingPlan& plan,
+                             const TrainOptions& options);
+
 }  // namespace serrate

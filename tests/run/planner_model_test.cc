@@ -4,9 +4,11 @@
 
 #include <random>
 
+#include "serrate/sharded_embedding.h"
 #include "sharding/estimate/zipf.h"
 #include "src/model/model_bytes.h"
 #include "src/train/next_item_batch.h"
+#include "tests/support/run_ranks.h"
 #include "tests/support/tiny_dataset.h"
 
 namespace serrate {
@@ -64,6 +66,52 @@ TEST(PlannerModel, FindsTheExponentThatIdsWereDrawnWith) {
   const PlannerModel model =
       planner_model(dataset, make_split(dataset, SplitKind::kLastItem), {}, 1);
   EXPECT_NEAR(model.tables[0].zipf_exponent, kExponent, 0.1);
+}
+
+TEST(PlannerModel, CountsRowsOfIdsWhereReproducibleTablesAreCutByRows) {
+  // 300 bags of 6 ids on each of 4 ranks.
+  constexpr std::int64_t kBags = 300, kIds = 6;
+  const std::vector<EmbeddingTable> tables{
+      {.name = "tag", .num_rows = 5000, .dim = 16, .features = {"tag"}}};
+  ShardingPlan plan{.world_size = 4, .tables = {}};
+  plan.tables.push_back(shard_table(tables[0], ShardingType::kRowWise, 4, 0, 1));
+  PlannerModel model{.batch_size = kBags};
+  model.tables.push_back({.name = "tag", .num_rows = 5000, .dim = 16});
+  model.tables[0].features = {{.name = "tag", .pooling_factor = kIds}};
+  TrainOptions options;
+  EXPECT_TRUE(exchanged_model(model, plan, options).tables[0].pooled);
+  options.reproducible = true;
+  const auto bytes_of = [&](const PlannerModel& m) {
+    return static_cast<double>(predict_memory(m, plan)[1].exchange);
+  };
+  double allocated = 0;
+  run_ranks(4, [&](Communicator& communicator) {
+    const Stream stream;
+    EmbeddingOptions in_id_order;
+    in_id_order.split_bags = SplitBags::kIdOrder;
+    ShardedEmbedding embedding(tables, plan, in_id_order, communicator, stream);
+    std::mt19937 random(communicator.rank());
+    std::vector<std::int64_t> values, offsets{0};
+    for (std::int64_t i = 1; i <= kBags; ++i) offsets.push_back(i * kIds);
+    while (std::ssize(values) < kBags * kIds) values.push_back(random() % 5000);
+    EmbeddingExchange exchange;
+    embedding.input_dist({{"tag"},
+                          {kBags},
+                          {kBags * kIds},
+                          {std::span<const std::int64_t>(values), stream},
+                          {std::span<const std::int64_t>(offsets), stream},
+                          {std::span<const float>(), stream}},
+                         exchange, stream);
+    embedding.lookup(exchange, stream);
+    embedding.output_dist(exchange, stream);
+    embedding.output_dist_backward(exchange, stream);
+    embedding.update(exchange, 1, stream);
+    if (communicator.rank() == 1) allocated = static_cast<double>(exchange.bytes());
+  });
+  EXPECT_LT(bytes_of(model), 0.9 * allocated);
+  const double predicted = bytes_of(exchanged_model(model, plan, options));
+  EXPECT_GT(predicted, 0.95 * allocated);
+  EXPECT_LT(predicted, 1.3 * allocated);
 }
 
 }  // namespace
