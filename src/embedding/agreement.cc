@@ -7,17 +7,25 @@
 #include <optional>
 
 #include "serrate/error.h"
+#include "src/core/json.h"
 
 namespace serrate {
 namespace {
 
 using nlohmann::json;
 
+/// Throws Error (usage) unless the name is UTF-8, which JSON holds alone.
+const std::string& checked(const std::string& name) {
+  json_string(name);
+  return name;
+}
+
 std::string describe(std::span<const EmbeddingTable> tables, const ShardingPlan& plan,
                      const EmbeddingOptions& options) {
   json all{{"plan", json::parse(plan_to_json(plan))}, {"tables", json::array()}};
   for (const EmbeddingTable& table : tables) {
-    all["tables"].push_back({{"name", table.name},
+    for (const std::string& feature : table.features) checked(feature);
+    all["tables"].push_back({{"name", checked(table.name)},
                              {"num_rows", table.num_rows},
                              {"dim", table.dim},
                              {"pooling", table.pooling == PoolingType::kSum ? "sum" : "mean"},

@@ -430,6 +430,22 @@ TEST(Disagreement, NamesTheFieldAndTheRank) {
   }
 }
 
+TEST(Disagreement, NamesAreUtf8) {
+  std::vector<EmbeddingTable> tables{
+      {.name = "a", .num_rows = 9, .dim = 4, .features = {"x", "\xff"}}};
+  const ShardingPlan plan = default_plan(tables, 1);
+  run_ranks(1, [&](Communicator& communicator) {
+    try {
+      ShardedEmbedding(tables, plan, sgd(), communicator, cpu());
+      FAIL();
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+      EXPECT_NE(std::string(error.what()).find("the name \"\xff\" is not UTF-8"), std::string::npos)
+          << error.what();
+    }
+  });
+}
+
 TEST(Disagreement, PlanThatDoesNotFitIsRefusedOnEveryRank) {
   const EmbeddingTable table = make_table();
   const auto errors = errors_of(2, [&](Communicator& communicator) {
