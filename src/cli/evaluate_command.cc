@@ -5,7 +5,6 @@
 #include "src/cli/launch.h"
 #include "src/io/output_file.h"
 #include "src/io/text_file.h"
-#include "src/run/files.h"
 #include "src/run/options.h"
 
 namespace serrate::cli {
@@ -33,7 +32,6 @@ int evaluate_command(const Arguments& arguments) {
   line.add(option("json", json, "file to write the result to, as JSON").output());
   add_launch_options(line, launch_options);
   if (!line.parse(arguments)) return 0;
-  check_outside_run({"--json", json}, options.model);
 
   launch_options.threads = options.threads;
   return launch(launch_options, [&](Communicator& communicator) {

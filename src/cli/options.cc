@@ -11,6 +11,7 @@
 #include "src/core/option_json.h"
 #include "src/io/output_file.h"
 #include "src/io/text_file.h"
+#include "src/run/files.h"
 
 namespace serrate::cli {
 namespace po = boost::program_options;
@@ -56,51 +57,75 @@ struct Options::Impl {
     return values;
   }
 
-  void set(Option& option, const std::string& value) {
-    option.set(value);
-    given.push_back(option.name);
-  }
-
   void set(const po::variables_map& values) {
     for (Option& option : options) {
-      if (!values.count(option.name) || is_given(option.name)) continue;
+      if (!values.count(option.name)) continue;
       const po::variable_value& value = values[option.name];
-      set(option, option.is_list()
-                      ? fmt::format("{}", fmt::join(value.as<std::vector<std::string>>(), ","))
-                      : value.as<std::string>());
+      option.set(option.is_list()
+                     ? fmt::format("{}", fmt::join(value.as<std::vector<std::string>>(), ","))
+                     : value.as<std::string>());
+      given.push_back(option.name);
     }
   }
 
   // Throws Error (usage) that begins with the file.
   void read_config() {
-    try {
-      read_config_values();
-    } catch (const po::error& error) {
-      throw usage_error(fmt::format("{}: {} see serrate {} --help", config, error.what(), command));
-    } catch (const Error& error) {
-      if (std::string_view(error.what()).starts_with(config)) throw;
-      throw usage_error(fmt::format("{}: {}", config, error.what()));
-    }
-  }
-
-  void read_config_values() {
     const std::string text = read_text_file(config);
     const std::size_t first = text.find_first_not_of(" \t\r\n");
     if (first == std::string::npos || text[first] != '{') {
-      std::istringstream lines(text);
-      po::variables_map values;
-      po::store(po::parse_config_file(lines, description()), values);
-      set(values);
+      read_config_lines(text);
       return;
     }
+    std::vector<std::string> found;
     read_option_values(text, config, [&](const std::string& name, const std::string& value) {
-      const auto found = std::ranges::find(options, name, &Option::name);
-      if (found == options.end() || name == "config") {
-        throw usage_error(
-            fmt::format("{}: \"{}\" is no option of serrate {}", config, name, command));
-      }
-      if (!is_given(name)) set(*found, value);
+      set_from_config(config, name, value, found);
     });
+  }
+
+  // name=value; what follows a # is a comment, unless it is within a word.
+  void read_config_lines(const std::string& text) {
+    const auto trimmed = [](std::string_view part) {
+      const std::size_t begin = std::min(part.find_first_not_of(" \t\r"), part.size());
+      const std::size_t end = part.find_last_not_of(" \t\r") + 1;
+      return std::string(begin < end ? part.substr(begin, end - begin) : "");
+    };
+    std::vector<std::string> found;
+    std::istringstream lines(text);
+    std::int64_t number = 0;
+    for (std::string line; std::getline(lines, line);) {
+      const std::string place = fmt::format("{}:{}", config, ++number);
+      for (std::size_t at = line.find('#'); at != line.npos; at = line.find('#', at + 1)) {
+        if (at == 0 || line[at - 1] == ' ' || line[at - 1] == '\t') line.resize(at);
+      }
+      if (trimmed(line).empty()) continue;
+      const std::size_t equals = line.find('=');
+      if (equals == std::string::npos) {
+        throw usage_error(fmt::format("{}: \"{}\" is not name=value", place, trimmed(line)));
+      }
+      const std::string_view view = line;
+      set_from_config(place, trimmed(view.substr(0, equals)), trimmed(view.substr(equals + 1)),
+                      found);
+    }
+  }
+
+  // The command line goes first. `found` are the names so far in the file.
+  void set_from_config(const std::string& place, const std::string& name, const std::string& value,
+                       std::vector<std::string>& found) {
+    const auto option = std::ranges::find(options, name, &Option::name);
+    if (option == options.end() || name == "config") {
+      throw usage_error(fmt::format("{}: \"{}\" is no option of serrate {}", place, name, command));
+    }
+    if (std::ranges::count(found, name) > 0) {
+      throw usage_error(fmt::format("{}: \"{}\" is there for the second time", place, name));
+    }
+    found.push_back(name);
+    if (is_given(name)) return;
+    try {
+      option->set(value);
+    } catch (const Error& error) {
+      throw usage_error(fmt::format("{}: {}", place, error.what()));
+    }
+    given.push_back(name);
   }
 
   bool is_given(const std::string& name) const { return std::ranges::count(given, name) > 0; }
@@ -112,7 +137,7 @@ struct Options::Impl {
     return upper;
   }
 
-  // No command writes over what it reads.
+  // No command writes over what it reads, nor over a run.
   void check_files() const {
     std::vector<NamedPath> inputs, outputs;
     for (const Option& option : options) {
@@ -123,6 +148,7 @@ struct Options::Impl {
       }
     }
     check_outputs(inputs, outputs);
+    for (const NamedPath& output : outputs) check_outside_runs(output);
   }
 
   std::string usage() const {

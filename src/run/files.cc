@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "serrate/error.h"
+#include "src/checkpoint/folder.h"
 #include "src/run/directory.h"
 
 namespace serrate {
@@ -34,15 +35,32 @@ void check_outside_checkpoints(const NamedPath& output, const std::string& run) 
   check_outputs(files, {&output, 1});
 }
 
+/// The run that has, or would have, this file: one of its checkpoints', or its configuration, plan
+/// or metrics. Empty when there is none, or nothing that it would lose.
+fs::path run_of(const std::string& path) {
+  std::error_code none;
+  const fs::path target = fs::weakly_canonical(fs::absolute(follow_links(path)), none);
+  for (fs::path folder = target.parent_path();; folder = folder.parent_path()) {
+    const bool is_kept = target == config_path(folder) || target == plan_path(folder) ||
+                         target == metrics_path(folder) ||
+                         target.string().starts_with(checkpoint_path(folder) + "/");
+    if (is_kept && !list_checkpoints(checkpoint_path(folder)).empty()) return folder;
+    if (!folder.has_relative_path()) return {};
+  }
+}
+
+void check_outside_runs(const NamedPath& output, const std::string& own_run) {
+  const fs::path run = run_of(output.path);
+  std::error_code none;
+  if (run.empty() || fs::equivalent(run, own_run, none)) return;
+  throw usage_error(fmt::format("{} {} is a file of the run in {} (name another)", output.name,
+                                output.path, run.string()));
+}
+
 }  // namespace
 
-void check_outside_run(const NamedPath& output, const std::string& run) {
-  if (output.path.empty()) return;
-  const NamedPath files[] = {{"the run's", config_path(run)},
-                             {"the run's", plan_path(run)},
-                             {"the run's", metrics_path(run)}};
-  check_outputs(files, {&output, 1});
-  check_outside_checkpoints(output, run);
+void check_outside_runs(const NamedPath& output) {
+  if (!output.path.empty()) check_outside_runs(output, "");
 }
 
 void check_files(const TrainOptions& o) {
@@ -56,6 +74,7 @@ void check_files(const TrainOptions& o) {
   const std::vector<NamedPath> plan{{"--plan", o.plan == "auto" ? "" : o.plan}};
   check_outputs(plan, {&outputs.back(), 1});
   check_outside_checkpoints(outputs.back(), o.output);
+  check_outside_runs(outputs.back(), o.output);
 }
 
 }  // namespace serrate

@@ -123,9 +123,26 @@ TEST_F(OptionsTest, CommandLineGoesBeforeConfigFile) {
   EXPECT_EQ(values_.steps, 8);
   EXPECT_EQ(values_.rate, 2);
 
-  std::ofstream(path) << "stepz=7\n";
-  EXPECT_EQ(error_of({"--config", path, "--data", "x"}),
-            path + ": unrecognised option 'stepz' see serrate try --help");
+  std::ofstream(path) << "data = a#b # comment\r\n\n  \t# another\nseen=true\nfeatures=a,b";
+  ASSERT_TRUE(options_.parse({"--config", path}));
+  EXPECT_EQ(values_.data, "a#b");
+  EXPECT_TRUE(values_.seen);
+  EXPECT_EQ(values_.features, (std::vector<std::string>{"a", "b"}));
+}
+
+TEST_F(OptionsTest, AConfigFilesErrorsNameTheLine) {
+  const std::string path = ::testing::TempDir() + "options_test_errors.ini";
+  const auto error_with = [&](const std::string& lines) {
+    std::ofstream(path) << lines;
+    return error_of({"--config", path, "--data", "x"});
+  };
+  EXPECT_EQ(error_with("steps=7\nstepz=7\n"), path + ":2: \"stepz\" is no option of serrate try");
+  EXPECT_EQ(error_with("steps=7\n# steps=7\nsteps = 8\n"),
+            path + ":3: \"steps\" is there for the second time");
+  EXPECT_EQ(error_with("data=y\ndata=z"), path + ":2: \"data\" is there for the second time");
+  EXPECT_EQ(error_with("steps=0\n"), path + ":1: --steps \"0\" (takes a whole number from 1)");
+  EXPECT_EQ(error_with("\nsteps 7\n"), path + ":2: \"steps 7\" is not name=value");
+  EXPECT_EQ(error_with("config=other\n"), path + ":1: \"config\" is no option of serrate try");
 }
 
 TEST_F(OptionsTest, AConfigFileMayBeJson) {
