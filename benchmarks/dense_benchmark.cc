@@ -184,8 +184,8 @@ void token_embedding_case(benchmark::State& state) {
   Matrix feature(kTokens, 64, stream), position(256, 64, stream), x(kTokens, 64, stream);
   std::vector<std::int64_t> positions(kTokens);
   for (std::int64_t t = 0; t < kTokens; ++t) positions[t] = t % 49;
-  const MatrixView<const float> features[]{feature.view};
-  const MatrixView<float> d_features[]{feature.view};
+  const DeviceMatrix<const float> features[]{feature.view};
+  const DeviceMatrix<float> d_features[]{feature.view};
   const bool is_backward = state.range(0) != 0;
   for (auto _ : state) {
     if (is_backward) {

@@ -117,6 +117,7 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
   for (int step = 0; step < w.steps; ++step) {
     if (step == kWarmup) {
       state.times = {};
+      state.times.measure();
       process_start = process_seconds();
     }
     communicator.barrier("step begins");

@@ -6,7 +6,7 @@
 
 namespace serrate {
 
-void check_offsets(const MatrixBatch<const float>& batch, std::string_view name) {
+void check_offsets(const HostBatch<const float>& batch, std::string_view name) {
   const auto is_ordered = [](std::span<const std::int64_t> offsets) {
     return offsets.empty() || (offsets.front() >= 0 && std::ranges::is_sorted(offsets));
   };
@@ -34,7 +34,7 @@ void check_offsets(const MatrixBatch<const float>& batch, std::string_view name)
   }
 }
 
-void check_same_shapes(const MatrixBatch<const float>& a, const MatrixBatch<const float>& b,
+void check_same_shapes(const HostBatch<const float>& a, const HostBatch<const float>& b,
                        std::string_view message) {
   const bool have_same_offsets =
       a.row_offsets.data() == b.row_offsets.data() && a.col_offsets.data() == b.col_offsets.data();

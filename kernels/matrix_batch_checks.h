@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <string_view>
 
+#include "kernels/host_batch.h"
 #include "serrate/error.h"
 #include "serrate/matrix_batch.h"
 
@@ -13,7 +14,7 @@ namespace serrate {
 /// What holds whatever the offsets say; for all backends.
 inline void check_batch(const MatrixBatch<const float>& batch, std::int64_t batch_size,
                         std::string_view name) {
-  const auto fits = [&](std::span<const std::int64_t> offsets) {
+  const auto fits = [&](DeviceSpan<const std::int64_t> offsets) {
     return offsets.empty() || std::ssize(offsets) == batch_size + 1;
   };
   if (batch_size < 0 || batch.batch_size != batch_size || !fits(batch.row_offsets) ||
@@ -26,8 +27,8 @@ inline void check_batch(const MatrixBatch<const float>& batch, std::int64_t batc
   check(batch.stride >= batch.cols, "rows of a matrix must not overlap: stride below its columns");
 }
 
-/// Throws Error if offsets, in host memory, fall or lead outside the values.
-void check_offsets(const MatrixBatch<const float>& batch, std::string_view name);
+/// Throws Error if offsets fall or lead outside the values.
+void check_offsets(const HostBatch<const float>& batch, std::string_view name);
 
 /// Throws Error naming the first sample for which `fits` does not hold.
 template <typename F>
@@ -38,7 +39,7 @@ void check_samples(std::int64_t batch_size, std::string_view message, const F& f
 }
 
 /// Throws Error naming the first sample whose matrices do not have the same shape.
-void check_same_shapes(const MatrixBatch<const float>& a, const MatrixBatch<const float>& b,
+void check_same_shapes(const HostBatch<const float>& a, const HostBatch<const float>& b,
                        std::string_view message);
 
 }  // namespace serrate

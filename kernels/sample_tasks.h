@@ -5,8 +5,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/host_batch.h"
 #include "kernels/output_path.h"
-#include "serrate/matrix_batch.h"
 #include "serrate/stream.h"
 
 // How the CPU kernels over a MatrixBatch share samples among threads.
@@ -45,7 +45,7 @@ std::vector<SampleTask> longest_first(std::int64_t batch_size, std::int64_t bloc
 /// For ops that move memory: f(b, begin, end) for runs of rows [begin, end) of sample b that cover
 /// all rows of the batch. Threads take chunks of about equal size, wherever samples end in them.
 template <typename F>
-void for_each_run(const MatrixBatch<const float>& batch, const Stream& stream, const F& f) {
+void for_each_run(const HostBatch<const float>& batch, const Stream& stream, const F& f) {
   constexpr std::int64_t kChunkValues = 32 * 1024;
   const auto offsets = batch.row_offsets;
   const auto first_row = [&](std::int64_t b) {

@@ -3,12 +3,11 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "serrate/matrix_view.h"
-
 namespace serrate {
 
+/// Of MatrixViews or DeviceMatrices.
 template <typename A, typename B>
-bool same_shape(const MatrixView<A>& a, const MatrixView<B>& b) {
+bool same_shape(const A& a, const B& b) {
   return a.rows == b.rows && a.cols == b.cols;
 }
 

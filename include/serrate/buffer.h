@@ -67,8 +67,13 @@ class Buffer {
     }
   }
 
+  /// As DeviceSpan::device_data().
+  T* device_data() { return data_; }
+  const T* device_data() const { return data_; }
+#if SERRATE_HOST_READS_DEVICE_SPANS
   T* data() { return data_; }
   const T* data() const { return data_; }
+#endif
   std::int64_t size() const { return size_; }
   std::int64_t capacity() const { return capacity_; }
   /// Of memory held: capacity() values.
@@ -76,6 +81,11 @@ class Buffer {
   Device device() const { return device_; }
   DeviceSpan<T> span() { return {data_, static_cast<std::size_t>(size_)}; }
   DeviceSpan<const T> span() const { return {data_, static_cast<std::size_t>(size_)}; }
+  /// The first rows * cols values as a matrix.
+  DeviceMatrix<T> matrix(std::int64_t rows, std::int64_t cols) { return {data_, rows, cols}; }
+  DeviceMatrix<const T> matrix(std::int64_t rows, std::int64_t cols) const {
+    return {data_, rows, cols};
+  }
 
   /// Makes the buffer `size` values long; what it held is lost. Memory only grows, by a quarter
   /// more than asked, so that the buffers of a training loop settle after a few steps.

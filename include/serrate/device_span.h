@@ -109,6 +109,11 @@ class DeviceMatrix {
   constexpr DeviceSpan<T> row(std::int64_t r) const {
     return {data_ + r * stride, static_cast<std::size_t>(cols)};
   }
+  /// All values; a row has to begin where the one before it ends.
+  constexpr DeviceSpan<T> flat() const {
+    check(stride == cols || rows <= 1, "the rows of a flat matrix follow one another");
+    return {data_, static_cast<std::size_t>(rows * cols)};
+  }
 
 #if SERRATE_HOST_READS_DEVICE_SPANS
   template <typename U>

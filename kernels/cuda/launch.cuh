@@ -10,7 +10,7 @@
 namespace serrate {
 
 /// Queues a kernel: every launch goes through here. `shared_bytes` is the dynamic shared memory of
-/// a block. The stream's device has to be the current one (CudaDeviceScope).
+/// a block. The stream's device is the current one (dispatch_device).
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
             const Stream& stream, Arguments&&... arguments) {

@@ -24,15 +24,15 @@ std::string to_string(Activation activation) {
   throw Error("activation out of range");
 }
 
-void activation_forward(Activation f, MatrixView<const float> x, MatrixView<float> y,
+void activation_forward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<float> y,
                         const Stream& stream) {
   check(same_shape(x, y), "activation: y must have the shape of x");
   dispatch_cpu_only(stream.device(), "activation_forward",
                     [&](auto d) { activation_forward_on<d()>(f, x, y, stream); });
 }
 
-void activation_backward(Activation f, MatrixView<const float> x, MatrixView<const float> d_y,
-                         MatrixView<float> d_x, const Stream& stream) {
+void activation_backward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<const float> d_y,
+                         DeviceMatrix<float> d_x, const Stream& stream) {
   check(same_shape(x, d_y) && same_shape(x, d_x),
         "activation: d_y and d_x must have the shape of x");
   dispatch_cpu_only(stream.device(), "activation_backward",

@@ -14,16 +14,18 @@ void check_key(const DropoutKey& key, std::int64_t rows) {
 
 }  // namespace
 
-void dropout_forward(const DropoutKey& key, MatrixView<const float> x,
-                     MatrixView<const float> residual, MatrixView<float> y, const Stream& stream) {
+void dropout_forward(const DropoutKey& key, DeviceMatrix<const float> x,
+                     DeviceMatrix<const float> residual, DeviceMatrix<float> y,
+                     const Stream& stream) {
   check_key(key, x.rows);
   check(same_shape(x, y), "dropout: y must have the shape of x");
-  check(!residual.data || same_shape(x, residual), "dropout: residual must have the shape of x");
+  check(!residual.has_data() || same_shape(x, residual),
+        "dropout: residual must have the shape of x");
   dispatch_cpu_only(stream.device(), "dropout_forward",
                     [&](auto d) { dropout_forward_on<d()>(key, x, residual, y, stream); });
 }
 
-void dropout_backward(const DropoutKey& key, MatrixView<const float> d_y, MatrixView<float> d_x,
+void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, DeviceMatrix<float> d_x,
                       const Stream& stream) {
   check_key(key, d_y.rows);
   check(same_shape(d_y, d_x), "dropout: d_x must have the shape of d_y");

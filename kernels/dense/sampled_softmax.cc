@@ -5,7 +5,7 @@
 
 namespace serrate {
 
-void sampled_softmax(const SampledSoftmax& args, std::span<double> loss, const Stream& stream) {
+void sampled_softmax(const SampledSoftmax& args, DeviceSpan<double> loss, const Stream& stream) {
   check(loss.size() == 1, "sampled_softmax: loss must have one entry");
   check(same_shape(args.hidden, args.targets),
         "sampled_softmax: targets must have the shape of hidden");
@@ -16,11 +16,11 @@ void sampled_softmax(const SampledSoftmax& args, std::span<double> loss, const S
   check(std::ssize(args.negative_ids) == args.negatives.rows,
         "sampled_softmax: negative_ids must have an entry per row of negatives");
   check(args.inverse_temperature > 0, "sampled_softmax: inverse_temperature must be positive");
-  check(!args.d_hidden.data || same_shape(args.hidden, args.d_hidden),
+  check(!args.d_hidden.has_data() || same_shape(args.hidden, args.d_hidden),
         "sampled_softmax: d_hidden must have the shape of hidden");
-  check(!args.d_targets.data || same_shape(args.hidden, args.d_targets),
+  check(!args.d_targets.has_data() || same_shape(args.hidden, args.d_targets),
         "sampled_softmax: d_targets must have the shape of hidden");
-  check(!args.d_negatives.data || same_shape(args.negatives, args.d_negatives),
+  check(!args.d_negatives.has_data() || same_shape(args.negatives, args.d_negatives),
         "sampled_softmax: d_negatives must have the shape of negatives");
   dispatch_cpu_only(stream.device(), "sampled_softmax",
                     [&](auto d) { sampled_softmax_on<d()>(args, loss, stream); });

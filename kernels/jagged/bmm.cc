@@ -17,7 +17,7 @@ void jagged_bmm_forward(const JaggedBmm& args, const Stream& stream) {
 void jagged_bmm_backward(const JaggedBmmBackward& args, const Stream& stream) {
   const auto product = [&](const MatrixBatch<const float>& a, const MatrixBatch<const float>& b,
                            const MatrixBatch<float>& gradient, Transposed transposed) {
-    if (gradient.data) jagged_bmm_forward({a, b, gradient, transposed}, stream);
+    if (gradient.has_data()) jagged_bmm_forward({a, b, gradient, transposed}, stream);
   };
   switch (args.transposed) {
     case Transposed::kNone:

@@ -34,7 +34,7 @@ void jagged_split(const MatrixBatch<const float>& z, const MatrixBatch<float>& x
 }
 
 void jagged_concat_offsets(const MatrixBatch<const float>& x, const MatrixBatch<const float>& y,
-                           std::span<std::int64_t> offsets, const Stream& stream) {
+                           DeviceSpan<std::int64_t> offsets, const Stream& stream) {
   check_batch(x, std::ssize(offsets) - 1, "x of jagged_concat");
   check_batch(y, std::ssize(offsets) - 1, "y of jagged_concat");
   dispatch_cpu_only(stream.device(), "jagged_concat_offsets",

@@ -17,8 +17,8 @@ void jagged_elementwise_forward(const JaggedElementwise& args, const Stream& str
 
 void jagged_elementwise_backward(const JaggedElementwiseBackward& args, const Stream& stream) {
   const bool is_product = args.op == Elementwise::kMultiply;
-  if (!args.d_y.data || args.d_y.rows == 0) {
-    if (!args.d_x.data) return;
+  if (!args.d_y.has_data() || args.d_y.rows == 0) {
+    if (!args.d_x.has_data()) return;
     // Of a sum, d_z plus nothing.
     const auto nothing = MatrixBatch<const float>::dense({nullptr, 0, 0}, args.d_z.batch_size);
     return jagged_elementwise_forward({args.op, args.d_z, is_product ? args.y : nothing, args.d_x},
@@ -35,7 +35,7 @@ void jagged_elementwise_backward(const JaggedElementwiseBackward& args, const St
               args.y.is_shared() == args.d_y.is_shared(),
           "jagged_elementwise: d_y must have the shape of y");
   }
-  if (args.d_x.data) {
+  if (args.d_x.has_data()) {
     check_batch(args.d_x, batch_size, "d_x of jagged_elementwise");
     check(!args.d_x.is_shared(), "jagged_elementwise: d_x needs a matrix for every sample");
   }

@@ -4,8 +4,8 @@
 
 namespace serrate {
 
-void pair_offsets(std::span<const std::int64_t> row_offsets,
-                  std::span<const std::int64_t> col_offsets, std::span<std::int64_t> offsets,
+void pair_offsets(DeviceSpan<const std::int64_t> row_offsets,
+                  DeviceSpan<const std::int64_t> col_offsets, DeviceSpan<std::int64_t> offsets,
                   const Stream& stream) {
   check(!offsets.empty() && row_offsets.size() == offsets.size() &&
             col_offsets.size() == offsets.size(),
@@ -22,8 +22,8 @@ void jagged_self_subtraction(const JaggedSelfSubtraction& args, const Stream& st
                     [&](auto d) { jagged_self_subtraction_on<d()>(args, stream); });
 }
 
-void self_subtraction_offsets(std::span<const std::int64_t> offsets,
-                              std::span<std::int64_t> z_offsets, const Stream& stream) {
+void self_subtraction_offsets(DeviceSpan<const std::int64_t> offsets,
+                              DeviceSpan<std::int64_t> z_offsets, const Stream& stream) {
   check(!offsets.empty() && offsets.size() == z_offsets.size(),
         "self_subtraction_offsets: both must have batch_size + 1 entries");
   dispatch_cpu_only(stream.device(), "self_subtraction_offsets",

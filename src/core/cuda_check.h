@@ -24,20 +24,4 @@ inline cudaStream_t cuda_stream(const Stream& stream) {
   return static_cast<cudaStream_t>(stream.native());
 }
 
-/// Kernels are launched on the thread's device, which has to be that of their stream: this sets it
-/// for a scope and puts back what was there.
-class CudaDeviceScope {
- public:
-  explicit CudaDeviceScope(Device device) {
-    cuda_check(cudaGetDevice(&previous_));
-    cuda_check(cudaSetDevice(device.index));
-  }
-  ~CudaDeviceScope() { cudaSetDevice(previous_); }
-  CudaDeviceScope(const CudaDeviceScope&) = delete;
-  CudaDeviceScope& operator=(const CudaDeviceScope&) = delete;
-
- private:
-  int previous_ = 0;
-};
-
 }  // namespace serrate

@@ -3,11 +3,12 @@
 #include <cstddef>
 
 #include "serrate/device_span.h"
+#include "serrate/event.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
-// What a backend does for Stream and Buffer; called through dispatch_device.
+// What a backend does for Stream, Event, Buffer and HostBuffer; called through dispatch_device.
 template <DeviceType D>
 void* create_stream_on(Device device);
 template <DeviceType D>
@@ -15,9 +16,27 @@ void destroy_stream_on(void* native) noexcept;
 template <DeviceType D>
 void synchronize_on(void* native);
 template <DeviceType D>
+void wait_for_event_on(void* native, void* event);
+template <DeviceType D>
+void* create_event_on(EventUse use);
+template <DeviceType D>
+void destroy_event_on(void* event) noexcept;
+template <DeviceType D>
+void record_event_on(void* event, void* native);
+template <DeviceType D>
+bool event_is_reached_on(void* event);
+template <DeviceType D>
+void synchronize_event_on(void* event);
+template <DeviceType D>
+double seconds_between_on(void* earlier, void* later);
+template <DeviceType D>
 void* allocate_on(std::size_t bytes, Device device, void* native);
 template <DeviceType D>
 void deallocate_on(void* data, std::size_t bytes, void* native) noexcept;
+template <DeviceType D>
+void* allocate_host_on(std::size_t bytes);
+template <DeviceType D>
+void deallocate_host_on(void* data) noexcept;
 template <DeviceType D>
 void copy_on(const void* from, void* to, std::size_t bytes, void* native);
 template <DeviceType D>

@@ -1,6 +1,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -9,6 +10,8 @@
 
 namespace serrate {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kCacheLine = 64;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
@@ -30,6 +33,40 @@ void destroy_stream_on<DeviceType::kCpu>(void*) noexcept {}
 template <>
 void synchronize_on<DeviceType::kCpu>(void*) {}
 
+// An event is the time at which it was recorded: all work before that is done.
+template <>
+void wait_for_event_on<DeviceType::kCpu>(void*, void*) {}
+
+template <>
+void* create_event_on<DeviceType::kCpu>(EventUse) {
+  return new Clock::time_point();
+}
+
+template <>
+void destroy_event_on<DeviceType::kCpu>(void* event) noexcept {
+  delete static_cast<Clock::time_point*>(event);
+}
+
+template <>
+void record_event_on<DeviceType::kCpu>(void* event, void*) {
+  *static_cast<Clock::time_point*>(event) = Clock::now();
+}
+
+template <>
+bool event_is_reached_on<DeviceType::kCpu>(void*) {
+  return true;
+}
+
+template <>
+void synchronize_event_on<DeviceType::kCpu>(void*) {}
+
+template <>
+double seconds_between_on<DeviceType::kCpu>(void* earlier, void* later) {
+  return std::chrono::duration<double>(*static_cast<Clock::time_point*>(later) -
+                                       *static_cast<Clock::time_point*>(earlier))
+      .count();
+}
+
 // Random rows of a table touch a page each: with huge pages the TLB covers 512 times as much.
 template <>
 void* allocate_on<DeviceType::kCpu>(std::size_t bytes, Device, void*) {
@@ -42,6 +79,16 @@ void* allocate_on<DeviceType::kCpu>(std::size_t bytes, Device, void*) {
 
 template <>
 void deallocate_on<DeviceType::kCpu>(void* data, std::size_t, void*) noexcept {
+  std::free(data);
+}
+
+template <>
+void* allocate_host_on<DeviceType::kCpu>(std::size_t bytes) {
+  return allocate_on<DeviceType::kCpu>(bytes, Device::cpu(), nullptr);
+}
+
+template <>
+void deallocate_host_on<DeviceType::kCpu>(void* data) noexcept {
   std::free(data);
 }
 

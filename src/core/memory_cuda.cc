@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "src/core/cuda_check.h"
+#include "src/core/cuda_device_scope.h"
 #include "src/core/memory.h"
 
 namespace serrate {
@@ -9,6 +10,10 @@ namespace {
 
 cudaStream_t cuda_stream(void* native) {
   return static_cast<cudaStream_t>(native);
+}
+
+cudaEvent_t cuda_event(void* event) {
+  return static_cast<cudaEvent_t>(event);
 }
 
 // By default the pool gives freed memory back to the driver at every synchronisation; a training
@@ -22,9 +27,17 @@ void keep_freed_memory(Device device) {
 
 }  // namespace
 
+CudaDeviceScope::CudaDeviceScope(Device device) : device_(device.index) {
+  cuda_check(cudaGetDevice(&previous_));
+  if (previous_ != device_) cuda_check(cudaSetDevice(device_));
+}
+
+CudaDeviceScope::~CudaDeviceScope() {
+  if (previous_ != device_) cudaSetDevice(previous_);
+}
+
 template <>
 void* create_stream_on<DeviceType::kCuda>(Device device) {
-  const CudaDeviceScope scope(device);
   keep_freed_memory(device);
   cudaStream_t stream = nullptr;
   cuda_check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
@@ -43,6 +56,48 @@ void synchronize_on<DeviceType::kCuda>(void* native) {
 }
 
 template <>
+void wait_for_event_on<DeviceType::kCuda>(void* native, void* event) {
+  cuda_check(cudaStreamWaitEvent(cuda_stream(native), cuda_event(event), 0));
+}
+
+template <>
+void* create_event_on<DeviceType::kCuda>(EventUse use) {
+  cudaEvent_t event = nullptr;
+  cuda_check(cudaEventCreateWithFlags(
+      &event, use == EventUse::kTime ? cudaEventDefault : cudaEventDisableTiming));
+  return event;
+}
+
+template <>
+void destroy_event_on<DeviceType::kCuda>(void* event) noexcept {
+  cudaEventDestroy(cuda_event(event));
+}
+
+template <>
+void record_event_on<DeviceType::kCuda>(void* event, void* native) {
+  cuda_check(cudaEventRecord(cuda_event(event), cuda_stream(native)));
+}
+
+template <>
+bool event_is_reached_on<DeviceType::kCuda>(void* event) {
+  const cudaError_t status = cudaEventQuery(cuda_event(event));
+  if (status != cudaErrorNotReady) cuda_check(status);
+  return status == cudaSuccess;
+}
+
+template <>
+void synchronize_event_on<DeviceType::kCuda>(void* event) {
+  cuda_check(cudaEventSynchronize(cuda_event(event)));
+}
+
+template <>
+double seconds_between_on<DeviceType::kCuda>(void* earlier, void* later) {
+  float milliseconds = 0;
+  cuda_check(cudaEventElapsedTime(&milliseconds, cuda_event(earlier), cuda_event(later)));
+  return milliseconds / 1e3;
+}
+
+template <>
 void* allocate_on<DeviceType::kCuda>(std::size_t bytes, Device, void* native) {
   void* data = nullptr;
   cuda_check(cudaMallocAsync(&data, bytes, cuda_stream(native)));
@@ -52,6 +107,18 @@ void* allocate_on<DeviceType::kCuda>(std::size_t bytes, Device, void* native) {
 template <>
 void deallocate_on<DeviceType::kCuda>(void* data, std::size_t, void* native) noexcept {
   cudaFreeAsync(data, cuda_stream(native));
+}
+
+template <>
+void* allocate_host_on<DeviceType::kCuda>(std::size_t bytes) {
+  void* data = nullptr;
+  cuda_check(cudaMallocHost(&data, bytes));
+  return data;
+}
+
+template <>
+void deallocate_host_on<DeviceType::kCuda>(void* data) noexcept {
+  cudaFreeHost(data);
 }
 
 // Pageable host memory is read before the call returns, so the caller may free it; pinned memory

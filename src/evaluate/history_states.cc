@@ -15,20 +15,18 @@ std::vector<float> history_states(TrainState& state, const NextItemBatch& batch)
   state.embedding.output_dist(state.exchange, stream);
   std::vector<float> rows;
   for (const MicroBatch& part : batch.micro_batches) {
-    std::vector<MatrixView<const float>> features;
+    std::vector<DeviceMatrix<const float>> features;
     for (const std::int64_t lookup : state.event_lookups) {
       features.push_back(
           state.exchange.output(lookup).middle_rows(part.first_token, part.end_token()));
     }
-    const MatrixView<const float> hidden =
+    const DeviceMatrix<const float> hidden =
         state.encoder.forward(features, batch.tokens(part), 0, EncoderMode::kEvaluate, stream);
     const auto offsets = part.sequence_offsets.to_host(stream);
     for (std::size_t s = 1; s < offsets.size(); ++s) {
       rows.resize(rows.size() + hidden.cols);
-      copy_bytes(hidden.row(offsets[s] - 1), &rows[rows.size() - hidden.cols],
-                 hidden.cols * sizeof(float), stream);
+      copy_to_host(hidden.row(offsets[s] - 1), std::span(rows).last(hidden.cols), stream);
     }
-    stream.synchronize();
   }
   return rows;
 }

@@ -6,7 +6,6 @@
 
 #include "serrate/buffer.h"
 #include "serrate/kernels/adamw.h"
-#include "serrate/matrix_view.h"
 
 namespace serrate {
 
@@ -34,20 +33,20 @@ class DenseParameters {
 
   const std::vector<ParameterSlice>& slices() const { return slices_; }
   std::int64_t size() const { return values_.size(); }
-  MatrixView<float> value(std::int64_t slice) { return view(values_, slice); }
-  MatrixView<float> gradient(std::int64_t slice) { return view(gradients_, slice); }
-  std::span<float> values() { return values_.span(); }
-  std::span<float> gradients() { return gradients_.span(); }
-  std::span<float> first_moment() { return first_moment_.span(); }
-  std::span<float> second_moment() { return second_moment_.span(); }
+  DeviceMatrix<float> value(std::int64_t slice) { return view(values_, slice); }
+  DeviceMatrix<float> gradient(std::int64_t slice) { return view(gradients_, slice); }
+  DeviceSpan<float> values() { return values_.span(); }
+  DeviceSpan<float> gradients() { return gradients_.span(); }
+  DeviceSpan<float> first_moment() { return first_moment_.span(); }
+  DeviceSpan<float> second_moment() { return second_moment_.span(); }
 
   /// AdamW with the gradients as they stand; `step` counts from 1.
   void update(const AdamWOptions& options, std::int64_t step, const Stream& stream);
 
  private:
-  MatrixView<float> view(Buffer<float>& buffer, std::int64_t slice) {
+  DeviceMatrix<float> view(Buffer<float>& buffer, std::int64_t slice) {
     const ParameterSlice& s = slices_[slice];
-    return {buffer.data() + s.offset, s.rows, s.cols};
+    return {buffer.span().subspan(s.offset), s.rows, s.cols};
   }
 
   std::vector<ParameterSlice> slices_;

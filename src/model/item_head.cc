@@ -6,21 +6,21 @@
 
 namespace serrate {
 
-MatrixView<const float> ItemHead::Normalized::forward(MatrixView<const float> x,
-                                                      const Stream& stream) {
-  const MatrixView<float> y{rows.resize_discard(x.rows * x.cols, stream).data(), x.rows, x.cols};
+DeviceMatrix<const float> ItemHead::Normalized::forward(DeviceMatrix<const float> x,
+                                                        const Stream& stream) {
+  const DeviceMatrix<float> y{rows.resize_discard(x.rows * x.cols, stream), x.rows, x.cols};
   l2_normalize_forward(x, y, norms.resize_discard(x.rows, stream), stream);
   return y;
 }
 
-void ItemHead::Normalized::backward(MatrixView<float> d_x, const Stream& stream) {
-  l2_normalize_backward({rows.data(), d_x.rows, d_x.cols}, norms.span(), d_x, d_x, stream);
+void ItemHead::Normalized::backward(DeviceMatrix<float> d_x, const Stream& stream) {
+  l2_normalize_backward(rows.matrix(d_x.rows, d_x.cols), norms.span(), d_x, d_x, stream);
 }
 
-void ItemHead::forward_backward(const ItemHeadBatch& batch, std::span<double> loss,
+void ItemHead::forward_backward(const ItemHeadBatch& batch, DeviceSpan<double> loss,
                                 const Stream& stream) {
-  const MatrixView<float> d_negatives{
-      d_negatives_.resize_discard(batch.negatives.rows * batch.negatives.cols, stream).data(),
+  const DeviceMatrix<float> d_negatives{
+      d_negatives_.resize_discard(batch.negatives.rows * batch.negatives.cols, stream),
       batch.negatives.rows, batch.negatives.cols};
   SampledSoftmax softmax{.hidden = batch.hidden,
                          .targets = batch.targets,
@@ -43,8 +43,7 @@ void ItemHead::forward_backward(const ItemHeadBatch& batch, std::span<double> lo
     targets_.backward(batch.d_targets, stream);
     negatives_.backward(d_negatives, stream);
   }
-  check(batch.d_negatives.stride == batch.d_negatives.cols, "d_negatives has to be contiguous");
-  add_to(d_negatives_.span(), {batch.d_negatives.data, d_negatives_.span().size()}, stream);
+  add_to(d_negatives_.span(), batch.d_negatives.flat(), stream);
 }
 
 std::int64_t ItemHead::activation_bytes() const {

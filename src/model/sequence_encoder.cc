@@ -9,17 +9,13 @@
 namespace serrate {
 namespace {
 
-MatrixView<float> rows_of(Buffer<float>& buffer, std::int64_t rows, std::int64_t cols,
-                          const Stream& stream) {
-  return {buffer.resize_discard(rows * cols, stream).data(), rows, cols};
+DeviceMatrix<float> rows_of(Buffer<float>& buffer, std::int64_t rows, std::int64_t cols,
+                            const Stream& stream) {
+  return {buffer.resize_discard(rows * cols, stream), rows, cols};
 }
 
-MatrixView<const float> rows_of(const Buffer<float>& buffer, std::int64_t cols) {
-  return {buffer.data(), buffer.size() / cols, cols};
-}
-
-std::span<float> vector_of(MatrixView<float> row) {
-  return {row.data, static_cast<std::size_t>(row.rows * row.cols)};
+DeviceMatrix<const float> rows_of(const Buffer<float>& buffer, std::int64_t cols) {
+  return buffer.matrix(buffer.size() / cols, cols);
 }
 
 /// q, k and v are the three dim-wide column blocks of the packed projection.
@@ -89,14 +85,14 @@ std::vector<ParameterSlice> SequenceEncoder::layout() {
 
 // ---- the whole encoder ----------------------------------------------------------------------
 
-MatrixView<const float> SequenceEncoder::forward(std::span<const MatrixView<const float>> features,
-                                                 const TokenBatch& tokens, std::int64_t step,
-                                                 EncoderMode mode, const Stream& stream) {
+DeviceMatrix<const float> SequenceEncoder::forward(
+    std::span<const DeviceMatrix<const float>> features, const TokenBatch& tokens,
+    std::int64_t step, EncoderMode mode, const Stream& stream) {
   const std::int64_t n = tokens.num_tokens(), dim = options_.dim;
   step_ = step;
   dropout_rate_ = mode == EncoderMode::kTrain ? options_.dropout : 0;
 
-  const MatrixView<float> embedded = rows_of(embedded_, n, dim, stream);
+  const DeviceMatrix<float> embedded = rows_of(embedded_, n, dim, stream);
   token_embedding_forward({.features = features,
                            .position = parameters_.value(position_),
                            .positions = tokens.positions,
@@ -105,16 +101,16 @@ MatrixView<const float> SequenceEncoder::forward(std::span<const MatrixView<cons
                           stream);
   dropout_forward(dropout_key(0, tokens), embedded, {}, embedded, stream);
 
-  MatrixView<const float> x = embedded;
+  DeviceMatrix<const float> x = embedded;
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     block_forward(blocks_[b], x, tokens, static_cast<std::uint32_t>(2 * b + 1), stream);
     x = rows_of(blocks_[b].result, dim);
   }
 
-  const MatrixView<float> hidden = rows_of(hidden_, n, dim, stream);
+  const DeviceMatrix<float> hidden = rows_of(hidden_, n, dim, stream);
   layer_norm_forward({.x = x,
-                      .gamma = vector_of(parameters_.value(final_gamma_)),
-                      .beta = vector_of(parameters_.value(final_beta_)),
+                      .gamma = parameters_.value(final_gamma_).flat(),
+                      .beta = parameters_.value(final_beta_).flat(),
                       .y = hidden,
                       .mean = final_mean_.resize_discard(n, stream),
                       .rstd = final_rstd_.resize_discard(n, stream)},
@@ -122,23 +118,23 @@ MatrixView<const float> SequenceEncoder::forward(std::span<const MatrixView<cons
   return hidden;
 }
 
-void SequenceEncoder::backward(MatrixView<float> d_hidden,
-                               std::span<const MatrixView<float>> d_features,
+void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
+                               std::span<const DeviceMatrix<float>> d_features,
                                const TokenBatch& tokens, const Stream& stream) {
   const std::int64_t dim = options_.dim;
   const auto input_of = [&](std::size_t b) {
     return rows_of(b == 0 ? embedded_ : blocks_[b - 1].result, dim);
   };
 
-  const MatrixView<float> d_x = d_hidden;  // each layer's d_y becomes its d_x in place
+  const DeviceMatrix<float> d_x = d_hidden;  // each layer's d_y becomes its d_x in place
   layer_norm_backward({.x = input_of(blocks_.size()),
                        .d_y = d_hidden,
-                       .gamma = vector_of(parameters_.value(final_gamma_)),
+                       .gamma = parameters_.value(final_gamma_).flat(),
                        .mean = final_mean_.span(),
                        .rstd = final_rstd_.span(),
                        .d_x = d_x,
-                       .d_gamma = vector_of(parameters_.gradient(final_gamma_)),
-                       .d_beta = vector_of(parameters_.gradient(final_beta_))},
+                       .d_gamma = parameters_.gradient(final_gamma_).flat(),
+                       .d_beta = parameters_.gradient(final_beta_).flat()},
                       stream);
   for (std::size_t b = blocks_.size(); b-- > 0;) {
     block_backward(blocks_[b], input_of(b), d_x, tokens, static_cast<std::uint32_t>(2 * b + 1),
@@ -156,12 +152,12 @@ void SequenceEncoder::backward(MatrixView<float> d_hidden,
 
 // ---- one block: x + attention(norm(x)), then + feed-forward(norm(.)) --------------------------
 
-void SequenceEncoder::block_forward(Block& block, MatrixView<const float> x,
+void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                                     const TokenBatch& tokens, std::uint32_t site,
                                     const Stream& stream) {
   const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
   const auto weight = [&](std::int64_t slice) { return parameters_.value(slice); };
-  const auto vector = [&](std::int64_t slice) { return vector_of(parameters_.value(slice)); };
+  const auto vector = [&](std::int64_t slice) { return parameters_.value(slice).flat(); };
 
   const auto normed1 = rows_of(block.normed1, n, dim, stream);
   layer_norm_forward({.x = x,
@@ -206,31 +202,31 @@ void SequenceEncoder::block_forward(Block& block, MatrixView<const float> x,
                   rows_of(block.result, n, dim, stream), stream);
 }
 
-void SequenceEncoder::block_backward(Block& block, MatrixView<const float> x, MatrixView<float> d_x,
-                                     const TokenBatch& tokens, std::uint32_t site,
-                                     const Stream& stream) {
+void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
+                                     DeviceMatrix<float> d_x, const TokenBatch& tokens,
+                                     std::uint32_t site, const Stream& stream) {
   const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
-  const auto linear = [&](MatrixView<const float> input, MatrixView<const float> d_y,
-                          MatrixView<float> d_input, std::int64_t weight, std::int64_t bias) {
+  const auto linear = [&](DeviceMatrix<const float> input, DeviceMatrix<const float> d_y,
+                          DeviceMatrix<float> d_input, std::int64_t weight, std::int64_t bias) {
     linear_backward({.x = input,
                      .weight = parameters_.value(weight),
                      .d_y = d_y,
                      .d_x = d_input,
                      .d_weight = parameters_.gradient(weight),
-                     .d_bias = vector_of(parameters_.gradient(bias))},
+                     .d_bias = parameters_.gradient(bias).flat()},
                     stream);
   };
-  const auto norm = [&](MatrixView<const float> input, MatrixView<const float> d_y,
+  const auto norm = [&](DeviceMatrix<const float> input, DeviceMatrix<const float> d_y,
                         std::int64_t gamma, std::int64_t beta, const Buffer<float>& mean,
                         const Buffer<float>& rstd) {
     layer_norm_backward({.x = input,
                          .d_y = d_y,
-                         .gamma = vector_of(parameters_.value(gamma)),
+                         .gamma = parameters_.value(gamma).flat(),
                          .mean = mean.span(),
                          .rstd = rstd.span(),
                          .d_x = d_x,
-                         .d_gamma = vector_of(parameters_.gradient(gamma)),
-                         .d_beta = vector_of(parameters_.gradient(beta)),
+                         .d_gamma = parameters_.gradient(gamma).flat(),
+                         .d_beta = parameters_.gradient(beta).flat(),
                          .write = LayerNormBackward::Write::kAccumulate},
                         stream);
   };
@@ -249,23 +245,24 @@ void SequenceEncoder::block_backward(Block& block, MatrixView<const float> x, Ma
   dropout_backward(dropout_key(site, tokens), d_x, d_rows, stream);
   linear(rows_of(block.attended, dim), d_rows, d_attended, block.out, block.out_bias);
   const std::int64_t head_dim = dim / options_.num_heads;
-  jagged_attention_backward({.forward = attention(block, tokens),
-                             .d_out = heads_of<const float>(d_attended.data, dim, head_dim),
-                             .d_q = heads_of(d_qkv.data, 3 * dim, head_dim),
-                             .d_k = heads_of(d_qkv.data + dim, 3 * dim, head_dim),
-                             .d_v = heads_of(d_qkv.data + 2 * dim, 3 * dim, head_dim)},
-                            stream);
+  jagged_attention_backward(
+      {.forward = attention(block, tokens),
+       .d_out = heads_of<const float>(d_attended.device_data(), dim, head_dim),
+       .d_q = heads_of(d_qkv.device_data(), 3 * dim, head_dim),
+       .d_k = heads_of(d_qkv.device_data() + dim, 3 * dim, head_dim),
+       .d_v = heads_of(d_qkv.device_data() + 2 * dim, 3 * dim, head_dim)},
+      stream);
   linear(rows_of(block.normed1, dim), d_qkv, d_rows, block.qkv, block.qkv_bias);
   norm(x, d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1);
 }
 
 AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& tokens) const {
   const std::int64_t dim = options_.dim, head_dim = dim / options_.num_heads;
-  const float* qkv = block.qkv_rows.data();
+  const float* qkv = block.qkv_rows.device_data();
   return {.q = heads_of(qkv, 3 * dim, head_dim),
           .k = heads_of(qkv + dim, 3 * dim, head_dim),
           .v = heads_of(qkv + 2 * dim, 3 * dim, head_dim),
-          .out = heads_of(block.attended.data(), dim, head_dim),
+          .out = heads_of(block.attended.device_data(), dim, head_dim),
           .lse = block.lse.span(),
           .query_offsets = tokens.sequence_offsets,
           .key_offsets = tokens.sequence_offsets,

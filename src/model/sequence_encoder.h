@@ -14,9 +14,9 @@ namespace serrate {
 
 /// What the encoder needs to know of a batch besides its embeddings; device memory.
 struct TokenBatch {
-  std::span<const std::int64_t> sequence_offsets;  // [batch_size + 1] in tokens
-  std::span<const std::int64_t> positions;         // [num_tokens], 0 for a sequence's first
-  std::span<const std::int64_t> token_ids;         // [num_tokens], unique over all ranks
+  DeviceSpan<const std::int64_t> sequence_offsets;  // [batch_size + 1] in tokens
+  DeviceSpan<const std::int64_t> positions;         // [num_tokens], 0 for a sequence's first
+  DeviceSpan<const std::int64_t> token_ids;         // [num_tokens], unique over all ranks
   std::int64_t num_tokens() const { return static_cast<std::int64_t>(positions.size()); }
 };
 
@@ -33,11 +33,11 @@ class SequenceEncoder {
   std::int64_t activation_bytes() const;
 
   /// `features`: pooled embeddings [num_tokens, dim], the item first. `step` keys the dropout.
-  MatrixView<const float> forward(std::span<const MatrixView<const float>> features,
-                                  const TokenBatch& tokens, std::int64_t step, EncoderMode mode,
-                                  const Stream& stream);
+  DeviceMatrix<const float> forward(std::span<const DeviceMatrix<const float>> features,
+                                    const TokenBatch& tokens, std::int64_t step, EncoderMode mode,
+                                    const Stream& stream);
   /// Of the last forward; d_hidden is overwritten. Dense gradients are added to parameters().
-  void backward(MatrixView<float> d_hidden, std::span<const MatrixView<float>> d_features,
+  void backward(DeviceMatrix<float> d_hidden, std::span<const DeviceMatrix<float>> d_features,
                 const TokenBatch& tokens, const Stream& stream);
 
  private:
@@ -55,9 +55,9 @@ class SequenceEncoder {
   };
 
   std::vector<ParameterSlice> layout();
-  void block_forward(Block& block, MatrixView<const float> x, const TokenBatch& tokens,
+  void block_forward(Block& block, DeviceMatrix<const float> x, const TokenBatch& tokens,
                      std::uint32_t site, const Stream& stream);
-  void block_backward(Block& block, MatrixView<const float> x, MatrixView<float> d_x,
+  void block_backward(Block& block, DeviceMatrix<const float> x, DeviceMatrix<float> d_x,
                       const TokenBatch& tokens, std::uint32_t site, const Stream& stream);
 
   AttentionForward attention(Block& block, const TokenBatch& tokens) const;

@@ -104,6 +104,7 @@ struct Trainer::Impl {
     }
     state.reset(
         new TrainState(make_train_state(*dataset, options, std::move(plan), communicator, stream)));
+    state->times.measure();
     resume();
   }
 
@@ -228,7 +229,7 @@ StepResult Trainer::step() {
   check(!done(), "no step is left");
   Impl& impl = *impl_;
   if (!impl.batches) impl.start_batches(impl.steps_done);
-  impl.state->times.start();
+  impl.state->times.start(impl.stream);
   const std::optional<NextItemBatch> batch = impl.batches->next();
   impl.state->times.lap("reader", impl.stream);
   const std::int64_t step = ++impl.steps_done;
@@ -314,7 +315,7 @@ bool Trainer::run(const std::atomic<bool>& stop,
     if (is_due && !impl.checkpoints->busy() && !stopped && !done()) {
       is_due = false;
       due.begun();
-      impl.state->times.start();
+      impl.state->times.start(impl.stream);
       impl.checkpoints->start(result.step, impl.state_to_save(words.invalid_ids()), impl.stream);
       impl.state->times.lap("checkpoint copy", impl.stream);
     }

@@ -1,38 +1,42 @@
 #pragma once
 
-#include <chrono>
+#include <cstddef>
+#include <deque>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "serrate/event.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
-/// Seconds per stage of the step, in the order in which stages first ran.
+/// Seconds per stage of a step, in the order in which stages first ran, by events on the step's
+/// stream: no stage waits for the device. Nothing is recorded before measure().
 class StageTimes {
  public:
-  void start() { last_ = Clock::now(); }
-  /// The time since start() or the last lap was spent in `stage`; on a device, waits for it.
-  void lap(const char* stage, const Stream& stream) {
-    stream.synchronize();
-    const Clock::time_point now = Clock::now();
-    entry(stage) += std::chrono::duration<double>(now - last_).count();
-    last_ = now;
-  }
-  const std::vector<std::pair<std::string, double>>& seconds() const { return seconds_; }
+  void measure() { is_measured_ = true; }
+  void start(const Stream& stream);
+  /// What was queued since start() or the last lap was `stage`.
+  void lap(const char* stage, const Stream& stream);
+  /// Waits for the end of the last lap.
+  const std::vector<std::pair<std::string, double>>& seconds();
 
  private:
-  using Clock = std::chrono::steady_clock;
-  double& entry(const char* stage) {
-    for (auto& [name, seconds] : seconds_) {
-      if (name == stage) return seconds;
-    }
-    return seconds_.emplace_back(stage, 0.0).second;
-  }
+  static constexpr std::size_t kNoStage = static_cast<std::size_t>(-1);
+  struct Mark {
+    std::size_t stage;  // that ends here
+    Event event;
+  };
 
-  Clock::time_point last_;
+  void mark(std::size_t stage, const Stream& stream);
+  void add_first();
+  std::size_t index_of(const char* stage);
+
+  bool is_measured_ = false;
   std::vector<std::pair<std::string, double>> seconds_;
+  std::deque<Mark> marks_;  // the last one added up and those after it
+  std::vector<Event> unused_;
 };
 
 }  // namespace serrate

@@ -11,20 +11,20 @@ std::span<T> flat(MatrixView<T> rows) {
   return {rows.data, static_cast<std::size_t>(rows.rows * rows.cols)};
 }
 
-std::vector<MatrixView<const float>> outputs(const EmbeddingExchange& exchange,
-                                             const std::vector<std::int64_t>& lookups,
-                                             const MicroBatch& part) {
-  std::vector<MatrixView<const float>> views;
+std::vector<DeviceMatrix<const float>> outputs(const EmbeddingExchange& exchange,
+                                               const std::vector<std::int64_t>& lookups,
+                                               const MicroBatch& part) {
+  std::vector<DeviceMatrix<const float>> views;
   for (const std::int64_t lookup : lookups) {
     views.push_back(exchange.output(lookup).middle_rows(part.first_token, part.end_token()));
   }
   return views;
 }
 
-std::vector<MatrixView<float>> d_outputs(EmbeddingExchange& exchange,
-                                         const std::vector<std::int64_t>& lookups,
-                                         const MicroBatch& part) {
-  std::vector<MatrixView<float>> views;
+std::vector<DeviceMatrix<float>> d_outputs(EmbeddingExchange& exchange,
+                                           const std::vector<std::int64_t>& lookups,
+                                           const MicroBatch& part) {
+  std::vector<DeviceMatrix<float>> views;
   for (const std::int64_t lookup : lookups) {
     views.push_back(exchange.d_output(lookup).middle_rows(part.first_token, part.end_token()));
   }
@@ -122,7 +122,7 @@ TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64
   const Stream& stream = s.stream;
   const auto num_shares = std::ssize(batch.share_begins) - 1;
   check(num_shares == s.dense_sum.leaves().size(), "a batch has the shares of its rank");
-  s.times.start();
+  s.times.start(stream);
 
   std::int64_t total_tokens = batch.num_tokens();
   s.communicator.all_reduce_sum<std::int64_t>("tokens", {&total_tokens, 1}, stream);

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "serrate/buffer.h"
 #include "serrate/error.h"
 #include "tests/support/devices.h"
 
@@ -28,6 +29,50 @@ TEST_P(StreamTest, MovingHandsTheQueueOver) {
   EXPECT_EQ(third.native(), native);
   EXPECT_EQ(third.num_threads(), 2);
   third.synchronize();
+}
+
+// A handle that says when it goes.
+struct Handle {
+  explicit Handle(const Stream& stream) : native(stream.native()) {}
+  ~Handle() {
+    if (destroyed) ++*destroyed;
+  }
+  void* native;
+  int* destroyed = nullptr;
+};
+struct OtherHandle {
+  explicit OtherHandle(const Stream&) {}
+};
+
+TEST_P(StreamTest, OwnsWhatIsAttached) {
+  int destroyed = 0;
+  {
+    Stream stream(GetParam());
+    Handle& handle = stream.attached<Handle>();
+    EXPECT_EQ(handle.native, stream.native());
+    handle.destroyed = &destroyed;
+    stream.attached<OtherHandle>();
+    EXPECT_EQ(&stream.attached<Handle>(), &handle);
+    const Stream moved(std::move(stream));
+    EXPECT_EQ(&moved.attached<Handle>(), &handle);
+    EXPECT_EQ(destroyed, 0);
+  }
+  EXPECT_EQ(destroyed, 1);
+}
+
+TEST_P(StreamTest, WrapsTheQueueOfACaller) {
+  if (GetParam() == Device::cpu()) {
+    EXPECT_THROW(Stream::wrap(nullptr, Device::cpu()), Error);
+    return;
+  }
+  const Stream owner(GetParam());
+  {
+    const Stream wrapped = Stream::wrap(owner.native(), GetParam());
+    EXPECT_EQ(wrapped.device(), GetParam());
+    EXPECT_EQ(wrapped.native(), owner.native());
+    EXPECT_EQ(Buffer<int>::zeros(3, wrapped).to_host(wrapped), std::vector<int>(3));
+  }
+  owner.synchronize();  // is still there
 }
 
 TEST_P(StreamTest, NeedsAThread) {

@@ -56,13 +56,13 @@ TEST(ItemHeadTest, LossAndGradientsMatchTheDefinition) {
     head.forward_backward({.hidden = {hidden.data(), kTokens, kDim},
                            .targets = {targets.data(), kTokens, kDim},
                            .negatives = {negatives.data(), kNegatives, kDim},
-                           .target_ids = target_ids,
-                           .negative_ids = negative_ids,
+                           .target_ids = on_cpu(target_ids),
+                           .negative_ids = on_cpu(negative_ids),
                            .d_loss = 2,
                            .d_hidden = {d_hidden.data(), kTokens, kDim},
                            .d_targets = {d_targets.data(), kTokens, kDim},
                            .d_negatives = {d_negatives.data(), kNegatives, kDim}},
-                          loss, stream);
+                          on_cpu(loss), stream);
     EXPECT_NEAR(loss[0], reference_loss(hidden, targets, negatives, options), 1e-5);
 
     const auto check_gradient = [&](std::vector<float>& values,

@@ -30,24 +30,25 @@ TEST(ModelBytes, AreWhatEncoderAndHeadAllocate) {
     std::vector<std::int64_t> positions;
     for (const std::int64_t id : ids) positions.push_back(id % 8);
     for (std::int64_t end = 8; end <= kTokens; end += 8) offsets.push_back(end);
-    const TokenBatch tokens{.sequence_offsets = offsets, .positions = positions, .token_ids = ids};
+    const TokenBatch tokens{on_cpu(std::as_const(offsets)), on_cpu(std::as_const(positions)),
+                            on_cpu(std::as_const(ids))};
     const std::int64_t dim = options.dim;
     std::vector<float> rows(kTokens * dim, 0.5f), d_rows(kTokens * dim), d_hidden(kTokens * dim);
     std::vector<float> d_targets(kTokens * dim), d_negatives(kNegatives * dim);
-    const MatrixView<const float> inputs{rows.data(), kTokens, dim};
+    const DeviceMatrix<const float> inputs{rows.data(), kTokens, dim};
     const auto hidden = encoder.forward({&inputs, 1}, tokens, 1, EncoderMode::kTrain, stream);
     std::vector<double> loss(1);
-    const MatrixView<float> d_hidden_view{d_hidden.data(), kTokens, dim};
+    const DeviceMatrix<float> d_hidden_view{d_hidden.data(), kTokens, dim};
     head.forward_backward({.hidden = hidden,
                            .targets = inputs,
                            .negatives = inputs.middle_rows(0, kNegatives),
-                           .target_ids = ids,
-                           .negative_ids = std::span(ids).first(kNegatives),
+                           .target_ids = tokens.token_ids,
+                           .negative_ids = tokens.token_ids.first(kNegatives),
                            .d_hidden = d_hidden_view,
                            .d_targets = {d_targets.data(), kTokens, dim},
                            .d_negatives = {d_negatives.data(), kNegatives, dim}},
-                          loss, stream);
-    const MatrixView<float> d_inputs{d_rows.data(), kTokens, dim};
+                          on_cpu(loss), stream);
+    const DeviceMatrix<float> d_inputs{d_rows.data(), kTokens, dim};
     encoder.backward(d_hidden_view, {&d_inputs, 1}, tokens, stream);
     // d_hidden is the caller's, who has a quarter more of it too.
     const std::int64_t held =

@@ -21,16 +21,23 @@ class SequenceEncoderTest : public testing::Test {
   }
 
   std::int64_t num_tokens() const { return static_cast<std::int64_t>(positions_.size()); }
-  TokenBatch tokens() const { return {offsets_, positions_, token_ids_}; }
-  std::vector<MatrixView<const float>> features() const {
+  TokenBatch tokens() const { return {on_cpu(offsets_), on_cpu(positions_), on_cpu(token_ids_)}; }
+  std::vector<DeviceMatrix<const float>> features() const {
     return {{item_.data(), num_tokens(), kDim}, {country_.data(), num_tokens(), kDim}};
+  }
+
+  std::vector<float> forward(SequenceEncoder& encoder, std::int64_t step, EncoderMode mode) {
+    std::vector<float> hidden(num_tokens() * kDim);
+    copy_to_host(encoder.forward(features(), tokens(), step, mode, stream_).flat(),
+                 std::span(hidden), stream_);
+    return hidden;
   }
 
   /// sum of weights * hidden: its gradient by hidden is `weights_`.
   double loss(SequenceEncoder& encoder) {
-    const auto hidden = encoder.forward(features(), tokens(), 7, EncoderMode::kTrain, stream_);
+    const auto hidden = forward(encoder, 7, EncoderMode::kTrain);
     double sum = 0;
-    for (std::int64_t i = 0; i < num_tokens() * kDim; ++i) sum += weights_[i] * hidden.data[i];
+    for (std::int64_t i = 0; i < num_tokens() * kDim; ++i) sum += weights_[i] * hidden[i];
     return sum;
   }
 
@@ -68,8 +75,8 @@ TEST_F(SequenceEncoderTest, BackwardIsTheDerivativeOfForward) {
     SequenceEncoder encoder(small_model(dropout), 3, stream_);
     loss(encoder);
     std::vector<float> d_hidden = weights_, d_item(item_.size()), d_country(item_.size());
-    const std::vector<MatrixView<float>> d_features{{d_item.data(), num_tokens(), kDim},
-                                                    {d_country.data(), num_tokens(), kDim}};
+    const std::vector<DeviceMatrix<float>> d_features{{d_item.data(), num_tokens(), kDim},
+                                                      {d_country.data(), num_tokens(), kDim}};
     fill_zero(encoder.parameters().gradients(), stream_);
     encoder.backward({d_hidden.data(), num_tokens(), kDim}, d_features, tokens(), stream_);
 
@@ -81,9 +88,11 @@ TEST_F(SequenceEncoderTest, BackwardIsTheDerivativeOfForward) {
       expect_close(difference(encoder, country_[i]), d_country[i], "country " + std::to_string(i));
     }
     DenseParameters& parameters = encoder.parameters();
+    const auto values = host_view(parameters.values(), stream_);
+    const auto gradients = host_view(parameters.gradients(), stream_);
     for (const ParameterSlice& slice : parameters.slices()) {
       for (std::int64_t i = slice.offset; i < slice.offset + slice.size(); ++i) {
-        expect_close(difference(encoder, parameters.values()[i]), parameters.gradients()[i],
+        expect_close(difference(encoder, values[i]), gradients[i],
                      slice.name + " element " + std::to_string(i - slice.offset));
       }
     }
@@ -92,19 +101,17 @@ TEST_F(SequenceEncoderTest, BackwardIsTheDerivativeOfForward) {
 
 TEST_F(SequenceEncoderTest, ASequenceDoesNotSeeTheRestOfTheBatchNorItsOwnFuture) {
   SequenceEncoder encoder(small_model(0.3f), 3, stream_);
-  const auto hidden = encoder.forward(features(), tokens(), 7, EncoderMode::kTrain, stream_);
-  const std::vector<float> before(hidden.data, hidden.data + num_tokens() * kDim);
+  const std::vector<float> before = forward(encoder, 7, EncoderMode::kTrain);
   for (std::int64_t i = 0; i < kDim; ++i) item_[7 * kDim + i] += 1;  // the last token of all
-  const auto after = encoder.forward(features(), tokens(), 7, EncoderMode::kTrain, stream_);
-  for (std::int64_t i = 0; i < 7 * kDim; ++i) EXPECT_EQ(before[i], after.data[i]) << i;
-  EXPECT_NE(before[7 * kDim], after.data[7 * kDim]);
+  const std::vector<float> after = forward(encoder, 7, EncoderMode::kTrain);
+  for (std::int64_t i = 0; i < 7 * kDim; ++i) EXPECT_EQ(before[i], after[i]) << i;
+  EXPECT_NE(before[7 * kDim], after[7 * kDim]);
 }
 
 TEST_F(SequenceEncoderTest, DropoutIsForTrainingAndChangesWithTheStep) {
   SequenceEncoder encoder(small_model(0.5f), 3, stream_);
   const auto run = [&](std::int64_t step, EncoderMode mode) {
-    const auto hidden = encoder.forward(features(), tokens(), step, mode, stream_);
-    return std::vector<float>(hidden.data, hidden.data + num_tokens() * kDim);
+    return forward(encoder, step, mode);
   };
   EXPECT_EQ(run(1, EncoderMode::kTrain), run(1, EncoderMode::kTrain));
   EXPECT_NE(run(1, EncoderMode::kTrain), run(2, EncoderMode::kTrain));
@@ -118,14 +125,16 @@ TEST(DenseParametersTest, StartsAsLaidOutAndDecaysMatricesOnly) {
        {.name = "gamma", .rows = 1, .cols = 2, .init = Init::kOne, .decays = false}},
       1, stream);
   EXPECT_EQ(parameters.size(), 8);
-  for (std::int64_t i = 0; i < 6; ++i) EXPECT_LE(std::abs(parameters.values()[i]), 0.5f);
-  EXPECT_NE(parameters.values()[0], parameters.values()[1]);
-  EXPECT_EQ(parameters.value(1).data[0], 1.0f);
-  const float matrix_before = parameters.values()[0];
+  const auto values = host_view(parameters.values(), stream);
+  const auto gamma = host_view(parameters.value(1).flat(), stream);
+  for (std::int64_t i = 0; i < 6; ++i) EXPECT_LE(std::abs(values[i]), 0.5f);
+  EXPECT_NE(values[0], values[1]);
+  EXPECT_EQ(gamma[0], 1.0f);
+  const float matrix_before = values[0];
   // Without gradients the step is the decay alone: w -= lr * weight_decay * w.
   parameters.update({.learning_rate = 0.1f, .weight_decay = 0.5f}, 1, stream);
-  EXPECT_FLOAT_EQ(parameters.values()[0], matrix_before * 0.95f);
-  EXPECT_EQ(parameters.value(1).data[0], 1.0f);
+  EXPECT_FLOAT_EQ(values[0], matrix_before * 0.95f);
+  EXPECT_EQ(gamma[0], 1.0f);
 }
 
 }  // namespace

@@ -71,7 +71,7 @@ double sampled_softmax_loss(const Softmax& args) {
     const double target = logit(args.targets, t);
     double total = 1;  // exp(target - target)
     for (std::int64_t i = 0; i < args.negatives.rows; ++i) {
-      if (args.mask_hits && args.negative_ids[i] == args.target_ids[t]) continue;
+      if (args.negative_ids[i] == args.target_ids[t]) continue;
       total += std::exp(logit(args.negatives, i) - target);
     }
     loss += std::log(total);

@@ -30,7 +30,6 @@ struct Softmax {
   Matrix hidden, targets, negatives;
   std::vector<std::int64_t> target_ids, negative_ids;
   double inverse_temperature = 1;
-  bool mask_hits = true;
 };
 double sampled_softmax_loss(const Softmax& args);
 

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -18,9 +18,9 @@ struct AdamWOptions {
 /// One step over flat parameters; `decay` [n] is 1 where weight decay applies and 0 elsewhere.
 /// `step` counts from 1.
 struct AdamW {
-  std::span<float> parameters, first_moment, second_moment;
-  std::span<const float> gradients;
-  std::span<const float> decay;
+  DeviceSpan<float> parameters, first_moment, second_moment;
+  DeviceSpan<const float> gradients;
+  DeviceSpan<const float> decay;
   AdamWOptions options;
   std::int64_t step = 1;
 };

@@ -1,15 +1,14 @@
 #pragma once
 
-#include <span>
-
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
 /// sum[i] += values[i].
-void add_to(std::span<const float> values, std::span<float> sum, const Stream& stream);
+void add_to(DeviceSpan<const float> values, DeviceSpan<float> sum, const Stream& stream);
 
 template <DeviceType D>
-void add_to_on(std::span<const float> values, std::span<float> sum, const Stream&);
+void add_to_on(DeviceSpan<const float> values, DeviceSpan<float> sum, const Stream&);
 
 }  // namespace serrate

@@ -1,9 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -18,22 +17,23 @@ struct DropoutKey {
   float rate = 0;  ///< in [0, 1); 0 makes forward and backward plain copies or adds
   std::uint64_t seed = 0;
   std::int64_t step = 0;
-  std::uint32_t site = 0;                   ///< which dropout of the model this is
-  std::span<const std::int64_t> token_ids;  ///< [n], one id per row of the global batch
+  std::uint32_t site = 0;                    ///< which dropout of the model this is
+  DeviceSpan<const std::int64_t> token_ids;  ///< [n], one id per row of the global batch
 };
 
 /// y = residual + x * keep / (1 - rate), residual optional (no data: 0). y may be x or residual.
-void dropout_forward(const DropoutKey& key, MatrixView<const float> x,
-                     MatrixView<const float> residual, MatrixView<float> y, const Stream& stream);
+void dropout_forward(const DropoutKey& key, DeviceMatrix<const float> x,
+                     DeviceMatrix<const float> residual, DeviceMatrix<float> y,
+                     const Stream& stream);
 /// d_x = d_y * keep / (1 - rate); d_x may be d_y. (The residual's gradient is d_y itself.)
-void dropout_backward(const DropoutKey& key, MatrixView<const float> d_y, MatrixView<float> d_x,
+void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, DeviceMatrix<float> d_x,
                       const Stream& stream);
 
 template <DeviceType D>
-void dropout_forward_on(const DropoutKey&, MatrixView<const float>, MatrixView<const float>,
-                        MatrixView<float>, const Stream&);
+void dropout_forward_on(const DropoutKey&, DeviceMatrix<const float>, DeviceMatrix<const float>,
+                        DeviceMatrix<float>, const Stream&);
 template <DeviceType D>
-void dropout_backward_on(const DropoutKey&, MatrixView<const float>, MatrixView<float>,
+void dropout_backward_on(const DropoutKey&, DeviceMatrix<const float>, DeviceMatrix<float>,
                          const Stream&);
 
 }  // namespace serrate

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
+#include "serrate/device_span.h"
 #include "serrate/matrix_batch.h"
 #include "serrate/stream.h"
 
@@ -19,7 +19,7 @@ void jagged_split(const MatrixBatch<const float>& z, const MatrixBatch<float>& x
 
 /// The offsets, from 0, of jagged_concat(x, y) [batch_size + 1]; no value is read.
 void jagged_concat_offsets(const MatrixBatch<const float>& x, const MatrixBatch<const float>& y,
-                           std::span<std::int64_t> offsets, const Stream& stream);
+                           DeviceSpan<std::int64_t> offsets, const Stream& stream);
 
 template <DeviceType D>
 void jagged_concat_on(const MatrixBatch<const float>&, const MatrixBatch<const float>&,
@@ -29,6 +29,6 @@ void jagged_split_on(const MatrixBatch<const float>&, const MatrixBatch<float>&,
                      const MatrixBatch<float>&, const Stream&);
 template <DeviceType D>
 void jagged_concat_offsets_on(const MatrixBatch<const float>&, const MatrixBatch<const float>&,
-                              std::span<std::int64_t>, const Stream&);
+                              DeviceSpan<std::int64_t>, const Stream&);
 
 }  // namespace serrate

@@ -1,25 +1,23 @@
 #pragma once
 
-#include <span>
-
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
 /// y = x w^T + bias, all [rows, columns] row-major; weight is [out_features, in_features].
 struct LinearForward {
-  MatrixView<const float> x;       ///< [n, in]
-  MatrixView<const float> weight;  ///< [out, in]
-  std::span<const float> bias;     ///< [out], or empty
-  MatrixView<float> y;             ///< [n, out]
+  DeviceMatrix<const float> x;       ///< [n, in]
+  DeviceMatrix<const float> weight;  ///< [out, in]
+  DeviceSpan<const float> bias;      ///< [out], or empty
+  DeviceMatrix<float> y;             ///< [n, out]
 };
 
 /// d_x = d_y w (unless d_x has no data); d_weight += d_y^T x; d_bias += column sums of d_y.
 struct LinearBackward {
-  MatrixView<const float> x, weight, d_y;
-  MatrixView<float> d_x, d_weight;
-  std::span<float> d_bias;  ///< [out], or empty
+  DeviceMatrix<const float> x, weight, d_y;
+  DeviceMatrix<float> d_x, d_weight;
+  DeviceSpan<float> d_bias;  ///< [out], or empty
 };
 
 void linear_forward(const LinearForward& args, const Stream& stream);

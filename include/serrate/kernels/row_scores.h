@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -15,11 +15,11 @@ enum class ScoreBy {
 /// scores[q][r] = query q . row r. The bits of a score depend on the two alone, not on what else is
 /// scored with them: it is one chain of multiply-adds in the order of columns.
 struct RowScores {
-  MatrixView<const float> queries;  ///< [num_queries, dim]
-  MatrixView<const float> rows;     ///< [num_rows, dim]
+  DeviceMatrix<const float> queries;  ///< [num_queries, dim]
+  DeviceMatrix<const float> rows;     ///< [num_rows, dim]
   ScoreBy score_by = ScoreBy::kDotProduct;
   /// [num_queries, num_rows], with room for num_rows rounded up to kRowScoresRoom in each row.
-  MatrixView<float> scores;
+  DeviceMatrix<float> scores;
 };
 inline constexpr std::int64_t kRowScoresRoom = 16;
 

@@ -3,27 +3,27 @@
 #include <cstdint>
 #include <span>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
 /// The tokens of a sequence model: x[t] = scale * sum over features of pooled[t] + position[p_t].
 struct TokenEmbeddingForward {
-  std::span<const MatrixView<const float>> features;  ///< each [n, dim]
-  MatrixView<const float> position;                   ///< [max_length, dim]
-  std::span<const std::int64_t> positions;            ///< [n], in [0, max_length)
+  std::span<const DeviceMatrix<const float>> features;  ///< each [n, dim]
+  DeviceMatrix<const float> position;                   ///< [max_length, dim]
+  DeviceSpan<const std::int64_t> positions;             ///< [n], in [0, max_length)
   float scale = 1;
-  MatrixView<float> x;  ///< [n, dim]
+  DeviceMatrix<float> x;  ///< [n, dim]
 };
 
 /// d_features = scale * d_x, the same for each; d_position[p] += the d_x of its tokens in order.
 struct TokenEmbeddingBackward {
-  MatrixView<const float> d_x;
-  std::span<const std::int64_t> positions;
+  DeviceMatrix<const float> d_x;
+  DeviceSpan<const std::int64_t> positions;
   float scale = 1;
-  std::span<const MatrixView<float>> d_features;
-  MatrixView<float> d_position;
+  std::span<const DeviceMatrix<float>> d_features;
+  DeviceMatrix<float> d_position;
 };
 
 void token_embedding_forward(const TokenEmbeddingForward& args, const Stream& stream);

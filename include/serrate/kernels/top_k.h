@@ -1,9 +1,8 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -12,12 +11,12 @@ namespace serrate {
 /// the id of column 0. Excluded ids are left out; a row with fewer than k candidates is filled
 /// with id -1 and score -inf.
 struct TopK {
-  MatrixView<const float> scores;  ///< [n, num_candidates]
+  DeviceMatrix<const float> scores;  ///< [n, num_candidates]
   std::int64_t first_id = 0;
-  std::span<const std::int64_t> excluded;          ///< ids, row after row
-  std::span<const std::int64_t> excluded_offsets;  ///< [n + 1], or empty for none
-  MatrixView<float> best_scores;                   ///< [n, k]
-  MatrixView<std::int64_t> best_ids;               ///< [n, k]
+  DeviceSpan<const std::int64_t> excluded;          ///< ids, row after row
+  DeviceSpan<const std::int64_t> excluded_offsets;  ///< [n + 1], or empty for none
+  DeviceMatrix<float> best_scores;                  ///< [n, k]
+  DeviceMatrix<std::int64_t> best_ids;              ///< [n, k]
 };
 
 void top_k(const TopK& args, const Stream& stream);

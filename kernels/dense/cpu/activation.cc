@@ -121,8 +121,10 @@ HWY_EXPORT(activation_forward_rows);
 HWY_EXPORT(activation_backward_rows);
 
 template <>
-void activation_forward_on<DeviceType::kCpu>(Activation f, MatrixView<const float> x,
-                                             MatrixView<float> y, const Stream& stream) {
+void activation_forward_on<DeviceType::kCpu>(Activation f, DeviceMatrix<const float> x_rows,
+                                             DeviceMatrix<float> y_rows, const Stream& stream) {
+  const auto x = host_view(x_rows, stream);
+  const auto y = host_view(y_rows, stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
     HWY_DYNAMIC_DISPATCH(activation_forward_rows)(f, x, y, rows_of_chunk(chunk, x.rows));
@@ -130,9 +132,11 @@ void activation_forward_on<DeviceType::kCpu>(Activation f, MatrixView<const floa
 }
 
 template <>
-void activation_backward_on<DeviceType::kCpu>(Activation f, MatrixView<const float> x,
-                                              MatrixView<const float> d_y, MatrixView<float> d_x,
-                                              const Stream& stream) {
+void activation_backward_on<DeviceType::kCpu>(Activation f, DeviceMatrix<const float> x_rows,
+                                              DeviceMatrix<const float> d_y_rows,
+                                              DeviceMatrix<float> d_x_rows, const Stream& stream) {
+  const auto x = host_view(x_rows, stream), d_y = host_view(d_y_rows, stream);
+  const auto d_x = host_view(d_x_rows, stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
     HWY_DYNAMIC_DISPATCH(activation_backward_rows)(f, x, d_y, d_x, rows_of_chunk(chunk, x.rows));

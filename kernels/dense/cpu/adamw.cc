@@ -5,6 +5,21 @@
 
 #include "kernels/simd/targets.h"
 
+#ifndef SERRATE_KERNELS_HOST_ADAMW
+#define SERRATE_KERNELS_HOST_ADAMW
+namespace serrate {
+
+// AdamW as the CPU reads it.
+struct HostAdamW {
+  float *parameters, *first_moment, *second_moment;
+  const float *gradients, *decay;
+  AdamWOptions options;
+  std::int64_t step;
+};
+
+}  // namespace serrate
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/dense/cpu/adamw.cc"
 #include "hwy/foreach_target.h"
@@ -17,7 +32,7 @@ namespace serrate::HWY_NAMESPACE {
 
 // The bias corrections are folded into two factors: lr m^ = step_size m, sqrt(v^) = rescale
 // sqrt(v).
-void adamw_range(const AdamW& args, std::int64_t begin, std::int64_t end) {
+void adamw_range(const HostAdamW& args, std::int64_t begin, std::int64_t end) {
   const AdamWOptions& o = args.options;
   const auto step = static_cast<double>(args.step);
   const auto set = [](double value)
@@ -55,9 +70,16 @@ template <>
 void adamw_update_on<DeviceType::kCpu>(const AdamW& args, const Stream& stream) {
   constexpr std::int64_t kBlock = 16 * 1024;  // elements: enough to be worth a thread
   const std::int64_t size = std::ssize(args.parameters);
+  const HostAdamW host{host_view(args.parameters, stream).data(),
+                       host_view(args.first_moment, stream).data(),
+                       host_view(args.second_moment, stream).data(),
+                       host_view(args.gradients, stream).data(),
+                       host_view(args.decay, stream).data(),
+                       args.options,
+                       args.step};
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t begin = 0; begin < size; begin += kBlock) {
-    HWY_DYNAMIC_DISPATCH(adamw_range)(args, begin, std::min(size, begin + kBlock));
+    HWY_DYNAMIC_DISPATCH(adamw_range)(host, begin, std::min(size, begin + kBlock));
   }
 }
 

@@ -113,20 +113,23 @@ namespace serrate {
 HWY_EXPORT(dropout_rows);
 
 template <>
-void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, MatrixView<const float> x,
-                                          MatrixView<const float> residual, MatrixView<float> y,
-                                          const Stream& stream) {
+void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, DeviceMatrix<const float> x_rows,
+                                          DeviceMatrix<const float> residual_rows,
+                                          DeviceMatrix<float> y_rows, const Stream& stream) {
+  const auto x = host_view(x_rows, stream), residual = host_view(residual_rows, stream);
+  const auto y = host_view(y_rows, stream);
+  const auto token_ids = host_view(key.token_ids, stream);
   const DropoutDraw draw = dropout_draw(key);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
     HWY_DYNAMIC_DISPATCH(dropout_rows)
-    (draw, key.token_ids, x, residual, y, rows_of_chunk(chunk, x.rows));
+    (draw, token_ids, x, residual, y, rows_of_chunk(chunk, x.rows));
   }
 }
 
 template <>
-void dropout_backward_on<DeviceType::kCpu>(const DropoutKey& key, MatrixView<const float> d_y,
-                                           MatrixView<float> d_x, const Stream& stream) {
+void dropout_backward_on<DeviceType::kCpu>(const DropoutKey& key, DeviceMatrix<const float> d_y,
+                                           DeviceMatrix<float> d_x, const Stream& stream) {
   dropout_forward_on<DeviceType::kCpu>(key, d_y, {}, d_x, stream);
 }
 

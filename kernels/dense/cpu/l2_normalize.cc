@@ -49,8 +49,12 @@ HWY_EXPORT(l2_normalize_forward_rows);
 HWY_EXPORT(l2_normalize_backward_rows);
 
 template <>
-void l2_normalize_forward_on<DeviceType::kCpu>(MatrixView<const float> x, MatrixView<float> y,
-                                               std::span<float> norms, const Stream& stream) {
+void l2_normalize_forward_on<DeviceType::kCpu>(DeviceMatrix<const float> x_rows,
+                                               DeviceMatrix<float> y_rows,
+                                               DeviceSpan<float> row_norms, const Stream& stream) {
+  const auto x = host_view(x_rows, stream);
+  const auto y = host_view(y_rows, stream);
+  const auto norms = host_view(row_norms, stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(x.rows); ++chunk) {
     HWY_DYNAMIC_DISPATCH(l2_normalize_forward_rows)(x, y, norms, rows_of_chunk(chunk, x.rows));
@@ -58,10 +62,14 @@ void l2_normalize_forward_on<DeviceType::kCpu>(MatrixView<const float> x, Matrix
 }
 
 template <>
-void l2_normalize_backward_on<DeviceType::kCpu>(MatrixView<const float> y,
-                                                std::span<const float> norms,
-                                                MatrixView<const float> d_y, MatrixView<float> d_x,
+void l2_normalize_backward_on<DeviceType::kCpu>(DeviceMatrix<const float> y_rows,
+                                                DeviceSpan<const float> row_norms,
+                                                DeviceMatrix<const float> d_y_rows,
+                                                DeviceMatrix<float> d_x_rows,
                                                 const Stream& stream) {
+  const auto y = host_view(y_rows, stream), d_y = host_view(d_y_rows, stream);
+  const auto norms = host_view(row_norms, stream);
+  const auto d_x = host_view(d_x_rows, stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(y.rows); ++chunk) {
     HWY_DYNAMIC_DISPATCH(l2_normalize_backward_rows)(y, norms, d_y, d_x,

@@ -6,6 +6,28 @@
 #include "serrate/buffer.h"
 #include "serrate/kernels/layer_norm.h"
 
+#ifndef SERRATE_KERNELS_HOST_LAYER_NORM
+#define SERRATE_KERNELS_HOST_LAYER_NORM
+namespace serrate {
+
+// LayerNormForward and LayerNormBackward as the CPU reads them.
+struct HostLayerNormForward {
+  MatrixView<const float> x;
+  std::span<const float> gamma, beta;
+  MatrixView<float> y;
+  std::span<float> mean, rstd;
+  float eps;
+};
+struct HostLayerNormBackward {
+  MatrixView<const float> x, d_y;
+  std::span<const float> gamma, mean, rstd;
+  MatrixView<float> d_x;
+  LayerNormBackward::Write write;
+};
+
+}  // namespace serrate
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/dense/cpu/layer_norm.cc"
 #include "hwy/foreach_target.h"
@@ -16,7 +38,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-void layer_norm_forward_rows(const LayerNormForward& args, std::int64_t begin, std::int64_t end) {
+void layer_norm_forward_rows(const HostLayerNormForward& args, std::int64_t begin,
+                             std::int64_t end) {
   const std::int64_t dim = args.x.cols;
   for (std::int64_t r = begin; r < end; ++r) {
     const float* x = args.x.row(r);
@@ -43,8 +66,8 @@ void layer_norm_forward_rows(const LayerNormForward& args, std::int64_t begin, s
 
 // Adds to d_gamma and d_beta [dim], of these rows alone. With x^ the normalized x and g = d_y
 // gamma: d_x = rstd (g - mean(g) - x^ mean(g x^)).
-void layer_norm_backward_rows(const LayerNormBackward& args, std::int64_t begin, std::int64_t end,
-                              float* d_gamma, float* d_beta) {
+void layer_norm_backward_rows(const HostLayerNormBackward& args, std::int64_t begin,
+                              std::int64_t end, float* d_gamma, float* d_beta) {
   const std::int64_t dim = args.x.cols;
   const bool accumulates = args.write == LayerNormBackward::Write::kAccumulate;
   for (std::int64_t r = begin; r < end; ++r) {
@@ -84,10 +107,17 @@ HWY_EXPORT(layer_norm_backward_rows);
 
 template <>
 void layer_norm_forward_on<DeviceType::kCpu>(const LayerNormForward& args, const Stream& stream) {
+  const HostLayerNormForward host{host_view(args.x, stream),
+                                  host_view(args.gamma, stream),
+                                  host_view(args.beta, stream),
+                                  host_view(args.y, stream),
+                                  host_view(args.mean, stream),
+                                  host_view(args.rstd, stream),
+                                  args.eps};
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_row_chunks(args.x.rows); ++chunk) {
     const auto [begin, end] = rows_of_chunk(chunk, args.x.rows);
-    HWY_DYNAMIC_DISPATCH(layer_norm_forward_rows)(args, begin, end);
+    HWY_DYNAMIC_DISPATCH(layer_norm_forward_rows)(host, begin, end);
   }
 }
 
@@ -95,18 +125,28 @@ template <>
 void layer_norm_backward_on<DeviceType::kCpu>(const LayerNormBackward& args, const Stream& stream) {
   const std::int64_t dim = args.x.cols;
   const std::int64_t num_chunks = num_row_chunks(args.x.rows);
-  auto partials = Buffer<float>::zeros(num_chunks * 2 * dim, stream);
+  const HostLayerNormBackward host{host_view(args.x, stream),
+                                   host_view(args.d_y, stream),
+                                   host_view(args.gamma, stream),
+                                   host_view(args.mean, stream),
+                                   host_view(args.rstd, stream),
+                                   host_view(args.d_x, stream),
+                                   args.write};
+  const auto d_gamma_sum = host_view(args.d_gamma, stream);
+  const auto d_beta_sum = host_view(args.d_beta, stream);
+  auto buffer = Buffer<float>::zeros(num_chunks * 2 * dim, stream);
+  const std::span<float> partials = host_view(buffer.span(), stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     float* d_gamma = partials.data() + chunk * 2 * dim;
     const auto [begin, end] = rows_of_chunk(chunk, args.x.rows);
-    HWY_DYNAMIC_DISPATCH(layer_norm_backward_rows)(args, begin, end, d_gamma, d_gamma + dim);
+    HWY_DYNAMIC_DISPATCH(layer_norm_backward_rows)(host, begin, end, d_gamma, d_gamma + dim);
   }
   for (std::int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     const float* partial = partials.data() + chunk * 2 * dim;
     for (std::int64_t c = 0; c < dim; ++c) {
-      args.d_gamma[c] += partial[c];
-      args.d_beta[c] += partial[dim + c];
+      d_gamma_sum[c] += partial[c];
+      d_beta_sum[c] += partial[dim + c];
     }
   }
 }

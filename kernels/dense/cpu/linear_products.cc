@@ -50,7 +50,7 @@ void packed_product(const MatrixView<const float>& x, const float* packed,
   }
 }
 
-void forward_tile(const LinearForward& args, const float* packed, RowRange rows) {
+void forward_tile(const HostLinearForward& args, const float* packed, RowRange rows) {
   const auto y = args.y.middle_rows(rows.begin, rows.end);
   for (std::int64_t r = 0; r < y.rows && !args.bias.empty(); ++r) {
     std::copy(args.bias.begin(), args.bias.end(), y.row(r));
@@ -59,13 +59,13 @@ void forward_tile(const LinearForward& args, const float* packed, RowRange rows)
                  args.bias.empty() ? Into::kOverwrite : Into::kAdd);
 }
 
-void input_gradient_tile(const LinearBackward& args, const float* packed, RowRange rows) {
+void input_gradient_tile(const HostLinearBackward& args, const float* packed, RowRange rows) {
   packed_product(args.d_y.middle_rows(rows.begin, rows.end), packed,
                  args.d_x.middle_rows(rows.begin, rows.end), Into::kOverwrite);
 }
 
 // Rows `out` of d_weight and d_bias: what the tokens of a tile add.
-void add_weight_gradient(const LinearBackward& args, RowRange tokens, RowRange out) {
+void add_weight_gradient(const HostLinearBackward& args, RowRange tokens, RowRange out) {
   const auto d_y = args.d_y.middle_rows(tokens.begin, tokens.end).columns(out.begin, out.end);
   const auto x = args.x.middle_rows(tokens.begin, tokens.end);
   const auto d_weight = args.d_weight.middle_rows(out.begin, out.end);
@@ -96,9 +96,10 @@ constexpr std::int64_t kGradientRows = 32;   // rows of d_weight
 
 }  // namespace
 
-void whole_linear_forward(const LinearForward& args, const Stream& stream) {
+void whole_linear_forward(const HostLinearForward& args, const Stream& stream) {
   const std::int64_t n = args.x.rows;
-  Buffer<float> packed(args.weight.rows * args.weight.cols, stream);
+  Buffer<float> buffer(args.weight.rows * args.weight.cols, stream);
+  const std::span<float> packed = host_view(buffer.span(), stream);
   HWY_DYNAMIC_DISPATCH(pack_transposed)(args.weight, packed.data());
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t begin = 0; begin < n; begin += kTile) {
@@ -110,10 +111,11 @@ void whole_linear_forward(const LinearForward& args, const Stream& stream) {
 // A batch of tokens gives d_x, by tiles of tokens, and adds to d_weight, by blocks of its rows,
 // while its d_y is in cache. Threads do not wait for each other: a static schedule gives each the
 // same rows of d_weight in every batch.
-void whole_linear_backward(const LinearBackward& args, const Stream& stream) {
+void whole_linear_backward(const HostLinearBackward& args, const Stream& stream) {
   const std::int64_t n = args.x.rows, out = args.weight.rows;
   const std::int64_t batch = kGradientTile * stream.num_threads();
-  Buffer<float> packed(args.weight.rows * args.weight.cols, stream);
+  Buffer<float> buffer(args.weight.rows * args.weight.cols, stream);
+  const std::span<float> packed = host_view(buffer.span(), stream);
   HWY_DYNAMIC_DISPATCH(pack_weight)(args.weight, packed.data());
 #pragma omp parallel num_threads(stream.num_threads())
   for (std::int64_t first = 0; first < n; first += batch) {

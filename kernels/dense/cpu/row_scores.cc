@@ -6,6 +6,20 @@
 #include "kernels/simd/targets.h"
 #include "serrate/kernels/row_scores.h"
 
+#ifndef SERRATE_KERNELS_HOST_ROW_SCORES
+#define SERRATE_KERNELS_HOST_ROW_SCORES
+namespace serrate {
+
+// RowScores as the CPU reads it.
+struct HostRowScores {
+  MatrixView<const float> queries, rows;
+  ScoreBy score_by;
+  MatrixView<float> scores;
+};
+
+}  // namespace serrate
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/dense/cpu/row_scores.cc"
 #include "hwy/foreach_target.h"
@@ -19,7 +33,7 @@ HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
 // Scores of a block of rows, which are packed as columns in `packed`, [dim, rows rounded up].
-void score_block(const RowScores& args, RowRange block, float* packed) {
+void score_block(const HostRowScores& args, RowRange block, float* packed) {
   const MatrixView<const float> rows = args.rows.middle_rows(block.begin, block.end);
   const std::int64_t width = round_up_to_lanes(rows.rows);
   transpose_rows({rows.data, rows.stride}, rows.rows, rows.cols, 1, {packed, width});
@@ -50,13 +64,15 @@ template <>
 void row_scores_on<DeviceType::kCpu>(const RowScores& args, const Stream& stream) {
   constexpr std::int64_t kBlock = 128;
   const std::int64_t num_rows = args.rows.rows;
+  const HostRowScores host{host_view(args.queries, stream), host_view(args.rows, stream),
+                           args.score_by, host_view(args.scores, stream)};
 #pragma omp parallel num_threads(stream.num_threads())
   {
     std::vector<float> packed(kBlock * std::max<std::int64_t>(args.rows.cols, 1));
 #pragma omp for schedule(static)
     for (std::int64_t begin = 0; begin < num_rows; begin += kBlock) {
       HWY_DYNAMIC_DISPATCH(score_block)
-      (args, {begin, std::min(num_rows, begin + kBlock)}, packed.data());
+      (host, {begin, std::min(num_rows, begin + kBlock)}, packed.data());
     }
   }
 }

@@ -22,6 +22,14 @@ namespace serrate {
 constexpr std::int64_t kSoftmaxTile = 64;    // tokens
 constexpr std::int64_t kNegativeBlock = 64;  // rows of d_negatives
 
+// SampledSoftmax as the CPU reads it.
+struct HostSampledSoftmax {
+  MatrixView<const float> hidden, targets, negatives;
+  std::span<const std::int64_t> target_ids, negative_ids;
+  float inverse_temperature, d_loss;
+  MatrixView<float> d_hidden, d_targets;
+};
+
 // Where each id is among the negatives, to be searched by id.
 using NegativeIndex = std::vector<std::pair<std::int64_t, std::int64_t>>;
 
@@ -99,7 +107,7 @@ void add_product(const MatrixView<const float>& a, const MatrixView<const float>
                   [&](std::int64_t, std::int64_t) { return Extent{0, 0, b.rows}; });
 }
 
-void prepare_negatives(const SampledSoftmax& args, const SoftmaxNegatives& negatives) {
+void prepare_negatives(const HostSampledSoftmax& args, const SoftmaxNegatives& negatives) {
   const auto& rows = args.negatives;
   const Tile<const float> from{rows.data, rows.stride};
   copy_rows(from, rows.rows, rows.cols, {negatives.rows.data, negatives.rows.stride});
@@ -110,7 +118,7 @@ void prepare_negatives(const SampledSoftmax& args, const SoftmaxNegatives& negat
 // The loss of a tile's tokens, their d_hidden and d_targets, and what d_negatives needs of them.
 // With total = sum of e, the target's included: d_logit is g e / total for a negative, and for the
 // target minus the sum of those (1 - p itself would be rounding error where p is nearly 1).
-double softmax_tile(const SampledSoftmax& args, const SoftmaxNegatives& negatives,
+double softmax_tile(const HostSampledSoftmax& args, const SoftmaxNegatives& negatives,
                     const SoftmaxTile& tile) {
   const std::int64_t dim = args.hidden.cols, num_negatives = args.negatives.rows;
   add_product<Left::kAsIs>(args.hidden.middle_rows(tile.begin, tile.end), negatives.transposed,
@@ -168,20 +176,17 @@ namespace {
 struct PaddedMatrix {
   PaddedMatrix(std::int64_t rows, std::int64_t cols, const Stream& stream)
       : buffer(Buffer<float>::zeros(rows * round_up(cols), stream)),
-        view(buffer.data(), rows, round_up(cols)) {}
+        view(host_view(buffer.span(), stream).data(), rows, round_up(cols)) {}
   static std::int64_t round_up(std::int64_t cols) { return (cols + 15) / 16 * 16; }
 
   Buffer<float> buffer;
   MatrixView<float> view;
 };
 
-NegativeIndex index_negatives(const SampledSoftmax& args) {
+NegativeIndex index_negatives(std::span<const std::int64_t> ids) {
   NegativeIndex index;
-  if (args.accidental_hits == SampledSoftmax::AccidentalHits::kKeep) return index;
-  index.reserve(args.negative_ids.size());
-  for (std::int64_t i = 0; i < std::ssize(args.negative_ids); ++i) {
-    index.emplace_back(args.negative_ids[i], i);
-  }
+  index.reserve(ids.size());
+  for (std::int64_t i = 0; i < std::ssize(ids); ++i) index.emplace_back(ids[i], i);
   std::sort(index.begin(), index.end());
   return index;
 }
@@ -195,17 +200,27 @@ SoftmaxTile part_of(const SoftmaxTile& batch, std::int64_t begin, std::int64_t e
 }  // namespace
 
 template <>
-void sampled_softmax_on<DeviceType::kCpu>(const SampledSoftmax& args, std::span<double> loss,
+void sampled_softmax_on<DeviceType::kCpu>(const SampledSoftmax& softmax, DeviceSpan<double> loss,
                                           const Stream& stream) {
+  const HostSampledSoftmax args{host_view(softmax.hidden, stream),
+                                host_view(softmax.targets, stream),
+                                host_view(softmax.negatives, stream),
+                                host_view(softmax.target_ids, stream),
+                                host_view(softmax.negative_ids, stream),
+                                softmax.inverse_temperature,
+                                softmax.d_loss,
+                                host_view(softmax.d_hidden, stream),
+                                host_view(softmax.d_targets, stream)};
+  const MatrixView<float> d_negatives = host_view(softmax.d_negatives, stream);
   const std::int64_t n = args.hidden.rows, dim = args.hidden.cols;
   const std::int64_t num_negatives = args.negatives.rows;
   const std::int64_t batch_size = std::min(n, kSoftmaxTile * stream.num_threads());
   const PaddedMatrix rows(num_negatives, dim, stream), transposed(dim, num_negatives, stream);
-  const SoftmaxNegatives negatives{index_negatives(args), rows.view, transposed.view};
+  const SoftmaxNegatives negatives{index_negatives(args.negative_ids), rows.view, transposed.view};
   HWY_DYNAMIC_DISPATCH(prepare_negatives)(args, negatives);
   const PaddedMatrix e(batch_size, num_negatives, stream), scaled(batch_size, dim, stream);
   const PaddedMatrix d_hidden_sum(batch_size, dim, stream);
-  const PaddedMatrix d_negatives(num_negatives, dim, stream);
+  const PaddedMatrix d_negatives_sum(num_negatives, dim, stream);
   std::vector<double> tile_losses((n + kSoftmaxTile - 1) / kSoftmaxTile);
 #pragma omp parallel num_threads(stream.num_threads())
   for (std::int64_t first = 0; first < n; first += batch_size) {
@@ -217,17 +232,17 @@ void sampled_softmax_on<DeviceType::kCpu>(const SampledSoftmax& args, std::span<
       const SoftmaxTile tile = part_of(batch, begin, std::min(last, begin + kSoftmaxTile));
       tile_losses[begin / kSoftmaxTile] = HWY_DYNAMIC_DISPATCH(softmax_tile)(args, negatives, tile);
     }
-    if (!args.d_negatives.data) continue;
+    if (!d_negatives.data) continue;
 #pragma omp for schedule(static)
     for (std::int64_t begin = 0; begin < num_negatives; begin += kNegativeBlock) {
       const RowRange block{begin, std::min(num_negatives, begin + kNegativeBlock)};
-      HWY_DYNAMIC_DISPATCH(add_negative_gradients)(batch, block, d_negatives.view);
+      HWY_DYNAMIC_DISPATCH(add_negative_gradients)(batch, block, d_negatives_sum.view);
     }
   }
-  for (std::int64_t r = 0; r < args.d_negatives.rows; ++r) {
-    std::copy_n(d_negatives.view.row(r), dim, args.d_negatives.row(r));
+  for (std::int64_t r = 0; r < d_negatives.rows; ++r) {
+    std::copy_n(d_negatives_sum.view.row(r), dim, d_negatives.row(r));
   }
-  loss[0] = std::accumulate(tile_losses.begin(), tile_losses.end(), 0.0);
+  host_view(loss, stream)[0] = std::accumulate(tile_losses.begin(), tile_losses.end(), 0.0);
 }
 
 }  // namespace serrate

@@ -43,6 +43,15 @@ HWY_EXPORT(next_above);
 
 namespace {
 
+// TopK as the CPU reads it.
+struct HostTopK {
+  MatrixView<const float> scores;
+  std::int64_t first_id;
+  std::span<const std::int64_t> excluded, excluded_offsets;
+  MatrixView<float> best_scores;
+  MatrixView<std::int64_t> best_ids;
+};
+
 struct Candidate {
   float score;
   std::int64_t id;
@@ -52,7 +61,7 @@ bool is_better(const Candidate& a, const Candidate& b) {
   return a.score > b.score || (a.score == b.score && a.id < b.id);
 }
 
-std::vector<std::int64_t> excluded_of(const TopK& args, std::int64_t r) {
+std::vector<std::int64_t> excluded_of(const HostTopK& args, std::int64_t r) {
   if (args.excluded_offsets.empty()) return {};
   std::vector<std::int64_t> excluded(args.excluded.begin() + args.excluded_offsets[r],
                                      args.excluded.begin() + args.excluded_offsets[r + 1]);
@@ -70,7 +79,7 @@ void keep_best(std::vector<Candidate>& candidates, std::size_t k) {
 // Scores above a threshold are gathered; whenever there are many, the k best of them are kept and
 // the worst of those is the new threshold. Later scores that equal it have larger ids. False when
 // a score is NaN: it has no place in the order.
-bool select_row(const TopK& args, std::int64_t r, std::vector<Candidate>& best) {
+bool select_row(const HostTopK& args, std::int64_t r, std::vector<Candidate>& best) {
   const float* scores = args.scores.row(r);
   const std::int64_t size = args.scores.cols;
   const auto k = static_cast<std::size_t>(args.best_ids.cols);
@@ -94,7 +103,7 @@ bool select_row(const TopK& args, std::int64_t r, std::vector<Candidate>& best) 
   return true;
 }
 
-void write_row(const TopK& args, std::int64_t r, std::vector<Candidate>& best) {
+void write_row(const HostTopK& args, std::int64_t r, std::vector<Candidate>& best) {
   best.resize(args.best_ids.cols, {-std::numeric_limits<float>::infinity(), -1});
   for (std::int64_t i = 0; i < args.best_ids.cols; ++i) {
     args.best_scores.row(r)[i] = best[i].score;
@@ -105,7 +114,10 @@ void write_row(const TopK& args, std::int64_t r, std::vector<Candidate>& best) {
 }  // namespace
 
 template <>
-void top_k_on<DeviceType::kCpu>(const TopK& args, const Stream& stream) {
+void top_k_on<DeviceType::kCpu>(const TopK& top, const Stream& stream) {
+  const HostTopK args{host_view(top.scores, stream),      top.first_id,
+                      host_view(top.excluded, stream),    host_view(top.excluded_offsets, stream),
+                      host_view(top.best_scores, stream), host_view(top.best_ids, stream)};
   std::int64_t nan_row = args.scores.rows;
 #pragma omp parallel num_threads(stream.num_threads()) reduction(min : nan_row)
   {

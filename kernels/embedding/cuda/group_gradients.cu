@@ -128,7 +128,6 @@ void group_gradients_on<DeviceType::kCuda>(std::span<const GradientSegment> segm
     fill_zero(groups.row_offsets.span(), stream);
     return;
   }
-  const CudaDeviceScope scope(stream.device());
   const KeyFormat format = key_format(num_rows, n);
   const bool weighted = groups.weights.size() > 0;
   std::uint64_t* scratch = groups.scratch.resize_discard(3 * n, stream).data();

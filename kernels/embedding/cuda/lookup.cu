@@ -66,7 +66,6 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
     aligned = aligned && aligned_by_four(s.table) && aligned_by_four(s.output);
   }
   if (most_bags == 0) return;
-  const CudaDeviceScope scope(stream.device());
   const Buffer<Segment> on_device(host, stream);
   const std::int64_t width = aligned ? 4 : 1;
   unsigned lanes = kWarpSize;

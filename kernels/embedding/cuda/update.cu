@@ -251,7 +251,6 @@ void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
                                                 std::span<const ColumnRange> columns,
                                                 std::span<float> squares, const Stream& stream) {
   if (groups.num_occurrences == 0) return;
-  const CudaDeviceScope scope(stream.device());
   const DeviceGroups device(args, groups, stream);
   float* next = squares.data();
   for (const ColumnRange& range : columns) {
@@ -268,7 +267,6 @@ void embedding_update_on<DeviceType::kCuda>(const EmbeddingUpdate& args, const R
                                             std::span<const float> row_squares,
                                             std::int64_t full_dim, const Stream& stream) {
   if (groups.num_occurrences == 0) return;
-  const CudaDeviceScope scope(stream.device());
   const SparseOptimizerOptions& o = args.optimizer;
   switch (o.type) {
     case SparseOptimizer::kSgd:

@@ -26,9 +26,9 @@ namespace serrate::HWY_NAMESPACE {
 // Rows [p, p + depth) and columns [column, column + width) of the right operand, in whole vectors:
 // where they are, or packed where that is not so, or where rows so far apart that they fall on the
 // same cache lines would be read often.
-Tile<const float> right_panel(const JaggedBmm& args, const MatrixView<const float>& y,
-                              std::int64_t p, std::int64_t depth, std::int64_t column,
-                              std::int64_t width, std::int64_t rows, BmmScratch& scratch) {
+Tile<const float> right_panel(const HostBmm& args, const MatrixView<const float>& y, std::int64_t p,
+                              std::int64_t depth, std::int64_t column, std::int64_t width,
+                              std::int64_t rows, BmmScratch& scratch) {
   const Tile<float> packed{scratch.y, round_up_to_lanes(width)};
   if (args.transposed == Transposed::kRight) {
     transpose_rows({y.row(column) + p, y.stride}, width, depth, 1, packed);
@@ -45,7 +45,7 @@ Tile<const float> right_panel(const JaggedBmm& args, const MatrixView<const floa
 }
 
 template <Left kLeft>
-void multiply_rows(const JaggedBmm& args, const SampleTask& task, BmmScratch& scratch) {
+void multiply_rows(const HostBmm& args, const SampleTask& task, BmmScratch& scratch) {
   const MatrixView<const float> x = args.x.sample(task.sample), y = args.y.sample(task.sample);
   const auto z = args.z.sample(task.sample).middle_rows(task.begin, task.end);
   const std::int64_t depth = depth_of(args.transposed, x);
@@ -70,7 +70,7 @@ void multiply_rows(const JaggedBmm& args, const SampleTask& task, BmmScratch& sc
   }
 }
 
-void multiply_task(const JaggedBmm& args, const SampleTask& task, BmmScratch& scratch) {
+void multiply_task(const HostBmm& args, const SampleTask& task, BmmScratch& scratch) {
   if (args.transposed == Transposed::kLeft) {
     multiply_rows<Left::kTransposed>(args, task, scratch);
   } else {
@@ -86,7 +86,9 @@ namespace serrate {
 HWY_EXPORT(multiply_task);
 
 template <>
-void jagged_bmm_forward_on<DeviceType::kCpu>(const JaggedBmm& args, const Stream& stream) {
+void jagged_bmm_forward_on<DeviceType::kCpu>(const JaggedBmm& bmm, const Stream& stream) {
+  const HostBmm args{host_view(bmm.x, stream), host_view(bmm.y, stream), host_view(bmm.z, stream),
+                     bmm.transposed};
   check_offsets(args.x, "x of jagged_bmm");
   check_offsets(args.y, "y of jagged_bmm");
   check_offsets(args.z, "z of jagged_bmm");
@@ -106,9 +108,10 @@ void jagged_bmm_forward_on<DeviceType::kCpu>(const JaggedBmm& args, const Stream
         return z.rows * z.cols * (depth_of(args.transposed, args.x.sample(b)) + 1);
       });
   Buffer<BmmScratch> scratch(stream.num_threads(), stream);
+  const std::span<BmmScratch> blocks = host_view(scratch.span(), stream);
 #pragma omp parallel for schedule(dynamic, 4) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < std::ssize(tasks); ++t) {
-    HWY_DYNAMIC_DISPATCH(multiply_task)(args, tasks[t], scratch.span()[omp_get_thread_num()]);
+    HWY_DYNAMIC_DISPATCH(multiply_task)(args, tasks[t], blocks[omp_get_thread_num()]);
   }
 }
 

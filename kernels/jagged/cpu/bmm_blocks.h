@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/host_batch.h"
 #include "serrate/kernels/jagged_bmm.h"
 
 namespace serrate {
@@ -10,6 +11,13 @@ namespace serrate {
 inline constexpr std::int64_t kBmmRows = 192;  // of z: a task
 inline constexpr std::int64_t kBmmPanel = 64;  // columns of z
 inline constexpr std::int64_t kBmmDepth = 128;
+
+/// JaggedBmm as the CPU reads it.
+struct HostBmm {
+  HostBatch<const float> x, y;
+  HostBatch<float> z;
+  Transposed transposed;
+};
 
 // What a thread works in.
 struct alignas(64) BmmScratch {

@@ -54,8 +54,8 @@ HWY_EXPORT(split_run);
 
 namespace {
 
-void check_samples_fit(const MatrixBatch<const float>& x, const MatrixBatch<const float>& y,
-                       const MatrixBatch<const float>& z) {
+void check_samples_fit(const HostBatch<const float>& x, const HostBatch<const float>& y,
+                       const HostBatch<const float>& z) {
   check_offsets(x, "x of jagged_concat");
   check_offsets(y, "y of jagged_concat");
   check_offsets(z, "z of jagged_concat");
@@ -67,9 +67,11 @@ void check_samples_fit(const MatrixBatch<const float>& x, const MatrixBatch<cons
 }  // namespace
 
 template <>
-void jagged_concat_on<DeviceType::kCpu>(const MatrixBatch<const float>& x,
-                                        const MatrixBatch<const float>& y,
-                                        const MatrixBatch<float>& z, const Stream& stream) {
+void jagged_concat_on<DeviceType::kCpu>(const MatrixBatch<const float>& x_args,
+                                        const MatrixBatch<const float>& y_args,
+                                        const MatrixBatch<float>& z_args, const Stream& stream) {
+  const HostBatch<const float> x = host_view(x_args, stream), y = host_view(y_args, stream);
+  const HostBatch<float> z = host_view(z_args, stream);
   check_samples_fit(x, y, z);
   const OutputPath path = output_path(z);
   for_each_run(z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
@@ -78,9 +80,11 @@ void jagged_concat_on<DeviceType::kCpu>(const MatrixBatch<const float>& x,
 }
 
 template <>
-void jagged_split_on<DeviceType::kCpu>(const MatrixBatch<const float>& z,
-                                       const MatrixBatch<float>& x, const MatrixBatch<float>& y,
-                                       const Stream& stream) {
+void jagged_split_on<DeviceType::kCpu>(const MatrixBatch<const float>& z_args,
+                                       const MatrixBatch<float>& x_args,
+                                       const MatrixBatch<float>& y_args, const Stream& stream) {
+  const HostBatch<const float> z = host_view(z_args, stream);
+  const HostBatch<float> x = host_view(x_args, stream), y = host_view(y_args, stream);
   check_samples_fit(x, y, z);
   const OutputPath path = output_path(z);
   for_each_run(z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
@@ -89,9 +93,12 @@ void jagged_split_on<DeviceType::kCpu>(const MatrixBatch<const float>& z,
 }
 
 template <>
-void jagged_concat_offsets_on<DeviceType::kCpu>(const MatrixBatch<const float>& x,
-                                                const MatrixBatch<const float>& y,
-                                                std::span<std::int64_t> offsets, const Stream&) {
+void jagged_concat_offsets_on<DeviceType::kCpu>(const MatrixBatch<const float>& x_args,
+                                                const MatrixBatch<const float>& y_args,
+                                                DeviceSpan<std::int64_t> offset_args,
+                                                const Stream& stream) {
+  const HostBatch<const float> x = host_view(x_args, stream), y = host_view(y_args, stream);
+  const std::span<std::int64_t> offsets = host_view(offset_args, stream);
   offsets[0] = 0;
   for (std::int64_t b = 0; b + 1 < std::ssize(offsets); ++b) {
     offsets[b + 1] = offsets[b] + x.sample(b).rows + y.sample(b).rows;

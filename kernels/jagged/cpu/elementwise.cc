@@ -132,14 +132,16 @@ constexpr auto kShapes = "jagged_elementwise: x and z must have the same shape";
 template <>
 void jagged_elementwise_forward_on<DeviceType::kCpu>(const JaggedElementwise& args,
                                                      const Stream& stream) {
-  check_offsets(args.x, "x of jagged_elementwise");
-  check_offsets(args.y, "y of jagged_elementwise");
-  check_offsets(args.z, "z of jagged_elementwise");
-  check_same_shapes(args.x, args.z, kShapes);
-  const OutputPath path = output_path(args.z);
-  for_each_run(args.z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
+  const HostBatch<const float> x = host_view(args.x, stream), y = host_view(args.y, stream);
+  const HostBatch<float> z = host_view(args.z, stream);
+  check_offsets(x, "x of jagged_elementwise");
+  check_offsets(y, "y of jagged_elementwise");
+  check_offsets(z, "z of jagged_elementwise");
+  check_same_shapes(x, z, kShapes);
+  const OutputPath path = output_path(z);
+  for_each_run(z, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(combine_run)
-    (args.op, args.x.sample(b), args.y.sample(b), args.z.sample(b), begin, end, path);
+    (args.op, x.sample(b), y.sample(b), z.sample(b), begin, end, path);
   });
 }
 
@@ -149,33 +151,35 @@ template <>
 void jagged_elementwise_backward_on<DeviceType::kCpu>(const JaggedElementwiseBackward& args,
                                                       const Stream& stream) {
   const bool is_product = args.op == Elementwise::kMultiply, is_shared = args.d_y.is_shared();
-  check_offsets(args.d_z, "d_z of jagged_elementwise");
-  check_offsets(args.d_y, "d_y of jagged_elementwise");
-  if (is_product) {
-    check_offsets(args.x, "x of jagged_elementwise");
-    check_offsets(args.y, "y of jagged_elementwise");
-    check_same_shapes(args.x, args.d_z, kShapes);
-  }
-  if (args.d_x.data) {
-    check_offsets(args.d_x, "d_x of jagged_elementwise");
-    check_same_shapes(args.d_x, args.d_z, kShapes);
-  }
   const auto nothing = MatrixBatch<const float>::dense({}, args.d_z.batch_size);
-  const MatrixBatch<const float> x = is_product ? args.x : args.d_z;
-  const MatrixBatch<const float> y = is_product ? args.y : nothing;
-  MatrixBatch<float> written = args.d_y;
+  const HostBatch<const float> d_z = host_view(args.d_z, stream);
+  const HostBatch<const float> x = is_product ? host_view(args.x, stream) : d_z;
+  const HostBatch<const float> y = host_view(is_product ? args.y : nothing, stream);
+  const HostBatch<float> d_x = host_view(args.d_x, stream), d_y = host_view(args.d_y, stream);
+  check_offsets(d_z, "d_z of jagged_elementwise");
+  check_offsets(d_y, "d_y of jagged_elementwise");
+  if (is_product) {
+    check_offsets(x, "x of jagged_elementwise");
+    check_offsets(y, "y of jagged_elementwise");
+    check_same_shapes(x, d_z, kShapes);
+  }
+  if (d_x.data) {
+    check_offsets(d_x, "d_x of jagged_elementwise");
+    check_same_shapes(d_x, d_z, kShapes);
+  }
+  HostBatch<float> written = d_y;
   if (is_shared) written.batch_size = 1;
-  const OutputPath path_of_d_x = output_path(args.d_z), path_of_d_y = output_path(written);
+  const OutputPath path_of_d_x = output_path(d_z), path_of_d_y = output_path(written);
   const auto add_sample = [&](std::int64_t s, std::int64_t begin, std::int64_t end) {
     HWY_DYNAMIC_DISPATCH(gradient_run)
-    ({args.op, x.sample(s), y.sample(s), args.d_z.sample(s),
-      args.d_x.data ? args.d_x.sample(s) : MatrixView<float>(), args.d_y.sample(s), begin, end,
-      is_shared, path_of_d_x, path_of_d_y});
+    ({args.op, x.sample(s), y.sample(s), d_z.sample(s),
+      d_x.data ? d_x.sample(s) : MatrixView<float>(), d_y.sample(s), begin, end, is_shared,
+      path_of_d_x, path_of_d_y});
   };
   for_each_run(written, stream, [&](std::int64_t b, std::int64_t begin, std::int64_t end) {
     if (!is_shared) return add_sample(b, begin, end);
-    HWY_DYNAMIC_DISPATCH(clear_rows)(args.d_y.sample(0).middle_rows(begin, end));
-    for (std::int64_t s = 0; s < args.d_y.batch_size; ++s) add_sample(s, begin, end);
+    HWY_DYNAMIC_DISPATCH(clear_rows)(d_y.sample(0).middle_rows(begin, end));
+    for (std::int64_t s = 0; s < d_y.batch_size; ++s) add_sample(s, begin, end);
   });
 }
 

@@ -29,8 +29,10 @@ namespace serrate {
 HWY_EXPORT(copy_run);
 
 template <>
-void copy_samples_on<DeviceType::kCpu>(const MatrixBatch<const float>& from, float fill,
-                                       const MatrixBatch<float>& to, const Stream& stream) {
+void copy_samples_on<DeviceType::kCpu>(const MatrixBatch<const float>& from_args, float fill,
+                                       const MatrixBatch<float>& to_args, const Stream& stream) {
+  const HostBatch<const float> from = host_view(from_args, stream);
+  const HostBatch<float> to = host_view(to_args, stream);
   check_offsets(from, "the source of a jagged conversion");
   check_offsets(to, "the target of a jagged conversion");
   const OutputPath path = output_path(to);

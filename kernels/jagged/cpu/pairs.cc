@@ -50,9 +50,11 @@ std::int64_t num_differences(std::span<const std::int64_t> offsets, std::int64_t
 }  // namespace
 
 template <>
-void pair_offsets_on<DeviceType::kCpu>(std::span<const std::int64_t> row_offsets,
-                                       std::span<const std::int64_t> col_offsets,
-                                       std::span<std::int64_t> offsets, const Stream&) {
+void pair_offsets_on<DeviceType::kCpu>(DeviceSpan<const std::int64_t> of_rows,
+                                       DeviceSpan<const std::int64_t> of_cols,
+                                       DeviceSpan<std::int64_t> of_pairs, const Stream& stream) {
+  const auto row_offsets = host_view(of_rows, stream), col_offsets = host_view(of_cols, stream);
+  const std::span<std::int64_t> offsets = host_view(of_pairs, stream);
   offsets[0] = 0;
   for (std::size_t b = 0; b + 1 < offsets.size(); ++b) {
     offsets[b + 1] =
@@ -63,31 +65,34 @@ void pair_offsets_on<DeviceType::kCpu>(std::span<const std::int64_t> row_offsets
 template <>
 void jagged_self_subtraction_on<DeviceType::kCpu>(const JaggedSelfSubtraction& args,
                                                   const Stream& stream) {
-  const std::int64_t batch_size = std::ssize(args.offsets) - 1;
-  const auto size = [&](std::int64_t b) { return num_differences(args.offsets, b); };
-  check(args.offsets.front() >= 0 && std::ranges::is_sorted(args.offsets) &&
-            args.offsets.back() <= std::ssize(args.x) && args.z_offsets.front() >= 0 &&
-            args.z_offsets.back() <= std::ssize(args.z),
+  const auto x = host_view(args.x, stream), offsets = host_view(args.offsets, stream);
+  const auto z = host_view(args.z, stream);
+  const auto z_offsets = host_view(args.z_offsets, stream);
+  const std::int64_t batch_size = std::ssize(offsets) - 1;
+  const auto size = [&](std::int64_t b) { return num_differences(offsets, b); };
+  check(offsets.front() >= 0 && std::ranges::is_sorted(offsets) &&
+            offsets.back() <= std::ssize(x) && z_offsets.front() >= 0 &&
+            z_offsets.back() <= std::ssize(z),
         "jagged_self_subtraction: offsets must never fall or lead outside their values");
-  check_samples(batch_size,
-                "jagged_self_subtraction: z_offsets must be those of self_subtraction_offsets",
-                [&](std::int64_t b) {
-                  return args.z_offsets[b + 1] - args.z_offsets[b] == size(b) * size(b);
-                });
+  check_samples(
+      batch_size, "jagged_self_subtraction: z_offsets must be those of self_subtraction_offsets",
+      [&](std::int64_t b) { return z_offsets[b + 1] - z_offsets[b] == size(b) * size(b); });
   const auto tasks = longest_first(batch_size, 64, stream.num_threads(), size,
                                    [&](std::int64_t b) { return size(b) * size(b); });
 #pragma omp parallel for schedule(dynamic, 4) num_threads(stream.num_threads())
   for (std::int64_t t = 0; t < std::ssize(tasks); ++t) {
     const auto [b, begin, end] = tasks[t];
     HWY_DYNAMIC_DISPATCH(subtract_rows)
-    (args.x.data() + args.offsets[b], begin, end, size(b), args.z.data() + args.z_offsets[b]);
+    (x.data() + offsets[b], begin, end, size(b), z.data() + z_offsets[b]);
   }
 }
 
 template <>
-void self_subtraction_offsets_on<DeviceType::kCpu>(std::span<const std::int64_t> offsets,
-                                                   std::span<std::int64_t> z_offsets,
-                                                   const Stream&) {
+void self_subtraction_offsets_on<DeviceType::kCpu>(DeviceSpan<const std::int64_t> of_x,
+                                                   DeviceSpan<std::int64_t> of_z,
+                                                   const Stream& stream) {
+  const auto offsets = host_view(of_x, stream);
+  const auto z_offsets = host_view(of_z, stream);
   z_offsets[0] = 0;
   for (std::int64_t b = 0; b + 1 < std::ssize(z_offsets); ++b) {
     const std::int64_t size = num_differences(offsets, b);

@@ -208,14 +208,15 @@ bool is_flat_column(SoftmaxAxis axis, const Views&... views) {
   return axis == SoftmaxAxis::kRows && ((views.cols == 1 && views.stride == 1) && ...);
 }
 
-void softmax_tasks(const JaggedSoftmax& args, std::span<const SampleTask> tasks) {
+void softmax_tasks(SoftmaxAxis axis, const HostBatch<const float>& all_x,
+                   const HostBatch<float>& all_z, std::span<const SampleTask> tasks) {
   SoftmaxOfLines lines;
   for (const auto& [sample, begin, end] : tasks) {
-    const MatrixView<const float> x = args.x.sample(sample);
-    const MatrixView<float> z = args.z.sample(sample);
-    if (is_flat_column(args.axis, x, z)) {
+    const MatrixView<const float> x = all_x.sample(sample);
+    const MatrixView<float> z = all_z.sample(sample);
+    if (is_flat_column(axis, x, z)) {
       lines.add(x.data, x.rows, z.data);
-    } else if (args.axis == SoftmaxAxis::kRows) {
+    } else if (axis == SoftmaxAxis::kRows) {
       for_each_group(begin, end, [&](const auto& group) { softmax_over_rows(x, z, group); });
     } else {
       for (std::int64_t r = begin; r < end; ++r) lines.add(x.row(r), x.cols, z.row(r));
@@ -224,13 +225,15 @@ void softmax_tasks(const JaggedSoftmax& args, std::span<const SampleTask> tasks)
   lines.finish();
 }
 
-void gradient_tasks(const JaggedSoftmaxBackward& args, std::span<const SampleTask> tasks) {
+void gradient_tasks(SoftmaxAxis axis, const HostBatch<const float>& all_z,
+                    const HostBatch<const float>& all_d_z, const HostBatch<float>& all_d_x,
+                    std::span<const SampleTask> tasks) {
   for (const auto& [sample, begin, end] : tasks) {
-    const MatrixView<const float> z = args.z.sample(sample), d_z = args.d_z.sample(sample);
-    const MatrixView<float> d_x = args.d_x.sample(sample);
-    if (is_flat_column(args.axis, z, d_z, d_x)) {
+    const MatrixView<const float> z = all_z.sample(sample), d_z = all_d_z.sample(sample);
+    const MatrixView<float> d_x = all_d_x.sample(sample);
+    if (is_flat_column(axis, z, d_z, d_x)) {
       gradient_over_columns(z.data, d_z.data, z.rows, d_x.data);
-    } else if (args.axis == SoftmaxAxis::kRows) {
+    } else if (axis == SoftmaxAxis::kRows) {
       for_each_group(begin, end,
                      [&](const auto& group) { gradient_over_rows(z, d_z, d_x, group); });
     } else {
@@ -254,7 +257,7 @@ namespace {
 // f(tasks) for some blocks of the columns (rows) of samples where the softmax is over rows
 // (columns), at a time.
 template <typename F>
-void for_each_block(SoftmaxAxis axis, const MatrixBatch<const float>& batch, const Stream& stream,
+void for_each_block(SoftmaxAxis axis, const HostBatch<const float>& batch, const Stream& stream,
                     const F& f) {
   constexpr std::int64_t kBlock = 64;
   const auto tasks = longest_first(
@@ -280,24 +283,28 @@ constexpr auto kShapes = "jagged_softmax: all operands must have the same shape"
 
 template <>
 void jagged_softmax_forward_on<DeviceType::kCpu>(const JaggedSoftmax& args, const Stream& stream) {
-  check_offsets(args.x, "x of jagged_softmax");
-  check_offsets(args.z, "z of jagged_softmax");
-  check_same_shapes(args.x, args.z, kShapes);
-  for_each_block(args.axis, args.x, stream, [&](std::span<const SampleTask> tasks) {
-    HWY_DYNAMIC_DISPATCH(softmax_tasks)(args, tasks);
+  const HostBatch<const float> x = host_view(args.x, stream);
+  const HostBatch<float> z = host_view(args.z, stream);
+  check_offsets(x, "x of jagged_softmax");
+  check_offsets(z, "z of jagged_softmax");
+  check_same_shapes(x, z, kShapes);
+  for_each_block(args.axis, x, stream, [&](std::span<const SampleTask> tasks) {
+    HWY_DYNAMIC_DISPATCH(softmax_tasks)(args.axis, x, z, tasks);
   });
 }
 
 template <>
 void jagged_softmax_backward_on<DeviceType::kCpu>(const JaggedSoftmaxBackward& args,
                                                   const Stream& stream) {
-  check_offsets(args.z, "z of jagged_softmax");
-  check_offsets(args.d_z, "d_z of jagged_softmax");
-  check_offsets(args.d_x, "d_x of jagged_softmax");
-  check_same_shapes(args.z, args.d_z, kShapes);
-  check_same_shapes(args.z, args.d_x, kShapes);
-  for_each_block(args.axis, args.z, stream, [&](std::span<const SampleTask> tasks) {
-    HWY_DYNAMIC_DISPATCH(gradient_tasks)(args, tasks);
+  const HostBatch<const float> z = host_view(args.z, stream), d_z = host_view(args.d_z, stream);
+  const HostBatch<float> d_x = host_view(args.d_x, stream);
+  check_offsets(z, "z of jagged_softmax");
+  check_offsets(d_z, "d_z of jagged_softmax");
+  check_offsets(d_x, "d_x of jagged_softmax");
+  check_same_shapes(z, d_z, kShapes);
+  check_same_shapes(z, d_x, kShapes);
+  for_each_block(args.axis, z, stream, [&](std::span<const SampleTask> tasks) {
+    HWY_DYNAMIC_DISPATCH(gradient_tasks)(args.axis, z, d_z, d_x, tasks);
   });
 }
 

@@ -7,15 +7,27 @@
 
 #include "serrate/error.h"
 #include "serrate/random.h"
+#include "tests/support/test_array.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
 
+class AdamWTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AdamWTest, testing::ValuesIn(devices_with({"adamw_update"})),
+                         device_name);
+
 // Step 1 moves by the learning rate against the gradient's sign, whatever its size.
-TEST(AdamW, FirstStepByHand) {
-  std::vector<float> w{1, 1, 1}, m(3), v(3);
-  const std::vector<float> g{100, -0.5f, 0}, decay{0, 0, 1};
-  adamw_update({w, m, v, g, decay, {.learning_rate = 0.1f, .weight_decay = 0.5f}, 1}, Stream());
+TEST_P(AdamWTest, FirstStepByHand) {
+  const TestArray<float> w{1, 1, 1}, m(3), v(3), g{100, -0.5f, 0}, decay{0, 0, 1};
+  adamw_update({w.on(stream),
+                m.on(stream),
+                v.on(stream),
+                g.on(stream),
+                decay.on(stream),
+                {.learning_rate = 0.1f, .weight_decay = 0.5f},
+                1},
+               stream);
   EXPECT_NEAR(w[0], 0.9, 1e-6);
   EXPECT_NEAR(w[1], 1.1, 1e-6);
   EXPECT_NEAR(w[2], 0.95, 1e-6);
@@ -23,13 +35,15 @@ TEST(AdamW, FirstStepByHand) {
   EXPECT_NEAR(v[1], 0.00025, 1e-8);
 }
 
-class AdamWSizes : public testing::TestWithParam<std::int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Sizes, AdamWSizes, testing::Values(0, 1, 15, 16, 100));
+class AdamWSizes : public KernelTestOver<std::int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Sizes, AdamWSizes,
+                         testing::Combine(testing::ValuesIn(devices_with({"adamw_update"})),
+                                          testing::Values(0, 1, 15, 16, 100)));
 
 TEST_P(AdamWSizes, TenStepsAgreeWithTheDefinitionInDouble) {
-  const std::int64_t n = GetParam();
+  const std::int64_t n = param();
   const AdamWOptions o{0.01f, 0.8f, 0.95f, 1e-6f, 0.1f};
-  std::vector<float> w(n), m(n), v(n), g(n), decay(n);
+  const TestArray<float> w(n), m(n), v(n), g(n), decay(n);
   std::vector<double> w2(n), m2(n), v2(n);
   for (std::int64_t i = 0; i < n; ++i) {
     w2[i] = w[i] = static_cast<float>(i) / 10 - 1;
@@ -45,8 +59,9 @@ TEST_P(AdamWSizes, TenStepsAgreeWithTheDefinitionInDouble) {
       w2[i] *= 1 - double{o.learning_rate} * o.weight_decay * decay[i];
       w2[i] -= o.learning_rate * m_hat / (std::sqrt(v_hat) + o.eps);
     }
-    adamw_update({w, m, v, g, decay, o, step},
-                 Stream(Device::cpu(), 1 + static_cast<int>(step % 3)));
+    adamw_update(
+        {w.on(stream), m.on(stream), v.on(stream), g.on(stream), decay.on(stream), o, step},
+        threads(1 + static_cast<int>(step % 3)));
   }
   for (std::int64_t i = 0; i < n; ++i) {
     EXPECT_NEAR(w[i], w2[i], 1e-5) << i;
@@ -55,8 +70,8 @@ TEST_P(AdamWSizes, TenStepsAgreeWithTheDefinitionInDouble) {
   }
 }
 
-TEST(AdamW, StepsCountFromOne) {
-  EXPECT_THROW(adamw_update({{}, {}, {}, {}, {}, {}, 0}, Stream()), Error);
+TEST_P(AdamWTest, StepsCountFromOne) {
+  EXPECT_THROW(adamw_update({{}, {}, {}, {}, {}, {}, 0}, stream), Error);
 }
 
 }  // namespace

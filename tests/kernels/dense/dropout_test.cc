@@ -1,15 +1,16 @@
 #include "serrate/kernels/dropout.h"
 
 #include "serrate/error.h"
-#include "tests/kernels/host_matrix.h"
+#include "tests/kernels/test_matrix.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
 
 // As documented in dropout.h, one element at a time.
-bool is_kept(const DropoutKey& key, std::int64_t row, std::int64_t column) {
+bool is_kept(const DropoutKey& key, std::int64_t token_id, std::int64_t column) {
   const std::uint64_t bits = random_bits(key.seed, RandomUse::kDropout, 0, key.step);
-  const auto token = static_cast<std::uint64_t>(key.token_ids[row]);
+  const auto token = static_cast<std::uint64_t>(token_id);
   const auto words =
       philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
                   static_cast<std::uint32_t>(column / 4), key.site},
@@ -28,25 +29,29 @@ TEST(Philox, KnownAnswers) {
             (Words{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
 }
 
-class DropoutColumns : public testing::TestWithParam<std::int64_t> {};
-INSTANTIATE_TEST_SUITE_P(Columns, DropoutColumns, testing::Values(0, 1, 3, 4, 15, 16, 64, 67, 150));
+class DropoutColumns : public KernelTestOver<std::int64_t> {};
+INSTANTIATE_TEST_SUITE_P(Columns, DropoutColumns,
+                         testing::Combine(testing::ValuesIn(devices_with({"dropout_forward",
+                                                                          "dropout_backward"})),
+                                          testing::Values(0, 1, 3, 4, 15, 16, 64, 67, 150)));
 
 TEST_P(DropoutColumns, KeepsTheDocumentedElements) {
-  const std::int64_t rows = 9, cols = GetParam();
+  const std::int64_t rows = 9, cols = param();
   std::vector<std::int64_t> token_ids;
   for (std::int64_t r = 0; r < rows; ++r) token_ids.push_back((r << 32) * 5 + 3 * r - 1);
-  const DropoutKey key{0.3f, 0x123456789abcdefull, std::int64_t{1} << 33, 7, token_ids};
-  HostMatrix x = HostMatrix::random(rows, cols, 1), residual = HostMatrix::random(rows, cols, 2);
-  HostMatrix y(rows, cols), alone(rows, cols), d_x(rows, cols);
-  dropout_forward(key, x.view(), residual.view(), y.view(), Stream());
-  dropout_forward(key, x.view(), {}, alone.view(), Stream(Device::cpu(), 2));
-  dropout_backward(key, x.view(), d_x.view(), Stream(Device::cpu(), 3));
+  const TestArray<std::int64_t> tokens(token_ids);
+  const DropoutKey key{0.3f, 0x123456789abcdefull, std::int64_t{1} << 33, 7, tokens.on(stream)};
+  TestMatrix x = TestMatrix::random(rows, cols, 1), residual = TestMatrix::random(rows, cols, 2);
+  TestMatrix y(rows, cols), alone(rows, cols), d_x(rows, cols);
+  dropout_forward(key, x.on(stream), residual.on(stream), y.on(stream), stream);
+  dropout_forward(key, x.on(stream), {}, alone.on(stream), threads(2));
+  dropout_backward(key, x.on(stream), d_x.on(stream), threads(3));
 
   reference::Matrix expected(rows, cols), expected_alone(rows, cols);
   for (std::int64_t r = 0; r < rows; ++r) {
     for (std::int64_t c = 0; c < cols; ++c) {
-      expected_alone(r, c) = is_kept(key, r, c) ? x.view().row(r)[c] / 0.7 : 0;
-      expected(r, c) = residual.view().row(r)[c] + expected_alone(r, c);
+      expected_alone(r, c) = is_kept(key, token_ids[r], c) ? x(r, c) / 0.7 : 0;
+      expected(r, c) = residual(r, c) + expected_alone(r, c);
     }
   }
   expect_close(alone, expected_alone, 1e-6);
@@ -54,54 +59,61 @@ TEST_P(DropoutColumns, KeepsTheDocumentedElements) {
   EXPECT_EQ(d_x.raw(), alone.raw());
 }
 
-TEST(Dropout, MasksDifferBySeedStepSiteAndTokenAndKeepTheRightShare) {
-  std::vector<std::int64_t> token_ids(1000), others(1000);
+class DropoutTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, DropoutTest,
+                         testing::ValuesIn(devices_with({"dropout_forward", "dropout_backward"})),
+                         device_name);
+
+TEST_P(DropoutTest, MasksDifferBySeedStepSiteAndTokenAndKeepTheRightShare) {
+  const TestArray<std::int64_t> token_ids(1000), others(1000);
   for (std::int64_t r = 0; r < 1000; ++r) token_ids[r] = r, others[r] = r + (std::int64_t{1} << 32);
-  const DropoutKey key{0.2f, 1, 1, 1, token_ids};
+  const DropoutKey key{0.2f, 1, 1, 1, token_ids.on(stream)};
   const std::vector<DropoutKey> keys{key,
-                                     {0.2f, 2, 1, 1, token_ids},
-                                     {0.2f, 1, 2, 1, token_ids},
-                                     {0.2f, 1, 1, 2, token_ids},
-                                     {0.2f, 1, 1, 1, others}};
-  HostMatrix ones(1000, 64, 1), base(1000, 64);
-  dropout_forward(key, ones.view(), {}, base.view(), Stream());
+                                     {0.2f, 2, 1, 1, token_ids.on(stream)},
+                                     {0.2f, 1, 2, 1, token_ids.on(stream)},
+                                     {0.2f, 1, 1, 2, token_ids.on(stream)},
+                                     {0.2f, 1, 1, 1, others.on(stream)}};
+  TestMatrix ones(1000, 64, 1), base(1000, 64);
+  dropout_forward(key, ones.on(stream), {}, base.on(stream), stream);
   for (std::size_t k = 0; k < keys.size(); ++k) {
-    HostMatrix y(1000, 64);
-    dropout_forward(keys[k], ones.view(), {}, y.view(), Stream());
+    TestMatrix y(1000, 64);
+    dropout_forward(keys[k], ones.on(stream), {}, y.on(stream), stream);
     int kept = 0, differ = 0;
     for (std::int64_t i = 0; i < 64000; ++i) {
-      kept += y.view().row(i / 64)[i % 64] != 0;
-      differ += y.view().row(i / 64)[i % 64] != base.view().row(i / 64)[i % 64];
+      kept += y(i / 64, i % 64) != 0;
+      differ += y(i / 64, i % 64) != base(i / 64, i % 64);
     }
     EXPECT_NEAR(kept, 51200, 500) << k;                      // 5 standard deviations
     EXPECT_NEAR(differ, k == 0 ? 0 : 20480, 610 * (k > 0));  // 2 * 0.2 * 0.8 when independent
   }
 }
 
-TEST(Dropout, InPlaceOnXAndOnTheResidual) {
-  const std::vector<std::int64_t> token_ids{4, 5, 6};
-  const DropoutKey key{0.5f, 1, 2, 3, token_ids};
-  HostMatrix x = HostMatrix::random(3, 37, 1), residual = HostMatrix::random(3, 37, 2), y(3, 37);
-  dropout_forward(key, x.view(), residual.view(), y.view(), Stream());
-  HostMatrix in_x = x, in_residual = residual;
-  dropout_forward(key, in_x.view(), residual.view(), in_x.view(), Stream());
-  dropout_forward(key, x.view(), in_residual.view(), in_residual.view(), Stream());
+TEST_P(DropoutTest, InPlaceOnXAndOnTheResidual) {
+  const TestArray<std::int64_t> token_ids{4, 5, 6};
+  const DropoutKey key{0.5f, 1, 2, 3, token_ids.on(stream)};
+  TestMatrix x = TestMatrix::random(3, 37, 1), residual = TestMatrix::random(3, 37, 2), y(3, 37);
+  dropout_forward(key, x.on(stream), residual.on(stream), y.on(stream), stream);
+  TestMatrix in_x = x, in_residual = residual;
+  dropout_forward(key, in_x.on(stream), residual.on(stream), in_x.on(stream), stream);
+  dropout_forward(key, x.on(stream), in_residual.on(stream), in_residual.on(stream), stream);
   EXPECT_EQ(in_x.raw(), y.raw());
   EXPECT_EQ(in_residual.raw(), y.raw());
 }
 
-TEST(Dropout, RateZeroCopiesOrAdds) {
-  HostMatrix x = host_matrix(1, 2, {1, 2}), residual = host_matrix(1, 2, {10, 20}), y(1, 2);
-  dropout_forward({}, x.view(), residual.view(), y.view(), Stream());
-  expect_close(y, host_matrix(1, 2, {11, 22}).in_double(), 0);
-  dropout_backward({}, x.view(), y.view(), Stream());
+TEST_P(DropoutTest, RateZeroCopiesOrAdds) {
+  TestMatrix x = test_matrix(1, 2, {1, 2}), residual = test_matrix(1, 2, {10, 20}), y(1, 2);
+  dropout_forward({}, x.on(stream), residual.on(stream), y.on(stream), stream);
+  expect_close(y, test_matrix(1, 2, {11, 22}).in_double(), 0);
+  dropout_backward({}, x.on(stream), y.on(stream), stream);
   expect_close(y, x.in_double(), 0);
 }
 
-TEST(Dropout, RateOneIsAnError) {
-  HostMatrix x(1, 2);
-  const std::vector<std::int64_t> token_ids{0};
-  EXPECT_THROW(dropout_backward({1, 0, 0, 0, token_ids}, x.view(), x.view(), Stream()), Error);
+TEST_P(DropoutTest, RateOneIsAnError) {
+  TestMatrix x(1, 2);
+  const TestArray<std::int64_t> token_ids{0};
+  EXPECT_THROW(
+      dropout_backward({1, 0, 0, 0, token_ids.on(stream)}, x.on(stream), x.on(stream), stream),
+      Error);
 }
 
 }  // namespace

@@ -1,65 +1,80 @@
 #include "serrate/kernels/layer_norm.h"
 
-#include "tests/kernels/host_matrix.h"
+#include "tests/kernels/test_matrix.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
 
-TEST(LayerNorm, AgreesWithOneRowByHand) {
-  HostMatrix x = host_matrix(1, 2, {1, 5}), y(1, 2);
-  std::vector<float> gamma{10, 1}, beta{0, 100}, mean(1), rstd(1);
+class LayerNormTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(
+    Device, LayerNormTest,
+    testing::ValuesIn(devices_with({"layer_norm_forward", "layer_norm_backward"})), device_name);
+
+TEST_P(LayerNormTest, AgreesWithOneRowByHand) {
+  TestMatrix x = test_matrix(1, 2, {1, 5}), y(1, 2);
+  const TestArray<float> gamma{10, 1}, beta{0, 100}, mean(1), rstd(1);
   // Mean 3, variance 4: normalized -1 and 1.
-  layer_norm_forward({x.view(), gamma, beta, y.view(), mean, rstd, 0}, Stream());
-  expect_close(y, host_matrix(1, 2, {-10, 101}).in_double(), 1e-6);
+  layer_norm_forward({x.on(stream), gamma.on(stream), beta.on(stream), y.on(stream),
+                      mean.on(stream), rstd.on(stream), 0},
+                     stream);
+  expect_close(y, test_matrix(1, 2, {-10, 101}).in_double(), 1e-6);
   EXPECT_EQ(mean[0], 3);
   EXPECT_EQ(rstd[0], 0.5f);
 }
 
-TEST(LayerNorm, EqualValuesBecomeBeta) {
-  HostMatrix x(2, 19, 1e4f), y(2, 19);
-  std::vector<float> gamma(19, 3), beta(19, 7), mean(2), rstd(2);
-  layer_norm_forward({x.view(), gamma, beta, y.view(), mean, rstd}, Stream());
-  expect_close(y, HostMatrix(2, 19, 7).in_double(), 0);
+TEST_P(LayerNormTest, EqualValuesBecomeBeta) {
+  TestMatrix x(2, 19, 1e4f), y(2, 19);
+  const TestArray<float> gamma(19, 3), beta(19, 7), mean(2), rstd(2);
+  layer_norm_forward({x.on(stream), gamma.on(stream), beta.on(stream), y.on(stream),
+                      mean.on(stream), rstd.on(stream)},
+                     stream);
+  expect_close(y, TestMatrix(2, 19, 7).in_double(), 0);
 }
 
 struct Shape {
   std::int64_t n, dim;
 };
-class LayerNormShapes : public testing::TestWithParam<Shape> {};
-INSTANTIATE_TEST_SUITE_P(Shapes, LayerNormShapes,
-                         testing::Values(Shape{0, 4}, Shape{1, 1}, Shape{5, 17}, Shape{3, 64},
-                                         Shape{2, 131}, Shape{1100, 3}));
+class LayerNormShapes : public KernelTestOver<Shape> {};
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, LayerNormShapes,
+    testing::Combine(testing::ValuesIn(devices_with({"layer_norm_forward", "layer_norm_backward"})),
+                     testing::Values(Shape{0, 4}, Shape{1, 1}, Shape{5, 17}, Shape{3, 64},
+                                     Shape{2, 131}, Shape{1100, 3})));
 
 struct LayerNorm {
   explicit LayerNorm(const Shape& s)
-      : x(HostMatrix::random(s.n, s.dim, 1)),
-        gamma(HostMatrix::random(1, s.dim, 2)),
-        beta(HostMatrix::random(1, s.dim, 3)),
+      : x(TestMatrix::random(s.n, s.dim, 1)),
+        gamma(TestMatrix::random(1, s.dim, 2)),
+        beta(TestMatrix::random(1, s.dim, 3)),
         y(s.n, s.dim),
-        d_y(HostMatrix::random(s.n, s.dim, 4)),
+        d_y(TestMatrix::random(s.n, s.dim, 4)),
         d_x(s.n, s.dim),
         d_gamma(1, s.dim),
         d_beta(1, s.dim),
         mean(s.n),
         rstd(s.n) {}
 
-  void run(int num_threads, LayerNormBackward::Write write = LayerNormBackward::Write::kOverwrite) {
-    const Stream stream(Device::cpu(), num_threads);
-    layer_norm_forward({x.view(), only_row(gamma), only_row(beta), y.view(), mean, rstd, kEps},
+  void run(TestStreams& on, int num_threads,
+           LayerNormBackward::Write write = LayerNormBackward::Write::kOverwrite) {
+    const Stream& stream = on.threads(num_threads);
+    layer_norm_forward({x.on(stream), gamma.row_on(stream), beta.row_on(stream), y.on(stream),
+                        mean.on(stream), rstd.on(stream), kEps},
                        stream);
-    layer_norm_backward({x.view(), d_y.view(), only_row(gamma), mean, rstd, d_x.view(),
-                         only_row(d_gamma), only_row(d_beta), write},
-                        stream);
+    layer_norm_backward(
+        {x.on(stream), d_y.on(stream), gamma.row_on(stream), mean.on(stream), rstd.on(stream),
+         d_x.on(stream), d_gamma.row_on(stream), d_beta.row_on(stream), write},
+        stream);
   }
 
   static constexpr float kEps = 1e-3f;
-  HostMatrix x, gamma, beta, y, d_y, d_x, d_gamma, d_beta;
-  std::vector<float> mean, rstd;
+  TestMatrix x, gamma, beta, y, d_y, d_x, d_gamma, d_beta;
+  TestArray<float> mean, rstd;
 };
 
 TEST_P(LayerNormShapes, AgreesWithTheReference) {
-  LayerNorm norm(GetParam());
-  norm.run(1);
+  LayerNorm norm(param());
+  norm.run(*this, 1);
   reference::Matrix x = norm.x.in_double(), gamma = norm.gamma.in_double(),
                     beta = norm.beta.in_double();
   const reference::Matrix d_y = norm.d_y.in_double();
@@ -72,11 +87,11 @@ TEST_P(LayerNormShapes, AgreesWithTheReference) {
 }
 
 TEST_P(LayerNormShapes, ThreadsChangeNoBits) {
-  LayerNorm one(GetParam());
-  one.run(1);
+  LayerNorm one(param());
+  one.run(*this, 1);
   for (const int num_threads : {2, 3}) {
-    LayerNorm several(GetParam());
-    several.run(num_threads);
+    LayerNorm several(param());
+    several.run(*this, num_threads);
     EXPECT_EQ(several.y.raw(), one.y.raw());
     EXPECT_EQ(several.d_x.raw(), one.d_x.raw());
     EXPECT_EQ(several.d_gamma.raw(), one.d_gamma.raw());
@@ -84,21 +99,21 @@ TEST_P(LayerNormShapes, ThreadsChangeNoBits) {
   }
 }
 
-TEST(LayerNorm, AccumulateAddsToInputGradient) {
+TEST_P(LayerNormTest, AccumulateAddsToInputGradient) {
   LayerNorm overwrite({4, 21}), accumulate({4, 21});
-  overwrite.run(1);
-  accumulate.d_x = HostMatrix(4, 21, 2);
-  accumulate.run(1, LayerNormBackward::Write::kAccumulate);
+  overwrite.run(*this, 1);
+  accumulate.d_x = TestMatrix(4, 21, 2);
+  accumulate.run(*this, 1, LayerNormBackward::Write::kAccumulate);
   reference::Matrix expected = overwrite.d_x.in_double();
   for (double& value : expected.values) value += 2;
   expect_close(accumulate.d_x, expected, 1e-6);
 }
 
-TEST(LayerNorm, ParameterGradientsAreAddedTo) {
+TEST_P(LayerNormTest, ParameterGradientsAreAddedTo) {
   LayerNorm once({4, 21}), twice({4, 21});
-  once.run(1);
-  twice.run(1);
-  twice.run(1);
+  once.run(*this, 1);
+  twice.run(*this, 1);
+  twice.run(*this, 1);
   reference::Matrix expected = once.d_gamma.in_double();
   for (double& value : expected.values) value *= 2;
   expect_close(twice.d_gamma, expected, 1e-6);

@@ -1,71 +1,80 @@
 #include "serrate/kernels/linear.h"
 
 #include "serrate/error.h"
-#include "tests/kernels/host_matrix.h"
+#include "tests/kernels/test_matrix.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
 
-TEST(Linear, AgreesWithProductsByHand) {
-  HostMatrix x = host_matrix(2, 3, {1, 2, 3, 0, -1, 1});
-  HostMatrix weight = host_matrix(2, 3, {1, 0, -1, 2, 1, 0});
-  std::vector<float> bias{10, 20};
-  HostMatrix y(2, 2);
-  linear_forward({x.view(), weight.view(), bias, y.view()}, Stream());
-  expect_close(y, host_matrix(2, 2, {8, 24, 9, 19}).in_double(), 0);
+class LinearTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, LinearTest,
+                         testing::ValuesIn(devices_with({"linear_forward", "linear_backward"})),
+                         device_name);
+
+TEST_P(LinearTest, AgreesWithProductsByHand) {
+  TestMatrix x = test_matrix(2, 3, {1, 2, 3, 0, -1, 1});
+  TestMatrix weight = test_matrix(2, 3, {1, 0, -1, 2, 1, 0});
+  const TestArray<float> bias{10, 20};
+  TestMatrix y(2, 2);
+  linear_forward({x.on(stream), weight.on(stream), bias.on(stream), y.on(stream)}, stream);
+  expect_close(y, test_matrix(2, 2, {8, 24, 9, 19}).in_double(), 0);
 }
 
-TEST(Linear, BackwardAddsToTheGradientsOfParameters) {
-  HostMatrix x = host_matrix(2, 1, {3, 4});
-  HostMatrix weight = host_matrix(1, 1, {2});
-  HostMatrix d_y = host_matrix(2, 1, {10, 100});
-  HostMatrix d_x(2, 1), d_weight(1, 1, 1000);
-  std::vector<float> d_bias{5};
-  linear_backward({x.view(), weight.view(), d_y.view(), d_x.view(), d_weight.view(), d_bias},
-                  Stream());
-  expect_close(d_x, host_matrix(2, 1, {20, 200}).in_double(), 0);
-  EXPECT_EQ(d_weight.view().data[0], 1430);
+TEST_P(LinearTest, BackwardAddsToTheGradientsOfParameters) {
+  TestMatrix x = test_matrix(2, 1, {3, 4});
+  TestMatrix weight = test_matrix(1, 1, {2});
+  TestMatrix d_y = test_matrix(2, 1, {10, 100});
+  TestMatrix d_x(2, 1), d_weight(1, 1, 1000);
+  const TestArray<float> d_bias{5};
+  linear_backward({x.on(stream), weight.on(stream), d_y.on(stream), d_x.on(stream),
+                   d_weight.on(stream), d_bias.on(stream)},
+                  stream);
+  expect_close(d_x, test_matrix(2, 1, {20, 200}).in_double(), 0);
+  EXPECT_EQ(d_weight(0, 0), 1430);
   EXPECT_EQ(d_bias[0], 115);
 }
 
 struct Shape {
   std::int64_t n, in, out;
 };
-class LinearShapes : public testing::TestWithParam<Shape> {};
+class LinearShapes : public KernelTestOver<Shape> {};
 
 // Sides of whole vectors and others, which take different paths; and more rows than one chunk of
 // the sums (512).
-INSTANTIATE_TEST_SUITE_P(Shapes, LinearShapes,
-                         testing::Values(Shape{0, 4, 4}, Shape{1, 1, 1}, Shape{3, 17, 5},
-                                         Shape{65, 8, 33}, Shape{1100, 3, 2}, Shape{0, 16, 16},
-                                         Shape{1, 16, 32}, Shape{70, 16, 48}, Shape{70, 48, 16},
-                                         Shape{130, 16, 16}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, LinearShapes,
+    testing::Combine(testing::ValuesIn(devices_with({"linear_forward", "linear_backward"})),
+                     testing::Values(Shape{0, 4, 4}, Shape{1, 1, 1}, Shape{3, 17, 5},
+                                     Shape{65, 8, 33}, Shape{1100, 3, 2}, Shape{0, 16, 16},
+                                     Shape{1, 16, 32}, Shape{70, 16, 48}, Shape{70, 48, 16},
+                                     Shape{130, 16, 16})));
 
 struct Linear {
   explicit Linear(const Shape& s)
-      : x(HostMatrix::random(s.n, s.in, 1)),
-        weight(HostMatrix::random(s.out, s.in, 2)),
-        bias(HostMatrix::random(1, s.out, 3)),
+      : x(TestMatrix::random(s.n, s.in, 1)),
+        weight(TestMatrix::random(s.out, s.in, 2)),
+        bias(TestMatrix::random(1, s.out, 3)),
         y(s.n, s.out),
-        d_y(HostMatrix::random(s.n, s.out, 4)),
+        d_y(TestMatrix::random(s.n, s.out, 4)),
         d_x(s.n, s.in),
         d_weight(s.out, s.in),
         d_bias(1, s.out) {}
 
-  void run(int num_threads) {
-    const Stream stream(Device::cpu(), num_threads);
-    linear_forward({x.view(), weight.view(), only_row(bias), y.view()}, stream);
-    linear_backward(
-        {x.view(), weight.view(), d_y.view(), d_x.view(), d_weight.view(), only_row(d_bias)},
-        stream);
+  void run(TestStreams& on, int num_threads) {
+    const Stream& stream = on.threads(num_threads);
+    linear_forward({x.on(stream), weight.on(stream), bias.row_on(stream), y.on(stream)}, stream);
+    linear_backward({x.on(stream), weight.on(stream), d_y.on(stream), d_x.on(stream),
+                     d_weight.on(stream), d_bias.row_on(stream)},
+                    stream);
   }
 
-  HostMatrix x, weight, bias, y, d_y, d_x, d_weight, d_bias;
+  TestMatrix x, weight, bias, y, d_y, d_x, d_weight, d_bias;
 };
 
 TEST_P(LinearShapes, AgreesWithTheReference) {
-  Linear linear(GetParam());
-  linear.run(1);
+  Linear linear(param());
+  linear.run(*this, 1);
   reference::Matrix x = linear.x.in_double(), weight = linear.weight.in_double(),
                     bias = linear.bias.in_double();
   const reference::Matrix d_y = linear.d_y.in_double();
@@ -77,9 +86,9 @@ TEST_P(LinearShapes, AgreesWithTheReference) {
 }
 
 // Beyond what central differences can do in good time: the products that the gradients are.
-TEST(Linear, WideWeights) {
+TEST_P(LinearTest, WideWeights) {
   Linear linear({600, 272, 272});
-  linear.run(2);
+  linear.run(*this, 2);
   const reference::Matrix x = linear.x.in_double(), weight = linear.weight.in_double(),
                           d_y = linear.d_y.in_double();
   expect_close(linear.y, reference::linear(x, weight, linear.bias.in_double()), 2e-5);
@@ -88,11 +97,11 @@ TEST(Linear, WideWeights) {
 }
 
 TEST_P(LinearShapes, ThreadsChangeNoBits) {
-  Linear one(GetParam());
-  one.run(1);
+  Linear one(param());
+  one.run(*this, 1);
   for (const int num_threads : {2, 3}) {
-    Linear several(GetParam());
-    several.run(num_threads);
+    Linear several(param());
+    several.run(*this, num_threads);
     EXPECT_EQ(several.y.raw(), one.y.raw());
     EXPECT_EQ(several.d_x.raw(), one.d_x.raw());
     EXPECT_EQ(several.d_weight.raw(), one.d_weight.raw());
@@ -100,18 +109,19 @@ TEST_P(LinearShapes, ThreadsChangeNoBits) {
   }
 }
 
-TEST(Linear, WithoutBiasAndWithoutInputGradient) {
-  HostMatrix x = host_matrix(1, 2, {3, 4}), weight = host_matrix(1, 2, {2, 1}), y(1, 1, 99);
-  linear_forward({x.view(), weight.view(), {}, y.view()}, Stream());
-  EXPECT_EQ(y.view().data[0], 10);
-  HostMatrix d_weight(1, 2);
-  linear_backward({x.view(), weight.view(), y.view(), {}, d_weight.view(), {}}, Stream());
-  expect_close(d_weight, host_matrix(1, 2, {30, 40}).in_double(), 0);
+TEST_P(LinearTest, WithoutBiasAndWithoutInputGradient) {
+  TestMatrix x = test_matrix(1, 2, {3, 4}), weight = test_matrix(1, 2, {2, 1}), y(1, 1, 99);
+  linear_forward({x.on(stream), weight.on(stream), {}, y.on(stream)}, stream);
+  EXPECT_EQ(y(0, 0), 10);
+  TestMatrix d_weight(1, 2);
+  linear_backward({x.on(stream), weight.on(stream), y.on(stream), {}, d_weight.on(stream), {}},
+                  stream);
+  expect_close(d_weight, test_matrix(1, 2, {30, 40}).in_double(), 0);
 }
 
-TEST(Linear, ShapesThatDoNotFitAreErrors) {
-  HostMatrix x(2, 3), weight(4, 2), y(2, 4);
-  EXPECT_THROW(linear_forward({x.view(), weight.view(), {}, y.view()}, Stream()), Error);
+TEST_P(LinearTest, ShapesThatDoNotFitAreErrors) {
+  TestMatrix x(2, 3), weight(4, 2), y(2, 4);
+  EXPECT_THROW(linear_forward({x.on(stream), weight.on(stream), {}, y.on(stream)}, stream), Error);
 }
 
 }  // namespace

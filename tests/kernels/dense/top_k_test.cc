@@ -4,7 +4,8 @@
 #include <limits>
 
 #include "serrate/error.h"
-#include "tests/kernels/host_matrix.h"
+#include "tests/kernels/test_matrix.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
@@ -18,43 +19,49 @@ struct Best {
   friend bool operator==(const Best&, const Best&) = default;
 };
 
-Best run(HostMatrix& scores, std::int64_t k, std::int64_t first_id, const Ids& excluded,
-         const Ids& offsets, int num_threads = 1) {
-  const std::int64_t n = scores.view().rows;
-  Best best{std::vector<float>(n * k), Ids(n * k)};
-  top_k({scores.view(),
-         first_id,
-         excluded,
-         offsets,
-         {best.scores.data(), n, k},
-         {best.ids.data(), n, k}},
-        Stream(Device::cpu(), num_threads));
-  return best;
-}
+class TopKTest : public KernelTest {
+ protected:
+  Best run(const TestMatrix& scores, std::int64_t k, std::int64_t first_id, const Ids& excluded,
+           const Ids& offsets, int num_threads = 1) {
+    const std::int64_t n = scores.rows();
+    const TestArray<float> best_scores(n * k);
+    const TestArray<std::int64_t> best_ids(n * k), out(excluded), out_offsets(offsets);
+    top_k({scores.on(stream),
+           first_id,
+           out.on(stream),
+           out_offsets.on(stream),
+           {best_scores.on(stream), n, k},
+           {best_ids.on(stream), n, k}},
+          threads(num_threads));
+    return {best_scores.host(), best_ids.host()};
+  }
+};
 
-TEST(TopK, TiesGoToTheSmallerIdAndExcludedAreLeftOut) {
-  HostMatrix scores = host_matrix(2, 5, {1, 3, 3, 2, 3, 1, 1, 1, 1, 9});
+INSTANTIATE_TEST_SUITE_P(Device, TopKTest, testing::ValuesIn(devices_with({"top_k"})), device_name);
+
+TEST_P(TopKTest, TiesGoToTheSmallerIdAndExcludedAreLeftOut) {
+  TestMatrix scores = test_matrix(2, 5, {1, 3, 3, 2, 3, 1, 1, 1, 1, 9});
   EXPECT_EQ(run(scores, 2, 100, {}, {}), (Best{{3, 3, 9, 1}, {101, 102, 104, 100}}));
   EXPECT_EQ(run(scores, 2, 100, {102, 101, 104, 100}, {0, 2, 4}),
             (Best{{3, 2, 1, 1}, {104, 103, 101, 102}}));
 }
 
-TEST(TopK, FewCandidatesAreFilledUp) {
-  HostMatrix scores = host_matrix(1, 3, {5, -kInfinity, 7});
+TEST_P(TopKTest, FewCandidatesAreFilledUp) {
+  TestMatrix scores = test_matrix(1, 3, {5, -kInfinity, 7});
   EXPECT_EQ(run(scores, 4, 0, {2}, {0, 1}),
             (Best{{5, -kInfinity, -kInfinity, -kInfinity}, {0, 1, -1, -1}}));
-  HostMatrix none(1, 0);
+  TestMatrix none(1, 0);
   EXPECT_EQ(run(none, 1, 0, {}, {}), (Best{{-kInfinity}, {-1}}));
   EXPECT_EQ(run(scores, 0, 0, {}, {}), Best{});
 }
 
-TEST(TopK, AgreesWithSortingOnAnyThreads) {
+TEST_P(TopKTest, AgreesWithSortingOnAnyThreads) {
   const std::int64_t n = 7, candidates = 1003, k = 20;
-  HostMatrix scores(n, candidates);
+  TestMatrix scores(n, candidates);
   Ids excluded, offsets{0};
   for (std::int64_t r = 0; r < n; ++r) {
     for (std::int64_t c = 0; c < candidates; ++c) {  // many ties
-      scores.view().row(r)[c] =
+      scores(r, c) =
           static_cast<float>(random_below(r, RandomUse::kInit, 0, c, r == 0 ? 3 : 400)) - 100;
     }
     for (std::int64_t i = 0; i < 30 * r; ++i) excluded.push_back(50 + (i * 17) % 1003);
@@ -65,7 +72,7 @@ TEST(TopK, AgreesWithSortingOnAnyThreads) {
     std::vector<std::pair<float, std::int64_t>> all;
     for (std::int64_t c = 0; c < candidates; ++c) {
       const auto begin = excluded.begin() + offsets[r], end = excluded.begin() + offsets[r + 1];
-      if (std::find(begin, end, 50 + c) == end) all.push_back({-scores.view().row(r)[c], 50 + c});
+      if (std::find(begin, end, 50 + c) == end) all.push_back({-scores(r, c), 50 + c});
     }
     std::sort(all.begin(), all.end());
     for (std::int64_t i = 0; i < k; ++i) {
@@ -78,10 +85,10 @@ TEST(TopK, AgreesWithSortingOnAnyThreads) {
   }
 }
 
-TEST(TopK, NotANumberIsAnErrorThatNamesTheRow) {
-  HostMatrix scores(40, 50, 1);
-  scores.view().row(17)[49] = std::numeric_limits<float>::quiet_NaN();
-  scores.view().row(31)[0] = std::numeric_limits<float>::quiet_NaN();
+TEST_P(TopKTest, NotANumberIsAnErrorThatNamesTheRow) {
+  TestMatrix scores(40, 50, 1);
+  scores(17, 49) = std::numeric_limits<float>::quiet_NaN();
+  scores(31, 0) = std::numeric_limits<float>::quiet_NaN();
   try {
     run(scores, 3, 0, {}, {}, 2);
     FAIL() << "no error";

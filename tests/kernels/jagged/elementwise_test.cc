@@ -1,15 +1,18 @@
 #include "serrate/kernels/jagged_elementwise.h"
 
 #include "serrate/error.h"
-#include "tests/kernels/host_batch.h"
+#include "tests/kernels/test_batch.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
 
-using Lengths = HostBatch::Lengths;
+using Lengths = TestBatch::Lengths;
+
+const auto kDevices = devices_with({"jagged_elementwise_forward", "jagged_elementwise_backward"});
 
 struct Operands {
-  HostBatch x, y;
+  TestBatch x, y;
 };
 
 // N = 64: shorter and longer samples than y has rows.
@@ -19,19 +22,21 @@ std::vector<Operands> operands_of(const Lengths& lengths, std::int64_t n) {
   const auto batch_size = std::ssize(lengths);
   std::vector<Operands> result;
   for (const std::int64_t cols : {1, 5, 64}) {
-    const HostBatch x = HostBatch::jagged(lengths, cols);
-    result.push_back({x, HostBatch::dense(batch_size, n, cols)});
-    result.push_back({x, HostBatch::shared(batch_size, n, cols)});
+    const TestBatch x = TestBatch::jagged(lengths, cols);
+    result.push_back({x, TestBatch::dense(batch_size, n, cols)});
+    result.push_back({x, TestBatch::shared(batch_size, n, cols)});
   }
-  const HostBatch pairs = HostBatch::pairs(lengths, lengths);
-  result.push_back({pairs, HostBatch::shared(batch_size, n, n)});
-  result.push_back({pairs, HostBatch::dense(batch_size, n, n)});
+  const TestBatch pairs = TestBatch::pairs(lengths, lengths);
+  result.push_back({pairs, TestBatch::shared(batch_size, n, n)});
+  result.push_back({pairs, TestBatch::dense(batch_size, n, n)});
   return result;
 }
 
-class JaggedElementwiseOps : public testing::TestWithParam<Elementwise> {};
+class JaggedElementwiseOps : public KernelTestOver<Elementwise> {};
 INSTANTIATE_TEST_SUITE_P(Both, JaggedElementwiseOps,
-                         testing::Values(Elementwise::kAdd, Elementwise::kMultiply));
+                         testing::Combine(testing::ValuesIn(kDevices),
+                                          testing::Values(Elementwise::kAdd,
+                                                          Elementwise::kMultiply)));
 
 TEST_P(JaggedElementwiseOps, AgreesWithTheReferenceInPlaceToo) {
   for (auto& [x, y] : operands_of(kLengths, 64)) {
@@ -40,13 +45,13 @@ TEST_P(JaggedElementwiseOps, AgreesWithTheReferenceInPlaceToo) {
     const reference::Samples ys = y.in_double();
     reference::Samples expected = x.in_double();
     for (std::size_t b = 0; b < ys.size(); ++b) {
-      expected[b] = reference::elementwise(GetParam(), expected[b], ys[b]);
+      expected[b] = reference::elementwise(param(), expected[b], ys[b]);
     }
-    HostBatch z = x;
-    jagged_elementwise_forward({GetParam(), x.view(), y.view(), z.fill(7).view()},
-                               Stream(Device::cpu(), 2));
+    TestBatch z = x;
+    jagged_elementwise_forward({param(), x.on(stream), y.on(stream), z.fill(7).on(stream)},
+                               threads(2));
     expect_close(z, expected, 1e-7);
-    jagged_elementwise_forward({GetParam(), x.view(), y.view(), x.view()}, Stream());
+    jagged_elementwise_forward({param(), x.on(stream), y.on(stream), x.on(stream)}, stream);
     expect_same_bits(x, z);
   }
 }
@@ -54,20 +59,21 @@ TEST_P(JaggedElementwiseOps, AgreesWithTheReferenceInPlaceToo) {
 // The loss is linear in each element: differences are exact, whatever the step.
 TEST_P(JaggedElementwiseOps, BackwardIsTheDerivativeOfTheReference) {
   for (auto& [x, y] : operands_of({0, 3, 1, 6, 4}, 4)) {
-    HostBatch d_z = x, d_x = x, d_y = y;
-    jagged_elementwise_backward({GetParam(), x.randomise(1).view(), y.randomise(2).view(),
-                                 d_z.randomise(3).view(), d_x.fill(7).view(), d_y.fill(7).view()},
-                                Stream(Device::cpu(), 2));
+    TestBatch d_z = x, d_x = x, d_y = y;
+    jagged_elementwise_backward(
+        {param(), x.randomise(1).on(stream), y.randomise(2).on(stream), d_z.randomise(3).on(stream),
+         d_x.fill(7).on(stream), d_y.fill(7).on(stream)},
+        threads(2));
     reference::Samples xs = x.in_double(), ys = y.in_double(), by_x, by_y;
     const reference::Samples weights = d_z.in_double();
     for (std::size_t b = 0; b < xs.size(); ++b) {
       const auto loss = [&] {
-        return dot(weights[b], reference::elementwise(GetParam(), xs[b], ys[b]));
+        return dot(weights[b], reference::elementwise(param(), xs[b], ys[b]));
       };
       by_x.push_back(numeric_gradient(xs[b], loss));
       by_y.push_back(numeric_gradient(ys[b], loss));
     }
-    if (y.view().is_shared()) {
+    if (y.on(stream).is_shared()) {
       reference::Matrix sum(by_y[0].rows, by_y[0].cols);
       for (const reference::Matrix& part : by_y) {
         sum = reference::elementwise(Elementwise::kAdd, sum, part);
@@ -76,9 +82,10 @@ TEST_P(JaggedElementwiseOps, BackwardIsTheDerivativeOfTheReference) {
     }
     expect_close(d_x, by_x, 1e-6);
     expect_close(d_y, by_y, 1e-6);
-    const HostBatch expected = d_x;
+    const TestBatch expected = d_x;
     jagged_elementwise_backward(
-        {GetParam(), x.view(), y.view(), d_z.view(), d_z.view(), d_y.view()}, Stream());
+        {param(), x.on(stream), y.on(stream), d_z.on(stream), d_z.on(stream), d_y.on(stream)},
+        stream);
     expect_same_bits(d_z, expected);
   }
 }
@@ -87,20 +94,20 @@ TEST_P(JaggedElementwiseOps, BitsDependOnTheSampleAlone) {
   for (auto& [x, y] : operands_of({65, 0, 1, 7, 200}, 64)) {
     expect_bits_depend_on_the_sample_alone(
         x.randomise(1), y.randomise(2), x,
-        [&](HostBatch& a, HostBatch& b, HostBatch& z, int threads) {
-          jagged_elementwise_forward({GetParam(), a.view(), b.view(), z.view()},
-                                     Stream(Device::cpu(), threads));
+        [&](TestBatch& a, TestBatch& b, TestBatch& z, int num_threads) {
+          jagged_elementwise_forward({param(), a.on(stream), b.on(stream), z.on(stream)},
+                                     threads(num_threads));
         });
   }
 }
 
 TEST_P(JaggedElementwiseOps, DenseGradientsDoNotDependOnTheNumberOfThreads) {
   for (auto& [x, y] : operands_of({65, 0, 1, 300, 200}, 128)) {
-    HostBatch one = y, many = y;
-    for (const auto& [d_y, threads] : {std::pair{&one, 1}, {&many, 3}}) {
+    TestBatch one = y, many = y;
+    for (const auto& [d_y, num_threads] : {std::pair{&one, 1}, {&many, 3}}) {
       jagged_elementwise_backward(
-          {GetParam(), x.randomise(1).view(), y.view(), x.view(), {}, d_y->view()},
-          Stream(Device::cpu(), threads));
+          {param(), x.randomise(1).on(stream), y.on(stream), x.on(stream), {}, d_y->on(stream)},
+          threads(num_threads));
     }
     expect_same_bits(one, many);
   }
@@ -109,38 +116,46 @@ TEST_P(JaggedElementwiseOps, DenseGradientsDoNotDependOnTheNumberOfThreads) {
 TEST_P(JaggedElementwiseOps, GradientsOfNothingAreZero) {
   for (const std::size_t batch_size : {0, 3}) {
     for (auto& [x, y] : operands_of(Lengths(batch_size, 0), 4)) {
-      jagged_elementwise_forward({GetParam(), x.view(), y.view(), x.view()}, Stream());
+      jagged_elementwise_forward({param(), x.on(stream), y.on(stream), x.on(stream)}, stream);
       jagged_elementwise_backward(
-          {GetParam(), x.view(), y.view(), x.view(), x.view(), y.fill(7).view()}, Stream());
+          {param(), x.on(stream), y.on(stream), x.on(stream), x.on(stream), y.fill(7).on(stream)},
+          stream);
       EXPECT_TRUE(x.nothing_else_written() && y.nothing_else_written());
       y.for_each([](float& value) { EXPECT_EQ(value, 0); });
     }
   }
 }
 
+class JaggedElementwiseTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, JaggedElementwiseTest, testing::ValuesIn(kDevices), device_name);
+
 // A y without rows: a sum is x.
-TEST(JaggedElementwise, NothingToAdd) {
-  HostBatch x = HostBatch::jagged({3, 2}, 4), y = HostBatch::dense(2, 0, 4);
-  HostBatch z = x;
-  jagged_elementwise_forward({Elementwise::kAdd, x.randomise(1).view(), y.view(), z.view()},
-                             Stream());
+TEST_P(JaggedElementwiseTest, NothingToAdd) {
+  TestBatch x = TestBatch::jagged({3, 2}, 4), y = TestBatch::dense(2, 0, 4);
+  TestBatch z = x;
+  jagged_elementwise_forward(
+      {Elementwise::kAdd, x.randomise(1).on(stream), y.on(stream), z.on(stream)}, stream);
   expect_same_bits(x, z);
-  jagged_elementwise_backward(
-      {Elementwise::kAdd, x.view(), y.view(), x.view(), z.fill(7).view(), y.view()}, Stream());
+  jagged_elementwise_backward({Elementwise::kAdd, x.on(stream), y.on(stream), x.on(stream),
+                               z.fill(7).on(stream), y.on(stream)},
+                              stream);
   expect_same_bits(x, z);
 }
 
-TEST(JaggedElementwise, BadArgumentsAreErrors) {
-  HostBatch x = HostBatch::jagged({3, 2}, 4), y = HostBatch::dense(2, 3, 4);
-  HostBatch longer = HostBatch::jagged({3, 3}, 4), more = HostBatch::dense(3, 3, 4);
+TEST_P(JaggedElementwiseTest, BadArgumentsAreErrors) {
+  TestBatch x = TestBatch::jagged({3, 2}, 4), y = TestBatch::dense(2, 3, 4);
+  TestBatch longer = TestBatch::jagged({3, 3}, 4), more = TestBatch::dense(3, 3, 4);
   const auto op = Elementwise::kMultiply;
-  EXPECT_THROW(jagged_elementwise_forward({op, x.view(), y.view(), longer.view()}, Stream()),
-               Error);
-  EXPECT_THROW(jagged_elementwise_forward({op, x.view(), more.view(), x.view()}, Stream()), Error);
-  EXPECT_THROW(jagged_elementwise_forward({op, x.view(), x.view(), x.view()}, Stream()), Error);
   EXPECT_THROW(
-      jagged_elementwise_backward({op, x.view(), y.view(), longer.view(), {}, y.view()}, Stream()),
+      jagged_elementwise_forward({op, x.on(stream), y.on(stream), longer.on(stream)}, stream),
       Error);
+  EXPECT_THROW(
+      jagged_elementwise_forward({op, x.on(stream), more.on(stream), x.on(stream)}, stream), Error);
+  EXPECT_THROW(jagged_elementwise_forward({op, x.on(stream), x.on(stream), x.on(stream)}, stream),
+               Error);
+  EXPECT_THROW(jagged_elementwise_backward(
+                   {op, x.on(stream), y.on(stream), longer.on(stream), {}, y.on(stream)}, stream),
+               Error);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Batches whose outputs go past the caches (16 MB): 20,000 samples, most of them short, one huge.
+// On the CPU, batches whose outputs go past the caches (16 MB): 20,000 samples, most of them short,
+// one huge.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -36,7 +37,7 @@ struct Batch {
   }
   template <typename T>
   MatrixBatch<T> view(std::vector<std::remove_const_t<T>>& values, std::int64_t cols) const {
-    return MatrixBatch<T>::jagged({values.data(), offsets.back() + 1, cols}, offsets);
+    return MatrixBatch<T>::jagged({values.data(), offsets.back() + 1, cols}, on_cpu(offsets));
   }
 };
 
@@ -122,7 +123,7 @@ TEST(JaggedLarge, ConcatPrependsARow) {
   std::vector<std::int64_t> offsets(kBatchSize + 1);
   const auto first = dense(row, 1, kDim);
   const auto rest = batch().view<const float>(x, kDim);
-  jagged_concat_offsets(first, rest, offsets, kStream);
+  jagged_concat_offsets(first, rest, on_cpu(offsets), kStream);
   for (std::int64_t b = 0; b < kBatchSize; ++b) {
     want.insert(want.end(), kDim, 3);
     want.insert(want.end(), x.begin() + batch().offsets[b] * kDim,
@@ -130,7 +131,8 @@ TEST(JaggedLarge, ConcatPrependsARow) {
   }
   std::vector<float> z(want.size() + kDim, kUntouched);
   want.insert(want.end(), kDim, kUntouched);
-  const auto joined = MatrixBatch<float>::jagged({z.data(), offsets.back() + 1, kDim}, offsets);
+  const auto joined =
+      MatrixBatch<float>::jagged({z.data(), offsets.back() + 1, kDim}, on_cpu(offsets));
   jagged_concat(first, rest, joined, kStream);
   EXPECT_TRUE(z == want);
   std::vector<float> row_again(row.size()), x_again = x;
@@ -142,9 +144,12 @@ TEST(JaggedLarge, ConcatPrependsARow) {
 struct Pairs {
   std::vector<std::int64_t> offsets = std::vector<std::int64_t>(kBatchSize + 1);
 
-  Pairs() { pair_offsets(batch().offsets, batch().offsets, offsets, kStream); }
+  Pairs() {
+    pair_offsets(on_cpu(batch().offsets), on_cpu(batch().offsets), on_cpu(offsets), kStream);
+  }
   MatrixBatch<float> view(std::vector<float>& values) const {
-    return MatrixBatch<float>::pairs(values, offsets, batch().offsets, batch().offsets);
+    return MatrixBatch<float>::pairs(on_cpu(values), on_cpu(offsets), on_cpu(batch().offsets),
+                                     on_cpu(batch().offsets));
   }
   std::vector<float> values() const {
     std::vector<float> result(offsets.back() + 1, kUntouched);

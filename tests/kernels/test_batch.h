@@ -10,36 +10,37 @@
 #include "serrate/matrix_batch.h"
 #include "serrate/random.h"
 #include "tests/reference/jagged.h"
+#include "tests/support/test_array.h"
 
 namespace serrate {
 
-/// A MatrixBatch of floats that owns its memory. Everything around the samples, rows before the
-/// first and behind the last and columns behind a row, is NaN: a kernel that reads or writes it
-/// shows.
-class HostBatch {
+/// A MatrixBatch of floats for host and device (TestArray). Everything around the samples, rows
+/// before the first and behind the last and columns behind a row, is NaN: a kernel that reads or
+/// writes it shows.
+class TestBatch {
  public:
   using Lengths = std::vector<std::int64_t>;
 
-  static HostBatch jagged(const Lengths& lengths, std::int64_t cols) {
-    HostBatch batch(Kind::kJagged, lengths, Lengths(lengths.size(), cols));
+  static TestBatch jagged(const Lengths& lengths, std::int64_t cols) {
+    TestBatch batch(Kind::kJagged, lengths, Lengths(lengths.size(), cols));
     batch.cols_ = cols;
     batch.row_offsets_ = offsets_of(lengths, kBefore);
-    return batch.allocate((batch.row_offsets_.back() + kAfter) * batch.stride());
+    return batch.allocate((batch.row_offsets_.host().back() + kAfter) * batch.stride());
   }
-  static HostBatch dense(std::int64_t batch_size, std::int64_t rows, std::int64_t cols) {
-    HostBatch batch(Kind::kDense, Lengths(batch_size, rows), Lengths(batch_size, cols));
+  static TestBatch dense(std::int64_t batch_size, std::int64_t rows, std::int64_t cols) {
+    TestBatch batch(Kind::kDense, Lengths(batch_size, rows), Lengths(batch_size, cols));
     batch.cols_ = cols;
     batch.rows_ = rows;
     return batch.allocate(batch_size * rows * batch.stride());
   }
-  static HostBatch shared(std::int64_t batch_size, std::int64_t rows, std::int64_t cols) {
-    HostBatch batch(Kind::kShared, Lengths(batch_size, rows), Lengths(batch_size, cols));
+  static TestBatch shared(std::int64_t batch_size, std::int64_t rows, std::int64_t cols) {
+    TestBatch batch(Kind::kShared, Lengths(batch_size, rows), Lengths(batch_size, cols));
     batch.cols_ = cols;
     batch.rows_ = rows;
     return batch.allocate(rows * batch.stride());
   }
-  static HostBatch pairs(const Lengths& row_lengths, const Lengths& col_lengths) {
-    HostBatch batch(Kind::kPairs, row_lengths, col_lengths);
+  static TestBatch pairs(const Lengths& row_lengths, const Lengths& col_lengths) {
+    TestBatch batch(Kind::kPairs, row_lengths, col_lengths);
     batch.row_offsets_ = offsets_of(row_lengths, 0);
     batch.col_offsets_ = offsets_of(col_lengths, 0);
     Lengths sizes;
@@ -47,23 +48,28 @@ class HostBatch {
       sizes.push_back(row_lengths[b] * col_lengths[b]);
     }
     batch.value_offsets_ = offsets_of(sizes, kBefore);
-    return batch.allocate(batch.value_offsets_.back() + kAfter);
+    return batch.allocate(batch.value_offsets_.host().back() + kAfter);
   }
 
-  MatrixBatch<float> view() {
+  /// For an op; see TestArray::on().
+  MatrixBatch<float> on(const Stream& stream) const {
     const auto batch_size = std::ssize(row_lengths_);
+    const DeviceSpan<float> values = values_.on(stream);
+    const DeviceMatrix<float> rows(values.device_data(), values_.size() / stride(), cols_,
+                                   stride());
     switch (kind_) {
       case Kind::kJagged:
-        return MatrixBatch<float>::jagged(all_rows(), row_offsets_);
+        return MatrixBatch<float>::jagged(rows, row_offsets_.on(stream));
       case Kind::kDense:
-        return MatrixBatch<float>::dense(all_rows(), batch_size);
+        return MatrixBatch<float>::dense(rows, batch_size);
       case Kind::kShared:
-        return MatrixBatch<float>::shared(all_rows(), batch_size);
+        return MatrixBatch<float>::shared(rows, batch_size);
       default:
-        return MatrixBatch<float>::pairs(values_, value_offsets_, row_offsets_, col_offsets_);
+        return MatrixBatch<float>::pairs(values, value_offsets_.on(stream), row_offsets_.on(stream),
+                                         col_offsets_.on(stream));
     }
   }
-  const std::vector<float>& values() const { return values_; }
+  const std::vector<float>& values() const { return values_.host(); }
 
   /// f(value) for the values of all samples, in order.
   template <typename F>
@@ -78,12 +84,12 @@ class HostBatch {
       over_rows(b, row_lengths_[b], col_lengths_[b]);
     }
   }
-  HostBatch& fill(float value) {
+  TestBatch& fill(float value) {
     for_each([&](float& x) { x = value; });
     return *this;
   }
   /// Uniform in [-scale, scale).
-  HostBatch& randomise(std::uint32_t seed, float scale = 1) {
+  TestBatch& randomise(std::uint32_t seed, float scale = 1) {
     std::int64_t i = 0;
     for_each([&](float& x) {
       const double uniform = random_uniform(seed, RandomUse::kInit, 0, i++);
@@ -106,8 +112,8 @@ class HostBatch {
   }
 
   /// A batch of sample b alone.
-  HostBatch only(std::int64_t b) {
-    HostBatch one = alone(kind_, row_lengths_[b], col_lengths_[b]);
+  TestBatch only(std::int64_t b) {
+    TestBatch one = alone(kind_, row_lengths_[b], col_lengths_[b]);
     for (std::int64_t r = 0; r < row_lengths_[b]; ++r) {
       std::copy_n(row(b, r), col_lengths_[b], one.row(0, r));
     }
@@ -117,7 +123,7 @@ class HostBatch {
   bool nothing_else_written() {
     std::int64_t inside = 0, numbers = 0;
     for_each([&](float& x) { inside += !std::isnan(x); });
-    for (const float x : values_) numbers += !std::isnan(x);
+    for (const float x : values_.host()) numbers += !std::isnan(x);
     return inside == numbers;
   }
 
@@ -125,7 +131,7 @@ class HostBatch {
   enum class Kind { kJagged, kDense, kShared, kPairs };
   static constexpr std::int64_t kBefore = 2, kAfter = 3, kGap = 3;
 
-  HostBatch(Kind kind, Lengths row_lengths, Lengths col_lengths)
+  TestBatch(Kind kind, Lengths row_lengths, Lengths col_lengths)
       : kind_(kind), row_lengths_(std::move(row_lengths)), col_lengths_(std::move(col_lengths)) {}
 
   static Lengths offsets_of(const Lengths& lengths, std::int64_t first) {
@@ -133,7 +139,7 @@ class HostBatch {
     for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
     return offsets;
   }
-  static HostBatch alone(Kind kind, std::int64_t rows, std::int64_t cols) {
+  static TestBatch alone(Kind kind, std::int64_t rows, std::int64_t cols) {
     switch (kind) {
       case Kind::kJagged:
         return jagged({rows}, cols);
@@ -146,36 +152,34 @@ class HostBatch {
     }
   }
 
-  HostBatch& allocate(std::int64_t size) {
-    values_.assign(size, std::numeric_limits<float>::quiet_NaN());
+  TestBatch& allocate(std::int64_t size) {
+    values_ = TestArray<float>(size, std::numeric_limits<float>::quiet_NaN());
     return fill(0);
   }
   std::int64_t stride() const { return cols_ + kGap; }
-  MatrixView<float> all_rows() {
-    return {values_.data(), std::ssize(values_) / stride(), cols_, stride()};
-  }
   float* row(std::int64_t b, std::int64_t r) {
+    float* values = values_.host().data();
     switch (kind_) {
       case Kind::kJagged:
-        return values_.data() + (row_offsets_[b] + r) * stride();
+        return values + (row_offsets_[b] + r) * stride();
       case Kind::kDense:
-        return values_.data() + (b * rows_ + r) * stride();
+        return values + (b * rows_ + r) * stride();
       case Kind::kShared:
-        return values_.data() + r * stride();
+        return values + r * stride();
       default:
-        return values_.data() + value_offsets_[b] + r * col_lengths_[b];
+        return values + value_offsets_[b] + r * col_lengths_[b];
     }
   }
 
   Kind kind_;
   Lengths row_lengths_, col_lengths_;
-  Lengths row_offsets_, col_offsets_, value_offsets_;
+  TestArray<std::int64_t> row_offsets_, col_offsets_, value_offsets_;
   std::int64_t rows_ = 0, cols_ = 0;
-  std::vector<float> values_;
+  TestArray<float> values_;
 };
 
 /// Each element within `tolerance` of the expected, relative above 1; nothing around them written.
-inline void expect_close(HostBatch& actual, const reference::Samples& expected, double tolerance) {
+inline void expect_close(TestBatch& actual, const reference::Samples& expected, double tolerance) {
   EXPECT_TRUE(actual.nothing_else_written()) << "written outside the samples";
   const reference::Samples samples = actual.in_double();
   ASSERT_EQ(samples.size(), expected.size());
@@ -191,7 +195,7 @@ inline void expect_close(HostBatch& actual, const reference::Samples& expected, 
   }
 }
 
-inline void expect_same_bits(const HostBatch& a, const HostBatch& b) {
+inline void expect_same_bits(const TestBatch& a, const TestBatch& b) {
   ASSERT_EQ(a.values().size(), b.values().size());
   EXPECT_EQ(std::memcmp(a.values().data(), b.values().data(), a.values().size() * sizeof(float)),
             0);
@@ -199,16 +203,16 @@ inline void expect_same_bits(const HostBatch& a, const HostBatch& b) {
 
 /// op(x, y, z, threads) writes z: on any number of threads, and for every sample alone, the same.
 template <typename Op>
-void expect_bits_depend_on_the_sample_alone(HostBatch x, HostBatch y, HostBatch z, const Op& op) {
+void expect_bits_depend_on_the_sample_alone(TestBatch x, TestBatch y, TestBatch z, const Op& op) {
   op(x, y, z, 1);
   for (const int threads : {2, 3}) {
-    HostBatch again = z;
+    TestBatch again = z;
     again.fill(0);
     op(x, y, again, threads);
     expect_same_bits(z, again);
   }
   for (std::size_t b = 0; b < z.in_double().size(); ++b) {
-    HostBatch one_x = x.only(b), one_y = y.only(b), expected = z.only(b), actual = expected;
+    TestBatch one_x = x.only(b), one_y = y.only(b), expected = z.only(b), actual = expected;
     actual.fill(0);
     op(one_x, one_y, actual, 1);
     expect_same_bits(expected, actual);

@@ -1,0 +1,97 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "serrate/device_span.h"
+#include "serrate/random.h"
+#include "tests/reference/dense.h"
+#include "tests/support/test_array.h"
+
+namespace serrate {
+
+/// A matrix of floats for host and device (TestArray) with columns behind each row that no kernel
+/// may write.
+class TestMatrix {
+ public:
+  static constexpr std::int64_t kPadding = 3;
+  static constexpr float kGuard = -12345;
+
+  TestMatrix(std::int64_t rows, std::int64_t cols, float fill = 0)
+      : rows_(rows), cols_(cols), values_(rows * (cols + kPadding), kGuard) {
+    for (std::int64_t r = 0; r < rows; ++r) std::fill_n(host_row(r), cols, fill);
+  }
+  /// Uniform in [-scale, scale).
+  static TestMatrix random(std::int64_t rows, std::int64_t cols, std::uint32_t seed,
+                           float scale = 1) {
+    TestMatrix result(rows, cols);
+    for (std::int64_t i = 0; i < rows * cols; ++i) {
+      const double uniform = random_uniform(seed, RandomUse::kInit, 0, i);
+      result(i / cols, i % cols) = scale * static_cast<float>(2 * uniform - 1);
+    }
+    return result;
+  }
+
+  std::int64_t rows() const { return rows_; }
+  std::int64_t cols() const { return cols_; }
+  /// For an op; see TestArray::on().
+  DeviceMatrix<float> on(const Stream& stream) const {
+    return {values_.on(stream).device_data(), rows_, cols_, cols_ + kPadding};
+  }
+  /// The only row, as a vector argument.
+  DeviceSpan<float> row_on(const Stream& stream) const { return values_.on(stream).first(cols_); }
+  /// On the host.
+  float& operator()(std::int64_t r, std::int64_t c) const { return host_row(r)[c]; }
+  /// With what is behind each row.
+  const std::vector<float>& raw() const { return values_.host(); }
+
+  reference::Matrix in_double() const {
+    reference::Matrix result(rows_, cols_);
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      for (std::int64_t c = 0; c < cols_; ++c) result(r, c) = (*this)(r, c);
+    }
+    return result;
+  }
+
+  bool guards_hold() const {
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      for (std::int64_t c = cols_; c < cols_ + kPadding; ++c) {
+        if ((*this)(r, c) != kGuard) return false;
+      }
+    }
+    return true;
+  }
+
+ private:
+  float* host_row(std::int64_t r) const { return values_.host().data() + r * (cols_ + kPadding); }
+
+  std::int64_t rows_, cols_;
+  TestArray<float> values_;
+};
+
+inline TestMatrix test_matrix(std::int64_t rows, std::int64_t cols,
+                              const std::vector<float>& values) {
+  TestMatrix result(rows, cols);
+  for (std::int64_t i = 0; i < rows * cols; ++i) result(i / cols, i % cols) = values[i];
+  return result;
+}
+
+/// Each element within `tolerance` of the expected, relative above 1.
+inline void expect_close(const TestMatrix& actual, const reference::Matrix& expected,
+                         double tolerance) {
+  EXPECT_TRUE(actual.guards_hold()) << "written past the columns of a row";
+  ASSERT_EQ(actual.rows(), expected.rows);
+  ASSERT_EQ(actual.cols(), expected.cols);
+  for (std::int64_t r = 0; r < expected.rows; ++r) {
+    for (std::int64_t c = 0; c < expected.cols; ++c) {
+      const double want = expected(r, c);
+      ASSERT_NEAR(actual(r, c), want, tolerance * std::max(1.0, std::abs(want)))
+          << "row " << r << ", column " << c;
+    }
+  }
+}
+
+}  // namespace serrate
