@@ -40,13 +40,13 @@ T updated(AtomicOperation operation, T old, T value, T expected) {
 template <typename T>
 T atomic_update(T* address, AtomicOperation operation, T value, T expected) {
   const auto at = reinterpret_cast<std::uintptr_t>(address);
-  observe(at, sizeof(T), Touch::kAtomic, true,
-          reinterpret_cast<std::uintptr_t>(__builtin_return_address(0)));
+  const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+  observe(at, sizeof(T), Touch::kAtomic, true, code);
   const InSimulator scope;
   atomic_order(at);
   const T old = *address;
   *address = updated(operation, old, value, expected);
-  if (schedule()() % 4 == 0) yield();  // others come between two atomics
+  if (schedule()() % 4 == 0) yield(Where::current(), code);  // others come between two atomics
   return old;
 }
 

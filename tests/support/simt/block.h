@@ -12,13 +12,14 @@
 
 namespace simt {
 
-// The block that runs. Blocks run one after another, so there is one of it.
+// Blocks and their threads. As many blocks as are resident live at once; one thread runs.
 
 struct Wait {
   enum class For { kNothing, kBlock, kNamed, kWarp, kCondition, kTurn };
   For what = For::kNothing;
   Where where = {};
-  std::uint32_t mask = 0;  // kWarp
+  std::uintptr_t code = 0;  // where it is, instead of `where`
+  std::uint32_t mask = 0;   // kWarp
   WarpOperation operation = WarpOperation::kSync;
   WarpArgument argument = {};
   const char* name = "";  // of a collective
@@ -30,6 +31,33 @@ struct Wait {
   std::uint64_t result = 0;
   const std::function<bool()>* ready = nullptr;
   const std::function<std::string()>* describe = nullptr;
+};
+
+/// An operation that the hardware does beside the threads: a bulk copy, a matrix product. Its
+/// effect comes at any time from the issue on, and when it is waited for at the latest.
+struct Asynchronous {
+  const char* name = "";
+  unsigned issuer = 0;  // a thread of the block
+  unsigned number = 0;  // in BlockOrder
+  std::uintptr_t code = 0;
+  ThreadClock known;                          // by the issuer at the issue
+  std::shared_ptr<Asynchronous> after;        // comes first
+  std::function<void(Asynchronous&)> effect;  // touches memory as observe_asynchronous says
+  bool done = false;
+  ThreadClock clock;  // when it is done
+};
+
+/// A thread of BlockOrder that asynchronous operations run on, one after another.
+struct AsynchronousThread {
+  const char* name = "";
+  unsigned issuer = 0;
+  bool busy = false;
+};
+constexpr unsigned kMostAsynchronous = 256;  // in a block at a time
+
+/// Copies from shared memory that a thread committed together: each is read, then written.
+struct BulkGroup {
+  std::vector<std::shared_ptr<Asynchronous>> reads, writes;
 };
 
 /// cp.async of 16 bytes that has not arrived.
@@ -49,6 +77,8 @@ struct Thread {
   std::shared_ptr<ThreadClock> released;            // at the last fence
   std::vector<AsyncCopy> copies;                    // since the last commit
   std::vector<std::vector<AsyncCopy>> copy_groups;  // the oldest first
+  BulkGroup bulk;                                   // since the last commit
+  std::vector<BulkGroup> bulk_groups;               // the oldest first
   ThreadClock observed;                             // by atomics since the last fence
 };
 
@@ -56,6 +86,20 @@ struct Thread {
 struct StaticWord {
   Word word;
   std::uint8_t written = 0;  // a bit for each byte
+  std::uint32_t value = 0;   // while another block runs
+};
+
+/// An mbarrier object in shared memory (PTX ISA 9.1, 9.7.13.15).
+struct Mbarrier {
+  std::uint32_t expected = 0, pending = 0;  // arrivals
+  std::int64_t bytes = 0;                   // of transactions, that are to come
+  std::uint32_t phase = 0;
+  bool seen = true;              // somebody saw the phase before this one complete
+  bool fenced = false;           // its initialisation, for the asynchronous proxy
+  unsigned initialized_by = 0;   // a thread
+  std::uintptr_t copied_by = 0;  // code of a copy that came in this phase or the one before
+  ThreadClock arrived;           // what those know who arrived in this phase
+  ThreadClock completed;         // the same of the phase before
 };
 
 struct NamedBarrier {
@@ -64,26 +108,43 @@ struct NamedBarrier {
   Where where = {};  // of the last to arrive
 };
 
-struct Block {
+/// What the blocks of a grid share.
+struct Grid {
   const Launch* launch = nullptr;
   const Operation* operation = nullptr;
+  bool failed = false;
+  std::unordered_map<std::uintptr_t, ThreadClock> atomics;
+  std::vector<std::unique_ptr<ThreadClock>> clocks;
+  // The epochs in which a thread of the grid had a fence.proxy.async, in order.
+  std::unordered_map<std::uint32_t, std::vector<std::uint32_t>> shared_fences, global_fences;
+};
+
+struct Block {
+  Grid* grid = nullptr;
+  const Launch* launch = nullptr;
+  const Operation* operation = nullptr;
+  unsigned window = 0;  // of shared memory, and of stacks
   Dim index;
   std::uint32_t number = 0;  // in the grid
   std::vector<Thread> threads;
   unsigned alive = 0, at_barrier = 0;
   Thread* current = nullptr;
-  bool failed = false;
   std::vector<unsigned> runnable;
   NamedBarrier named[16];
   BlockOrder order;
   std::unordered_map<std::uintptr_t, StaticWord> static_shared;
-  std::unordered_map<std::uintptr_t, ThreadClock> atomics;  // of the grid
-  std::vector<std::unique_ptr<ThreadClock>> clocks;         // of the grid
+  std::vector<std::shared_ptr<Asynchronous>> under_way;
+  std::vector<AsynchronousThread> asynchronous;  // numbered from size()
+  std::map<std::uintptr_t, Mbarrier> mbarriers;
 
   unsigned size() const { return static_cast<unsigned>(threads.size()); }
+  /// The number in the grid of a thread of this block, asynchronous ones too.
+  std::uint32_t global_number(unsigned thread) const {
+    return number * (size() + kMostAsynchronous) + thread;
+  }
 };
 
-/// Of the grid that this host thread runs, or null.
+/// The block whose thread this host thread runs, or null.
 extern thread_local Block* running_block;
 
 /// The thread that runs is in the simulator's code for a scope. That code shares functions of the
@@ -102,6 +163,8 @@ class InSimulator {
   const bool outer_;
 };
 
+/// Runs a thread until it waits or ends.
+void resume(Block& block, Thread& thread);
 /// Makes the thread that runs wait, and returns when it is runnable again.
 void stop_here();
 /// The same for a thread whose state is set.
@@ -115,6 +178,17 @@ std::string place_name(const Where& where);
 /// "waits at __syncthreads (planted.cu:40)"
 std::string describe_wait(const Thread& thread);
 Place to_place(const Where& where);
+Finding finding_about(Kind kind, const Thread& thread, const std::string& text, Place place);
+
+/// All threads that live wait at a barrier of the whole block: they go on.
+void open_barrier(Block& block);
+/// Wakes threads whose condition holds; false when there are none.
+bool wake_conditions(Block& block);
+/// Gives the threads that spin a turn.
+bool wake_turns(Block& block);
+/// Nobody can run: says who waits for what.
+void report_stuck(Block& block);
+void report_open_barriers(const Block& block);
 
 /// Lets the warp operation that the thread waits for happen, if all lanes are there.
 void try_warp_operation(Block& block, Thread& arrived);

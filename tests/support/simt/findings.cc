@@ -57,6 +57,12 @@ const char* to_string(Kind kind) {
       return "lane outside the mask";
     case Kind::kDeadlock:
       return "deadlock";
+    case Kind::kMbarrier:
+      return "misused mbarrier";
+    case Kind::kProxy:
+      return "missing proxy fence";
+    case Kind::kInFlight:
+      return "asynchronous operation under way";
     case Kind::kBadInstruction:
       return "invalid operand";
     case Kind::kBadCall:

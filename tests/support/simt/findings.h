@@ -24,6 +24,9 @@ enum class Kind {
   kWarpDivergence,     // lanes of a mask do not all run the same warp operation with that mask
   kBadLane,            // a lane outside its own mask, or a shuffle from such a lane
   kDeadlock,           // nothing can run any more
+  kMbarrier,           // an mbarrier is used otherwise than its state allows
+  kProxy,              // no fence between what threads write and an asynchronous operation
+  kInFlight,           // what an asynchronous operation still uses is touched, or is left behind
   kBadInstruction,     // an operand that the PTX manual does not allow
   kBadCall,            // the runtime was called with what it does not take
   kPending,            // host code touches pinned memory that a copy still uses

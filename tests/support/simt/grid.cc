@@ -7,7 +7,9 @@
 #include <cstring>
 #include <numeric>
 
+#include "tests/support/simt/asynchronous.h"
 #include "tests/support/simt/block.h"
+#include "tests/support/simt/bulk_copy.h"
 #include "tests/support/simt/counters.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/sectors.h"
@@ -26,18 +28,21 @@ namespace fibre = boost::context::detail;
 
 constexpr std::size_t kStackBytes = 256 << 10, kPage = 4096;
 
+constexpr std::uint32_t kPoisonWord = 0xFFFFFFFF;
+
 // Stacks of all threads of a block, with a page between them that nothing may touch.
-std::uintptr_t stack(unsigned thread) {
-  static const std::uintptr_t begin = [] {
+std::uintptr_t stack(unsigned window, unsigned thread) {
+  static std::uintptr_t begin[kMostResident];
+  if (begin[window] == 0) {
     void* data = mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (data == MAP_FAILED) std::abort();
     for (unsigned i = 0; i < kMaxThreads; ++i) {
       mprotect(static_cast<char*>(data) + i * kStackBytes, kPage, PROT_NONE);
     }
-    return reinterpret_cast<std::uintptr_t>(data);
-  }();
-  return begin + thread * kStackBytes;
+    begin[window] = reinterpret_cast<std::uintptr_t>(data);
+  }
+  return begin[window] + thread * kStackBytes;
 }
 
 thread_local fibre::fcontext_t scheduler = nullptr;
@@ -69,30 +74,209 @@ void begin_block(Block& block, std::uint32_t number) {
   block.runnable.resize(block.size());
   std::iota(block.runnable.begin(), block.runnable.end(), 0u);
   for (NamedBarrier& barrier : block.named) barrier = {};
+  block.mbarriers.clear();
+  block.under_way.clear();
+  block.asynchronous.clear();
   block.order.begin(number, block.size());
   for (unsigned i = 0; i < block.size(); ++i) {
     Thread& thread = block.threads[i];
     thread.number = i;
     thread.index = at(i, size);
-    thread.stack_begin = stack(i) + kPage;
-    thread.stack_end = stack(i) + kStackBytes;
+    thread.stack_begin = stack(block.window, i) + kPage;
+    thread.stack_end = stack(block.window, i) + kStackBytes;
     thread.context = fibre::make_fcontext(reinterpret_cast<void*>(thread.stack_end),
                                           kStackBytes - kPage, run_thread);
   }
   // Shared memory does not outlive a block.
   Memory& memory = Memory::instance();
+  const std::uintptr_t shared = memory.shared(block.window);
   const std::size_t bytes = block.launch->shared_bytes;
   if (bytes > 0) {
-    std::memset(reinterpret_cast<void*>(memory.shared()), kPoison, bytes);
-    std::memset(memory.state(memory.shared()), kAllocated, bytes);
-    std::memset(static_cast<void*>(memory.word(memory.shared())), 0,
-                (bytes + 3) / 4 * sizeof(Word));
+    std::memset(reinterpret_cast<void*>(shared), kPoison, bytes);
+    std::memset(memory.state(shared), kAllocated, bytes);
+    std::memset(static_cast<void*>(memory.word(shared)), 0, (bytes + 3) / 4 * sizeof(Word));
   }
-  const std::uint32_t poison = 0xFFFFFFFF;
   for (auto& [address, word] : block.static_shared) {
     word = {};
-    std::memcpy(reinterpret_cast<void*>(address), &poison, sizeof poison);
+    word.value = kPoisonWord;
   }
+}
+
+// A `__shared__` variable is one variable for the host: each resident block has its own values.
+void enter(Block& block) {
+  if (running_block == &block) return;
+  for (auto& [address, word] : running_block->static_shared) {
+    std::memcpy(&word.value, reinterpret_cast<const void*>(address), sizeof word.value);
+    std::memcpy(reinterpret_cast<void*>(address), &kPoisonWord, sizeof kPoisonWord);
+  }
+  for (auto& [address, word] : block.static_shared) {
+    std::memcpy(reinterpret_cast<void*>(address), &word.value, sizeof word.value);
+  }
+  running_block = &block;
+}
+
+void end_block(Block& block) {
+  if (!block.grid->failed) {
+    report_open_barriers(block);
+    report_left_behind(block);
+    while (finish_one(block)) {
+    }
+  }
+  Memory& memory = Memory::instance();
+  std::memset(memory.state(memory.shared(block.window)), 0, block.launch->shared_bytes);
+  for (auto& [address, word] : block.static_shared) {
+    std::memcpy(reinterpret_cast<void*>(address), &kPoisonWord, sizeof kPoisonWord);
+  }
+  count_block(block);
+}
+
+// Finds a thread of the block that can go on, without a turn. What is asynchronous happens when
+// nobody can.
+bool can_go_on(Block& block) {
+  if (block.at_barrier == block.alive) open_barrier(block);
+  if (!block.runnable.empty()) return true;
+  do {
+    if (wake_conditions(block)) return true;
+  } while (finish_one(block));
+  return false;
+}
+
+// The grid, as many of its blocks at a time as there is room for.
+class Schedule {
+ public:
+  explicit Schedule(Grid& grid) : grid_(grid), waiting_(blocks_of(*grid.launch)) {
+    std::iota(waiting_.begin(), waiting_.end(), 0u);
+    std::shuffle(waiting_.begin(), waiting_.end(), schedule());
+    const unsigned room = grid.launch->cooperative ? blocks_of(*grid.launch) : resident_blocks();
+    for (unsigned window = 0; window < std::min<std::size_t>(room, waiting_.size()); ++window) {
+      Block& block = *blocks_.emplace_back(std::make_unique<Block>());
+      block.grid = &grid;
+      block.launch = grid.launch;
+      block.operation = grid.operation;
+      block.window = window;
+      free_.push_back(&block);
+    }
+  }
+
+  void run() {
+    running_block = blocks_.front().get();
+    count_launch(*running_block);
+    while (!grid_.failed) {
+      admit();
+      if (live_.empty()) return;
+      std::vector<Block*> able;
+      for (Block* block : live_) {
+        enter(*block);
+        if (can_go_on(*block)) able.push_back(block);
+      }
+      if (able.empty()) {
+        take_turns();
+        continue;
+      }
+      Block& block = *able[able.size() == 1 ? 0 : schedule()() % able.size()];
+      enter(block);
+      run_for_a_while(block);
+    }
+    for (Block* block : live_) {
+      enter(*block);
+      end_block(*block);
+    }
+  }
+
+ private:
+  static unsigned blocks_of(const Launch& launch) {
+    return launch.grid.x * launch.grid.y * launch.grid.z;
+  }
+
+  void admit() {
+    while (!waiting_.empty() && !free_.empty()) {
+      Block& block = *free_.back();
+      free_.pop_back();
+      begin_block(block, waiting_.back());
+      waiting_.pop_back();
+      live_.push_back(&block);
+    }
+  }
+
+  void run_for_a_while(Block& block) {
+    std::size_t steps = live_.size() == 1 ? kSteps : schedule()() % kSteps + 1;
+    for (; steps > 0 && !grid_.failed && !block.runnable.empty(); --steps) {
+      const std::size_t pick = schedule()() % block.runnable.size();
+      std::swap(block.runnable[pick], block.runnable.back());
+      Thread& thread = block.threads[block.runnable.back()];
+      block.runnable.pop_back();
+      resume(block, thread);
+      if (thread.state == Thread::State::kDone) --block.alive;
+      if (!(thread.state == Thread::State::kWaiting && thread.wait.what == Wait::For::kTurn)) {
+        turns_ = 0;
+      }
+    }
+    if (block.alive > 0 || grid_.failed) return;
+    end_block(block);
+    std::erase(live_, &block);
+    free_.push_back(&block);
+  }
+
+  // A turn comes when nobody else can run: a loop that waits for another thread's write lets all
+  // others go first. A grid that does nothing but take turns waits for what never comes.
+  void take_turns() {
+    constexpr int kMostTurns = 10000;
+    bool any = false;
+    if (++turns_ < kMostTurns) {
+      for (Block* block : live_) {
+        enter(*block);
+        any = wake_turns(*block) || any;
+      }
+    }
+    if (any) return;
+    enter(*live_.front());
+    report_stuck(*live_.front());
+  }
+
+  static constexpr std::size_t kSteps = 256;  // before another block may come
+
+  Grid& grid_;
+  std::vector<std::unique_ptr<Block>> blocks_;
+  std::vector<Block*> free_, live_;
+  std::vector<std::uint32_t> waiting_;  // blocks that have not begun
+  int turns_ = 0;
+};
+
+unsigned resident = 1;
+
+}  // namespace
+
+void set_resident_blocks(unsigned blocks) {
+  if (blocks == 0 || blocks > kMostResident) std::abort();
+  resident = blocks;
+}
+
+unsigned resident_blocks() {
+  return resident;
+}
+
+bool run_grid(const Launch& launch, const Operation& operation) {
+  Grid grid;
+  grid.launch = &launch;
+  grid.operation = &operation;
+  const DeviceAccess access;
+  Block* const outer = running_block;
+  const Indices outer_indices = simt_indices;
+  simt_indices.block_dim = launch.block;
+  simt_indices.grid_dim = launch.grid;
+  Schedule(grid).run();
+  running_block = outer;
+  simt_indices = outer_indices;
+  return !grid.failed;
+}
+
+void resume(Block& block, Thread& thread) {
+  block.current = &thread;
+  simt_indices.thread = thread.index;
+  simt_indices.block = block.index;
+  const fibre::transfer_t back = fibre::jump_fcontext(thread.context, nullptr);
+  thread.context = back.fctx;
+  block.current = nullptr;
 }
 
 Finding finding_about(Kind kind, const Thread& thread, const std::string& text, Place place) {
@@ -111,198 +295,6 @@ Finding finding_about(Kind kind, const Thread& thread, const std::string& text, 
                  text;
   finding.place = std::move(place);
   return finding;
-}
-
-void report_open_barriers(const Block& block) {
-  for (const NamedBarrier& barrier : block.named) {
-    if (barrier.arrived.empty()) continue;
-    report(finding_about(Kind::kBarrierDivergence, block.threads[barrier.arrived.back()],
-                         "arrived at a barrier for " + std::to_string(barrier.threads) +
-                             " threads, of which " + std::to_string(barrier.arrived.size()) +
-                             " came before the block ended",
-                         to_place(barrier.where)));
-  }
-}
-
-void end_block(Block& block) {
-  if (!block.failed) report_open_barriers(block);
-  Memory& memory = Memory::instance();
-  std::memset(memory.state(memory.shared()), 0, block.launch->shared_bytes);
-  count_block(block);
-}
-
-void resume(Block& block, Thread& thread) {
-  block.current = &thread;
-  simt_indices.thread = thread.index;
-  const fibre::transfer_t back = fibre::jump_fcontext(thread.context, nullptr);
-  thread.context = back.fctx;
-  block.current = nullptr;
-}
-
-// All threads that live wait at a barrier of the whole block.
-void open_barrier(Block& block) {
-  const auto waiting =
-      std::find_if(block.threads.begin(), block.threads.end(),
-                   [](const Thread& t) { return t.state == Thread::State::kWaiting; });
-  int count = 0;
-  for (Thread& thread : block.threads) {
-    const Where& first = waiting->wait.where;
-    if (thread.state == Thread::State::kDone) {
-      report(finding_about(Kind::kBarrierDivergence, *waiting,
-                           "waits at __syncthreads, but " + thread_name(thread) + " has exited",
-                           to_place(first)));
-      break;
-    }
-    if (thread.wait.where.line() != first.line() || thread.wait.vote != waiting->wait.vote) {
-      report(finding_about(
-          Kind::kBarrierDivergence, *waiting,
-          "waits at __syncthreads, but " + thread_name(thread) + " " + describe_wait(thread),
-          to_place(first)));
-      break;
-    }
-  }
-  for (const Thread& thread : block.threads) {
-    if (thread.state == Thread::State::kWaiting) count += thread.wait.predicate != 0;
-  }
-  block.order.barrier();
-  for (Thread& thread : block.threads) {
-    if (thread.state != Thread::State::kWaiting) continue;
-    switch (thread.wait.vote) {
-      case BarrierVote::kNone:
-        break;
-      case BarrierVote::kCount:
-        thread.wait.result = static_cast<std::uint64_t>(count);
-        break;
-      case BarrierVote::kAnd:
-        thread.wait.result = static_cast<unsigned>(count) == block.alive;
-        break;
-      case BarrierVote::kOr:
-        thread.wait.result = count > 0;
-        break;
-    }
-    make_runnable(thread);
-  }
-  block.at_barrier = 0;
-}
-
-// Nobody can run: says who waits for what, and gives the grid up.
-void report_stuck(Block& block) {
-  const auto waits_for = [&](Wait::For what) -> Thread* {
-    for (Thread& thread : block.threads) {
-      if (thread.state == Thread::State::kWaiting && thread.wait.what == what) return &thread;
-    }
-    return nullptr;
-  };
-  block.failed = true;
-  Thread* const at_warp = waits_for(Wait::For::kWarp);
-  if (at_warp) {
-    // A lane of the mask that does something else.
-    const unsigned first = at_warp->number / kWarpSize * kWarpSize;
-    for (unsigned l = 0; l < kWarpSize && first + l < block.size(); ++l) {
-      const Thread& other = block.threads[first + l];
-      const bool here = other.state == Thread::State::kWaiting &&
-                        other.wait.what == Wait::For::kWarp &&
-                        other.wait.operation == at_warp->wait.operation &&
-                        other.wait.mask == at_warp->wait.mask &&
-                        other.wait.where.line() == at_warp->wait.where.line();
-      if (!(at_warp->wait.mask >> l & 1) || here) continue;
-      return report(finding_about(Kind::kWarpDivergence, *at_warp,
-                                  describe_wait(*at_warp) + ", but " + thread_name(other) +
-                                      " of its mask " + describe_wait(other),
-                                  to_place(at_warp->wait.where)));
-    }
-  }
-  Thread* waiting = waits_for(Wait::For::kBlock);
-  const Kind kind = waiting ? Kind::kBarrierDivergence : Kind::kDeadlock;
-  if (!waiting) waiting = waits_for(Wait::For::kNamed);
-  if (!waiting) waiting = waits_for(Wait::For::kCondition);
-  if (!waiting) waiting = waits_for(Wait::For::kTurn);
-  std::string text = describe_wait(*waiting);
-  for (const Thread& other : block.threads) {
-    if (&other == waiting ||
-        (other.state == Thread::State::kWaiting && other.wait.what == waiting->wait.what &&
-         other.wait.where.line() == waiting->wait.where.line())) {
-      continue;
-    }
-    text += ", but " + thread_name(other) + " " + describe_wait(other);
-    break;
-  }
-  report(finding_about(kind, *waiting, text, to_place(waiting->wait.where)));
-}
-
-bool wake_conditions(Block& block) {
-  bool any = false;
-  for (Thread& thread : block.threads) {
-    if (thread.state != Thread::State::kWaiting) continue;
-    if (thread.wait.what == Wait::For::kCondition && (*thread.wait.ready)()) {
-      make_runnable(thread);
-      any = true;
-    }
-  }
-  return any;
-}
-
-// A turn comes when nobody else can run: a loop that waits for another thread's write lets all
-// others go first. A block that does nothing but take turns waits for what never comes.
-bool wake_turns(Block& block) {
-  bool any = false;
-  for (Thread& thread : block.threads) {
-    if (thread.state == Thread::State::kWaiting && thread.wait.what == Wait::For::kTurn) {
-      make_runnable(thread);
-      any = true;
-    }
-  }
-  return any;
-}
-
-void run_block(Block& block) {
-  constexpr int kMostTurns = 10000;
-  int turns = 0;
-  while (block.alive > 0 && !block.failed) {
-    if (block.at_barrier == block.alive) open_barrier(block);
-    if (block.runnable.empty()) {
-      if (wake_conditions(block)) continue;
-      if (++turns < kMostTurns && wake_turns(block)) continue;
-      report_stuck(block);
-      return;
-    }
-    const std::size_t pick = schedule()() % block.runnable.size();
-    std::swap(block.runnable[pick], block.runnable.back());
-    Thread& thread = block.threads[block.runnable.back()];
-    block.runnable.pop_back();
-    resume(block, thread);
-    if (thread.state == Thread::State::kDone) --block.alive;
-    if (!(thread.state == Thread::State::kWaiting && thread.wait.what == Wait::For::kTurn)) {
-      turns = 0;
-    }
-  }
-}
-
-}  // namespace
-
-bool run_grid(const Launch& launch, const Operation& operation) {
-  Block block;
-  block.launch = &launch;
-  block.operation = &operation;
-  const DeviceAccess access;
-  Block* const outer = std::exchange(running_block, &block);
-  const Indices outer_indices = simt_indices;
-  simt_indices.block_dim = launch.block;
-  simt_indices.grid_dim = launch.grid;
-  std::vector<std::uint32_t> order(launch.grid.x * launch.grid.y * launch.grid.z);
-  std::iota(order.begin(), order.end(), 0u);
-  std::shuffle(order.begin(), order.end(), schedule());
-  count_launch(block);
-  for (const std::uint32_t number : order) {
-    begin_block(block, number);
-    simt_indices.block = block.index;
-    run_block(block);
-    end_block(block);
-    if (block.failed) break;
-  }
-  running_block = outer;
-  simt_indices = outer_indices;
-  return !block.failed;
 }
 
 bool in_kernel() {
@@ -325,34 +317,6 @@ std::string thread_name(const Thread& thread) {
   const Dim& i = thread.index;
   return "thread (" + std::to_string(i.x) + ", " + std::to_string(i.y) + ", " +
          std::to_string(i.z) + ")";
-}
-
-std::string describe_wait(const Thread& thread) {
-  const Wait& wait = thread.wait;
-  if (thread.state == Thread::State::kDone) return "has exited";
-  if (thread.state == Thread::State::kRunnable) return "still runs";
-  char mask[16];
-  std::snprintf(mask, sizeof mask, "0x%08x", wait.mask);
-  const std::string place = " (" + place_name(wait.where) + ")";
-  switch (wait.what) {
-    case Wait::For::kBlock:
-      return "waits at __syncthreads" + place;
-    case Wait::For::kNamed:
-      return "waits at barrier " + std::to_string(wait.barrier) + " for " +
-             std::to_string(wait.threads) + " threads" + place;
-    case Wait::For::kWarp:
-      return std::string("waits at ") +
-             (wait.operation == WarpOperation::kCollective ? wait.name
-                                                           : to_string(wait.operation)) +
-             " with mask " + mask + place;
-    case Wait::For::kCondition:
-      return "waits for " + (*wait.describe)() + place;
-    case Wait::For::kTurn:
-      return "spins" + place;
-    case Wait::For::kNothing:
-      break;
-  }
-  return "waits";
 }
 
 void make_runnable(Thread& thread) {
@@ -379,7 +343,7 @@ void report_at(Kind kind, const std::string& text, const Place& place) {
 }
 
 void give_up_here() {
-  running_block->failed = true;
+  running_block->grid->failed = true;
   to_scheduler();
   __builtin_unreachable();
 }
@@ -389,92 +353,10 @@ void fail_here(Kind kind, const std::string& text, const Where& where) {
   give_up_here();
 }
 
-int sync_block(BarrierVote vote, int predicate, const Where& where) {
-  const InSimulator scope;
-  Block& block = *running_block;
-  block.current->wait = {
-      .what = Wait::For::kBlock, .where = where, .vote = vote, .predicate = predicate};
-  ++block.at_barrier;
-  Thread& thread = *block.current;
-  stop_here();
-  return static_cast<int>(thread.wait.result);
-}
-
-namespace {
-
-// True when the barrier has opened.
-bool arrive(unsigned barrier, unsigned threads, const Where& where) {
-  Block& block = *running_block;
-  if (barrier >= std::size(block.named) || threads % kWarpSize != 0 || threads == 0) {
-    fail_here(Kind::kBadInstruction,
-              "names barrier " + std::to_string(barrier) + " for " + std::to_string(threads) +
-                  " threads: there are 16, for multiples of 32",
-              where);
-  }
-  NamedBarrier& named = block.named[barrier];
-  if (!named.arrived.empty() && named.threads != threads) {
-    fail_here(Kind::kBarrierDivergence,
-              "arrives at barrier " + std::to_string(barrier) + " for " + std::to_string(threads) +
-                  " threads, but " + thread_name(block.threads[named.arrived.front()]) + " for " +
-                  std::to_string(named.threads),
-              where);
-  }
-  if (std::count(named.arrived.begin(), named.arrived.end(), block.current->number)) {
-    fail_here(Kind::kBarrierDivergence,
-              "arrives at barrier " + std::to_string(barrier) + " again before it has opened",
-              where);
-  }
-  named.threads = threads;
-  named.where = where;
-  named.arrived.push_back(block.current->number);
-  if (named.arrived.size() < threads) return false;
-  const std::vector<unsigned> arrived = std::exchange(named.arrived, {});
-  block.order.barrier(arrived);
-  for (const unsigned number : arrived) {
-    Thread& thread = block.threads[number];
-    if (thread.state == Thread::State::kWaiting && thread.wait.what == Wait::For::kNamed &&
-        thread.wait.barrier == barrier) {
-      make_runnable(thread);
-    }
-  }
-  return true;
-}
-
-}  // namespace
-
-void sync_named(unsigned barrier, unsigned threads, const Where& where) {
-  const InSimulator scope;
-  Block& block = *running_block;
-  if (arrive(barrier, threads, where)) return;
-  block.current->wait = {
-      .what = Wait::For::kNamed, .where = where, .barrier = barrier, .threads = threads};
-  stop_here();
-}
-
-void arrive_named(unsigned barrier, unsigned threads, const Where& where) {
-  const InSimulator scope;
-  arrive(barrier, threads, where);
-}
-
-void yield() {
-  const InSimulator scope;
-  running_block->current->wait = {.what = Wait::For::kTurn, .where = Where::current()};
-  stop_here();
-}
-
-void wait_until(const std::function<bool()>& ready, const std::function<std::string()>& describe,
-                const Where& where) {
-  const InSimulator scope;
-  if (ready()) return;
-  running_block->current->wait = {
-      .what = Wait::For::kCondition, .where = where, .ready = &ready, .describe = &describe};
-  stop_here();
-}
-
 void* publish_here(void* clock) {
   const InSimulator scope;
   Block& block = *running_block;
-  if (!clock) clock = block.clocks.emplace_back(std::make_unique<ThreadClock>()).get();
+  if (!clock) clock = block.grid->clocks.emplace_back(std::make_unique<ThreadClock>()).get();
   block.order.publish(block.current->number, *static_cast<ThreadClock*>(clock));
   return clock;
 }
@@ -499,13 +381,18 @@ void atomic_order(std::uintptr_t address) {
   const InSimulator scope;
   Block& block = *running_block;
   Thread& thread = *block.current;
-  const auto found = block.atomics.find(address);
-  if (found != block.atomics.end()) thread.observed.join(found->second);
-  if (thread.released) block.atomics[address].join(*thread.released);
+  const auto found = block.grid->atomics.find(address);
+  if (found != block.grid->atomics.end()) thread.observed.join(found->second);
+  if (thread.released) block.grid->atomics[address].join(*thread.released);
 }
 
 std::uintptr_t dynamic_shared_memory() {
-  return Memory::instance().shared();
+  return Memory::instance().shared(running_block->window);
+}
+
+std::uint32_t shared_memory_address(const void* shared) {
+  return static_cast<std::uint32_t>(reinterpret_cast<std::uintptr_t>(shared) -
+                                    dynamic_shared_memory());
 }
 
 std::uint64_t shared_memory_bytes() {

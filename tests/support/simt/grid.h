@@ -23,12 +23,18 @@ struct Launch {
   const void* arguments = nullptr;  // kernels may read them, not write
   std::size_t argument_bytes = 0;
   void (*call)(const void* arguments) = nullptr;
+  bool cooperative = false;     // all blocks are resident
   bool may_touch_host = false;  // the simulated CUB's own kernels hold their scratch on the host
 };
 
 /// Runs all blocks, in seeded random order; their threads too, each until it has to wait. False
 /// when a finding made going on senseless.
 bool run_grid(const Launch& launch, const Operation& operation);
+
+/// How many blocks of a grid live at once, from 1 (as at the start) to 16: a block that waits for
+/// another one needs it to be resident.
+void set_resident_blocks(unsigned blocks);
+unsigned resident_blocks();
 
 /// The indices of the thread that runs, set at every switch: what threadIdx and so on name.
 struct Indices {
@@ -94,7 +100,7 @@ std::uint32_t active_lanes();
 unsigned lane();
 
 /// Lets others run: in loops that wait for what another thread writes.
-void yield();
+void yield(const Where& where, std::uintptr_t code = 0);
 /// Stops the thread until `ready()`; `describe` says for what, should it never come.
 void wait_until(const std::function<bool()>& ready, const std::function<std::string()>& describe,
                 const Where& where);
@@ -104,10 +110,15 @@ void* publish_here(void* clock);  // joins into a clock made by it when null; fr
 void acquire_here(const void* clock);
 /// __threadfence and __threadfence_block.
 void fence();
+/// fence.proxy.async: what the thread wrote to that memory can be read by asynchronous operations.
+enum class ProxyFence { kShared, kAll };
+void fence_async_proxy(ProxyFence fence);
 /// What an atomic access to an address orders, beside fences.
 void atomic_order(std::uintptr_t address);
 
 std::uintptr_t dynamic_shared_memory();
+/// The address that PTX gives to shared memory: from 0 in the block's window.
+std::uint32_t shared_memory_address(const void* shared);
 std::uint64_t shared_memory_bytes();
 
 }  // namespace simt

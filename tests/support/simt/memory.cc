@@ -114,7 +114,9 @@ void Memory::retire(Allocation& allocation) {
 }
 
 std::string Memory::describe(std::uintptr_t address) {
-  if (is_shared(address)) return "byte " + std::to_string(address - base_) + " of shared memory";
+  if (is_shared(address)) {
+    return "byte " + std::to_string((address - base_) % kSharedWindow) + " of shared memory";
+  }
   const Allocation* a = find(address);
   if (!a) return "device memory that was never allocated";
   char text[160];

@@ -9,10 +9,13 @@
 
 namespace simt {
 
-// One reserved range of addresses holds the shared memory of the block that runs, then device
-// memory, then pinned host memory. Beside it lie, at the same offsets, a byte of state for each
-// byte and a Word of accesses for each four. Addresses of freed memory are not used again.
-constexpr std::size_t kSharedBytes = std::size_t{1} << 20;
+// One reserved range of addresses holds the shared memory of the blocks that are resident, a window
+// for each, then device memory, then pinned host memory. Beside it lie, at the same offsets, a byte
+// of state for each byte and a Word of accesses for each four. Addresses of freed memory are not
+// used again.
+constexpr unsigned kMostResident = 16;
+constexpr std::size_t kSharedWindow = std::size_t{256} << 10;
+constexpr std::size_t kSharedBytes = kMostResident * kSharedWindow;
 constexpr std::size_t kDeviceBytes = std::size_t{32} << 30;
 constexpr std::size_t kPinnedBytes = std::size_t{8} << 30;
 constexpr std::size_t kArenaBytes = kSharedBytes + kDeviceBytes + kPinnedBytes;
@@ -47,7 +50,7 @@ class Memory {
   bool is_pinned(std::uintptr_t address) const {
     return address - base_ - kSharedBytes - kDeviceBytes < kPinnedBytes;
   }
-  std::uintptr_t shared() const { return base_; }
+  std::uintptr_t shared(unsigned window) const { return base_ + window * kSharedWindow; }
   std::uint8_t* state(std::uintptr_t address) { return state_ + (address - base_); }
   Word* word(std::uintptr_t address) { return words_ + (address - base_) / 4; }
 

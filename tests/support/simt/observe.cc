@@ -77,33 +77,65 @@ std::string check_use(std::uintptr_t address, const Operation& operation) {
   return {};
 }
 
-std::string other_side(const Access& other) {
+// Who made an access of this grid: a thread, or an asynchronous operation.
+std::string who(std::uint32_t global_number) {
   const Block& block = *running_block;
-  const std::uint32_t number = other.thread / block.size();
-  std::string text = std::string(other.atomic   ? "updated atomically"
-                                 : other.writes ? "wrote"
-                                                : "read");
+  const std::uint32_t stride = block.size() + kMostAsynchronous;
+  const std::uint32_t number = global_number / stride, thread = global_number % stride;
   const Dim& g = block.launch->grid;
-  std::string who;
+  std::string text;
   if (number != block.number) {
-    who = "block (" + std::to_string(number % g.x) + ", " + std::to_string(number / g.x % g.y) +
-          ", " + std::to_string(number / g.x / g.y) + "), ";
+    text = "block (" + std::to_string(number % g.x) + ", " + std::to_string(number / g.x % g.y) +
+           ", " + std::to_string(number / g.x / g.y) + "), ";
   }
+  if (thread < block.size()) return text + thread_name(block.threads[thread]);
+  if (number != block.number) return text + "an asynchronous operation";
+  const AsynchronousThread& a = block.asynchronous[thread - block.size()];
+  return text + a.name + " of " + thread_name(block.threads[a.issuer]);
+}
+
+std::string other_side(const Access& other) {
   const SourceLine line = source_line(program().base + other.code - 1);
-  return "which " + who + thread_name(block.threads[other.thread % block.size()]) + " " + text +
+  return "which " + who(other.thread) + " " +
+         (other.atomic   ? "updated atomically"
+          : other.writes ? "wrote"
+                         : "read") +
          " at " + line.place.file + ":" + std::to_string(line.place.line);
 }
 
-// Records the access to one word and reports a race.
+// Who accesses a word, and from where.
+struct Actor {
+  unsigned number = 0;  // in BlockOrder
+  const Asynchronous* operation = nullptr;
+  std::uintptr_t code = 0;
+};
+
+std::string subject(const Actor& actor) {
+  return actor.operation ? std::string("issued ") + actor.operation->name + ", which " : "";
+}
+
+// A write by way of the generic proxy reaches the asynchronous one by a fence of the writer.
+bool is_fenced(const Access& earlier, unsigned reader, bool shared) {
+  const Block& block = *running_block;
+  const std::uint32_t stride = block.size() + kMostAsynchronous;
+  const auto& fences = shared ? block.grid->shared_fences : block.grid->global_fences;
+  const auto found = fences.find(earlier.thread);
+  if (found == fences.end()) return false;
+  const auto fence = std::lower_bound(found->second.begin(), found->second.end(), earlier.epoch);
+  return fence != found->second.end() &&
+         block.order.knows(reader, earlier.thread / stride, earlier.thread % stride, *fence + 1);
+}
+
+// Records the access to one word and reports a race, or a missing fence between proxies.
 void check_word(Word& word, std::uint32_t bytes, Touch touch, std::size_t size,
-                std::uintptr_t address, std::uintptr_t code, bool shared) {
+                std::uintptr_t address, const Actor& actor, bool shared) {
   Block& block = *running_block;
-  const unsigned thread = block.current->number;
+  const std::uint32_t stride = block.size() + kMostAsynchronous;
   Access now;
   now.operation = block.operation->id;
-  now.thread = block.number * block.size() + thread;
-  now.epoch = block.order.epoch(thread);
-  now.code = (code - program().base) & 0x3FFFFFF;
+  now.thread = block.global_number(actor.number);
+  now.epoch = block.order.epoch(actor.number);
+  now.code = (actor.code - program().base) & 0x3FFFFFF;
   now.bytes = bytes & 0xF;
   now.writes = touch != Touch::kRead;
   now.atomic = touch == Touch::kAtomic;
@@ -112,26 +144,42 @@ void check_word(Word& word, std::uint32_t bytes, Touch touch, std::size_t size,
       return shared || before_now(earlier.operation, *block.operation);
     }
     if (earlier.thread == now.thread) return true;
-    return block.order.knows(thread, earlier.thread / block.size(), earlier.thread % block.size(),
+    return block.order.knows(actor.number, earlier.thread / stride, earlier.thread % stride,
                              earlier.epoch);
   };
+  const auto place = [&] {
+    return Memory::instance().contains(address) ? Memory::instance().describe(address)
+                                                : std::string("a __shared__ variable");
+  };
+  if (actor.operation) {
+    for (const Access& earlier : word.kept) {
+      if (earlier.operation == now.operation && earlier.writes && (earlier.bytes & now.bytes) &&
+          earlier.thread % stride < block.size() && before(earlier) &&
+          !is_fenced(earlier, actor.number, shared)) {
+        say(Kind::kProxy,
+            subject(actor) + sized(touch, size) + place() + ", " + other_side(earlier) +
+                ", and no fence.proxy.async is between",
+            actor.code);
+      }
+    }
+  }
   const auto racing = record(word, now, before, static_cast<unsigned>(schedule()()));
   if (!racing) return;
-  const std::string where = Memory::instance().contains(address)
-                                ? Memory::instance().describe(address)
-                                : "a __shared__ variable";
   if (racing->operation != now.operation) {
     say(Kind::kStreamRace,
-        sized(touch, size) + where + ", which " + operation_name(racing->operation) +
-            (racing->writes ? " writes" : " reads") +
+        subject(actor) + sized(touch, size) + place() + ", which " +
+            operation_name(racing->operation) + (racing->writes ? " writes" : " reads") +
             ": neither stream order nor an event is between",
-        code);
+        actor.code);
   } else {
-    const bool other_block = racing->thread / block.size() != block.number;
+    const bool other_block = racing->thread / stride != block.number;
+    const bool asynchronous = actor.operation || racing->thread % stride >= block.size();
     say(shared ? Kind::kSharedRace : Kind::kGlobalRace,
-        sized(touch, size) + where + ", " + other_side(*racing) + ", and " +
-            (other_block ? "nothing orders blocks" : "no barrier is between"),
-        code);
+        subject(actor) + sized(touch, size) + place() + ", " + other_side(*racing) + ", and " +
+            (other_block    ? "nothing orders blocks"
+             : asynchronous ? "nothing waited in between"
+                            : "no barrier is between"),
+        actor.code);
   }
 }
 
@@ -155,7 +203,7 @@ void observe_static_shared(std::uintptr_t address, std::size_t bytes, Touch touc
     StaticWord& word = block.static_shared[w];
     if (touch != Touch::kWrite) written = written && (word.written & mask) == mask;
     if (touch != Touch::kRead) word.written |= static_cast<std::uint8_t>(mask);
-    check_word(word.word, mask, touch, bytes, w, code, true);
+    check_word(word.word, mask, touch, bytes, w, {block.current->number, nullptr, code}, true);
   });
   if (!written) {
     say(Kind::kNotWritten, sized(touch, bytes) + "a __shared__ variable, which nothing wrote",
@@ -171,27 +219,36 @@ std::size_t with_bits(const std::uint8_t* state, std::size_t bytes, std::uint8_t
   return i;
 }
 
-void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, std::uintptr_t code) {
+void require_allocated(std::uintptr_t address, std::size_t bytes, Touch touch,
+                       std::uintptr_t code) {
+  Memory& memory = Memory::instance();
+  const std::size_t allocated = with_bits(memory.state(address), bytes, kAllocated);
+  if (allocated == bytes) return;
+  const bool shared = memory.is_shared(address);
+  const Allocation* a = shared ? nullptr : memory.find(address + allocated);
+  const bool freed = a && a->freed_by && address + allocated < a->end();
+  say_and_stop(
+      freed ? Kind::kUseAfterFree : Kind::kOutOfBounds,
+      sized(touch, bytes) + memory.describe(address) +
+          (freed    ? ", by " + operation_name(a->freed_by)
+           : shared ? " of " + std::to_string(running_block->launch->shared_bytes) + " bytes"
+                    : ", which it does not have"),
+      code);
+}
+
+// An access to memory that is allocated.
+void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const Actor& actor) {
   Memory& memory = Memory::instance();
   Block& block = *running_block;
   const bool shared = memory.is_shared(address);
   std::uint8_t* state = memory.state(address);
-  const std::size_t allocated = with_bits(state, bytes, kAllocated);
-  if (allocated < bytes) {
-    const Allocation* a = shared ? nullptr : memory.find(address + allocated);
-    const bool freed = a && a->freed_by && address + allocated < a->end();
-    say_and_stop(freed ? Kind::kUseAfterFree : Kind::kOutOfBounds,
-                 sized(touch, bytes) + memory.describe(address) +
-                     (freed    ? ", by " + operation_name(a->freed_by)
-                      : shared ? " of " + std::to_string(block.launch->shared_bytes) + " bytes"
-                               : ", which it does not have"),
-                 code);
-  }
   if (touch != Touch::kWrite) {
     const std::size_t written = with_bits(state, bytes, kWritten);
     if (written < bytes) {
       say(Kind::kNotWritten,
-          sized(touch, bytes) + memory.describe(address + written) + ", which nothing wrote", code);
+          subject(actor) + sized(touch, bytes) + memory.describe(address + written) +
+              ", which nothing wrote",
+          actor.code);
     }
   }
   if (touch != Touch::kRead) {
@@ -199,18 +256,62 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, std::
   }
   if (!shared) {
     const std::string problem = check_use(address, *block.operation);
-    if (!problem.empty()) say(Kind::kNotOrdered, sized(touch, bytes) + problem, code);
+    if (!problem.empty()) {
+      say(Kind::kNotOrdered, subject(actor) + sized(touch, bytes) + problem, actor.code);
+    }
   }
   for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
-    check_word(*memory.word(w), mask, touch, bytes, w, code, shared);
+    check_word(*memory.word(w), mask, touch, bytes, w, actor, shared);
   });
-  count_access(block, shared ? Space::kShared : Space::kGlobal, touch, code, address, bytes);
+  const Space space = shared ? Space::kShared : Space::kGlobal;
+  if (actor.operation) {
+    count_bulk_access(space, touch, address, bytes);
+  } else {
+    count_access(block, space, touch, actor.code, address, bytes);
+  }
+}
+
+// Nothing but mbarrier operations touches an mbarrier that lives.
+void keep_off_mbarriers(std::uintptr_t address, std::size_t bytes, Touch touch,
+                        std::uintptr_t code) {
+  const auto& mbarriers = running_block->mbarriers;
+  auto next = mbarriers.lower_bound(address >= 7 ? address - 7 : 0);
+  if (next == mbarriers.end() || next->first >= address + bytes) return;
+  say(Kind::kMbarrier, sized(touch, bytes) + "the memory of an mbarrier that was not invalidated",
+      code);
 }
 
 }  // namespace
 
+void report_at_code(Kind kind, const std::string& text, std::uintptr_t code) {
+  const InSimulator scope;
+  report_at(kind, text, source_line(code - 1).place);
+}
+
+void require_memory(std::uintptr_t address, std::size_t bytes, Touch touch, std::uintptr_t code) {
+  const InSimulator scope;
+  begin_operation(*running_block->operation);
+  if (!Memory::instance().contains(address)) {
+    say_and_stop(Kind::kHostMemory, sized(touch, bytes) + "memory that is not the device's", code);
+  }
+  require_allocated(address, bytes, touch, code);
+}
+
+void observe_asynchronous(const Asynchronous& operation, std::uintptr_t address, std::size_t bytes,
+                          Touch touch) {
+  begin_operation(*running_block->operation);
+  observe_arena(address, bytes, touch, {operation.number, &operation, operation.code});
+}
+
 void observe(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
              std::uintptr_t code) {
+  const InSimulator scope;
+  if (!running_block->mbarriers.empty()) keep_off_mbarriers(address, bytes, touch, code);
+  observe_mbarrier(address, bytes, touch, aligned, code);
+}
+
+void observe_mbarrier(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
+                      std::uintptr_t code) {
   Block& block = *running_block;
   const Thread& thread = *block.current;
   const InSimulator scope;
@@ -225,7 +326,10 @@ void observe(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligne
                      ": the address is no multiple of " + std::to_string(natural),
                  code);
   }
-  if (arena) return observe_arena(address, bytes, touch, code);
+  if (arena) {
+    require_allocated(address, bytes, touch, code);
+    return observe_arena(address, bytes, touch, {thread.number, nullptr, code});
+  }
   const Program& p = program();
   if (address >= p.data_begin && address < p.data_end) {
     const auto indices = reinterpret_cast<std::uintptr_t>(&simt_indices);
@@ -307,10 +411,13 @@ inline void on_access(const void* address, std::size_t bytes, Touch touch, bool 
 }  // namespace
 
 // A loop that waits for a volatile flag lets others run.
-#define SIMT_VOLATILE_HOOK(bytes)                                               \
-  void __tsan_volatile_read##bytes(void* address) {                             \
-    on_access(address, bytes, Touch::kRead, true, __builtin_return_address(0)); \
-    if (simt::in_kernel() && simt::schedule()() % 4 == 0) simt::yield();        \
+#define SIMT_VOLATILE_HOOK(bytes)                                                 \
+  void __tsan_volatile_read##bytes(void* address) {                               \
+    on_access(address, bytes, Touch::kRead, true, __builtin_return_address(0));   \
+    if (simt::in_kernel() && simt::schedule()() % 4 == 0) {                       \
+      simt::yield(simt::Where::current(),                                         \
+                  reinterpret_cast<std::uintptr_t>(__builtin_return_address(0))); \
+    }                                                                             \
   }
 #define SIMT_HOOK(name, bytes, touch, aligned)                                     \
   void __tsan_##name(void* address) {                                              \

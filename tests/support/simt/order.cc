@@ -6,7 +6,12 @@ namespace simt {
 namespace {
 
 void raise(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& from) {
-  for (std::size_t i = 0; i < to.size(); ++i) to[i] = std::max(to[i], from[i]);
+  if (to.size() < from.size()) to.resize(from.size());
+  for (std::size_t i = 0; i < from.size(); ++i) to[i] = std::max(to[i], from[i]);
+}
+
+std::uint32_t at(const std::vector<std::uint32_t>& epochs, unsigned thread) {
+  return thread < epochs.size() ? epochs[thread] : 0;
 }
 
 }  // namespace
@@ -31,6 +36,7 @@ void ThreadClock::join(const ThreadClock& other) {
 
 void BlockOrder::begin(std::uint32_t block, unsigned threads) {
   block_ = block;
+  threads_ = threads;
   epochs_.assign(threads, 1);
   common_.assign(threads, 0);
   for (const unsigned thread : own_rows_) rows_[thread].clear();
@@ -40,28 +46,45 @@ void BlockOrder::begin(std::uint32_t block, unsigned threads) {
   others_.clear();
 }
 
+unsigned BlockOrder::add_asynchronous() {
+  epochs_.push_back(1);
+  rows_.emplace_back();
+  return static_cast<unsigned>(epochs_.size()) - 1;
+}
+
+void BlockOrder::begin_asynchronous(unsigned thread, const ThreadClock& clock) {
+  rows_[thread].assign(threads_, 0);
+  if (const auto* known = clock.of(block_)) raise(rows_[thread], *known);
+  others_[thread] = clock;
+}
+
 bool BlockOrder::knows(unsigned reader, std::uint32_t block, unsigned thread,
                        std::uint32_t epoch) const {
+  const bool knows_common = !is_asynchronous(reader);
   if (block == block_) {
-    return reader == thread || epoch <= common_[thread] ||
-           (!rows_[reader].empty() && epoch <= rows_[reader][thread]);
+    return reader == thread || (knows_common && epoch <= at(common_, thread)) ||
+           (!rows_[reader].empty() && epoch <= at(rows_[reader], thread));
   }
-  if (const auto* others = common_others_.of(block)) {
-    if (epoch <= (*others)[thread]) return true;
+  if (const auto* others = common_others_.of(block); others && knows_common) {
+    if (epoch <= at(*others, thread)) return true;
   }
   const auto found = others_.find(reader);
   if (found == others_.end()) return false;
   const auto* others = found->second.of(block);
-  return others && epoch <= (*others)[thread];
+  return others && epoch <= at(*others, thread);
 }
 
 void BlockOrder::barrier() {
-  common_ = epochs_;
-  for (std::uint32_t& epoch : epochs_) ++epoch;
+  for (const unsigned thread : own_rows_) raise(common_, rows_[thread]);
+  std::copy_n(epochs_.begin(), threads_, common_.begin());
+  for (unsigned thread = 0; thread < threads_; ++thread) ++epochs_[thread];
   for (const unsigned thread : own_rows_) rows_[thread].clear();
   own_rows_.clear();
-  for (const auto& [thread, clock] : others_) common_others_.join(clock);
-  others_.clear();
+  for (auto it = others_.begin(); it != others_.end();) {
+    if (is_asynchronous(it->first)) break;  // the last ones
+    common_others_.join(it->second);
+    it = others_.erase(it);
+  }
 }
 
 void BlockOrder::barrier(const std::vector<unsigned>& threads) {
@@ -80,12 +103,19 @@ void BlockOrder::barrier(const std::vector<unsigned>& threads) {
   }
 }
 
-void BlockOrder::publish(unsigned thread, ThreadClock& clock) {
+std::vector<std::uint32_t> BlockOrder::known_to(unsigned thread) const {
+  if (is_asynchronous(thread)) return rows_[thread];
   std::vector<std::uint32_t> known = common_;
   if (!rows_[thread].empty()) raise(known, rows_[thread]);
+  return known;
+}
+
+void BlockOrder::publish(unsigned thread, ThreadClock& clock) {
+  std::vector<std::uint32_t> known = known_to(thread);
+  if (known.size() <= thread) known.resize(thread + 1);
   known[thread] = epochs_[thread]++;
   clock.join(block_, known);
-  clock.join(common_others_);
+  if (!is_asynchronous(thread)) clock.join(common_others_);
   const auto found = others_.find(thread);
   if (found != others_.end()) clock.join(found->second);
 }
@@ -98,7 +128,7 @@ void BlockOrder::acquire(unsigned thread, const ThreadClock& clock) {
 std::vector<std::uint32_t>& BlockOrder::own_row(unsigned thread) {
   if (rows_[thread].empty()) {
     rows_[thread] = common_;
-    own_rows_.push_back(thread);
+    if (!is_asynchronous(thread)) own_rows_.push_back(thread);
   }
   return rows_[thread];
 }

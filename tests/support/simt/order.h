@@ -23,13 +23,24 @@ class ThreadClock {
   std::map<std::uint32_t, std::shared_ptr<const std::vector<std::uint32_t>>> blocks_;
 };
 
-/// The happens-before order among the threads of the block that runs, as vector clocks. A barrier
-/// of all threads is by far the most frequent: what they know in common is kept once.
+/// The happens-before order among the threads of a block, as vector clocks. A barrier of all
+/// threads is by far the most frequent: what they know in common is kept once. Asynchronous
+/// operations are threads too, numbered behind those of the block: they know what their issuer
+/// knew, no barrier includes them, and who waits for one learns what it did.
 class BlockOrder {
  public:
   void begin(std::uint32_t block, unsigned threads);
 
   std::uint32_t epoch(unsigned thread) const { return epochs_[thread]; }
+  void next_epoch(unsigned thread) { ++epochs_[thread]; }
+  /// The number of a new asynchronous thread, which knows nothing.
+  unsigned add_asynchronous();
+  /// The operation of an asynchronous thread begins: it knows `clock` and nothing else.
+  void begin_asynchronous(unsigned thread, const ThreadClock& clock);
+  /// Whether a thread knows all that an asynchronous one did.
+  bool knows_all(unsigned reader, unsigned asynchronous) const {
+    return knows(reader, block_, asynchronous, epochs_[asynchronous] - 1);
+  }
   /// Whether what a thread of this grid did in that epoch is before what `reader` does now.
   bool knows(unsigned reader, std::uint32_t block, unsigned thread, std::uint32_t epoch) const;
 
@@ -39,13 +50,17 @@ class BlockOrder {
   void acquire(unsigned thread, const ThreadClock& clock);
 
  private:
+  bool is_asynchronous(unsigned thread) const { return thread >= threads_; }
   std::vector<std::uint32_t>& own_row(unsigned thread);
+  std::vector<std::uint32_t> known_to(unsigned thread) const;
 
   std::uint32_t block_ = 0;
-  std::vector<std::uint32_t> epochs_;             // [threads], from 1
-  std::vector<std::uint32_t> common_;             // [threads], what all know
-  std::vector<std::vector<std::uint32_t>> rows_;  // [threads], what one knows beyond; or empty
-  std::vector<unsigned> own_rows_;                // those that are not empty
+  unsigned threads_ = 0;
+  // Vectors may end before the last asynchronous thread: nothing is known of it then.
+  std::vector<std::uint32_t> epochs_;             // [threads + asynchronous], from 1
+  std::vector<std::uint32_t> common_;             // [threads + asynchronous], what all threads know
+  std::vector<std::vector<std::uint32_t>> rows_;  // what one knows beyond; or empty
+  std::vector<unsigned> own_rows_;                // those of threads that are not empty
   ThreadClock common_others_;                     // of other blocks
   std::map<unsigned, ThreadClock> others_;
 };

@@ -1,4 +1,5 @@
 // The calls of cuda_runtime_api.h. What the real runtime leaves undefined is a finding.
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -268,8 +269,18 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
       shared == handles().shared_bytes.end() ? kDefaultSharedBytes : shared->second;
   if (g.x == 0 || g.y == 0 || g.z == 0 || b.x == 0 || b.y == 0 || b.z == 0 || g.x > 0x7FFFFFFF ||
       g.y > 65535 || g.z > 65535 || b.z > 64 || std::size_t{b.x} * b.y * b.z > kMaxThreads ||
-      config.dynamicSmemBytes > most_shared || config.numAttrs > 0) {
+      config.dynamicSmemBytes > most_shared) {
     return fail(cudaErrorInvalidConfiguration);
+  }
+  bool cooperative = false;
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    if (config.attrs[i].id != cudaLaunchAttributeCooperative) {
+      return fail(cudaErrorInvalidConfiguration);
+    }
+    cooperative = config.attrs[i].val.cooperative != 0;
+  }
+  if (cooperative && std::size_t{g.x} * g.y * g.z > kMostResident) {
+    return fail(cudaErrorCooperativeLaunchTooLarge);
   }
   if (sticky_error()) return result();
   Launch launch;
@@ -280,6 +291,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
   launch.arguments = arguments.get();
   launch.argument_bytes = argument_bytes;
   launch.call = call;
+  launch.cooperative = cooperative;
   launch.may_touch_host = may_touch_host;
   enqueue(id_of(config.stream), "kernel " + function_name(kernel),
           [launch, arguments](const Operation& operation) {
@@ -337,6 +349,8 @@ const char* cudaGetErrorName(cudaError_t error) {
       return "cudaErrorInvalidResourceHandle";
     case cudaErrorNotReady:
       return "cudaErrorNotReady";
+    case cudaErrorCooperativeLaunchTooLarge:
+      return "cudaErrorCooperativeLaunchTooLarge";
     case cudaErrorLaunchFailure:
       return "cudaErrorLaunchFailure";
   }
@@ -346,6 +360,15 @@ const char* cudaGetErrorName(cudaError_t error) {
 const char* cudaGetErrorString(cudaError_t error) {
   return error == cudaErrorLaunchFailure ? "a kernel failed on the simulated device"
                                          : cudaGetErrorName(error);
+}
+
+cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* status) {
+  const bool found = std::string(symbol) == "cuTensorMapEncodeTiled";
+  *function = found ? reinterpret_cast<void*>(cuTensorMapEncodeTiled) : nullptr;
+  if (status) *status = found ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {

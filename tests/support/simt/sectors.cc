@@ -8,6 +8,7 @@
 
 #include "tests/support/simt/block.h"
 #include "tests/support/simt/counters.h"
+#include "tests/support/simt/memory.h"
 #include "tests/support/simt/source_line.h"
 
 namespace simt {
@@ -30,7 +31,7 @@ struct Counts {
   std::vector<const void*> kernels;  // in the order of first launch
   std::unordered_map<const void*, KernelCounters> of;
   KernelCounters* now = nullptr;
-  std::vector<std::unordered_map<std::uint64_t, Site>> warps;
+  std::array<std::vector<std::unordered_map<std::uint64_t, Site>>, kMostResident> warps;
 };
 
 Counts& counts() {
@@ -104,10 +105,11 @@ void count_access(const Block& block, Space space, Touch touch, std::uintptr_t c
     if (touch != Touch::kRead) c.now->global_written_bytes += bytes;
   }
   const unsigned thread = block.current->number, lane = thread % kWarpSize;
-  c.warps.resize((block.size() + kWarpSize - 1) / kWarpSize);
+  auto& warps = c.warps[block.window];
+  warps.resize((block.size() + kWarpSize - 1) / kWarpSize);
   // A structure that is copied takes several instructions of up to 16 bytes.
   for (std::size_t piece = 0; piece * 16 < bytes; ++piece) {
-    Site& site = c.warps[thread / kWarpSize][code << 8 | (piece & 0xFF)];
+    Site& site = warps[thread / kWarpSize][code << 8 | (piece & 0xFF)];
     site.space = space;
     site.touch = touch;
     const std::uint32_t n = site.done[lane]++;
@@ -115,6 +117,22 @@ void count_access(const Block& block, Space space, Touch touch, std::uintptr_t c
     site.instructions[n].push_back(
         {address + piece * 16,
          static_cast<std::uint32_t>(std::min<std::size_t>(bytes - piece * 16, 16)), lane});
+  }
+}
+
+void count_bulk_access(Space space, Touch touch, std::uintptr_t address, std::size_t bytes) {
+  KernelCounters& c = *counts().now;
+  if (space == Space::kShared) {
+    c.shared_bytes += bytes;
+    return;
+  }
+  const std::uint64_t touched = (address + bytes - 1) / 32 - address / 32 + 1;
+  if (touch == Touch::kRead) {
+    c.global_read_bytes += bytes;
+    c.global_read_sectors += touched;
+  } else {
+    c.global_written_bytes += bytes;
+    c.global_written_sectors += touched;
   }
 }
 
@@ -126,7 +144,7 @@ void count_block(const Block& block) {
   Counts& c = counts();
   ++c.now->blocks;
   c.now->threads += block.size();
-  for (auto& sites : c.warps) flush(sites, *c.now);
+  for (auto& sites : c.warps[block.window]) flush(sites, *c.now);
 }
 
 std::vector<KernelCounters> kernel_counters() {

@@ -17,6 +17,8 @@ enum class Space { kGlobal, kShared };
 void count_launch(const Block& block);
 void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,
                   std::uintptr_t address, std::size_t bytes);
+/// An access of an asynchronous operation to consecutive bytes; each is an instruction of its own.
+void count_bulk_access(Space space, Touch touch, std::uintptr_t address, std::size_t bytes);
 void count_tensor_core_operation(const Block& block);
 /// The instructions of the block that ends.
 void count_block(const Block& block);

@@ -124,8 +124,8 @@ inline void __threadfence() {
 inline void __threadfence_block() {
   simt::fence();
 }
-inline void __nanosleep(unsigned) {
-  simt::yield();
+inline void __nanosleep(unsigned, SIMT_HERE) {
+  simt::yield(where);
 }
 
 // Warp operations.

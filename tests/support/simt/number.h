@@ -1,0 +1,20 @@
+#pragma once
+
+#include <cstdint>
+
+namespace simt {
+
+// The number formats that the hardware multiplies and adds.
+
+double from_f16(std::uint16_t bits);
+double from_bf16(std::uint16_t bits);
+/// e4m3 has no infinity; its one NaN is 0x7F.
+double from_e4m3(std::uint8_t bits);
+
+// To the nearest, ties to even.
+std::uint16_t to_f16(double value);
+std::uint16_t to_bf16(double value);
+/// .satfinite: what is too large becomes the largest number, 448.
+std::uint8_t to_e4m3(double value);
+
+}  // namespace simt
