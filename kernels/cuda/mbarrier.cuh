@@ -11,18 +11,19 @@
 // the barrier was initialised for, and all bytes that were announced have come; then the next one
 // begins. Who waits names the parity of the phase, 0 for the first one, and may lag by one phase
 // at most. Waiting for parity 1 on a fresh barrier returns at once.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 namespace serrate {
-
-/// In shared memory. Only the functions below touch it while it is in use.
-struct alignas(8) Mbarrier {
-  std::uint64_t state;
-};
 
 /// The address of shared memory as PTX counts it.
 __device__ inline std::uint32_t shared_address(const void* shared) {
   return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
 }
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/// In shared memory. Only the functions below touch it while it is in use.
+struct alignas(8) Mbarrier {
+  std::uint64_t state;
+};
 
 /// mbarrier.init. Other threads use the barrier behind a __syncthreads, copies behind a
 /// fence_mbarrier_init of this thread too.
@@ -91,5 +92,6 @@ __device__ inline void fence_async_proxy() {
   asm volatile("fence.proxy.async;" ::: "memory");
 }
 
-}  // namespace serrate
 #endif
+
+}  // namespace serrate

@@ -32,7 +32,8 @@ unsigned thread_for(Block& block, unsigned issuer, const char* name) {
 }  // namespace
 
 std::shared_ptr<Asynchronous> issue(const char* name, std::uintptr_t code, Effect effect,
-                                    std::shared_ptr<Asynchronous> after) {
+                                    std::shared_ptr<Asynchronous> after,
+                                    const std::vector<unsigned>& issuers) {
   const InSimulator scope;
   Block& block = *running_block;
   if (block.under_way.size() == kMostAsynchronous) finish_one(block);
@@ -41,7 +42,8 @@ std::shared_ptr<Asynchronous> issue(const char* name, std::uintptr_t code, Effec
   operation->issuer = block.current->number;
   operation->number = thread_for(block, operation->issuer, name);
   operation->code = code;
-  block.order.publish(operation->issuer, operation->known);
+  if (issuers.empty()) block.order.publish(operation->issuer, operation->known);
+  for (const unsigned thread : issuers) block.order.publish(thread, operation->known);
   operation->after = std::move(after);
   operation->effect = std::move(effect);
   block.under_way.push_back(operation);

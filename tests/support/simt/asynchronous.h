@@ -13,9 +13,11 @@ namespace simt {
 
 using Effect = std::function<void(Asynchronous&)>;
 
-/// Issues an operation of the thread that runs. Its effect may come before this returns.
+/// Issues an operation of the thread that runs, or of several. Its effect may come before this
+/// returns; that of `after` comes first.
 std::shared_ptr<Asynchronous> issue(const char* name, std::uintptr_t code, Effect effect,
-                                    std::shared_ptr<Asynchronous> after = nullptr);
+                                    std::shared_ptr<Asynchronous> after = nullptr,
+                                    const std::vector<unsigned>& issuers = {});
 /// The effect comes now, if it has not yet.
 void finish(Block& block, const std::shared_ptr<Asynchronous>& operation);
 /// One of those under way; false when there is none.

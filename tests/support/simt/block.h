@@ -65,6 +65,9 @@ struct AsyncCopy {
   std::uintptr_t to, from, code;
 };
 
+struct ThreadProducts;
+struct WarpProducts;
+
 struct Thread {
   enum class State { kRunnable, kWaiting, kDone };
   unsigned number = 0;  // in the block
@@ -79,6 +82,7 @@ struct Thread {
   std::vector<std::vector<AsyncCopy>> copy_groups;  // the oldest first
   BulkGroup bulk;                                   // since the last commit
   std::vector<BulkGroup> bulk_groups;               // the oldest first
+  std::shared_ptr<ThreadProducts> products;         // of wgmma; null before the first
   ThreadClock observed;                             // by atomics since the last fence
 };
 
@@ -136,6 +140,7 @@ struct Block {
   std::vector<std::shared_ptr<Asynchronous>> under_way;
   std::vector<AsynchronousThread> asynchronous;  // numbered from size()
   std::map<std::uintptr_t, Mbarrier> mbarriers;
+  std::vector<std::shared_ptr<WarpProducts>> products;  // of wgmma, by warps
 
   unsigned size() const { return static_cast<unsigned>(threads.size()); }
   /// The number in the grid of a thread of this block, asynchronous ones too.

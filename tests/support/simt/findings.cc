@@ -61,6 +61,8 @@ const char* to_string(Kind kind) {
       return "misused mbarrier";
     case Kind::kProxy:
       return "missing proxy fence";
+    case Kind::kRegisters:
+      return "registers of an asynchronous product";
     case Kind::kInFlight:
       return "asynchronous operation under way";
     case Kind::kBadInstruction:

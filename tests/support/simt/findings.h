@@ -26,6 +26,7 @@ enum class Kind {
   kDeadlock,           // nothing can run any more
   kMbarrier,           // an mbarrier is used otherwise than its state allows
   kProxy,              // no fence between what threads write and an asynchronous operation
+  kRegisters,          // registers of a matrix product that is under way, or without its fence
   kInFlight,           // what an asynchronous operation still uses is touched, or is left behind
   kBadInstruction,     // an operand that the PTX manual does not allow
   kBadCall,            // the runtime was called with what it does not take

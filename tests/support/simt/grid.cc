@@ -14,6 +14,7 @@
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/sectors.h"
 #include "tests/support/simt/source_line.h"
+#include "tests/support/simt/wgmma.h"
 
 // The variables of CUDA's names; cuda_runtime.h declares them.
 simt::Indices simt_indices;
@@ -75,6 +76,7 @@ void begin_block(Block& block, std::uint32_t number) {
   std::iota(block.runnable.begin(), block.runnable.end(), 0u);
   for (NamedBarrier& barrier : block.named) barrier = {};
   block.mbarriers.clear();
+  block.products.clear();
   block.under_way.clear();
   block.asynchronous.clear();
   block.order.begin(number, block.size());
@@ -119,6 +121,7 @@ void end_block(Block& block) {
   if (!block.grid->failed) {
     report_open_barriers(block);
     report_left_behind(block);
+    report_products_left_behind(block);
     while (finish_one(block)) {
     }
   }

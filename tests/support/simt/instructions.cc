@@ -7,6 +7,7 @@
 
 #include "tests/support/simt/block.h"
 #include "tests/support/simt/memory.h"
+#include "tests/support/simt/number.h"
 #include "tests/support/simt/observe.h"
 #include "tests/support/simt/sectors.h"
 
@@ -39,26 +40,10 @@ void distribute(void* const lanes[kWarpSize]) {
   }
 }
 
-double half_value(std::uint16_t bits) {
-  const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
-  const double sign = bits >> 15 ? -1 : 1;
-  if (exponent == 31) return mantissa ? std::nan("") : sign * INFINITY;
-  if (exponent == 0) return sign * std::ldexp(mantissa, -24);
-  return sign * std::ldexp(1024 + mantissa, exponent - 25);
-}
-
 struct MmaLane {
   MmaType type;
   float* d;
   const std::uint32_t *a, *b;
-
-  // Element i of a fragment, counted from the low half of its first register.
-  double element(const std::uint32_t* registers, unsigned i) const {
-    if (type == MmaType::kTf32) return std::bit_cast<float>(registers[i] & ~0x1FFFu);
-    const auto bits = static_cast<std::uint16_t>(registers[i / 2] >> 16 * (i % 2));
-    return type == MmaType::kF16 ? half_value(bits)
-                                 : std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
-  }
 };
 
 float toward_zero(double value) {
@@ -70,25 +55,25 @@ float toward_zero(double value) {
 
 void multiply(void* const lanes[kWarpSize]) {
   const auto at = [&](unsigned lane) { return static_cast<const MmaLane*>(lanes[lane]); };
-  const bool tf32 = at(0)->type == MmaType::kTf32;
-  double a[16][16] = {}, b[16][8] = {};
+  const MmaType type = at(0)->type;
+  const unsigned in_register = elements_of(type), depth = 8 * in_register;
+  double a[16][32] = {}, b[32][8] = {};
   for (unsigned l = 0; l < kWarpSize; ++l) {
     const unsigned g = l / 4, q = l % 4;
-    for (unsigned i = 0; i < (tf32 ? 4 : 8); ++i) {
-      const unsigned row = tf32 ? g + 8 * (i % 2) : g + 8 * (i / 2 % 2);
-      const unsigned col = tf32 ? q + 4 * (i / 2) : 2 * q + i % 2 + 8 * (i / 4);
-      a[row][col] = at(l)->element(at(l)->a, i);
+    for (unsigned i = 0; i < 4 * in_register; ++i) {
+      const RowAndDepth where = element_of_a(type, l, i);
+      a[where.row][where.depth] = element_of(type, at(l)->a, i);
     }
-    for (unsigned i = 0; i < (tf32 ? 2 : 4); ++i) {
-      const unsigned row = tf32 ? q + 4 * i : 2 * q + i % 2 + 8 * (i / 2);
-      b[row][g] = at(l)->element(at(l)->b, i);
+    for (unsigned i = 0; i < 2 * in_register; ++i) {
+      const unsigned row = in_register * q + i % in_register + 4 * in_register * (i / in_register);
+      b[row][g] = element_of(type, at(l)->b, i);
     }
   }
   for (unsigned l = 0; l < kWarpSize; ++l) {
     for (unsigned i = 0; i < 4; ++i) {
       const unsigned row = l / 4 + 8 * (i / 2), col = 2 * (l % 4) + i % 2;
       double sum = at(l)->d[i];
-      for (unsigned k = 0; k < (tf32 ? 8 : 16); ++k) sum += a[row][k] * b[k][col];
+      for (unsigned k = 0; k < depth; ++k) sum += a[row][k] * b[k][col];
       at(l)->d[i] = toward_zero(sum);
     }
   }
@@ -103,6 +88,8 @@ const char* name_of(MmaType type) {
       return "mma.m16n8k16.f16";
     case MmaType::kTf32:
       return "mma.m16n8k8.tf32";
+    case MmaType::kE4m3:
+      return "mma.m16n8k32.e4m3";
   }
   return "?";
 }
@@ -116,6 +103,29 @@ void arrive(const AsyncCopy& copy) {
 }
 
 }  // namespace
+
+double element_of(MmaType type, const std::uint32_t* registers, unsigned i) {
+  const unsigned in_register = elements_of(type);
+  const std::uint32_t bits = registers[i / in_register] >> 32 / in_register * (i % in_register);
+  switch (type) {
+    case MmaType::kTf32:
+      return std::bit_cast<float>(bits & ~0x1FFFu);
+    case MmaType::kBf16:
+      return from_bf16(static_cast<std::uint16_t>(bits));
+    case MmaType::kF16:
+      return from_f16(static_cast<std::uint16_t>(bits));
+    case MmaType::kE4m3:
+      return from_e4m3(static_cast<std::uint8_t>(bits));
+  }
+  return 0;
+}
+
+// Registers 0 and 2 are of rows g, 1 and 3 of rows g + 8; 2 and 3 of the second half of the depth.
+RowAndDepth element_of_a(MmaType type, unsigned lane, unsigned i) {
+  const unsigned in_register = elements_of(type), r = i / in_register;
+  return {lane / 4 + 8 * (r % 2),
+          in_register * (lane % 4) + i % in_register + 4 * in_register * (r / 2)};
+}
 
 void load_matrices(Fragments fragments, const void* row, const Where& where) {
   const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "tests/support/simt/grid.h"
+#include "tests/support/simt/observe.h"
 
 namespace simt {
 
@@ -14,7 +15,18 @@ struct Fragments {
 /// ldmatrix: each lane says where a row lies.
 void load_matrices(Fragments fragments, const void* row, const Where& where);
 
-enum class MmaType { kBf16, kF16, kTf32 };
+enum class MmaType { kBf16, kF16, kTf32, kE4m3 };
+/// Elements in a register.
+constexpr unsigned elements_of(MmaType type) {
+  return type == MmaType::kTf32 ? 1 : type == MmaType::kE4m3 ? 4 : 2;
+}
+/// Element i of a fragment, counted from the low bits of its first register.
+double element_of(MmaType type, const std::uint32_t* registers, unsigned i);
+/// Where element i of lane l lies in the 16 rows of operand a of an mma of 32 bytes depth.
+struct RowAndDepth {
+  unsigned row, depth;
+};
+RowAndDepth element_of_a(MmaType type, unsigned lane, unsigned i);
 /// d += a b on a warp: exact products and sums, cut to float at the end, as the tensor cores cut
 /// (toward zero).
 void multiply_matrices(MmaType type, float* d, const std::uint32_t* a, const std::uint32_t* b,

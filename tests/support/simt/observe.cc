@@ -8,6 +8,7 @@
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/sectors.h"
 #include "tests/support/simt/source_line.h"
+#include "tests/support/simt/wgmma.h"
 
 // Kernels are compiled with -fsanitize=thread, which makes the compiler call one of the functions
 // below before every load and store; the program is linked without libtsan, so they are ours.
@@ -316,7 +317,10 @@ void observe_mbarrier(std::uintptr_t address, std::size_t bytes, Touch touch, bo
   const Thread& thread = *block.current;
   const InSimulator scope;
   Memory& memory = Memory::instance();
-  if (address >= thread.stack_begin && address < thread.stack_end) return;
+  if (address >= thread.stack_begin && address < thread.stack_end) {
+    if (thread.products) touch_registers(*block.current, address, bytes, touch, code);
+    return;
+  }
   begin_operation(*block.operation);
   const bool arena = memory.contains(address);
   const std::size_t natural = bytes <= 16 ? bytes : 1;
