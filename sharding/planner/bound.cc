@@ -7,6 +7,7 @@
 #include <limits>
 #include <numeric>
 #include <queue>
+#include <span>
 
 #include "sharding/planner/misfits.h"
 #include "sharding/planner/packing.h"
@@ -115,6 +116,7 @@ class Relaxation {
     const double device = std::max(sum_of(problem.device_bytes), 1.0);
     const double host = std::max(sum_of(problem.host_bytes), 1.0);
     for (const PlannerItem& item : problem.items) {
+      const auto first = std::ssize(all_.demands);
       for (const Candidate& c : item.candidates) {
         Demand d = demand_of(c, problem, objective);
         d.mean[kPhases] = static_cast<double>(c.total_device_bytes()) / device;
@@ -122,6 +124,12 @@ class Relaxation {
         d.first_part = parts_.size();
         add_parts(static_cast<int>(all_.item_ends.size()), c, d, most_device, most_host);
         d.end_part = parts_.size();
+        // Twins, such as row_wise and table_row_wise on one node, would only be told apart in vain.
+        if (std::any_of(all_.demands.begin() + first, all_.demands.end(),
+                        [&](const Demand& other) { return is_twin(d, other); })) {
+          parts_.resize(d.first_part);
+          continue;
+        }
         all_.names.emplace_back(static_cast<int>(all_.item_ends.size()),
                                 static_cast<int>(&c - item.candidates.data()));
         all_.demands.push_back(d);
@@ -139,10 +147,13 @@ class Relaxation {
     Box box;
     box.high.fill(kInfinity);
     for (const PlannerItem& item : problem_.items) {
-      box.allowed.emplace_back(item.candidates.size(), true);
+      box.allowed.emplace_back(item.candidates.size(), false);
     }
+    for (const auto& [item, candidate] : all_.names) box.allowed[item][candidate] = true;
     return box;
   }
+  // Of the time that all ranks spend alike, whatever is chosen in the box.
+  double least_uniform(const Box& box) const;
   double scale() const { return scale_; }
   std::size_t num_demands() const { return all_.demands.size(); }
 
@@ -158,13 +169,24 @@ class Relaxation {
     Phases longest = {};
   };
 
+  // They take the same of everything that the bound counts.
+  bool is_twin(const Demand& a, const Demand& b) const {
+    const auto parts = [&](const Demand& d) {
+      return std::span(parts_).subspan(d.first_part, d.end_part - d.first_part);
+    };
+    return a.uniform == b.uniform && a.longest == b.longest && a.mean == b.mean &&
+           std::ranges::equal(parts(a), parts(b), [](const Part& p, const Part& q) {
+             return p.per_rank == q.per_rank && p.takes == q.takes;
+           });
+  }
+
   // Without its memory.
   static Demand demand_of(const Candidate& c, const PlannerProblem& problem,
                           PlannerObjective objective) {
     Demand d{.uniform = c.everywhere.total(problem.estimator)};
     const Phases longest = phases_of(c, c.time, problem.estimator, objective);
-    if (c.scope == BlockScope::kAll && c.full_ranks == problem.world_size) {
-      d.uniform += std::accumulate(longest.begin(), longest.end(), 0.0);
+    if (c.ranks_per_block == problem.world_size && c.full_ranks == problem.world_size) {
+      d.uniform += c.num_blocks * std::accumulate(longest.begin(), longest.end(), 0.0);
     } else {
       const Phases work = phases_of(c, c.work, problem.estimator, objective);
       d.longest = longest;
@@ -255,6 +277,20 @@ class Relaxation {
   std::vector<Part> parts_;
   double scale_ = 1;
 };
+
+double Relaxation::least_uniform(const Box& box) const {
+  double sum = 0;
+  std::size_t i = 0;
+  for (const std::size_t end : all_.item_ends) {
+    double least = kInfinity;
+    for (; i < end; ++i) {
+      const auto [item, candidate] = all_.names[i];
+      if (box.allowed[item][candidate]) least = std::min(least, all_.demands[i].uniform);
+    }
+    sum += least;
+  }
+  return sum;
+}
 
 void Relaxation::set_room(const Box& box, Choices& choices) const {
   choices.surely.assign(problem_.items.size(), {});
@@ -596,9 +632,9 @@ bool cut(const Box& box, Box& below, Box& above) {
   return true;
 }
 
-// Lowers the highs to what is left of `known`. False when there is nothing left.
-bool tighten(Box& box, double known) {
-  const double low = std::accumulate(box.low.begin(), box.low.end(), 0.0);
+// Lowers the highs to what is left of `known` beside `uniform`. False when there is nothing left.
+bool tighten(Box& box, double known, double uniform) {
+  const double low = std::accumulate(box.low.begin(), box.low.end(), uniform);
   for (int k = 0; k < kPhases; ++k) {
     box.high[k] = std::min(box.high[k], known - (low - box.low[k]));
     if (box.high[k] < box.low[k]) return false;
@@ -624,18 +660,19 @@ PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objec
 double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
                    const PlannerBound& bound, double known) {
   constexpr int kRounds = 30;
-  constexpr double kMostVisits = 7e5;  // of demands, about 5 ns each
+  // Of demands, about 5 ns each. Where memory has a price there are more cases to tell apart.
+  const double most_visits = bound.device_price > 0 || bound.host_price > 0 ? 1.4e6 : 7e5;
   constexpr double kCloseEnough = 0.998;
   // Many demands mean many shards, which come apart better and take long to look through.
   constexpr std::size_t kMostToCut = 1500;
   const Relaxation relaxation(problem, objective);
   const int most_boxes = std::clamp(
-      static_cast<int>(kMostVisits / kRounds / static_cast<double>(relaxation.num_demands() + 1)),
+      static_cast<int>(most_visits / kRounds / static_cast<double>(relaxation.num_demands() + 1)),
       16, 400);
   const bool few = relaxation.num_demands() <= kMostToCut;
   std::priority_queue<Box> open;
   const auto add = [&](Box box, int cuttings) {
-    if (!tighten(box, known)) return;
+    if (!tighten(box, known, relaxation.least_uniform(box) * (1 - kSlack))) return;
     relaxation.solve(box, known, kRounds, cuttings);
     if (box.value < known) open.push(box);
   };

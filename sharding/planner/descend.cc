@@ -18,10 +18,27 @@ void SearchMoves::descend(std::int64_t evaluations) {
 }
 
 void SearchMoves::local_search() {
+  if (state_.memory_excess() > 0) repair();
   for (const int sharpness : {kSearchSharpness, kFinalSharpness}) {
     shorten_longest(sharpness);
     note_best();
   }
+}
+
+// Makes placements fit the memory by moves that may cost time, which a sharper energy would not
+// allow: what they upset can be evened out again.
+void SearchMoves::repair() {
+  state_.refresh_energy(kBuildSharpness);
+  std::vector<int> ranks(state_.num_ranks());
+  std::iota(ranks.begin(), ranks.end(), 0);
+  for (bool improved = true; improved && !is_done();) {
+    improved = spread_less();
+    for (const int rank : ranks) {
+      const bool fits = state_.room_with(rank, {}) >= 0;
+      if (!fits && improve_rank(rank, partners(ranks, kMostLeast, 64))) improved = true;
+    }
+  }
+  note_best();
 }
 
 // Improves ranks of most energy, until the longest ones cannot be.

@@ -34,6 +34,8 @@ class SearchMoves {
 
   /// Greedy starts, as they are; one at least.
   void start(std::span<const ShardLimit> limits);
+  /// Those of the limits that lead to different starts.
+  std::vector<ShardLimit> distinct(std::span<const ShardLimit> limits) const;
   /// A placement to begin at, by choices that do the same; nothing when there are none.
   void adopt(std::span<const ItemPlacement> items);
   /// Local search.
@@ -98,6 +100,7 @@ class SearchMoves {
 
   // descend.cc
   void local_search();
+  void repair();
   void shorten_longest(int sharpness);
   std::vector<int> ranks_by_energy() const;
   std::vector<int> partners(const std::vector<int>& ranks, int least, int others);

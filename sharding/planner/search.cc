@@ -103,7 +103,7 @@ class Search {
     const std::int64_t more = std::max<std::int64_t>(num_items - 500, 0);
     const std::int64_t all = one_phase ? 1'000'000 + more * 4'000 : 400'000 + more * 2'000;
     if (!scarce) return all;
-    return one_phase ? all / 4 : all * 2 / 5;
+    return one_phase ? all / 8 : all * 3 / 5;
   }
 
   std::unique_ptr<SearchMoves> moves_of(const TypeSet& types) const {
@@ -145,7 +145,7 @@ class Search {
       moves.descend(evaluations_ / 4);
       moves.anneal(evaluations_ / 4);
     } else if (effort_ == SearchEffort::kScarce && is_small()) {
-      moves.restart(scarce_limits(), evaluations_ / 2);
+      moves.restart(moves.distinct(scarce_limits()), evaluations_ / 2);
       moves.descend(evaluations_ / 4);
       moves.ruin_and_recreate(evaluations_);
     } else if (moves.num_phases() == 1) {

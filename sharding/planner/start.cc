@@ -20,6 +20,18 @@ void SearchMoves::start(std::span<const ShardLimit> limits) {
   }
 }
 
+std::vector<ShardLimit> SearchMoves::distinct(std::span<const ShardLimit> limits) const {
+  std::vector<std::pair<std::vector<int>, bool>> starts;
+  std::vector<ShardLimit> some;
+  for (const ShardLimit& limit : limits) {
+    std::pair start(choose(limit), limit.packed);
+    if (std::ranges::find(starts, start) != starts.end()) continue;
+    starts.push_back(std::move(start));
+    some.push_back(limit);
+  }
+  return some;
+}
+
 void SearchMoves::restart(std::span<const ShardLimit> limits, std::int64_t evaluations) {
   constexpr double kNoise = 0.2;
   const auto num_limits = static_cast<std::int64_t>(limits.size());
