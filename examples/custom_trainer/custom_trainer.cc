@@ -107,7 +107,7 @@ class ClickModel {
     embedding_.output_dist_backward(exchange_, stream_);
     embedding_.update(exchange_, step, stream_);
 
-    communicator_.all_reduce_sum("dense_gradients", d_dense_.span(), stream_);
+    communicator_.all_reduce_sum<float>("dense_gradients", d_dense_.span(), stream_);
     adamw_update({.parameters = dense_.span(),
                   .first_moment = first_moment_.span(),
                   .second_moment = second_moment_.span(),
