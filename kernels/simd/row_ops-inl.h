@@ -77,6 +77,12 @@ HWY_INLINE void sum_columns(D d, const Rows& rows, std::int64_t begin, std::int6
     const float* row_ahead = rows.row_ahead(i) + column;
     const auto weight = hn::Set(d, rows.weight(i));
     for (int v = 0; v < kVectors; ++v) hwy::Prefetch(row_ahead + v * kLanes);
+    if constexpr (requires { rows.row_far_ahead(i); }) {
+      const float* row_far_ahead = rows.row_far_ahead(i) + column;
+      for (int v = 0; v < kVectors; ++v) {
+        __builtin_prefetch(row_far_ahead + v * kLanes, 0, 2);  // into the second-level cache
+      }
+    }
     // Keeps the compiler from mixing these with the reads below, which measured 8 % slower.
     std::atomic_signal_fence(std::memory_order_acq_rel);
     for (int v = 0; v < kVectors; ++v) {
@@ -87,7 +93,7 @@ HWY_INLINE void sum_columns(D d, const Rows& rows, std::int64_t begin, std::int6
 }
 
 // out[c] = sum over i in [0, count), in this order, of rows.weight(i) * rows.row(i)[c], c < cols.
-// rows.row_ahead(i) is a row that will be read soon.
+// rows.row_ahead(i) is a row that will be read soon, rows.row_far_ahead(i), if there is one, later.
 template <int kVectors, class Rows>
 HWY_INLINE void sum_rows(const Rows& rows, std::int64_t count, std::int64_t cols, float* out) {
   const hn::ScalableTag<float> full;

@@ -13,10 +13,11 @@
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-// How far ahead of the sum rows are asked for: enough to hide the memory's latency behind the
-// rows between, and all of them fit in the first-level cache.
-constexpr std::int64_t kBytesAhead = 10240;
-constexpr std::int64_t kLineBytes = 64;
+// How far ahead of the sum rows are prefetched, into the second-level cache and later into the
+// first: a core has many more misses on their way in the second level than in the first, where any
+// distance alone takes a third to a half longer (docs/performance.md).
+constexpr std::int64_t kRowsAhead = 8;
+constexpr std::int64_t kRowsFarAhead = 24;
 
 // The rows of one bag, from position `first` of the segment's indices, for sum_rows.
 struct RowsOfBag {
@@ -25,12 +26,14 @@ struct RowsOfBag {
   const std::int64_t* indices;  // of the segment
   const float* weights;         // of the segment, or null
   std::int64_t first;
-  std::int64_t rows_ahead;
   std::int64_t last;  // position in the segment's indices
 
   const float* row(std::int64_t i) const { return table + indices[first + i] * stride; }
   const float* row_ahead(std::int64_t i) const {
-    return table + indices[HWY_MIN(first + i + rows_ahead, last)] * stride;
+    return table + indices[HWY_MIN(first + i + kRowsAhead, last)] * stride;
+  }
+  const float* row_far_ahead(std::int64_t i) const {
+    return table + indices[HWY_MIN(first + i + kRowsFarAhead, last)] * stride;
   }
   float weight(std::int64_t i) const { return weights ? weights[first + i] : 1.0f; }
 };
@@ -38,14 +41,11 @@ struct RowsOfBag {
 template <int kVectors>
 void pool_bags_of_width(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
   const std::int64_t cols = segment.table.cols;
-  const std::int64_t row_bytes =
-      HWY_MAX(cols * static_cast<std::int64_t>(sizeof(float)), kLineBytes);
   RowsOfBag rows{segment.table.data,
                  segment.table.stride,
                  segment.indices.data(),
                  segment.weights.empty() ? nullptr : segment.weights.data(),
                  0,
-                 HWY_MAX(8, kBytesAhead / row_bytes),
                  std::ssize(segment.indices) - 1};
   for (std::int64_t bag = begin; bag < end; ++bag) {
     rows.first = segment.offsets[bag] - segment.offsets[0];
