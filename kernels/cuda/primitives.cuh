@@ -6,7 +6,8 @@
 
 // What kernels ask of the hardware beyond CUDA C++, by name. tests/support/simt has a header of the
 // same path, which takes its place on the simulated device; tests/kernels/cuda/primitives_test.cu
-// holds both to the PTX manual (sections of PTX ISA 9.1).
+// holds both to the PTX manual (sections of PTX ISA 9.1). What only Hopper has is in mbarrier.cuh,
+// bulk_copy.cuh, warpgroup.cuh and wgmma.cuh.
 //
 // Fragments: g = lane / 4, q = lane % 4. An accumulator d of 16 x 8 holds
 // (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1).
@@ -105,6 +106,44 @@ __device__ inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+/// mma.m16n8k32 of e4m3 (9.7.14.5.10), four in a register. Element i of a, from 0 to 15, is
+/// (g + 8 (i / 4 % 2), 4q + i % 4 + 16 (i / 8)); element i of b is (4q + i % 4 + 16 (i / 4), g).
+__device__ inline void mma_m16n8k32_e4m3(float (&d)[4], const std::uint32_t (&a)[4],
+                                         const std::uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+/// cvt.rn.satfinite.e4m3x2.f32 (9.7.9.22): to the nearest, at most 448. `low` is in the low byte.
+__device__ inline std::uint16_t pack_e4m3(float low, float high) {
+  std::uint16_t packed;
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+/// The values of two e4m3, by cvt.rn.f16x2.e4m3x2, which is exact.
+struct E4m3Pair {
+  float low, high;
+};
+__device__ inline E4m3Pair unpack_e4m3(std::uint16_t packed) {
+  E4m3Pair values;
+  asm("{\n"
+      ".reg .b32 halves;\n"
+      ".reg .b16 low, high;\n"
+      "cvt.rn.f16x2.e4m3x2 halves, %2;\n"
+      "mov.b32 {low, high}, halves;\n"
+      "cvt.f32.f16 %0, low;\n"
+      "cvt.f32.f16 %1, high;\n"
+      "}"
+      : "=f"(values.low), "=f"(values.high)
+      : "h"(packed));
+  return values;
+}
+#endif
 
 /// cp.async (9.7.9.25.3): 16 bytes from global to shared memory, both aligned to 16. The calling
 /// thread sees them after copy_async_wait, others after a barrier behind that.

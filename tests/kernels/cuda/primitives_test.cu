@@ -90,7 +90,7 @@ TEST_F(PrimitivesTest, Ldmatrix) {
   expect_loaded<4, true>(stream);
 }
 
-enum class Type { kBf16, kF16, kTf32 };
+enum class Type { kBf16, kF16, kTf32, kE4m3 };
 
 template <Type kType>
 __global__ void multiply(const std::uint32_t* a, const std::uint32_t* b, float* d) {
@@ -103,6 +103,9 @@ __global__ void multiply(const std::uint32_t* a, const std::uint32_t* b, float* 
   if constexpr (kType == Type::kBf16) mma_m16n8k16_bf16(d_fragment, a_fragment, b_fragment);
   if constexpr (kType == Type::kF16) mma_m16n8k16_f16(d_fragment, a_fragment, b_fragment);
   if constexpr (kType == Type::kTf32) mma_m16n8k8_tf32(d_fragment, a_fragment, b_fragment);
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+  if constexpr (kType == Type::kE4m3) mma_m16n8k32_e4m3(d_fragment, a_fragment, b_fragment);
+#endif
   for (int i = 0; i < 4; ++i) d[lane * 4 + i] = d_fragment[i];
 }
 
@@ -169,6 +172,71 @@ TEST_F(PrimitivesTest, MmaF16) {
 }
 TEST_F(PrimitivesTest, MmaTf32) {
   expect_product<Type::kTf32>(stream);
+}
+
+// 9.7.14.5.10: row = groupID for ai where 0 <= i < 4 || 8 <= i < 12, else groupID + 8; col =
+// threadID_in_group * 4 + (i & 3), + 16 for i >= 8. b: row = threadID_in_group * 4 + (i & 3), + 16
+// for i >= 4; col = groupID.
+std::uint32_t e4m3_of(int value) {
+  if (value == 0) return 0;
+  const int exponent = std::ilogb(value);
+  const auto mantissa = static_cast<std::uint32_t>(std::ldexp(std::abs(value), 3 - exponent));
+  return (value < 0 ? 0x80u : 0u) | static_cast<std::uint32_t>(exponent + 7) << 3 | (mantissa & 7);
+}
+
+TEST_F(PrimitivesTest, MmaE4m3) {
+  std::vector<std::uint32_t> a(32 * 4), b(32 * 2);
+  std::vector<float> expected(32 * 4);
+  for (int lane = 0; lane < 32; ++lane) {
+    const int group = lane >> 2, in_group = lane % 4;
+    for (int i = 0; i < 16; ++i) {
+      const int row = i < 4 || (i >= 8 && i < 12) ? group : group + 8;
+      const int k = in_group * 4 + (i & 3) + (i >= 8 ? 16 : 0);
+      a[lane * 4 + i / 4] |= e4m3_of(a_at(row, k)) << i % 4 * 8;
+    }
+    for (int i = 0; i < 8; ++i) {
+      const int k = in_group * 4 + (i & 3) + (i >= 4 ? 16 : 0);
+      b[lane * 2 + i / 4] |= e4m3_of(b_at(k, group)) << i % 4 * 8;
+    }
+    for (int i = 0; i < 4; ++i) {
+      const int row = i < 2 ? group : group + 8, col = in_group * 2 + (i & 1);
+      int sum = 3;
+      for (int k = 0; k < 32; ++k) sum += a_at(row, k) * b_at(k, col);
+      expected[lane * 4 + i] = static_cast<float>(sum);
+    }
+  }
+  const Buffer<std::uint32_t> device_a(a, stream), device_b(b, stream);
+  Buffer<float> d(std::vector<float>(32 * 4, 3), stream);
+  launch(multiply<Type::kE4m3>, 1, 32, 0, stream, device_a.data(), device_b.data(), d.data());
+  EXPECT_EQ(d.to_host(stream), expected);
+}
+
+__global__ void convert_e4m3(const float* values, std::uint16_t* packed, float* unpacked) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+  const unsigned i = threadIdx.x;
+  packed[i] = pack_e4m3(values[2 * i], values[2 * i + 1]);
+  const E4m3Pair pair = unpack_e4m3(packed[i]);
+  unpacked[2 * i] = pair.low;
+  unpacked[2 * i + 1] = pair.high;
+#endif
+}
+
+// 9.7.9.22 and 5.2.3: sign, four bits of exponent with bias 7, three of mantissa; no infinity; ties
+// to even; .satfinite.
+TEST_F(PrimitivesTest, E4m3) {
+  const std::vector<float> values{1,   -1.5f,    448,     1e9f,     -1e9f, 0.0f,
+                                  17,  19,       0x1p-9f, 0x1p-10f, 464,   -0.0146484375f,
+                                  240, 0x3p-10f, 0.0625f, -0x1p-11f};
+  const std::vector<std::uint16_t> expected{0xBC38, 0x7E7E, 0x00FE, 0x5A58,
+                                            0x0001, 0x887E, 0x0277, 0x8018};
+  const std::vector<float> back{1,       -1.5f, 448, 448,        -448, 0,       16,      20,
+                                0x1p-9f, 0,     448, -0.015625f, 240,  0x1p-8f, 0.0625f, -0.0f};
+  const Buffer<float> device_values(values, stream);
+  Buffer<std::uint16_t> packed(8, stream);
+  Buffer<float> unpacked(16, stream);
+  launch(convert_e4m3, 1, 8, 0, stream, device_values.data(), packed.data(), unpacked.data());
+  EXPECT_EQ(packed.to_host(stream), expected);
+  EXPECT_EQ(unpacked.to_host(stream), back);
 }
 
 // 9.7.9.25.3: two groups under way; each thread reads what another one copied.

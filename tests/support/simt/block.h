@@ -112,6 +112,12 @@ struct NamedBarrier {
   Where where = {};  // of the last to arrive
 };
 
+/// Registers of each thread of a warp (setmaxnreg).
+struct WarpRegisters {
+  unsigned now = 0;
+  std::vector<unsigned> changes = {};
+};
+
 /// What the blocks of a grid share.
 struct Grid {
   const Launch* launch = nullptr;
@@ -141,6 +147,8 @@ struct Block {
   std::vector<AsynchronousThread> asynchronous;  // numbered from size()
   std::map<std::uintptr_t, Mbarrier> mbarriers;
   std::vector<std::shared_ptr<WarpProducts>> products;  // of wgmma, by warps
+  std::vector<WarpRegisters> registers;                 // by warps, from the first change on
+  unsigned free_registers = 0;                          // of each thread of a warp
 
   unsigned size() const { return static_cast<unsigned>(threads.size()); }
   /// The number in the grid of a thread of this block, asynchronous ones too.

@@ -77,6 +77,8 @@ void begin_block(Block& block, std::uint32_t number) {
   for (NamedBarrier& barrier : block.named) barrier = {};
   block.mbarriers.clear();
   block.products.clear();
+  block.registers.clear();
+  block.free_registers = 0;
   block.under_way.clear();
   block.asynchronous.clear();
   block.order.begin(number, block.size());

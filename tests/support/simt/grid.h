@@ -77,6 +77,7 @@ enum class WarpOperation {
   kReduceAnd,
   kReduceOr,
   kReduceXor,
+  kElect,
   kCollective,
 };
 const char* to_string(WarpOperation operation);

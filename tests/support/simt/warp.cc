@@ -85,6 +85,19 @@ std::uint64_t reduce(WarpOperation operation, const std::vector<Thread*>& there,
   return result;
 }
 
+// Some lane of the mask, always the same one for a mask.
+unsigned elected_lane(std::uint32_t mask) {
+  static const std::uint64_t salt = schedule()();
+  unsigned skipped =
+      static_cast<unsigned>((salt ^ mask) % static_cast<unsigned>(std::popcount(mask)));
+  unsigned l = static_cast<unsigned>(std::countr_zero(mask));
+  for (; skipped > 0; --skipped) {
+    mask &= mask - 1;
+    l = static_cast<unsigned>(std::countr_zero(mask));
+  }
+  return l;
+}
+
 std::uint64_t result_for(const Thread& thread, const std::vector<Thread*>& lanes,
                          const std::vector<Thread*>& there) {
   const Wait& wait = thread.wait;
@@ -110,6 +123,8 @@ std::uint64_t result_for(const Thread& thread, const std::vector<Thread*>& lanes
       return ballot != 0;
     case WarpOperation::kBallot:
       return ballot;
+    case WarpOperation::kElect:
+      return static_cast<unsigned>(mine) == elected_lane(wait.mask);
     case WarpOperation::kMatchAny:
       return equal;
     case WarpOperation::kMatchAll:
@@ -127,7 +142,7 @@ const char* to_string(WarpOperation operation) {
                                     "__any_sync",        "__ballot_sync",     "__match_any_sync",
                                     "__match_all_sync",  "__reduce_add_sync", "__reduce_min_sync",
                                     "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",
-                                    "__reduce_xor_sync", "a warp collective"};
+                                    "__reduce_xor_sync", "elect.sync",        "a warp collective"};
   return kNames[static_cast<int>(operation)];
 }
 

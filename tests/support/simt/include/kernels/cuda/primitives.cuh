@@ -4,6 +4,7 @@
 #include <cuda_runtime.h>
 
 #include "tests/support/simt/instructions.h"
+#include "tests/support/simt/number.h"
 
 namespace serrate {
 
@@ -43,6 +44,22 @@ inline void mma_m16n8k16_f16(float (&d)[4], const std::uint32_t (&a)[4],
 inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[4],
                              const std::uint32_t (&b)[2], SIMT_HERE) {
   simt::multiply_matrices(simt::MmaType::kTf32, d, a, b, where);
+}
+
+inline void mma_m16n8k32_e4m3(float (&d)[4], const std::uint32_t (&a)[4],
+                              const std::uint32_t (&b)[2], SIMT_HERE) {
+  simt::multiply_matrices(simt::MmaType::kE4m3, d, a, b, where);
+}
+
+inline std::uint16_t pack_e4m3(float low, float high) {
+  return static_cast<std::uint16_t>(simt::to_e4m3(low) | simt::to_e4m3(high) << 8);
+}
+struct E4m3Pair {
+  float low, high;
+};
+inline E4m3Pair unpack_e4m3(std::uint16_t packed) {
+  return {static_cast<float>(simt::from_e4m3(static_cast<std::uint8_t>(packed))),
+          static_cast<float>(simt::from_e4m3(static_cast<std::uint8_t>(packed >> 8)))};
 }
 
 __forceinline__ void copy_async(void* shared, const void* global, SIMT_HERE) {
