@@ -186,7 +186,7 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
     embedding.output_dist(exchange, stream);
     end_stage(kOutput);
     linear_layer(exchange, weights, d_weights);
-    communicator.all_reduce_sum("dense_gradients", std::span(d_weights), stream);
+    communicator.all_reduce_sum<float>("dense_gradients", on_cpu(d_weights), stream);
     end_stage(kLinear);
     embedding.output_dist_backward(exchange, stream);
     end_stage(kBackward);

@@ -8,10 +8,17 @@
 #include "serrate/error.h"
 
 namespace serrate {
-namespace {
 
 std::string_view to_string(Collective collective) {
   switch (collective) {
+    case Collective::kBarrier:
+      return "barrier";
+    case Collective::kGather:
+      return "gather";
+    case Collective::kExchange:
+      return "exchange";
+    case Collective::kSum:
+      return "sum";
     case Collective::kAllToAll:
       return "all_to_all";
     case Collective::kAllGather:
@@ -22,8 +29,6 @@ std::string_view to_string(Collective collective) {
       return "reduce_scatter_sum";
     case Collective::kBroadcast:
       return "broadcast";
-    case Collective::kBarrier:
-      return "barrier";
   }
   return "unknown operation";
 }
@@ -44,8 +49,6 @@ std::string_view to_string(ElementType type) {
   return "unknown type";
 }
 
-}  // namespace
-
 Communicator::Header::Header(Collective collective_, std::string_view operation_, ElementType type_,
                              std::int64_t row_bytes_, std::int64_t extent_)
     : collective(collective_), type(type_), row_bytes(row_bytes_), extent(extent_) {
@@ -58,8 +61,9 @@ Communicator::Header::Header(Collective collective_, std::string_view operation_
 
 bool Communicator::Header::same_call(const Header& other) const {
   return magic == other.magic && collective == other.collective && type == other.type &&
-         sequence == other.sequence && row_bytes == other.row_bytes && extent == other.extent &&
-         root == other.root && std::memcmp(operation, other.operation, sizeof operation) == 0;
+         device == other.device && sequence == other.sequence && row_bytes == other.row_bytes &&
+         extent == other.extent && root == other.root &&
+         std::memcmp(operation, other.operation, sizeof operation) == 0;
 }
 
 std::string Communicator::Header::name() const {
@@ -70,8 +74,8 @@ std::string Communicator::Header::name() const {
 
 std::string Communicator::Header::description() const {
   if (magic != kMagic) return name();
-  return fmt::format("{} ({}, rows of {} bytes, size {}, root {})", name(), to_string(type),
-                     row_bytes, extent, root);
+  return fmt::format("{} ({}, rows of {} bytes, size {}, root {}, {})", name(), to_string(type),
+                     row_bytes, extent, root, device == DeviceType::kCpu ? "CPU" : "GPU");
 }
 
 }  // namespace serrate

@@ -12,16 +12,23 @@
 namespace serrate {
 
 enum class Collective : std::uint8_t {
+  // on the host
+  kBarrier,
+  kGather,
+  kExchange,
+  kSum,
+  // of payload
   kAllToAll,
   kAllGather,
   kAllReduceSum,
   kReduceScatterSum,
   kBroadcast,
-  kBarrier,
 };
+std::string_view to_string(Collective collective);
 
 /// What values are; two calls that differ only in this would exchange garbage.
 enum class ElementType : std::uint8_t { kBytes, kInt32, kInt64, kFloat, kDouble };
+std::string_view to_string(ElementType type);
 
 /// Up to this many bytes for a peer are moved in as few messages as possible: they fit into one
 /// short ("eager") message of Open MPI together with the header.
@@ -34,9 +41,10 @@ struct Communicator::Header {
   std::uint32_t magic = kMagic;
   Collective collective = Collective::kBarrier;
   ElementType type = ElementType::kBytes;
-  std::int64_t sequence = 0;  // number of the exchange on this communicator, from 1
+  DeviceType device = DeviceType::kCpu;  // of the rows
+  std::int64_t sequence = 0;             // number of the exchange on this communicator, from 1
   std::int64_t row_bytes = 0;
-  std::int64_t extent = 0;  // values to sum or broadcast; reduce_scatter_sum: hash of its counts
+  std::int64_t extent = 0;  // values to sum or broadcast, or a hash of counts that all ranks give
   std::int32_t root = 0;    // of a broadcast
   std::int64_t rows = 0;    // from the sender to the receiver of this header
   char operation[24] = {};  // the caller's name for it, ends with 0

@@ -4,9 +4,9 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#include <cstdlib>
 #include <string>
 
+#include "comm/launcher.h"
 #include "comm/mpi_check.h"
 #include "serrate/mpi_communicator.h"
 
@@ -52,19 +52,13 @@ int retryable() {
 }  // namespace
 
 bool launched_by_mpirun() {
-  for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_RANK", "PMIX_RANK"}) {
-    if (std::getenv(name)) return true;
-  }
-  return false;
+  return launched_rank().has_value();
 }
 
 MpiRuntime::MpiRuntime(std::chrono::milliseconds start_deadline,
                        std::chrono::seconds finalize_deadline)
     : finalize_deadline_(finalize_deadline) {
-  int rank = 0;
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
-    if (const char* value = std::getenv(name)) rank = std::atoi(value);
-  }
+  const int rank = launched_rank().value_or(0);
   alarm_message = fmt::format(
       "serrate: rank {}: MPI_Init: waited {} ms for the other ranks (one was lost, or is a program "
       "that does not call MPI_Init) restart the job, with a longer timeout if one was only slow\n",

@@ -231,7 +231,7 @@ void train(const Options& run, Communicator& communicator) {
       }
     }
     if (step % kReportSteps != 0) continue;
-    communicator.all_reduce_sum("loss", std::span(&loss, 1), stream);
+    communicator.sum("loss", std::span(&loss, 1));
     if (communicator.rank() == 0) {
       std::printf("step %d loss %.4f\n", static_cast<int>(step),
                   loss / (kReportSteps * kBatchSize));

@@ -36,7 +36,8 @@ class Trainer {
   StepResult step();
   /// Steps until done, or until `stop` is set on any rank; writes the configuration, a line of
   /// metrics per step, a checkpoint every options().checkpoint_every and one at the end, also when
-  /// stopped, to options().output. Returns false when stopped.
+  /// stopped, to options().output. Returns false when stopped. Ranks look at `stop` once a step,
+  /// when they exchange its loss: what `on_step` sets is seen after the next step.
   bool run(const std::atomic<bool>& stop, const std::function<void(const StepResult&)>& on_step);
   /// Writes a checkpoint (docs/checkpoint_format.md) to options().output: all that evaluate() and
   /// another Trainer need. It is on disk when this returns.

@@ -63,7 +63,7 @@ void wait_for_all(Worker& worker, Communicator& communicator) {
   do {
     worker.wait_for(kBetweenQuestions);
     unfinished = worker.finished() ? 0 : 1;
-    communicator.all_reduce_sum<std::int64_t>("wait for files", {&unfinished, 1}, Stream());
+    communicator.sum<std::int64_t>("wait for files", {&unfinished, 1});
   } while (unfinished > 0);
 }
 

@@ -169,7 +169,7 @@ void CheckpointWriter::Impl::finish() {
     worker.wait_for(kBetweenQuestions);
     std::array<std::int64_t, kWords> sums{worker.finished() ? 0 : 1, 0};
     if (worker.finished() && !worker.failure().empty()) sums[1] = 1;
-    communicator.all_reduce_sum<std::int64_t>("checkpoint: progress", sums, Stream());
+    communicator.sum<std::int64_t>("checkpoint: progress", sums);
     advance(sums);
   }
 }
@@ -220,7 +220,7 @@ void CheckpointWriter::start(std::int64_t step, const CheckpointState& state,
 void CheckpointWriter::poll() {
   if (!busy()) return;
   std::array<std::int64_t, kWords> sums = words();
-  impl_->communicator.all_reduce_sum<std::int64_t>("checkpoint: progress", sums, Stream());
+  impl_->communicator.sum<std::int64_t>("checkpoint: progress", sums);
   advance(sums);
 }
 

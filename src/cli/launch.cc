@@ -14,6 +14,7 @@
 #include <thread>
 #include <vector>
 
+#include "comm/launcher.h"
 #include "serrate/error.h"
 #include "serrate/thread_communicator.h"
 
@@ -87,21 +88,15 @@ int launch_threads(const LaunchOptions& options, const RankMain& rank_main) {
 }
 
 int launch(const LaunchOptions& options, const RankMain& rank_main) {
-  check_threads(mpirun_rank() ? 1 : std::max(options.ranks, 1), options.threads);
-  return mpirun_rank() ? launch_processes(options, rank_main) : launch_threads(options, rank_main);
-}
-
-std::optional<int> mpirun_rank() {
-  for (const char* name : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
-    if (const char* rank = std::getenv(name)) return std::atoi(rank);
-  }
-  return std::nullopt;
+  check_threads(launched_rank() ? 1 : std::max(options.ranks, 1), options.threads);
+  return launched_rank() ? launch_processes(options, rank_main)
+                         : launch_threads(options, rank_main);
 }
 
 // Ranks mostly fail alike, and mpirun ends the others a second after rank 0 has: what they would
 // only repeat is never printed.
 int report(const std::exception& error) {
-  if (mpirun_rank().value_or(0) > 0) {
+  if (launched_rank().value_or(0) > 0) {
     std::signal(SIGTERM, SIG_DFL);
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   }

@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <optional>
 
 #include "serrate/communicator.h"
 #include "src/cli/options.h"
@@ -35,9 +34,6 @@ int launch_processes(const LaunchOptions& options, const RankMain& rank_main);
 
 /// rank_main, with the rank put before the message of an Error.
 int run_rank(Communicator& communicator, const RankMain& rank_main);
-
-/// Which of mpirun's processes this is, if mpirun started it. Looks at the environment only.
-std::optional<int> mpirun_rank();
 
 /// Prints "serrate: ..."; returns the exit code that belongs to the error.
 int report(const std::exception& error);

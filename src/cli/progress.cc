@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "src/cli/launch.h"
+#include "comm/launcher.h"
 #include "src/cli/put.h"
 
 namespace serrate::cli {
@@ -26,7 +26,7 @@ std::string to_text(Seconds time) {
 
 // mpirun gives its ranks a terminal of their own, and passes on what they write line by line.
 Progress::Progress(std::int64_t total_steps)
-    : total_steps_(total_steps), on_terminal_(isatty(STDOUT_FILENO) && !mpirun_rank()) {}
+    : total_steps_(total_steps), on_terminal_(isatty(STDOUT_FILENO) && !launched_rank()) {}
 
 void Progress::step(const StepResult& result) {
   using namespace std::chrono_literals;

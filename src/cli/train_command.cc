@@ -2,6 +2,7 @@
 
 #include <atomic>
 
+#include "comm/launcher.h"
 #include "serrate/trainer.h"
 #include "src/cli/commands.h"
 #include "src/cli/launch.h"
@@ -70,7 +71,7 @@ int train_command(const Arguments& arguments) {
   launch_options.threads = options.threads;
   if (max_restarts == 0) return train(options, launch_options, line, stop_on_signals(), nullptr);
 
-  if (mpirun_rank()) {
+  if (launched_rank()) {
     throw usage_error(
         "--max-restarts is for ranks that are threads (mpirun ends all of its processes when one "
         "is lost) start mpirun again instead, when it ends with 75 or by a signal: "

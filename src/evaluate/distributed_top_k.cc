@@ -66,25 +66,21 @@ struct AllQueries {
 AllQueries gather_queries(const TopKQueries& mine, std::int64_t dim, Communicator& communicator,
                           const Stream& stream) {
   AllQueries all;
-  const std::span<const float> rows(mine.queries.data,
-                                    static_cast<std::size_t>(mine.queries.rows * dim));
-  communicator.all_gather("top_k queries", rows, dim, all.rows, all.counts, stream);
+  all.counts = communicator.gather_int64("top_k counts", mine.queries.rows);
+  const DeviceSpan<const float> rows(mine.queries.data,
+                                     static_cast<std::size_t>(mine.queries.rows * dim));
+  all.rows.resize_discard(std::reduce(all.counts.begin(), all.counts.end()) * dim, stream);
+  communicator.all_gather<float>("top_k queries", rows, {all.rows.span(), all.counts}, dim, stream);
 
-  const Stream host;
   std::vector<std::int64_t> lengths;
   for (std::size_t i = 0; i + 1 < mine.excluded_offsets.size(); ++i) {
     lengths.push_back(mine.excluded_offsets[i + 1] - mine.excluded_offsets[i]);
   }
-  Buffer<std::int64_t> all_lengths, excluded;
-  std::vector<std::int64_t> counts;
-  communicator.all_gather("top_k exclusion lengths", std::span<const std::int64_t>(lengths), 1,
-                          all_lengths, counts, host);
-  communicator.all_gather("top_k exclusions", std::span<const std::int64_t>(mine.excluded), 1,
-                          excluded, counts, host);
-  all.excluded = excluded.to_host(host);
-  for (const std::int64_t length : all_lengths.span()) {
+  const auto all_lengths = communicator.gather<std::int64_t>("top_k exclusion lengths", lengths);
+  for (const std::int64_t length : all_lengths.values) {
     all.excluded_offsets.push_back(all.excluded_offsets.back() + length);
   }
+  all.excluded = communicator.gather<std::int64_t>("top_k exclusions", mine.excluded).values;
   return all;
 }
 
@@ -115,14 +111,20 @@ OtherColumns exchange_columns(const std::vector<ScoredShard>& shards, std::int64
   }
   stream.synchronize();
   std::vector<float> send;
-  std::vector<std::int64_t> send_counts, receive_counts;
+  std::vector<std::int64_t> send_counts;
   for (const auto& part : to_rank) {
     send.insert(send.end(), part.begin(), part.end());
     send_counts.push_back(static_cast<std::int64_t>(part.size()));
   }
   OtherColumns received;
-  communicator.all_to_all<float>("top_k columns", send, send_counts, 1, received.values,
-                                 receive_counts, stream);
+  std::vector<std::int64_t> receive_counts(communicator.size(), 0);
+  for (const ScoredShard& s : shards) {
+    if (s.home != communicator.rank() || s.home == s.shard.rank) continue;
+    receive_counts[s.shard.rank] += rows_at(s, begin) * s.shard.num_columns();
+  }
+  received.values.resize_discard(std::reduce(receive_counts.begin(), receive_counts.end()), stream);
+  communicator.all_to_all<float>("top_k columns", {on_cpu(send), send_counts},
+                                 {received.values.span(), receive_counts}, 1, stream);
   received.next.assign(receive_counts.size(), 0);
   std::partial_sum(receive_counts.begin(), receive_counts.end() - 1, received.next.begin() + 1);
   return received;
@@ -188,9 +190,9 @@ void sort_best_first(Candidates& candidates) {
 
 /// The candidates of all ranks for this rank's queries, merged: [n * k] ids.
 std::vector<std::int64_t> merge(std::vector<Candidates>& found, const AllQueries& all,
-                                std::int64_t k, Communicator& communicator, const Stream& host) {
+                                std::int64_t k, Communicator& communicator) {
   std::vector<float> scores;
-  std::vector<std::int64_t> ids, counts;
+  std::vector<std::int64_t> ids;
   for (Candidates& candidates : found) {
     sort_best_first(candidates);
     candidates.resize(k, {-std::numeric_limits<float>::infinity(), -1});
@@ -199,10 +201,10 @@ std::vector<std::int64_t> merge(std::vector<Candidates>& found, const AllQueries
       ids.push_back(id);
     }
   }
-  Buffer<float> my_scores;
-  Buffer<std::int64_t> my_ids;
-  communicator.all_to_all<float>("top_k scores", scores, all.counts, k, my_scores, counts, host);
-  communicator.all_to_all<std::int64_t>("top_k ids", ids, all.counts, k, my_ids, counts, host);
+  std::vector<std::int64_t> counts;
+  for (const std::int64_t count : all.counts) counts.push_back(count * k);
+  const auto my_scores = communicator.exchange<float>("top_k scores", scores, counts).values;
+  const auto my_ids = communicator.exchange<std::int64_t>("top_k ids", ids, counts).values;
 
   const std::int64_t n = all.counts[communicator.rank()];
   std::vector<std::int64_t> best;
@@ -210,7 +212,7 @@ std::vector<std::int64_t> merge(std::vector<Candidates>& found, const AllQueries
     Candidates row;
     for (int r = 0; r < communicator.size(); ++r) {
       for (std::int64_t i = (r * n + q) * k; i < (r * n + q + 1) * k; ++i) {
-        if (my_ids.span()[i] >= 0) row.emplace_back(my_scores.span()[i], my_ids.span()[i]);
+        if (my_ids[i] >= 0) row.emplace_back(my_scores[i], my_ids[i]);
       }
     }
     sort_best_first(row);
@@ -242,7 +244,7 @@ std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const s
     rank_rows(shards, begin, std::move(others), all, dim, k, score_by, communicator.rank(), found,
               stream);
   }
-  return merge(found, all, k, communicator, stream);
+  return merge(found, all, k, communicator);
 }
 
 }  // namespace serrate

@@ -144,13 +144,15 @@ struct Link {
 Link measure_link(Communicator& group, double memory, const Clock& clock, Communicator& all,
                   const Stream& stream) {
   const std::int64_t peers = group.size() - 1;
-  std::vector<std::int64_t> counts;
   Buffer<float> received;
   const auto exchange = [&](std::int64_t floats) {
     const Buffer<float> sent(std::vector<float>(group.size() * floats, 1.0f), stream);
-    const std::vector<std::int64_t> send_counts(group.size(), floats);
+    received.resize_discard(sent.size(), stream);
+    const std::vector<std::int64_t> counts(group.size(), floats);
     return time_of(clock, all, [&] {
-      group.all_to_all<float>("calibration", sent.span(), send_counts, 1, received, counts, stream);
+      group.all_to_all<float>("calibration", {sent.span(), counts}, {received.span(), counts}, 1,
+                              stream);
+      stream.synchronize();
     });
   };
   const double small = exchange(1);

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "comm/agreement.h"
 #include "comm/together.h"
 #include "serrate/trainer.h"
 #include "src/checkpoint/load.h"
@@ -107,11 +108,8 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
       const auto found = std::find(row, row + k, targets[i]);
       ranks.push_back(found == row + k ? kNotRanked : found - row + 1);
     }
-    Buffer<std::int64_t> gathered;
-    std::vector<std::int64_t> counts;
-    communicator.all_gather("target ranks", std::span<const std::int64_t>(ranks), 1, gathered,
-                            counts, Stream());
-    all_ranks.insert(all_ranks.end(), gathered.span().begin(), gathered.span().end());
+    const auto gathered = communicator.gather<std::int64_t>("target ranks", ranks).values;
+    all_ranks.insert(all_ranks.end(), gathered.begin(), gathered.end());
   }
   return all_ranks;
 }
@@ -129,7 +127,6 @@ std::map<std::string, double> metrics_of(const std::vector<std::int64_t>& ranks,
 
 /// Counted on rank 0, given to all.
 BaselineRanks shared_baselines(const Evaluation& e, Communicator& communicator) {
-  const auto num_cases = static_cast<std::int64_t>(e.split.cases.size());
   BaselineRanks ranks;
   together(communicator, "baselines", [&] {
     if (communicator.rank() > 0) return;
@@ -137,8 +134,7 @@ BaselineRanks shared_baselines(const Evaluation& e, Communicator& communicator) 
                            e.options.filter_seen ? SeenItems::kFilter : SeenItems::kKeep);
   });
   for (auto* list : {&ranks.popularity, &ranks.repeat, &ranks.markov}) {
-    list->resize(num_cases);
-    communicator.broadcast("baseline ranks", std::span<std::int64_t>(*list), 0, Stream());
+    *list = communicator.gather<std::int64_t>("baseline ranks", *list).values;
   }
   return ranks;
 }

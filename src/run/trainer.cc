@@ -11,11 +11,13 @@
 #include <cstring>
 #include <optional>
 
+#include "comm/agreement.h"
 #include "comm/together.h"
 #include "kernels/simd/target.h"
 #include "src/checkpoint/folder.h"
 #include "src/checkpoint/load.h"
 #include "src/core/checked_math.h"
+#include "src/core/json.h"
 #include "src/core/say.h"
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
@@ -29,6 +31,7 @@
 #include "src/run/options.h"
 #include "src/run/plan.h"
 #include "src/train/model_state.h"
+#include "src/train/step_report.h"
 #include "src/train/train_step.h"
 
 namespace serrate {
@@ -69,6 +72,24 @@ ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset
   return reader;
 }
 
+/// What the ranks sum after a step, as well as losses and tokens.
+struct StepWords {
+  static constexpr std::size_t kOwn = 3;
+  std::array<std::int64_t, kOwn + CheckpointWriter::kWords> values{};
+
+  std::int64_t& stop() { return values[0]; }  // ranks that were told to
+  std::int64_t& due() { return values[1]; }   // 1 from rank 0
+  std::int64_t& invalid_ids() { return values[2]; }
+  void set(const std::array<std::int64_t, CheckpointWriter::kWords>& words) {
+    std::ranges::copy(words, values.begin() + kOwn);
+  }
+  std::array<std::int64_t, CheckpointWriter::kWords> checkpoint() const {
+    std::array<std::int64_t, CheckpointWriter::kWords> words;
+    std::copy(values.begin() + kOwn, values.end(), words.begin());
+    return words;
+  }
+};
+
 }  // namespace
 
 struct Trainer::Impl {
@@ -78,7 +99,8 @@ struct Trainer::Impl {
         stream(Device::cpu(), options.threads) {
     require_agreement(communicator, "options", to_json(options));
     if (options.reproducible) {
-      require_agreement(communicator, "the processor's vector instructions", simd_target());
+      require_agreement(communicator, "the processor's vector instructions",
+                        json_string(simd_target()));
     }
     together(communicator, "open dataset", [&] {
       check_options(options, communicator.size());
@@ -88,7 +110,8 @@ struct Trainer::Impl {
       reader.emplace(*dataset, split, reader_options(options, *dataset, communicator));
     });
     description = {options, dataset->digest()};
-    require_agreement(communicator, "the contents of --data", description.dataset_digest);
+    require_agreement(communicator, "the contents of --data",
+                      json_string(description.dataset_digest));
     ShardingPlan plan = run_plan(*dataset, split, options, communicator);
     total_steps = options.steps > 0
                       ? options.steps
@@ -145,6 +168,48 @@ struct Trainer::Impl {
     return saved;
   }
 
+  NextItemBatch next_batch() {
+    state->times.start(stream);
+    std::optional<NextItemBatch> next = batches->next();
+    state->times.lap("reader", stream);
+    return std::move(*next);
+  }
+
+  /// One step, and the one host collective after it: with it goes, of the next batch, what the next
+  /// step has to know. `say_words` writes this rank's words, which become the sums over the ranks.
+  StepResult step(StepWords& words, const std::function<void(StepWords&)>& say_words) {
+    check(steps_done < total_steps, "no step is left");
+    if (!batches) start_batches(steps_done);
+    if (!batch) {
+      batch = next_batch();
+      batch_tokens = count_tokens(*batch, communicator);
+    }
+    const NextItemBatch current = std::move(*batch);
+    batch.reset();
+    const std::int64_t tokens = batch_tokens;
+    const std::int64_t step = ++steps_done;
+    dropped_events += current.dropped_events;
+    const std::vector<double> losses = train_step(*state, current, tokens, step);
+    if (steps_done < total_steps) batch = next_batch();
+
+    say_words(words);
+    state->times.start(stream);
+    StepTotals totals = exchange_reports(
+        {.losses = losses, .next_tokens = batch ? batch->num_tokens() : 0, .words = words.values},
+        communicator);
+    state->times.lap("step report", stream);
+    batch_tokens = totals.next_tokens;
+    std::ranges::copy(totals.words, words.values.begin());
+    const double loss = mean_loss(totals.loss, tokens);
+    if (!std::isfinite(loss)) {
+      throw Error(
+          fmt::format("the loss is {} in step {} (the training diverged): lower the learning "
+                      "rates",
+                      loss, step));
+    }
+    return {.step = step, .epoch = current.epoch, .loss = loss, .tokens = tokens};
+  }
+
   std::int64_t own_invalid_ids() const { return dropped_events + state->embedding.invalid_ids(); }
 
   void open_metrics() {
@@ -193,6 +258,8 @@ struct Trainer::Impl {
   std::int64_t invalid_ids_before = 0;  // on all ranks, in what was resumed
   std::int64_t dropped_events = 0;      // on this rank
   std::int64_t total_steps = 0;
+  std::optional<NextItemBatch> batch;                // of the next step, once a step was made
+  std::int64_t batch_tokens = 0;                     // its tokens on all ranks
   std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
 };
 
@@ -226,22 +293,8 @@ ShardedEmbedding& Trainer::embedding() {
 }
 
 StepResult Trainer::step() {
-  check(!done(), "no step is left");
-  Impl& impl = *impl_;
-  if (!impl.batches) impl.start_batches(impl.steps_done);
-  impl.state->times.start(impl.stream);
-  const std::optional<NextItemBatch> batch = impl.batches->next();
-  impl.state->times.lap("reader", impl.stream);
-  const std::int64_t step = ++impl.steps_done;
-  impl.dropped_events += batch->dropped_events;
-  const TrainStepResult result = train_step(*impl.state, *batch, step);
-  if (!std::isfinite(result.loss)) {
-    throw Error(
-        fmt::format("the loss is {} in step {} (the training diverged): lower the learning "
-                    "rates",
-                    result.loss, step));
-  }
-  return {.step = step, .epoch = batch->epoch, .loss = result.loss, .tokens = result.tokens};
+  StepWords words;
+  return impl_->step(words, [](StepWords&) {});
 }
 
 namespace {
@@ -263,24 +316,6 @@ class Due {
   Clock::time_point since_ = Clock::now();
 };
 
-/// What the ranks sum after a step.
-struct StepWords {
-  static constexpr std::size_t kOwn = 3;
-  std::array<std::int64_t, kOwn + CheckpointWriter::kWords> values{};
-
-  std::int64_t& stop() { return values[0]; }  // ranks that were told to
-  std::int64_t& due() { return values[1]; }   // 1 from rank 0
-  std::int64_t& invalid_ids() { return values[2]; }
-  void set(const std::array<std::int64_t, CheckpointWriter::kWords>& words) {
-    std::ranges::copy(words, values.begin() + kOwn);
-  }
-  std::array<std::int64_t, CheckpointWriter::kWords> checkpoint() const {
-    std::array<std::int64_t, CheckpointWriter::kWords> words;
-    std::copy(values.begin() + kOwn, values.end(), words.begin());
-    return words;
-  }
-};
-
 }  // namespace
 
 bool Trainer::run(const std::atomic<bool>& stop,
@@ -297,17 +332,16 @@ bool Trainer::run(const std::atomic<bool>& stop,
   Due due(checkpoint_interval_from_string(impl.options.checkpoint_every));
   bool is_due = false, stopped = false;
   while (!done() && !stopped) {
-    const StepResult result = step();
-    if (impl.metrics) impl.metrics->write(result);
-    if (on_step) on_step(result);
-
     // Ranks stop after the same step, whichever of them was told to, and save the same steps.
     StepWords words;
-    words.stop() = stop.load() ? 1 : 0;
-    words.due() = is_first && due.after(result.step) ? 1 : 0;
-    words.invalid_ids() = impl.own_invalid_ids();
-    words.set(impl.checkpoints->words());
-    communicator.all_reduce_sum<std::int64_t>("step words", words.values, impl.stream);
+    const StepResult result = impl.step(words, [&](StepWords& own) {
+      own.stop() = stop.load() ? 1 : 0;
+      own.due() = is_first && due.after(impl.steps_done) ? 1 : 0;
+      own.invalid_ids() = impl.own_invalid_ids();
+      own.set(impl.checkpoints->words());
+    });
+    if (impl.metrics) impl.metrics->write(result);
+    if (on_step) on_step(result);
     impl.checkpoints->advance(words.checkpoint());
     stopped = words.stop() > 0;
     is_due = is_due || words.due() > 0;
@@ -330,14 +364,14 @@ void Trainer::save() {
   impl.checkpoints->finish();
   if (impl.steps_done > 0 && impl.checkpoints->newest_step() == impl.steps_done) return;
   std::int64_t invalid_ids = impl.own_invalid_ids();
-  impl.communicator.all_reduce_sum<std::int64_t>("invalid_ids", {&invalid_ids, 1}, impl.stream);
+  impl.communicator.sum<std::int64_t>("invalid_ids", {&invalid_ids, 1});
   impl.checkpoints->save(impl.steps_done, impl.state_to_save(invalid_ids), impl.stream);
   impl.describe_run_in_files();  // after the checkpoint, which must not be lost to them
 }
 
 std::int64_t Trainer::invalid_ids() {
   std::int64_t count = impl_->own_invalid_ids();
-  impl_->communicator.all_reduce_sum<std::int64_t>("invalid_ids", {&count, 1}, impl_->stream);
+  impl_->communicator.sum<std::int64_t>("invalid_ids", {&count, 1});
   return impl_->invalid_ids_before + count;
 }
 

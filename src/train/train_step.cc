@@ -2,6 +2,8 @@
 
 #include <numeric>
 
+#include "src/train/step_report.h"
+
 namespace serrate {
 namespace {
 
@@ -31,12 +33,23 @@ std::vector<DeviceMatrix<float>> d_outputs(EmbeddingExchange& exchange,
   return views;
 }
 
-// Every rank has looked up some of the negatives; counts[r] floats are rank r's.
-MatrixView<const float> gather_negatives(TrainState& s, std::vector<std::int64_t>& counts) {
+// Every rank has looked up some of the negatives: counts[r] of their floats.
+std::vector<std::int64_t> negative_counts(const TrainState& s, std::int64_t num_negatives,
+                                          std::int64_t dim) {
+  std::vector<std::int64_t> counts;
+  for (int rank = 0; rank < s.communicator.size(); ++rank) {
+    counts.push_back(leaves_of_rank(num_negatives, rank, s.communicator.size()).size() * dim);
+  }
+  return counts;
+}
+
+MatrixView<const float> gather_negatives(TrainState& s, std::span<const std::int64_t> counts,
+                                         std::int64_t num_negatives) {
   const MatrixView<const float> own = s.exchange.output(s.negative_lookup);
-  s.communicator.all_gather<float>("negatives", flat(own), own.cols, s.negatives, counts, s.stream);
-  for (std::int64_t& count : counts) count *= own.cols;
-  return {s.negatives.data(), s.negatives.size() / own.cols, own.cols};
+  s.negatives.resize_discard(num_negatives * own.cols, s.stream);
+  s.communicator.all_gather<float>("negatives", flat(own), {s.negatives.span(), counts}, 1,
+                                   s.stream);
+  return {s.negatives.data(), num_negatives, own.cols};
 }
 
 // The forward and backward pass of one share: its gradients and the losses of its micro-batches.
@@ -77,18 +90,15 @@ void pass_share(TrainState& s, const NextItemBatch& batch, std::int64_t share, s
   }
 }
 
-// The sum over the tokens of all ranks: over each share in order, then over the shares.
-double total_loss(TrainState& s, const NextItemBatch& batch) {
+// Of each share of this rank, over its micro-batches in order; waits for the stream.
+std::vector<double> share_losses(TrainState& s, const NextItemBatch& batch) {
   const std::vector<double> losses = s.losses.to_host(s.stream);
   std::vector<double> own;
   for (std::size_t share = 0; share + 1 < batch.share_begins.size(); ++share) {
     own.push_back(std::accumulate(losses.begin() + batch.share_begins[share],
                                   losses.begin() + batch.share_begins[share + 1], 0.0));
   }
-  Buffer<double> all;
-  std::vector<std::int64_t> counts;
-  s.communicator.all_gather<double>("loss", own, 1, all, counts, Stream());
-  return tree_sum(all.span());
+  return own;
 }
 
 }  // namespace
@@ -117,17 +127,20 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
   negative_lookup = embedding.lookup_index(kNegativeFeature, item);
 }
 
+std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator) {
+  std::int64_t tokens = batch.num_tokens();
+  communicator.sum("tokens", std::span(&tokens, 1));
+  return tokens;
+}
+
 // The life of a batch; see docs/architecture.md for the shapes.
-TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64_t step) {
+std::vector<double> train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_tokens,
+                               std::int64_t step) {
   const Stream& stream = s.stream;
   const auto num_shares = std::ssize(batch.share_begins) - 1;
   check(num_shares == s.dense_sum.leaves().size(), "a batch has the shares of its rank");
-  s.times.start(stream);
-
-  std::int64_t total_tokens = batch.num_tokens();
-  s.communicator.all_reduce_sum<std::int64_t>("tokens", {&total_tokens, 1}, stream);
   const float d_loss = total_tokens > 0 ? 1 / static_cast<float>(total_tokens) : 0;
-  s.times.lap("wait for peers", stream);
+  s.times.start(s.stream);
 
   s.embedding.input_dist(batch.features, s.exchange, stream);
   s.times.lap("input_dist", stream);
@@ -136,12 +149,13 @@ TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64
   s.times.lap("lookup", stream);
 
   s.embedding.output_dist(s.exchange, stream);
-  std::vector<std::int64_t> negative_counts;
-  const MatrixView<const float> negatives = gather_negatives(s, negative_counts);
-  check(negatives.rows == batch.negative_ids.size(), "the ranks look up all negatives of a batch");
+  const std::int64_t num_negatives = batch.negative_ids.size();
+  const std::vector<std::int64_t> counts =
+      negative_counts(s, num_negatives, s.exchange.output(s.negative_lookup).cols);
+  const MatrixView<const float> negatives = gather_negatives(s, counts, num_negatives);
   s.times.lap("output_dist", stream);
 
-  const std::span<float> gradients = s.encoder.parameters().gradients();
+  const DeviceSpan<float> gradients = s.encoder.parameters().gradients();
   s.d_negatives.resize_discard(negatives.rows * negatives.cols, stream);
   s.losses.resize_discard(std::ssize(batch.micro_batches), stream);
   for (std::int64_t share = 0; share < num_shares; ++share) {
@@ -151,7 +165,7 @@ TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64
     s.times.lap("sums over shares", stream);
   }
 
-  s.negatives_sum.reduce_scatter("d_negatives", s.d_negatives.span(), negative_counts,
+  s.negatives_sum.reduce_scatter("d_negatives", s.d_negatives.span(), counts,
                                  flat(s.exchange.d_output(s.negative_lookup)), stream);
   s.embedding.output_dist_backward(s.exchange, stream);
   s.times.lap("output_dist backward", stream);
@@ -164,11 +178,18 @@ TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64
 
   s.encoder.parameters().update(s.dense_optimizer, step, stream);
   s.times.lap("dense update", stream);
+  return share_losses(s, batch);
+}
 
-  const double loss = total_loss(s, batch);
-  s.times.lap("loss all-reduce", stream);
-  return {.loss = total_tokens > 0 ? loss / static_cast<double>(total_tokens) : 0,
-          .tokens = total_tokens};
+TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64_t step) {
+  s.times.start(s.stream);
+  const std::int64_t tokens = count_tokens(batch, s.communicator);
+  s.times.lap("wait for peers", s.stream);
+  const std::vector<double> losses = train_step(s, batch, tokens, step);
+  s.times.start(s.stream);
+  const StepTotals totals = exchange_reports({.losses = losses, .words = {}}, s.communicator);
+  s.times.lap("step report", s.stream);
+  return {.loss = mean_loss(totals.loss, tokens), .tokens = tokens};
 }
 
 }  // namespace serrate

@@ -38,12 +38,26 @@ struct TrainState {
   StageTimes times;
 };
 
+/// The tokens of all ranks, by which the losses and gradients of a step are divided. Host
+/// collective, which a training has no need of after its first step: exchange_reports knows.
+std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator);
+
+/// One step on every rank: the life of a batch (docs/architecture.md). `step` counts from 1. The
+/// losses of this rank's shares, sums over their tokens; waits for the stream.
+std::vector<double> train_step(TrainState& state, const NextItemBatch& batch,
+                               std::int64_t total_tokens, std::int64_t step);
+
+/// Over all tokens; 0 when there are none.
+inline double mean_loss(double sum, std::int64_t tokens) {
+  return tokens > 0 ? sum / static_cast<double>(tokens) : 0;
+}
+
 struct TrainStepResult {
-  double loss = 0;          // mean over the tokens of all ranks; 0 when there are none
+  double loss = 0;          // mean over the tokens of all ranks
   std::int64_t tokens = 0;  // of all ranks
 };
 
-/// One step on every rank: the life of a batch (docs/architecture.md). `step` counts from 1.
+/// The same with the collectives before and after it.
 TrainStepResult train_step(TrainState& state, const NextItemBatch& batch, std::int64_t step);
 
 }  // namespace serrate

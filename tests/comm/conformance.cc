@@ -11,8 +11,6 @@ namespace {
 
 using Counts = std::vector<std::int64_t>;
 
-const Stream kHost;
-
 /// splitmix64 of the arguments: the same on every rank.
 std::uint64_t mix(std::initializer_list<std::uint64_t> values) {
   std::uint64_t state = 0;
@@ -40,7 +38,7 @@ T random_value(std::uint64_t seed, int from, int to, std::int64_t index) {
 }
 
 template <typename T>
-void check_random_exchange(Communicator& communicator, std::uint64_t seed) {
+void check_random_exchange(Communicator& communicator, std::uint64_t seed, const Stream& stream) {
   const std::int64_t width = static_cast<std::int64_t>(mix({seed}) % 6);
   std::vector<T> send;
   Counts send_counts, expected_counts;
@@ -55,11 +53,20 @@ void check_random_exchange(Communicator& communicator, std::uint64_t seed) {
       expected.push_back(random_value<T>(seed, peer, communicator.rank(), i));
     }
   }
-  Buffer<T> receive;
-  Counts receive_counts;
-  communicator.all_to_all<T>("random", send, send_counts, width, receive, receive_counts, kHost);
-  EXPECT_EQ(receive_counts, expected_counts) << "seed " << seed;
-  EXPECT_EQ(receive.to_host(kHost), expected) << "seed " << seed;
+  // The same on the host, where the counts are found out.
+  Counts send_sizes;
+  for (const std::int64_t count : send_counts) send_sizes.push_back(count * width);
+  EXPECT_EQ(communicator.exchange<T>("random", send, send_sizes).values, expected)
+      << "seed " << seed;
+  const Counts ones(communicator.size(), 1);
+  EXPECT_EQ(communicator.exchange<std::int64_t>("counts", send_counts, ones).values,
+            expected_counts);
+
+  const Buffer<T> sent(send, stream);
+  Buffer<T> received(std::ssize(expected), stream);
+  communicator.all_to_all<T>("random", {sent.span(), send_counts},
+                             {received.span(), expected_counts}, width, stream);
+  EXPECT_EQ(received.to_host(stream), expected) << "seed " << seed;
 }
 
 /// Values whose sum depends on the order in which they are added.
@@ -88,13 +95,17 @@ std::vector<T> sum_in_rank_order(int num_ranks, std::int64_t size) {
 }
 
 template <typename T>
-void check_sums(Communicator& communicator) {
+void check_sums(Communicator& communicator, const Stream& stream) {
   const int size = communicator.size();
   for (const std::int64_t n : {0, 1, 2, 7, 960, 961, 5000}) {
-    std::vector<T> values = terms<T>(communicator.rank(), n);
-    communicator.all_reduce_sum<T>("sum", values, kHost);
+    const std::vector<T> own = terms<T>(communicator.rank(), n);
     const std::vector<T> expected = sum_in_rank_order<T>(size, n);
-    EXPECT_EQ(values, expected) << n << " values";
+    Buffer<T> values(own, stream);
+    communicator.all_reduce_sum("sum", values.span(), stream);
+    EXPECT_EQ(values.to_host(stream), expected) << n << " values";
+    std::vector<T> on_host = own;
+    communicator.sum<T>("sum", on_host);
+    EXPECT_EQ(on_host, expected) << n << " values";
 
     Counts counts;  // the first rank's part is empty, the last gets the rest
     for (int rank = 0; rank < size; ++rank) counts.push_back(n * rank / (size * size));
@@ -103,11 +114,12 @@ void check_sums(Communicator& communicator) {
     counts.back() = n - before_last;
     const std::int64_t begin = std::accumulate(counts.begin(), counts.begin() + communicator.rank(),
                                                Counts::value_type{0});
-    std::vector<T> part(counts[communicator.rank()]);
-    communicator.reduce_scatter_sum<T>("part", terms<T>(communicator.rank(), n), counts, part,
-                                       kHost);
-    EXPECT_EQ(part, std::vector<T>(expected.begin() + begin,
-                                   expected.begin() + begin + std::ssize(part)));
+    const Buffer<T> whole(own, stream);
+    Buffer<T> part(counts[communicator.rank()], stream);
+    communicator.reduce_scatter_sum<T>("part", {whole.span(), counts}, part.span(), stream);
+    EXPECT_EQ(part.to_host(stream),
+              std::vector<T>(expected.begin() + begin, expected.begin() + begin + part.size()));
+    EXPECT_EQ(whole.to_host(stream), own);
   }
 }
 
@@ -120,45 +132,47 @@ float sum_in_tree(std::int64_t begin, std::int64_t end, std::int64_t index) {
 }
 
 /// The same bits of `num_leaves` terms on any number of ranks, twice.
-void check_tree_sums(Communicator& communicator, std::int64_t num_leaves) {
+void check_tree_sums(Communicator& communicator, std::int64_t num_leaves, const Stream& stream) {
   TreeSum sum(num_leaves, communicator);
   for (const std::int64_t n : {0, 1, 7, 5000}) {
-    std::vector<float> expected, values(n);
+    std::vector<float> expected;
     for (std::int64_t i = 0; i < n; ++i) expected.push_back(sum_in_tree(0, num_leaves, i));
+    Buffer<float> values(n, stream);
     const auto add_leaves = [&] {
       for (std::int64_t leaf = sum.leaves().begin; leaf < sum.leaves().end; ++leaf) {
-        values = terms<float>(static_cast<int>(leaf), n);
-        sum.add_leaf(values, kHost);
+        copy_from_host<float>(terms<float>(static_cast<int>(leaf), n), values.span(), stream);
+        sum.add_leaf(values.span(), stream);
       }
     };
     add_leaves();
-    sum.all_reduce("sum", values, kHost);
-    EXPECT_EQ(values, expected) << num_leaves << " leaves, " << n << " values";
+    sum.all_reduce("sum", values.span(), stream);
+    EXPECT_EQ(values.to_host(stream), expected) << num_leaves << " leaves, " << n << " values";
 
     Counts counts;
     for (int rank = 0; rank < communicator.size(); ++rank) {
       counts.push_back(leaves_of_rank(n, rank, communicator.size()).size());
     }
     const LeafRange own = leaves_of_rank(n, communicator.rank(), communicator.size());
-    std::vector<float> part(own.size());
+    Buffer<float> part(own.size(), stream);
     add_leaves();
-    sum.reduce_scatter("part", values, counts, part, kHost);
-    EXPECT_EQ(part, std::vector<float>(expected.begin() + own.begin, expected.begin() + own.end));
+    sum.reduce_scatter("part", values.span(), counts, part.span(), stream);
+    EXPECT_EQ(part.to_host(stream),
+              std::vector<float>(expected.begin() + own.begin, expected.begin() + own.end));
   }
 }
 
 }  // namespace
 
-void check_random_exchanges(Communicator& communicator, int num_exchanges) {
+void check_random_exchanges(Communicator& communicator, int num_exchanges, const Stream& stream) {
   for (int seed = 0; seed < num_exchanges; ++seed) {
-    check_random_exchange<float>(communicator, 3 * seed);
-    check_random_exchange<std::int64_t>(communicator, 3 * seed + 1);
-    check_random_exchange<std::uint8_t>(communicator, 3 * seed + 2);
+    check_random_exchange<float>(communicator, 3 * seed, stream);
+    check_random_exchange<std::int64_t>(communicator, 3 * seed + 1, stream);
+    check_random_exchange<std::uint8_t>(communicator, 3 * seed + 2, stream);
   }
 }
 
 TEST_P(CommunicatorConformance, AllToAllGivesRowsInRankOrder) {
-  run([](Communicator& c) {
+  run([](Communicator& c, const Stream& stream) {
     // Rank r sends r + 1 rows {r, p} to every rank p.
     std::vector<float> send, expected;
     Counts expected_counts;
@@ -169,47 +183,45 @@ TEST_P(CommunicatorConformance, AllToAllGivesRowsInRankOrder) {
         expected.insert(expected.end(), {1.0f * p, 1.0f * c.rank()});
       expected_counts.push_back(p + 1);
     }
-    Buffer<float> receive;
-    Counts counts;
-    c.all_to_all<float>("rows", send, Counts(c.size(), c.rank() + 1), 2, receive, counts, kHost);
-    EXPECT_EQ(counts, expected_counts);
-    EXPECT_EQ(receive.to_host(kHost), expected);
+    const Buffer<float> sent(send, stream);
+    Buffer<float> received(std::ssize(expected), stream);
+    c.all_to_all<float>("rows", {sent.span(), Counts(c.size(), c.rank() + 1)},
+                        {received.span(), expected_counts}, 2, stream);
+    EXPECT_EQ(received.to_host(stream), expected);
   });
 }
 
 TEST_P(CommunicatorConformance, RanksMayBeEmpty) {
-  run([](Communicator& c) {
-    Buffer<float> receive({std::vector<float>{1, 2, 3}}, kHost);
-    Counts counts;
+  run([](Communicator& c, const Stream& stream) {
     // Only the last rank has a row, for rank 0.
     const bool last = c.rank() == c.size() - 1;
-    Counts send_counts(c.size(), 0);
+    Counts send_counts(c.size(), 0), receive_counts(c.size(), 0);
     send_counts[0] = last ? 1 : 0;
-    c.all_to_all<float>("one row", std::vector<float>(last ? 1 : 0, 7.0f), send_counts, 1, receive,
-                        counts, kHost);
-    Counts expected_counts(c.size(), 0);
-    expected_counts.back() = c.rank() == 0 ? 1 : 0;
-    EXPECT_EQ(counts, expected_counts);
-    EXPECT_EQ(receive.to_host(kHost), std::vector<float>(c.rank() == 0 ? 1 : 0, 7.0f));
+    receive_counts.back() = c.rank() == 0 ? 1 : 0;
+    const Buffer<float> sent(std::vector<float>(last ? 1 : 0, 7.0f), stream);
+    Buffer<float> received(receive_counts.back(), stream);
+    c.all_to_all<float>("one row", {sent.span(), send_counts}, {received.span(), receive_counts}, 1,
+                        stream);
+    EXPECT_EQ(received.to_host(stream), std::vector<float>(c.rank() == 0 ? 1 : 0, 7.0f));
     // Nobody has anything.
-    c.all_to_all<float>("nothing", {}, Counts(c.size(), 0), 4, receive, counts, kHost);
-    EXPECT_EQ(counts, Counts(c.size(), 0));
-    EXPECT_EQ(receive.size(), 0);
-    c.all_gather<float>("nothing", {}, 4, receive, counts, kHost);
-    EXPECT_EQ(counts, Counts(c.size(), 0));
+    const Counts none(c.size(), 0);
+    c.all_to_all<float>("nothing", {{}, none}, {{}, none}, 4, stream);
+    c.all_gather<float>("nothing", {}, {{}, none}, 4, stream);
+    EXPECT_EQ(c.exchange<float>("nothing", {}, none).counts, none);
+    EXPECT_EQ(c.gather<float>("nothing", {}).counts, none);
     // Rows of no columns still are rows.
-    c.all_to_all<float>("no columns", {}, Counts(c.size(), c.rank()), 0, receive, counts, kHost);
-    EXPECT_EQ(counts.back(), c.size() - 1);
-    EXPECT_EQ(receive.size(), 0);
+    Counts of_each(c.size());
+    std::iota(of_each.begin(), of_each.end(), 0);
+    c.all_to_all<float>("no columns", {{}, Counts(c.size(), c.rank())}, {{}, of_each}, 0, stream);
   });
 }
 
 TEST_P(CommunicatorConformance, RandomExchangesAgreeWithANaiveLoop) {
-  run([](Communicator& c) { check_random_exchanges(c, 30); });
+  run([](Communicator& c, const Stream& stream) { check_random_exchanges(c, 30, stream); });
 }
 
 TEST_P(CommunicatorConformance, AllGatherGivesEveryRanksRows) {
-  run([](Communicator& c) {
+  run([](Communicator& c, const Stream& stream) {
     for (const int scale : {1, 2000}) {  // few and many bytes; none on rank 0
       std::vector<std::int32_t> expected;
       Counts expected_counts;
@@ -217,32 +229,33 @@ TEST_P(CommunicatorConformance, AllGatherGivesEveryRanksRows) {
         expected.insert(expected.end(), 2 * scale * p, p + 40);
         expected_counts.push_back(scale * p);
       }
-      Buffer<std::int32_t> gathered;
-      Counts counts;
       const std::vector<std::int32_t> mine(2 * scale * c.rank(), c.rank() + 40);
-      c.all_gather<std::int32_t>("rows", mine, 2, gathered, counts, kHost);
-      EXPECT_EQ(counts, expected_counts);
-      EXPECT_EQ(gathered.to_host(kHost), expected);
+      const Buffer<std::int32_t> rows(mine, stream);
+      Buffer<std::int32_t> gathered(std::ssize(expected), stream);
+      c.all_gather<std::int32_t>("rows", rows.span(), {gathered.span(), expected_counts}, 2,
+                                 stream);
+      EXPECT_EQ(gathered.to_host(stream), expected);
+      EXPECT_EQ(c.gather<std::int32_t>("rows", mine).values, expected);
     }
   });
 }
 
 TEST_P(CommunicatorConformance, SumsAreTakenInRankOrder) {
-  run([](Communicator& c) {
-    check_sums<float>(c);
-    check_sums<double>(c);
-    check_sums<std::int64_t>(c);
+  run([](Communicator& c, const Stream& stream) {
+    check_sums<float>(c, stream);
+    check_sums<double>(c, stream);
+    check_sums<std::int64_t>(c, stream);
     // By hand: 1 + 2 + ... + size.
-    std::vector<float> value{c.rank() + 1.0f};
-    c.all_reduce_sum<float>("by hand", value, kHost);
-    EXPECT_EQ(value[0], c.size() * (c.size() + 1) / 2.0f);
+    Buffer<float> value(std::vector<float>{c.rank() + 1.0f}, stream);
+    c.all_reduce_sum("by hand", value.span(), stream);
+    EXPECT_EQ(value.to_host(stream)[0], c.size() * (c.size() + 1) / 2.0f);
   });
 }
 
 TEST_P(CommunicatorConformance, TreeSumsHaveTheSameBitsOnAnyNumberOfRanks) {
-  run([](Communicator& c) {
+  run([](Communicator& c, const Stream& stream) {
     for (std::int64_t num_leaves = c.size(); num_leaves <= 16; ++num_leaves) {
-      check_tree_sums(c, num_leaves);
+      check_tree_sums(c, num_leaves, stream);
     }
     if (c.size() > 1) {
       EXPECT_THROW(TreeSum(c.size() - 1, c), Error);
@@ -251,19 +264,19 @@ TEST_P(CommunicatorConformance, TreeSumsHaveTheSameBitsOnAnyNumberOfRanks) {
 }
 
 TEST_P(CommunicatorConformance, BroadcastGivesTheRootsValues) {
-  run([](Communicator& c) {
+  run([](Communicator& c, const Stream& stream) {
     for (int root = 0; root < c.size(); ++root) {
       for (const std::int64_t n : {0, 3, 3000}) {
-        std::vector<double> values(n, c.rank());
-        c.broadcast<double>("values", values, root, kHost);
-        EXPECT_EQ(values, std::vector<double>(n, root));
+        Buffer<double> values(std::vector<double>(n, c.rank()), stream);
+        c.broadcast("values", values.span(), root, stream);
+        EXPECT_EQ(values.to_host(stream), std::vector<double>(n, root));
       }
     }
   });
 }
 
 TEST_P(CommunicatorConformance, GathersValuesAndStrings) {
-  run([](Communicator& c) {
+  run([](Communicator& c, const Stream&) {
     c.barrier("before");
     Counts values;
     std::vector<std::string> strings;
@@ -277,7 +290,7 @@ TEST_P(CommunicatorConformance, GathersValuesAndStrings) {
 }
 
 TEST_P(CommunicatorConformance, SplitGroupsAreIndependent) {
-  run([](Communicator& c) {
+  run([](Communicator& c, const Stream& stream) {
     const auto group = c.split(c.rank() % 2 - 5);
     EXPECT_EQ(group->deadline(), c.deadline());
     EXPECT_EQ(group->rank(), c.rank() / 2);
@@ -288,7 +301,7 @@ TEST_P(CommunicatorConformance, SplitGroupsAreIndependent) {
     for (int i = 0; i <= c.rank() % 2; ++i) {
       EXPECT_EQ(group->gather_int64("members", c.rank()), members);
     }
-    check_random_exchanges(*group, 3);
+    check_random_exchanges(*group, 3, stream);
     const auto alone = group->split(group->rank());
     EXPECT_EQ(alone->size(), 1);
     EXPECT_EQ(alone->gather_int64("alone", c.rank()), Counts{c.rank()});

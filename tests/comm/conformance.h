@@ -12,11 +12,12 @@
 
 namespace serrate {
 
-/// Where the ranks of the suite come from: `run` makes a fresh group with a deadline and runs a
-/// body on each of its ranks that lives in this process.
+/// Where the ranks of the suite come from, and where their rows are: `run` makes a fresh group with
+/// a deadline and runs a body on each of its ranks that lives in this process.
 struct Ranks {
   std::string name;
   int size = 1;
+  Device device;
   std::function<void(std::chrono::milliseconds, const std::function<void(Communicator&)>&)> run;
 
   friend std::ostream& operator<<(std::ostream& out, const Ranks& ranks) {
@@ -29,14 +30,17 @@ class CommunicatorConformance : public testing::TestWithParam<Ranks> {
  protected:
   int size() const { return GetParam().size; }
   /// The deadline is for a suite that hangs, with room for slow sanitizer runs.
-  void run(const std::function<void(Communicator&)>& body,
+  void run(const std::function<void(Communicator&, const Stream&)>& body,
            std::chrono::milliseconds deadline = std::chrono::seconds(30)) const {
-    GetParam().run(deadline, body);
+    GetParam().run(deadline, [&](Communicator& communicator) {
+      const Stream stream(GetParam().device);
+      body(communicator, stream);
+    });
   }
 };
 
 /// Exchanges of random jagged rows of several types and sizes, against what a naive loop over all
 /// pairs of ranks says each should have received.
-void check_random_exchanges(Communicator& communicator, int num_exchanges);
+void check_random_exchanges(Communicator& communicator, int num_exchanges, const Stream& stream);
 
 }  // namespace serrate

@@ -7,6 +7,7 @@
 
 #include "serrate/error.h"
 #include "tests/comm/conformance.h"
+#include "tests/support/devices.h"
 
 namespace {
 
@@ -37,7 +38,7 @@ int world_size() {
 }
 
 INSTANTIATE_TEST_SUITE_P(Mpi, CommunicatorConformance,
-                         testing::Values(Ranks{"mpirun", world_size(),
+                         testing::Values(Ranks{"mpirun", world_size(), test_devices().front(),
                                                [](auto deadline, const auto& body) {
                                                  body(*make_mpi_communicator(deadline));
                                                }}),
@@ -59,15 +60,47 @@ TEST(MpiCommunicator, MovesMoreThanTheLargestCountInSeveralMessages) {
         expected.push_back(static_cast<float>(1000 * i + 10 * p + c->rank()));
       }
     }
-    Buffer<float> receive;
-    std::vector<std::int64_t> counts;
+    const Stream stream;
+    const Buffer<float> sent(send, stream);
+    Buffer<float> received(std::ssize(expected), stream);
+    const std::vector<std::int64_t> counts(c->size(), 3000);
     largest_count = num_sends = 0;
-    c->all_to_all<float>("rows", send, std::vector<std::int64_t>(c->size(), 3000), 4, receive,
-                         counts, Stream());
-    EXPECT_EQ(receive.to_host(Stream()), expected) << "at most " << max_count;
+    c->all_to_all<float>("rows", {sent.span(), counts}, {received.span(), counts}, 4, stream);
+    EXPECT_EQ(received.to_host(stream), expected) << "at most " << max_count;
     EXPECT_EQ(num_sends, sends_per_peer * (c->size() - 1)) << "at most " << max_count;
     EXPECT_LE(largest_count, max_count);
-    check_random_exchanges(*c, 3);
+    check_random_exchanges(*c, 3, stream);
+  }
+}
+
+// More than the memory through which rows of a GPU go holds at once, in sizes that differ between
+// peers, and again while the last of them may still be on their way to the device.
+TEST(MpiCommunicator, MovesMoreThanItsMemoryHolds) {
+  const Stream stream(test_devices().front());
+  const auto c = make_mpi_communicator(std::chrono::seconds(60));
+  const auto value = [](int from, int to, std::int64_t i) {
+    return static_cast<std::int32_t>(1'000'003 * i + 101 * from + to);
+  };
+  const auto size = [](int from, int to) { return (std::int64_t{1} << 20) * 3 / 2 * from + to; };
+  for (int again = 0; again < 2; ++again) {
+    std::vector<std::int32_t> send, expected;
+    std::vector<std::int64_t> send_counts, receive_counts;
+    for (int p = 0; p < c->size(); ++p) {
+      send_counts.push_back(size(c->rank(), p));
+      receive_counts.push_back(size(p, c->rank()));
+      for (std::int64_t i = 0; i < send_counts.back(); ++i) send.push_back(value(c->rank(), p, i));
+      for (std::int64_t i = 0; i < receive_counts.back(); ++i) {
+        expected.push_back(value(p, c->rank(), i));
+      }
+    }
+    const Buffer<std::int32_t> sent(send, stream);
+    Buffer<std::int32_t> first(std::ssize(expected), stream), second(std::ssize(expected), stream);
+    for (Buffer<std::int32_t>* received : {&first, &second}) {
+      c->all_to_all<std::int32_t>("rows", {sent.span(), send_counts},
+                                  {received->span(), receive_counts}, 1, stream);
+    }
+    EXPECT_EQ(first.to_host(stream), expected);
+    EXPECT_EQ(second.to_host(stream), expected);
   }
 }
 

@@ -18,4 +18,4 @@ echo "exit code $code after $waited_ms ms"
 
 [ $code -eq 75 ] &&
   [ $waited_ms -le $((deadline_ms + 3000)) ] &&
-  grep -q "rank 0: all_gather \"step\" #5: waited $deadline_ms ms for rank 1" "$log"
+  grep -q "rank 0: gather \"step\" #5: waited $deadline_ms ms for rank 1" "$log"

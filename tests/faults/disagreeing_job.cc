@@ -24,10 +24,10 @@ int main(int, char** argv) {
       }
       if (what == "other") {
         std::int64_t value = step;
-        communicator->all_reduce_sum<std::int64_t>("other", {&value, 1}, serrate::Stream());
+        communicator->sum<std::int64_t>("other", {&value, 1});
       } else if (what == "size") {
         std::vector<std::int64_t> values(3);
-        communicator->broadcast<std::int64_t>("step", values, 0, serrate::Stream());
+        communicator->sum<std::int64_t>("step", values);
       } else if (what == "extra") {
         communicator->gather_int64("step", step);
         communicator->gather_int64("extra", step);

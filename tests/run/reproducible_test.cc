@@ -152,10 +152,8 @@ TEST(HistoryStatesTest, DependOnTheHistoryAlone) {
       shape.micro_batch_tokens = most_tokens;
       const auto batch = make_history_batch(share, {"item", "country"}, shape, stream);
       const std::vector<float> rows = history_states(state, batch);
-      Buffer<float> gathered;
-      std::vector<std::int64_t> counts;
-      communicator.all_gather<float>("states", rows, 1, gathered, counts, Stream());
-      if (communicator.rank() == 0) all = gathered.to_host(Stream());
+      auto gathered = communicator.gather<float>("states", rows).values;
+      if (communicator.rank() == 0) all = std::move(gathered);
     });
     return all;
   };

@@ -182,7 +182,7 @@ TEST_F(TrainerTest, EpochsMayBecomeMoreAndFewerLeaveNothingToDo) {
 
 TEST_F(TrainerTest, StoppedItSavesAndGoesOn) {
   const Outcome stopped = train(options_, 2, [](std::int64_t step, std::atomic<bool>& stop) {
-    if (step == 5) stop = true;
+    if (step == 4) stop = true;  // looked at when the next step is done
   });
   EXPECT_FALSE(stopped.done);
   EXPECT_EQ(checkpoints(), (std::vector<std::int64_t>{5}));
@@ -391,8 +391,8 @@ TEST_F(TrainerTest, RanksHaveToAgree) {
       });
     });
   }).join();
-  EXPECT_NE(data.find("the contents of --data differ between ranks"), std::string::npos) << data;
-  EXPECT_NE(data.find("rank 1 has"), std::string::npos) << data;
+  EXPECT_NE(data.find("rank 1 differs from rank 0 in the contents of --data: "), std::string::npos)
+      << data;
 }
 
 TEST_F(TrainerTest, HasItsDirectoryAlone) {

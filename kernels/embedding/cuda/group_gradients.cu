@@ -7,7 +7,7 @@
 
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
+#include "src/core/launch.cuh"
 #include "kernels/embedding/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
 #include "src/core/cuda_check.h"

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
+#include "src/core/launch.cuh"
 #include "kernels/embedding/cuda/row_vector.cuh"
 #include "serrate/buffer.h"
 #include "serrate/kernels/embedding_lookup.h"

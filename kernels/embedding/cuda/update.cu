@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
+#include "src/core/launch.cuh"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/embedding/adam_corrections.h"
 #include "kernels/embedding/cuda/row_vector.cuh"

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
+#include "src/core/launch.cuh"
 #include "serrate/buffer.h"
 
 namespace serrate {

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
+#include "src/core/launch.cuh"
 #include "serrate/buffer.h"
 
 namespace serrate {
