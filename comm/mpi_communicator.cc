@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
-#include <thread>
 
 #include "comm/mpi_check.h"
+#include "comm/mpi_idle.h"
 #include "serrate/mpi_communicator.h"
 
 namespace serrate {
@@ -18,17 +18,6 @@ constexpr int kRowsTag = 2;
 
 void copy_on_host(const std::byte* from, std::byte* to, std::int64_t bytes) {
   if (bytes > 0 && from != to) std::memcpy(to, from, static_cast<std::size_t>(bytes));
-}
-
-/// Leaves the core to others: the peer that is waited for may be one of them. A sleep takes about
-/// 0.1 ms, so only who has waited long sleeps.
-void idle(Clock::duration waited) {
-  using namespace std::chrono_literals;
-  if (waited < 2ms) {
-    std::this_thread::yield();
-  } else {
-    std::this_thread::sleep_for(50us);
-  }
 }
 
 /// The communicator of the calling rank in `comm`, which it takes over.
@@ -64,7 +53,7 @@ MPI_Request* MpiCommunicator::new_request(int peer) {
 }
 
 void MpiCommunicator::exchange_headers(Exchange& exchange) {
-  if (exchange.stream.device() != Device::cpu()) stage_sends(exchange);
+  const bool on_host = exchange.stream.device() == Device::cpu();
   for (int i = 1; i < size(); ++i) {
     const int peer = (rank() + i) % size();
     mpi_check(MPI_Irecv(&incoming_[peer], sizeof(Envelope), MPI_BYTE, peer, kEnvelopeTag, comm_,
@@ -75,7 +64,8 @@ void MpiCommunicator::exchange_headers(Exchange& exchange) {
     const int peer = (rank() + i) % size();
     const Peer& rows = exchange.peers[peer];
     outgoing_[peer].header = rows.to;
-    const std::int64_t row_bytes = rows.send_bytes() <= kSmallBytes ? rows.send_bytes() : 0;
+    const bool enclosed = on_host && rows.send_bytes() <= kSmallBytes;
+    const std::int64_t row_bytes = enclosed ? rows.send_bytes() : 0;
     copy_on_host(rows.send, outgoing_[peer].rows, row_bytes);
     mpi_check(MPI_Isend(&outgoing_[peer], static_cast<int>(sizeof(Header) + row_bytes), MPI_BYTE,
                         peer, kEnvelopeTag, comm_, new_request(peer)));
@@ -164,6 +154,7 @@ void MpiCommunicator::wait(const Exchange& exchange) {
 /// the peer may be lost.
 void MpiCommunicator::give_up(std::string_view) noexcept {
   failed_ = true;
+  if (staging_) staging_->cancel_receives();
   for (std::size_t i = 0; i < std::min(num_receives_, requests_.size()); ++i) {
     if (requests_[i] == MPI_REQUEST_NULL) continue;
     MPI_Cancel(&requests_[i]);
@@ -171,35 +162,24 @@ void MpiCommunicator::give_up(std::string_view) noexcept {
   }
 }
 
-/// Open MPI as Debian builds it reads and writes host memory only.
-void MpiCommunicator::stage_sends(Exchange& exchange) {
-  std::int64_t bytes = 0;
-  for (const Peer& peer : exchange.peers) bytes += peer.send_bytes();
-  std::byte* next = staged_sends_.resize_discard(bytes, Stream()).data();
-  for (Peer& peer : exchange.peers) {
-    copy_bytes(peer.send, next, peer.send_bytes(), exchange.stream);
-    peer.send = next;
-    next += peer.send_bytes();
+void MpiCommunicator::exchange_rows(Exchange& exchange) {
+  if (exchange.stream.device() == Device::cpu()) {
+    exchange_host_rows(exchange);
+  } else {
+    exchange_device_rows(exchange);
   }
-  exchange.stream.synchronize();
 }
 
-void MpiCommunicator::exchange_rows(Exchange& exchange) {
-  if (exchange.stream.device() == Device::cpu()) return exchange_host_rows(exchange);
-  std::int64_t bytes = 0;
-  for (const Peer& peer : exchange.peers) bytes += peer.receive_bytes();
-  std::byte* next = staged_receives_.resize_discard(bytes, Stream()).data();
-  const std::vector<Peer> on_device = exchange.peers;
-  for (Peer& peer : exchange.peers) {
-    peer.receive = next;
-    next += peer.receive_bytes();
+void MpiCommunicator::exchange_device_rows(Exchange& exchange) {
+  const Device device = exchange.stream.device();
+  if (!staging_ || staging_->device() != device) staging_.emplace(device);
+  const Peer& own = exchange.peers[rank()];
+  if (own.send != own.receive) {
+    copy_bytes(own.send, own.receive, own.receive_bytes(), exchange.stream);
   }
-  exchange_host_rows(exchange);
-  for (int peer = 0; peer < size(); ++peer) {
-    const Peer& staged = exchange.peers[peer];
-    copy_bytes(staged.receive, on_device[peer].receive, staged.receive_bytes(), exchange.stream);
-  }
-  exchange.stream.synchronize();
+  staging_->transfer(
+      exchange, {comm_, kRowsTag, rank(), size(), max_count_},
+      [&](const std::vector<int>& missing) { return deadline_error(exchange, missing); });
 }
 
 std::unique_ptr<Communicator> MpiCommunicator::split_group(const std::vector<int>& members) {

@@ -5,17 +5,18 @@
 #include <chrono>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string_view>
 #include <vector>
 
 #include "comm/exchange.h"
-#include "serrate/buffer.h"
+#include "comm/mpi_staging.h"
 #include "serrate/communicator.h"
 
 namespace serrate {
 
-/// Ranks are processes. One short message to every peer carries the header and, if they are few,
-/// the rows; others follow in messages of their own.
+/// Ranks are processes. One short message to every peer carries the header and, if they are few and
+/// on the host, the rows; others follow in messages of their own.
 class MpiCommunicator final : public Communicator {
  public:
   /// Takes over `comm`.
@@ -33,7 +34,7 @@ class MpiCommunicator final : public Communicator {
   void give_up(std::string_view why) noexcept override;
   std::unique_ptr<Communicator> split_group(const std::vector<int>& members) override;
 
-  void stage_sends(Exchange& exchange);
+  void exchange_device_rows(Exchange& exchange);
   void exchange_host_rows(Exchange& exchange);
   template <typename Start>
   void start_chunks(int peer, std::int64_t rows, std::int64_t row_bytes, Start&& start);
@@ -47,7 +48,7 @@ class MpiCommunicator final : public Communicator {
   std::vector<MPI_Request> requests_;
   std::vector<int> request_peers_;
   std::size_t num_receives_ = 0;
-  Buffer<std::byte> staged_sends_, staged_receives_;  // host copies of rows on a device
+  std::optional<MpiStaging> staging_;  // of the device that rows were on last
   bool failed_ = false;
 };
 

@@ -123,35 +123,71 @@ void ThreadCommunicator::throw_failed(const Exchange& exchange) const {
 }
 
 void ThreadCommunicator::exchange_headers(Exchange& exchange) {
-  exchange.stream.synchronize();  // peers read the rows on streams of their own
+  const Stream& stream = exchange.stream;
+  ThreadGroup::Offer offer{exchange.peers.data(), nullptr};
+  if (stream.device() != Device::cpu()) {
+    if (!events_ || events_->ready.device() != stream.device()) {
+      events_ = std::make_shared<ThreadGroup::Events>(stream.device());
+    }
+    events_->ready.record(stream);
+    offer.events = events_;
+  }
   const auto make_error = [&](const std::vector<int>& missing, const std::vector<int>& left) {
     if (left.empty()) return deadline_error(exchange, missing);
     return Error(fmt::format("{}: rank {} left (it failed, or called fewer operations)",
                              describe(exchange), named(left.front())),
                  ErrorKind::kRetryable);
   };
-  if (!group_->open(rank(), exchange.peers.data(), exchange.deadline, make_error)) {
-    throw_failed(exchange);
-  }
-  open_ = true;
+  if (!group_->open(rank(), offer, exchange.deadline, make_error)) throw_failed(exchange);
+  open_ = &stream;
   for (int peer = 0; peer < size(); ++peer) exchange.peers[peer].from = offer_of(peer).to;
 }
 
 void ThreadCommunicator::exchange_rows(Exchange& exchange) {
+  const Stream& stream = exchange.stream;
   for (int i = 0; i < size(); ++i) {
     const int peer = (rank() + i) % size();  // ranks begin at different peers
     const std::byte* const from = offer_of(peer).send;
     const Peer& to = exchange.peers[peer];
-    if (from != to.receive) copy_bytes(from, to.receive, to.receive_bytes(), exchange.stream);
+    if (from == to.receive || to.receive_bytes() == 0) continue;
+    const auto& events = group_->offer(peer).events;
+    if (events && peer != rank()) stream.wait_for(events->ready);
+    copy_bytes(from, to.receive, to.receive_bytes(), stream);
   }
-  exchange.stream.synchronize();
-  open_ = false;
-  if (!group_->close(rank())) throw_failed(exchange);
+  std::vector<std::shared_ptr<ThreadGroup::Events>> readers;
+  if (stream.device() != Device::cpu()) {
+    events_->copied.record(stream);
+    for (int peer = 0; peer < size(); ++peer) {
+      if (peer != rank() && exchange.peers[peer].send_bytes() > 0) {
+        readers.push_back(group_->offer(peer).events);
+      }
+    }
+  }
+  open_ = nullptr;
+  const bool all_well = group_->close(rank());
+  for (const auto& reader : readers) stream.wait_for(reader->copied);
+  if (!all_well) throw_failed(exchange);
 }
 
 void ThreadCommunicator::give_up(std::string_view why) noexcept {
   group_->fail(fmt::format("rank {}: {}", named(rank()), why));
-  if (std::exchange(open_, false)) group_->close(rank());
+  const Stream* const stream = std::exchange(open_, nullptr);
+  if (!stream) return;
+  // Memory may go when this returns: what reads from peers ends before they have come to the second
+  // meeting, and what they read here after it. A device that has failed reads no more.
+  std::vector<std::shared_ptr<ThreadGroup::Events>> readers;
+  try {
+    for (int peer = 0; peer < size(); ++peer) readers.push_back(group_->offer(peer).events);
+    stream->synchronize();
+  } catch (const std::exception&) {
+  }
+  group_->close(rank());
+  try {
+    for (const auto& reader : readers) {
+      if (reader) reader->copied.synchronize();
+    }
+  } catch (const std::exception&) {
+  }
 }
 
 std::unique_ptr<Communicator> ThreadCommunicator::split_group(const std::vector<int>& members) {

@@ -14,15 +14,27 @@
 
 #include "comm/exchange.h"
 #include "serrate/communicator.h"
+#include "serrate/event.h"
 
 namespace serrate {
 
 /// Where the ranks of a ThreadCommunicator meet. An exchange is two meetings: at the first every
 /// rank offers its rows, after it each copies what is for it straight out of its peers' memory,
-/// and at the second all have finished, so that nobody's rows can go away while they are read.
+/// and at the second all have finished, so that nobody's rows can go away while they are read. On a
+/// GPU nothing waits but streams: copies for the events of the peers' rows, and what comes after
+/// the exchange for the events of the peers' copies. Only the queueing of them meets.
 class ThreadGroup {
  public:
-  using Offer = const Communicator::Peer*;
+  /// Of a rank whose rows are on a GPU.
+  struct Events {
+    explicit Events(Device device) : ready(device), copied(device) {}
+    Event ready;   // the rows are written
+    Event copied;  // the rank has what is for it; recorded before the second meeting
+  };
+  struct Offer {
+    const Communicator::Peer* peers = nullptr;  // [ranks]: the rows for each
+    std::shared_ptr<Events> events;  // which peers may still wait for when a rank has left
+  };
   using Clock = std::chrono::steady_clock;
   /// Says why a meeting failed. Peers that did not come in time, and among them those that left.
   using MakeError =
@@ -38,7 +50,7 @@ class ThreadGroup {
   bool close(int rank);
 
   /// What a rank brought to the meeting that was opened last.
-  Offer offer(int rank) const { return ranks_[rank].offer; }
+  const Offer& offer(int rank) const { return ranks_[rank].offer; }
 
   void fail(std::string_view why);
   std::string failure() const;
@@ -50,7 +62,7 @@ class ThreadGroup {
 
  private:
   struct Rank {
-    Offer offer = nullptr;
+    Offer offer;
     std::int64_t meetings = 0;
     bool left = false;
   };
@@ -87,10 +99,12 @@ class ThreadCommunicator final : public Communicator {
 
   [[noreturn]] void throw_failed(const Exchange& exchange) const;
   /// What `peer` brought for this rank.
-  const Peer& offer_of(int peer) const { return group_->offer(peer)[rank()]; }
+  const Peer& offer_of(int peer) const { return group_->offer(peer).peers[rank()]; }
 
-  std::shared_ptr<ThreadGroup> group_;  // belongs to all of its ranks
-  bool open_ = false;                   // between the two meetings of an exchange
+  std::shared_ptr<ThreadGroup> group_;           // belongs to all of its ranks
+  std::shared_ptr<ThreadGroup::Events> events_;  // of the device that rows were on last
+  // Between the two meetings of an exchange: its stream.
+  const Stream* open_ = nullptr;
 };
 
 }  // namespace serrate

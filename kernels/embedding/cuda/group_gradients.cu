@@ -7,10 +7,10 @@
 
 #include <vector>
 
-#include "src/core/launch.cuh"
 #include "kernels/embedding/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
 #include "src/core/cuda_check.h"
+#include "src/core/launch.cuh"
 
 namespace serrate {
 namespace {

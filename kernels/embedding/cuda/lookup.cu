@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <vector>
 
-#include "src/core/launch.cuh"
 #include "kernels/embedding/cuda/row_vector.cuh"
 #include "serrate/buffer.h"
 #include "serrate/kernels/embedding_lookup.h"
+#include "src/core/launch.cuh"
 
 namespace serrate {
 namespace {

@@ -3,12 +3,12 @@
 #include <algorithm>
 #include <vector>
 
-#include "src/core/launch.cuh"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/embedding/adam_corrections.h"
 #include "kernels/embedding/cuda/row_vector.cuh"
 #include "kernels/embedding/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
+#include "src/core/launch.cuh"
 
 namespace serrate {
 namespace {

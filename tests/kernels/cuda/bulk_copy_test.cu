@@ -7,10 +7,10 @@
 #include <bit>
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "serrate/buffer.h"
+#include "src/core/launch.cuh"
 
 namespace serrate {
 namespace {

@@ -5,8 +5,8 @@
 
 #include <vector>
 
-#include "src/core/launch.cuh"
 #include "serrate/buffer.h"
+#include "src/core/launch.cuh"
 
 namespace serrate {
 namespace {

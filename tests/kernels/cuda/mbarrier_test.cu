@@ -5,9 +5,9 @@
 
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/primitives.cuh"
 #include "serrate/buffer.h"
+#include "src/core/launch.cuh"
 
 namespace serrate {
 namespace {

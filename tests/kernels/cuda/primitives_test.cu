@@ -8,8 +8,8 @@
 #include <cmath>
 #include <vector>
 
-#include "src/core/launch.cuh"
 #include "serrate/buffer.h"
+#include "src/core/launch.cuh"
 
 namespace serrate {
 namespace {

@@ -10,10 +10,10 @@
 #include <vector>
 
 #include "kernels/cuda/bulk_copy.cuh"
-#include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/tensor_map.h"
 #include "serrate/buffer.h"
+#include "src/core/launch.cuh"
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define SERRATE_TEST_WGMMA 1
