@@ -19,7 +19,4 @@ Lookups count_lookups(const PlannerTable& table, std::int64_t batch_size, double
 /// All bags of one rank's batch, with ids or without: rows of the outputs.
 double count_bags(const PlannerTable& table, std::int64_t batch_size);
 
-/// Floats of optimizer state that a row of a shard of `columns` has.
-double state_floats(const PlannerTable& table, double columns);
-
 }  // namespace serrate

@@ -6,6 +6,7 @@
 
 #include "serrate/planner.h"
 #include "sharding/estimate/lookups.h"
+#include "sharding/estimate/optimizer_state.h"
 #include "sharding/estimate/zipf.h"
 #include "sharding/plan/shard_grid.h"
 #include "src/core/checked_math.h"

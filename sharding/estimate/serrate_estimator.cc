@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "sharding/estimate/lookups.h"
+#include "sharding/estimate/optimizer_state.h"
 #include "sharding/estimate/zipf.h"
 
 namespace serrate {

@@ -59,7 +59,7 @@ void SearchMoves::note_best() {
   best_ = snapshot();
 }
 
-// The choice of the candidate, or of the one that takes its place (planner_phases.cc); -1: none.
+// The choice of the candidate, or of the one that takes its place (phases.cc); -1: none.
 int SearchMoves::choice_like(int item, const ItemPlacement& placed) const {
   const auto& choices = phases_.items[item];
   const Candidate& like = problem_.items[item].candidates[placed.candidate];
