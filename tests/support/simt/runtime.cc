@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cub/device/scratch.cuh>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -312,11 +311,6 @@ cudaError_t simt_set_attribute(const void* kernel, cudaFuncAttribute attribute, 
   }
   handles().shared_bytes[kernel] = static_cast<std::size_t>(value);
   return cudaSuccess;
-}
-
-bool cub::simulated::coin() {
-  const Lock lock;
-  return schedule()() % 2 == 0;
 }
 
 extern "C" {

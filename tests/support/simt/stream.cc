@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <deque>
+#include <thread>
 #include <utility>
 
 namespace simt {
@@ -13,6 +14,8 @@ struct Stream {
   std::uint32_t enqueued = 0;  // operations so far
   Clock clock = {};            // of its last operation
   std::deque<Operation> queue = {};
+  Clock finished = {};             // of the last operation that ran
+  std::thread::id last_user = {};  // that queued something
 };
 
 struct Known {
@@ -29,6 +32,8 @@ struct State {
   std::vector<std::pair<std::uint32_t, std::function<void()>>> actions;
   std::uint64_t host_synchronizations = 0;
   int sticky_error = 0;
+  std::uint64_t movements = 0;
+  std::chrono::milliseconds patience{20000};
 };
 
 State& state() {
@@ -73,6 +78,8 @@ bool can_run(const Stream& stream) {
 void run_front(Stream& stream) {
   Operation operation = std::move(stream.queue.front());
   stream.queue.pop_front();
+  ++state().movements;
+  stream.finished = operation.before;
   operation.run(operation);
 }
 
@@ -88,6 +95,36 @@ bool run_one(StreamId needed) {
   if (std::count(able.begin(), able.end(), needed) && schedule()() % 2) chosen = needed;
   run_front(s.streams.at(chosen));
   return true;
+}
+
+// Runs what can run until done(). Where nothing can, an operation may wait for another host thread,
+// which gets its turn; after a while without any movement it never will.
+template <typename Done>
+void run_needed(StreamId needed, const Done& done) {
+  auto moved_at = std::chrono::steady_clock::now();
+  std::uint64_t seen = state().movements;
+  while (!done()) {
+    if (run_one(needed)) continue;
+    std::vector<std::function<bool()>> waiting;
+    for (auto& [id, stream] : state().streams) {
+      if (!stream.queue.empty() && stream.queue.front().give_up) {
+        waiting.push_back(stream.queue.front().give_up);
+      }
+    }
+    if (waiting.empty()) return;
+    const auto now = std::chrono::steady_clock::now();
+    if (seen != state().movements) {
+      seen = state().movements;
+      moved_at = now;
+    } else if (now - moved_at > state().patience) {
+      if (std::none_of(waiting.begin(), waiting.end(),
+                       [](const auto& give_up) { return give_up(); })) {
+        return;
+      }
+      continue;
+    }
+    let_others_in();
+  }
 }
 
 }  // namespace
@@ -169,6 +206,8 @@ std::uint32_t enqueue(StreamId id, std::string name, std::function<void(const Op
   operation.id = static_cast<std::uint32_t>(s.operations.size());
   operation.stream = id;
   operation.number = ++stream.enqueued;
+  stream.last_user = std::this_thread::get_id();
+  ++s.movements;
   stream.clock.set(id, operation.number);
   operation.before = stream.clock;
   operation.name = name;
@@ -183,24 +222,70 @@ std::uint32_t enqueue(StreamId id, std::string name, std::function<void(const Op
   return stream.queue.back().id;
 }
 
+std::uint32_t enqueue_waiting(StreamId id, std::string name,
+                              std::function<void(const Operation&)> run,
+                              std::function<bool()> ready, std::function<bool()> give_up) {
+  enqueue(id, std::move(name), std::move(run));
+  Operation& operation = state().streams.at(id).queue.back();
+  operation.give_up = std::move(give_up);
+  operation.ready = [also = std::move(operation.ready), ready = std::move(ready)] {
+    return (!also || also()) && ready();
+  };
+  return operation.id;
+}
+
+const Operation* front_operation(StreamId id) {
+  const auto found = state().streams.find(id);
+  if (found == state().streams.end() || found->second.queue.empty()) return nullptr;
+  return &found->second.queue.front();
+}
+
 bool stream_is_idle(StreamId stream) {
   const auto found = state().streams.find(stream);
   return found == state().streams.end() || found->second.queue.empty();
 }
 
 void synchronize(StreamId stream) {
-  while (!stream_is_idle(stream)) {
-    if (!run_one(stream)) break;
-  }
+  run_needed(stream, [&] { return stream_is_idle(stream); });
   host_learns(state().streams.at(stream).clock);
 }
 
+// Host threads stand for ranks, which have a device of their own each: the streams that another
+// thread queued to last may still wait for what this one is going to queue.
 void synchronize_all() {
-  while (run_one(0)) {
-  }
+  const std::thread::id me = std::this_thread::get_id();
+  run_needed(0, [&] {
+    return std::all_of(state().streams.begin(), state().streams.end(), [&](const auto& entry) {
+      return entry.second.queue.empty() || (entry.second.last_user != me && !can_run(entry.second));
+    });
+  });
   Clock all;
-  for (auto& [id, stream] : state().streams) all.join(stream.clock);
+  for (auto& [id, stream] : state().streams) {
+    all.join(stream.queue.empty() ? stream.clock : stream.finished);
+  }
   host_learns(all);
+}
+
+void run_until(const std::function<bool()>& done) {
+  run_needed(0, done);
+}
+
+void let_others_in() {
+  runtime_mutex().unlock();
+  std::this_thread::sleep_for(std::chrono::microseconds(200));
+  runtime_mutex().lock();
+}
+
+std::chrono::milliseconds patience() {
+  return state().patience;
+}
+
+void set_patience(std::chrono::milliseconds time) {
+  state().patience = time;
+}
+
+std::uint64_t movements() {
+  return state().movements;
 }
 
 void make_progress() {
@@ -224,8 +309,7 @@ void wait_for_event(StreamId id, const Event& event) {
 
 void synchronize_event(const Event& event) {
   if (!event.recorded) return;
-  while (!*event.done && run_one(event.stream)) {
-  }
+  run_needed(event.stream, [&] { return *event.done; });
   host_learns(event.clock);
 }
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -43,6 +44,9 @@ struct Operation {
   std::string name;
   std::function<void(const Operation&)> run;
   std::function<bool()> ready;  // or empty
+  // Of an operation that other host threads have to make ready: ends its wait, when they don't.
+  // False when another one has to be given up.
+  std::function<bool()> give_up;
 };
 
 /// Whether an operation is over, for sure, before another begins: whatever the device does.
@@ -65,12 +69,28 @@ std::size_t live_streams();
 
 /// Queues work; nothing runs until the host waits for it. Returns the operation's id.
 std::uint32_t enqueue(StreamId stream, std::string name, std::function<void(const Operation&)> run);
+/// An operation that waits for those of other ranks in its stream.
+std::uint32_t enqueue_waiting(StreamId stream, std::string name,
+                              std::function<void(const Operation&)> run,
+                              std::function<bool()> ready, std::function<bool()> give_up);
+/// The next operation of a stream, or null.
+const Operation* front_operation(StreamId stream);
 bool stream_is_idle(StreamId stream);
 /// Runs what is queued before, and in seeded random order more.
 void synchronize(StreamId stream);
 void synchronize_all();
 /// Runs one queued operation, if any can run: for hosts that poll.
 void make_progress();
+/// Runs operations until done(). What waits for other host threads is given up when nothing has
+/// moved for patience().
+void run_until(const std::function<bool()>& done);
+/// Lets other host threads at the runtime, which this one holds.
+void let_others_in();
+/// How long the host waits for other host threads before it calls that a deadlock.
+std::chrono::milliseconds patience();
+void set_patience(std::chrono::milliseconds time);
+/// Grows with everything that is queued or run.
+std::uint64_t movements();
 
 struct Event {
   bool recorded = false;

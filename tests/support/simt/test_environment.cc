@@ -7,12 +7,16 @@
 #include <algorithm>
 
 #include "tests/support/simt/findings.h"
+#include "tests/support/simt/library.h"
 
 namespace simt {
 namespace {
 
 class DeviceListener : public testing::EmptyTestEventListener {
-  void OnTestStart(const testing::TestInfo&) override { before_ = live_objects(); }
+  void OnTestStart(const testing::TestInfo&) override {
+    before_ = live_objects();
+    objects_before_ = live_library_objects().size();
+  }
 
   void OnTestEnd(const testing::TestInfo&) override {
     const LiveObjects after = live_objects();
@@ -27,12 +31,18 @@ class DeviceListener : public testing::EmptyTestEventListener {
       ADD_FAILURE() << "simt: leak: " << after.streams - before_.streams << " streams and "
                     << after.events - before_.events << " events were not destroyed";
     }
+    if (live_library_objects().size() > objects_before_) {
+      for (const std::string& what : live_library_objects()) {
+        ADD_FAILURE() << "simt: leak: " << what << " was not destroyed";
+      }
+    }
     for (const Finding& finding : take_findings()) {
       ADD_FAILURE() << "simt: " << to_string(finding.kind) << ": " << finding.text;
     }
   }
 
   LiveObjects before_;
+  std::size_t objects_before_ = 0;
 };
 
 [[maybe_unused]] const bool registered = [] {

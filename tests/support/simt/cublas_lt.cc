@@ -1,0 +1,458 @@
+// cuBLASLt: descriptors, heuristics and products with epilogues, as strict as cublas.cc.
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <set>
+#include <utility>
+
+#include "tests/support/simt/cublas_product.h"
+
+struct cublasLtMatmulDescOpaque_t {
+  cublasComputeType_t compute;
+  cudaDataType_t scale;
+  std::int32_t pointer_mode = 0, trans_a = 0, trans_b = 0;
+  std::uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+  void* bias = nullptr;
+  std::int64_t bias_stride = 0;
+  void* aux = nullptr;
+  std::int64_t aux_ld = 0, aux_stride = 0;
+  std::int32_t aux_type = -1, bias_type = -1;
+};
+struct cublasLtMatrixLayoutOpaque_t {
+  std::int32_t type;
+  std::uint64_t rows, cols;
+  std::int64_t ld;
+  std::int32_t order = CUBLASLT_ORDER_COL, batch = 1;
+  std::int64_t stride = 0;
+};
+struct cublasLtMatmulPreferenceOpaque_t {
+  std::uint32_t search_mode = 0, reduction_mask = ~0u;
+  std::uint64_t workspace = 0;
+  std::uint32_t alignment[4] = {256, 256, 256, 256};  // A, B, C, D
+};
+
+namespace simt {
+namespace {
+
+std::set<const void*>& descriptors() {
+  static std::set<const void*> instance;
+  return instance;
+}
+
+template <typename Descriptor>
+cublasStatus_t made(Descriptor* descriptor, const char* what) {
+  descriptors().insert(descriptor);
+  library_object_made(descriptor, what);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+bool is_descriptor(const void* descriptor, const char* call) {
+  if (descriptors().count(descriptor)) return true;
+  refuse(CUBLAS_STATUS_INVALID_VALUE,
+         std::string(call) + ": a descriptor does not exist or was destroyed");
+  return false;
+}
+
+template <typename Descriptor>
+cublasStatus_t destroy(Descriptor* descriptor, const char* call) {
+  const RuntimeLock lock;
+  if (!is_descriptor(descriptor, call)) return CUBLAS_STATUS_INVALID_VALUE;
+  descriptors().erase(descriptor);
+  library_object_gone(descriptor);
+  delete descriptor;
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+struct Field {
+  void* to;
+  std::size_t bytes;
+};
+template <typename T>
+Field field(T& to) {
+  return {&to, sizeof to};
+}
+
+cublasStatus_t set(const char* call, std::optional<Field> to, const void* value,
+                   std::size_t bytes) {
+  if (!to) {
+    return refuse(CUBLAS_STATUS_NOT_SUPPORTED,
+                  std::string(call) + ": the attribute is not simulated");
+  }
+  if (!value || bytes != to->bytes) {
+    return refuse(CUBLAS_STATUS_INVALID_VALUE, std::string(call) + ": the attribute has " +
+                                                   std::to_string(to->bytes) + " bytes, " +
+                                                   std::to_string(bytes) + " were given");
+  }
+  std::memcpy(to->to, value, bytes);
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+struct Layouts {
+  const cublasLtMatrixLayoutOpaque_t *a, *b, *c, *d;
+};
+
+struct Refusal {
+  cublasStatus_t status;
+  std::string text;
+};
+
+// The product without its addresses.
+std::optional<Refusal> describe(const cublasLtMatmulDescOpaque_t& desc, const Layouts& l,
+                                Product* p) {
+  const auto invalid = [](const char* text) { return Refusal{CUBLAS_STATUS_INVALID_VALUE, text}; };
+  const auto unsupported = [](const char* text) {
+    return Refusal{CUBLAS_STATUS_NOT_SUPPORTED, text};
+  };
+  const auto matrix = [](const char* name, const cublasLtMatrixLayoutOpaque_t& x) {
+    return Matrix{.name = name,
+                  .type = x.type,
+                  .rows = static_cast<std::int64_t>(x.rows),
+                  .cols = static_cast<std::int64_t>(x.cols),
+                  .ld = x.ld,
+                  .stride = x.stride,
+                  .row_major = x.order == CUBLASLT_ORDER_ROW};
+  };
+  p->call = "cublasLtMatmul";
+  p->a = matrix("A", *l.a);
+  p->b = matrix("B", *l.b);
+  p->c = matrix("C", *l.c);
+  p->d = matrix("D", *l.d);
+  p->trans_a = desc.trans_a != CUBLAS_OP_N;
+  p->trans_b = desc.trans_b != CUBLAS_OP_N;
+  p->m = p->d.rows;
+  p->n = p->d.cols;
+  p->k = p->trans_a ? p->a.rows : p->a.cols;
+  p->batch = l.d->batch;
+  p->truncate = desc.compute == CUBLAS_COMPUTE_32F_FAST_TF32;
+  p->epilogue = desc.epilogue;
+  if ((p->trans_a ? p->a.cols : p->a.rows) != p->m ||
+      (p->trans_b ? p->b.rows : p->b.cols) != p->n ||
+      (p->trans_b ? p->b.cols : p->b.rows) != p->k || p->c.rows != p->m || p->c.cols != p->n) {
+    return invalid("the shapes of the matrices do not make a product");
+  }
+  if (l.a->batch != l.d->batch || l.b->batch != l.d->batch || l.c->batch != l.d->batch) {
+    return invalid("the matrices differ in the size of the batch");
+  }
+  if (p->c.type != p->d.type || p->c.row_major != p->d.row_major) {
+    return invalid("C and D differ in type or order");
+  }
+  if (desc.scale != CUDA_R_32F ||
+      !types_are_supported(p->a.type, p->b.type, p->d.type, desc.compute)) {
+    return unsupported("no product has these types");
+  }
+  const std::uint32_t e = desc.epilogue;
+  static const std::set<std::uint32_t> known = {1,  2,   130, 4,   6,   134, 136, 152,
+                                                32, 160, 36,  164, 192, 208, 256, 512};
+  if (!known.count(e)) return invalid("there is no such epilogue");
+  if (p->d.row_major && e != CUBLASLT_EPILOGUE_DEFAULT && e != CUBLASLT_EPILOGUE_RELU &&
+      e != CUBLASLT_EPILOGUE_GELU) {
+    return unsupported("the epilogue wants D by columns");
+  }
+  if (p->batch > 1 && (e & (kBiasGradient | kGradientA | kGradientB))) {
+    return unsupported("gradients of a bias are not for batches");
+  }
+  if (desc.bias_type >= 0 && desc.bias_type != p->d.type) {
+    return unsupported("the bias has to be of D's type");
+  }
+  if (desc.aux_type >= 0 && desc.aux_type != p->d.type && !aux_is_bits(e)) {
+    return unsupported("the auxiliary matrix has to be of D's type");
+  }
+  if (e & kAux) {
+    const std::int64_t unit = aux_is_bits(e) ? 128 : 8;
+    if (desc.aux_ld < p->m || desc.aux_ld % unit != 0) {
+      return invalid(unit == 8
+                         ? "the leading dimension of the auxiliary matrix has to be a multiple of "
+                           "8 and no less than the rows of D"
+                         : "the leading dimension of the auxiliary bits has to be a multiple of "
+                           "128 and no less than the rows of D");
+    }
+  }
+  p->bias_stride = desc.bias_stride;
+  p->aux_ld = desc.aux_ld;
+  p->aux_stride = desc.aux_stride;
+  return std::nullopt;
+}
+
+// An algorithm is for one problem.
+std::uint64_t problem_number(const Product& p) {
+  std::uint64_t hash = 1469598103934665603u;
+  const auto add = [&](std::int64_t value) {
+    hash = (hash ^ static_cast<std::uint64_t>(value)) * 1099511628211u;
+  };
+  for (const Matrix* x : {&p.a, &p.b, &p.c, &p.d}) {
+    for (const std::int64_t value :
+         {std::int64_t{x->type}, x->rows, x->cols, x->ld, x->stride, std::int64_t{x->row_major}}) {
+      add(value);
+    }
+  }
+  for (const std::int64_t value : {std::int64_t{p.trans_a}, std::int64_t{p.trans_b}, p.batch,
+                                   std::int64_t{p.epilogue}, std::int64_t{p.truncate}}) {
+    add(value);
+  }
+  return hash;
+}
+
+std::string check_algorithm(const Product& p, const cublasLtMatmulAlgo_t& algo) {
+  if (algo.data[0] != problem_number(p)) return "the algorithm is that of another product";
+  if (algo.data[1] > p.workspace_bytes) {
+    return "the algorithm needs a workspace of " + std::to_string(algo.data[1]) + " bytes, " +
+           std::to_string(p.workspace_bytes) + " were given";
+  }
+  const Matrix* matrices[] = {&p.a, &p.b, &p.c, &p.d};
+  for (int i = 0; i < 4; ++i) {
+    if (i == 2 && p.beta == 0 && !p.scalars_on_device) continue;
+    if (reinterpret_cast<std::uintptr_t>(matrices[i]->data) % algo.data[2 + i] != 0) {
+      return std::string("the address of ") + matrices[i]->name + " is no multiple of " +
+             std::to_string(algo.data[2 + i]) +
+             ", which the preference promised when the algorithm was chosen";
+    }
+  }
+  return {};
+}
+
+}  // namespace
+}  // namespace simt
+
+using namespace simt;
+
+extern "C" {
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t* handle) {
+  const RuntimeLock lock;
+  *handle = reinterpret_cast<cublasLtHandle_t>(make_handle("cuBLASLt handle"));
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+  const RuntimeLock lock;
+  return destroy_handle(handle, "cublasLtDestroy");
+}
+
+std::size_t cublasLtGetVersion() {
+  return 130000;
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute,
+                                        cudaDataType_t scale) {
+  const RuntimeLock lock;
+  *desc = new cublasLtMatmulDescOpaque_t{compute, scale};
+  return made(*desc, "cuBLASLt descriptor of a product");
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
+  return destroy(desc, "cublasLtMatmulDescDestroy");
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
+                                              cublasLtMatmulDescAttributes_t attribute,
+                                              const void* value, std::size_t bytes) {
+  const RuntimeLock lock;
+  const char* const call = "cublasLtMatmulDescSetAttribute";
+  if (!is_descriptor(desc, call)) return CUBLAS_STATUS_INVALID_VALUE;
+  const auto to = [&]() -> std::optional<Field> {
+    switch (attribute) {
+      case CUBLASLT_MATMUL_DESC_COMPUTE_TYPE:
+        return field(desc->compute);
+      case CUBLASLT_MATMUL_DESC_SCALE_TYPE:
+        return field(desc->scale);
+      case CUBLASLT_MATMUL_DESC_POINTER_MODE:
+        return field(desc->pointer_mode);
+      case CUBLASLT_MATMUL_DESC_TRANSA:
+        return field(desc->trans_a);
+      case CUBLASLT_MATMUL_DESC_TRANSB:
+        return field(desc->trans_b);
+      case CUBLASLT_MATMUL_DESC_EPILOGUE:
+        return field(desc->epilogue);
+      case CUBLASLT_MATMUL_DESC_BIAS_POINTER:
+        return field(desc->bias);
+      case CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE:
+        return field(desc->bias_stride);
+      case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER:
+        return field(desc->aux);
+      case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD:
+        return field(desc->aux_ld);
+      case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_BATCH_STRIDE:
+        return field(desc->aux_stride);
+      case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE:
+        return field(desc->aux_type);
+      case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
+        return field(desc->bias_type);
+    }
+    return std::nullopt;
+  }();
+  return set(call, to, value, bytes);
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t* layout, cudaDataType type,
+                                          std::uint64_t rows, std::uint64_t cols, std::int64_t ld) {
+  const RuntimeLock lock;
+  *layout = new cublasLtMatrixLayoutOpaque_t{type, rows, cols, ld};
+  return made(*layout, "cuBLASLt layout");
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+  return destroy(layout, "cublasLtMatrixLayoutDestroy");
+}
+
+cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t layout,
+                                                cublasLtMatrixLayoutAttribute_t attribute,
+                                                const void* value, std::size_t bytes) {
+  const RuntimeLock lock;
+  const char* const call = "cublasLtMatrixLayoutSetAttribute";
+  if (!is_descriptor(layout, call)) return CUBLAS_STATUS_INVALID_VALUE;
+  const auto to = [&]() -> std::optional<Field> {
+    switch (attribute) {
+      case CUBLASLT_MATRIX_LAYOUT_TYPE:
+        return field(layout->type);
+      case CUBLASLT_MATRIX_LAYOUT_ORDER:
+        return field(layout->order);
+      case CUBLASLT_MATRIX_LAYOUT_ROWS:
+        return field(layout->rows);
+      case CUBLASLT_MATRIX_LAYOUT_COLS:
+        return field(layout->cols);
+      case CUBLASLT_MATRIX_LAYOUT_LD:
+        return field(layout->ld);
+      case CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT:
+        return field(layout->batch);
+      case CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET:
+        return field(layout->stride);
+    }
+    return std::nullopt;
+  }();
+  return set(call, to, value, bytes);
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t* preference) {
+  const RuntimeLock lock;
+  *preference = new cublasLtMatmulPreferenceOpaque_t;
+  return made(*preference, "cuBLASLt preference");
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+  return destroy(preference, "cublasLtMatmulPreferenceDestroy");
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t attribute,
+                                                    const void* value, std::size_t bytes) {
+  const RuntimeLock lock;
+  const char* const call = "cublasLtMatmulPreferenceSetAttribute";
+  if (!is_descriptor(preference, call)) return CUBLAS_STATUS_INVALID_VALUE;
+  const auto to = [&]() -> std::optional<Field> {
+    switch (attribute) {
+      case CUBLASLT_MATMUL_PREF_SEARCH_MODE:
+        return field(preference->search_mode);
+      case CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES:
+        return field(preference->workspace);
+      case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+        return field(preference->reduction_mask);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES:
+        return field(preference->alignment[0]);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES:
+        return field(preference->alignment[1]);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES:
+        return field(preference->alignment[2]);
+      case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
+        return field(preference->alignment[3]);
+    }
+    return std::nullopt;
+  }();
+  return set(call, to, value, bytes);
+}
+
+// Some algorithms want all of the workspace that they may have.
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t d,
+                                              cublasLtMatmulPreference_t preference, int requested,
+                                              cublasLtMatmulHeuristicResult_t results[],
+                                              int* returned) {
+  const RuntimeLock lock;
+  const char* const call = "cublasLtMatmulAlgoGetHeuristic";
+  *returned = 0;
+  if (!handle_of(handle, call)) return CUBLAS_STATUS_NOT_INITIALIZED;
+  for (const void* descriptor :
+       {static_cast<const void*>(desc), static_cast<const void*>(a), static_cast<const void*>(b),
+        static_cast<const void*>(c), static_cast<const void*>(d),
+        static_cast<const void*>(preference)}) {
+    if (!is_descriptor(descriptor, call)) return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  if (requested < 1) {
+    return refuse(CUBLAS_STATUS_INVALID_VALUE, std::string(call) + ": no result was asked for");
+  }
+  Product p;
+  if (const auto refusal = describe(*desc, {a, b, c, d}, &p)) {
+    return refuse(refusal->status, std::string(call) + ": " + refusal->text);
+  }
+  *returned = std::min(requested, 2);
+  for (int i = 0; i < *returned; ++i) {
+    results[i] = {};
+    results[i].workspaceSize = schedule()() % 2 ? preference->workspace : 0;
+    results[i].state = CUBLAS_STATUS_SUCCESS;
+    results[i].wavesCount = 1;
+    results[i].algo.data[0] = problem_number(p);
+    results[i].algo.data[1] = results[i].workspaceSize;
+    for (int x = 0; x < 4; ++x) {
+      results[i].algo.data[2 + x] = std::max<std::uint32_t>(preference->alignment[x], 1);
+    }
+  }
+  return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc, const void* alpha,
+                              const void* a, cublasLtMatrixLayout_t a_layout, const void* b,
+                              cublasLtMatrixLayout_t b_layout, const void* beta, const void* c,
+                              cublasLtMatrixLayout_t c_layout, void* d,
+                              cublasLtMatrixLayout_t d_layout, const cublasLtMatmulAlgo_t* algo,
+                              void* workspace, std::size_t workspace_bytes, cudaStream_t stream) {
+  const RuntimeLock lock;
+  const char* const call = "cublasLtMatmul";
+  if (!handle_of(handle, call)) return CUBLAS_STATUS_NOT_INITIALIZED;
+  for (const void* descriptor :
+       {static_cast<const void*>(desc), static_cast<const void*>(a_layout),
+        static_cast<const void*>(b_layout), static_cast<const void*>(c_layout),
+        static_cast<const void*>(d_layout)}) {
+    if (!is_descriptor(descriptor, call)) return CUBLAS_STATUS_INVALID_VALUE;
+  }
+  Product p;
+  if (const auto refusal = describe(*desc, {a_layout, b_layout, c_layout, d_layout}, &p)) {
+    return refuse(refusal->status, std::string(call) + ": " + refusal->text);
+  }
+  const auto invalid = [&](const std::string& text) {
+    return refuse(CUBLAS_STATUS_INVALID_VALUE, std::string(call) + ": " + text);
+  };
+  p.a.data = bytes_of(a);
+  p.b.data = bytes_of(b);
+  p.c.data = bytes_of(c);
+  p.d.data = bytes_of(d);
+  p.bias = static_cast<std::uint8_t*>(desc->bias);
+  p.aux = static_cast<std::uint8_t*>(desc->aux);
+  p.workspace = workspace;
+  p.workspace_bytes = workspace_bytes;
+  const std::uint32_t e = p.epilogue;
+  if ((e & (kBias | kBiasGradient | kGradientA | kGradientB)) && !is_device_memory(p.bias)) {
+    return invalid("the epilogue wants a bias in device memory");
+  }
+  if ((e & kAux) &&
+      (!is_device_memory(p.aux) || reinterpret_cast<std::uintptr_t>(p.aux) % 16 != 0)) {
+    return invalid("the epilogue wants an auxiliary matrix in device memory, at a multiple of 16");
+  }
+  if (workspace_bytes > 0 &&
+      (!is_device_memory(workspace) || reinterpret_cast<std::uintptr_t>(workspace) % 256 != 0)) {
+    return invalid("the workspace has to be device memory at a multiple of 256");
+  }
+  const bool on_device = desc->pointer_mode == CUBLASLT_POINTER_MODE_DEVICE;
+  if (std::string text = take_scalars(p, alpha, beta, on_device); !text.empty())
+    return invalid(text);
+  if (std::string text = check_memory(p); !text.empty()) return invalid(text);
+  if (algo) {
+    if (std::string text = check_algorithm(p, *algo); !text.empty()) return invalid(text);
+    p.workspace_bytes = algo->data[1];
+  }
+  if (p.m == 0 || p.n == 0) return CUBLAS_STATUS_SUCCESS;
+  return queue(std::move(p), stream);
+}
+
+}  // extern "C"
