@@ -1,7 +1,6 @@
 #include "sharding/planner/misfits.h"
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 namespace serrate {
@@ -65,21 +64,20 @@ class Misfits {
           scope == BlockScope::kRank || (scope == BlockScope::kNode && problem_.num_nodes() > 1);
       if (allowed_[i][j] && moves) return {};
     }
-    constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
-    std::vector<Bytes> least(problem_.world_size, {kMost, kMost});
-    if (!item.ranks.empty()) {
-      std::ranges::fill(least, Bytes{});
-      for (const int rank : item.ranks) least[rank] = {kMost, kMost};
-    }
+    std::vector<Bytes> least;  // of all candidates; a rank without a block of one holds nothing
     for (std::size_t j = 0; j < item.candidates.size(); ++j) {
       if (!allowed_[i][j]) continue;
       const Candidate& c = item.candidates[j];
+      std::vector<Bytes> held(problem_.world_size);
       for_each_rank(item, c, 0, [&](int rank, Bytes bytes) {
-        Bytes& of = least[rank];
-        of = {std::min(of.device, c.num_blocks * bytes.device),
-              std::min(of.host, c.num_blocks * bytes.host)};
+        held[rank] = {c.num_blocks * bytes.device, c.num_blocks * bytes.host};
         return true;
       });
+      if (least.empty()) least = held;
+      for (std::size_t r = 0; r < held.size(); ++r) {
+        least[r] = {std::min(least[r].device, held[r].device),
+                    std::min(least[r].host, held[r].host)};
+      }
     }
     return least;
   }

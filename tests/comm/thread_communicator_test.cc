@@ -75,6 +75,7 @@ TEST(ThreadCommunicator, ARankThatEndsEarlyIsNamed) {
   EXPECT_EQ(error.rfind("rank 0: barrier \"one more\" #2: rank 1 left", 0), 0u) << error;
 }
 
+#ifndef __SANITIZE_ADDRESS__  // which ends the program where `new` would throw
 TEST(ThreadCommunicator, ARankWithoutMemoryFailsTheExchangeOnEveryRank) {
   std::atomic<int> failed = 0;
   run_ranks(2, [&](Communicator& c) {
@@ -89,6 +90,7 @@ TEST(ThreadCommunicator, ARankWithoutMemoryFailsTheExchangeOnEveryRank) {
   });
   EXPECT_EQ(failed, 2);
 }
+#endif
 
 }  // namespace
 }  // namespace serrate
