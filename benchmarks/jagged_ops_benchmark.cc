@@ -215,7 +215,7 @@ void softmax(benchmark::State& state, Values (*make)(), SoftmaxAxis axis) {
 
 void elementwise(benchmark::State& state, Elementwise op, Values (*make_x)(), Values (*make_y)()) {
   Values x = make_x(), y = make_y(), z = make_x();
-  // Of a dense y the part that x covers is read.
+  // Only the part of a dense y that x covers is read.
   const double read_of_y = y.view.is_shared() ? y.bytes() : x.bytes();
   if (state.range(0) == 0) {
     time_op(state, x.bytes() + z.bytes() + read_of_y, 0,

@@ -56,7 +56,7 @@ inline std::vector<std::int64_t> uniform_lengths(std::int64_t batch_size, std::i
   return lengths;
 }
 
-/// Of the given kind: lognormal, zipf, uniform; else fixed.
+/// Lengths of the given kind: lognormal, zipf, uniform; else fixed.
 inline std::vector<std::int64_t> lengths_of(std::string_view kind, std::int64_t batch_size,
                                             std::int64_t longest) {
   if (kind == "lognormal") return lognormal_lengths(batch_size, longest);

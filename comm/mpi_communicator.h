@@ -44,7 +44,7 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm comm_;
   std::int64_t max_count_;
   std::vector<Envelope> outgoing_, incoming_;  // for and from each rank
-  // Of the exchange in progress: receives, then sends; and the peer that each waits for.
+  // The exchange in progress: receives, then sends; and the peer that each waits for.
   std::vector<MPI_Request> requests_;
   std::vector<int> request_peers_;
   std::size_t num_receives_ = 0;

@@ -20,7 +20,7 @@ class TreeSum {
   /// Error (usage) when there are fewer leaves than ranks. The communicator has to outlive it.
   TreeSum(std::int64_t num_leaves, Communicator& communicator);
 
-  /// Of this rank.
+  /// The leaves of this rank.
   LeafRange leaves() const { return leaves_; }
   /// Adds the rank's next leaf. After the last one, `values` belongs to the sum until a call below
   /// has made it; before that it is the caller's again, with other values.
@@ -28,12 +28,12 @@ class TreeSum {
 
   /// values = the sum of all leaves, on every rank. Collective, as the next.
   void all_reduce(std::string_view operation, DeviceSpan<float> values, const Stream& stream);
-  /// Of counts.size() consecutive parts of the values, part rank() of the sum.
+  /// Part rank() of the sum, whose values come in counts.size() consecutive parts.
   void reduce_scatter(std::string_view operation, DeviceSpan<float> values,
                       std::span<const std::int64_t> counts, DeviceSpan<float> part,
                       const Stream& stream);
 
-  /// Of memory held.
+  /// Bytes of memory held.
   std::int64_t bytes() const;
 
  private:

@@ -68,8 +68,8 @@ struct PlannerTopology {
   double inter_node_bandwidth = 13421772.8;
   double intra_node_latency = 0;  ///< ms per message
   double inter_node_latency = 0;  ///< ms per message
-  /// Of rows read for a lookup, and of rows and gradients moved by an update, at random in the
-  /// memory of the rank's device; 0: as that memory's.
+  /// Bandwidth of rows read by a lookup, and of rows and gradients moved by an update, at random in
+  /// the memory of the rank's device; 0: as that memory's.
   double lookup_bandwidth = 0;
   double update_bandwidth = 0;
   int num_nodes() const { return (world_size + ranks_per_node - 1) / ranks_per_node; }
@@ -167,7 +167,7 @@ ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& 
 ShardingPlan to_sharding_plan(const PlannerModel& model, const PlannerTopology& topology,
                               const PlannerOptions& options, const PlannerResult& result);
 
-/// Of the canonical file: what a plan's provenance says its inputs were.
+/// Hash of the canonical file: what a plan's provenance says its inputs were.
 std::string planner_hash(const PlannerModel& model);
 std::string planner_hash(const PlannerTopology& topology);
 

@@ -30,7 +30,7 @@ class Trainer {
   std::int64_t steps_per_epoch() const;
   std::int64_t total_steps() const;
   bool done() const;
-  /// Of the whole run, with those of earlier processes.
+  /// Steps of the whole run, those of earlier processes included.
   std::int64_t steps_done() const;
   /// One step of every rank.
   StepResult step();

@@ -18,7 +18,7 @@ struct BackwardCall {
   DropoutDraw draw;
   OutputHeads d_q;            // a row per query of the batch
   HeadsView<float> d_k, d_v;  // sums: the results or, where those are not float32, workspace
-  // Of the tables, [batch_size, num_heads, entries]; null: no gradient.
+  // Gradients of the tables, [batch_size, num_heads, entries]; null: none.
   float *d_position, *d_time;
 };
 

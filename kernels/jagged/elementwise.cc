@@ -19,7 +19,7 @@ void jagged_elementwise_backward(const JaggedElementwiseBackward& args, const St
   const bool is_product = args.op == Elementwise::kMultiply;
   if (!args.d_y.has_data() || args.d_y.rows == 0) {
     if (!args.d_x.has_data()) return;
-    // Of a sum, d_z plus nothing.
+    // The gradient of a sum is d_z plus nothing.
     const auto nothing = MatrixBatch<const float>::dense({nullptr, 0, 0}, args.d_z.batch_size);
     return jagged_elementwise_forward({args.op, args.d_z, is_product ? args.y : nothing, args.d_x},
                                       stream);

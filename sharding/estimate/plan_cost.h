@@ -27,7 +27,7 @@ class PlanCostSum {
   double rank_ms(int rank) const { return rank_ms_[rank] + everywhere_ms_; }
   /// What every rank waits for messages.
   double latency_ms() const { return latency_ms_; }
-  /// Of a rank, latency not included.
+  /// Times of a rank, latency not included.
   PhaseTimes phase_ms(int rank) const;
 
  private:

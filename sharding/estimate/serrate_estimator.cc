@@ -36,7 +36,7 @@ class Estimator {
         element_(static_cast<double>(table.bytes_per_element)),
         whole_(count_lookups(table, batch_size, 1)) {}
 
-  // Of a shard, on its rank.
+  // What a shard costs its rank.
   ShardEstimate shard(std::int64_t num_rows) const {
     const auto rows = static_cast<double>(num_rows);
     const double share = rows / static_cast<double>(table_.num_rows);
@@ -65,8 +65,8 @@ class Estimator {
     return e;
   }
 
-  // Of a rank's own bags: ids are parted by row block and packed for each column block, rows are
-  // added to the outputs of their bags, and the other way round for the gradients.
+  // What a rank's own bags cost: ids are parted by row block and packed for each column block, rows
+  // are added to the outputs of their bags, and the other way round for the gradients.
   ShardEstimate everywhere() const {
     const Lookups asked = asked_for(num_parts());
     const auto dim = static_cast<double>(table_.dim);
@@ -92,7 +92,7 @@ class Estimator {
     return topology_.device == PlannerDevice::kCuda ? topology_.device_bandwidth
                                                     : topology_.host_bandwidth;
   }
-  // Of rows at random, where the kernel keeps them. `measured` is that of the device, or 0.
+  // Bandwidth of rows at random, where the kernel keeps them. `measured` is the device's, or 0.
   double row_bandwidth(double measured) const {
     const double near = measured > 0 ? measured : memory_bandwidth();
     const double far = topology_.host_link_bandwidth;

@@ -49,7 +49,7 @@ DirectoryLock::DirectoryLock(const std::string& directory) : descriptor_(-1) {
     if (descriptor_ < 0) {
       throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
     }
-    // Of the open file, not of the process: two writers of one process keep each other out too.
+    // A lock of the open file, not of the process, keeps out two writers of one process too.
     struct flock lock{};
     lock.l_type = F_WRLCK;
     lock.l_whence = SEEK_SET;

@@ -31,7 +31,7 @@ struct RankContent {
   std::int64_t num_values() const;
 };
 
-/// Of rank `rank`, as the state stands. Rank 0 writes what every rank has: data-parallel tables and
+/// What rank `rank` writes, as the state stands. Rank 0 has what all have: data-parallel tables and
 /// tensors.
 RankContent content_of(const CheckpointState& state, int rank);
 

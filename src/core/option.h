@@ -91,7 +91,7 @@ std::string to_string(std::chrono::milliseconds time);
 
 std::vector<std::string> split_list(const std::string& text);
 
-/// Of the whole of `text`.
+/// The number that the whole of `text` says.
 std::int64_t whole_number(const std::string& text, WholeNumbers range);
 double number(const std::string& text, Numbers range);
 /// Shortest that reads back equal.

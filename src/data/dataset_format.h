@@ -8,7 +8,7 @@ namespace serrate::dataset_format {
 
 inline constexpr const char* kFormat = "serrate-dataset";
 inline constexpr std::int64_t kVersion = 2;
-/// Of timestamps, in seconds before and after 1970: the year 192,000. Milliseconds fit too,
+/// The latest timestamp, in seconds before or after 1970: the year 192,000. Milliseconds fit too,
 /// microseconds do not.
 inline constexpr std::int64_t kLatestTime = 6'000'000'000'000;
 /// Ids of a feature: more than any table has rows, and few enough to be multiplied by its bytes.

@@ -151,7 +151,7 @@ std::size_t DelimitedText::find_record_end(std::size_t line_end) {
     for (const std::size_t end = std::min(line_end, end_ - begin_); at < end; ++at) {
       const char c = buffer_[begin_ + at];
       if (c == '"' && (in_quotes || field_start)) {
-        // Of a doubled quote, the first one closes and the second one opens again.
+        // The first quote of a doubled one closes, the second one opens again.
         in_quotes = !in_quotes;
         field_start = !in_quotes;
       } else if (!in_quotes) {

@@ -147,8 +147,8 @@ Hdf5Handle access_properties(Hdf5Storage* storage) {
   return properties;
 }
 
-/// Of a new file, group or dataset: without times, so that the same content is the same bytes, and
-/// with its attributes and links in its header, where read_hdf5_metadata finds them.
+/// How a new file, group or dataset is made: without times, so that equal content is equal bytes,
+/// and with its attributes and links in its header, where read_hdf5_metadata finds them.
 Hdf5Handle object_properties(hid_t object_class) {
   constexpr unsigned kMost = 65535;  // of attributes and of links
   auto properties = own(H5Pcreate(object_class), H5Pclose, "set up", "HDF5");

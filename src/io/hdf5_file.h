@@ -104,13 +104,13 @@ class Hdf5File {
   Hdf5File& operator=(Hdf5File&&) = delete;
 
   const std::string& path() const { return path_; }
-  /// Of a new file: writes what is left, seals it, makes it durable and closes it. A file that was
+  /// Writes what is left of a new file, seals it, makes it durable and closes it. One that was
   /// not closed so cannot be opened.
   void close();
   /// 32 hexadecimal digits that name the content of a file that was opened or closed: the same
   /// calls on another new file give the same digits.
   std::string digest() const;
-  /// Of the whole file, when it was opened or closed.
+  /// Size of the whole file, when it was opened or closed.
   std::int64_t file_bytes() const;
   /// Reads all of it, for nothing but its checksums.
   void verify() const;

@@ -46,7 +46,7 @@ class Bytes {
     rest_.remove_prefix(taken.size());
     return taken;
   }
-  /// Of 1 to 8 bytes.
+  /// An unsigned number of 1 to 8 bytes.
   std::uint64_t number(std::size_t bytes) {
     std::uint64_t value = 0;
     std::memcpy(&value, take(bytes).data(), bytes);

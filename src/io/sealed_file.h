@@ -45,9 +45,9 @@ class SealedFile {
   static std::unique_ptr<SealedFile> open(const std::string& path);
 
   const std::string& path() const { return path_; }
-  /// Of the content, in bytes.
+  /// Size of the content, in bytes.
   std::int64_t size() const { return size_; }
-  /// Of the file, trailer included, in bytes.
+  /// Size of the file, trailer included, in bytes.
   std::int64_t file_bytes() const;
   /// 32 hexadecimal digits that name the content, of a file that is sealed: an XXH3-128.
   std::string digest() const;

@@ -8,7 +8,7 @@ namespace serrate {
 
 /// What SequenceEncoder and ItemHead will allocate on a rank, known before they do.
 
-/// Of all dense parameters; their gradients, two moments and decay are as many each.
+/// Bytes of all dense parameters; their gradients, two moments and decay take as many each.
 std::int64_t parameter_bytes(const SequenceModelOptions& options);
 
 /// For micro-batches of `num_tokens` tokens, forward and backward, with room to grow.

@@ -15,7 +15,7 @@ struct Machines {
   std::vector<MachineMemory> memory;  ///< [number of machines], the least that its ranks found
 
   std::int64_t num_ranks(int machine) const;
-  /// Of nodes that are the machines, when each has as many consecutive ranks; otherwise all ranks
+  /// A node is a machine when each has equally many consecutive ranks; otherwise all ranks
   /// are one node.
   int ranks_per_node() const;
 };

@@ -17,7 +17,7 @@ struct DenseMemory {
   std::int64_t ranking = 0;  ///< of evaluate
 };
 DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size);
-/// Of evaluate on a table of `num_items` rows.
+/// What evaluate needs on a table of `num_items` rows.
 DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
                               const EvaluateOptions& options, std::int64_t num_items,
                               int world_size);

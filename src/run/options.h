@@ -37,7 +37,7 @@ struct CheckpointInterval {
   std::int64_t steps = 0;
   std::chrono::milliseconds time{0};
 };
-/// Of "500", "10min" or "". Throws Error (usage) that says what it may be.
+/// Reads "500", "10min" or "". Throws Error (usage) that says what it may be.
 CheckpointInterval checkpoint_interval_from_string(const std::string& text);
 
 }  // namespace serrate

@@ -18,7 +18,7 @@ void jagged_to_padded(const MatrixBatch<const float>& jagged, float padding_valu
 void padded_to_jagged(const MatrixBatch<const float>& padded, const MatrixBatch<float>& jagged,
                       const Stream& stream);
 
-/// Of every sample what both have, and `fill` in the rest of `to`.
+/// Copies of every sample what both have, and puts `fill` in the rest of `to`.
 template <DeviceType D>
 void copy_samples_on(const MatrixBatch<const float>& from, float fill, const MatrixBatch<float>& to,
                      const Stream&);

@@ -22,7 +22,7 @@ struct KernelCounters {
 
 /// In the order of first launch.
 std::vector<KernelCounters> kernel_counters();
-/// Of one kernel by its name; all zero when it did not run.
+/// The counters of a kernel by its name; all zero when it did not run.
 KernelCounters kernel_counters(const std::string& name);
 void reset_counters();
 
