@@ -6,8 +6,8 @@
 
 #include <vector>
 
-#include "kernels/cuda/launch.cuh"
 #include "serrate/buffer.h"
+#include "src/core/launch.cuh"
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define SERRATE_TEST_WARPGROUP 1

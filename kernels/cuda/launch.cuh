@@ -1,4 +1,0 @@
-#pragma once
-
-// To be removed when nothing includes it: launch() is in src/core.
-#include "src/core/launch.cuh"
