@@ -38,6 +38,7 @@ RunDescription run_from_texts(const std::map<std::string, std::string>& texts,
   RunDescription run{.options = {}, .dataset_digest = find(kDigest)};
   for (const Option& option : option_table(run.options)) {
     if (!option.is_stored) continue;
+    if (option.is_newer && !texts.contains(text_name(option))) continue;
     try {
       option.set(find(text_name(option)));
     } catch (const Error& error) {

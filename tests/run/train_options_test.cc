@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "src/run/checkpoint.h"
 #include "src/run/config.h"
 
 namespace serrate {
@@ -201,6 +202,20 @@ TEST(FirstDifference, RoundingOfSumsMattersToReproducibleRuns) {
   EXPECT_EQ(difference(change, true), "micro-batch-tokens: 1024, 8");
   EXPECT_EQ(difference([](TrainOptions& o) { o.reproducible = true; }),
             "reproducible: false, true");
+}
+
+TEST(TrainOptions, CheckpointsFromBeforeAnOptionHaveItsDefault) {
+  RunDescription run{.options = {}, .dataset_digest = "d"};
+  run.options.batch_size = 7;
+  run.options.dense_optimizer.beta1 = 0.5f;
+  auto texts = to_texts(run);
+  EXPECT_EQ(run_from_texts(texts, "run").options.dense_optimizer.beta1, 0.5f);
+  EXPECT_EQ(texts.erase("option.beta1"), 1u);
+  const RunDescription read = run_from_texts(texts, "run");
+  EXPECT_EQ(read.options.dense_optimizer.beta1, 0.9f);
+  EXPECT_EQ(read.options.batch_size, 7);
+  texts.erase("option.batch-size");
+  EXPECT_THROW(run_from_texts(texts, "run"), Error);
 }
 
 }  // namespace
