@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cctype>
+#include <iomanip>
 #include <sstream>
 
 #include "src/core/option_json.h"
@@ -15,6 +16,46 @@
 
 namespace serrate::cli {
 namespace po = boost::program_options;
+
+namespace {
+
+std::string trimmed(std::string_view text) {
+  const std::size_t begin = text.find_first_not_of(" \t\r");
+  if (begin == text.npos) return "";
+  return std::string(text.substr(begin, text.find_last_not_of(" \t\r") + 1 - begin));
+}
+
+// What follows a # is a comment, unless it is within a word.
+std::string without_comment(std::string_view text) {
+  for (std::size_t at = text.find('#'); at != text.npos; at = text.find('#', at + 1)) {
+    if (at == 0 || text[at - 1] == ' ' || text[at - 1] == '\t') text = text.substr(0, at);
+  }
+  return trimmed(text);
+}
+
+// A value of a config file: as it is, or in double quotes, where \" is a quote and \\ a backslash.
+std::string read_value(const std::string& place, const std::string& text) {
+  if (!text.starts_with('"')) return without_comment(text);
+  std::istringstream rest(text);
+  std::string value, behind;
+  rest >> std::quoted(value);
+  const bool is_closed = !rest.eof();
+  std::getline(rest, behind);
+  if (!is_closed || !without_comment(behind).empty()) {
+    throw usage_error(fmt::format("{}: {} has no quote at its end", place, text));
+  }
+  return value;
+}
+
+// Such that read_value() gives the value back; in quotes only where it has to be.
+std::string written_value(const std::string& value) {
+  if (!value.starts_with('"') && without_comment(value) == value) return value;
+  std::ostringstream quoted;
+  quoted << std::quoted(value);
+  return quoted.str();
+}
+
+}  // namespace
 
 struct Options::Impl {
   std::string command;
@@ -82,29 +123,20 @@ struct Options::Impl {
     });
   }
 
-  // name=value; what follows a # is a comment, unless it is within a word.
   void read_config_lines(const std::string& text) {
-    const auto trimmed = [](std::string_view part) {
-      const std::size_t begin = std::min(part.find_first_not_of(" \t\r"), part.size());
-      const std::size_t end = part.find_last_not_of(" \t\r") + 1;
-      return std::string(begin < end ? part.substr(begin, end - begin) : "");
-    };
     std::vector<std::string> found;
     std::istringstream lines(text);
     std::int64_t number = 0;
     for (std::string line; std::getline(lines, line);) {
       const std::string place = fmt::format("{}:{}", config, ++number);
-      for (std::size_t at = line.find('#'); at != line.npos; at = line.find('#', at + 1)) {
-        if (at == 0 || line[at - 1] == ' ' || line[at - 1] == '\t') line.resize(at);
-      }
-      if (trimmed(line).empty()) continue;
+      const std::string stripped = without_comment(line);
+      if (stripped.empty()) continue;
       const std::size_t equals = line.find('=');
-      if (equals == std::string::npos) {
-        throw usage_error(fmt::format("{}: \"{}\" is not name=value", place, trimmed(line)));
+      if (stripped.find('=') == stripped.npos) {
+        throw usage_error(fmt::format("{}: \"{}\" is not name=value", place, stripped));
       }
-      const std::string_view view = line;
-      set_from_config(place, trimmed(view.substr(0, equals)), trimmed(view.substr(equals + 1)),
-                      found);
+      set_from_config(place, trimmed(line.substr(0, equals)),
+                      read_value(place, trimmed(line.substr(equals + 1))), found);
     }
   }
 
@@ -228,7 +260,8 @@ bool Options::is_given(const std::string& name) const {
 std::string Options::effective() const {
   std::string lines;
   for (const Option& option : impl_->options) {
-    if (option.name != "config") lines += fmt::format("{}={}\n", option.name, option.text());
+    if (option.name != "config")
+      lines += fmt::format("{}={}\n", option.name, written_value(option.text()));
   }
   return lines;
 }

@@ -189,6 +189,27 @@ TEST_F(OptionsTest, EffectiveOptionsCanBeReadBack) {
   EXPECT_EQ(values_.steps, 3);
 }
 
+TEST_F(OptionsTest, EffectiveOptionsKeepBlanksHashesAndQuotes) {
+  const std::string path = ::testing::TempDir() + "options_test_quoted.ini";
+  for (const std::string data :
+       {"a b", " a", "a\t", "#a", "a #b # c", "\"", "\"a\" # b", "a\\b #\\", "a=b #c=d", "a\"b"}) {
+    ASSERT_TRUE(options_.parse({"--data", data, "--features", "x, #y"}));
+    std::ofstream(path) << options_.effective();
+    ASSERT_TRUE(options_.parse({"--config", path}));
+    EXPECT_EQ(values_.data, data);
+    EXPECT_EQ(values_.features, (std::vector<std::string>{"x", " #y"}));
+  }
+  const auto error_with = [&](const std::string& lines) {
+    std::ofstream(path) << lines;
+    return error_of({"--config", path});
+  };
+  EXPECT_EQ(error_with("data=\"a #b\"   # c\n"), "no error");
+  EXPECT_EQ(values_.data, "a #b");
+  EXPECT_EQ(error_with("data=\"a\n"), path + ":1: \"a has no quote at its end");
+  EXPECT_EQ(error_with("data=\"a\"b\n"), path + ":1: \"a\"b has no quote at its end");
+  EXPECT_EQ(error_with("data # =a\n"), path + ":1: \"data\" is not name=value");
+}
+
 TEST_F(OptionsTest, PositionalValue) {
   std::string path;
   options_.add_positional("path", path);
