@@ -2,6 +2,7 @@
 
 #include <sstream>
 
+#include "serrate/error.h"
 #include "serrate/trainer.h"
 #include "src/cli/options.h"
 #include "src/run/config.h"
@@ -16,7 +17,8 @@ std::string parsed(const cli::Arguments& arguments) {
   TrainOptions options;
   cli::Options line("train", "");
   line.add(option_table(options));
-  return line.parse(arguments) ? line.effective() : "";
+  if (!line.parse(arguments)) throw usage_error("-h asks for help");
+  return line.effective();
 }
 
 std::string parsed_file(const std::string& text) {
