@@ -42,7 +42,7 @@ std::string read_value(const std::string& place, const std::string& text) {
   const bool is_closed = !rest.eof();
   std::getline(rest, behind);
   if (!is_closed || !without_comment(behind).empty()) {
-    throw usage_error(fmt::format("{}: {} has no quote at its end", place, text));
+    throw usage_error(fmt::format("{}: {} has to end with its second quote", place, text));
   }
   return value;
 }
@@ -260,8 +260,8 @@ bool Options::is_given(const std::string& name) const {
 std::string Options::effective() const {
   std::string lines;
   for (const Option& option : impl_->options) {
-    if (option.name != "config")
-      lines += fmt::format("{}={}\n", option.name, written_value(option.text()));
+    if (option.name == "config") continue;
+    lines += fmt::format("{}={}\n", option.name, written_value(option.text()));
   }
   return lines;
 }

@@ -205,8 +205,8 @@ TEST_F(OptionsTest, EffectiveOptionsKeepBlanksHashesAndQuotes) {
   };
   EXPECT_EQ(error_with("data=\"a #b\"   # c\n"), "no error");
   EXPECT_EQ(values_.data, "a #b");
-  EXPECT_EQ(error_with("data=\"a\n"), path + ":1: \"a has no quote at its end");
-  EXPECT_EQ(error_with("data=\"a\"b\n"), path + ":1: \"a\"b has no quote at its end");
+  EXPECT_EQ(error_with("data=\"a\n"), path + ":1: \"a has to end with its second quote");
+  EXPECT_EQ(error_with("data=\"a\"b\n"), path + ":1: \"a\"b has to end with its second quote");
   EXPECT_EQ(error_with("data # =a\n"), path + ":1: \"data\" is not name=value");
 }
 
