@@ -62,14 +62,18 @@ class Attention {
     std::normal_distribution<float> normal;
     for (Buffer<float>* x : {&q_, &k_, &v_, &d_out_, &out_, &d_q_, &d_k_, &d_v_}) {
       *x = Buffer<float>(offsets_.back() * c.num_heads * c.head_dim, stream_);
-      for (float& value : x->span()) value = normal(generator);
+      for (float& value : host_view(x->span(), stream_)) value = normal(generator);
     }
     lse_ = Buffer<float>(offsets_.back() * c.num_heads, stream_);
   }
 
-  void forward() { jagged_attention_forward(forward_args(), stream_); }
+  /// As a model of one layer calls it: the backward has the plan of its forward.
+  void forward() {
+    plan_ = plan_attention(forward_args(), stream_);
+    jagged_attention_forward(planned_args(), stream_);
+  }
   void backward() {
-    jagged_attention_backward({.forward = forward_args(),
+    jagged_attention_backward({.forward = planned_args(),
                                .d_out = view(d_out_),
                                .d_q = view(d_q_),
                                .d_k = view(d_k_),
@@ -79,8 +83,8 @@ class Attention {
   double forward_flops() const { return forward_flops_; }
 
  private:
-  HeadsView<float> view(Buffer<float>& x) const {
-    return {x.data(), case_.num_heads * case_.head_dim, case_.head_dim};
+  DeviceHeads<float> view(Buffer<float>& x) const {
+    return {x.device_data(), case_.num_heads * case_.head_dim, case_.head_dim};
   }
   AttentionForward forward_args() {
     return {.q = view(q_),
@@ -88,18 +92,24 @@ class Attention {
             .v = view(v_),
             .out = view(out_),
             .lse = lse_.span(),
-            .query_offsets = offsets_,
-            .key_offsets = offsets_,
+            .query_offsets = on_cpu(offsets_),
+            .key_offsets = on_cpu(offsets_),
             .num_heads = case_.num_heads,
             .head_dim = case_.head_dim,
             .scale = 1 / std::sqrt(static_cast<float>(case_.head_dim)),
             .mask = kCausalMask};
+  }
+  AttentionForward planned_args() {
+    AttentionForward args = forward_args();
+    args.plan = &plan_;
+    return args;
   }
 
   Case case_;
   Stream stream_;
   std::vector<std::int64_t> offsets_ = {0};
   double forward_flops_ = 0;
+  AttentionPlan plan_;
   Buffer<float> q_, k_, v_, d_out_, out_, d_q_, d_k_, d_v_, lse_;
 };
 

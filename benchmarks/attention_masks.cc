@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "benchmarks/processor_time.h"
-#include "kernels/attention/mask.h"
+#include "kernels/attention/cpu/tiles.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 #include "serrate/kernels/mask_reordering.h"
@@ -48,10 +48,10 @@ std::vector<std::uint8_t> dense_of(std::int64_t length, const Sees& sees) {
 MaskCase bits_case(std::string name, std::int64_t length, const std::vector<std::uint8_t>& dense) {
   MaskCase result{std::move(name), {}};
   const double start = processor_seconds();
-  result.bits.emplace_back(MatrixView<const std::uint8_t>(dense.data(), length, length), Stream());
+  result.bits.emplace_back(DeviceMatrix(on_cpu(dense), length, length), Stream());
   result.build_seconds = processor_seconds() - start;
   result.views = {result.bits[0].view()};
-  result.mask = BlockMask{result.views};
+  result.mask = BlockMask{on_cpu(result.views)};
   return result;
 }
 
@@ -117,9 +117,9 @@ std::vector<MaskCase> mask_cases(std::int64_t length) {
   cases.push_back({"window 256 both ways", WindowMask{256, 256}});
   const auto offsets = document_offsets(length);
   cases.push_back({"documents, causal", {}, offsets});
-  cases.back().mask = DocumentMask{cases.back().values};
+  cases.back().mask = DocumentMask{on_cpu(cases.back().values)};
   cases.push_back({"documents, causal, by column", {}, columns_of(offsets, length)});
-  cases.back().mask = ColumnMask{cases.back().values};
+  cases.back().mask = ColumnMask{on_cpu(cases.back().values)};
   const auto document = [&](std::int64_t i) {
     return std::upper_bound(offsets.begin(), offsets.end(), i) - offsets.begin();
   };
@@ -136,7 +136,7 @@ std::vector<MaskCase> mask_cases(std::int64_t length) {
                               return std::abs(i - j) <= 8 || i % every == 0 || j % every == 0;
                             })));
   cases.push_back({"HSTU, 4 contexts, 64 targets", {}, {64}});
-  cases.back().mask = HstuMask{.num_contexts = 4, .num_targets = cases.back().values};
+  cases.back().mask = HstuMask{.num_contexts = 4, .num_targets = on_cpu(cases.back().values)};
   cases.push_back(shuffled_chain(length, false));
   cases.push_back(shuffled_chain(length, true));
   for (const double tiles : {0.1, 0.25, 0.5}) {
@@ -160,19 +160,21 @@ struct Inputs {
     std::normal_distribution<float> normal;
     for (Buffer<float>* x : {&q, &k, &v, &d_out, &out, &d_q, &d_k, &d_v}) {
       *x = Buffer<float>(length * kHeads * kHeadDim, stream);
-      for (float& value : x->span()) value = normal(generator);
+      for (float& value : host_view(x->span(), stream)) value = normal(generator);
     }
     lse = Buffer<float>(length * kHeads, stream);
   }
-  static HeadsView<float> view(Buffer<float>& x) { return {x.data(), kHeads * kHeadDim, kHeadDim}; }
+  static DeviceHeads<float> view(Buffer<float>& x) {
+    return {x.device_data(), kHeads * kHeadDim, kHeadDim};
+  }
   AttentionForward forward(const AttentionMask& mask) {
     return {.q = view(q),
             .k = view(k),
             .v = view(v),
             .out = view(out),
             .lse = lse.span(),
-            .query_offsets = offsets,
-            .key_offsets = offsets,
+            .query_offsets = on_cpu(offsets),
+            .key_offsets = on_cpu(offsets),
             .num_heads = kHeads,
             .head_dim = kHeadDim,
             .scale = 1 / std::sqrt(static_cast<float>(kHeadDim)),
@@ -181,8 +183,10 @@ struct Inputs {
 };
 
 // The scores in tiles that are not empty, over all.
-double share_of_tiles(const AttentionForward& args) {
-  const AttentionTiles tiles(args);
+double share_of_tiles(const AttentionForward& forward) {
+  const AttentionView args = view_of(forward);
+  const ColumnHulls columns(args);
+  const AttentionTiles tiles(args, columns);
   const std::int64_t length = args.query_offsets[1], tile = attention_tile(length);
   std::int64_t scores = 0;
   QueryTileMask queries;

@@ -42,7 +42,7 @@ struct Inputs {
     d_bias.resize(bias.size());
   }
   template <typename T>
-  static HeadsView<T> view(std::vector<T>& x) {
+  static DeviceHeads<T> view(std::vector<T>& x) {
     return {x.data(), kHeads * kHeadDim, kHeadDim};
   }
   AttentionBackward plain() {
@@ -50,9 +50,9 @@ struct Inputs {
                                    .k = view(k),
                                    .v = view(v),
                                    .out = view(out),
-                                   .lse = lse,
-                                   .query_offsets = offsets,
-                                   .key_offsets = offsets,
+                                   .lse = on_cpu(lse),
+                                   .query_offsets = on_cpu(offsets),
+                                   .key_offsets = on_cpu(offsets),
                                    .num_heads = kHeads,
                                    .head_dim = kHeadDim,
                                    .scale = 0.125f};
@@ -68,8 +68,8 @@ struct Option {
 };
 
 std::vector<Option> options_of(Inputs& in) {
-  const AttentionBias bias{in.bias.data(), 0, kLength * kLength, kLength, 1};
-  const AttentionTable table{in.table, in.boundaries};
+  const AttentionBias bias{on_cpu(in.bias), 0, kLength * kLength, kLength, 1};
+  const AttentionTable table{on_cpu(in.table), on_cpu(in.boundaries)};
   return {
       {"none", [](AttentionBackward&) {}},
       {"SiLU",
@@ -85,18 +85,20 @@ std::vector<Option> options_of(Inputs& in) {
          a.d_k = Inputs::view(in.half[6]), a.d_v = Inputs::view(in.half[7]);
        }},
       {"dropout of 0.1",
-       [&in](AttentionBackward& a) { a.forward.dropout = {.rate = 0.1f, .token_ids = in.ids}; }},
+       [&in](AttentionBackward& a) {
+         a.forward.dropout = {.rate = 0.1f, .token_ids = on_cpu(in.ids)};
+       }},
       {"bias [heads, N, N]", [bias](AttentionBackward& a) { a.forward.bias = bias; }},
       {"the same with its gradient",
-       [bias, &in](AttentionBackward& a) { a.forward.bias = bias, a.d_bias = in.d_bias.data(); }},
+       [bias, &in](AttentionBackward& a) { a.forward.bias = bias, a.d_bias = on_cpu(in.d_bias); }},
       {"table by position with its gradient",
        [table, &in](AttentionBackward& a) {
-         a.forward.position_table = table, a.d_position_table = in.d_table;
+         a.forward.position_table = table, a.d_position_table = on_cpu(in.d_table);
        }},
       {"table by time with its gradient",
        [table, &in](AttentionBackward& a) {
-         a.forward.time_table = table, a.d_time_table = in.d_table;
-         a.forward.query_times = a.forward.key_times = in.ids;
+         a.forward.time_table = table, a.d_time_table = on_cpu(in.d_table);
+         a.forward.query_times = a.forward.key_times = on_cpu(in.ids);
        }},
   };
 }

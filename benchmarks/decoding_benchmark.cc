@@ -56,14 +56,15 @@ class Decoding {
     k_ = random(keys * heads.num_key_heads * heads.head_dim);
     v_ = random(k_.size());
     zeros_ = Buffer<float>::zeros(k_.size() + v_.size(), stream_);
-    partials_ = Buffer<float>(jagged_attention_partials(args(), stream_), stream_);
+    partials_ = Buffer<float>(plan_attention(args(), stream_).num_partials(), stream_);
     flops_ = 4.0 * static_cast<double>(heads.num_heads * heads.head_dim * keys * histories.queries);
   }
 
+  // With the plan made anew: lengths of histories differ from call to call.
   void forward() { jagged_attention_forward(args(), stream_); }
   // Reads as much as forward() does; memchr has the widest loads of the machine.
   void read() const {
-    const auto* bytes = reinterpret_cast<const char*>(zeros_.data());
+    const auto* bytes = reinterpret_cast<const char*>(zeros_.device_data());
     const auto size = static_cast<std::size_t>(zeros_.bytes());
     const int threads = stream_.num_threads();
     std::size_t found = 0;
@@ -80,14 +81,14 @@ class Decoding {
  private:
   Buffer<float> random(std::int64_t size) {
     Buffer<float> result(size, stream_);
-    for (float& x : result.span()) {
+    for (float& x : host_view(result.span(), stream_)) {
       state_ = state_ * 6364136223846793005u + 1442695040888963407u;
       x = static_cast<float>(state_ >> 40) * 0x1p-23f - 1;
     }
     return result;
   }
-  HeadsView<float> view(Buffer<float>& x, std::int64_t num_heads) const {
-    return {x.data(), num_heads * heads_.head_dim, heads_.head_dim};
+  DeviceHeads<float> view(Buffer<float>& x, std::int64_t num_heads) const {
+    return {x.device_data(), num_heads * heads_.head_dim, heads_.head_dim};
   }
   AttentionForward args() {
     return {.q = view(q_, heads_.num_heads),
@@ -95,8 +96,8 @@ class Decoding {
             .v = view(v_, heads_.num_key_heads),
             .out = view(out_, heads_.num_heads),
             .lse = {},
-            .query_offsets = query_offsets_,
-            .key_offsets = key_offsets_,
+            .query_offsets = on_cpu(query_offsets_),
+            .key_offsets = on_cpu(key_offsets_),
             .num_heads = heads_.num_heads,
             .num_key_heads = heads_.num_key_heads,
             .head_dim = heads_.head_dim,

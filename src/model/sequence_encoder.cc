@@ -20,7 +20,7 @@ DeviceMatrix<const float> rows_of(const Buffer<float>& buffer, std::int64_t cols
 
 /// q, k and v are the three dim-wide column blocks of the packed projection.
 template <typename T>
-HeadsView<T> heads_of(T* data, std::int64_t token_stride, std::int64_t head_dim) {
+DeviceHeads<T> heads_of(T* data, std::int64_t token_stride, std::int64_t head_dim) {
   return {data, token_stride, head_dim};
 }
 
@@ -91,6 +91,7 @@ DeviceMatrix<const float> SequenceEncoder::forward(
   const std::int64_t n = tokens.num_tokens(), dim = options_.dim;
   step_ = step;
   dropout_rate_ = mode == EncoderMode::kTrain ? options_.dropout : 0;
+  attention_plan_ = plan_attention(attention(tokens), stream);
 
   const DeviceMatrix<float> embedded = rows_of(embedded_, n, dim, stream);
   token_embedding_forward({.features = features,
@@ -256,20 +257,28 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
   norm(x, d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1);
 }
 
+// What all blocks have in common.
+AttentionForward SequenceEncoder::attention(const TokenBatch& tokens) const {
+  const std::int64_t head_dim = options_.dim / options_.num_heads;
+  AttentionForward args;
+  args.query_offsets = args.key_offsets = tokens.sequence_offsets;
+  args.num_heads = options_.num_heads, args.head_dim = head_dim;
+  args.scale = 1 / std::sqrt(static_cast<float>(head_dim));
+  args.mask = kCausalMask;
+  return args;
+}
+
 AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& tokens) const {
   const std::int64_t dim = options_.dim, head_dim = dim / options_.num_heads;
   const float* qkv = block.qkv_rows.device_data();
-  return {.q = heads_of(qkv, 3 * dim, head_dim),
-          .k = heads_of(qkv + dim, 3 * dim, head_dim),
-          .v = heads_of(qkv + 2 * dim, 3 * dim, head_dim),
-          .out = heads_of(block.attended.device_data(), dim, head_dim),
-          .lse = block.lse.span(),
-          .query_offsets = tokens.sequence_offsets,
-          .key_offsets = tokens.sequence_offsets,
-          .num_heads = options_.num_heads,
-          .head_dim = head_dim,
-          .scale = 1 / std::sqrt(static_cast<float>(head_dim)),
-          .mask = kCausalMask};
+  AttentionForward args = attention(tokens);
+  args.q = heads_of(qkv, 3 * dim, head_dim);
+  args.k = heads_of(qkv + dim, 3 * dim, head_dim);
+  args.v = heads_of(qkv + 2 * dim, 3 * dim, head_dim);
+  args.out = heads_of(block.attended.device_data(), dim, head_dim);
+  args.lse = block.lse.span();
+  args.plan = &attention_plan_;
+  return args;
 }
 
 DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& tokens) const {

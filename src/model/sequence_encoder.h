@@ -60,6 +60,7 @@ class SequenceEncoder {
   void block_backward(Block& block, DeviceMatrix<const float> x, DeviceMatrix<float> d_x,
                       const TokenBatch& tokens, std::uint32_t site, const Stream& stream);
 
+  AttentionForward attention(const TokenBatch& tokens) const;
   AttentionForward attention(Block& block, const TokenBatch& tokens) const;
   DropoutKey dropout_key(std::uint32_t site, const TokenBatch& tokens) const;
 
@@ -71,6 +72,7 @@ class SequenceEncoder {
   // The step under way.
   std::int64_t step_ = 0;
   float dropout_rate_ = 0;
+  AttentionPlan attention_plan_;
   Buffer<float> embedded_, hidden_, final_mean_, final_rstd_;
   // Gradients on their way back: of a dim-wide, a 3 * dim-wide and a feed-forward-wide activation.
   Buffer<float> d_rows_, d_qkv_, d_up_;

@@ -1,75 +1,60 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <type_traits>
 
 #include "serrate/bfloat16.h"
+#include "serrate/device_span.h"
 #include "serrate/kernels/attention_mask.h"
+#include "serrate/kernels/attention_plan.h"
 #include "serrate/kernels/dropout.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
-/// A strided view of [num_tokens, num_heads, head_dim]; the last axis is contiguous. q, k and v of
-/// one packed projection are three such views of one buffer.
+/// Strided [num_tokens, num_heads, head_dim] in the memory of a device; the last axis is
+/// contiguous. q, k and v of one packed projection are three of one buffer. Strides are in
+/// elements.
 template <typename T>
-struct HeadsView {
-  T* data = nullptr;
+struct DeviceHeads {
+  T* device_data = nullptr;  ///< as DeviceSpan::device_data()
   std::int64_t token_stride = 0;
   std::int64_t head_stride = 0;
-  T* at(std::int64_t token, std::int64_t head) const {
-    return data + token * token_stride + head * head_stride;
-  }
-  /// A const view of the same tokens.
-  operator HeadsView<const T>() const  // NOLINT: implicit, as from span<T> to span<const T>
-    requires(!std::is_const_v<T>)
-  {
-    return {data, token_stride, head_stride};
-  }
 };
 
 /// How tokens are stored; arithmetic is in float32.
 enum class HeadsType { kFloat32, kBFloat16 };
 
-/// A HeadsView of any of these types; for gradients and outputs without const.
+/// DeviceHeads of any of these types; for gradients and outputs without const.
 template <typename Void>
 struct AnyHeads {
   static_assert(std::is_void_v<Void>);
-  template <typename T>
-  using Element = std::conditional_t<std::is_const_v<Void>, const T, T>;
 
-  Void* data = nullptr;
+  Void* device_data = nullptr;
   HeadsType type = HeadsType::kFloat32;
   std::int64_t token_stride = 0;
   std::int64_t head_stride = 0;
 
-  AnyHeads() = default;
+  constexpr AnyHeads() = default;
   template <typename T>
     requires std::is_convertible_v<T*, Void*>
-  AnyHeads(const HeadsView<T>& view)  // NOLINT: implicit
-      : data(view.data),
+  constexpr AnyHeads(const DeviceHeads<T>& heads)  // NOLINT: implicit
+      : device_data(heads.device_data),
         type(std::is_same_v<std::remove_const_t<T>, float> ? HeadsType::kFloat32
                                                            : HeadsType::kBFloat16),
-        token_stride(view.token_stride),
-        head_stride(view.head_stride) {
+        token_stride(heads.token_stride),
+        head_stride(heads.head_stride) {
     static_assert(std::is_same_v<std::remove_const_t<T>, float> ||
                   std::is_same_v<std::remove_const_t<T>, BFloat16>);
   }
-  /// A const view of the same tokens.
-  operator AnyHeads<const void>() const  // NOLINT: implicit, as that of HeadsView
-    requires(!std::is_const_v<Void>)
-  {
-    AnyHeads<const void> result;
-    result.data = data, result.type = type;
-    result.token_stride = token_stride, result.head_stride = head_stride;
-    return result;
-  }
-  /// The view, of the type it has.
-  template <typename T>
-  HeadsView<Element<T>> as() const {
-    return {static_cast<Element<T>*>(data), token_stride, head_stride};
-  }
+  /// The same tokens, const.
+  template <typename OtherVoid>
+    requires(std::is_const_v<Void> && !std::is_const_v<OtherVoid>)
+  constexpr AnyHeads(const AnyHeads<OtherVoid>& heads)  // NOLINT: implicit
+      : device_data(heads.device_data),
+        type(heads.type),
+        token_stride(heads.token_stride),
+        head_stride(heads.head_stride) {}
 };
 using InputHeads = AnyHeads<const void>;
 using OutputHeads = AnyHeads<void>;
@@ -86,31 +71,30 @@ enum class AttentionActivation {
 /// first ones, in head h is data[s * sequence_stride + h * head_stride + i * query_stride + j *
 /// key_stride]. One of the last two strides is 1; a stride of 0 shares the block.
 struct AttentionBias {
-  const float* data = nullptr;  ///< none
+  DeviceSpan<const float> data = {};  ///< from the place of the first pair on; empty: none
   std::int64_t sequence_stride = 0, head_stride = 0, query_stride = 0, key_stride = 1;
 };
 
 /// A bias by distance, gathered from a learned table: that of a pair is entry n if n of the rising
 /// `boundaries` are <= its distance.
 struct AttentionTable {
-  std::span<const float> values = {};  ///< [num_heads or 1, boundaries + 1]; empty: none
-  std::span<const std::int64_t> boundaries = {};
+  DeviceSpan<const float> values = {};  ///< [num_heads or 1, boundaries + 1]; empty: none
+  DeviceSpan<const std::int64_t> boundaries = {};
 };
 
 /// Attention over jagged sequences (FlashAttention: Dao et al. 2022; jagged: Yang et al.,
 /// RecSys'24): sequence s attends queries [query_offsets[s], query_offsets[s+1]) to the keys
 /// [key_offsets[s], key_offsets[s+1]). Zero lengths are fine; rows outside the offsets are not
 /// touched; a query that sees no key gets output 0, LSE -inf and no gradient. Memory besides the
-/// arguments: a few tiles a thread, three integers a sequence, four ranges a tile of keys for a
-/// ColumnMask, the forward's partials. A sequence's bits do not depend on the rest of the batch or
-/// on the number of threads.
+/// arguments: the plan, a few tiles a thread, the forward's partials. A sequence's bits do not
+/// depend on the rest of the batch or on the number of threads.
 struct AttentionForward {
   InputHeads q, k, v;
   OutputHeads out;
   /// [num_heads, num_query_tokens]: log sum exp of what softmax is taken of; empty: not kept. Not
   /// written without softmax.
-  std::span<float> lse;
-  std::span<const std::int64_t> query_offsets, key_offsets;  ///< [batch_size + 1]
+  DeviceSpan<float> lse;
+  DeviceSpan<const std::int64_t> query_offsets, key_offsets;  ///< [batch_size + 1]
   /// Above 0, every sequence has the same queries, the first of q, and no query_offsets: query i
   /// of sequence s is token s * num_shared_queries + i of out, lse and d_out, and token i of q.
   std::int64_t num_shared_queries = 0;
@@ -127,14 +111,17 @@ struct AttentionForward {
   AttentionTable position_table = {};
   /// By query_times - key_times (HSTU's relative time bias).
   AttentionTable time_table = {};
-  std::span<const std::int64_t> query_times = {}, key_times = {};  ///< of every token
+  DeviceSpan<const std::int64_t> query_times = {}, key_times = {};  ///< of every token
   /// Of weights: key j takes word j % 4 of philox4x32({token_id's low word, high word, j / 4,
   /// site + 2^16 head}, key), token_ids[i] being that of row i of out, and key and threshold as
   /// DropoutKey says; site < 2^16.
   DropoutKey dropout = {};
-  /// Workspace for long histories, which are cut into chunks that tasks share: as many floats as
-  /// jagged_attention_partials says, or more. Empty: the call allocates them. The same bits.
-  std::span<float> partials = {};
+  /// Of these offsets, heads, options and mask, by plan_attention; it outlives the call. Null: the
+  /// call makes its own. The same bits.
+  const AttentionPlan* plan = nullptr;
+  /// Workspace for long histories, which are cut into chunks that tasks share: the plan's
+  /// num_partials() or more. Empty: the call allocates them. The same bits.
+  DeviceSpan<float> partials = {};
 };
 
 struct AttentionBackward {
@@ -144,33 +131,36 @@ struct AttentionBackward {
   /// in its order.
   OutputHeads d_q, d_k, d_v;
   /// With the strides of the bias: what every visible pair adds to it is added, in a fixed order.
-  /// No gradient if null. Where sequences or heads share a block, threads share its queries.
-  float* d_bias = nullptr;
+  /// No gradient if empty. Where sequences or heads share a block, threads share its queries.
+  DeviceSpan<float> d_bias = {};
   /// Of the tables' values, likewise added to, a sequence after the other; empty: no gradient.
   /// The workspace has as much for every sequence and head.
-  std::span<float> d_position_table = {}, d_time_table = {};
+  DeviceSpan<float> d_position_table = {}, d_time_table = {};
 };
 
+/// How a batch's attention is shared among the threads of `stream`, for all calls with its offsets,
+/// heads, head_dim, options and mask: every layer, forward and backward. Of `args` the tokens, lse
+/// and partials need not be there. The offsets and the mask's arrays are to stay as they are.
+AttentionPlan plan_attention(const AttentionForward& args, const Stream& stream);
+
 /// Both throw Error, before anything is written, if an argument is missing, of another size than
-/// it has to be, or not finite; what is in q, k, v and biases is not looked at.
+/// it has to be, or not finite; what is in q, k, v and biases is not looked at. What only the
+/// values of offsets, masks and boundaries tell is checked where the host can read them: on the
+/// CPU.
 void jagged_attention_forward(const AttentionForward& args, const Stream& stream);
 void jagged_attention_backward(const AttentionBackward& args, const Stream& stream);
 
-/// How many floats of partials a forward needs, 0 if it cuts no history. A sum over sequences that
-/// depends on lengths, heads and head_dim alone; the offsets are read on the host.
-std::int64_t jagged_attention_partials(const AttentionForward& args, const Stream& stream);
-
-/// The most bytes that a call allocates from the stream while it runs, besides its index of tiles.
+/// The most bytes that a call allocates from the stream while it runs, besides its plan.
 std::int64_t jagged_attention_forward_workspace(const AttentionForward& args, const Stream& stream);
 std::int64_t jagged_attention_backward_workspace(const AttentionBackward& args,
                                                  const Stream& stream);
 
 template <DeviceType D>
+AttentionPlan plan_attention_on(const AttentionForward&, const Stream&);
+template <DeviceType D>
 void jagged_attention_forward_on(const AttentionForward&, const Stream&);
 template <DeviceType D>
 void jagged_attention_backward_on(const AttentionBackward&, const Stream&);
-template <DeviceType D>
-std::int64_t jagged_attention_partials_on(const AttentionForward&, const Stream&);
 template <DeviceType D>
 std::int64_t jagged_attention_forward_workspace_on(const AttentionForward&, const Stream&);
 template <DeviceType D>

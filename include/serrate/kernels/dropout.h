@@ -17,8 +17,8 @@ struct DropoutKey {
   float rate = 0;  ///< in [0, 1); 0 makes forward and backward plain copies or adds
   std::uint64_t seed = 0;
   std::int64_t step = 0;
-  std::uint32_t site = 0;                    ///< which dropout of the model this is
-  DeviceSpan<const std::int64_t> token_ids;  ///< [n], one id per row of the global batch
+  std::uint32_t site = 0;                         ///< which dropout of the model this is
+  DeviceSpan<const std::int64_t> token_ids = {};  ///< [n], one id per row of the global batch
 };
 
 /// y = residual + x * keep / (1 - rate), residual optional (no data: 0). y may be x or residual.

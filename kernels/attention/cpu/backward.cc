@@ -5,24 +5,20 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/attention/backward.h"
-#include "kernels/attention/batch.h"
+#include "kernels/attention/cpu/backward_tasks.h"
+#include "kernels/attention/cpu/checks.h"
+#include "kernels/attention/cpu/plan.h"
 #include "kernels/attention/cpu/scratch.h"
-#include "kernels/attention/mask.h"
-#include "kernels/dense/dropout_draw.h"
+#include "kernels/attention/cpu/tiles.h"
 #include "kernels/simd/targets.h"
 #include "serrate/buffer.h"
-#include "serrate/kernels/attention.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention/cpu/backward.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
-#include "kernels/attention/cpu/bias-inl.h"
-#include "kernels/attention/cpu/dropout-inl.h"
 #include "kernels/attention/cpu/rows-inl.h"
-#include "kernels/attention/cpu/tables-inl.h"
-#include "kernels/attention/cpu/tile-inl.h"
+#include "kernels/attention/cpu/scores-inl.h"
 #include "kernels/simd/pack-inl.h"
 #include "kernels/simd/rows-inl.h"
 
@@ -40,23 +36,6 @@ void probabilities(BackwardScratch& scratch) {
       hn::Store(Exp2(d, hn::Sub(hn::Load(d, p), lse)), d, p);
     }
   }
-}
-
-// p becomes the derivative of the activation, and d_scores its value: the weights.
-void pointwise_silu(float divisor, BackwardScratch& scratch) {
-  const hn::ScalableTag<float> d;
-  const auto factor = hn::Set(d, 1 / divisor);
-  for (std::int64_t q = 0; q < scratch.mask.queries; q += kLanes) {
-    const TileRange read = scratch.mask.read[q / kMaskBlock];
-    for (std::int64_t r = read.begin; r < read.end; ++r) {
-      float* p = scratch.p + r * kTileQueries + q;
-      const SiluValues values = silu(d, hn::Load(d, p));
-      hn::Store(hn::Mul(factor, values.value), d, scratch.d_scores + r * kTileQueries + q);
-      hn::Store(hn::Mul(factor, values.derivative), d, p);
-    }
-  }
-  hide(scratch.mask, 0, {scratch.p, kTileQueries});
-  hide(scratch.mask, 0, {scratch.d_scores, kTileQueries});
 }
 
 // d_scores = p (d_p - delta) in place of d_p, which need not have a value where p is 0.
@@ -80,9 +59,9 @@ struct HeadTask {
   const BackwardTask& part;
   std::int64_t head;
   std::int64_t sequence = part.sequence, key_head = part.key_head;
-  const AttentionForward& forward() const { return call.args.forward; }
+  const AttentionView& forward() const { return call.args.forward; }
   // This task's share of a table's gradient.
-  float* share(float* gradient, const AttentionTable& table) const {
+  float* share(float* gradient, const TableView& table) const {
     return gradient ? gradient + (sequence * forward().num_heads + head) * num_entries(table)
                     : nullptr;
   }
@@ -96,7 +75,7 @@ struct QueryTile {
 
 QueryTile load_query_tile(const HeadTask& task, std::int64_t query, std::int64_t queries,
                           BackwardScratch& scratch) {
-  const AttentionForward& forward = task.forward();
+  const AttentionView& forward = task.forward();
   const SequenceQueries all = queries_of(forward, task.sequence);
   const std::int64_t token = all.in_out + query, dim = forward.head_dim;
   const Tile<const float> q = load_rows(forward.q, all.in_q + query, task.head, queries, dim,
@@ -131,7 +110,7 @@ struct AddTo {
 // Of scores that include the scale.
 void bias_gradients(const HeadTask& task, const TilePlace& place, Tile<float> d_scores,
                     BackwardScratch& scratch) {
-  const AttentionForward& forward = task.forward();
+  const AttentionView& forward = task.forward();
   float* d_position = task.share(task.call.d_position, forward.position_table);
   float* d_time = task.share(task.call.d_time, forward.time_table);
   if (d_position || d_time) {
@@ -147,7 +126,7 @@ void bias_gradients(const HeadTask& task, const TilePlace& place, Tile<float> d_
 // Adds the share of a pair of tiles to the gradients, d_q's in scratch.
 void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t first_key,
                    const AddTo& into, BackwardScratch& scratch) {
-  const AttentionForward& forward = task.forward();
+  const AttentionView& forward = task.forward();
   const TileMask& mask = scratch.mask;
   const std::int64_t token = forward.key_offsets[task.sequence] + first_key, keys = mask.keys;
   const std::int64_t dim = forward.head_dim, padded_dim = round_up_to_lanes(dim);
@@ -158,34 +137,28 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
       load_rows(forward.k, token, task.key_head, keys, dim, RowEnds::kWholeVectors, scratch.k);
   const Tile<const float> v =
       load_rows(forward.v, token, task.key_head, keys, dim, RowEnds::kAsTheyAre, scratch.v);
-  const Tile<float> d_k = rows_of(task.call.d_k, token, task.key_head);
-  const Tile<float> d_v = rows_of(task.call.d_v, token, task.key_head);
+  const Tile<float> d_k = rows_of(view_as<float>(task.call.d_k), token, task.key_head);
+  const Tile<float> d_v = rows_of(view_as<float>(task.call.d_v), token, task.key_head);
   const auto sum_of = [&](const Tile<float>& gradient, float* copy) {
     // Another task's is not to be read.
     return task.part.yields_d_keys ? whole_vectors(gradient, keys, dim, copy) : gradient;
   };
   const Tile<float> d_k_sum = sum_of(d_k, scratch.d_k), d_v_sum = sum_of(d_v, scratch.d_v);
   const TilePlace place{task.sequence, task.head, queries.first, first_key};
-  const float factor = score_factor(forward.activation);
-  const DropoutDraw& draw = task.call.draw;
-  const bool drops = forward.dropout.rate > 0;
 
   multiply<Left::kAsIs>(keys, query_lanes, k, {scratch.q_transposed, kTileQueries}, p,
                         Into::kOverwrite, scores_extent(mask, dim), scratch.ahead);
-  if (forward.bias.data) add_bias(forward.bias, place, mask, factor, transposed, p);
-  add_tables(forward, place, mask, factor, scratch.diagonals, p);
+  finish_scores(forward, place, mask, transposed, scratch.diagonals, p);
   Tile<float> weights = p;
   if (forward.activation == AttentionActivation::kSoftmax) {
-    hide(mask, -kInfinity, p);
     probabilities(scratch);
-  } else {
-    pointwise_silu(forward.silu_divisor, scratch);
+  } else {  // p is the derivative of the activation
+    pointwise_silu<SiluDerivatives::kYes>(forward.silu_divisor, mask, p, d_scores);
     weights = d_scores;
   }
+  const bool drops = draw_dropout(forward, place, mask, scratch.kept);
   if (drops) {
-    const std::int64_t row = queries_of(forward, task.sequence).in_out + queries.first;
-    draw_kept(draw, &forward.dropout.token_ids[row], task.head, first_key, mask, scratch.kept);
-    drop(mask, scratch.kept, draw.scale, weights, d_scores);
+    drop(mask, scratch.kept, forward.draw.scale, weights, d_scores);
     weights = d_scores;
   }
   if (task.part.yields_d_keys) {
@@ -194,7 +167,7 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
   }
   multiply<Left::kAsIs>(keys, query_lanes, v, {scratch.d_out_transposed, kTileQueries}, d_scores,
                         Into::kOverwrite, scores_extent(mask, dim), scratch.ahead);
-  if (drops) drop(mask, scratch.kept, draw.scale, d_scores, d_scores);
+  if (drops) drop(mask, scratch.kept, forward.draw.scale, d_scores, d_scores);
   score_gradients(scratch);
   if (task.part.yields_d_q) {
     bias_gradients(task, place, d_scores, scratch);
@@ -212,8 +185,9 @@ void backward_tile(const HeadTask& task, const QueryTile& queries, std::int64_t 
 
 // d_k and d_v of keys that the first tile of queries does not see, so that the others can add.
 void zero_keys(const HeadTask& task, std::int64_t begin, std::int64_t end) {
-  const AttentionForward& forward = task.forward();
-  for (const HeadsView<float>& gradient : {task.call.d_k, task.call.d_v}) {
+  const AttentionView& forward = task.forward();
+  for (const OutputHeads& sum : {task.call.d_k, task.call.d_v}) {
+    const HeadsView<float> gradient = view_as<float>(sum);
     for (std::int64_t key = begin; key < end; ++key) {
       std::fill_n(gradient.at(forward.key_offsets[task.sequence] + key, task.key_head),
                   forward.head_dim, 0.0f);
@@ -246,11 +220,11 @@ void backward_queries(const HeadTask& task, std::int64_t query, std::int64_t cou
 
 // d_k and d_v that were summed in workspace, as they are not float32.
 void store_keys(const BackwardCall& call, const BackwardTask& task) {
-  const AttentionForward& forward = call.args.forward;
+  const AttentionView& forward = call.args.forward;
   const std::int64_t token = forward.key_offsets[task.sequence] + task.keys.begin;
-  const auto store = [&](const HeadsView<float>& sum, const OutputHeads& result) {
+  const auto store = [&](const OutputHeads& sum, const OutputHeads& result) {
     if (result.type == HeadsType::kFloat32) return;
-    store_rows(rows_of(sum, token, task.key_head), task.keys.end - task.keys.begin,
+    store_rows(rows_of(view_as<float>(sum), token, task.key_head), task.keys.end - task.keys.begin,
                forward.head_dim, result, token, task.key_head);
   };
   store(call.d_k, call.args.d_k);
@@ -258,7 +232,7 @@ void store_keys(const BackwardCall& call, const BackwardTask& task) {
 }
 
 void backward_task(const BackwardCall& call, const BackwardTask& task, BackwardScratch& scratch) {
-  const AttentionForward& forward = call.args.forward;
+  const AttentionView& forward = call.args.forward;
   const SequenceQueries queries = queries_of(forward, task.sequence);
   const std::int64_t tile = attention_tile(queries.count), group = heads_per_key_head(forward);
   Into d_keys = Into::kOverwrite;
@@ -281,10 +255,10 @@ void backward_task(const BackwardCall& call, const BackwardTask& task, BackwardS
 
 // d_q of shared queries from that of each sequence.
 void sum_over_batch(const BackwardCall& call, std::int64_t query, std::int64_t head) {
-  const AttentionForward& forward = call.args.forward;
+  const AttentionView& forward = call.args.forward;
   HWY_ALIGN float sum[kMaxHeadDim] = {};
   for (std::int64_t s = 0; s < batch_size_of(forward); ++s) {
-    add_row(call.d_q.as<float>().at(s * forward.num_shared_queries + query, head), 1,
+    add_row(view_as<float>(call.d_q).at(s * forward.num_shared_queries + query, head), 1,
             forward.head_dim, sum);
   }
   store_rows({sum, kMaxHeadDim}, 1, forward.head_dim, call.args.d_q, query, head);
@@ -302,13 +276,13 @@ HWY_EXPORT(sum_over_batch);
 namespace {
 
 void look_ahead_to(const BackwardCall& call, const BackwardTask& task, RowsAhead& ahead) {
-  const AttentionForward& args = call.args.forward;
+  const AttentionView& args = call.args.forward;
   const SequenceQueries queries = queries_of(args, task.sequence);
   const std::int64_t key = args.key_offsets[task.sequence], dim = args.head_dim;
   const std::int64_t keys = num_keys_of(args, task.sequence);
   const std::int64_t head = task.key_head * heads_per_key_head(args);
   ahead.add(args.q, queries.in_q, queries.count, head, dim);
-  for (const InputHeads& x : {InputHeads(call.args.d_out), InputHeads(args.out)}) {
+  for (const InputHeads& x : {call.args.d_out, InputHeads(args.out)}) {
     ahead.add(x, queries.in_out, queries.count, head, dim);
   }
   for (const InputHeads& x : {args.k, args.v, InputHeads(call.d_k), InputHeads(call.d_v)}) {
@@ -320,21 +294,26 @@ void look_ahead_to(const BackwardCall& call, const BackwardTask& task, RowsAhead
 }  // namespace
 
 template <>
-void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& args,
+void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& on_device,
                                                     const Stream& stream) {
-  const AttentionForward& forward = args.forward;
-  const AttentionTiles tiles(forward);
-  Buffer<BackwardScratch> scratch(stream.num_threads(), stream);
+  check_host_may_read(stream);
+  const AttentionBackwardView args = view_of(on_device);
+  const AttentionView& forward = args.forward;
+  const CpuAttentionPlan& plan = on_device.forward.plan->on_cpu();
+  check_tokens(args, plan);
+  const AttentionTiles tiles(forward, plan.columns);
+  Buffer<BackwardScratch> buffer(stream.num_threads(), stream);
+  const auto scratch = host_view(buffer.span(), stream);
   const BackwardWorkspace sizes = backward_workspace(args);
   Buffer<float> workspace(sizes.size(), stream);
-  const BackwardCall call = backward_call(workspace.data(), args, tiles);
+  const BackwardCall call = backward_call(workspace.device_data(), args, tiles);
   if (call.d_position) std::fill_n(call.d_position, sizes.d_position, 0.0f);
   if (call.d_time) std::fill_n(call.d_time, sizes.d_time, 0.0f);
 
   const bool looks_ahead = outgrows_cache(forward);
-  for_each_backward_task(args, stream,
+  for_each_backward_task(args, plan, stream,
                          [&](const BackwardTask& task, const BackwardTask* soon, int thread) {
-                           BackwardScratch& of_thread = scratch.span()[thread];
+                           BackwardScratch& of_thread = scratch[thread];
                            of_thread.ahead.clear();
                            if (looks_ahead && soon) look_ahead_to(call, *soon, of_thread.ahead);
                            HWY_DYNAMIC_DISPATCH(backward_task)(call, task, of_thread);
@@ -356,8 +335,10 @@ void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& arg
 template <>
 std::int64_t jagged_attention_backward_workspace_on<DeviceType::kCpu>(const AttentionBackward& args,
                                                                       const Stream& stream) {
+  const AttentionBackwardView view = view_of(args);
+  check_tokens(view, args.forward.plan->on_cpu());
   return static_cast<std::int64_t>(sizeof(BackwardScratch)) * stream.num_threads() +
-         static_cast<std::int64_t>(sizeof(float)) * backward_workspace(args).size();
+         static_cast<std::int64_t>(sizeof(float)) * backward_workspace(view).size();
 }
 
 }  // namespace serrate

@@ -28,13 +28,13 @@ HWY_INLINE auto load_first(hn::ScalableTag<float> d, const float* from, std::int
 }
 
 template <typename T>
-T* bias_at(const AttentionBias& bias, T* data, const TilePlace& place) {
+T* bias_at(const BiasView& bias, T* data, const TilePlace& place) {
   return data + place.sequence * bias.sequence_stride + place.head * bias.head_stride +
          place.query * bias.query_stride + place.key * bias.key_stride;
 }
 
 /// scores += factor * bias. `transposed` is space for a tile.
-inline void add_bias(const AttentionBias& bias, const TilePlace& place, const TileMask& mask,
+inline void add_bias(const BiasView& bias, const TilePlace& place, const TileMask& mask,
                      float factor, Tile<float> transposed, Tile<float> scores) {
   const hn::ScalableTag<float> d;
   const float* data = bias_at(bias, bias.data, place);
@@ -77,7 +77,7 @@ inline void add_row(const float* from, float factor, std::int64_t count, float* 
 }
 
 /// d_bias += factor * d_scores.
-inline void add_bias_gradient(const AttentionBias& bias, float* d_bias, const TilePlace& place,
+inline void add_bias_gradient(const BiasView& bias, float* d_bias, const TilePlace& place,
                               const TileMask& mask, float factor, Tile<float> transposed,
                               Tile<float> d_scores) {
   float* data = bias_at(bias, d_bias, place);

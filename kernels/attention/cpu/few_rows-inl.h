@@ -15,8 +15,8 @@
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/attention/cpu/rows-inl.h"
+#include "kernels/attention/cpu/split.h"
 #include "kernels/attention/cpu/tile-inl.h"
-#include "kernels/attention/split.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
@@ -125,7 +125,7 @@ HWY_INLINE void add_block(Tile<const float> p, const float* v, std::int64_t toke
 /// As floats that end with 0s up to whole vectors: where they are if they can be, else a copy.
 inline HeadsView<const float> load_heads(const HeadsBlock& block, float* copy) {
   if (block.from.type == HeadsType::kFloat32 && block.head_dim % kLanes == 0) {
-    const HeadsView<const float> view = block.from.as<float>();
+    const HeadsView<const float> view = view_as<float>(block.from);
     return {view.at(block.token, block.head), view.token_stride, view.head_stride};
   }
   const std::int64_t columns = round_up_to_lanes(block.head_dim);
@@ -144,7 +144,7 @@ struct Footprint {
   explicit Footprint(const HeadsBlock& block) {
     const std::int64_t size = block.from.type == HeadsType::kFloat32 ? 4 : 2;
     token_stride = block.from.token_stride * size, run_stride = block.from.head_stride * size;
-    first = static_cast<const char*>(block.from.data) + block.token * token_stride +
+    first = static_cast<const char*>(block.from.device_data) + block.token * token_stride +
             block.head * run_stride;
     const bool in_one_run = block.from.head_stride == block.head_dim;
     num_runs = in_one_run ? 1 : block.num_heads;

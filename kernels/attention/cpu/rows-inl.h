@@ -12,8 +12,8 @@
 #include <cstring>
 
 #include "hwy/highway.h"
+#include "kernels/attention/view.h"
 #include "kernels/simd/pack-inl.h"
-#include "serrate/kernels/attention.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
@@ -66,12 +66,12 @@ inline Tile<const float> load_rows(const InputHeads& from, std::int64_t token, s
                                    std::int64_t rows, std::int64_t columns, RowEnds ends,
                                    float* copy) {
   if (from.type == HeadsType::kFloat32) {
-    const Tile<const float> tile = rows_of(from.as<float>(), token, head);
+    const Tile<const float> tile = rows_of(view_as<float>(from), token, head);
     return ends == RowEnds::kAsTheyAre ? tile : whole_vectors(tile, rows, columns, copy);
   }
   const Tile<float> to{copy, round_up_to_lanes(columns)};
   for (std::int64_t r = 0; r < rows; ++r) {
-    widen(from.as<BFloat16>().at(token + r, head), columns, to.row(r));
+    widen(view_as<BFloat16>(from).at(token + r, head), columns, to.row(r));
     std::fill(to.row(r) + columns, to.row(r + 1), 0.0f);
   }
   return to;
@@ -80,11 +80,11 @@ inline Tile<const float> load_rows(const InputHeads& from, std::int64_t token, s
 inline void store_rows(Tile<const float> from, std::int64_t rows, std::int64_t columns,
                        const OutputHeads& to, std::int64_t token, std::int64_t head) {
   if (to.type == HeadsType::kFloat32) {
-    copy_rows(from, rows, columns, rows_of(to.as<float>(), token, head));
+    copy_rows(from, rows, columns, rows_of(view_as<float>(to), token, head));
     return;
   }
   for (std::int64_t r = 0; r < rows; ++r) {
-    narrow(from.row(r), columns, to.as<BFloat16>().at(token + r, head));
+    narrow(from.row(r), columns, view_as<BFloat16>(to).at(token + r, head));
   }
 }
 

@@ -6,8 +6,7 @@
 
 #include "hwy/base.h"
 #include "hwy/cache_control.h"
-#include "kernels/attention/batch.h"
-#include "serrate/kernels/attention.h"
+#include "kernels/attention/view.h"
 
 namespace serrate {
 
@@ -24,9 +23,9 @@ class RowsAhead {
     const std::int64_t row_bytes = head_dim * size;
     rows = std::min(rows, kMostBytes / row_bytes);
     if (rows <= 0) return;
-    views_[num_views_++] = {
-        static_cast<const char*>(x.data) + (token * x.token_stride + head * x.head_stride) * size,
-        x.token_stride * size, row_bytes, rows};
+    views_[num_views_++] = {static_cast<const char*>(x.device_data) +
+                                (token * x.token_stride + head * x.head_stride) * size,
+                            x.token_stride * size, row_bytes, rows};
   }
 
   HWY_INLINE void operator()() {
@@ -50,11 +49,10 @@ class RowsAhead {
 };
 
 /// Whether the rows of a call are more than what caches near a core may still hold of them.
-inline bool outgrows_cache(const AttentionForward& args) {
+inline bool outgrows_cache(const AttentionView& args) {
   constexpr std::int64_t kNearCaches = 8 << 20;
   const std::int64_t keys = args.key_offsets.back() - args.key_offsets.front();
-  const std::int64_t rows =
-      2 * (end_of_queries(args) * args.num_heads + keys * num_key_heads_of(args));
+  const std::int64_t rows = 2 * (end_of_queries(args) * args.num_heads + keys * args.num_key_heads);
   return rows * args.head_dim * 4 > kNearCaches;
 }
 

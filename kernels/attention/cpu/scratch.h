@@ -3,8 +3,8 @@
 #include <cstdint>
 
 #include "kernels/attention/cpu/rows_ahead.h"
-#include "kernels/attention/mask.h"
-#include "serrate/kernels/attention.h"
+#include "kernels/attention/cpu/tiles.h"
+#include "kernels/attention/view.h"
 
 namespace serrate {
 

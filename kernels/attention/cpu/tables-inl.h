@@ -13,7 +13,6 @@
 #include <span>
 
 #include "hwy/highway.h"
-#include "kernels/attention/batch.h"
 #include "kernels/attention/cpu/bias-inl.h"
 #include "kernels/attention/cpu/scratch.h"
 
@@ -35,12 +34,8 @@ HWY_INLINE std::int64_t entry_of(std::span<const std::int64_t> boundaries, std::
   return std::upper_bound(boundaries.begin(), boundaries.end(), distance) - boundaries.begin();
 }
 
-inline std::int64_t num_entries(const AttentionTable& table) {
-  return std::ssize(table.boundaries) + 1;
-}
-
 /// The values of one head.
-inline const float* values_of(const AttentionTable& table, std::int64_t head) {
+inline const float* values_of(const TableView& table, std::int64_t head) {
   return table.values.data() +
          (std::ssize(table.values) == num_entries(table) ? 0 : head * num_entries(table));
 }
@@ -48,7 +43,7 @@ inline const float* values_of(const AttentionTable& table, std::int64_t head) {
 /// Calls f(diagonal, entry) for the diagonals of a tile: that of query q and key r is
 /// q - r + keys - 1.
 template <typename F>
-void for_each_diagonal(const AttentionTable& table, const TilePlace& place, const TileMask& mask,
+void for_each_diagonal(const TableView& table, const TilePlace& place, const TileMask& mask,
                        F&& f) {
   const std::int64_t least = place.query - place.key - (mask.keys - 1);
   std::int64_t entry = std::upper_bound(table.boundaries.begin(), table.boundaries.end(), least) -
@@ -80,8 +75,8 @@ HWY_INLINE std::int64_t end_of_run(const std::int64_t* times, std::int64_t begin
 /// Calls f(key, first query, end, entry) for the pairs of a tile that products need, in runs of
 /// queries that have the same entry: one after the other, as times mostly rise.
 template <typename F>
-void for_each_run_of_times(const AttentionForward& args, const TilePlace& place,
-                           const TileMask& mask, F&& f) {
+void for_each_run_of_times(const AttentionView& args, const TilePlace& place, const TileMask& mask,
+                           F&& f) {
   constexpr std::int64_t kLeast = std::numeric_limits<std::int64_t>::min();
   constexpr std::int64_t kGreatest = std::numeric_limits<std::int64_t>::max();
   const std::int64_t* query_times =
@@ -107,7 +102,7 @@ void for_each_run_of_times(const AttentionForward& args, const TilePlace& place,
 }
 
 /// scores += factor * the tables' biases.
-inline void add_tables(const AttentionForward& args, const TilePlace& place, const TileMask& mask,
+inline void add_tables(const AttentionView& args, const TilePlace& place, const TileMask& mask,
                        float factor, Diagonals& diagonals, Tile<float> scores) {
   const hn::ScalableTag<float> d;
   if (!args.position_table.values.empty()) {
@@ -142,7 +137,7 @@ inline void add_tables(const AttentionForward& args, const TilePlace& place, con
 }
 
 /// d_values += factor * d_scores, for those of one head that are not null.
-inline void add_table_gradients(const AttentionForward& args, const TilePlace& place,
+inline void add_table_gradients(const AttentionView& args, const TilePlace& place,
                                 const TileMask& mask, float factor, Tile<const float> d_scores,
                                 Diagonals& diagonals, float* d_position, float* d_time) {
   const hn::ScalableTag<float> d;

@@ -14,11 +14,11 @@
 #include <numbers>
 
 #include "hwy/highway.h"
-#include "kernels/attention/tile_mask.h"
+#include "kernels/attention/cpu/tile_mask.h"
+#include "kernels/attention/view.h"
 #include "kernels/simd/gemm-inl.h"
 #include "kernels/simd/math-inl.h"
 #include "kernels/simd/pack-inl.h"
-#include "serrate/kernels/attention.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {

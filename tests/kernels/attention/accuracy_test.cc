@@ -60,8 +60,9 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
 
 enum class WithBiases { kNo, kYes };
 
-void expect_small_errors(const Shape& shape, HeadsType stored, WithBiases with_biases) {
-  Case c(shape);
+void expect_small_errors(const Shape& shape, HeadsType stored, WithBiases with_biases,
+                         TestStreams& streams) {
+  Case c(shape, streams);
   StoredTokens q(c.q, stored), k(c.k, stored), v(c.v, stored), d_out(c.d_out, stored);
   StoredTokens out(c.out, stored), d_q(c.d_q, stored), d_k(c.d_k, stored), d_v(c.d_v, stored);
   std::optional<Biases> biases;
@@ -71,13 +72,13 @@ void expect_small_errors(const Shape& shape, HeadsType stored, WithBiases with_b
   const auto exact_gradients = attention_backward(args, c.d_out.dense());
   const auto unfused = unfused_attention(args, c.d_out.dense(), stored);
 
-  AttentionForward forward = c.forward_args();
-  forward.q = q.view(), forward.k = k.view(), forward.v = v.view(), forward.out = out.view();
-  const Stream stream(Device::cpu(), 2);
-  jagged_attention_forward(forward, stream);
-  jagged_attention_backward({forward, d_out.view(), d_q.view(), d_k.view(), d_v.view(), c.d_bias,
-                             c.d_position_table, c.d_time_table},
-                            stream);
+  AttentionBackward call = c.backward_args();
+  const Stream& stream = streams.threads(2);
+  call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
+  call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
+  call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+  jagged_attention_forward(call.forward, stream);
+  jagged_attention_backward(call, stream);
   for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) {
     x->load();
     EXPECT_TRUE(x->tokens.nothing_else_written());
@@ -94,14 +95,15 @@ void expect_small_errors(const Shape& shape, HeadsType stored, WithBiases with_b
   if (!biases) return;
   const auto of_exact = biases->gradients(c, exact_gradients.d_bias);
   const auto of_unfused = biases->gradients(c, unfused.gradients.d_bias);
-  const std::span<const float> actual[] = {biases->d_bias, c.d_position_table, c.d_time_table};
+  const std::span<const float> actual[] = {biases->d_bias.host(), c.d_position_table.host(),
+                                           c.d_time_table.host()};
   for (std::size_t i = 0; i < 3; ++i) {
     expect_small_error(std::array{"d_bias", "d_position_table", "d_time_table"}[i], actual[i],
                        {of_exact[i], of_unfused[i]}, stored, Of::kSumsOverPairs);
   }
 }
 
-class Accuracy : public testing::TestWithParam<std::tuple<HeadsType, std::int64_t>> {};
+class Accuracy : public KernelTestOver<std::tuple<HeadsType, std::int64_t>> {};
 
 Shape every_pair_of(const std::vector<std::int64_t>& lengths, Shape shape) {
   for (const std::int64_t queries : lengths) {
@@ -114,45 +116,50 @@ Shape every_pair_of(const std::vector<std::int64_t>& lengths, Shape shape) {
 }
 
 TEST_P(Accuracy, OfEveryPairOfLengths) {
-  const auto [stored, head_dim] = GetParam();
+  const auto [stored, head_dim] = param();
   const std::vector<std::int64_t> lengths = {0, 1, 7, 63, 64, 65, 127, 128, 129};
   for (const auto shape_of : {full_shape, causal_shape}) {
     expect_small_errors(every_pair_of(lengths, shape_of({}, {}, 1, head_dim)), stored,
-                        WithBiases::kNo);
+                        WithBiases::kNo, *this);
   }
 }
 
 TEST_P(Accuracy, OfBiasesTablesAndSharedKeys) {
-  const auto [stored, head_dim] = GetParam();
+  const auto [stored, head_dim] = param();
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
     Shape shape = causal_shape({130, 0, 65, 1}, {129, 7, 100, 64}, 4, head_dim);
     shape.num_key_heads = 2;
     shape.activation = activation;
-    expect_small_errors(shape, stored, WithBiases::kYes);
+    expect_small_errors(shape, stored, WithBiases::kYes, *this);
   }
 }
 
 std::string name_of(const testing::TestParamInfo<Accuracy::ParamType>& test) {
-  const auto [stored, head_dim] = test.param;
+  const auto [stored, head_dim] = std::get<1>(test.param);
   return (stored == HeadsType::kFloat32 ? "Float32x" : "BFloat16x") + std::to_string(head_dim);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Accuracy,
-                         testing::Combine(testing::Values(HeadsType::kFloat32,
-                                                          HeadsType::kBFloat16),
-                                          testing::Values(32, 64, 128, 256)),
+                         testing::Combine(testing::ValuesIn(attention_devices()),
+                                          testing::Combine(testing::Values(HeadsType::kFloat32,
+                                                                           HeadsType::kBFloat16),
+                                                           testing::Values(32, 64, 128, 256))),
                          name_of);
 
+class AccuracyOfLongSequences : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AccuracyOfLongSequences, testing::ValuesIn(attention_devices()),
+                         device_name);
+
 // Every other length with one beyond two thousand.
-TEST(AccuracyOfLongSequences, InPairsWithEveryLength) {
+TEST_P(AccuracyOfLongSequences, InPairsWithEveryLength) {
   Shape shape = causal_shape({2049}, {2049}, 1, 32);
   for (const std::int64_t length : {0, 1, 7, 63, 64, 65, 127, 128, 129}) {
     shape.query_lengths.insert(shape.query_lengths.end(), {length, 2049});
     shape.key_lengths.insert(shape.key_lengths.end(), {2049, length});
   }
   for (const HeadsType stored : {HeadsType::kFloat32, HeadsType::kBFloat16}) {
-    expect_small_errors(shape, stored, WithBiases::kNo);
+    expect_small_errors(shape, stored, WithBiases::kNo, *this);
   }
 }
 

@@ -11,8 +11,11 @@ namespace {
 
 const std::vector<std::int64_t> kLengths = {0, 1, 7, 63, 64, 65, 127, 128, 129, 200};
 
+class Attention : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, Attention, testing::ValuesIn(attention_devices()), device_name);
+
 // Every length of queries with every length of keys.
-TEST(Attention, AllPairsOfLengthsMatchTheReference) {
+TEST_P(Attention, AllPairsOfLengthsMatchTheReference) {
   for (const bool is_causal : {false, true}) {
     Shape shape = is_causal ? causal_shape({}, {}, 1, 16) : full_shape({}, {}, 1, 16);
     for (const std::int64_t queries : kLengths) {
@@ -21,36 +24,36 @@ TEST(Attention, AllPairsOfLengthsMatchTheReference) {
         shape.key_lengths.push_back(keys);
       }
     }
-    Case c(shape);
+    Case c(shape, *this);
     expect_matches_reference(c, 2e-6);
   }
 }
 
-TEST(Attention, MoreThanTwoThousandTokensMatchTheReference) {
-  Case c(causal_shape({2049}, {2051}, 1, 2));
+TEST_P(Attention, MoreThanTwoThousandTokensMatchTheReference) {
+  Case c(causal_shape({2049}, {2051}, 1, 2), *this);
   expect_matches_reference(c, 5e-6);
 }
 
-TEST(Attention, HeadsAndDimensionsMatchTheReference) {
+TEST_P(Attention, HeadsAndDimensionsMatchTheReference) {
   const std::pair<std::int64_t, std::int64_t> sizes[] = {{4, 8},   {3, 32},  {2, 50}, {2, 64},
                                                          {1, 128}, {1, 255}, {1, 256}};
   for (const auto& [num_heads, head_dim] : sizes) {
-    Case causal(causal_shape({1, 129, 0, 65}, {7, 129, 3, 30}, num_heads, head_dim));
+    Case causal(causal_shape({1, 129, 0, 65}, {7, 129, 3, 30}, num_heads, head_dim), *this);
     expect_matches_reference(causal, 4e-6);
-    Case full(full_shape({64, 5}, {100, 127}, num_heads, head_dim));
+    Case full(full_shape({64, 5}, {100, 127}, num_heads, head_dim), *this);
     expect_matches_reference(full, 4e-6);
   }
 }
 
-TEST(Attention, OddDimensionsMatchTheReference) {
+TEST_P(Attention, OddDimensionsMatchTheReference) {
   for (const std::int64_t head_dim : {1, 3, 17}) {
-    Case c(causal_shape({5, 70, 0, 33}, {9, 70, 4, 2}, 2, head_dim));
+    Case c(causal_shape({5, 70, 0, 33}, {9, 70, 4, 2}, 2, head_dim), *this);
     expect_matches_reference(c, 2e-6);
   }
 }
 
-TEST(Attention, AQueryBetweenTwoKeysAveragesTheirValues) {
-  Case c(full_shape({1}, {2}, 1, 1));
+TEST_P(Attention, AQueryBetweenTwoKeysAveragesTheirValues) {
+  Case c(full_shape({1}, {2}, 1, 1), *this);
   c.scale = 1;
   c.q.for_each([](float& x, std::int64_t) { x = std::log(3.0f); });
   float next = 0;
@@ -58,13 +61,13 @@ TEST(Attention, AQueryBetweenTwoKeysAveragesTheirValues) {
   c.run();
   // Weights 1/4 and 3/4 of the values 2 and 3.
   const std::int64_t token = kTokensBefore;
-  EXPECT_FLOAT_EQ(*c.out.view().at(token, 0), 2.75f);
+  EXPECT_FLOAT_EQ(*c.out.at(token, 0), 2.75f);
   EXPECT_FLOAT_EQ(c.lse[token], std::log(4.0f));
 }
 
-TEST(Attention, HugeLogitsNeitherOverflowNorVanish) {
+TEST_P(Attention, HugeLogitsNeitherOverflowNorVanish) {
   for (const auto shape : {full_shape, causal_shape}) {
-    Case c(shape({130, 5}, {130, 77}, 2, 32), 1e4f);
+    Case c(shape({130, 5}, {130, 77}, 2, 32), *this, 1e4f);
     const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
     c.run();
     expect_close(c.out, expected.out, 5e-3);  // a score of 2e4 is good to 1e-3
@@ -72,29 +75,29 @@ TEST(Attention, HugeLogitsNeitherOverflowNorVanish) {
   }
 }
 
-TEST(Attention, KeysThatAttendToNothingGetNoGradient) {
-  Case c(causal_shape({0, 2}, {3, 6}, 2, 16));
+TEST_P(Attention, KeysThatAttendToNothingGetNoGradient) {
+  Case c(causal_shape({0, 2}, {3, 6}, 2, 16), *this);
   c.run();
   const std::vector<std::int64_t>& offsets = c.key_offsets;
   for (Tokens* x : {&c.d_k, &c.d_v}) {
     for (std::int64_t token = offsets[0]; token < offsets[2]; ++token) {
       const bool seen = token == offsets[1] || token == offsets[1] + 1;
       for (std::int64_t i = 0; i < 16; ++i) {
-        EXPECT_EQ(x->view().at(token, 1)[i] != 0, seen);
+        EXPECT_EQ(x->at(token, 1)[i] != 0, seen);
       }
     }
   }
 }
 
-TEST(Attention, BitsDoNotDependOnTheNumberOfThreads) {
+TEST_P(Attention, BitsDoNotDependOnTheNumberOfThreads) {
   Shape shape{{300, 1, 64, 0, 129, 700, 5}, {300, 9, 64, 3, 129, 700, 0}, 4, 32};
   for (const std::int64_t head_dim : {20, 32}) {
     for (const std::int64_t num_key_heads : {2, 4}) {
       shape.head_dim = head_dim, shape.num_key_heads = num_key_heads;
-      Case one(shape);
+      Case one(shape, *this);
       one.run();
       for (const int threads : {2, 3, 16}) {  // by 16, sequences of 300 and 700 are cut
-        Case many(shape);
+        Case many(shape, *this);
         many.run(threads);
         expect_same_results(one, many);
       }
@@ -102,18 +105,18 @@ TEST(Attention, BitsDoNotDependOnTheNumberOfThreads) {
   }
 }
 
-TEST(Attention, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
+TEST_P(Attention, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   const std::int64_t length = 150;
-  Case batch({{20, length, 70}, {20, length, 33}, 2, 32});
+  Case batch(Shape{{20, length, 70}, {20, length, 33}, 2, 32}, *this);
   batch.run(2);
-  Case alone({{length}, {length}, 2, 32});
+  Case alone(Shape{{length}, {length}, 2, 32}, *this);
   const std::pair<Tokens*, Tokens*> inputs[] = {{&batch.q, &alone.q},
                                                 {&batch.k, &alone.k},
                                                 {&batch.v, &alone.v},
                                                 {&batch.d_out, &alone.d_out}};
   for (const auto& [source, to] : inputs) {
     to->for_each([&, from = source](float& x, std::int64_t i) {
-      x = from->view().at(i / 64 + 20, i / 32 % 2)[i % 32];
+      x = from->at(i / 64 + 20, i / 32 % 2)[i % 32];
     });
   }
   alone.run();
@@ -123,15 +126,15 @@ TEST(Attention, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
                                                  {&batch.d_v, &alone.d_v}};
   for (const auto& [together, on_its_own] : outputs) {
     on_its_own->for_each([&, in_batch = together](float& x, std::int64_t i) {
-      ASSERT_EQ(x, in_batch->view().at(i / 64 + 20, i / 32 % 2)[i % 32]);
+      ASSERT_EQ(x, in_batch->at(i / 64 + 20, i / 32 % 2)[i % 32]);
     });
   }
 }
 
-TEST(Attention, EmptyBatchesAndEmptySequencesDoNothing) {
+TEST_P(Attention, EmptyBatchesAndEmptySequencesDoNothing) {
   for (const std::size_t batch_size : {0, 3}) {
     const std::vector<std::int64_t> none(batch_size, 0);
-    Case c(causal_shape(none, none, 2, 16));
+    Case c(causal_shape(none, none, 2, 16), *this);
     c.run(2);
     for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) EXPECT_TRUE(x->nothing_else_written());
   }
@@ -168,10 +171,11 @@ void expect_derivatives(reference::Attention& args, const std::vector<double>& d
 }
 
 TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
+  TestStreams host(Device::cpu());
   Shape shape = causal_shape({3, 0, 5}, {4, 2, 5}, 4, 3);
   shape.num_key_heads = 2;
   for (const double silu_divisor : {0.0, 3.0}) {
-    Case c(shape);
+    Case c(shape, host);
     reference::Attention args = c.in_double();
     args.silu_divisor = silu_divisor;
     expect_derivatives(args, c.d_out.dense());
@@ -184,9 +188,10 @@ TEST(AttentionReference, BackwardIsTheDerivativeOfTheForward) {
 }
 
 TEST(AttentionReference, BiasesAndTablesHaveTheGradientsOfTheirPairs) {
+  TestStreams host(Device::cpu());
   Shape shape = causal_shape({5, 0, 7}, {6, 2, 7}, 2, 3);
   for (const double silu_divisor : {0.0, 3.0}) {
-    Case c(shape);
+    Case c(shape, host);
     Biases biases(c);
     reference::Attention args = c.in_double();
     args.silu_divisor = silu_divisor;
@@ -209,8 +214,9 @@ TEST(AttentionReference, BiasesAndTablesHaveTheGradientsOfTheirPairs) {
 }
 
 TEST(AttentionReference, SharedQueriesHaveTheSumOfTheGradientsOfTheirCopies) {
+  TestStreams host(Device::cpu());
   constexpr std::int64_t kSequences = 3, kQueries = 4;
-  Case c(full_shape(std::vector<std::int64_t>(kSequences, kQueries), {6, 0, 3}, 2, 3));
+  Case c(full_shape(std::vector<std::int64_t>(kSequences, kQueries), {6, 0, 3}, 2, 3), host);
   reference::Attention args = c.in_double();
   const std::int64_t size = kQueries * 2 * 3, first = kTokensBefore * 2 * 3;
   std::vector<double> shared(args.q.begin() + first, args.q.begin() + first + size), sum(size);

@@ -36,8 +36,8 @@ void expect_near(Tokens& actual, const std::vector<double>& expected) {
 
 // Each result is off by its own rounding, and gradients by that of out. Every tensor may have a
 // type of its own: bit i of `half` is that of tensor i.
-void expect_reference_of_rounded_inputs(const Shape& shape, unsigned half) {
-  Case c(shape);
+void expect_reference_of_rounded_inputs(const Shape& shape, unsigned half, TestStreams& streams) {
+  Case c(shape, streams);
   unsigned next = 0;
   const auto stored = [&](Tokens& x) {
     return StoredTokens(x, half >> next++ & 1 ? HeadsType::kBFloat16 : HeadsType::kFloat32);
@@ -48,12 +48,14 @@ void expect_reference_of_rounded_inputs(const Shape& shape, unsigned half) {
   const reference::AttentionOutput output = reference::attention_forward(args);
   const reference::AttentionGradients gradients =
       reference::attention_backward(args, c.d_out.dense());
-  AttentionForward forward = c.forward_args();
-  forward.q = q.view(), forward.k = k.view(), forward.v = v.view(), forward.out = out.view();
-  for_every_target([&] {
-    const Stream stream(Device::cpu(), 2);
+  for_every_target(streams.stream.device(), [&] {
+    const Stream& stream = streams.threads(2);
+    AttentionForward forward = c.forward_args();
+    forward.q = q.on(stream), forward.k = k.on(stream), forward.v = v.on(stream);
+    forward.out = out.on(stream);
     jagged_attention_forward(forward, stream);
-    jagged_attention_backward({forward, d_out.view(), d_q.view(), d_k.view(), d_v.view()}, stream);
+    jagged_attention_backward(
+        {forward, d_out.on(stream), d_q.on(stream), d_k.on(stream), d_v.on(stream)}, stream);
     for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) {
       x->load();
       EXPECT_TRUE(x->tokens.nothing_else_written());
@@ -65,24 +67,28 @@ void expect_reference_of_rounded_inputs(const Shape& shape, unsigned half) {
   });
 }
 
-TEST(AttentionBFloat16, MatchesTheReferenceOfTheRoundedInputs) {
+class AttentionBFloat16 : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionBFloat16, testing::ValuesIn(attention_devices()),
+                         device_name);
+
+TEST_P(AttentionBFloat16, MatchesTheReferenceOfTheRoundedInputs) {
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
     for (const std::int64_t head_dim : {20, 64}) {
       Shape shape = causal_shape({130, 0, 97, 30, 3}, {150, 5, 97, 7, 0}, 4, head_dim);
       shape.num_key_heads = 2;
       shape.activation = activation;
-      expect_reference_of_rounded_inputs(shape, ~0u);
+      expect_reference_of_rounded_inputs(shape, ~0u, *this);
     }
   }
 }
 
-TEST(AttentionBFloat16, EveryTensorMayHaveATypeOfItsOwn) {
+TEST_P(AttentionBFloat16, EveryTensorMayHaveATypeOfItsOwn) {
   Shape shape = causal_shape({130, 0, 1, 6}, {110, 5, 97, 200}, 4, 20);
   shape.num_key_heads = 2;
   for (unsigned half = 1; half < 255; half += 11) {
     SCOPED_TRACE(half);
-    expect_reference_of_rounded_inputs(shape, half);
+    expect_reference_of_rounded_inputs(shape, half, *this);
   }
 }
 

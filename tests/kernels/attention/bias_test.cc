@@ -18,20 +18,20 @@ struct Layout {
 
 constexpr std::int64_t kBlock = kLongest * kLongest;
 const Layout kLayouts[] = {
-    {"SequenceHeadQueryKey", {nullptr, kHeads* kBlock, kBlock, kLongest, 1}},
-    {"SequenceKeyQuery", {nullptr, kBlock, 0, 1, kLongest}},
-    {"HeadQueryKey", {nullptr, 0, kBlock, kLongest, 1}},
-    {"QueryKey", {nullptr, 0, 0, kLongest, 1}},
-    {"Key", {nullptr, 0, 0, 0, 1}},
+    {"SequenceHeadQueryKey", {{}, kHeads* kBlock, kBlock, kLongest, 1}},
+    {"SequenceKeyQuery", {{}, kBlock, 0, 1, kLongest}},
+    {"HeadQueryKey", {{}, 0, kBlock, kLongest, 1}},
+    {"QueryKey", {{}, 0, 0, kLongest, 1}},
+    {"Key", {{}, 0, 0, 0, 1}},
 };
 
-class EveryBias : public testing::TestWithParam<std::tuple<int, AttentionActivation>> {};
+class EveryBias : public KernelTestOver<std::tuple<int, AttentionActivation>> {};
 
 TEST_P(EveryBias, MatchesTheReference) {
-  const auto [layout, activation] = GetParam();
+  const auto [layout, activation] = param();
   Shape shape = causal_shape({130, 7, 65}, {97, 40, kLongest}, kHeads, 16);
   shape.activation = activation;
-  Case c(shape);
+  Case c(shape, *this);
   reference::Attention args = c.in_double();
   c.bias = kLayouts[layout].strides;
   const auto place = [&](std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
@@ -47,7 +47,7 @@ TEST_P(EveryBias, MatchesTheReference) {
   std::vector<float> bias(
       static_cast<std::size_t>(place(kSequences - 1, kHeads - 1, kLongest - 1, kLongest - 1) + 1));
   for (float& x : bias) x = normal(generator);
-  c.bias.data = bias.data();
+  c.bias.data = c.input(bias);
   args.bias.resize(args.num_pairs(), 0.0);
   for_each_pair([&](std::int64_t at, std::size_t pair) { args.bias[pair] = bias[at]; });
   c.bias_of_pairs = args.bias;
@@ -59,26 +59,28 @@ TEST_P(EveryBias, MatchesTheReference) {
   expect_matches_reference(c, 2e-6);
   std::vector<float> of_one_thread;
   for (const int threads : {1, 2, 16}) {
-    std::vector<float> d_bias(bias.size(), 1);
-    c.d_bias = d_bias.data();
+    TestArray<float> d_bias(std::ssize(bias), 1);
+    c.d_bias = &d_bias;
     c.run(threads);
     expect_values_of_reference(c, 2e-6);
     for (std::size_t i = 0; i < bias.size(); ++i) ASSERT_NEAR(d_bias[i], expected[i], 2e-5) << i;
-    if (threads == 1) of_one_thread = d_bias;
+    if (threads == 1) of_one_thread = d_bias.host();
     expect_same_bits(d_bias, of_one_thread);
   }
 }
 
 std::string name_of(const testing::TestParamInfo<EveryBias::ParamType>& test) {
-  const auto [layout, activation] = test.param;
+  const auto [layout, activation] = std::get<1>(test.param);
   return kLayouts[layout].name + (activation == AttentionActivation::kSilu ? "Silu" : "Softmax");
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryBias,
-                         testing::Combine(testing::Range(0, 5),
-                                          testing::Values(AttentionActivation::kSoftmax,
-                                                          AttentionActivation::kSilu)),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(
+    All, EveryBias,
+    testing::Combine(testing::ValuesIn(attention_devices()),
+                     testing::Combine(testing::Range(0, 5),
+                                      testing::Values(AttentionActivation::kSoftmax,
+                                                      AttentionActivation::kSilu))),
+    name_of);
 
 }  // namespace
 }  // namespace serrate

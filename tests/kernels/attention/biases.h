@@ -12,7 +12,8 @@ namespace serrate {
 /// What a case may have besides: a bias [heads, queries, keys] that sequences share, a table by
 /// place that heads share, and one by time. Has to outlive the case's runs.
 struct Biases {
-  std::vector<float> bias, d_bias, by_place, by_time;
+  std::vector<float> bias, by_place, by_time;
+  TestArray<float> d_bias;
   std::vector<std::int64_t> places = {-40, -3, -2, 0, 1, 2, 4, 8, 16, 100}, durations = {};
 
   /// Their values as `store` rounds them.
@@ -33,13 +34,13 @@ struct Biases {
     for (auto* times : {&c.query_times, &c.key_times}) {
       for (std::int64_t& time : *times) time = static_cast<std::int64_t>(generator() % 4'000);
     }
-    d_bias.resize(bias.size());
-    c.bias = {bias.data(), 0, queries * keys, keys, 1};
-    c.d_bias = d_bias.data();
-    c.position_table = {by_place, places};
-    c.time_table = {by_time, durations};
-    c.d_position_table.resize(by_place.size());
-    c.d_time_table.resize(by_time.size());
+    d_bias.host().resize(bias.size());
+    c.bias = {c.input(bias), 0, queries * keys, keys, 1};
+    c.d_bias = &d_bias;
+    c.position_table = {c.input(by_place), c.input(places)};
+    c.time_table = {c.input(by_time), c.input(durations)};
+    c.d_position_table.host().resize(by_place.size());
+    c.d_time_table.host().resize(by_time.size());
     c.bias_of_pairs.resize(args.num_pairs());
     for_each_pair(c, [&](std::size_t pair, std::size_t at, std::size_t place, std::size_t time) {
       c.bias_of_pairs[pair] = static_cast<double>(bias[at]) + by_place[place] + by_time[time];

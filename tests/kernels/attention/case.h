@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <random>
 #include <span>
 #include <utility>
@@ -18,8 +19,15 @@
 #include "serrate/kernels/attention.h"
 #include "serrate/random.h"
 #include "tests/reference/attention.h"
+#include "tests/support/test_array.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
+
+/// The devices of this binary that have attention.
+inline std::vector<Device> attention_devices() {
+  return devices_with({"jagged_attention_forward", "jagged_attention_backward"});
+}
 
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 inline constexpr std::int64_t kTokensBefore = 2, kTokensAfter = 3;  // that belong to no sequence
@@ -62,7 +70,7 @@ inline std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& len
 // outside the sequences and in the gaps are NaN: a kernel that reads one shows it.
 struct Tokens {
   std::int64_t begin, end, num_heads, head_dim, head_stride, token_stride;
-  std::vector<float> values;
+  TestArray<float> values;
 
   Tokens(const std::vector<std::int64_t>& offsets, std::int64_t heads, std::int64_t dim)
       : begin(offsets.front()),
@@ -75,10 +83,11 @@ struct Tokens {
 
   template <typename F>
   void for_each(F&& f) {
+    std::vector<float>& on_host = values.host();
     for (std::int64_t token = begin; token < end; ++token) {
       for (std::int64_t head = 0; head < num_heads; ++head) {
         for (std::int64_t c = 0; c < head_dim; ++c) {
-          f(values[token * token_stride + head * head_stride + c],
+          f(on_host[token * token_stride + head * head_stride + c],
             (token * num_heads + head) * head_dim + c);
         }
       }
@@ -97,51 +106,81 @@ struct Tokens {
   bool nothing_else_written() {
     std::int64_t inside = 0, finite = 0;
     for_each([&](float& x, std::int64_t) { inside += !std::isnan(x); });
-    for (const float x : values) finite += !std::isnan(x);
+    for (const float x : values.host()) finite += !std::isnan(x);
     return inside == finite && inside == (end - begin) * num_heads * head_dim;
   }
-  HeadsView<float> view() { return {values.data(), token_stride, head_stride}; }
+  void clear() { std::ranges::fill(values.host(), std::nanf("")); }
+  // On the host.
+  float* at(std::int64_t token, std::int64_t head) {
+    return values.host().data() + token * token_stride + head * head_stride;
+  }
+  // For an op, which counts tokens from `first` on.
+  DeviceHeads<float> on(const Stream& stream, std::int64_t first = 0) {
+    return {values.on(stream).device_data() + first * token_stride, token_stride, head_stride};
+  }
 };
 
 // A case's tokens as they are stored: what the kernels see. The tokens become the same numbers.
 struct StoredTokens {
   Tokens& tokens;
-  std::vector<BFloat16> halves;
+  TestArray<BFloat16> halves;
 
   StoredTokens(Tokens& x, HeadsType type) : tokens(x) {
-    if (type == HeadsType::kBFloat16) halves.resize(x.values.size());
-    for (std::size_t i = 0; i < halves.size(); ++i) halves[i] = BFloat16(x.values[i]);
+    if (type != HeadsType::kBFloat16) return;
+    for (const float value : x.values.host()) halves.host().push_back(BFloat16(value));
     load();
   }
   // What is stored, as float32.
   void load() {
-    for (std::size_t i = 0; i < halves.size(); ++i)
+    for (std::int64_t i = 0; i < halves.size(); ++i) {
       tokens.values[i] = static_cast<float>(halves[i]);
+    }
   }
-  OutputHeads view() {
-    if (halves.empty()) return tokens.view();
-    return HeadsView<BFloat16>{halves.data(), tokens.token_stride, tokens.head_stride};
+  OutputHeads on(const Stream& stream) {
+    if (halves.size() == 0) return tokens.on(stream);
+    return DeviceHeads<BFloat16>{halves.on(stream).device_data(), tokens.token_stride,
+                                 tokens.head_stride};
   }
+};
+
+// Host values as inputs of ops: on the CPU where they are, else copies that last as long as this
+// or a copy of it.
+class Inputs {
+ public:
+  template <typename T>
+  DeviceSpan<const T> on(const Stream& stream, const std::vector<T>& values) {
+    if (stream.device() == Device::cpu()) return on_cpu(values);
+    auto buffer = std::make_shared<const Buffer<T>>(values, stream);
+    copies_.push_back(buffer);
+    return buffer->span();
+  }
+
+ private:
+  std::vector<std::shared_ptr<const void>> copies_;
 };
 
 struct Case {
   Shape shape;
+  TestStreams& streams;
   std::vector<std::int64_t> query_offsets, key_offsets;
   Tokens q, k, v, d_out, out, d_q, d_k, d_v;
-  std::vector<float> lse;
+  TestArray<float> lse;
   float scale;
+  Inputs inputs = {};
   AttentionBias bias = {};
   std::vector<double> bias_of_pairs = {};  // for the reference
-  float* d_bias = nullptr;
+  TestArray<float>* d_bias = nullptr;
   AttentionTable position_table = {}, time_table = {};
   std::vector<std::int64_t> query_times = {}, key_times = {};
-  std::vector<float> d_position_table = {}, d_time_table = {};
+  TestArray<float> d_position_table = {}, d_time_table = {};
   DropoutKey dropout = {};
-  std::vector<double> kept_of_pairs = {};  // for the reference
-  std::span<float> partials = {};
+  std::vector<std::int64_t> token_ids = {};  // of dropout
+  std::vector<double> kept_of_pairs = {};    // for the reference
+  TestArray<float>* partials = nullptr;
 
-  explicit Case(const Shape& s, float logit_size = 1)
+  Case(const Shape& s, TestStreams& on, float logit_size = 1)
       : shape(s),
+        streams(on),
         query_offsets(offsets_of(s.query_lengths)),
         key_offsets(offsets_of(s.key_lengths)),
         q(query_offsets, s.num_heads, s.head_dim),
@@ -159,44 +198,54 @@ struct Case {
     for (Tokens* x : {&k, &v, &d_out}) x->randomise(generator, 1);
   }
 
+  // An input of this case; `values` have to stay as they are.
+  template <typename T>
+  DeviceSpan<const T> input(const std::vector<T>& values) {
+    return inputs.on(streams.stream, values);
+  }
+  // The calls read it on the streams' device; nothing may look at results on the host meanwhile.
   AttentionForward forward_args() {
-    return {.q = q.view(),
-            .k = k.view(),
-            .v = v.view(),
-            .out = out.view(),
-            .lse = lse,
-            .query_offsets = query_offsets,
-            .key_offsets = key_offsets,
-            .num_heads = shape.num_heads,
-            .num_key_heads = shape.num_key_heads,
-            .head_dim = shape.head_dim,
-            .scale = scale,
-            .mask = shape.mask,
-            .activation = shape.activation,
-            .silu_divisor = shape.silu_divisor,
-            .bias = bias,
-            .position_table = position_table,
-            .time_table = time_table,
-            .query_times = query_times,
-            .key_times = key_times,
-            .dropout = dropout,
-            .partials = partials};
+    const Stream& stream = streams.stream;
+    AttentionForward args{.q = q.on(stream),
+                          .k = k.on(stream),
+                          .v = v.on(stream),
+                          .out = out.on(stream),
+                          .lse = lse.on(stream),
+                          .query_offsets = input(query_offsets),
+                          .key_offsets = input(key_offsets),
+                          .num_heads = shape.num_heads,
+                          .num_key_heads = shape.num_key_heads,
+                          .head_dim = shape.head_dim,
+                          .scale = scale,
+                          .mask = shape.mask,
+                          .activation = shape.activation,
+                          .silu_divisor = shape.silu_divisor,
+                          .bias = bias,
+                          .position_table = position_table,
+                          .time_table = time_table,
+                          .query_times = input(query_times),
+                          .key_times = input(key_times),
+                          .dropout = dropout};
+    args.dropout.token_ids = input(token_ids);
+    if (partials) args.partials = partials->on(stream);
+    return args;
+  }
+  AttentionBackward backward_args() {
+    const Stream& stream = streams.stream;
+    return {.forward = forward_args(),
+            .d_out = d_out.on(stream),
+            .d_q = d_q.on(stream),
+            .d_k = d_k.on(stream),
+            .d_v = d_v.on(stream),
+            .d_bias = d_bias ? d_bias->on(stream) : DeviceSpan<float>(),
+            .d_position_table = d_position_table.on(stream),
+            .d_time_table = d_time_table.on(stream)};
   }
   void run(int num_threads = 1) {
-    const Stream stream(Device::cpu(), num_threads);
-    for (Tokens* x : {&out, &d_q, &d_k, &d_v}) {  // nothing is left of an earlier run
-      std::fill(x->values.begin(), x->values.end(), std::nanf(""));
-    }
-    jagged_attention_forward(forward_args(), stream);
-    jagged_attention_backward({.forward = forward_args(),
-                               .d_out = d_out.view(),
-                               .d_q = d_q.view(),
-                               .d_k = d_k.view(),
-                               .d_v = d_v.view(),
-                               .d_bias = d_bias,
-                               .d_position_table = d_position_table,
-                               .d_time_table = d_time_table},
-                              stream);
+    for (Tokens* x : {&out, &d_q, &d_k, &d_v}) x->clear();  // nothing is left of an earlier run
+    const AttentionBackward args = backward_args();
+    jagged_attention_forward(args.forward, streams.threads(num_threads));
+    jagged_attention_backward(args, streams.threads(num_threads));
   }
   // Calls f(pair of reference::Attention, sequence, head, query, key).
   template <typename F>
@@ -259,7 +308,7 @@ inline std::vector<double> kept_of(const Case& c, const reference::Attention& ar
   for (std::int64_t s = 0; s < std::ssize(c.shape.query_lengths); ++s) {
     for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
       for (std::int64_t i = 0; i < c.shape.query_lengths[s]; ++i) {
-        const auto id = static_cast<std::uint64_t>(key.token_ids[c.query_offsets[s] + i]);
+        const auto id = static_cast<std::uint64_t>(c.token_ids[c.query_offsets[s] + i]);
         for (std::int64_t j = 0; j < c.shape.key_lengths[s]; ++j) {
           const auto words = philox4x32(
               {static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
@@ -284,9 +333,10 @@ inline void expect_close(Tokens& actual, const std::vector<double>& expected, do
   EXPECT_LE(worst, tolerance * largest);
 }
 
-// What the machine runs best, and every other way that the kernels are compiled.
+// What the machine runs best, and every other way that the CPU's kernels are compiled.
 template <typename F>
-void for_every_target(F&& f) {
+void for_every_target(Device device, F&& f) {
+  if (device != Device::cpu()) return f();
   for (const std::int64_t target : hwy::SupportedAndGeneratedTargets()) {
     hwy::SetSupportedTargetsForTest(target);
     SCOPED_TRACE(hwy::TargetName(target));
@@ -303,7 +353,7 @@ inline void expect_values(Case& c, const reference::AttentionOutput& output,
   expect_close(c.d_k, gradients.d_k, tolerance);
   expect_close(c.d_v, gradients.d_v, tolerance);
   if (c.shape.activation != AttentionActivation::kSoftmax) return;
-  const std::int64_t tokens = std::ssize(c.lse) / c.shape.num_heads;
+  const std::int64_t tokens = c.lse.size() / c.shape.num_heads;
   for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
     for (std::int64_t i = 0; i < tokens; ++i) {
       const float lse = c.lse[head * tokens + i];
@@ -329,19 +379,24 @@ inline void expect_matches_reference(Case& c, double tolerance) {
   const reference::AttentionOutput output = reference::attention_forward(args);
   const reference::AttentionGradients gradients =
       reference::attention_backward(args, c.d_out.dense());
-  for_every_target([&] {
+  for_every_target(c.streams.stream.device(), [&] {
     c.run();
     expect_values(c, output, gradients, tolerance);
   });
 }
 
 inline std::vector<std::vector<float>> results(Case& c) {
-  return {c.out.values, c.d_q.values, c.d_k.values, c.d_v.values, c.lse};
+  return {c.out.values.host(), c.d_q.values.host(), c.d_k.values.host(), c.d_v.values.host(),
+          c.lse.host()};
 }
 
 inline void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b) {
   ASSERT_EQ(a.size(), b.size());
   EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0);
+}
+
+inline void expect_same_bits(const TestArray<float>& a, const TestArray<float>& b) {
+  expect_same_bits(a.host(), b.host());
 }
 
 inline void expect_same_results(Case& a, Case& b) {

@@ -12,6 +12,7 @@
 #include "serrate/bfloat16.h"
 #include "serrate/buffer.h"
 #include "tests/kernels/attention/biases.h"
+#include "tests/kernels/attention/masks.h"
 
 namespace serrate {
 namespace {
@@ -21,12 +22,17 @@ constexpr auto kActivations = std::array{AttentionActivation::kSoftmax, Attentio
 // Memory that the allocator may hand out again is NaN.
 void poison_heap(std::int64_t bytes, const Stream& stream) {
   std::vector<Buffer<float>> blocks;
-  for (std::int64_t size = bytes / 4; size > 1024; size /= 2) blocks.emplace_back(size, stream);
-  for (Buffer<float>& block : blocks) std::ranges::fill(block.span(), std::nanf(""));
+  for (std::int64_t size = bytes / 4; size > 1024; size /= 2) {
+    blocks.emplace_back(std::vector<float>(size, std::nanf("")), stream);
+  }
 }
 
+class AttentionContract : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionContract, testing::ValuesIn(attention_devices()),
+                         device_name);
+
 // Every batch of two sequences, each of 9 pairs of lengths.
-TEST(AttentionContract, AnyLengthMayBeZero) {
+TEST_P(AttentionContract, AnyLengthMayBeZero) {
   const std::vector<std::int64_t> lengths = {0, 1, 20};
   const auto pair = [&](std::size_t i) { return std::pair(lengths[i / 3], lengths[i % 3]); };
   for (const AttentionActivation activation : kActivations) {
@@ -36,10 +42,10 @@ TEST(AttentionContract, AnyLengthMayBeZero) {
                                    {pair(first).second, pair(second).second}, 4, 12);
         shape.activation = activation;
         shape.num_key_heads = 2;
-        Case c(shape);
+        Case c(shape, *this);
         const Biases biases(c);
-        const std::vector<std::int64_t> ids = ids_of_tokens(c);
-        c.dropout = {.rate = 0.25f, .seed = 1, .token_ids = ids};
+        c.token_ids = ids_of_tokens(c);
+        c.dropout = {.rate = 0.25f, .seed = 1};
         c.kept_of_pairs = kept_of(c, c.in_double());
         c.run(2);
         SCOPED_TRACE(testing::Message() << "pairs " << first << ", " << second);
@@ -50,25 +56,27 @@ TEST(AttentionContract, AnyLengthMayBeZero) {
   }
 }
 
-TEST(AttentionContract, SharedQueriesOfSequencesWithoutKeysAreZero) {
+TEST_P(AttentionContract, SharedQueriesOfSequencesWithoutKeysAreZero) {
   constexpr std::int64_t kQueries = 3, kDim = 8;
-  const std::vector<float> q(kQueries * kDim, 1), d_out(2 * kQueries * kDim, 1);
-  const std::vector<std::int64_t> key_offsets = {0, 0, 0};
-  std::vector<float> out(d_out.size(), std::nanf("")), d_q(q.size(), std::nanf("")), lse(6);
-  const auto view = [](auto& x) { return HeadsView{x.data(), kDim, kDim}; };
+  const TestArray<float> q(kQueries * kDim, 1), d_out(2 * kQueries * kDim, 1);
+  const TestArray<std::int64_t> key_offsets = {0, 0, 0};
+  TestArray<float> out(d_out.size(), std::nanf("")), d_q(q.size(), std::nanf("")), lse(6);
+  const auto view = [&](const TestArray<float>& x) {
+    return DeviceHeads<float>{x.on(stream).device_data(), kDim, kDim};
+  };
   AttentionForward forward;
-  forward.q = view(q), forward.out = view(out), forward.lse = lse;
-  forward.key_offsets = key_offsets;
+  forward.q = view(q), forward.out = view(out), forward.lse = lse.on(stream);
+  forward.key_offsets = key_offsets.on(stream);
   forward.num_shared_queries = kQueries, forward.head_dim = kDim, forward.mask = FullMask{};
-  jagged_attention_forward(forward, Stream());
-  jagged_attention_backward({forward, view(d_out), view(d_q), {}, {}}, Stream());
-  EXPECT_EQ(out, std::vector<float>(out.size(), 0));
-  EXPECT_EQ(d_q, std::vector<float>(q.size(), 0));
-  EXPECT_EQ(lse, std::vector<float>(lse.size(), -kInfinity));
+  jagged_attention_forward(forward, stream);
+  jagged_attention_backward({forward, view(d_out), view(d_q), {}, {}}, stream);
+  EXPECT_EQ(out.host(), std::vector<float>(out.size(), 0));
+  EXPECT_EQ(d_q.host(), std::vector<float>(q.size(), 0));
+  EXPECT_EQ(lse.host(), std::vector<float>(lse.size(), -kInfinity));
 }
 
 // More sequences than a 16-bit count of blocks, or a grid, would like.
-TEST(AttentionContract, TwentyThousandSequencesMatchTheReference) {
+TEST_P(AttentionContract, TwentyThousandSequencesMatchTheReference) {
   Shape shape = causal_shape({}, {}, 2, 6);
   std::mt19937 generator(2);
   for (int s = 0; s < 20'000; ++s) {
@@ -78,7 +86,7 @@ TEST(AttentionContract, TwentyThousandSequencesMatchTheReference) {
   shape.query_lengths[12'345] = 150, shape.key_lengths[12'345] = 140;
   for (const AttentionActivation activation : kActivations) {
     shape.activation = activation;
-    Case c(shape);
+    Case c(shape, *this);
     c.run(2);
     expect_values_of_reference(c, 3e-6);
   }
@@ -92,18 +100,19 @@ struct Named {
 
 struct NamedBatch {
   Case c;
-  std::vector<std::int64_t> ids;
-  std::vector<float> bias, d_bias, by_place;
+  std::vector<float> bias, by_place;
+  TestArray<float> d_bias;
   std::vector<std::int64_t> places = {-4, 0, 1, 5, 60};
 
   static constexpr std::int64_t kLongest = 200, kBlock = kLongest * kLongest;
 
-  NamedBatch(const std::vector<Named>& sequences, AttentionActivation activation)
-      : c(shape_of(sequences, activation)) {
+  NamedBatch(const std::vector<Named>& sequences, AttentionActivation activation,
+             TestStreams& streams)
+      : c(shape_of(sequences, activation), streams) {
     bias.resize(sequences.size() * kBlock);
-    d_bias.resize(bias.size());
+    d_bias.host().resize(bias.size());
     by_place = {1, -1, 0.5f, 0.25f, -0.5f, 0};
-    ids.resize(c.query_offsets.back());
+    c.token_ids.resize(c.query_offsets.back());
     c.query_times.resize(c.query_offsets.back());
     for (std::size_t s = 0; s < sequences.size(); ++s) {
       std::mt19937 generator(sequences[s].name);
@@ -114,13 +123,13 @@ struct NamedBatch {
       }
       std::generate_n(bias.begin() + s * kBlock, kBlock, [&] { return normal(generator); });
       for (std::int64_t t = c.query_offsets[s]; t < c.query_offsets[s + 1]; ++t) {
-        ids[t] = sequences[s].name * 1000 + t - c.query_offsets[s];
+        c.token_ids[t] = sequences[s].name * 1000 + t - c.query_offsets[s];
       }
     }
-    c.bias = {bias.data(), kBlock, 0, kLongest, 1};
-    c.d_bias = d_bias.data();
-    c.position_table = {by_place, places};
-    c.dropout = {.rate = 0.1f, .seed = 3, .token_ids = ids};
+    c.bias = {c.input(bias), kBlock, 0, kLongest, 1};
+    c.d_bias = &d_bias;
+    c.position_table = {c.input(by_place), c.input(places)};
+    c.dropout = {.rate = 0.1f, .seed = 3};
   }
 
   static Shape shape_of(const std::vector<Named>& sequences, AttentionActivation activation) {
@@ -138,20 +147,21 @@ struct NamedBatch {
   static void for_each(Tokens& x, std::int64_t begin, std::int64_t end, F&& f) {
     for (std::int64_t t = begin; t < end; ++t) {
       for (std::int64_t head = 0; head < x.num_heads; ++head) {
-        for (std::int64_t i = 0; i < x.head_dim; ++i) f(x.view().at(t, head)[i]);
+        for (std::int64_t i = 0; i < x.head_dim; ++i) f(x.at(t, head)[i]);
       }
     }
   }
   // All that the runs say of a sequence.
   std::vector<float> results_of(std::int64_t s) {
-    std::vector<float> results(d_bias.begin() + s * kBlock, d_bias.begin() + (s + 1) * kBlock);
+    const auto of_bias = d_bias.host().begin() + s * kBlock;
+    std::vector<float> results(of_bias, of_bias + kBlock);
     const auto keep = [&](float& x) { results.push_back(x); };
     for_each(c.out, c.query_offsets[s], c.query_offsets[s + 1], keep);
     for_each(c.d_q, c.query_offsets[s], c.query_offsets[s + 1], keep);
     for_each(c.d_k, c.key_offsets[s], c.key_offsets[s + 1], keep);
     for_each(c.d_v, c.key_offsets[s], c.key_offsets[s + 1], keep);
     if (c.shape.activation != AttentionActivation::kSoftmax) return results;
-    const std::int64_t tokens = std::ssize(c.lse) / c.shape.num_heads;
+    const std::int64_t tokens = c.lse.size() / c.shape.num_heads;
     for (std::int64_t head = 0; head < c.shape.num_heads; ++head) {
       for (std::int64_t t = c.query_offsets[s]; t < c.query_offsets[s + 1]; ++t) {
         results.push_back(c.lse[head * tokens + t]);
@@ -161,18 +171,18 @@ struct NamedBatch {
   }
 };
 
-TEST(AttentionContract, ASequencesBitsAreItsOwn) {
+TEST_P(AttentionContract, ASequencesBitsAreItsOwn) {
   const std::vector<Named> all = {{1, 200, 200}, {2, 0, 5}, {3, 3, 180},
                                   {4, 64, 100},  {5, 7, 0}, {6, 97, 96}};
   const std::vector<std::vector<std::size_t>> batches = {
       {5, 4, 3, 2, 1, 0}, {2, 0, 4, 1, 5, 3}, {0}, {2}, {5, 5}, {1, 3, 2, 2, 0}};
   for (const AttentionActivation activation : kActivations) {
-    NamedBatch together(all, activation);
+    NamedBatch together(all, activation, *this);
     together.c.run(2);
     for (const std::vector<std::size_t>& batch : batches) {
       std::vector<Named> some;
       for (const std::size_t s : batch) some.push_back(all[s]);
-      NamedBatch other(some, activation);
+      NamedBatch other(some, activation, *this);
       other.c.run(3);
       for (std::size_t i = 0; i < batch.size(); ++i) {
         expect_same_bits(other.results_of(static_cast<std::int64_t>(i)),
@@ -183,13 +193,13 @@ TEST(AttentionContract, ASequencesBitsAreItsOwn) {
 }
 
 // Kernels read whole vectors and tiles; what they read too much has to count for nothing.
-TEST(AttentionContract, NaNsStayInTheirSequence) {
+TEST_P(AttentionContract, NaNsStayInTheirSequence) {
   const std::vector<Named> all = {{1, 100, 97}, {2, 33, 200}, {3, 3, 180}, {4, 5, 7}, {5, 17, 1}};
   for (const AttentionActivation activation : kActivations) {
-    NamedBatch expected(all, activation);
+    NamedBatch expected(all, activation, *this);
     expected.c.run();
     for (std::int64_t bad = 0; bad < std::ssize(all); ++bad) {
-      NamedBatch batch(all, activation);
+      NamedBatch batch(all, activation, *this);
       Case& c = batch.c;
       const auto spoil = [](float& x) { x = std::nanf(""); };
       for (Tokens* x : {&c.q, &c.d_out}) {
@@ -207,53 +217,53 @@ TEST(AttentionContract, NaNsStayInTheirSequence) {
 }
 
 // A NaN that a query sees is told by everything that comes of it, few queries or many.
-TEST(AttentionContract, NaNsThatAreSeenAreTold) {
+TEST_P(AttentionContract, NaNsThatAreSeenAreTold) {
   for (const std::int64_t queries : {130, 10, 2}) {
-    Case c(full_shape({queries}, {queries}, 1, 16));
-    *c.k.view().at(kTokensBefore + 1, 0) = std::nanf("");
+    Case c(full_shape({queries}, {queries}, 1, 16), *this);
+    *c.k.at(kTokensBefore + 1, 0) = std::nanf("");
     c.run();
     for (std::int64_t t = kTokensBefore; t < kTokensBefore + queries; ++t) {
       ASSERT_TRUE(std::isnan(c.lse[t]));
       for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) {
-        for (std::int64_t i = 0; i < 16; ++i) ASSERT_TRUE(std::isnan(x->view().at(t, 0)[i]));
+        for (std::int64_t i = 0; i < 16; ++i) ASSERT_TRUE(std::isnan(x->at(t, 0)[i]));
       }
     }
   }
 }
 
 // What a mask hides of keys has no part in the scores of any form of tile.
-TEST(AttentionContract, KeysThatAreHiddenMayBeNaN) {
+TEST_P(AttentionContract, KeysThatAreHiddenMayBeNaN) {
   for (const std::int64_t queries : {130, 10, 2}) {
-    Case expected(causal_shape({queries}, {queries}, 1, 16)), c(expected.shape);
+    Case expected(causal_shape({queries}, {queries}, 1, 16), *this), c(expected.shape, *this);
     const std::int64_t last = kTokensBefore + queries - 1;
-    std::fill_n(c.k.view().at(last, 0), 16, std::nanf(""));  // seen by the last query alone
+    std::fill_n(c.k.at(last, 0), 16, std::nanf(""));  // seen by the last query alone
     expected.run();
     c.run();
     for (std::int64_t t = kTokensBefore; t < last; ++t) {
       ASSERT_EQ(c.lse[t], expected.lse[t]);
       for (std::int64_t i = 0; i < 16; ++i) {
-        ASSERT_EQ(c.out.view().at(t, 0)[i], expected.out.view().at(t, 0)[i]);
+        ASSERT_EQ(c.out.at(t, 0)[i], expected.out.at(t, 0)[i]);
       }
     }
   }
 }
 
 // Heads that share keys, in one tile or not.
-TEST(AttentionContract, NaNsStayInTheirHead) {
+TEST_P(AttentionContract, NaNsStayInTheirHead) {
   for (const std::int64_t queries : {130, 10, 2}) {
     Shape shape = causal_shape({queries}, {170}, 4, 20);
     shape.num_key_heads = 2;
-    Case expected(shape), c(shape);
+    Case expected(shape, *this), c(shape, *this);
     expected.run();
     constexpr std::int64_t kBad = 3, kBadKeys = 1;  // the other of its group is 2
     for (std::int64_t t = kTokensBefore; t < kTokensBefore + queries; ++t) {
-      std::fill_n(c.q.view().at(t, kBad), 20, std::nanf(""));
+      std::fill_n(c.q.at(t, kBad), 20, std::nanf(""));
     }
     c.run();
     const auto expect_same_head = [&](Tokens& x, Tokens& y, std::int64_t head) {
       for (std::int64_t t = x.begin; t < x.end; ++t) {
         for (std::int64_t i = 0; i < 20; ++i) {
-          ASSERT_EQ(x.view().at(t, head)[i], y.view().at(t, head)[i]);
+          ASSERT_EQ(x.at(t, head)[i], y.at(t, head)[i]);
         }
       }
     };
@@ -270,24 +280,24 @@ TEST(AttentionContract, NaNsStayInTheirHead) {
 
 // Every option at once, shared biases and tables too, whose gradients sum over the batch; any
 // number of threads; workspace that was NaN.
-TEST(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {
+TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {
   Shape shape = causal_shape({330, 1, 0, 64, 129, 3, 0}, {330, 9, 3, 64, 0, 100, 0}, 4, 20);
   shape.num_key_heads = 2;
   for (const AttentionActivation activation : kActivations) {
     shape.activation = activation;
-    Case first(shape);
+    Case first(shape, *this);
     Biases biases(first);
-    const std::vector<std::int64_t> ids = ids_of_tokens(first);
-    first.dropout = {.rate = 0.2f, .token_ids = ids};
+    first.token_ids = ids_of_tokens(first);
+    first.dropout = {.rate = 0.2f};
     Case again(first);
     first.run();
-    std::vector<float> d_bias(biases.d_bias.size());
+    TestArray<float> d_bias(biases.d_bias.size());
+    again.d_bias = &d_bias;
     for (int run = 1; run < 30; ++run) {
-      std::ranges::fill(d_bias, 0.0f);
-      std::ranges::fill(again.d_position_table, 0.0f);
-      std::ranges::fill(again.d_time_table, 0.0f);
-      again.d_bias = d_bias.data();
-      poison_heap(std::int64_t{1} << 23, Stream());
+      for (auto* sum : {&d_bias, &again.d_position_table, &again.d_time_table}) {
+        std::ranges::fill(sum->host(), 0.0f);
+      }
+      poison_heap(std::int64_t{1} << 23, stream);
       again.run(run % 5 + 1);
       expect_same_results(first, again);
       expect_same_bits(biases.d_bias, d_bias);
@@ -299,95 +309,124 @@ TEST(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {
 }
 
 // bfloat16 sums d_k, d_v and those of shared queries in workspace.
-TEST(AttentionContract, ThirtyRunsHaveTheSameBitsInBFloat16WithSharedQueries) {
+TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsInBFloat16WithSharedQueries) {
   constexpr std::int64_t kQueries = 70, kHeads = 2, kDim = 24, kRow = kHeads * kDim;
-  const std::vector<std::int64_t> key_offsets = {0, 200, 200, 230, 231, 330};
-  const std::int64_t keys = key_offsets.back(), rows = 5 * kQueries;
+  const TestArray<std::int64_t> key_offsets = {0, 200, 200, 230, 231, 330};
+  const std::int64_t keys = key_offsets[5], rows = 5 * kQueries;
   std::mt19937 generator(4);
   std::normal_distribution<float> normal;
   const auto random = [&](std::int64_t tokens) {
-    std::vector<BFloat16> values(tokens * kRow);
-    for (BFloat16& x : values) x = BFloat16(normal(generator));
+    TestArray<BFloat16> values(tokens * kRow);
+    for (BFloat16& x : values.host()) x = BFloat16(normal(generator));
     return values;
   };
-  const auto view = [](auto& x) { return HeadsView{x.data(), kRow, kDim}; };
+  const auto view = [&](const TestArray<BFloat16>& x) {
+    return DeviceHeads<BFloat16>{x.on(stream).device_data(), kRow, kDim};
+  };
   const auto q = random(kQueries), k = random(keys), v = random(keys), d_out = random(rows);
   std::vector<std::vector<BFloat16>> expected;
   for (int run = 0; run < 30; ++run) {
     const BFloat16 nan(std::nanf(""));
-    std::vector<BFloat16> out(d_out.size(), nan), d_q(q.size(), nan), d_k(k.size(), nan);
-    std::vector<BFloat16> d_v(v.size(), nan);
-    std::vector<float> lse(kHeads * rows);
+    const TestArray<BFloat16> out(d_out.size(), nan), d_q(q.size(), nan), d_k(k.size(), nan);
+    const TestArray<BFloat16> d_v(v.size(), nan);
+    const TestArray<float> lse(kHeads * rows);
     AttentionForward forward;
     forward.q = view(q), forward.k = view(k), forward.v = view(v), forward.out = view(out);
-    forward.lse = lse, forward.key_offsets = key_offsets, forward.num_shared_queries = kQueries;
+    forward.lse = lse.on(stream), forward.key_offsets = key_offsets.on(stream);
+    forward.num_shared_queries = kQueries;
     forward.num_heads = kHeads, forward.head_dim = kDim, forward.scale = 0.2f;
-    const Stream stream(Device::cpu(), run % 4 + 1);
-    poison_heap(std::int64_t{1} << 22, stream);
-    jagged_attention_forward(forward, stream);
-    jagged_attention_backward({forward, view(d_out), view(d_q), view(d_k), view(d_v)}, stream);
-    const std::vector<std::vector<BFloat16>> results = {out, d_q, d_k, d_v};
+    const Stream& with_threads = threads(run % 4 + 1);
+    poison_heap(std::int64_t{1} << 22, with_threads);
+    jagged_attention_forward(forward, with_threads);
+    jagged_attention_backward({forward, view(d_out), view(d_q), view(d_k), view(d_v)},
+                              with_threads);
+    const std::vector<std::vector<BFloat16>> results = {out.host(), d_q.host(), d_k.host(),
+                                                        d_v.host()};
     if (run == 0) expected = results;
     for (std::size_t i = 0; i < results.size(); ++i) {
       ASSERT_EQ(
           std::memcmp(results[i].data(), expected[i].data(), results[i].size() * sizeof(BFloat16)),
           0);
     }
-    for (const BFloat16 x : d_q) ASSERT_TRUE(std::isfinite(static_cast<float>(x)));
+    for (const BFloat16 x : d_q.host()) ASSERT_TRUE(std::isfinite(static_cast<float>(x)));
   }
 }
 
+// Histories in chunks, sequences in parts, and hulls of columns, all of which a plan knows.
+TEST_P(AttentionContract, APlanMadeBeforehandGivesTheSameBits) {
+  std::mt19937 generator(6);
+  Shape shape = full_shape({300, 0, 2, 65}, {300, 7, 1700, 0}, 4, 20);
+  shape.num_key_heads = 2;
+  const TestMask mask =
+      random_mask(MaskKind::kColumns,
+                  {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
+                   offsets_of(shape.key_lengths)},
+                  generator, stream);
+  shape.mask = mask.mask;
+  Case expected(shape, *this), c(shape, *this);
+  expected.run();
+  AttentionBackward args = c.backward_args();
+  const AttentionPlan plan = plan_attention(args.forward, threads(3));
+  args.forward.plan = &plan;
+  for (const int num_threads : {1, 4}) {
+    jagged_attention_forward(args.forward, threads(num_threads));
+    jagged_attention_backward(args, threads(num_threads));
+  }
+  expect_same_results(expected, c);
+}
+
 // q, k and v, and their gradients, as views of one buffer [tokens, 3, heads, head_dim].
-TEST(AttentionContract, PackedViewsOfOneBufferGiveTheSameBits) {
+TEST_P(AttentionContract, PackedViewsOfOneBufferGiveTheSameBits) {
   const std::vector<std::int64_t> lengths = {130, 0, 65, 1};
   constexpr std::int64_t kHeads = 2, kDim = 20, kRow = kHeads * kDim;
-  Case c(causal_shape(lengths, lengths, kHeads, kDim));
+  Case c(causal_shape(lengths, lengths, kHeads, kDim), *this);
   c.run();
   const auto tokens = c.query_offsets.back() + kTokensAfter;
-  std::vector<float> qkv(tokens * 3 * kRow, std::nanf("")), d_qkv(qkv);
-  const auto view = [&](std::vector<float>& packed, int which) {
-    return HeadsView<float>{packed.data() + which * kRow, 3 * kRow, kDim};
+  const TestArray<float> qkv(tokens * 3 * kRow, std::nanf("")), d_qkv(qkv);
+  const auto place = [&](int which, std::int64_t i) {
+    return (i / kRow * 3 + which) * kRow + i % kRow;
   };
   const std::array inputs = {&c.q, &c.k, &c.v};
   for (int which = 0; which < 3; ++which) {
-    inputs[which]->for_each([&](float& x, std::int64_t i) {
-      view(qkv, which).at(i / kRow, i / kDim % kHeads)[i % kDim] = x;
-    });
+    inputs[which]->for_each([&](float& x, std::int64_t i) { qkv[place(which, i)] = x; });
   }
   Case packed(c);
+  const auto view = [&](const TestArray<float>& buffer, int which) {
+    return DeviceHeads<float>{buffer.on(stream).device_data() + which * kRow, 3 * kRow, kDim};
+  };
   AttentionForward forward = packed.forward_args();
   forward.q = view(qkv, 0), forward.k = view(qkv, 1), forward.v = view(qkv, 2);
-  const Stream stream(Device::cpu(), 2);
-  jagged_attention_forward(forward, stream);
+  jagged_attention_forward(forward, threads(2));
   jagged_attention_backward(
-      {forward, packed.d_out.view(), view(d_qkv, 0), view(d_qkv, 1), view(d_qkv, 2)}, stream);
+      {forward, packed.d_out.on(stream), view(d_qkv, 0), view(d_qkv, 1), view(d_qkv, 2)},
+      threads(2));
   expect_same_bits(packed.out.values, c.out.values);
   std::int64_t written = 0;
-  for (const float x : d_qkv) written += !std::isnan(x);
+  for (const float x : d_qkv.host()) written += !std::isnan(x);
   EXPECT_EQ(written, (c.query_offsets.back() - kTokensBefore) * 3 * kRow);
   const std::array gradients = {&c.d_q, &c.d_k, &c.d_v};
   for (int which = 0; which < 3; ++which) {
-    gradients[which]->for_each([&](float& x, std::int64_t i) {
-      ASSERT_EQ(view(d_qkv, which).at(i / kRow, i / kDim % kHeads)[i % kDim], x);
-    });
+    gradients[which]->for_each(
+        [&](float& x, std::int64_t i) { ASSERT_EQ(d_qkv[place(which, i)], x); });
   }
 }
 
 // A score of -infinity by its bias weighs nothing; a query that has no other sees no key.
-TEST(AttentionContract, ABiasOfMinusInfinityHides) {
+TEST_P(AttentionContract, ABiasOfMinusInfinityHides) {
   const std::int64_t queries = 100, keys = 130;
   Shape shape = full_shape({queries}, {keys}, 1, 16);
   const auto is_hidden = [](std::int64_t i, std::int64_t j) {
     return i < 2 || (i * 7 + j * 3) % 5 == 0 || (i % 10 == 0 && j < 97);
   };
   shape.visible = [=](std::int64_t, std::int64_t i, std::int64_t j) { return !is_hidden(i, j); };
-  Case c(shape);
-  std::vector<float> bias(queries * keys), d_bias(bias.size());
+  Case c(shape, *this);
+  std::vector<float> bias(queries * keys);
+  TestArray<float> d_bias(queries * keys);
   for (std::int64_t i = 0; i < queries; ++i) {
     for (std::int64_t j = 0; j < keys; ++j) bias[i * keys + j] = is_hidden(i, j) ? -kInfinity : 0;
   }
-  c.bias = {bias.data(), 0, 0, keys, 1};
-  c.d_bias = d_bias.data();
+  c.bias = {c.input(bias), 0, 0, keys, 1};
+  c.d_bias = &d_bias;
   c.run();
   expect_values_of_reference(c, 2e-6);
   for (std::int64_t j = 0; j < 2 * keys; ++j) EXPECT_EQ(d_bias[j], 0);

@@ -39,13 +39,17 @@ Shape few_queries(std::int64_t num_heads, std::int64_t num_key_heads) {
 }
 
 std::int64_t partials_of(Case& c) {
-  return jagged_attention_partials(c.forward_args(), Stream());
+  return plan_attention(c.forward_args(), c.streams.stream).num_partials();
 }
 
-TEST(AttentionDecoding, CutsWhatIsLongerThanAChunk) {
+class AttentionDecoding : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionDecoding, testing::ValuesIn(attention_devices()),
+                         device_name);
+
+TEST_P(AttentionDecoding, CutsWhatIsLongerThanAChunk) {
   const std::int64_t row = 3 * (8 + 2);  // of 3 heads: head_dim, maximum, sum
-  const auto partials = [](std::int64_t queries, std::int64_t keys) {
-    Case c(full_shape({queries, 4}, {keys, 4}, 3, 8));
+  const auto partials = [this](std::int64_t queries, std::int64_t keys) {
+    Case c(full_shape({queries, 4}, {keys, 4}, 3, 8), *this);
     return partials_of(c);
   };
   EXPECT_EQ(partials(1, kChunk), 0);
@@ -55,18 +59,18 @@ TEST(AttentionDecoding, CutsWhatIsLongerThanAChunk) {
   EXPECT_EQ(partials(0, 3 * kChunk), 0);
 }
 
-TEST(AttentionDecoding, AllPairsOfLengthsMatchTheReference) {
+TEST_P(AttentionDecoding, AllPairsOfLengthsMatchTheReference) {
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
     Shape shape = pairs_of_lengths({0, 1, 2, 7, 16, 17, 64, 96, 97},
                                    {0, 1, 95, 96, 97, kChunk - 1, kChunk, kChunk + 1, 2310});
     shape.activation = activation;
-    Case c(shape);
+    Case c(shape, *this);
     expect_matches_reference(c, 4e-6);
   }
 }
 
-TEST(AttentionDecoding, HeadsAndDimensionsMatchTheReference) {
+TEST_P(AttentionDecoding, HeadsAndDimensionsMatchTheReference) {
   struct Size {
     std::int64_t num_heads, num_key_heads, head_dim;
   };
@@ -80,23 +84,23 @@ TEST(AttentionDecoding, HeadsAndDimensionsMatchTheReference) {
                            {20, 2, 33}}) {
     Shape shape = full_shape({1, 3}, {900, 100}, size.num_heads, size.head_dim);
     shape.num_key_heads = size.num_key_heads;
-    Case c(shape);
+    Case c(shape, *this);
     expect_matches_reference(c, 4e-6);
   }
 }
 
-TEST(AttentionDecoding, HugeLogitsNeitherOverflowNorVanish) {
-  Case c(full_shape({1, 20}, {2000, 1000}, 2, 32), 1e4f);
+TEST_P(AttentionDecoding, HugeLogitsNeitherOverflowNorVanish) {
+  Case c(full_shape({1, 20}, {2000, 1000}, 2, 32), *this, 1e4f);
   const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
   c.run();
   expect_close(c.out, expected.out, 5e-3);  // a score of 2e4 is good to 1e-3
 }
 
-class EveryDecodingMask : public testing::TestWithParam<int> {};
+class EveryDecodingMask : public KernelTestOver<int> {};
 
 TEST_P(EveryDecodingMask, MatchesTheReference) {
-  const auto kind = static_cast<MaskKind>(GetParam());
-  std::mt19937 generator(static_cast<unsigned>(GetParam()));
+  const auto kind = static_cast<MaskKind>(param());
+  std::mt19937 generator(static_cast<unsigned>(param()));
   for (const std::int64_t num_key_heads : {1, 3}) {
     for (const AttentionActivation activation :
          {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
@@ -107,44 +111,46 @@ TEST_P(EveryDecodingMask, MatchesTheReference) {
           random_mask(kind,
                       {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
                        offsets_of(shape.key_lengths)},
-                      generator);
+                      generator, stream);
       shape.mask = mask.mask, shape.visible = mask.visible;
-      Case c(shape);
+      Case c(shape, *this);
       expect_matches_reference(c, 4e-6);
     }
   }
 }
 
-std::string name_of(const testing::TestParamInfo<int>& test) {
+std::string name_of(const testing::TestParamInfo<EveryDecodingMask::ParamType>& test) {
   return std::array{"Full",    "Causal", "CausalBottomRight", "Window", "Prefix", "Rows",
                     "Columns", "Blocks", "SharedBlocks"}
-      .at(static_cast<std::size_t>(test.param));
+      .at(static_cast<std::size_t>(std::get<1>(test.param)));
 }
 
 // Those of self-attention have as many queries as keys.
 INSTANTIATE_TEST_SUITE_P(All, EveryDecodingMask,
-                         testing::Range(0, static_cast<int>(MaskKind::kDocuments)), name_of);
+                         testing::Combine(testing::ValuesIn(attention_devices()),
+                                          testing::Range(0,
+                                                         static_cast<int>(MaskKind::kDocuments))),
+                         name_of);
 
 // Query 0 sees nothing, query 1 the second chunk alone, query 2 only the first key of all.
-TEST(AttentionDecoding, ChunksThatAQueryDoesNotSeeCountForNothing) {
+TEST_P(AttentionDecoding, ChunksThatAQueryDoesNotSeeCountForNothing) {
   Shape shape = full_shape({3}, {2000}, 2, 16);
   std::vector<std::int64_t> ranges((kTokensBefore + 3) * 4, 0);
   const auto see = [&](std::int64_t query, std::int64_t begin, std::int64_t end) {
     ranges[(kTokensBefore + query) * 4] = begin, ranges[(kTokensBefore + query) * 4 + 1] = end;
   };
   see(1, kChunk, 2 * kChunk - 96), see(2, 0, 1);
-  shape.mask = RowMask{ranges};
   shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t j) {
     const std::int64_t* range = &ranges[(kTokensBefore + i) * 4];
     return range[0] <= j && j < range[1];
   };
-  Case c(shape);
+  Case c(shape, *this);
+  c.shape.mask = RowMask{c.input(ranges)};
   expect_matches_reference(c, 4e-6);
   for (std::int64_t head = 0; head < 2; ++head) {
     for (std::int64_t x = 0; x < 16; ++x) {
-      EXPECT_EQ(c.out.view().at(kTokensBefore, head)[x], 0);
-      EXPECT_FLOAT_EQ(c.out.view().at(kTokensBefore + 2, head)[x],
-                      c.v.view().at(kTokensBefore, head)[x]);
+      EXPECT_EQ(c.out.at(kTokensBefore, head)[x], 0);
+      EXPECT_FLOAT_EQ(c.out.at(kTokensBefore + 2, head)[x], c.v.at(kTokensBefore, head)[x]);
     }
   }
 }
@@ -157,13 +163,13 @@ std::vector<float> normal_values(std::int64_t count, std::mt19937& generator) {
 }
 
 // A bias, tables and dropout at once; groups of heads share keys.
-TEST(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
+TEST_P(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
     Shape shape = few_queries(4, 2);
     shape.query_lengths.back() = 20, shape.key_lengths.back() = 800;
     shape.activation = activation;
-    Case c(shape);
+    Case c(shape, *this);
     const reference::Attention args = c.in_double();
     std::mt19937 generator(4);
     const std::int64_t queries = args.longest_queries(), keys = args.longest_keys();
@@ -171,16 +177,16 @@ TEST(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
     const std::vector<std::int64_t> places = {-1000, -500, -90, -8, 0}, durations = {-50, 0, 50};
     const std::vector<float> by_place = normal_values(6, generator),
                              by_time = normal_values(4 * 4, generator);
-    c.bias = {bias.data(), 0, queries * keys, keys, 1};
-    c.position_table = {by_place, places};
-    c.time_table = {by_time, durations};
+    c.bias = {c.input(bias), 0, queries * keys, keys, 1};
+    c.position_table = {c.input(by_place), c.input(places)};
+    c.time_table = {c.input(by_time), c.input(durations)};
     for (auto* times : {&c.query_times, &c.key_times}) {
       times->resize(times == &c.query_times ? c.query_offsets.back() : c.key_offsets.back());
       for (std::int64_t& time : *times) time = static_cast<std::int64_t>(generator() % 200);
     }
-    std::vector<std::int64_t> token_ids(c.query_offsets.back());
-    for (std::int64_t& id : token_ids) id = static_cast<std::int64_t>(generator());
-    c.dropout = {.rate = 0.25f, .seed = 5, .step = 3, .site = 2, .token_ids = token_ids};
+    c.token_ids.resize(c.query_offsets.back());
+    for (std::int64_t& id : c.token_ids) id = static_cast<std::int64_t>(generator());
+    c.dropout = {.rate = 0.25f, .seed = 5, .step = 3, .site = 2};
     c.kept_of_pairs = kept_of(c, args);
     c.bias_of_pairs.resize(args.num_pairs(), 0.0);
     for (std::int64_t s = 0; s < std::ssize(shape.query_lengths); ++s) {
@@ -205,43 +211,31 @@ TEST(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
   }
 }
 
-std::vector<BFloat16> rounded(Tokens& x) {
-  std::vector<BFloat16> halves(x.values.size());
-  for (std::size_t i = 0; i < halves.size(); ++i) {
-    halves[i] = BFloat16(x.values[i]);
-    x.values[i] = static_cast<float>(halves[i]);
-  }
-  return halves;
-}
-
-TEST(AttentionDecoding, BFloat16MatchesTheReferenceOfTheRoundedInputs) {
+TEST_P(AttentionDecoding, BFloat16MatchesTheReferenceOfTheRoundedInputs) {
   for (const std::int64_t head_dim : {20, 64}) {
     Shape shape = few_queries(4, 2);
     shape.head_dim = head_dim;
-    Case c(shape);
-    const auto stored = [](std::vector<BFloat16>& halves, const Tokens& like) {
-      return HeadsView<BFloat16>{halves.data(), like.token_stride, like.head_stride};
-    };
-    std::vector<BFloat16> q = rounded(c.q), k = rounded(c.k), v = rounded(c.v);
-    std::vector<BFloat16> out(c.out.values.size(), BFloat16(std::nanf("")));
-    AttentionForward args = c.forward_args();
-    args.q = stored(q, c.q), args.k = stored(k, c.k), args.v = stored(v, c.v);
-    args.out = stored(out, c.out);
+    Case c(shape, *this);
+    StoredTokens q(c.q, HeadsType::kBFloat16), k(c.k, HeadsType::kBFloat16);
+    StoredTokens v(c.v, HeadsType::kBFloat16), out(c.out, HeadsType::kBFloat16);
     const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
-    for_every_target([&] {
-      jagged_attention_forward(args, Stream(Device::cpu(), 2));
-      for (std::size_t i = 0; i < out.size(); ++i) c.out.values[i] = static_cast<float>(out[i]);
+    for_every_target(stream.device(), [&] {
+      AttentionForward args = c.forward_args();
+      args.q = q.on(stream), args.k = k.on(stream), args.v = v.on(stream);
+      args.out = out.on(stream);
+      jagged_attention_forward(args, threads(2));
+      out.load();
       expect_close(c.out, expected.out, 0x1p-8);
     });
   }
 }
 
-TEST(AttentionDecoding, SharedQueriesGiveWhatCopiesOfThemGive) {
+TEST_P(AttentionDecoding, SharedQueriesGiveWhatCopiesOfThemGive) {
   constexpr std::int64_t kShared = 3, kHeads = 2, kDim = 16;
   const std::vector<std::int64_t> keys = {1500, 0, 40, 800};
-  Case c(full_shape(std::vector<std::int64_t>(keys.size(), kShared), keys, kHeads, kDim));
+  Case c(full_shape(std::vector<std::int64_t>(keys.size(), kShared), keys, kHeads, kDim), *this);
   const std::int64_t first = kTokensBefore * kHeads * kDim, size = kShared * kHeads * kDim;
-  std::vector<float> shared(size);
+  const TestArray<float> shared(size);
   c.q.for_each([&](float& x, std::int64_t i) {
     if (i - first < size) shared[i - first] = x;
     x = shared[(i - first) % size];
@@ -249,42 +243,40 @@ TEST(AttentionDecoding, SharedQueriesGiveWhatCopiesOfThemGive) {
   c.run();
   Tokens out(c.out);
   AttentionForward args = c.forward_args();
-  args.q = HeadsView<const float>{shared.data(), kHeads * kDim, kDim};
-  args.out = HeadsView<float>{out.view().at(kTokensBefore, 0), out.token_stride, out.head_stride};
+  args.q = DeviceHeads<float>{shared.on(stream).device_data(), kHeads * kDim, kDim};
+  args.out = out.on(stream, kTokensBefore);
   args.lse = {};
   args.query_offsets = {};
   args.num_shared_queries = kShared;
-  jagged_attention_forward(args, Stream(Device::cpu(), 2));
+  jagged_attention_forward(args, threads(2));
   expect_same_bits(out.values, c.out.values);
 }
 
-TEST(AttentionDecoding, BitsDoNotDependOnThreadsOrRunsOrWhoOwnsThePartials) {
+TEST_P(AttentionDecoding, BitsDoNotDependOnThreadsOrRunsOrWhoOwnsThePartials) {
   Shape shape = few_queries(4, 2);
   shape.query_lengths.push_back(60), shape.key_lengths.push_back(2500);
-  Case one(shape);
+  Case one(shape, *this);
   one.run();
-  std::vector<float> partials(partials_of(one) + 5, std::nanf(""));
+  TestArray<float> partials(partials_of(one) + 5, std::nanf(""));
   for (int run = 0; run < 30; ++run) {
-    Case again(shape);
-    again.partials = run % 2 == 0 ? std::span<float>() : partials;
+    Case again(shape, *this);
+    again.partials = run % 2 == 0 ? nullptr : &partials;
     again.run(run % 3 + 1);
     expect_same_results(one, again);
   }
-  EXPECT_TRUE(std::isnan(partials.back()) && !std::isnan(partials.front()));
+  EXPECT_TRUE(std::isnan(partials.host().back()) && !std::isnan(partials.host().front()));
 }
 
-TEST(AttentionDecoding, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
+TEST_P(AttentionDecoding, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   const Shape shape = few_queries(4, 2);
-  Case batch(shape);
+  Case batch(shape, *this);
   batch.run(2);
   for (std::size_t s = 0; s < kQueries.size(); ++s) {
     Shape only = shape;
     only.query_lengths = {kQueries[s]}, only.key_lengths = {kKeys[s]};
-    Case alone(only);
+    Case alone(only, *this);
     const auto copy = [&](Tokens& from, Tokens& to, const std::vector<std::int64_t>& offsets) {
-      std::copy(from.values.begin() + offsets[s] * from.token_stride,
-                from.values.begin() + offsets[s + 1] * from.token_stride,
-                to.values.begin() + kTokensBefore * from.token_stride);
+      std::copy(from.at(offsets[s], 0), from.at(offsets[s + 1], 0), to.at(kTokensBefore, 0));
     };
     copy(batch.q, alone.q, batch.query_offsets), copy(batch.k, alone.k, batch.key_offsets);
     copy(batch.v, alone.v, batch.key_offsets);
@@ -295,24 +287,23 @@ TEST(AttentionDecoding, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   }
 }
 
-TEST(AttentionDecoding, PartialsThatAreTooSmallAreAnError) {
-  Case c(few_queries(4, 2));
+TEST_P(AttentionDecoding, PartialsThatAreTooSmallAreAnError) {
+  Case c(few_queries(4, 2), *this);
   const std::int64_t needed = partials_of(c);
-  std::vector<float> partials(needed);
-  c.partials = std::span(partials).first(needed - 1);
+  TestArray<float> too_small(needed - 1), partials(needed);
+  c.partials = &too_small;
   EXPECT_THROW(c.run(), Error);
-  c.partials = partials;
+  c.partials = &partials;
   EXPECT_NO_THROW(c.run());
 }
 
-TEST(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
-  Case c(few_queries(4, 2));
-  const Stream stream;
+TEST_P(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
+  Case c(few_queries(4, 2), *this);
   const std::int64_t without = jagged_attention_forward_workspace(c.forward_args(), stream);
-  std::vector<float> partials(partials_of(c));
-  c.partials = partials;
+  TestArray<float> partials(partials_of(c));
+  c.partials = &partials;
   EXPECT_EQ(without - jagged_attention_forward_workspace(c.forward_args(), stream),
-            std::ssize(partials) * 4);
+            partials.size() * 4);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // What is wrong with a call, where, and what to do about it: every check of
-// kernels/attention/attention.cc.
+// kernels/attention/{attention,cpu/checks}.cc.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -44,21 +44,17 @@ std::string message_of(const AttentionBackward& args, bool is_backward) {
   return "no error";
 }
 
-Case good_case() {
-  Shape shape = full_shape({4, 4}, {4, 4}, 2, 8);
-  return Case(shape);
-}
-
-AttentionBackward arguments(Case& c) {
-  return {c.forward_args(), c.d_out.view(), c.d_q.view(), c.d_k.view(), c.d_v.view()};
+Case good_case(TestStreams& host) {
+  return {full_shape({4, 4}, {4, 4}, 2, 8), host};
 }
 
 void expect_errors(const std::vector<BadCall>& calls, bool only_backward) {
   for (const auto& [spoil, message] : calls) {
-    Case c = good_case();
+    TestStreams host(Device::cpu());
+    Case c = good_case(host);
     c.run();
     Arrays arrays;
-    AttentionBackward args = arguments(c);
+    AttentionBackward args = c.backward_args();
     ASSERT_EQ(message_of(args, true), "no error");
     spoil(args, arrays);
     for (const bool is_backward : {false, true}) {
@@ -88,13 +84,14 @@ TEST(AttentionErrors, OfSizesAndOffsets) {
           {[](auto& a, auto&) { a.forward.key_offsets = {}; }, "key_offsets 0 (both must have"},
           {[](auto& a, auto&) { a.forward.key_offsets = a.forward.key_offsets.first(2); },
            "query_offsets has 3 entries and key_offsets 2"},
-          {[](auto& a, auto& x) { a.forward.query_offsets = x.falling; },
+          {[](auto& a, auto& x) { a.forward.query_offsets = on_cpu(x.falling); },
            "query_offsets must not fall (the entry of sequence 2 does)"},
-          {[](auto& a, auto& x) { a.forward.key_offsets = x.falling; },
+          {[](auto& a, auto& x) { a.forward.key_offsets = on_cpu(x.falling); },
            "key_offsets must not fall"},
-          {[](auto& a, auto& x) { a.forward.query_offsets = x.negative; },
+          {[](auto& a, auto& x) { a.forward.query_offsets = on_cpu(x.negative); },
            "query_offsets begin at -1"},
-          {[](auto& a, auto& x) { a.forward.key_offsets = x.negative; }, "key_offsets begin at -1"},
+          {[](auto& a, auto& x) { a.forward.key_offsets = on_cpu(x.negative); },
+           "key_offsets begin at -1"},
           {[](auto& a, auto&) { a.forward.scale = std::nanf(""); }, "scale is nan"},
           {[](auto& a, auto&) { a.forward.scale = kInfinity; }, "scale is inf"},
           {[](auto& a, auto&) {
@@ -109,10 +106,10 @@ TEST(AttentionErrors, OfSizesAndOffsets) {
 TEST(AttentionErrors, OfViews) {
   expect_errors(
       {
-          {[](auto& a, auto&) { a.forward.q.data = nullptr; }, "q has no data for 8 tokens"},
-          {[](auto& a, auto&) { a.forward.k.data = nullptr; }, "k has no data"},
-          {[](auto& a, auto&) { a.forward.v.data = nullptr; }, "v has no data"},
-          {[](auto& a, auto&) { a.forward.out.data = nullptr; }, "out has no data"},
+          {[](auto& a, auto&) { a.forward.q.device_data = nullptr; }, "q has no data for 8 tokens"},
+          {[](auto& a, auto&) { a.forward.k.device_data = nullptr; }, "k has no data"},
+          {[](auto& a, auto&) { a.forward.v.device_data = nullptr; }, "v has no data"},
+          {[](auto& a, auto&) { a.forward.out.device_data = nullptr; }, "out has no data"},
           {[](auto& a, auto&) { a.forward.out.token_stride = 7; },
            "out's rows lie on one another (token_stride 7"},
           {[](auto& a, auto&) { a.forward.out.head_stride = 0; }, "head_stride 0,"},
@@ -126,10 +123,10 @@ TEST(AttentionErrors, OfViews) {
   expect_errors(
       {
           {[](auto& a, auto&) { a.forward.lse = {}; }, "needs the lse of its forward"},
-          {[](auto& a, auto&) { a.d_out.data = nullptr; }, "d_out has no data"},
-          {[](auto& a, auto&) { a.d_q.data = nullptr; }, "d_q has no data"},
-          {[](auto& a, auto&) { a.d_k.data = nullptr; }, "d_k has no data"},
-          {[](auto& a, auto&) { a.d_v.data = nullptr; }, "d_v has no data"},
+          {[](auto& a, auto&) { a.d_out.device_data = nullptr; }, "d_out has no data"},
+          {[](auto& a, auto&) { a.d_q.device_data = nullptr; }, "d_q has no data"},
+          {[](auto& a, auto&) { a.d_k.device_data = nullptr; }, "d_k has no data"},
+          {[](auto& a, auto&) { a.d_v.device_data = nullptr; }, "d_v has no data"},
           {[](auto& a, auto&) { a.d_q.token_stride = 0; }, "d_q's rows lie on one another"},
           {[](auto& a, auto&) { a.d_k.token_stride = -7; }, "d_k's rows lie on one another"},
           {[](auto& a, auto&) { a.d_v.head_stride = 7; }, "d_v's rows lie on one another"},
@@ -141,16 +138,18 @@ TEST(AttentionErrors, OfBiasesAndTables) {
   const auto nan_rate = [](auto& a, auto&) { a.forward.dropout.rate = std::nanf(""); };
   expect_errors(
       {
-          {[](auto& a, auto& x) { a.forward.bias = {x.bias.data(), 0, 0, 8, 2}; },
+          {[](auto& a, auto& x) { a.forward.bias = {on_cpu(x.bias), 0, 0, 8, 2}; },
            "key_stride 2, query_stride 8"},
-          {[](auto& a, auto& x) { a.forward.position_table = {x.table, x.boundaries}; },
+          {[](auto& a, auto& x) {
+             a.forward.position_table = {on_cpu(x.table), on_cpu(x.boundaries)};
+           },
            "position_table has 12 values"},
           {[](auto& a, auto& x) {
-             a.forward.position_table = {std::span(x.table).first(3), x.boundaries_that_fall};
+             a.forward.position_table = {on_cpu(x.table).first(3), on_cpu(x.boundaries_that_fall)};
            },
            "position_table's boundaries must rise"},
           {[](auto& a, auto& x) {
-             a.forward.time_table = {std::span(x.table).first(3), x.boundaries};
+             a.forward.time_table = {on_cpu(x.table).first(3), on_cpu(x.boundaries)};
            },
            "query_times of 10 tokens and key_times of 10 (they have 0 and 0)"},
           {[](auto& a, auto&) { a.forward.dropout.rate = 1; }, "dropout's rate is 1"},
@@ -159,34 +158,57 @@ TEST(AttentionErrors, OfBiasesAndTables) {
           {[](auto& a, auto&) { a.forward.dropout.rate = 0.5f; },
            "dropout has 0 token_ids for 10 queries"},
           {[](auto& a, auto& x) {
-             a.forward.dropout = {.rate = 0.5f, .site = 1u << 16, .token_ids = x.times};
+             a.forward.dropout = {.rate = 0.5f, .site = 1u << 16, .token_ids = on_cpu(x.times)};
            },
            "dropout's site is 65536 with 2 heads"},
       },
       false);
 }
 
+TEST(AttentionErrors, OfPlansOfOtherBatches) {
+  TestStreams host(Device::cpu());
+  Case c = good_case(host), other = good_case(host);
+  const AttentionPlan plan = plan_attention(c.forward_args(), host.stream);
+  const auto message = [&](AttentionBackward args) {
+    args.forward.plan = &plan;
+    return message_of(args, false);
+  };
+  const std::string error = "the plan is of another batch, mask, heads or options";
+  EXPECT_EQ(message(c.backward_args()), "no error");
+  EXPECT_NE(message(other.backward_args()).find(error), std::string::npos);
+  AttentionBackward args = c.backward_args();
+  args.forward.num_key_heads = 1;
+  EXPECT_NE(message(args).find(error), std::string::npos);
+  args = c.backward_args();
+  args.forward.mask = kCausalMask;
+  EXPECT_NE(message(args).find(error), std::string::npos);
+  Arrays x;
+  args = c.backward_args();
+  args.forward.bias = {on_cpu(x.bias), 32, 4, 8, 1};
+  EXPECT_NE(message(args).find(error), std::string::npos);
+}
+
 TEST(AttentionErrors, OfGradientsOfBiasesAndTables) {
   const auto with_bias = [](auto& a, auto& x, const AttentionBias& strides) {
     a.forward.bias = strides;
-    a.forward.bias.data = x.bias.data();
-    a.d_bias = x.d_bias.data();
+    a.forward.bias.data = on_cpu(x.bias);
+    a.d_bias = on_cpu(x.d_bias);
   };
   expect_errors(
       {
-          {[](auto& a, auto& x) { a.d_bias = x.d_bias.data(); }, "d_bias needs the bias"},
-          {[=](auto& a, auto& x) { with_bias(a, x, {nullptr, 31, 16, 4, 1}); },
+          {[](auto& a, auto& x) { a.d_bias = on_cpu(x.d_bias); }, "d_bias needs the bias"},
+          {[=](auto& a, auto& x) { with_bias(a, x, {{}, 31, 16, 4, 1}); },
            "d_bias's blocks lie on one another (a stride of 31 where 32 values are in use)"},
-          {[=](auto& a, auto& x) { with_bias(a, x, {nullptr, 0, 15, 1, 4}); },
+          {[=](auto& a, auto& x) { with_bias(a, x, {{}, 0, 15, 1, 4}); },
            "a stride of 15 where 16 values are in use"},
           {[=](auto& a, auto& x) {
-             with_bias(a, x, {nullptr, 32, 16, 4, 1});
+             with_bias(a, x, {{}, 32, 16, 4, 1});
              a.forward.scale = 0;
            },
            "need a scale other than 0"},
-          {[](auto& a, auto& x) { a.d_position_table = x.d_table; },
+          {[](auto& a, auto& x) { a.d_position_table = on_cpu(x.d_table); },
            "d_position_table has 12 values and position_table 0"},
-          {[](auto& a, auto& x) { a.d_time_table = x.d_table; },
+          {[](auto& a, auto& x) { a.d_time_table = on_cpu(x.d_table); },
            "d_time_table has 12 values and time_table 0"},
       },
       true);
@@ -194,25 +216,26 @@ TEST(AttentionErrors, OfGradientsOfBiasesAndTables) {
 
 // At the limits that are errors beyond.
 TEST(AttentionErrors, NoneAtTheLimits) {
-  Case c = good_case();
+  TestStreams host(Device::cpu());
+  Case c = good_case(host);
   c.run();
   Arrays x;
-  AttentionBackward args = arguments(c);
-  args.forward.dropout = {.rate = 0.5f, .site = 65535, .token_ids = x.times};
+  AttentionBackward args = c.backward_args();
+  args.forward.dropout = {.rate = 0.5f, .site = 65535, .token_ids = on_cpu(x.times)};
   // [B, N, heads, T], and keys reversed.
-  args.forward.bias = {x.bias.data(), 32, 4, 8, 1};
-  args.d_bias = x.d_bias.data();
+  args.forward.bias = {on_cpu(x.bias), 32, 4, 8, 1};
+  args.d_bias = on_cpu(x.d_bias);
   EXPECT_EQ(message_of(args, true), "no error");
   args.forward.bias.query_stride = 1;
   args.forward.bias.key_stride = -8;
-  args.forward.bias.data = x.bias.data() + 24, args.d_bias = x.d_bias.data() + 24;
+  args.forward.bias.data = on_cpu(x.bias).subspan(24), args.d_bias = on_cpu(x.d_bias).subspan(24);
   EXPECT_EQ(message_of(args, true), "no error");
 
   // Nothing is needed of what has no tokens, not even strides: [heads, 0, head_dim] has none.
   AttentionBackward none;
   none.forward.num_heads = 2;
   const std::vector<std::int64_t> no_sequence = {0};
-  none.forward.query_offsets = none.forward.key_offsets = no_sequence;
+  none.forward.query_offsets = none.forward.key_offsets = on_cpu(no_sequence);
   EXPECT_EQ(message_of(none, false), "no error");
   EXPECT_EQ(message_of(none, true), "no error");
 }

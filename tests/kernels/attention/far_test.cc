@@ -28,7 +28,7 @@ class Untouched {
   Untouched& operator=(const Untouched&) = delete;
   ~Untouched() { munmap(data_, bytes()); }
   T* data() const { return data_; }
-  std::span<T> span() const { return {data_, static_cast<std::size_t>(size_)}; }
+  DeviceSpan<T> span() const { return {data_, static_cast<std::size_t>(size_)}; }
 
  private:
   std::size_t bytes() const { return static_cast<std::size_t>(size_) * sizeof(T); }
@@ -51,10 +51,10 @@ class FarCase {
     }
     copy(c.q, 0), copy(c.k, 1), copy(c.v, 2), copy(c.d_out, 3);
     move(c.query_times, query_times_), move(c.key_times, key_times_);
-    move(c.dropout.token_ids, ids_);
+    move(c.token_ids, ids_);
     for (std::int64_t s = 0; s < std::ssize(c.query_offsets) - 1; ++s) {
       for (std::int64_t h = 0; h < c.shape.num_heads; ++h) {
-        std::copy_n(c.bias.data + s * c.bias.sequence_stride + h * c.bias.head_stride,
+        std::copy_n(c.bias.data.device_data() + s * c.bias.sequence_stride + h * c.bias.head_stride,
                     c.bias.head_stride, bias_.data() + (s * c.shape.num_heads + h) * kBlock);
       }
     }
@@ -62,38 +62,40 @@ class FarCase {
 
   void run() {
     AttentionForward args = near_.forward_args();
-    args.q = view(0), args.k = view(1), args.v = view(2), args.out = view(4);
+    args.q = heads(0), args.k = heads(1), args.v = heads(2), args.out = heads(4);
     args.lse = lse_.span();
-    args.query_offsets = query_offsets_, args.key_offsets = key_offsets_;
+    args.query_offsets = on_cpu(query_offsets_), args.key_offsets = on_cpu(key_offsets_);
     args.query_times = query_times_.span(), args.key_times = key_times_.span();
     args.dropout.token_ids = ids_.span();
-    args.bias.data = bias_.data();
+    args.bias.data = bias_.span();
     args.bias.head_stride = kBlock, args.bias.sequence_stride = near_.shape.num_heads * kBlock;
     const Stream stream(Device::cpu(), 2);
     jagged_attention_forward(args, stream);
-    jagged_attention_backward({args, view(3), view(5), view(6), view(7), d_bias_.data(),
-                               near_.d_position_table, near_.d_time_table},
+    jagged_attention_backward({args, heads(3), heads(5), heads(6), heads(7), d_bias_.span(),
+                               near_.d_position_table.on(stream), near_.d_time_table.on(stream)},
                               stream);
+    near_.d_position_table.host(), near_.d_time_table.host();
   }
 
   void expect_values_of(Case& c) {
     const std::array results = {&c.out, &c.d_q, &c.d_k, &c.d_v};
     for (int i = 0; i < 4; ++i) {
       Tokens& x = *results[i];
-      x.for_each([&](float& value, std::int64_t at) {
-        const std::int64_t token = at / (x.num_heads * dim()) + kFar;
-        ASSERT_EQ(view(4 + i).at(token, at / dim() % x.num_heads)[at % dim()], value);
+      x.for_each([&](float& value, std::int64_t index) {
+        const std::int64_t token = index / (x.num_heads * dim()) + kFar;
+        ASSERT_EQ(at(4 + i, token, index / dim() % x.num_heads)[index % dim()], value);
       });
     }
     for (std::int64_t h = 0; h < c.shape.num_heads; ++h) {
-      const std::int64_t row = h * (std::ssize(c.lse) / c.shape.num_heads);
+      const std::int64_t row = h * (c.lse.size() / c.shape.num_heads);
       for (std::int64_t t = c.query_offsets.front(); t < c.query_offsets.back(); ++t) {
         ASSERT_EQ(lse_.data()[h * tokens() + t + kFar], c.lse[row + t]);
       }
     }
     for (std::int64_t s = 0; s < std::ssize(c.query_offsets) - 1; ++s) {
       for (std::int64_t h = 0; h < c.shape.num_heads; ++h) {
-        const float* block = c.d_bias + s * c.bias.sequence_stride + h * c.bias.head_stride;
+        const float* block =
+            c.d_bias->host().data() + s * c.bias.sequence_stride + h * c.bias.head_stride;
         const float* far_block = d_bias_.data() + (s * c.shape.num_heads + h) * kBlock;
         EXPECT_TRUE(std::equal(block, block + c.bias.head_stride, far_block));
       }
@@ -106,15 +108,18 @@ class FarCase {
   std::int64_t tokens() const {
     return kFar + std::max(near_.query_offsets.back(), near_.key_offsets.back());
   }
-  HeadsView<float> view(int tensor) const {
+  DeviceHeads<float> heads(int tensor) const {
     const bool has_queries = tensor == 0 || (tensor >= 3 && tensor <= 5);
     const std::int64_t heads = has_queries ? near_.shape.num_heads : near_.shape.num_key_heads;
     return {memory_[tensor]->data(), heads * dim(), dim()};
   }
+  float* at(int tensor, std::int64_t token, std::int64_t head) const {
+    const DeviceHeads<float> from = heads(tensor);
+    return from.device_data + token * from.token_stride + head * from.head_stride;
+  }
   void copy(Tokens& from, int tensor) {
     from.for_each([&](float& x, std::int64_t i) {
-      view(tensor).at(i / (from.num_heads * dim()) + kFar, i / dim() % from.num_heads)[i % dim()] =
-          x;
+      at(tensor, i / (from.num_heads * dim()) + kFar, i / dim() % from.num_heads)[i % dim()] = x;
     });
   }
   static void move(std::span<const std::int64_t> from, Untouched<std::int64_t>& to) {
@@ -130,16 +135,20 @@ class FarCase {
 
 // Tokens 2^30 elements apart: the last one of any tensor lies 2^33 bytes from its first.
 TEST(AttentionFar, StridesBeyondTwoToThe31Elements) {
+  TestStreams host(Device::cpu());
   constexpr std::int64_t kStride = std::int64_t{1} << 30, kTokens = 4;
   const Untouched<float> memory((kTokens + 1) * kStride);
-  Case c(causal_shape({kTokens - kTokensBefore}, {kTokens - kTokensBefore}, 1, 8));
+  Case c(causal_shape({kTokens - kTokensBefore}, {kTokens - kTokensBefore}, 1, 8), host);
   c.run();
   const auto far = [&](int tensor) {
-    return HeadsView<float>{memory.data() + tensor * 4096, kStride, 8};
+    return DeviceHeads<float>{memory.data() + tensor * 4096, kStride, 8};
+  };
+  const auto row = [&](int tensor, std::int64_t token) {
+    return memory.data() + tensor * 4096 + token * kStride;
   };
   const auto copy = [&](Tokens& from, int tensor) {
     for (std::int64_t token = kTokensBefore; token < kTokens; ++token) {
-      std::copy_n(from.view().at(token, 0), 8, far(tensor).at(token, 0));
+      std::copy_n(from.at(token, 0), 8, row(tensor, token));
     }
   };
   copy(c.q, 0), copy(c.k, 1), copy(c.v, 2), copy(c.d_out, 3);
@@ -151,29 +160,32 @@ TEST(AttentionFar, StridesBeyondTwoToThe31Elements) {
   for (int i = 0; i < 4; ++i) {
     for (std::int64_t token = kTokensBefore; token < kTokens; ++token) {
       for (std::int64_t x = 0; x < 8; ++x) {
-        EXPECT_EQ(far(4 + i).at(token, 0)[x], expected[i]->view().at(token, 0)[x]);
+        EXPECT_EQ(row(4 + i, token)[x], expected[i]->at(token, 0)[x]);
       }
     }
   }
 }
 
 TEST(AttentionFar, PlacesBeyondTwoToThe31) {
+  TestStreams host(Device::cpu());
   Shape shape = causal_shape({40, 0, 5}, {40, 3, 60}, 4, 2);
   shape.num_key_heads = 2;
-  Case c(shape);
+  Case c(shape, host);
   Biases biases(c);
   constexpr std::int64_t kBlock = 40 * 60;
-  std::vector<float> bias(3 * 4 * kBlock), d_bias(bias.size());
+  std::vector<float> bias(3 * 4 * kBlock);
+  TestArray<float> d_bias(std::ssize(bias));
   for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = std::sin(static_cast<float>(i));
-  c.bias = {bias.data(), 4 * kBlock, kBlock, 60, 1};
-  c.d_bias = d_bias.data();
-  const std::vector<std::int64_t> ids = ids_of_tokens(c);
-  c.dropout = {.rate = 0.2f, .token_ids = ids};
+  c.bias = {c.input(bias), 4 * kBlock, kBlock, 60, 1};
+  c.d_bias = &d_bias;
+  c.token_ids = ids_of_tokens(c);
+  c.dropout = {.rate = 0.2f};
   FarCase far(c);
   c.run();
-  const std::vector<float> d_position_table = c.d_position_table, d_time_table = c.d_time_table;
-  std::ranges::fill(c.d_position_table, 0.0f);
-  std::ranges::fill(c.d_time_table, 0.0f);
+  const std::vector<float> d_position_table = c.d_position_table.host();
+  const std::vector<float> d_time_table = c.d_time_table.host();
+  std::ranges::fill(c.d_position_table.host(), 0.0f);
+  std::ranges::fill(c.d_time_table.host(), 0.0f);
   far.run();
   far.expect_values_of(c);
   expect_same_bits(c.d_position_table, d_position_table);
@@ -182,6 +194,7 @@ TEST(AttentionFar, PlacesBeyondTwoToThe31) {
 
 // Few queries over a history of which element 2^31 and pairs 2^31 of the bias are part.
 TEST(AttentionFar, AHistoryBeyondTwoToThe31Elements) {
+  TestStreams host(Device::cpu());
   constexpr std::int64_t kKeys = (std::int64_t{1} << 25) + 100, kStride = 64, kQueries = 70;
   constexpr std::int64_t kNear = 200, kMoved = kKeys - kNear;
   Shape shape = full_shape({kQueries}, {kNear}, 1, 2);
@@ -190,10 +203,10 @@ TEST(AttentionFar, AHistoryBeyondTwoToThe31Elements) {
     const std::int64_t own = i + kNear - kQueries;
     return own - 50 <= j && j <= own;
   };
-  Case c(shape);
+  Case c(shape, host);
   const std::vector<float> by_place = {1, -1, 0.5f, 2, -2, 0};
   const std::vector<std::int64_t> places = {-150, -140, -130, -125, -120};
-  c.position_table = {by_place, places};
+  c.position_table = {c.input(by_place), c.input(places)};
   std::vector<std::int64_t> far_places;
   for (const std::int64_t place : places) far_places.push_back(place - kMoved);
   const Untouched<float> k(kKeys * kStride), v(kKeys * kStride), bias(kQueries * kKeys);
@@ -207,16 +220,17 @@ TEST(AttentionFar, AHistoryBeyondTwoToThe31Elements) {
   }
   for (std::int64_t j = 0; j < kNear; ++j) {
     for (int x = 0; x < 2; ++x) {
-      k.data()[(kMoved + j) * kStride + x] = c.k.view().at(kTokensBefore + j, 0)[x];
-      v.data()[(kMoved + j) * kStride + x] = c.v.view().at(kTokensBefore + j, 0)[x];
+      k.data()[(kMoved + j) * kStride + x] = c.k.at(kTokensBefore + j, 0)[x];
+      v.data()[(kMoved + j) * kStride + x] = c.v.at(kTokensBefore + j, 0)[x];
     }
   }
   const std::vector<std::int64_t> key_offsets = {0, kKeys};
   AttentionForward args = c.forward_args();
-  args.k = HeadsView<float>{k.data(), kStride, 2}, args.v = HeadsView<float>{v.data(), kStride, 2};
-  args.key_offsets = key_offsets;
-  args.bias = {bias.data(), 0, 0, kKeys, 1};
-  args.position_table.boundaries = far_places;
+  args.k = DeviceHeads<float>{k.data(), kStride, 2};
+  args.v = DeviceHeads<float>{v.data(), kStride, 2};
+  args.key_offsets = on_cpu(key_offsets);
+  args.bias = {bias.span(), 0, 0, kKeys, 1};
+  args.position_table.boundaries = on_cpu(far_places);
   jagged_attention_forward(args, Stream(Device::cpu(), 2));
   const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
   expect_close(c.out, expected.out, 2e-6);

@@ -6,12 +6,14 @@
 #include <vector>
 
 #include "serrate/kernels/attention.h"
+#include "tests/support/test_array.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
 
 using Doubles = std::vector<double>;
-using Floats = std::vector<float>;
+using Floats = TestArray<float>;
 
 constexpr std::int64_t kDim = 12;
 const std::vector<std::int64_t> kOffsets = {0, 40, 40, 141, 148, 149};
@@ -21,16 +23,21 @@ Floats random_floats(std::int64_t size, unsigned seed) {
   std::mt19937 generator(seed);
   std::normal_distribution<float> normal;
   Floats result(size);
-  for (float& x : result) x = normal(generator);
+  for (float& x : result.host()) x = normal(generator);
   return result;
 }
 
 template <typename Size>
 void expect_near(const Floats& actual, const Doubles& expected, Size tolerance) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (std::size_t i = 0; i < actual.size(); ++i) {
+  ASSERT_EQ(actual.size(), std::ssize(expected));
+  for (std::int64_t i = 0; i < actual.size(); ++i) {
     ASSERT_NEAR(actual[i], expected[i], tolerance) << i;
   }
+}
+
+// As attention has them, of one head.
+DeviceHeads<float> rows(const Floats& x, const Stream& stream) {
+  return {x.on(stream).device_data(), kDim, kDim};
 }
 
 double dot(const float* a, const float* b, std::int64_t stride_of_b = 1) {
@@ -57,9 +64,15 @@ Doubles softmax_gradient(const Doubles& weights, const Doubles& d_weights) {
   return d_scores;
 }
 
+class Fbgemm : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, Fbgemm,
+                         testing::ValuesIn(devices_with({"jagged_attention_forward",
+                                                         "jagged_attention_backward"})),
+                         device_name);
+
 // jagged_dense_flash_attention: q and v [tokens, D] are jagged, k [B, D, T] and the bias [B, N, T]
 // dense; out [B, T, D] = softmax over the jagged axis of (q k + bias), times v.
-TEST(Fbgemm, JaggedDenseFlashAttention) {
+TEST_P(Fbgemm, JaggedDenseFlashAttention) {
   constexpr std::int64_t kT = 9;
   const Floats q = random_floats(kTokens * kDim, 1), v = random_floats(kTokens * kDim, 2);
   const Floats k = random_floats(kSequences * kDim * kT, 3);
@@ -95,40 +108,41 @@ TEST(Fbgemm, JaggedDenseFlashAttention) {
   // Its k are the queries here, T a sequence and token by token, its q the keys.
   const auto swap_last_axes = [&](const Floats& from, std::int64_t rows, std::int64_t columns) {
     Floats to(from.size());
-    for (std::int64_t i = 0; i < std::ssize(from); ++i) {
+    for (std::int64_t i = 0; i < from.size(); ++i) {
       const std::int64_t in_block = i % (rows * columns);
       to[i - in_block + in_block % columns * rows + in_block / columns] = from[i];
     }
     return to;
   };
   const Floats queries = swap_last_axes(k, kDim, kT);
-  std::vector<std::int64_t> query_offsets;
-  for (std::int64_t b = 0; b <= kSequences; ++b) query_offsets.push_back(b * kT);
-  Floats our_out(out.size()), our_d_queries(k.size()), our_d_q(q.size()), our_d_v(v.size());
+  TestArray<std::int64_t> query_offsets(kSequences + 1);
+  for (std::int64_t b = 0; b <= kSequences; ++b) query_offsets[b] = b * kT;
+  const TestArray<std::int64_t> offsets(kOffsets);
+  Floats our_out(std::ssize(out)), our_d_queries(k.size()), our_d_q(q.size()), our_d_v(v.size());
   Floats our_d_bias(bias.size()), lse(kSequences * kT);
   const AttentionForward forward{
-      .q = HeadsView<const float>{queries.data(), kDim, kDim},
-      .k = HeadsView<const float>{q.data(), kDim, kDim},
-      .v = HeadsView<const float>{v.data(), kDim, kDim},
-      .out = HeadsView<float>{our_out.data(), kDim, kDim},
-      .lse = lse,
-      .query_offsets = query_offsets,
-      .key_offsets = kOffsets,
+      .q = rows(queries, stream),
+      .k = rows(q, stream),
+      .v = rows(v, stream),
+      .out = rows(our_out, stream),
+      .lse = lse.on(stream),
+      .query_offsets = query_offsets.on(stream),
+      .key_offsets = offsets.on(stream),
       .head_dim = kDim,
       .mask = FullMask{},
-      .bias = {.data = bias.data(),
+      .bias = {.data = bias.on(stream),
                .sequence_stride = kMaxSeqLen * kT,
                .query_stride = 1,
                .key_stride = kT},
   };
-  jagged_attention_forward(forward, Stream());
+  jagged_attention_forward(forward, stream);
   jagged_attention_backward({.forward = forward,
-                             .d_out = HeadsView<const float>{d_out.data(), kDim, kDim},
-                             .d_q = HeadsView<float>{our_d_queries.data(), kDim, kDim},
-                             .d_k = HeadsView<float>{our_d_q.data(), kDim, kDim},
-                             .d_v = HeadsView<float>{our_d_v.data(), kDim, kDim},
-                             .d_bias = our_d_bias.data()},
-                            Stream());
+                             .d_out = rows(d_out, stream),
+                             .d_q = rows(our_d_queries, stream),
+                             .d_k = rows(our_d_q, stream),
+                             .d_v = rows(our_d_v, stream),
+                             .d_bias = our_d_bias.on(stream)},
+                            stream);
   expect_near(our_out, out, 2e-6);
   expect_near(swap_last_axes(our_d_queries, kT, kDim), d_k, 2e-5);
   expect_near(our_d_q, d_q, 2e-5);
@@ -171,31 +185,35 @@ SelfAttention self_attention(const float* q, const float* k, const float* v, con
 }
 
 // multi_head_jagged_flash_attention: q, k and v are [H, tokens, D].
-TEST(Fbgemm, MultiHeadJaggedFlashAttention) {
+TEST_P(Fbgemm, MultiHeadJaggedFlashAttention) {
   constexpr std::int64_t kHeads = 3;
   const std::int64_t head = kTokens * kDim;
   const Floats q = random_floats(kHeads * head, 1), k = random_floats(kHeads * head, 2);
   const Floats v = random_floats(kHeads * head, 3), d_out = random_floats(kHeads * head, 4);
   Floats out(q.size()), d_q(q.size()), d_k(q.size()), d_v(q.size()), lse(kHeads * kTokens);
-  const auto view = [&](auto& x) { return HeadsView{x.data(), kDim, head}; };
+  const TestArray<std::int64_t> offsets(kOffsets);
+  const auto view = [&](const Floats& x) {
+    return DeviceHeads<float>{x.on(stream).device_data(), kDim, head};
+  };
   const AttentionForward forward{.q = view(q),
                                  .k = view(k),
                                  .v = view(v),
                                  .out = view(out),
-                                 .lse = lse,
-                                 .query_offsets = kOffsets,
-                                 .key_offsets = kOffsets,
+                                 .lse = lse.on(stream),
+                                 .query_offsets = offsets.on(stream),
+                                 .key_offsets = offsets.on(stream),
                                  .num_heads = kHeads,
                                  .head_dim = kDim,
                                  .mask = FullMask{}};
-  jagged_attention_forward(forward, Stream());
-  jagged_attention_backward({forward, view(d_out), view(d_q), view(d_k), view(d_v)}, Stream());
+  jagged_attention_forward(forward, stream);
+  jagged_attention_backward({forward, view(d_out), view(d_q), view(d_k), view(d_v)}, stream);
   for (std::int64_t h = 0; h < kHeads; ++h) {
     const SelfAttention expected =
         self_attention(&q[h * head], &k[h * head], &v[h * head], &d_out[h * head], 1,
                        [](auto, auto) { return true; });
     const auto of_head = [&](const Floats& x) {
-      return Floats(x.begin() + h * head, x.begin() + (h + 1) * head);
+      const auto begin = x.host().begin() + h * head;
+      return Floats(std::vector<float>(begin, begin + head));
     };
     expect_near(of_head(out), expected.out, 3e-6);
     expect_near(of_head(d_q), expected.d_q, 3e-5);
@@ -204,84 +222,94 @@ TEST(Fbgemm, MultiHeadJaggedFlashAttention) {
   }
 }
 
-HeadsView<const float> rows(const Floats& x) {
-  return {x.data(), kDim, kDim};
-}
-HeadsView<float> rows(Floats& x) {
-  return {x.data(), kDim, kDim};
+// jagged_flash_attention_basic, one head.
+struct Basic {
+  const Stream& stream;
+  std::int64_t size = kTokens * kDim;
+  Floats q = random_floats(size, 1), k = random_floats(size, 2), v = random_floats(size, 3);
+  Floats d_out = random_floats(size, 4), out = Floats(size);
+  TestArray<std::int64_t> offsets = kOffsets;
+
+  template <typename Kept>
+  SelfAttention expected(Kept&& is_kept) const {
+    return self_attention(q.host().data(), k.host().data(), v.host().data(), d_out.host().data(),
+                          kMaxSeqLen, is_kept);
+  }
+  void forward(const AttentionMask& mask, const Floats& lse) const {
+    jagged_attention_forward(args(mask, lse), stream);
+  }
+  AttentionForward args(const AttentionMask& mask, const Floats& lse) const {
+    return {.q = rows(q, stream),
+            .k = rows(k, stream),
+            .v = rows(v, stream),
+            .out = rows(out, stream),
+            .lse = lse.on(stream),
+            .query_offsets = offsets.on(stream),
+            .key_offsets = offsets.on(stream),
+            .head_dim = kDim,
+            .mask = mask};
+  }
+};
+
+struct Gradients {
+  Floats d_q = Floats(kTokens * kDim), d_k = d_q, d_v = d_q;
+  AttentionBackward args(const AttentionForward& forward, const Basic& basic) const {
+    const Stream& stream = basic.stream;
+    return {forward, rows(basic.d_out, stream), rows(d_q, stream), rows(d_k, stream),
+            rows(d_v, stream)};
+  }
+};
+
+void scale(const Floats& x, float factor) {
+  for (float& value : x.host()) value *= factor;
 }
 
-AttentionForward basic(const Floats& q, const Floats& k, const Floats& v, Floats& out,
-                       Floats& lse) {
-  return {.q = rows(q),
-          .k = rows(k),
-          .v = rows(v),
-          .out = rows(out),
-          .lse = lse,
-          .query_offsets = kOffsets,
-          .key_offsets = kOffsets,
-          .head_dim = kDim,
-          .mask = FullMask{}};
-}
-
-void scale(Floats& x, float factor) {
-  for (float& value : x) value *= factor;
-}
-
-// jagged_flash_attention_basic without its mask: 1 / max_seq_len goes on out, and on d_out.
-TEST(Fbgemm, JaggedFlashAttentionBasic) {
-  const std::int64_t size = kTokens * kDim;
-  const Floats q = random_floats(size, 1), k = random_floats(size, 2), v = random_floats(size, 3);
-  Floats d_out = random_floats(size, 4);
-  const SelfAttention expected = self_attention(q.data(), k.data(), v.data(), d_out.data(),
-                                                kMaxSeqLen, [](auto, auto) { return true; });
-  Floats out(size), lse(kTokens), d_q(size), d_k(size), d_v(size);
-  const AttentionForward forward = basic(q, k, v, out, lse);
-  jagged_attention_forward(forward, Stream());
-  scale(d_out, 1.0f / kMaxSeqLen);
-  jagged_attention_backward({forward, rows(d_out), rows(d_q), rows(d_k), rows(d_v)}, Stream());
-  scale(out, 1.0f / kMaxSeqLen);
-  expect_near(out, expected.out, 1e-7);
-  expect_near(d_q, expected.d_q, 1e-6);
-  expect_near(d_k, expected.d_k, 1e-6);
-  expect_near(d_v, expected.d_v, 1e-6);
+// Without its mask: 1 / max_seq_len goes on out, and on d_out.
+TEST_P(Fbgemm, JaggedFlashAttentionBasic) {
+  const Basic basic{stream};
+  const SelfAttention expected = basic.expected([](auto, auto) { return true; });
+  const Floats lse(kTokens);
+  const Gradients gradients;
+  basic.forward(FullMask{}, lse);
+  scale(basic.d_out, 1.0f / kMaxSeqLen);
+  jagged_attention_backward(gradients.args(basic.args(FullMask{}, lse), basic), stream);
+  scale(basic.out, 1.0f / kMaxSeqLen);
+  expect_near(basic.out, expected.out, 1e-7);
+  expect_near(gradients.d_q, expected.d_q, 1e-6);
+  expect_near(gradients.d_k, expected.d_k, 1e-6);
+  expect_near(gradients.d_v, expected.d_v, 1e-6);
 }
 
 // With its mask, which leaves the keys from a query's own on: the weights that are 0 have their
 // share of softmax's sum, and of its gradient. Two calls that share the lse of all keys.
-TEST(Fbgemm, JaggedFlashAttentionBasicWithItsMaskAfterSoftmax) {
-  const std::int64_t size = kTokens * kDim;
-  const Floats q = random_floats(size, 1), k = random_floats(size, 2), v = random_floats(size, 3);
-  Floats d_out = random_floats(size, 4);
+TEST_P(Fbgemm, JaggedFlashAttentionBasicWithItsMaskAfterSoftmax) {
+  const Basic basic{stream};
   const SelfAttention expected =
-      self_attention(q.data(), k.data(), v.data(), d_out.data(), kMaxSeqLen,
-                     [](std::int64_t i, std::int64_t j) { return j >= i; });
-
-  Floats out(size), lse(kTokens), kept_lse(kTokens);
-  AttentionForward forward = basic(q, k, v, out, lse);
-  jagged_attention_forward(forward, Stream());  // for its lse
-  AttentionForward kept = basic(q, k, v, out, kept_lse);
-  kept.mask = WindowMask{.left = 0};
-  jagged_attention_forward(kept, Stream());
-  for (std::int64_t i = 0; i < size; ++i) out[i] *= std::exp(kept_lse[i / kDim] - lse[i / kDim]);
+      basic.expected([](std::int64_t i, std::int64_t j) { return j >= i; });
+  const WindowMask kept{.left = 0}, rest{.right = -1};
+  const Floats lse(kTokens), kept_lse(kTokens);
+  basic.forward(FullMask{}, lse);
+  basic.forward(kept, kept_lse);
+  for (std::int64_t i = 0; i < basic.size; ++i) {
+    basic.out[i] *= std::exp(kept_lse[i / kDim] - lse[i / kDim]);
+  }
 
   // The gradient of what is kept; then of what is not, whose values might as well be 0.
-  scale(d_out, 1.0f / kMaxSeqLen);
-  Floats d_q(size), d_k(size), d_v(size), d_q_of_rest(size), d_k_of_rest(size), unused(size);
-  kept.lse = lse;
-  jagged_attention_backward({kept, rows(d_out), rows(d_q), rows(d_k), rows(d_v)}, Stream());
-  AttentionForward rest = kept;
-  rest.mask = WindowMask{.right = -1};
+  scale(basic.d_out, 1.0f / kMaxSeqLen);
+  const Gradients of_kept, of_rest;
+  jagged_attention_backward(of_kept.args(basic.args(kept, lse), basic), stream);
+  AttentionForward args = basic.args(rest, lse);
   const Floats zeros(kDim);
-  rest.v = HeadsView<const float>{zeros.data(), 0, 0};
-  jagged_attention_backward({rest, rows(d_out), rows(d_q_of_rest), rows(d_k_of_rest), rows(unused)},
-                            Stream());
-  for (std::int64_t i = 0; i < size; ++i) d_q[i] += d_q_of_rest[i], d_k[i] += d_k_of_rest[i];
-  scale(out, 1.0f / kMaxSeqLen);
-  expect_near(out, expected.out, 1e-7);
-  expect_near(d_q, expected.d_q, 1e-6);
-  expect_near(d_k, expected.d_k, 1e-6);
-  expect_near(d_v, expected.d_v, 1e-6);
+  args.v = DeviceHeads<float>{zeros.on(stream).device_data(), 0, 0};
+  jagged_attention_backward(of_rest.args(args, basic), stream);
+  for (std::int64_t i = 0; i < basic.size; ++i) {
+    of_kept.d_q[i] += of_rest.d_q[i], of_kept.d_k[i] += of_rest.d_k[i];
+  }
+  scale(basic.out, 1.0f / kMaxSeqLen);
+  expect_near(basic.out, expected.out, 1e-7);
+  expect_near(of_kept.d_q, expected.d_q, 1e-6);
+  expect_near(of_kept.d_k, expected.d_k, 1e-6);
+  expect_near(of_kept.d_v, expected.d_v, 1e-6);
 }
 
 }  // namespace

@@ -8,51 +8,63 @@
 namespace serrate {
 namespace {
 
-TEST(AttentionSilu, AScoreOfOneWeighsItsValueByItsSilu) {
+class AttentionSilu : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionSilu, testing::ValuesIn(attention_devices()),
+                         device_name);
+
+TEST_P(AttentionSilu, AScoreOfOneWeighsItsValueByItsSilu) {
   Shape shape = full_shape({1}, {2}, 1, 1);
   shape.activation = AttentionActivation::kSilu;
   shape.silu_divisor = 4;
-  Case c(shape);
+  Case c(shape, *this);
   c.scale = 1;
   float next = 0;
   c.q.for_each([](float& x, std::int64_t) { x = 1; });
   for (Tokens* x : {&c.k, &c.v}) x->for_each([&](float& value, std::int64_t) { value = next++; });
   c.run();
   // Scores 0 and 1, values 2 and 3; silu(1) = 1 / (1 + 1/e).
-  EXPECT_FLOAT_EQ(*c.out.view().at(kTokensBefore, 0), 3 * 0.7310585786f / 4);
+  EXPECT_FLOAT_EQ(*c.out.at(kTokensBefore, 0), 3 * 0.7310585786f / 4);
   EXPECT_TRUE(std::isnan(c.lse[kTokensBefore]));
 }
 
-TEST(AttentionSilu, MatchesTheReferenceOverSeveralTiles) {
+TEST_P(AttentionSilu, MatchesTheReferenceOverSeveralTiles) {
   for (const auto shape_of : {causal_shape, full_shape}) {
     Shape shape = shape_of({130, 0, 97, 30, 65}, {150, 5, 97, 0, 300}, 2, 24);
     shape.activation = AttentionActivation::kSilu;
-    Case c(shape);
+    Case c(shape, *this);
     expect_matches_reference(c, 2e-6);
   }
 }
 
-TEST(AttentionSilu, LargeScoresNeitherOverflowNorVanish) {
+TEST_P(AttentionSilu, LargeScoresNeitherOverflowNorVanish) {
   Shape shape = causal_shape({130, 5}, {130, 77}, 2, 32);
   shape.activation = AttentionActivation::kSilu;
-  Case c(shape, 1e4f);
+  Case c(shape, *this, 1e4f);
   expect_matches_reference(c, 1e-5);
 }
 
-TEST(AttentionHeads, GroupsOfHeadsShareKeysAndValues) {
+class AttentionHeads : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionHeads, testing::ValuesIn(attention_devices()),
+                         device_name);
+
+TEST_P(AttentionHeads, GroupsOfHeadsShareKeysAndValues) {
   for (const std::int64_t num_key_heads : {1, 2, 3}) {
     Shape shape = causal_shape({130, 0, 33}, {150, 5, 40}, 6, 20);
     shape.num_key_heads = num_key_heads;
-    Case c(shape);
+    Case c(shape, *this);
     expect_matches_reference(c, 2e-6);
   }
 }
 
+class AttentionSharedQueries : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionSharedQueries, testing::ValuesIn(attention_devices()),
+                         device_name);
+
 // Against a batch in which every sequence has a copy of the queries.
-TEST(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
+TEST_P(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
   constexpr std::int64_t kQueries = 5, kSequences = 4, kHeads = 2, kDim = 12;
   const std::vector<std::int64_t> keys = {130, 0, 7, 64};
-  Case c(full_shape(std::vector<std::int64_t>(kSequences, kQueries), keys, kHeads, kDim));
+  Case c(full_shape(std::vector<std::int64_t>(kSequences, kQueries), keys, kHeads, kDim), *this);
   const auto for_each_of = [&](Tokens& copies, auto&& f) {
     copies.for_each([&](float& x, std::int64_t i) {
       const std::int64_t token = i / (kHeads * kDim) - kTokensBefore;
@@ -61,7 +73,7 @@ TEST(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
   };
   Tokens shared({kTokensBefore, kTokensBefore + kQueries}, kHeads, kDim);
   for_each_of(c.q, [&](float& x, std::int64_t i, std::int64_t head, std::int64_t column) {
-    float& first = shared.view().at(kTokensBefore + i, head)[column];
+    float& first = shared.at(kTokensBefore + i, head)[column];
     if (std::isnan(first)) first = x;
     x = first;
   });
@@ -71,20 +83,20 @@ TEST(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
     c.run();
 
     // Token 0 is the first: views that begin there.
-    const auto from_first = [](Tokens& x) {
-      return HeadsView<float>{x.view().at(kTokensBefore, 0), x.token_stride, x.head_stride};
-    };
+    const auto from_first = [&](Tokens& x) { return x.on(stream, kTokensBefore); };
     Tokens out(c.out), d_q(shared), d_k(c.d_k), d_v(c.d_v);
-    std::vector<float> lse(kHeads * kSequences * kQueries);
+    TestArray<float> lse(kHeads * kSequences * kQueries);
     AttentionForward forward = c.forward_args();
     forward.q = from_first(shared), forward.out = from_first(out);
-    forward.lse = lse;
+    forward.lse = lse.on(stream);
     forward.query_offsets = {};
     forward.num_shared_queries = kQueries;
-    const Stream stream(Device::cpu(), 16);
-    jagged_attention_forward(forward, stream);
-    jagged_attention_backward(
-        {forward, from_first(c.d_out), from_first(d_q), d_k.view(), d_v.view()}, stream);
+    const AttentionBackward backward{forward, from_first(c.d_out), from_first(d_q), d_k.on(stream),
+                                     d_v.on(stream)};
+    jagged_attention_forward(forward, threads(16));
+    jagged_attention_backward(backward, threads(16));
+    EXPECT_GE(jagged_attention_backward_workspace(backward, stream),
+              c.out.values.size() - shared.values.size());
     expect_same_bits(out.values, c.out.values);
     expect_same_bits(d_k.values, c.d_k.values);
     expect_same_bits(d_v.values, c.d_v.values);
@@ -94,10 +106,6 @@ TEST(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
     });
     d_q.for_each(
         [&](float& x, std::int64_t i) { EXPECT_EQ(x, sums[i - kTokensBefore * kHeads * kDim]); });
-    const AttentionBackward backward{forward, from_first(c.d_out), from_first(d_q), d_k.view(),
-                                     d_v.view()};
-    EXPECT_GE(jagged_attention_backward_workspace(backward, stream),
-              std::ssize(c.out.values) - std::ssize(shared.values));
   }
 }
 

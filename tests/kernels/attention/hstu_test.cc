@@ -26,7 +26,7 @@ struct Hstu {
     return (target - first_target()) / target_group_size;
   }
   // max_attn_len 0 is no window, which HstuMask says by kUnlimited.
-  HstuMask mask(const std::vector<std::int64_t>& targets) const {
+  HstuMask mask(DeviceSpan<const std::int64_t> targets) const {
     return {contextual_seq_len, targets, target_group_size,
             max_attn_len > 0 ? max_attn_len : kUnlimited, min_full_attn_seq_len};
   }
@@ -59,14 +59,15 @@ bool seen_by_role(const Hstu& h, std::int64_t i, std::int64_t j) {
 
 // Which keys each query of a sequence sees: queries are 0, so that all that is seen weighs the
 // same, and value j is 1 in column j.
-std::vector<std::vector<bool>> seen_by_kernel(std::int64_t length, const AttentionMask& mask) {
-  Case c(full_shape({length}, {length}, 1, std::max<std::int64_t>(length, 1)));
+std::vector<std::vector<bool>> seen_by_kernel(std::int64_t length, const AttentionMask& mask,
+                                              TestStreams& streams) {
+  Case c(full_shape({length}, {length}, 1, std::max<std::int64_t>(length, 1)), streams);
   c.shape.mask = mask;
   c.q.for_each([](float& x, std::int64_t) { x = 0; });
   c.v.for_each([&](float& x, std::int64_t i) {
     x = i / c.v.head_dim - kTokensBefore == i % c.v.head_dim ? 1 : 0;
   });
-  jagged_attention_forward(c.forward_args(), Stream());
+  jagged_attention_forward(c.forward_args(), streams.stream);
   std::vector<std::vector<bool>> sees(length, std::vector<bool>(length));
   c.out.for_each([&](float& x, std::int64_t i) {
     sees[i / c.out.head_dim - kTokensBefore][i % c.out.head_dim] = x > 0;
@@ -108,38 +109,42 @@ testing::Message in_words(const Hstu& h) {
                             << h.min_full_attn_seq_len;
 }
 
-TEST(HstuMask, IsThatOfGenerativeRecommenders) {
+class HstuMasks : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, HstuMasks, testing::ValuesIn(attention_devices()), device_name);
+
+TEST_P(HstuMasks, IsThatOfGenerativeRecommenders) {
   RandomHstu random;
   for (int i = 0; i < 5000 && !testing::Test::HasFatalFailure(); ++i) {
     Hstu h = random.next(i % 50 == 0 ? 256 : 24);
     h.target_group_size = 1;
     SCOPED_TRACE(in_words(h));
-    const std::vector<std::int64_t> targets = {h.num_targets};
-    expect_sees(seen_by_kernel(h.length, h.mask(targets)),
+    const TestArray<std::int64_t> targets = {h.num_targets};
+    expect_sees(seen_by_kernel(h.length, h.mask(targets.on(stream)), *this),
                 [&](std::int64_t q, std::int64_t k) { return seen_by_place(h, q, k); });
   }
 }
 
-TEST(HstuMask, IsThatOfFbgemmWithGroupsOfTargets) {
+TEST_P(HstuMasks, IsThatOfFbgemmWithGroupsOfTargets) {
   RandomHstu random;
   for (int i = 0; i < 5000 && !testing::Test::HasFatalFailure(); ++i) {
     Hstu h = random.next(i % 50 == 0 ? 256 : 24);
     h.max_attn_len = h.min_full_attn_seq_len = 0;
     SCOPED_TRACE(in_words(h));
-    const std::vector<std::int64_t> targets = {h.num_targets};
-    expect_sees(seen_by_kernel(h.length, h.mask(targets)),
+    const TestArray<std::int64_t> targets = {h.num_targets};
+    expect_sees(seen_by_kernel(h.length, h.mask(targets.on(stream)), *this),
                 [&](std::int64_t q, std::int64_t k) { return seen_by_role(h, q, k); });
   }
 }
 
 // Groups see what their candidates would alone, and one another.
-TEST(HstuMask, WindowsHoldForGroupsOfTargetsToo) {
+TEST_P(HstuMasks, WindowsHoldForGroupsOfTargetsToo) {
   RandomHstu random;
   for (int i = 0; i < 5000 && !testing::Test::HasFatalFailure(); ++i) {
     const Hstu h = random.next(24);
     SCOPED_TRACE(in_words(h));
-    const std::vector<std::int64_t> targets = {h.num_targets};
-    expect_sees(seen_by_kernel(h.length, h.mask(targets)), [&](std::int64_t q, std::int64_t k) {
+    const TestArray<std::int64_t> targets = {h.num_targets};
+    expect_sees(seen_by_kernel(h.length, h.mask(targets.on(stream)), *this), [&](std::int64_t q,
+                                                                                 std::int64_t k) {
       const bool one_group = std::min(q, k) >= h.first_target() && h.group_of(q) == h.group_of(k);
       return seen_by_place(h, q, k) || (one_group && k < q);
     });
@@ -148,15 +153,15 @@ TEST(HstuMask, WindowsHoldForGroupsOfTargetsToo) {
 
 // Where generative-recommenders' mask leaves a token only itself: contexts that a sequence is too
 // short for. Those that it has are contexts here, and candidates see them.
-TEST(HstuMask, ContextsOfASequenceThatIsTooShortForAllAreContexts) {
-  const std::vector<std::int64_t> targets = {2};
-  const HstuMask mask{.num_contexts = 5, .num_targets = targets};
-  expect_sees(seen_by_kernel(5, mask),
+TEST_P(HstuMasks, ContextsOfASequenceThatIsTooShortForAllAreContexts) {
+  const TestArray<std::int64_t> targets = {2};
+  const HstuMask mask{.num_contexts = 5, .num_targets = targets.on(stream)};
+  expect_sees(seen_by_kernel(5, mask, *this),
               [](std::int64_t i, std::int64_t j) { return i < 3 ? j < 3 : j < 3 || j == i; });
 }
 
 // FBGEMM's num_contexts, which may differ by sequence, as two ranges of keys a query.
-TEST(HstuMask, ContextsOfEachSequenceAreARowMask) {
+TEST_P(HstuMasks, ContextsOfEachSequenceAreARowMask) {
   const std::vector<std::int64_t> contexts = {2, 0, 5}, targets = {3, 0, 4};
   Shape shape = full_shape({9, 4, 30}, {9, 4, 30}, 2, 8);
   const std::vector<std::int64_t> offsets = offsets_of(shape.query_lengths);
@@ -175,12 +180,12 @@ TEST(HstuMask, ContextsOfEachSequenceAreARowMask) {
       range[3] = i + 1;
     }
   }
-  shape.mask = RowMask{ranges};
   shape.visible = [&](std::int64_t s, std::int64_t i, std::int64_t j) {
     return seen_by_role(hstu(s), i, j);
   };
   shape.activation = AttentionActivation::kSilu;
-  Case c(shape);
+  Case c(shape, *this);
+  c.shape.mask = RowMask{c.input(ranges)};
   expect_matches_reference(c, 2e-6);
 }
 
@@ -236,7 +241,11 @@ void set_times(Case& c, std::mt19937& generator) {
   }
 }
 
-TEST(HstuAttention, WithBucketedTimeAndPlaceMatchesItsDefinition) {
+class HstuAttention : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, HstuAttention, testing::ValuesIn(attention_devices()),
+                         device_name);
+
+TEST_P(HstuAttention, WithBucketedTimeAndPlaceMatchesItsDefinition) {
   std::mt19937 generator(9);
   const RelativeBias bias(generator);
   const SerrateTables tables(bias);
@@ -250,14 +259,14 @@ TEST(HstuAttention, WithBucketedTimeAndPlaceMatchesItsDefinition) {
     };
     shape.activation = AttentionActivation::kSilu;
     shape.silu_divisor = static_cast<float>(bias.max_seq_len);
-    shape.mask = hstu(0).mask(targets);
     shape.visible = [=](std::int64_t s, std::int64_t i, std::int64_t j) {
       return seen_by_place(hstu(s), i, j);
     };
-    Case c(shape);
+    Case c(shape, *this);
+    c.shape.mask = hstu(0).mask(c.input(targets));
     set_times(c, generator);
-    c.position_table = {tables.by_place, tables.places};
-    c.time_table = {bias.ts_w, tables.durations};
+    c.position_table = {c.input(tables.by_place), c.input(tables.places)};
+    c.time_table = {c.input(bias.ts_w), c.input(tables.durations)};
     c.bias_of_pairs.resize(c.in_double().num_pairs());
     const auto for_each_pair = [&](auto&& f) {
       c.for_each_pair(
@@ -270,8 +279,8 @@ TEST(HstuAttention, WithBucketedTimeAndPlaceMatchesItsDefinition) {
     });
     expect_matches_reference(c, 3e-6);
 
-    c.d_position_table.resize(bias.pos_w.size());
-    c.d_time_table.resize(bias.ts_w.size());
+    c.d_position_table.host().resize(bias.pos_w.size());
+    c.d_time_table.host().resize(bias.ts_w.size());
     c.run(2);
     std::vector<double> d_pos_w(bias.pos_w.size()), d_ts_w(bias.ts_w.size());
     const auto gradients = reference::attention_backward(c.in_double(), c.d_out.dense());
@@ -287,32 +296,33 @@ TEST(HstuAttention, WithBucketedTimeAndPlaceMatchesItsDefinition) {
 }
 
 // FBGEMM multiplies rab by alpha, too: its bias is alpha rab here, its drab alpha d_bias.
-TEST(HstuAttention, FbgemmsRabIsABiasTimesAlpha) {
+TEST_P(HstuAttention, FbgemmsRabIsABiasTimesAlpha) {
   const std::int64_t length = 40;
   Shape shape = causal_shape({length}, {length}, 1, 8);
   shape.activation = AttentionActivation::kSilu;
-  Case c(shape);
+  Case c(shape, *this);
   std::mt19937 generator(1);
   std::normal_distribution<float> normal;
   const float alpha = c.scale;
-  std::vector<float> rab(length * length), bias(rab.size()), d_bias(rab.size());
+  std::vector<float> rab(length * length), bias(rab.size());
+  TestArray<float> d_bias(length * length);
   for (std::size_t i = 0; i < rab.size(); ++i) {
     rab[i] = normal(generator);
     bias[i] = alpha * rab[i];
     c.bias_of_pairs.push_back(static_cast<double>(alpha) * rab[i]);
   }
-  c.bias = {bias.data(), 0, 0, length, 1};
-  c.d_bias = d_bias.data();
+  c.bias = {c.input(bias), 0, 0, length, 1};
+  c.d_bias = &d_bias;
   c.run();
   expect_values_of_reference(c, 2e-6);
   // d rab by differences: sum of d_out times silu(alpha (q.k + rab)) / N times v.
   const auto loss_of = [&](std::int64_t i, std::int64_t j, double at) {
     double score = at, d_weight = 0;
     for (std::int64_t x = 0; x < 8; ++x) {
-      score += static_cast<double>(c.q.view().at(kTokensBefore + i, 0)[x]) *
-               c.k.view().at(kTokensBefore + j, 0)[x];
-      d_weight += static_cast<double>(c.d_out.view().at(kTokensBefore + i, 0)[x]) *
-                  c.v.view().at(kTokensBefore + j, 0)[x];
+      score +=
+          static_cast<double>(c.q.at(kTokensBefore + i, 0)[x]) * c.k.at(kTokensBefore + j, 0)[x];
+      d_weight += static_cast<double>(c.d_out.at(kTokensBefore + i, 0)[x]) *
+                  c.v.at(kTokensBefore + j, 0)[x];
     }
     score *= alpha;
     return d_weight * score / (1 + std::exp(-score)) / shape.silu_divisor;

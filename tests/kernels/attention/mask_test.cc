@@ -18,17 +18,17 @@ MaskedBatch batch_of(const Shape& shape) {
           offsets_of(shape.key_lengths)};
 }
 
-Case masked_case(Shape shape, const TestMask& mask) {
+Case masked_case(Shape shape, const TestMask& mask, TestStreams& streams) {
   shape.mask = mask.mask;
   shape.visible = mask.visible;
-  return Case(shape);
+  return {shape, streams};
 }
 
 constexpr MaskKind kLastKind = MaskKind::kHstu;
 
-class EveryMask : public testing::TestWithParam<int> {
+class EveryMask : public KernelTestOver<int> {
  protected:
-  MaskKind kind() const { return static_cast<MaskKind>(GetParam()); }
+  MaskKind kind() const { return static_cast<MaskKind>(param()); }
   // Several tiles each way.
   Shape shape() const {
     Shape result{{200, 0, 97, 30, 330}, {150, 5, 200, 0, 350}, 2, 16};
@@ -38,10 +38,10 @@ class EveryMask : public testing::TestWithParam<int> {
 };
 
 TEST_P(EveryMask, MatchesTheReferenceOverSeveralTiles) {
-  std::mt19937 generator(static_cast<unsigned>(GetParam()));
+  std::mt19937 generator(static_cast<unsigned>(param()));
   for (int i = 0; i < 3; ++i) {
-    const TestMask mask = random_mask(kind(), batch_of(shape()), generator);
-    Case c = masked_case(shape(), mask);
+    const TestMask mask = random_mask(kind(), batch_of(shape()), generator, stream);
+    Case c = masked_case(shape(), mask, *this);
     expect_matches_reference(c, 2e-6);
   }
 }
@@ -49,9 +49,9 @@ TEST_P(EveryMask, MatchesTheReferenceOverSeveralTiles) {
 // Which tiles are computed, and in what order, follows from the mask and not from how it is told.
 TEST_P(EveryMask, HasTheValuesOfTheSameMaskInBits) {
   std::mt19937 generator(11);
-  const TestMask mask = random_mask(kind(), batch_of(shape()), generator);
-  const TestMask bits = as_bits(mask, batch_of(shape()));
-  Case a = masked_case(shape(), mask), b = masked_case(shape(), bits);
+  const TestMask mask = random_mask(kind(), batch_of(shape()), generator, stream);
+  const TestMask bits = as_bits(mask, batch_of(shape()), stream);
+  Case a = masked_case(shape(), mask, *this), b = masked_case(shape(), bits, *this);
   a.run();
   b.run(16);  // in parts
   if (kind() > MaskKind::kCausalBottomRight) {
@@ -67,31 +67,33 @@ TEST_P(EveryMask, HasTheValuesOfTheSameMaskInBits) {
   }
 }
 
-std::string name_of(const testing::TestParamInfo<int>& info) {
+std::string name_of(const testing::TestParamInfo<EveryMask::ParamType>& info) {
   return std::array{"Full",    "Causal", "CausalBottomRight", "Window",    "Prefix", "Rows",
                     "Columns", "Blocks", "SharedBlocks",      "Documents", "Hstu"}
-      .at(static_cast<std::size_t>(info.param));
+      .at(static_cast<std::size_t>(std::get<1>(info.param)));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, EveryMask, testing::Range(0, static_cast<int>(kLastKind) + 1),
+INSTANTIATE_TEST_SUITE_P(All, EveryMask,
+                         testing::Combine(testing::ValuesIn(attention_devices()),
+                                          testing::Range(0, static_cast<int>(kLastKind) + 1)),
                          name_of);
 
 // Any mask with any option, and a history that is long for its queries at times.
 class RandomBatches {
  public:
-  explicit RandomBatches(unsigned seed) : generator_(seed) {}
+  RandomBatches(unsigned seed, TestStreams& streams) : generator_(seed), streams_(streams) {}
 
   // Batches of which most of the time goes to the edges.
   void expect_reference(int i) {
     const auto kind = static_cast<MaskKind>(draw(0, static_cast<std::int64_t>(kLastKind)));
     const Shape shape = shape_for(kind, i % 500 == 0 ? 150 : i % 10 == 0 ? 24 : 8);
-    const TestMask mask = random_mask(kind, batch_of(shape), generator_);
-    Case c = masked_case(shape, mask);
+    const TestMask mask = random_mask(kind, batch_of(shape), generator_, streams_.stream);
+    Case c = masked_case(shape, mask, streams_);
     std::optional<Biases> biases;
     if (draw(0, 2) == 0) biases.emplace(c);
-    const std::vector<std::int64_t> ids = ids_of_tokens(c);
     if (draw(0, 2) == 0) {
-      c.dropout = {.rate = 0.3f, .seed = generator_(), .token_ids = ids};
+      c.token_ids = ids_of_tokens(c);
+      c.dropout = {.rate = 0.3f, .seed = generator_()};
       c.kept_of_pairs = kept_of(c, c.in_double());
     }
     c.run(i % 100 == 0 ? 3 : 1);
@@ -100,7 +102,8 @@ class RandomBatches {
     if (!biases) return;
     const auto exact =
         biases->gradients(c, reference::attention_backward(c.in_double(), c.d_out.dense()).d_bias);
-    const std::span<const float> actual[] = {biases->d_bias, c.d_position_table, c.d_time_table};
+    const std::span<const float> actual[] = {biases->d_bias.host(), c.d_position_table.host(),
+                                             c.d_time_table.host()};
     for (std::size_t t = 0; t < 3; ++t) {
       for (std::size_t x = 0; x < exact[t].size(); ++x) {
         ASSERT_NEAR(actual[t][x], exact[t][x], 1e-4) << t << ", " << x;
@@ -127,80 +130,92 @@ class RandomBatches {
   }
 
   std::mt19937 generator_;
+  TestStreams& streams_;
 };
 
-TEST(AttentionMask, TenThousandRandomBatchesMatchTheReference) {
-  RandomBatches batches(3);
+class AttentionMasks : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionMasks, testing::ValuesIn(attention_devices()),
+                         device_name);
+
+TEST_P(AttentionMasks, TenThousandRandomBatchesMatchTheReference) {
+  RandomBatches batches(3, *this);
   for (int i = 0; i < 10'000 && !testing::Test::HasFailure(); ++i) batches.expect_reference(i);
 }
 
-TEST(AttentionMask, RowsThatSeeNothingAreZeroAndHaveNoGradient) {
+TEST_P(AttentionMasks, RowsThatSeeNothingAreZeroAndHaveNoGradient) {
   Shape shape = full_shape({100}, {120}, 2, 16);
   std::vector<std::int64_t> ranges((100 + kTokensBefore) * 4, 0);
   for (std::int64_t i = 50; i < 100; ++i) ranges[(kTokensBefore + i) * 4 + 1] = 120;
-  shape.mask = RowMask{ranges};
-  Case c(shape);
+  Case c(shape, *this);
+  c.shape.mask = RowMask{c.input(ranges)};
   c.run();
   for (std::int64_t i = 0; i < 50; ++i) {
     const std::int64_t token = kTokensBefore + i;
     EXPECT_EQ(c.lse[token], -kInfinity);
     for (std::int64_t x = 0; x < 16; ++x) {
-      EXPECT_EQ(c.out.view().at(token, 1)[x], 0);
-      EXPECT_EQ(c.d_q.view().at(token, 1)[x], 0);
+      EXPECT_EQ(c.out.at(token, 1)[x], 0);
+      EXPECT_EQ(c.d_q.at(token, 1)[x], 0);
     }
   }
   EXPECT_TRUE(std::isfinite(c.lse[kTokensBefore + 50]));
 }
 
-TEST(AttentionMask, ThirtyRunsHaveTheSameBits) {
+TEST_P(AttentionMasks, ThirtyRunsHaveTheSameBits) {
   std::mt19937 generator(5);
   const Shape shape{{200, 97, 30, 130}, {150, 200, 3, 150}, 2, 16};
-  const TestMask mask = random_mask(MaskKind::kColumns, batch_of(shape), generator);
-  Case first = masked_case(shape, mask);
+  const TestMask mask = random_mask(MaskKind::kColumns, batch_of(shape), generator, stream);
+  Case first = masked_case(shape, mask, *this);
   first.run(2);
   for (int run = 1; run < 30; ++run) {
-    Case again = masked_case(shape, mask);
+    Case again = masked_case(shape, mask, *this);
     again.run(2);
     expect_same_results(first, again);
   }
 }
 
-TEST(AttentionMask, MasksThatDoNotFitTheBatchAreErrors) {
+// Their arrays as the host reads them.
+TEST(AttentionMaskErrors, MasksThatDoNotFitTheBatch) {
+  TestStreams host(Device::cpu());
   const std::vector<std::int64_t> none, one = {0}, falling = {2, 9, 4, 10}, short_of = {0, 9};
   const std::vector<std::int64_t> many_targets = {5, 0};
   const std::vector<std::uint8_t> dense(3 * 4, 1);
-  const BitMask bits(MatrixView<const std::uint8_t>(dense.data(), 3, 4), Stream());
-  const BitMaskView views[] = {bits.view()};
-  const AttentionMask masks[] = {PrefixMask{one},
-                                 DocumentMask{none},
-                                 DocumentMask{falling},
-                                 DocumentMask{short_of},
-                                 DocumentMask{falling, -1},
-                                 HstuMask{.num_targets = one},
-                                 HstuMask{.num_targets = many_targets},
+  const BitMask bits(DeviceMatrix(on_cpu(dense), 3, 4), host.stream);
+  const std::vector<BitMaskView> views = {bits.view()};
+  const AttentionMask masks[] = {PrefixMask{on_cpu(one)},
+                                 DocumentMask{on_cpu(none)},
+                                 DocumentMask{on_cpu(falling)},
+                                 DocumentMask{on_cpu(short_of)},
+                                 DocumentMask{on_cpu(falling), -1},
+                                 HstuMask{.num_targets = on_cpu(one)},
+                                 HstuMask{.num_targets = on_cpu(many_targets)},
                                  HstuMask{.target_group_size = 0},
-                                 RowMask{falling},
-                                 ColumnMask{falling},
+                                 RowMask{on_cpu(falling)},
+                                 ColumnMask{on_cpu(falling)},
                                  BlockMask{},
-                                 BlockMask{views},
+                                 BlockMask{on_cpu(views)},
                                  WindowMask{.left = kUnlimited + 1}};
   for (const AttentionMask& mask : masks) {
-    Case c(full_shape({4, 4}, {4, 4}, 1, 8));
+    Case c(full_shape({4, 4}, {4, 4}, 1, 8), host);
     c.shape.mask = mask;
-    EXPECT_THROW(jagged_attention_forward(c.forward_args(), Stream()), Error) << mask.index();
+    EXPECT_THROW(jagged_attention_forward(c.forward_args(), host.stream), Error) << mask.index();
+    EXPECT_THROW(plan_attention(c.forward_args(), host.stream), Error) << mask.index();
   }
-  Case cross(full_shape({4, 4}, {4, 5}, 1, 8));
+  Case cross(full_shape({4, 4}, {4, 5}, 1, 8), host);
   cross.shape.mask = HstuMask{};
-  EXPECT_THROW(jagged_attention_forward(cross.forward_args(), Stream()), Error);
+  EXPECT_THROW(jagged_attention_forward(cross.forward_args(), host.stream), Error);
 }
 
-TEST(BitMask, TileDensityCountsTilesThatAreNotEmpty) {
-  std::vector<std::uint8_t> dense(96 * 64, 0);
+class BitMaskTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, BitMaskTest, testing::ValuesIn(devices_with({"BitMask"})),
+                         device_name);
+
+TEST_P(BitMaskTest, TileDensityCountsTilesThatAreNotEmpty) {
+  TestArray<std::uint8_t> dense(96 * 64);
   dense[0] = 1;             // query 0, key 0
   dense[95 * 64 + 63] = 1;  // the last of both
-  const BitMask mask(MatrixView<const std::uint8_t>(dense.data(), 96, 64), Stream());
-  EXPECT_DOUBLE_EQ(mask.tile_density(32), 2.0 / 6);
-  EXPECT_DOUBLE_EQ(mask.tile_density(96), 1);
+  const BitMask mask({dense.on(stream), 96, 64}, stream);
+  EXPECT_DOUBLE_EQ(mask.tile_density(32, stream), 2.0 / 6);
+  EXPECT_DOUBLE_EQ(mask.tile_density(96, stream), 1);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <limits>
+#include <utility>
 
 namespace serrate {
 namespace {
@@ -42,7 +43,7 @@ TestMask window_mask(const MaskedBatch& batch, std::mt19937& generator) {
           }};
 }
 
-TestMask prefix_mask(const MaskedBatch& batch, std::mt19937& generator) {
+TestMask prefix_mask(const MaskedBatch& batch, std::mt19937& generator, const Stream& stream) {
   std::vector<std::int64_t> prefixes;
   for (const std::int64_t keys : batch.key_lengths) {
     prefixes.push_back(or_extreme(draw(generator, -1, keys + 1), kLeast, kMost, generator));
@@ -50,8 +51,8 @@ TestMask prefix_mask(const MaskedBatch& batch, std::mt19937& generator) {
   TestMask result{
       {},
       [=](std::int64_t s, std::int64_t i, std::int64_t j) { return j < prefixes[s] || j <= i; },
-      prefixes};
-  result.mask = PrefixMask{result.values};
+      Buffer<std::int64_t>(prefixes, stream)};
+  result.mask = PrefixMask{result.values.span()};
   return result;
 }
 
@@ -73,31 +74,31 @@ std::vector<std::int64_t> random_ranges(const std::vector<std::int64_t>& offsets
   return ranges;
 }
 
-TestMask row_mask(const MaskedBatch& batch, std::mt19937& generator) {
+TestMask row_mask(const MaskedBatch& batch, std::mt19937& generator, const Stream& stream) {
   const auto ranges = random_ranges(batch.query_offsets, batch.key_lengths, generator);
   TestMask result{{},
                   [=](std::int64_t s, std::int64_t i, std::int64_t j) {
                     const std::int64_t* r = &ranges[(batch.query_offsets[s] + i) * 4];
                     return (r[0] <= j && j < r[1]) || (r[2] <= j && j < r[3]);
                   },
-                  ranges};
-  result.mask = RowMask{result.values};
+                  Buffer<std::int64_t>(ranges, stream)};
+  result.mask = RowMask{result.values.span()};
   return result;
 }
 
-TestMask column_mask(const MaskedBatch& batch, std::mt19937& generator) {
+TestMask column_mask(const MaskedBatch& batch, std::mt19937& generator, const Stream& stream) {
   const auto ranges = random_ranges(batch.key_offsets, batch.query_lengths, generator);
   TestMask result{{},
                   [=](std::int64_t s, std::int64_t i, std::int64_t j) {
                     const std::int64_t* r = &ranges[(batch.key_offsets[s] + j) * 4];
                     return !(r[0] <= i && i < r[1]) && !(r[2] <= i && i < r[3]);
                   },
-                  ranges};
-  result.mask = ColumnMask{result.values};
+                  Buffer<std::int64_t>(ranges, stream)};
+  result.mask = ColumnMask{result.values.span()};
   return result;
 }
 
-TestMask document_mask(const MaskedBatch& batch, std::mt19937& generator) {
+TestMask document_mask(const MaskedBatch& batch, std::mt19937& generator, const Stream& stream) {
   const std::int64_t right = draw(generator, 0, 1) == 0 ? 0 : draw(generator, 0, 40);
   std::vector<std::int64_t> offsets = {batch.query_offsets.front()};
   while (offsets.back() < batch.query_offsets.back()) {
@@ -112,8 +113,8 @@ TestMask document_mask(const MaskedBatch& batch, std::mt19937& generator) {
                     };
                     return document(i) == document(j) && j <= i + right;
                   },
-                  offsets};
-  result.mask = DocumentMask{result.values, right};
+                  Buffer<std::int64_t>(offsets, stream)};
+  result.mask = DocumentMask{result.values.span(), right};
   return result;
 }
 
@@ -139,7 +140,7 @@ bool hstu_sees(const HstuMask& mask, std::int64_t length, std::int64_t targets, 
   return sees || (same_group && j <= i);
 }
 
-TestMask hstu_mask(const MaskedBatch& batch, std::mt19937& generator) {
+TestMask hstu_mask(const MaskedBatch& batch, std::mt19937& generator, const Stream& stream) {
   HstuMask mask{.num_contexts = draw(generator, 0, 3)};
   std::vector<std::int64_t> targets;
   for (const std::int64_t length : batch.query_lengths) {
@@ -157,18 +158,33 @@ TestMask hstu_mask(const MaskedBatch& batch, std::mt19937& generator) {
                   [=](std::int64_t s, std::int64_t i, std::int64_t j) {
                     return hstu_sees(mask, batch.query_lengths[s], targets[s], i, j);
                   },
-                  targets};
-  mask.num_targets = result.values;
+                  Buffer<std::int64_t>(targets, stream)};
+  mask.num_targets = result.values.span();
   result.mask = mask;
   return result;
 }
 
-void add_bits(TestMask& result, std::int64_t num_queries, std::int64_t num_keys,
-              const std::vector<std::uint8_t>& dense) {
-  result.bits.emplace_back(MatrixView<const std::uint8_t>(dense.data(), num_queries, num_keys),
-                           Stream());
-  result.views.push_back(result.bits.back().view());
-}
+// The bits of dense masks of the given sizes, and where they are.
+class BitMasks {
+ public:
+  explicit BitMasks(const Stream& stream) : stream_(stream) {}
+  void add(std::int64_t num_queries, std::int64_t num_keys,
+           const std::vector<std::uint8_t>& dense) {
+    const Buffer<std::uint8_t> visible(dense, stream_);
+    bits_.emplace_back(visible.matrix(num_queries, num_keys), stream_);
+    views_.push_back(bits_.back().view());
+  }
+  void move_to(TestMask& mask) {
+    mask.bits = std::move(bits_);
+    mask.views = Buffer<BitMaskView>(views_, stream_);
+    mask.mask = BlockMask{mask.views.span()};
+  }
+
+ private:
+  const Stream& stream_;
+  std::vector<BitMask> bits_;
+  std::vector<BitMaskView> views_;
+};
 
 // Blocks of tokens that are empty, full, or in between.
 std::vector<std::uint8_t> random_dense(std::int64_t queries, std::int64_t keys,
@@ -188,35 +204,39 @@ std::vector<std::uint8_t> random_dense(std::int64_t queries, std::int64_t keys,
   return dense;
 }
 
-TestMask shared_block_mask(const MaskedBatch& batch, std::mt19937& generator) {
+TestMask shared_block_mask(const MaskedBatch& batch, std::mt19937& generator,
+                           const Stream& stream) {
   const std::int64_t queries = longest(batch.query_lengths) + draw(generator, 0, 20);
   const std::int64_t keys = longest(batch.key_lengths) + draw(generator, 0, 20);
   const std::vector<std::uint8_t> dense = random_dense(queries, keys, generator);
   TestMask result{
       {}, [=](std::int64_t, std::int64_t i, std::int64_t j) { return dense[i * keys + j] != 0; }};
-  add_bits(result, queries, keys, dense);
-  result.mask = BlockMask{result.views};
+  BitMasks bits(stream);
+  bits.add(queries, keys, dense);
+  bits.move_to(result);
   return result;
 }
 
-TestMask block_mask(const MaskedBatch& batch, std::mt19937& generator) {
+TestMask block_mask(const MaskedBatch& batch, std::mt19937& generator, const Stream& stream) {
   std::vector<std::vector<std::uint8_t>> dense;
   TestMask result;
+  BitMasks bits(stream);
   for (std::size_t s = 0; s < batch.query_lengths.size(); ++s) {
     const std::int64_t queries = batch.query_lengths[s], keys = batch.key_lengths[s];
     dense.push_back(random_dense(queries, keys, generator));
-    add_bits(result, queries, keys, dense.back());
+    bits.add(queries, keys, dense.back());
   }
   result.visible = [=](std::int64_t s, std::int64_t i, std::int64_t j) {
     return dense[s][i * batch.key_lengths[s] + j] != 0;
   };
-  result.mask = BlockMask{result.views};
+  bits.move_to(result);
   return result;
 }
 
 }  // namespace
 
-TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& generator) {
+TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& generator,
+                     const Stream& stream) {
   const auto causal_bottom_right = [batch](std::int64_t s, std::int64_t i, std::int64_t j) {
     return j <= i + batch.key_lengths[s] - batch.query_lengths[s];
   };
@@ -230,25 +250,26 @@ TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& gene
     case MaskKind::kWindow:
       return window_mask(batch, generator);
     case MaskKind::kPrefix:
-      return prefix_mask(batch, generator);
+      return prefix_mask(batch, generator, stream);
     case MaskKind::kRows:
-      return row_mask(batch, generator);
+      return row_mask(batch, generator, stream);
     case MaskKind::kColumns:
-      return column_mask(batch, generator);
+      return column_mask(batch, generator, stream);
     case MaskKind::kBlocks:
-      return block_mask(batch, generator);
+      return block_mask(batch, generator, stream);
     case MaskKind::kSharedBlocks:
-      return shared_block_mask(batch, generator);
+      return shared_block_mask(batch, generator, stream);
     case MaskKind::kDocuments:
-      return document_mask(batch, generator);
+      return document_mask(batch, generator, stream);
     case MaskKind::kHstu:
-      return hstu_mask(batch, generator);
+      return hstu_mask(batch, generator, stream);
   }
   std::abort();
 }
 
-TestMask as_bits(const TestMask& mask, const MaskedBatch& batch) {
+TestMask as_bits(const TestMask& mask, const MaskedBatch& batch, const Stream& stream) {
   TestMask result{{}, mask.visible};
+  BitMasks bits(stream);
   for (std::size_t s = 0; s < batch.query_lengths.size(); ++s) {
     const std::int64_t queries = batch.query_lengths[s], keys = batch.key_lengths[s];
     std::vector<std::uint8_t> dense(queries * keys);
@@ -257,9 +278,9 @@ TestMask as_bits(const TestMask& mask, const MaskedBatch& batch) {
         dense[i * keys + j] = mask.visible(static_cast<std::int64_t>(s), i, j);
       }
     }
-    add_bits(result, queries, keys, dense);
+    bits.add(queries, keys, dense);
   }
-  result.mask = BlockMask{result.views};
+  bits.move_to(result);
   return result;
 }
 

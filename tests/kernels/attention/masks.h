@@ -4,18 +4,19 @@
 #include <random>
 #include <vector>
 
+#include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 #include "tests/reference/attention.h"
 
 namespace serrate {
 
-/// A mask of a batch, what it points to, and its definition pair by pair.
+/// A mask of a batch, what it points to on a device, and its definition pair by pair.
 struct TestMask {
   AttentionMask mask;
   reference::Visible visible;
-  std::vector<std::int64_t> values = {};
+  Buffer<std::int64_t> values = {};
   std::vector<BitMask> bits = {};
-  std::vector<BitMaskView> views = {};
+  Buffer<BitMaskView> views = {};
 };
 
 /// The lengths and offsets of a batch that a mask is made for.
@@ -38,9 +39,10 @@ enum class MaskKind {
   kHstu,
 };
 
-TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& generator);
+TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& generator,
+                     const Stream& stream);
 
 /// The same mask as bits.
-TestMask as_bits(const TestMask& mask, const MaskedBatch& batch);
+TestMask as_bits(const TestMask& mask, const MaskedBatch& batch, const Stream& stream);
 
 }  // namespace serrate

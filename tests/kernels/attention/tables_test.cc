@@ -15,14 +15,13 @@ constexpr std::int64_t kHeads = 2;
 
 enum class Times { kRising, kAnyhow };
 
-class EveryTable
-    : public testing::TestWithParam<std::tuple<AttentionActivation, std::int64_t, Times>> {};
+class EveryTable : public KernelTestOver<std::tuple<AttentionActivation, std::int64_t, Times>> {};
 
 TEST_P(EveryTable, MatchesTheReference) {
-  const auto [activation, table_heads, times] = GetParam();
+  const auto [activation, table_heads, times] = param();
   Shape shape = causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kHeads, 16);
   shape.activation = activation;
-  Case c(shape);
+  Case c(shape, *this);
   std::mt19937 generator(2);
   const auto random_times = [&](std::int64_t tokens) {
     std::vector<std::int64_t> result(tokens);
@@ -44,8 +43,8 @@ TEST_P(EveryTable, MatchesTheReference) {
   for (auto* table : {&by_place, &by_time}) {
     for (float& x : *table) x = normal(generator);
   }
-  c.position_table = {by_place, places};
-  c.time_table = {by_time, durations};
+  c.position_table = {c.input(by_place), c.input(places)};
+  c.time_table = {c.input(by_time), c.input(durations)};
 
   // Calls f(pair, entry of by_place, entry of by_time), by counting.
   const auto for_each_pair = [&](auto&& f) {
@@ -71,8 +70,8 @@ TEST_P(EveryTable, MatchesTheReference) {
   });
   std::vector<float> of_one_thread;
   for (const int threads : {1, 2}) {
-    c.d_position_table.assign(by_place.size(), 1);
-    c.d_time_table.assign(by_time.size(), 1);
+    c.d_position_table.host().assign(by_place.size(), 1);
+    c.d_time_table.host().assign(by_time.size(), 1);
     c.run(threads);
     for (std::size_t i = 0; i < d_place.size(); ++i) {
       EXPECT_NEAR(c.d_position_table[i], d_place[i], 2e-4);
@@ -80,35 +79,42 @@ TEST_P(EveryTable, MatchesTheReference) {
     for (std::size_t i = 0; i < d_time.size(); ++i) {
       EXPECT_NEAR(c.d_time_table[i], d_time[i], 2e-4);
     }
-    if (threads == 1) of_one_thread = c.d_time_table;
+    if (threads == 1) of_one_thread = c.d_time_table.host();
     expect_same_bits(of_one_thread, c.d_time_table);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, EveryTable,
-    testing::Combine(testing::Values(AttentionActivation::kSoftmax, AttentionActivation::kSilu),
-                     testing::Values(1, kHeads), testing::Values(Times::kRising, Times::kAnyhow)));
+    testing::Combine(testing::ValuesIn(attention_devices()),
+                     testing::Combine(testing::Values(AttentionActivation::kSoftmax,
+                                                      AttentionActivation::kSilu),
+                                      testing::Values(1, kHeads),
+                                      testing::Values(Times::kRising, Times::kAnyhow))));
 
-TEST(AttentionTables, MayHaveManyEntries) {
-  Case c(full_shape({1}, {2}, 1, 1));
+class AttentionTables : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionTables, testing::ValuesIn(attention_devices()),
+                         device_name);
+
+TEST_P(AttentionTables, MayHaveManyEntries) {
+  Case c(full_shape({1}, {2}, 1, 1), *this);
   std::vector<std::int64_t> boundaries(70'000);
   std::iota(boundaries.begin(), boundaries.end(), 0);
   std::vector<float> values(boundaries.size() + 1);
   values[70'000] = std::log(3.0f), values[69'999] = 0;
-  c.time_table = {values, boundaries};
+  c.time_table = {c.input(values), c.input(boundaries)};
   c.query_times.assign(c.query_offsets.back(), 100'000);
   c.key_times = {0, 0, 30'000, 30'002};  // 70,000 and 69,998 earlier
   c.q.for_each([](float& x, std::int64_t) { x = 0; });
   c.v.for_each([](float& x, std::int64_t i) { x = i % 2 == 0 ? 2.0f : 3.0f; });
   c.d_out.for_each([](float& x, std::int64_t) { x = 1; });
-  c.d_time_table.assign(values.size(), 0);
+  c.d_time_table.host().assign(values.size(), 0);
   c.run();
   // 70,000 and 69,999 boundaries are not above; weights 3/4 and 1/4 of the values 2 and 3.
-  EXPECT_FLOAT_EQ(*c.out.view().at(kTokensBefore, 0), 2.25f);
+  EXPECT_FLOAT_EQ(*c.out.at(kTokensBefore, 0), 2.25f);
   EXPECT_FLOAT_EQ(c.d_time_table[70'000], -0.1875f);
   EXPECT_FLOAT_EQ(c.d_time_table[69'999], 0.1875f);
-  EXPECT_EQ(std::count(c.d_time_table.begin(), c.d_time_table.end(), 0.0f), 69'999);
+  EXPECT_EQ(std::ranges::count(c.d_time_table.host(), 0.0f), 69'999);
 }
 
 }  // namespace

@@ -1,11 +1,10 @@
-#include "kernels/attention/split.h"
+#include "kernels/attention/cpu/split.h"
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 
-#include "kernels/attention/batch.h"
-#include "kernels/attention/mask.h"
+#include "kernels/attention/cpu/tiles.h"
 
 namespace serrate {
 namespace {
@@ -24,9 +23,9 @@ std::int64_t largest_divisor(std::int64_t n, std::int64_t limit) {
 }
 
 // Biases and dropout are of one head.
-bool heads_are_alike(const AttentionForward& args) {
+bool heads_are_alike(const AttentionView& args) {
   return !args.bias.data && args.position_table.values.empty() && args.time_table.values.empty() &&
-         args.dropout.rate == 0;
+         !args.has_dropout;
 }
 
 std::int64_t chunk_of(std::int64_t num_keys) {
@@ -37,7 +36,7 @@ std::int64_t chunk_of(std::int64_t num_keys) {
 
 }  // namespace
 
-AttentionSplit forward_split(const AttentionForward& args, std::int64_t sequence) {
+AttentionSplit forward_split(const AttentionView& args, std::int64_t sequence) {
   constexpr std::int64_t kTilesPerTask = 4;
   const std::int64_t queries = queries_of(args, sequence).count;
   const std::int64_t keys = num_keys_of(args, sequence);
@@ -57,18 +56,13 @@ AttentionSplit forward_split(const AttentionForward& args, std::int64_t sequence
     const std::int64_t columns = ceil_div(args.head_dim, kMaskBlock) * kMaskBlock;
     split.few_rows = true;
     split.heads =
-        group * largest_divisor(num_key_heads_of(args),
+        group * largest_divisor(args.num_key_heads,
                                 std::min(most_heads / group, kMaxFewRowsColumns / columns));
   }
   return split;
 }
 
-AttentionSplit whole_heads(const AttentionForward& args, std::int64_t sequence) {
-  return {
-      .heads = 1, .queries = queries_of(args, sequence).count, .keys = num_keys_of(args, sequence)};
-}
-
-std::int64_t partials_of(const AttentionForward& args, std::int64_t sequence,
+std::int64_t partials_of(const AttentionView& args, std::int64_t sequence,
                          const AttentionSplit& split) {
   const std::int64_t keys = num_keys_of(args, sequence);
   if (keys <= split.keys) return 0;

@@ -1,10 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
-#include "kernels/attention/split.h"
-#include "serrate/kernels/attention.h"
+#include "kernels/attention/cpu/split.h"
+#include "kernels/attention/view.h"
 
 namespace serrate {
 
@@ -17,24 +18,22 @@ struct AttentionTask {
   bool few_rows;
 };
 
-/// The tasks of a jagged batch, in the order in which threads take them: longest sequences first,
-/// so that the last one to finish is a short one. Memory: three integers a sequence.
+/// The tasks of a batch's forward, in the order in which threads take them: longest sequences
+/// first, so that the last one to finish is a short one.
 class AttentionSchedule {
  public:
-  using SplitOf = AttentionSplit (*)(const AttentionForward& args, std::int64_t sequence);
-
-  /// A sequence without queries has a task for each of `num_heads` heads, too.
-  AttentionSchedule(const AttentionForward& args, std::int64_t num_heads, SplitOf split_of,
-                    int num_threads);
+  /// A sequence without queries has a task for every head, too.
+  AttentionSchedule(const AttentionView& args, int num_threads);
 
   std::int64_t num_tasks() const { return tasks_before_.back(); }
   std::int64_t num_partials() const { return partials_before_.back(); }
-  AttentionTask task(std::int64_t index) const;
+  /// Of the batch that it was made for.
+  AttentionTask task(const AttentionView& args, std::int64_t index) const;
+  /// The sequences in that order.
+  std::span<const std::int64_t> sequences() const { return sequences_; }
 
  private:
-  const AttentionForward& args_;
-  SplitOf split_of_;
-  std::vector<std::int64_t> sequences_;        // in order of work
+  std::vector<std::int64_t> sequences_;
   std::vector<std::int64_t> tasks_before_;     // [batch_size + 1], in the order of sequences_
   std::vector<std::int64_t> partials_before_;  // likewise
 };

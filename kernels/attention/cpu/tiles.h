@@ -4,20 +4,15 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/attention/tile_mask.h"
-#include "serrate/kernels/attention.h"
+#include "kernels/attention/cpu/tile_mask.h"
+#include "kernels/attention/mask_ranges.h"
+#include "kernels/attention/view.h"
 
 namespace serrate {
 
 /// The size of a sequence's tiles but the last: a function of its length alone, so that every mask
 /// and every pass meets the same tiles.
 std::int64_t attention_tile(std::int64_t length);
-
-/// [begin, end), empty if they meet or cross.
-struct MaskRange {
-  std::int64_t begin = 0, end = 0;
-};
-using TwoRanges = std::array<MaskRange, 2>;
 
 /// What some, and what every one, of several ranges covers; an empty range covers nothing.
 struct MaskHull {
@@ -46,12 +41,27 @@ struct KeyTile {
   std::int64_t begin = 0, count = 0;
 };
 
+/// Of a ColumnMask: what hides some and what hides all keys of every tile. Of others nothing.
+class ColumnHulls {
+ public:
+  using Hulls = std::array<MaskHull, 2>;
+  explicit ColumnHulls(const AttentionView& args);
+  const Hulls& of_tile(std::int64_t sequence, std::int64_t tile) const {
+    return hulls_[tiles_before_[sequence] + tile];
+  }
+
+ private:
+  std::vector<Hulls> hulls_;
+  std::vector<std::int64_t> tiles_before_;  // those of a sequence
+};
+
 /// The masks of a batch as kernels ask for them: for a tile of queries, the tiles of keys that are
 /// not empty, and which scores of them are visible. A tile that is full says so.
 class AttentionTiles {
  public:
-  /// Throws Error if the mask does not fit the batch. `args` has to stay as it is.
-  explicit AttentionTiles(const AttentionForward& args);
+  /// Both have to stay.
+  AttentionTiles(const AttentionView& args, const ColumnHulls& columns)
+      : args_(args), columns_(columns) {}
 
   void start(std::int64_t sequence, std::int64_t begin, std::int64_t count,
              QueryTileMask& queries) const;
@@ -63,12 +73,9 @@ class AttentionTiles {
   bool lower_rows(const QueryTileMask& queries, const KeyTile& keys, TileMask& mask) const;
   bool lower_columns(const QueryTileMask& queries, const KeyTile& keys, TileMask& mask) const;
   bool lower_bits(const QueryTileMask& queries, const KeyTile& keys, TileMask& mask) const;
-  const BitMaskView& bit_mask(std::int64_t sequence) const;
 
-  const AttentionForward& args_;
-  // Of a ColumnMask: the hulls of every tile of keys, and how many tiles lie before a sequence's.
-  std::vector<std::array<MaskHull, 2>> columns_;
-  std::vector<std::int64_t> columns_before_;
+  const AttentionView& args_;
+  const ColumnHulls& columns_;
 };
 
 }  // namespace serrate

@@ -1,13 +1,8 @@
-#include "kernels/attention/mask.h"
+#include "kernels/attention/cpu/tiles.h"
 
 #include <algorithm>
 #include <cstring>
-#include <string_view>
 #include <variant>
-
-#include "kernels/attention/batch.h"
-#include "kernels/attention/mask_rows.h"
-#include "serrate/error.h"
 
 namespace serrate {
 namespace {
@@ -27,73 +22,64 @@ MaskRange within(const MaskRange& range, std::int64_t first, std::int64_t count)
   return {begin, std::max(begin, std::clamp(range.end, first, first + count) - first)};
 }
 
-// Throws unless the mask's arrays have what the batch's offsets ask of them.
-struct Checks {
-  const AttentionForward& args;
-  std::int64_t batch_size = batch_size_of(args);
+// The keys that each query of a tile sees, for the masks that are not simpler than that.
+struct Rows {
+  QueryTileMask& queries;
+  std::int64_t first_query, num_queries;  // of the sequence, in what has a row per query
 
-  void one_a_sequence(std::span<const std::int64_t> values, std::string_view name) const {
-    check(std::ssize(values) == batch_size, std::string(name) + " must have an entry per sequence");
+  template <typename F>
+  void for_each(F&& ranges_of) {
+    for (std::int64_t i = 0; i < queries.count; ++i) queries.rows[i] = ranges_of(queries.begin + i);
   }
-  void self_attention() const {
-    check(std::ranges::equal(args.query_offsets, args.key_offsets),
-          "this mask is for self-attention: key_offsets must equal query_offsets");
+
+  void operator()(const FullMask&) {
+    for_each([&](std::int64_t) { return TwoRanges{MaskRange{0, queries.num_keys}}; });
   }
-  void operator()(const FullMask&) const {}
-  void operator()(const WindowMask& mask) const {
-    check(mask.left >= -kUnlimited && mask.left <= kUnlimited && mask.right >= -kUnlimited &&
-              mask.right <= kUnlimited,
-          "a window reaches at most kUnlimited to each side");
+  void operator()(const WindowMask& mask) {
+    const std::int64_t shift = window_shift(mask, num_queries, queries.num_keys);
+    for_each([&](std::int64_t i) { return TwoRanges{window_keys(mask, i + shift)}; });
   }
-  void operator()(const PrefixMask& mask) const {
-    one_a_sequence(mask.prefix_lengths, "prefix_lengths");
+  void operator()(const PrefixMask& mask) {
+    for_each([&](std::int64_t i) { return TwoRanges{prefix_keys(mask, queries.sequence, i)}; });
   }
-  void operator()(const DocumentMask& mask) const {
-    self_attention();
-    const auto offsets = mask.document_offsets;
-    check(!offsets.empty() && offsets.front() <= args.query_offsets.front() &&
-              offsets.back() >= args.query_offsets.back() &&
-              std::is_sorted(offsets.begin(), offsets.end()),
-          "document_offsets must rise and cover all tokens");
-    check(mask.right >= 0 && mask.right <= kUnlimited, "a document's right must not be negative");
+  void operator()(const DocumentMask& mask) {
+    const std::int64_t* offsets = mask.document_offsets.device_data();
+    const std::int64_t* end = std::upper_bound(offsets, offsets + mask.document_offsets.size(),
+                                               first_query + queries.begin);
+    for_each([&](std::int64_t i) {
+      while (*end <= first_query + i) ++end;
+      return TwoRanges{document_keys(mask, {end[-1], *end}, first_query, i)};
+    });
   }
-  void operator()(const HstuMask& mask) const {
-    self_attention();
-    check(mask.num_contexts >= 0 && mask.target_group_size >= 1 && mask.window >= 0 &&
-              mask.full_length >= 0,
-          "an HSTU mask needs num_contexts, window, full_length >= 0 and target_group_size >= 1");
-    if (mask.num_targets.empty()) return;
-    one_a_sequence(mask.num_targets, "num_targets");
-    for (std::int64_t s = 0; s < batch_size; ++s) {
-      check(mask.num_targets[s] >= 0 &&
-                mask.num_targets[s] <= args.query_offsets[s + 1] - args.query_offsets[s],
-            "num_targets must be between 0 and the sequence's length");
-    }
+  void operator()(const HstuMask& mask) {
+    const std::int64_t history_end = num_queries - targets_of(mask, queries.sequence);
+    for_each([&](std::int64_t i) { return hstu_keys(mask, history_end, i); });
   }
-  void operator()(const RowMask& mask) const {
-    check(std::ssize(mask.ranges) >= 4 * end_of_queries(args),
-          "a row mask's ranges must be [num_query_tokens, 2, 2]");
+  void operator()(const RowMask& mask) {
+    for_each([&](std::int64_t i) { return ranges_at(mask.ranges, first_query + i); });
   }
-  void operator()(const ColumnMask& mask) const {
-    check(std::ssize(mask.ranges) >= 4 * args.key_offsets.back(),
-          "a column mask's ranges must be [num_key_tokens, 2, 2]");
-  }
-  void operator()(const BlockMask& mask) const {
-    const bool shared = mask.masks.size() == 1;
-    check(shared || std::ssize(mask.masks) == batch_size,
-          "a block mask must have one mask, or one per sequence");
-    for (std::int64_t s = 0; s < batch_size; ++s) {
-      const BitMaskView& bits = mask.masks[shared ? 0 : s];
-      check(queries_of(args, s).count <= bits.num_queries && num_keys_of(args, s) <= bits.num_keys,
-            "a block mask must be as large as its sequences");
-    }
-  }
+  void operator()(const ColumnMask&) {}
+  void operator()(const BlockMask&) {}
 };
 
-std::array<MaskHull, 2> hull_of_columns(const std::int64_t* ranges, std::int64_t count) {
-  std::array<MaskHull, 2> hulls;
-  for (std::int64_t j = 0; j < count; ++j) {
-    for (std::size_t r = 0; r < 2; ++r, ranges += 2) hulls[r].add({ranges[0], ranges[1]});
+void key_ranges(const AttentionView& args, QueryTileMask& queries) {
+  const SequenceQueries all = queries_of(args, queries.sequence);
+  std::visit(Rows{queries, all.in_out, all.count}, args.mask);
+  queries.rows_hull = {};
+  for (std::int64_t i = 0; i < queries.count; ++i) {
+    for (std::size_t r = 0; r < 2; ++r) {
+      MaskRange& range = queries.rows[i][r];
+      range = {std::max<std::int64_t>(range.begin, 0), std::min(range.end, queries.num_keys)};
+      queries.rows_hull[r].add(range);
+    }
+  }
+}
+
+ColumnHulls::Hulls hulls_of(const ColumnMask& mask, std::int64_t first, std::int64_t end) {
+  ColumnHulls::Hulls hulls;
+  for (std::int64_t key = first; key < end; ++key) {
+    const TwoRanges ranges = ranges_at(mask.ranges, key);
+    for (std::size_t r = 0; r < 2; ++r) hulls[r].add(ranges[r]);
   }
   return hulls;
 }
@@ -115,16 +101,15 @@ std::int64_t attention_tile(std::int64_t length) {
   return std::min(blocks * kMaskBlock, kTileKeys);
 }
 
-AttentionTiles::AttentionTiles(const AttentionForward& args) : args_(args) {
-  std::visit(Checks{args}, args.mask);
+ColumnHulls::ColumnHulls(const AttentionView& args) {
   const auto* mask = std::get_if<ColumnMask>(&args.mask);
   if (!mask) return;
   for (std::size_t s = 0; s + 1 < args.key_offsets.size(); ++s) {
     const std::int64_t first = args.key_offsets[s], end = args.key_offsets[s + 1];
     const std::int64_t tile = attention_tile(end - first);
-    columns_before_.push_back(std::ssize(columns_));
+    tiles_before_.push_back(std::ssize(hulls_));
     for (std::int64_t key = first; key < end; key += tile) {
-      columns_.push_back(hull_of_columns(&mask->ranges[key * 4], std::min(tile, end - key)));
+      hulls_.push_back(hulls_of(*mask, key, std::min(key + tile, end)));
     }
   }
 }
@@ -209,39 +194,34 @@ bool AttentionTiles::lower_rows(const QueryTileMask& queries, const KeyTile& key
 bool AttentionTiles::lower_columns(const QueryTileMask& queries, const KeyTile& keys,
                                    TileMask& mask) const {
   const std::int64_t end = queries.begin + queries.count;
-  const auto& [a, b] = columns_[columns_before_[queries.sequence] + keys.begin / queries.tile_keys];
+  const auto& [a, b] = columns_.of_tile(queries.sequence, keys.begin / queries.tile_keys);
   if (contains(a.every, queries.begin, end) || contains(b.every, queries.begin, end)) return false;
   if (!meets(a.some, queries.begin, end) && !meets(b.some, queries.begin, end)) {
     return mask.set_band(queries.count, keys.count, keys.count);
   }
-  const std::int64_t* range = &std::get<ColumnMask>(args_.mask)
-                                   .ranges[(args_.key_offsets[queries.sequence] + keys.begin) * 4];
+  const DeviceSpan<const std::int64_t> ranges = std::get<ColumnMask>(args_.mask).ranges;
+  const std::int64_t first_key = args_.key_offsets[queries.sequence] + keys.begin;
   std::array<QueryBits, kTileKeys> rows;
   for (std::int64_t j = 0; j < keys.count; ++j) {
     rows[j] = first_bits(queries.count);
-    for (int r = 0; r < 2; ++r, range += 2) {
-      const MaskRange hidden = within({range[0], range[1]}, queries.begin, queries.count);
+    for (const MaskRange& range : ranges_at(ranges, first_key + j)) {
+      const MaskRange hidden = within(range, queries.begin, queries.count);
       rows[j] &= ~(first_bits(hidden.end) ^ first_bits(hidden.begin));
     }
   }
   return mask.set_bits(queries.count, keys.count, rows.data());
 }
 
-const BitMaskView& AttentionTiles::bit_mask(std::int64_t sequence) const {
-  const auto masks = std::get<BlockMask>(args_.mask).masks;
-  return masks[masks.size() == 1 ? 0 : sequence];
-}
-
 bool AttentionTiles::lower_bits(const QueryTileMask& queries, const KeyTile& keys,
                                 TileMask& mask) const {
-  const BitMaskView& from = bit_mask(queries.sequence);
+  const BitMaskView& from = bit_mask(std::get<BlockMask>(args_.mask), queries.sequence);
   const std::int64_t block = queries.begin / kMaskBlock;
   const std::int64_t num_blocks = ceil_div(queries.count, kMaskBlock);
   std::uint32_t any = 0, all = ~0u;
   for (std::int64_t c = keys.begin / kMaskBlock; c * kMaskBlock < keys.begin + keys.count; ++c) {
     std::uint16_t some, every;
-    std::memcpy(&some, from.any.row(c) + block / 8, sizeof(some));
-    std::memcpy(&every, from.all.row(c) + block / 8, sizeof(every));
+    std::memcpy(&some, from.any.row(c).device_data() + block / 8, sizeof(some));
+    std::memcpy(&every, from.all.row(c).device_data() + block / 8, sizeof(every));
     any |= some, all &= every;
   }
   const std::uint32_t blocks = (1u << num_blocks) - 1;
@@ -252,7 +232,8 @@ bool AttentionTiles::lower_bits(const QueryTileMask& queries, const KeyTile& key
   std::array<QueryBits, kTileKeys> rows;
   const QueryBits in_tile = first_bits(queries.count);
   for (std::int64_t j = 0; j < keys.count; ++j) {
-    std::memcpy(&rows[j], from.bits.row(keys.begin + j) + queries.begin / 8, sizeof(QueryBits));
+    std::memcpy(&rows[j], from.bits.row(keys.begin + j).device_data() + queries.begin / 8,
+                sizeof(QueryBits));
     rows[j] &= in_tile;
   }
   return mask.set_bits(queries.count, keys.count, rows.data());

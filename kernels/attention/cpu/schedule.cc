@@ -1,11 +1,8 @@
-#include "kernels/attention/schedule.h"
+#include "kernels/attention/cpu/schedule.h"
 
 #include <algorithm>
 #include <numeric>
 #include <utility>
-
-#include "kernels/attention/batch.h"
-#include "kernels/attention/mask.h"
 
 namespace serrate {
 
@@ -17,11 +14,8 @@ std::int64_t num_blocks(std::int64_t count, std::int64_t size) {
 
 }  // namespace
 
-AttentionSchedule::AttentionSchedule(const AttentionForward& args, std::int64_t num_heads,
-                                     SplitOf split_of, int num_threads)
-    : args_(args),
-      split_of_(split_of),
-      sequences_(batch_size_of(args)),
+AttentionSchedule::AttentionSchedule(const AttentionView& args, int num_threads)
+    : sequences_(batch_size_of(args)),
       tasks_before_(sequences_.size() + 1, 0),
       partials_before_(sequences_.size() + 1, 0) {
   std::iota(sequences_.begin(), sequences_.end(), 0);
@@ -35,21 +29,21 @@ AttentionSchedule::AttentionSchedule(const AttentionForward& args, std::int64_t 
   }
   for (std::size_t i = 0; i < sequences_.size(); ++i) {
     const std::int64_t s = sequences_[i];
-    const AttentionSplit split = split_of(args, s);
+    const AttentionSplit split = forward_split(args, s);
     tasks_before_[i + 1] =
-        tasks_before_[i] + num_heads / split.heads *
+        tasks_before_[i] + args.num_heads / split.heads *
                                num_blocks(queries_of(args, s).count, split.queries) *
                                num_blocks(num_keys_of(args, s), split.keys);
     partials_before_[i + 1] = partials_before_[i] + partials_of(args, s, split);
   }
 }
 
-AttentionTask AttentionSchedule::task(std::int64_t index) const {
+AttentionTask AttentionSchedule::task(const AttentionView& args, std::int64_t index) const {
   const auto after = std::upper_bound(tasks_before_.begin(), tasks_before_.end(), index);
   const std::int64_t i = after - tasks_before_.begin() - 1, sequence = sequences_[i];
-  const AttentionSplit split = split_of_(args_, sequence);
-  const std::int64_t queries = queries_of(args_, sequence).count;
-  const std::int64_t keys = num_keys_of(args_, sequence);
+  const AttentionSplit split = forward_split(args, sequence);
+  const std::int64_t queries = queries_of(args, sequence).count;
+  const std::int64_t keys = num_keys_of(args, sequence);
   const std::int64_t query_blocks = num_blocks(queries, split.queries);
   const std::int64_t chunks = num_blocks(keys, split.keys);
   const std::int64_t rank = index - tasks_before_[i];

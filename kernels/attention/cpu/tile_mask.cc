@@ -1,4 +1,4 @@
-#include "kernels/attention/tile_mask.h"
+#include "kernels/attention/cpu/tile_mask.h"
 
 #include <algorithm>
 #include <bit>

@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "kernels/attention/tile_mask.h"
-#include "serrate/kernels/attention.h"
+#include "kernels/attention/cpu/tile_mask.h"
+#include "kernels/attention/view.h"
 
 namespace serrate {
 
@@ -22,13 +22,11 @@ struct AttentionSplit {
 /// Of the forward. Where queries are few, as in short sequences and in decoding, heads are packed
 /// as rows of one tile, so that keys and values are read once and in the order of memory, and
 /// vectors are full; long histories are cut into chunks of whole tiles of keys.
-AttentionSplit forward_split(const AttentionForward& args, std::int64_t sequence);
-/// A task for every head of a sequence.
-AttentionSplit whole_heads(const AttentionForward& args, std::int64_t sequence);
+AttentionSplit forward_split(const AttentionView& args, std::int64_t sequence);
 
 /// Floats that the tasks of a sequence leave to be combined, 0 if its keys are not cut: of each
 /// chunk, head and query a row of head_dim, the maximum and the sum of softmax.
-std::int64_t partials_of(const AttentionForward& args, std::int64_t sequence,
+std::int64_t partials_of(const AttentionView& args, std::int64_t sequence,
                          const AttentionSplit& split);
 
 /// Makes it the mask of the same queries in several heads, one after the other, in which every

@@ -4,20 +4,19 @@
 #include <functional>
 #include <span>
 
-#include "kernels/attention/mask.h"
-#include "kernels/dense/dropout_draw.h"
-#include "serrate/kernels/attention.h"
+#include "kernels/attention/cpu/plan.h"
+#include "kernels/attention/cpu/tiles.h"
+#include "kernels/attention/view.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
 /// What the tasks of one call share.
 struct BackwardCall {
-  const AttentionBackward& args;
+  const AttentionBackwardView& args;
   const AttentionTiles& tiles;
-  DropoutDraw draw;
-  OutputHeads d_q;            // a row per query of the batch
-  HeadsView<float> d_k, d_v;  // sums: the results or, where those are not float32, workspace
+  OutputHeads d_q;       // a row per query of the batch
+  OutputHeads d_k, d_v;  // sums in float32: the results, or workspace where those are not
   // Gradients of the tables, [batch_size, num_heads, entries]; null: none.
   float *d_position, *d_time;
 };
@@ -36,7 +35,7 @@ struct BackwardTask {
 /// wait for it: then it is parts that yield one kind of gradient each. Scores are then computed
 /// twice, but every sum keeps its order, so bits do not depend on it.
 void for_each_backward_task(
-    const AttentionBackward& args, const Stream& stream,
+    const AttentionBackwardView& args, const CpuAttentionPlan& plan, const Stream& stream,
     const std::function<void(const BackwardTask&, const BackwardTask*, int)>& f);
 
 /// What a call sums in besides its results, in floats.
@@ -47,14 +46,14 @@ struct BackwardWorkspace {
   std::int64_t size() const { return d_q + d_k + d_v + d_position + d_time; }
 };
 
-BackwardWorkspace backward_workspace(const AttentionBackward& args);
+BackwardWorkspace backward_workspace(const AttentionBackwardView& args);
 
 /// The call's view of `workspace`, as large as backward_workspace says.
-BackwardCall backward_call(float* workspace, const AttentionBackward& args,
+BackwardCall backward_call(float* workspace, const AttentionBackwardView& args,
                            const AttentionTiles& tiles);
 
 /// gradient += the shares of every sequence and head, in their order.
-void sum_shares(const AttentionForward& args, const float* shares, std::span<float> gradient,
-                const AttentionTable& table, const Stream& stream);
+void sum_shares(const AttentionView& args, const float* shares, std::span<float> gradient,
+                const TableView& table, const Stream& stream);
 
 }  // namespace serrate

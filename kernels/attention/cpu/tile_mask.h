@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 
+#include "kernels/attention/bit_mask.h"
 #include "serrate/random.h"
 
 namespace serrate {
@@ -11,7 +12,6 @@ namespace serrate {
 // stay in the first two levels of cache. Tiles begin at multiples of kMaskBlock.
 inline constexpr std::int64_t kTileQueries = 96;
 inline constexpr std::int64_t kTileKeys = 96;
-inline constexpr std::int64_t kMaskBlock = 16;
 
 /// A bit for each query of a tile.
 using QueryBits = Uint128;

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+namespace serrate {
+
+struct AttentionForward;
+struct CpuAttentionPlan;
+
+/// What a plan depends on besides the values of offsets and masks.
+struct AttentionPlanKey {
+  const std::int64_t *query_offsets = nullptr, *key_offsets = nullptr;  ///< device memory
+  const std::int64_t* column_ranges = nullptr;                          ///< of a ColumnMask
+  std::size_t num_offsets = 0, mask = 0;                                ///< which of AttentionMask
+  std::int64_t num_shared_queries = 0, num_heads = 0, num_key_heads = 0, head_dim = 0;
+  bool heads_are_alike = true;  ///< neither biases nor dropout set one apart from another
+
+  bool operator==(const AttentionPlanKey&) const = default;
+};
+AttentionPlanKey plan_key_of(const AttentionForward& args);
+
+/// How the attention of one batch is shared among threads, and its mask by tiles; see
+/// plan_attention. Memory on the CPU: three integers a sequence, four ranges a tile of keys for a
+/// ColumnMask.
+class AttentionPlan {
+ public:
+  AttentionPlan();
+  explicit AttentionPlan(const AttentionPlanKey& key);
+  AttentionPlan(const AttentionPlanKey& key, std::unique_ptr<const CpuAttentionPlan> on_cpu);
+  AttentionPlan(AttentionPlan&&) noexcept;
+  AttentionPlan& operator=(AttentionPlan&&) noexcept;
+  ~AttentionPlan();
+
+  /// Floats of partials that a forward needs, 0 if it cuts no history: a sum over sequences that
+  /// depends on lengths, heads and head_dim alone.
+  std::int64_t num_partials() const;
+
+  const AttentionPlanKey& key() const { return key_; }
+  /// The CPU backend's part.
+  const CpuAttentionPlan& on_cpu() const { return *on_cpu_; }
+
+ private:
+  AttentionPlanKey key_;
+  std::unique_ptr<const CpuAttentionPlan> on_cpu_;
+};
+
+}  // namespace serrate
