@@ -73,20 +73,26 @@ KeyedJaggedTensor make_batch(const Workload& w, std::uint64_t seed, const Stream
 // y = sum over the lookups of output . weights; the loss is the mean of y^2. Writes the gradients
 // of the outputs and adds up that of the weights.
 void linear_layer(EmbeddingExchange& exchange, std::span<const float> weights,
-                  std::span<float> d_weights) {
+                  std::span<float> d_weights, const Stream& stream) {
+  std::array<MatrixView<const float>, kTables> outputs;
+  std::array<MatrixView<float>, kTables> d_outputs;
+  for (std::int64_t t = 0; t < kTables; ++t) {
+    outputs[t] = host_view(exchange.output(t), stream);
+    d_outputs[t] = host_view(exchange.d_output(t), stream);
+  }
   std::fill(d_weights.begin(), d_weights.end(), 0.0f);
   for (std::int64_t b = 0; b < kBatchSize; ++b) {
     float y = 0;
     for (std::int64_t t = 0; t < kTables; ++t) {
-      const float* row = exchange.output(t).row(b);
+      const float* row = outputs[t].row(b);
       const float* w = weights.data() + t * kDim;
 #pragma omp simd reduction(+ : y)
       for (std::int64_t c = 0; c < kDim; ++c) y += row[c] * w[c];
     }
     const float d_y = 2.0f * y / kBatchSize;
     for (std::int64_t t = 0; t < kTables; ++t) {
-      const float* row = exchange.output(t).row(b);
-      float* d_row = exchange.d_output(t).row(b);
+      const float* row = outputs[t].row(b);
+      float* d_row = d_outputs[t].row(b);
 #pragma omp simd
       for (std::int64_t c = 0; c < kDim; ++c) {
         d_row[c] = d_y * weights[t * kDim + c];
@@ -185,7 +191,7 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
     end_stage(kLookup);
     embedding.output_dist(exchange, stream);
     end_stage(kOutput);
-    linear_layer(exchange, weights, d_weights);
+    linear_layer(exchange, weights, d_weights, stream);
     communicator.all_reduce_sum<float>("dense_gradients", on_cpu(d_weights), stream);
     end_stage(kLinear);
     embedding.output_dist_backward(exchange, stream);

@@ -378,29 +378,6 @@ void Communicator::broadcast(std::string_view operation, DeviceSpan<T> values, i
   transfer(exchange, [&] { peers_[root].receive = bytes(values.device_data()); });
 }
 
-template <typename T>
-void Communicator::all_to_all(std::string_view operation,
-                              DeviceSpan<const std::type_identity_t<T>> send,
-                              std::span<const std::int64_t> send_counts, std::int64_t width,
-                              Buffer<T>& receive, std::vector<std::int64_t>& receive_counts,
-                              const Stream& stream) {
-  check(std::ssize(send_counts) == size_, "all_to_all needs a count for every rank");
-  receive_counts =
-      exchange<std::int64_t>(operation, send_counts, std::vector<std::int64_t>(size_, 1)).values;
-  receive.resize_discard(sum_of(receive_counts) * width, stream);
-  all_to_all<T>(operation, {send, send_counts}, {receive.span(), receive_counts}, width, stream);
-}
-
-template <typename T>
-void Communicator::all_gather(std::string_view operation,
-                              DeviceSpan<const std::type_identity_t<T>> rows, std::int64_t width,
-                              Buffer<T>& gathered, std::vector<std::int64_t>& counts,
-                              const Stream& stream) {
-  counts = gather_int64(operation, width > 0 ? static_cast<std::int64_t>(rows.size()) / width : 0);
-  gathered.resize_discard(sum_of(counts) * width, stream);
-  all_gather<T>(operation, rows, {gathered.span(), counts}, width, stream);
-}
-
 std::unique_ptr<Communicator> Communicator::split(int color) {
   const std::vector<std::int64_t> colors = gather_int64("split", color);
   std::vector<int> members;
@@ -413,21 +390,15 @@ std::unique_ptr<Communicator> Communicator::split(int color) {
   return group;
 }
 
-#define SERRATE_MOVE(T)                                                                          \
-  template FromRanks<T> Communicator::gather<T>(std::string_view, std::span<const T>);           \
-  template FromRanks<T> Communicator::exchange<T>(std::string_view, std::span<const T>,          \
-                                                  std::span<const std::int64_t>);                \
-  template void Communicator::all_to_all<T>(std::string_view, const RowsByRank<const T>&,        \
-                                            const RowsByRank<T>&, std::int64_t, const Stream&);  \
-  template void Communicator::all_gather<T>(std::string_view, DeviceSpan<const T>,               \
-                                            const RowsByRank<T>&, std::int64_t, const Stream&);  \
-  template void Communicator::broadcast<T>(std::string_view, DeviceSpan<T>, int, const Stream&); \
-  template void Communicator::all_to_all<T>(                                                     \
-      std::string_view, DeviceSpan<const T>, std::span<const std::int64_t>, std::int64_t,        \
-      Buffer<T>&, std::vector<std::int64_t>&, const Stream&);                                    \
-  template void Communicator::all_gather<T>(std::string_view, DeviceSpan<const T>, std::int64_t, \
-                                            Buffer<T>&, std::vector<std::int64_t>&,              \
-                                            const Stream&);
+#define SERRATE_MOVE(T)                                                                         \
+  template FromRanks<T> Communicator::gather<T>(std::string_view, std::span<const T>);          \
+  template FromRanks<T> Communicator::exchange<T>(std::string_view, std::span<const T>,         \
+                                                  std::span<const std::int64_t>);               \
+  template void Communicator::all_to_all<T>(std::string_view, const RowsByRank<const T>&,       \
+                                            const RowsByRank<T>&, std::int64_t, const Stream&); \
+  template void Communicator::all_gather<T>(std::string_view, DeviceSpan<const T>,              \
+                                            const RowsByRank<T>&, std::int64_t, const Stream&); \
+  template void Communicator::broadcast<T>(std::string_view, DeviceSpan<T>, int, const Stream&);
 #define SERRATE_SUM(T)                                                                            \
   template void Communicator::sum<T>(std::string_view, std::span<T>);                             \
   template void Communicator::all_reduce_sum<T>(std::string_view, DeviceSpan<T>, const Stream&);  \

@@ -14,7 +14,7 @@ namespace serrate {
 
 /// The ops whose CUDA twin is not written yet: here it is said, and nowhere else. Who writes one
 /// takes it from this list and calls dispatch_device; its tests then run on devices too.
-inline constexpr std::array<std::string_view, 41> kCpuOnlyOps = {
+inline constexpr std::array<std::string_view, 38> kCpuOnlyOps = {
     "BitMask",
     "activation_backward",
     "activation_forward",
@@ -22,10 +22,9 @@ inline constexpr std::array<std::string_view, 41> kCpuOnlyOps = {
     "add_to",
     "bags_of_ids",
     "bucketize",
-    "drop_invalid_ids",
+    "copy_runs",
     "dropout_backward",
     "dropout_forward",
-    "find_invalid_id",
     "gather_bags",
     "jagged_attention_backward",
     "jagged_attention_forward",
@@ -46,9 +45,7 @@ inline constexpr std::array<std::string_view, 41> kCpuOnlyOps = {
     "linear_backward",
     "linear_forward",
     "mean_scales",
-    "offsets_from_lengths",
     "pair_offsets",
-    "replace_invalid_ids",
     "row_scores",
     "sampled_softmax",
     "scatter_bags",

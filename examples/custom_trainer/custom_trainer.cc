@@ -49,7 +49,7 @@ struct Batch {
 // appeal of a sample gives the odds of a click.
 Batch make_batch(std::int64_t begin, std::int64_t end, const Stream& stream) {
   const auto appeal = [](std::uint32_t table, std::int64_t id) { return 2 * draw(table, id) - 1; };
-  std::vector<std::vector<std::int64_t>> values(2), lengths(2);
+  std::vector<std::vector<std::int64_t>> values(2), offsets(2, {0});
   Batch batch;
   for (std::int64_t sample = begin; sample < end; ++sample) {
     const auto country = static_cast<std::int64_t>(draw(2, sample) * kCountries);
@@ -62,11 +62,12 @@ Batch make_batch(std::int64_t begin, std::int64_t end, const Stream& stream) {
       odds += 3 * appeal(0, item) / static_cast<double>(length);
     }
     values[1].push_back(country);
-    lengths[0].push_back(length);
-    lengths[1].push_back(1);
+    for (const std::size_t f : {0, 1}) {
+      offsets[f].push_back(static_cast<std::int64_t>(values[f].size()));
+    }
     batch.clicks.push_back(draw(5, sample) < 1 / (1 + std::exp(-3 * odds)) ? 1.0f : 0.0f);
   }
-  batch.features = KeyedJaggedTensor::from_lengths({"history", "country"}, values, lengths, stream);
+  batch.features = KeyedJaggedTensor::from_offsets({"history", "country"}, values, offsets, stream);
   return batch;
 }
 
@@ -79,10 +80,6 @@ double logistic_loss(std::span<float> logits, std::span<const float> clicks) {
     logits[i] = static_cast<float>((1 / (1 + std::exp(-logit)) - clicks[i]) / kBatchSize);
   }
   return loss;
-}
-
-void copy_matrix(MatrixView<const float> from, MatrixView<float> to) {
-  for (std::int64_t r = 0; r < from.rows; ++r) std::copy_n(from.row(r), from.cols, to.row(r));
 }
 
 // One logit: a weight for every column of the looked-up rows, and a bias.
@@ -143,7 +140,7 @@ class ClickModel {
                               columns());
     const MatrixView<float> y(logits_.resize_discard(batch_size, stream_).data(), batch_size, 1);
     for (std::int64_t i = 0; i < num_lookups_; ++i) {
-      copy_matrix(exchange_.output(i), x.columns(i * kDim, (i + 1) * kDim));
+      copy_matrix(exchange_.output(i), x.columns(i * kDim, (i + 1) * kDim), stream_);
     }
     linear_forward({.x = x, .weight = weight, .bias = dense_.span().last(1), .y = y}, stream_);
     const double loss = logistic_loss(logits_.span(), clicks);
@@ -159,7 +156,7 @@ class ClickModel {
                      .d_bias = d_dense_.span().last(1)},
                     stream_);
     for (std::int64_t i = 0; i < num_lookups_; ++i) {
-      copy_matrix(d_x.columns(i * kDim, (i + 1) * kDim), exchange_.d_output(i));
+      copy_matrix(d_x.columns(i * kDim, (i + 1) * kDim), exchange_.d_output(i), stream_);
     }
     return loss;
   }

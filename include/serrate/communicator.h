@@ -116,16 +116,6 @@ class Communicator {
   template <typename T>
   void broadcast(std::string_view operation, DeviceSpan<T> values, int root, const Stream& stream);
 
-  // TRANSITION, to be removed: sizes that are found out on the way.
-  template <typename T>
-  void all_to_all(std::string_view operation, DeviceSpan<const std::type_identity_t<T>> send,
-                  std::span<const std::int64_t> send_counts, std::int64_t width, Buffer<T>& receive,
-                  std::vector<std::int64_t>& receive_counts, const Stream& stream);
-  template <typename T>
-  void all_gather(std::string_view operation, DeviceSpan<const std::type_identity_t<T>> rows,
-                  std::int64_t width, Buffer<T>& gathered, std::vector<std::int64_t>& counts,
-                  const Stream& stream);
-
   /// Exchanges so far, of both families and of the host's alone.
   std::int64_t num_exchanges() const { return sequence_; }
   std::int64_t num_host_exchanges() const { return host_exchanges_; }

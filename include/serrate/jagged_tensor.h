@@ -7,15 +7,16 @@
 #include <vector>
 
 #include "serrate/buffer.h"
+#include "serrate/device_span.h"
 
 namespace serrate {
 
 /// Rows of different lengths: bag i holds values [offsets[i] - offsets[0], offsets[i + 1] -
 /// offsets[0]). A view of one feature of a KeyedJaggedTensor, or of a JaggedTensor of ids.
 struct JaggedView {
-  std::span<const std::int64_t> values;   ///< [num_values]
-  std::span<const std::int64_t> offsets;  ///< [num_bags + 1]
-  std::span<const float> weights;         ///< [num_values], or empty for unweighted
+  DeviceSpan<const std::int64_t> values;   ///< [num_values]
+  DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]
+  DeviceSpan<const float> weights;         ///< [num_values], or empty for unweighted
 
   std::int64_t num_bags() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
   std::int64_t num_values() const { return static_cast<std::int64_t>(values.size()); }
@@ -45,10 +46,12 @@ class KeyedJaggedTensor {
                     const std::vector<std::int64_t>& values_per_key, Buffer<std::int64_t> values,
                     Buffer<std::int64_t> offsets, Buffer<float> weights = {});
 
-  /// From host values and lengths, one list per key: lengths[k][i] ids in bag i of key k.
-  static KeyedJaggedTensor from_lengths(const std::vector<std::string>& keys,
+  /// From the host, one list per key: bag i of key k has the ids values[k][offsets[k][i]],
+  /// values[k][offsets[k][i] + 1], ..., values[k][offsets[k][i + 1] - 1]. Throws Error (usage)
+  /// naming the key, and the bag, where offsets fall or do not run from 0 to the end of the values.
+  static KeyedJaggedTensor from_offsets(const std::vector<std::string>& keys,
                                         const std::vector<std::vector<std::int64_t>>& values,
-                                        const std::vector<std::vector<std::int64_t>>& lengths,
+                                        const std::vector<std::vector<std::int64_t>>& offsets,
                                         const Stream& stream);
 
   std::int64_t num_keys() const { return static_cast<std::int64_t>(keys_.size()); }
@@ -69,9 +72,9 @@ class KeyedJaggedTensor {
   const Buffer<std::int64_t>& offsets() const { return offsets_; }
   const Buffer<float>& weights() const { return weights_; }
 
-  /// Checks host memory: offsets start at 0, never fall, and end each key where its values end.
-  /// Throws Error (usage) naming the key and the bag.
-  void validate() const;
+  /// Checks that offsets start at 0, never fall, and end each key where its values end: throws
+  /// Error (usage) naming the key and the bag. Copies them to the host and waits for the stream.
+  void validate(const Stream& stream) const;
 
  private:
   std::vector<std::string> keys_;

@@ -8,9 +8,9 @@
 
 #include "serrate/buffer.h"
 #include "serrate/communicator.h"
+#include "serrate/device_span.h"
 #include "serrate/embedding_table.h"
 #include "serrate/jagged_tensor.h"
-#include "serrate/matrix_view.h"
 #include "serrate/sharding_plan.h"
 
 namespace serrate {
@@ -57,8 +57,8 @@ class EmbeddingExchange {
 
   /// After output_dist: [num_bags, dim] of a lookup, and the gradient of it that the caller writes
   /// before output_dist_backward.
-  MatrixView<const float> output(std::int64_t lookup) const;
-  MatrixView<float> d_output(std::int64_t lookup);
+  DeviceMatrix<const float> output(std::int64_t lookup) const;
+  DeviceMatrix<float> d_output(std::int64_t lookup);
 
   /// Bytes allocated for it on this rank.
   std::int64_t bytes() const;
@@ -74,9 +74,9 @@ class EmbeddingExchange {
 struct LocalShard {
   std::string table;
   Shard shard;
-  MatrixView<float> weights;  ///< [shard rows, shard columns]
-  MatrixView<float> state;    ///< see EmbeddingUpdate
-  MatrixView<float> second_moment;
+  DeviceMatrix<float> weights;  ///< [shard rows, shard columns]
+  DeviceMatrix<float> state;    ///< see EmbeddingUpdate
+  DeviceMatrix<float> second_moment;
 };
 
 /// Embedding tables sharded over the ranks of a communicator by a plan. The stages of a step, in

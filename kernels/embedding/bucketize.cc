@@ -5,24 +5,60 @@
 #include "kernels/cpu_only.h"
 
 namespace serrate {
+namespace {
 
-void bucketize(const JaggedView& feature, std::span<const std::int64_t> row_splits,
-               BucketizedIds& result, const Stream& stream) {
-  check(!feature.offsets.empty(), "offsets must be [num_bags + 1]");
-  check(feature.weights.empty() || feature.weights.size() == feature.values.size(),
+void check_segment(const BucketizeSegment& s) {
+  check(!s.bags.offsets.empty(), "offsets must be [num_bags + 1]");
+  check(s.bags.weights.empty() || s.bags.weights.size() == s.bags.values.size(),
         "weights must be empty or as many as values");
-  check(row_splits.size() >= 2 && row_splits[0] == 0 && std::ranges::is_sorted(row_splits),
+  check(s.row_splits.size() >= 2 && s.row_splits[0] == 0 && std::ranges::is_sorted(s.row_splits),
         "row_splits must rise from 0 to the number of rows");
+}
+
+}  // namespace
+
+std::int64_t BucketizedIds::bytes() const {
+  return sizes.bytes() + bag_index.bytes() + offsets.bytes() + ids.bytes() + weights.bytes();
+}
+
+void bucketize(std::span<const BucketizeSegment> segments, OutsideIds outside,
+               BucketizedIds& result, const Stream& stream) {
+  std::int64_t most_bags = 0, most_ids = 0;
+  bool weighted = false, unweighted = false;
+  result.num_segments = std::ssize(segments);
+  result.num_blocks = 0;
+  for (const BucketizeSegment& s : segments) {
+    check_segment(s);
+    const std::int64_t num_blocks = std::ssize(s.row_splits) - 1, num_ids = s.bags.num_values();
+    result.num_blocks += num_blocks;
+    most_bags += std::min(num_ids, s.bags.num_bags() * num_blocks);
+    most_ids += num_ids;
+    if (num_ids > 0) (s.bags.weights.empty() ? unweighted : weighted) = true;
+  }
+  check(!(weighted && unweighted), "either all segments have weights or none");
+  result.sizes.resize_discard(2 * (result.num_blocks + 1) + 2 * result.num_segments, stream);
+  result.bag_index.resize_discard(most_bags, stream);
+  result.offsets.resize_discard(most_bags + 1, stream);
+  result.ids.resize_discard(most_ids, stream);
+  result.weights.resize_discard(weighted ? most_ids : 0, stream);
   dispatch_cpu_only(stream.device(), "bucketize", [&](auto device) {
-    bucketize_on<device()>(feature, row_splits, result, stream);
+    bucketize_on<device()>(segments, outside, result, stream);
   });
 }
 
-std::int64_t find_invalid_id(std::span<const std::int64_t> values, std::int64_t num_rows,
-                             const Stream& stream) {
-  return dispatch_cpu_only(stream.device(), "find_invalid_id", [&](auto device) {
-    return find_invalid_id_on<device()>(values, num_rows, stream);
-  });
+BucketSizes sizes_on_host(const BucketizedIds& ids, const Stream& stream) {
+  const std::vector<std::int64_t> all = ids.sizes.to_host(stream);
+  auto next = all.begin();
+  const auto take = [&](std::int64_t count) {
+    const auto begin = next;
+    next += count;
+    return std::vector<std::int64_t>(begin, next);
+  };
+  const std::int64_t num_splits = ids.num_blocks + 1;
+  return {.bag_splits = take(num_splits),
+          .id_splits = take(num_splits),
+          .num_outside = take(ids.num_segments),
+          .first_outside = take(ids.num_segments)};
 }
 
 }  // namespace serrate

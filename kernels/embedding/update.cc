@@ -6,7 +6,7 @@
 namespace serrate {
 namespace {
 
-bool has_shape(MatrixView<const float> view, std::int64_t rows, std::int64_t cols) {
+bool has_shape(DeviceMatrix<const float> view, std::int64_t rows, std::int64_t cols) {
   return view.rows == rows && view.cols == cols;
 }
 
@@ -65,18 +65,18 @@ void group_gradients(std::span<const GradientSegment> segments, std::int64_t num
 }
 
 void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
-                          std::span<const ColumnRange> columns, std::span<float> squares,
+                          std::span<const ColumnRange> columns, DeviceSpan<float> squares,
                           const Stream& stream) {
   check_gradients(args);
-  check(!columns.empty() && squares.size() % columns.size() == 0,
-        "squares must be [columns, num_rows]");
+  check(std::ssize(columns) * groups.num_occurrences == std::ssize(squares),
+        "squares must be [columns, num_occurrences]");
   dispatch_device(stream.device(), [&](auto device) {
     gradient_row_squares_on<device()>(args, groups, columns, squares, stream);
   });
 }
 
 void embedding_update(const EmbeddingUpdate& args, const RowGroups& groups,
-                      std::span<const float> row_squares, std::int64_t full_dim,
+                      DeviceSpan<const float> row_squares, std::int64_t full_dim,
                       const Stream& stream) {
   check_gradients(args);
   check_state(args);

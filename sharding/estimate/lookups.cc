@@ -25,6 +25,15 @@ Lookups count_lookups(const PlannerTable& table, std::int64_t batch_size, double
   return n;
 }
 
+double room_for_bags(const PlannerTable& table, std::int64_t batch_size, double num_blocks) {
+  double room = 0;
+  for (const PlannerFeature& f : table.features) {
+    const double bags = bags_of(f, batch_size), ids = f.pooling_factor * bags;
+    room += table.pooled ? std::min(ids, bags * num_blocks) : ids;
+  }
+  return room;
+}
+
 double count_bags(const PlannerTable& table, std::int64_t batch_size) {
   double bags = 0;
   for (const PlannerFeature& f : table.features) {

@@ -7,7 +7,6 @@
 #include "serrate/planner.h"
 #include "sharding/estimate/lookups.h"
 #include "sharding/estimate/optimizer_state.h"
-#include "sharding/estimate/zipf.h"
 #include "sharding/plan/shard_grid.h"
 #include "src/core/checked_math.h"
 
@@ -37,8 +36,6 @@ class Prediction {
   }
 
   std::vector<RankMemory> predict() {
-    // The first words of messages: to every rank, from every rank, to the replicas.
-    add_everywhere((2 * world_ + 1) * kWord);
     for (const PlannerTable& table : model_.tables) add_table(table);
     for (std::size_t r = 0; r < memory_.size(); ++r) {
       const Buffers& b = buffers_[r];
@@ -59,9 +56,9 @@ class Prediction {
     }
     return counted_;
   }
-  // The part of a message that one piece of each feature takes: its counts, offsets and ids.
+  // The part of a message that one piece of each feature takes: its offsets and ids.
   double message_bytes(const PlannerTable& table, const Lookups& n) const {
-    return (3 * static_cast<double>(table.features.size()) + n.bags + n.ids) * kWord +
+    return (static_cast<double>(table.features.size()) + n.bags + n.ids) * kWord +
            (any_weighted_ ? n.ids * kFloat : 0);
   }
   static double row_bytes(const Lookups& n, std::int64_t columns) {
@@ -72,9 +69,11 @@ class Prediction {
     return ids * (6 * kWord + (any_weighted_ ? kFloat : 0)) + 2 * kWord;
   }
 
-  // Of a batch's ids, parted by row block.
-  double parted_bytes(const Lookups& n) const {
-    return (2 * n.bags + n.ids) * kWord + (any_weighted_ ? n.ids * kFloat : 0);
+  // Of a batch's ids, parted by row block: an index and an offset for as many bags as there may be.
+  double parted_bytes(const PlannerTable& table, std::int64_t num_blocks) const {
+    const double bags = room_for_bags(table, model_.batch_size, static_cast<double>(num_blocks));
+    const double ids = count_lookups(table, model_.batch_size, 1).ids;
+    return (2 * bags + ids) * kWord + (any_weighted_ ? ids * kFloat : 0);
   }
   static std::vector<std::int64_t> rows_of_blocks(const ShardGrid& grid) {
     std::vector<std::int64_t> rows;
@@ -88,15 +87,15 @@ class Prediction {
   void add_passed_on(const PlannerTable& table, const TableSharding& sharding,
                      const ShardGrid& grid) {
     const double num_nodes = world_ / plan_.ranks_per_node;
-    const double headers = 3 * static_cast<double>(table.features.size()) * (num_nodes - 1) * kWord;
+    const double firsts = static_cast<double>(table.features.size()) * (num_nodes - 1) * kWord;
     for (std::int64_t column = 0; column < grid.num_column_blocks(); ++column) {
       const Shard& top = sharding.shards[column];
       const Lookups whole = lookups(table, table.num_rows) * num_nodes;
-      double bytes = headers + message_bytes(table, whole) + row_bytes(whole, top.num_columns());
+      double bytes = firsts + message_bytes(table, whole) + row_bytes(whole, top.num_columns());
+      bytes += parted_bytes(table, grid.num_row_blocks()) * num_nodes;
       for (const std::int64_t rows : rows_of_blocks(grid)) {
         const Lookups part = lookups(table, rows) * num_nodes;
-        bytes += parted_bytes(part);
-        bytes += headers + message_bytes(table, part) + row_bytes(part, top.num_columns());
+        bytes += firsts + message_bytes(table, part) + row_bytes(part, top.num_columns());
       }
       const int first = top.rank - top.rank % plan_.ranks_per_node;
       for (int i = 0; i < plan_.ranks_per_node; ++i) buffers_[first + i].sums += bytes;
@@ -111,10 +110,12 @@ class Prediction {
     add_everywhere(2 * count_bags(table, model_.batch_size) * static_cast<double>(table.dim) *
                    kFloat);
     const bool by_node = through_nodes(sharding, plan_);
+    // Ids by row block, and to count them also as whole bags if those are sent through nodes.
+    add_everywhere(parted_bytes(table, grid.num_row_blocks()));
+    if (by_node) add_everywhere(parted_bytes(table, 1));
     for (const std::int64_t rows : by_node ? std::vector{table.num_rows} : rows_of_blocks(grid)) {
       const Lookups own = lookups(table, rows);
-      // Ids by row block; then what is asked for, and the rows that answer.
-      add_everywhere(parted_bytes(own));
+      // What is asked for, and the rows that answer.
       add_everywhere(message_bytes(table, own) * column_blocks + row_bytes(own, table.dim));
     }
     if (by_node) add_passed_on(table, sharding, grid);
@@ -133,19 +134,17 @@ class Prediction {
     const Lookups all = lookups(table, shard.num_rows()) * world_;
     Buffers& b = buffers_[shard.rank];
     // What every rank asks of the shard, or the batches that replicas gather.
-    const double headers = 3 * static_cast<double>(table.features.size()) * (world_ - 1) * kWord;
-    b.sums += headers + message_bytes(table, all) + row_bytes(all, shard.num_columns());
+    const double firsts = static_cast<double>(table.features.size()) * (world_ - 1) * kWord;
+    b.sums += firsts + message_bytes(table, all) + row_bytes(all, shard.num_columns());
     const double groups = group_bytes(all.ids);
     const bool squares = column_blocks > 1 && table.optimizer == SparseOptimizer::kRowWiseAdagrad;
     if (!squares) {
       b.largest_group = std::max(b.largest_group, groups);
       return;
     }
-    // Shards that are cut by columns keep their groups, and exchange a value for each row.
-    const auto all_rows = static_cast<double>(table.num_rows);
-    const double ids = count_lookups(table, model_.batch_size, 1).ids * world_;
-    const double distinct = rows / all_rows * expected_distinct(ids, all_rows, table.zipf_exponent);
-    b.sums += groups + distinct * (1 + 2 * static_cast<double>(column_blocks)) * kFloat;
+    // Shards that are cut by columns keep their groups, and exchange a value for each row, of which
+    // there may be as many as ids.
+    b.sums += groups + all.ids * (1 + 2 * static_cast<double>(column_blocks)) * kFloat;
   }
 
   const PlannerModel& model_;

@@ -48,7 +48,7 @@ class Estimator {
       e.forward_compute = lookup_time(replicated() ? own : all, distinct);
       e.backward_compute = update_time(all, distinct);
       if (squares_are_exchanged()) {
-        e.backward_comms += all_to_all(distinct * option_.num_column_blocks * kFloatBytes);
+        e.backward_comms += all_to_all(all.ids * option_.num_column_blocks * kFloatBytes);
       }
       add_memory(rows, all, e);
     }

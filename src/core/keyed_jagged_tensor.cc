@@ -2,6 +2,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 #include "serrate/jagged_tensor.h"
@@ -13,6 +14,26 @@ std::vector<std::int64_t> prefix_sums(const std::vector<std::int64_t>& sizes) {
   std::vector<std::int64_t> sums(sizes.size() + 1, 0);
   std::partial_sum(sizes.begin(), sizes.end(), sums.begin() + 1);
   return sums;
+}
+
+// Of one key, whose values are [begin, end) of those of the tensor.
+void check_offsets(const std::string& key, std::span<const std::int64_t> offsets,
+                   std::int64_t begin, std::int64_t end) {
+  if (offsets.empty()) {
+    throw usage_error(fmt::format("feature \"{}\": no offsets (n bags have n + 1)", key));
+  }
+  for (std::size_t bag = 0; bag + 1 < offsets.size(); ++bag) {
+    if (offsets[bag + 1] < offsets[bag]) {
+      throw usage_error(fmt::format("feature \"{}\": bag {} has length {} (offsets must not fall)",
+                                    key, bag, offsets[bag + 1] - offsets[bag]));
+    }
+  }
+  if (offsets.front() != begin || offsets.back() != end) {
+    throw usage_error(
+        fmt::format("feature \"{}\": offsets run from {} to {}, its values from {} to "
+                    "{}",
+                    key, offsets.front(), offsets.back(), begin, end));
+  }
 }
 
 }  // namespace
@@ -45,22 +66,22 @@ KeyedJaggedTensor::KeyedJaggedTensor(std::vector<std::string> keys,
   }
 }
 
-KeyedJaggedTensor KeyedJaggedTensor::from_lengths(
+KeyedJaggedTensor KeyedJaggedTensor::from_offsets(
     const std::vector<std::string>& keys, const std::vector<std::vector<std::int64_t>>& values,
-    const std::vector<std::vector<std::int64_t>>& lengths, const Stream& stream) {
-  check(values.size() == keys.size() && lengths.size() == keys.size(),
-        "from_lengths needs one list of values and one of lengths per key");
-  std::vector<std::int64_t> all_values, offsets{0}, bags_per_key, values_per_key;
+    const std::vector<std::vector<std::int64_t>>& offsets, const Stream& stream) {
+  check(values.size() == keys.size() && offsets.size() == keys.size(),
+        "from_offsets needs one list of values and one of offsets per key");
+  std::vector<std::int64_t> all_values, all_offsets{0}, bags_per_key, values_per_key;
   for (std::size_t k = 0; k < keys.size(); ++k) {
+    check_offsets(keys[k], offsets[k], 0, std::ssize(values[k]));
+    const std::int64_t first_value = std::ssize(all_values);
     all_values.insert(all_values.end(), values[k].begin(), values[k].end());
-    for (const std::int64_t length : lengths[k]) offsets.push_back(offsets.back() + length);
-    bags_per_key.push_back(static_cast<std::int64_t>(lengths[k].size()));
-    values_per_key.push_back(static_cast<std::int64_t>(values[k].size()));
+    std::transform(offsets[k].begin() + 1, offsets[k].end(), std::back_inserter(all_offsets),
+                   [&](std::int64_t offset) { return first_value + offset; });
+    bags_per_key.push_back(std::ssize(offsets[k]) - 1);
+    values_per_key.push_back(std::ssize(values[k]));
   }
-  KeyedJaggedTensor result(keys, bags_per_key, values_per_key, {all_values, stream},
-                           {offsets, stream});
-  if (stream.device() == Device::cpu()) result.validate();
-  return result;
+  return {keys, bags_per_key, values_per_key, {all_values, stream}, {all_offsets, stream}};
 }
 
 std::int64_t KeyedJaggedTensor::index_of(std::string_view key) const {
@@ -81,21 +102,11 @@ JaggedView KeyedJaggedTensor::feature(std::int64_t key) const {
   return view;
 }
 
-void KeyedJaggedTensor::validate() const {
+void KeyedJaggedTensor::validate(const Stream& stream) const {
+  const std::vector<std::int64_t> offsets = offsets_.to_host(stream);
   for (std::int64_t k = 0; k < num_keys(); ++k) {
-    const auto offsets = offsets_.span().subspan(bag_offsets_[k], num_bags(k) + 1);
-    for (std::int64_t bag = 0; bag < num_bags(k); ++bag) {
-      if (offsets[bag + 1] < offsets[bag]) {
-        throw usage_error(
-            fmt::format("feature \"{}\": bag {} has length {} (offsets must not fall)", keys_[k],
-                        bag, offsets[bag + 1] - offsets[bag]));
-      }
-    }
-    if (offsets.front() != value_offsets_[k] || offsets.back() != value_offsets_[k + 1]) {
-      throw usage_error(fmt::format(
-          "feature \"{}\": offsets run from {} to {}, its values from {} to {}", keys_[k],
-          offsets.front(), offsets.back(), value_offsets_[k], value_offsets_[k + 1]));
-    }
+    check_offsets(keys_[k], std::span(offsets).subspan(bag_offsets_[k], num_bags(k) + 1),
+                  value_offsets_[k], value_offsets_[k + 1]);
   }
 }
 

@@ -13,10 +13,10 @@ namespace serrate {
 
 /// Of a shard that is cut by columns: sums of squares for its rows that have a gradient.
 struct RowSquares {
-  std::int64_t num_rows = 0;
+  std::int64_t num_values = 0;   ///< room for so many rows: the ids of its batch
   std::vector<LeafRange> nodes;  ///< of the tree over all columns of the table
-  std::int64_t begin = 0;        ///< of its [nodes, num_rows] in State::squares
-  std::span<const float> sums;   ///< [num_rows]: over all columns
+  std::int64_t begin = 0;        ///< of its [nodes, num_values] in State::squares
+  DeviceSpan<const float> sums;  ///< [num_values]: over all columns
 };
 
 /// The two sides of a hop on one rank.
@@ -30,7 +30,10 @@ struct HopMessages {
 /// Buffers only grow, so a training loop allocates nothing after its largest batches.
 struct EmbeddingExchange::State {
   std::vector<BatchLookup> lookups;
+  PartedIds parts;                     ///< of the lookups
   std::vector<BatchLookup> passed_on;  ///< the lookups of Routing::in_node
+  PartedIds passed_on_parts;
+  std::vector<BagCounts> passed_on_counts;  ///< of the row blocks of passed_on, one after the other
   Buffer<float> outputs, d_outputs;
   Buffer<float> unpooled;          ///< rows, or gradients, of the ids of unpooled lookups
   Buffer<std::int64_t> positions;  ///< 0, 1, 2, ...
@@ -39,13 +42,14 @@ struct EmbeddingExchange::State {
   HopMessages direct, to_node, in_node;  ///< of the hops of this name in Routing
   Messages replicated;                   ///< this rank's own, of the data-parallel tables
   Messages gathered;                     ///< every rank's `replicated`, for the update
-  std::vector<std::int64_t> received_counts;
 
   RowGroups groups;                      ///< of one shard after the other
   std::vector<RowGroups> column_groups;  ///< of the shards that are cut by columns
   std::vector<RowSquares> row_squares;   ///< [shards of this rank], of the column-cut ones
   Buffer<float> squares, squares_sent, squares_received;
 
+  std::vector<BucketizeSegment> bucketize_segments;
+  PackingList packing;
   std::vector<LookupSegment> lookup_segments;
   std::vector<BagRows> bag_rows;
   std::vector<GradientSegment> gradient_segments;

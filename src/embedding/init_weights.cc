@@ -60,9 +60,8 @@ Buffer<float> initial_rows(const EmbeddingTable& table, const Shard& shard, std:
       init.fill(shard.row_begin + first + r, shard.column_begin, shard.column_end,
                 values.data() + r * row_size);
     }
-    copy(std::span<const float>(values).first(rows * row_size),
-         all.span().subspan(first * row_size, rows * row_size), stream);
-    stream.synchronize();
+    copy_from_host(std::span<const float>(values).first(rows * row_size),
+                   all.span().subspan(first * row_size, rows * row_size), stream);
   }
   return all;
 }

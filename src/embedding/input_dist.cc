@@ -1,8 +1,10 @@
 // Ids to the owners of their rows.
 //
 // Every rank sends every rank one message (its layout is in messages.h), all lookups and shards in
-// one all-to-all; weights, if any rank has them, follow in a second. Ids are checked before they
-// leave: a rank with a bad batch sends the error instead, and all ranks throw it.
+// one all-to-all; weights, if any rank has them, follow in a second. How much there is of all, in
+// these and in all exchanges of the batch that come after, is agreed before in one host collective
+// (batch_counts.h), the only thing in a step that waits for the device. A rank whose batch is wrong
+// announces the error there, and all ranks throw it.
 //
 // A piece of a message has only the bags that have an id in its row block, so output_dist returns
 // at most min(ids, bags x blocks) rows: for a row-wise table never more than either usual way,
@@ -10,40 +12,23 @@
 // table that is cut by rows gets every id as a bag of its own, and its bags are pooled here.
 //
 // Data-parallel tables have the same message, which stays on this rank until the update. What goes
-// through nodes (see Routing) takes two more all-to-alls of such messages in groups of ranks, once
-// it is known that all batches are good: whole bags to the owners' node, parts of them to the
-// owners.
+// through nodes (see Routing) takes two more all-to-alls of such messages in groups of ranks: whole
+// bags to the owners' node, parts of them to the owners.
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <numeric>
 
 #include "serrate/kernels/bag_offsets.h"
-#include "serrate/kernels/bucketize.h"
-#include "src/embedding/check_ids.h"
-#include "src/embedding/sharded_embedding_impl.h"
+#include "src/embedding/batch_counts.h"
 
 namespace serrate {
 namespace {
 
-void prefix_sums(const std::vector<std::int64_t>& counts, std::vector<std::int64_t>& splits) {
-  splits.assign(counts.size() + 1, 0);
-  std::partial_sum(counts.begin(), counts.end(), splits.begin() + 1);
-}
-
-void part_ids(const JaggedView& bags, std::span<const std::int64_t> row_splits, BatchLookup& lookup,
-              const Stream& stream) {
-  lookup.num_bags = bags.num_bags();
-  bucketize(bags, row_splits, lookup.parts, stream);
-  prefix_sums(lookup.parts.bag_counts, lookup.bag_splits);
-  prefix_sums(lookup.parts.id_counts, lookup.id_splits);
-}
-
 // 0, 1, ... size - 1.
-std::span<const std::int64_t> positions(EmbeddingExchange::State& s, std::int64_t size,
-                                        const Stream& stream) {
+DeviceSpan<const std::int64_t> positions(EmbeddingExchange::State& s, std::int64_t size,
+                                         const Stream& stream) {
   if (s.positions.size() < size) {
     std::vector<std::int64_t> values(size + size / 4);
     std::iota(values.begin(), values.end(), 0);
@@ -52,102 +37,190 @@ std::span<const std::int64_t> positions(EmbeddingExchange::State& s, std::int64_
   return std::as_const(s.positions).span().first(size);
 }
 
-// As part_ids, with a bag for each id; keeps the bags to pool the rows that come back.
-void part_ids_unpooled(const JaggedView& bags, std::span<const std::int64_t> row_splits,
-                       EmbeddingExchange::State& s, BatchLookup& lookup, const Stream& stream) {
-  const std::int64_t num_ids = bags.num_values();
-  part_ids({bags.values, positions(s, num_ids + 1, stream), bags.weights}, row_splits, lookup,
-           stream);
-  lookup.num_ids = num_ids;
-  lookup.num_bags = bags.num_bags();
-  const auto offsets = lookup.bag_offsets.resize_discard(lookup.num_bags + 1, stream);
-  copy(DeviceSpan<const std::int64_t>(bags.offsets), offsets, stream);
-  bags_of_ids(offsets, lookup.bag_of_id.resize_discard(num_ids, stream), stream);
-  copy(DeviceSpan<const float>(bags.weights),
-       lookup.id_weights.resize_discard(std::ssize(bags.weights), stream), stream);
-  positions(s, lookup.num_bags, stream);  // for the means
-}
-
-// Checks and parts the ids of every lookup, and lays the outputs out one after the other.
-void bucketize_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
-                       EmbeddingExchange::State& s, const Stream& stream) {
-  s.lookups.resize(m.lookups.size());
-  std::int64_t output_at = 0, unpooled_at = 0;
-  for (std::size_t i = 0; i < s.lookups.size(); ++i) {
-    const LookupRoute& route = m.routing.lookups[i];
-    const EmbeddingTable& table = m.tables[route.table];
+// Makes room for the outputs, which are laid out one after the other.
+void lay_out_outputs(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& m,
+                     EmbeddingExchange::State& s, const Stream& stream) {
+  std::int64_t output_at = 0, unpooled_at = 0, most_positions = 0;
+  for (std::size_t i = 0; i < bags.size(); ++i) {
     BatchLookup& lookup = s.lookups[i];
-    const JaggedView bags =
-        check_ids(features.feature(features.index_of(route.feature)), route.feature, table,
-                  m.options.invalid_ids, lookup.valid, m.invalid_ids, stream);
-    if (route.unpooled) {
-      part_ids_unpooled(bags, route.row_splits, s, lookup, stream);
-      lookup.unpooled_at = unpooled_at;
-      unpooled_at += lookup.num_ids * table.dim;
-    } else {
-      part_ids(bags, route.row_splits, lookup, stream);
-    }
-    lookup.dim = table.dim;
+    lookup.num_bags = bags[i].num_bags();
+    lookup.dim = m.tables[m.routing.lookups[i].table].dim;
     lookup.output_at = output_at;
     output_at += lookup.num_bags * lookup.dim;
-    if (table.pooling == PoolingType::kMean) {
-      mean_scales(bags.offsets, lookup.mean_scales.resize_discard(lookup.num_bags, stream), stream);
-    }
+    if (!m.routing.lookups[i].unpooled) continue;
+    lookup.num_ids = bags[i].num_values();
+    lookup.unpooled_at = unpooled_at;
+    unpooled_at += lookup.num_ids * lookup.dim;
+    most_positions = std::max({most_positions, lookup.num_ids + 1, lookup.num_bags});
   }
   s.unpooled.resize_discard(unpooled_at, stream);
   s.outputs.resize_discard(output_at, stream);
   s.d_outputs.resize_discard(output_at, stream);
+  positions(s, most_positions, stream);
 }
 
-MessageKind kind_of(const KeyedJaggedTensor& features) {
-  if (features.weighted()) return MessageKind::kWeighted;
-  return features.values().size() > 0 ? MessageKind::kUnweighted : MessageKind::kNoIds;
-}
-
-// Whether any rank's batch has weights; an error on every rank if another's has ids without.
-bool any_weighted(const std::vector<MessageKind>& kinds) {
-  const auto weighted = std::find(kinds.begin(), kinds.end(), MessageKind::kWeighted);
-  const auto unweighted = std::find(kinds.begin(), kinds.end(), MessageKind::kUnweighted);
-  if (weighted != kinds.end() && unweighted != kinds.end()) {
-    throw usage_error(fmt::format(
-        "the batch of rank {} has weights and that of rank {} has none (all or none have to)",
-        weighted - kinds.begin(), unweighted - kinds.begin()));
+// What pools the rows of unpooled lookups that come back: their bags, kept for after the batch.
+void keep_bags(std::span<const JaggedView> bags, const Routing& routing,
+               EmbeddingExchange::State& s, const Stream& stream) {
+  std::vector<CopyRun<std::int64_t>> offsets;
+  std::vector<CopyRun<float>> weights;
+  std::vector<BagsOfIds> bags_of;
+  for (std::size_t i = 0; i < bags.size(); ++i) {
+    if (!routing.lookups[i].unpooled) continue;
+    BatchLookup& l = s.lookups[i];
+    const auto own = l.bag_offsets.resize_discard(l.num_bags + 1, stream);
+    offsets.push_back({bags[i].offsets, own});
+    weights.push_back(
+        {bags[i].weights, l.id_weights.resize_discard(std::ssize(bags[i].weights), stream)});
+    bags_of.push_back({own, l.bag_of_id.resize_discard(l.num_ids, stream)});
   }
-  return weighted != kinds.end();
+  copy_runs<std::int64_t>(offsets, stream);
+  copy_runs<float>(weights, stream);
+  bags_of_ids(bags_of, stream);
 }
 
-void send_ids(const char* operation, const Hop& hop, HopMessages& messages,
-              Communicator& communicator, const Stream& stream) {
-  communicator.all_to_all<std::int64_t>(operation, messages.requested.words.span(),
-                                        messages.requested.word_counts, 1, messages.served.words,
-                                        messages.served.word_counts, stream);
-  messages.served.read(hop.served(), stream);
-  messages.served.weights.resize_discard(0, stream);
+void scale_means(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& m,
+                 EmbeddingExchange::State& s, const Stream& stream) {
+  std::vector<MeanScales> means;
+  for (std::size_t i = 0; i < bags.size(); ++i) {
+    const EmbeddingTable& table = m.tables[m.routing.lookups[i].table];
+    if (table.pooling != PoolingType::kMean) continue;
+    BatchLookup& l = s.lookups[i];
+    means.push_back({bags[i].offsets, l.mean_scales.resize_discard(l.num_bags, stream)});
+    if (m.options.invalid_ids != InvalidIds::kDrop) continue;
+    means.back().ids = bags[i].values;
+    means.back().num_rows = table.num_rows;
+  }
+  mean_scales(means, stream);
 }
 
-void send_weights(const char* operation, HopMessages& messages, EmbeddingExchange::State& s,
-                  Communicator& communicator, const Stream& stream) {
-  if (!s.weighted) return;
-  communicator.all_to_all<float>(operation, messages.requested.weights.span(),
-                                 messages.requested.weight_counts, 1, messages.served.weights,
-                                 s.received_counts, stream);
+// A segment for each lookup, then one more for those whose ids go through nodes, of which only the
+// counts matter.
+void list_segments(std::span<const JaggedView> bags, const Routing& routing,
+                   EmbeddingExchange::State& s, const Stream& stream) {
+  s.bucketize_segments.clear();
+  std::int64_t num_blocks = 0;
+  const auto add = [&](std::size_t i, std::span<const std::int64_t> row_splits) {
+    JaggedView view = bags[i];
+    if (routing.lookups[i].unpooled) view.offsets = positions(s, s.lookups[i].num_ids + 1, stream);
+    s.bucketize_segments.push_back({view, row_splits});
+    const std::int64_t first = num_blocks;
+    num_blocks += std::ssize(row_splits) - 1;
+    return first;
+  };
+  for (std::size_t i = 0; i < bags.size(); ++i) {
+    s.lookups[i].first_block = add(i, routing.lookups[i].row_splits);
+  }
+  for (std::size_t i = 0; i < bags.size(); ++i) {
+    const std::vector<std::int64_t>& owner_splits = routing.lookups[i].owner_splits;
+    if (!owner_splits.empty()) s.lookups[i].first_owner_block = add(i, owner_splits);
+  }
+}
+
+Error invalid_id_error(const JaggedView& bags, std::int64_t position, const std::string& feature,
+                       const EmbeddingTable& table, const Stream& stream) {
+  std::int64_t id = 0;
+  std::vector<std::int64_t> offsets(bags.offsets.size());
+  copy_to_host(bags.values.subspan(position, 1), std::span(&id, 1), stream);
+  copy_to_host(bags.offsets, std::span(offsets), stream);
+  const auto end = std::upper_bound(offsets.begin(), offsets.end(), offsets[0] + position);
+  const auto bag = end - offsets.begin() - 1;
+  return usage_error(fmt::format(
+      "feature \"{}\": sample (bag) {} has id {} at position {}, but table \"{}\" has {} rows "
+      "(ids are 0 to {}) correct the data, enlarge the table, or drop such ids or send "
+      "them to the last row (invalid ids: drop, oov)",
+      feature, bag, id, offsets[0] + position - offsets[bag], table.name, table.num_rows,
+      table.num_rows - 1));
+}
+
+// Throws Error (usage) for an id outside its table, or counts it, as the policy has it.
+void check_ids(std::span<const JaggedView> bags, const BucketSizes& sizes,
+               ShardedEmbedding::Impl& m, const Stream& stream) {
+  for (std::size_t i = 0; i < bags.size(); ++i) {
+    if (sizes.first_outside[i] < 0) continue;
+    if (m.options.invalid_ids == InvalidIds::kError) {
+      const LookupRoute& route = m.routing.lookups[i];
+      throw invalid_id_error(bags[i], sizes.first_outside[i], route.feature, m.tables[route.table],
+                             stream);
+    }
+    m.invalid_ids += sizes.num_outside[i];
+  }
+}
+
+// Checks and parts the ids of every lookup.
+void part_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
+                  EmbeddingExchange::State& s, const Stream& stream) {
+  std::vector<JaggedView> bags;
+  for (const LookupRoute& route : m.routing.lookups) {
+    bags.push_back(features.feature(features.index_of(route.feature)));
+  }
+  s.lookups.resize(bags.size());
+  lay_out_outputs(bags, m, s, stream);
+  keep_bags(bags, m.routing, s, stream);
+  scale_means(bags, m, s, stream);
+  list_segments(bags, m.routing, s, stream);
+  const OutsideIds outside =
+      m.options.invalid_ids == InvalidIds::kOov ? OutsideIds::kLastRow : OutsideIds::kLeaveOut;
+  check_ids(bags, s.parts.part(s.bucketize_segments, outside, stream), m, stream);
+}
+
+BatchKind kind_of(const KeyedJaggedTensor& features) {
+  if (features.weighted()) return BatchKind::kWeighted;
+  return features.values().size() > 0 ? BatchKind::kUnweighted : BatchKind::kNoIds;
+}
+
+// Memory for the messages of a hop, and what packs those of this rank.
+void pack(const Hop& hop, std::span<const BatchLookup> lookups, const PartedIds& parts,
+          EmbeddingExchange::State& s, HopMessages& messages, const Stream& stream) {
+  messages.requested.resize(s.weighted, stream);
+  messages.served.resize(s.weighted, stream);
+  messages.requested.pack(hop.pieces, lookups, parts, s.packing);
+}
+
+// Queues the copies that were listed.
+void finish_packing(PackingList& list, const Stream& stream) {
+  copy_runs<std::int64_t>(list.words, stream);
+  copy_runs<float>(list.weights, stream);
+  list.words.clear();
+  list.weights.clear();
+}
+
+struct Operations {
+  const char *ids, *weights;
+};
+
+void send(Operations operations, HopMessages& messages, bool weighted, Communicator& communicator,
+          const Stream& stream) {
+  const Messages& from = messages.requested;
+  Messages& to = messages.served;
+  communicator.all_to_all<std::int64_t>(operations.ids, {from.words.span(), from.word_counts},
+                                        {to.words.span(), to.word_counts}, 1, stream);
+  if (!weighted) return;
+  communicator.all_to_all<float>(operations.weights, {from.weights.span(), from.weight_counts},
+                                 {to.weights.span(), to.weight_counts}, 1, stream);
 }
 
 // The bags that came to this rank, from the node of each lookup, parted for the ranks of its node.
 void part_passed_on_ids(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
   const Messages& came = s.to_node.served;
   const std::span<const Piece> pieces = routing.to_node.served();
-  const std::size_t num_nodes = came.kinds.size();
+  const std::size_t num_nodes = came.num_ranks();
   s.passed_on.resize(came.pieces.size());
+  s.bucketize_segments.clear();
+  std::int64_t num_blocks = 0;
   for (std::size_t i = 0; i < s.passed_on.size(); ++i) {
     const std::size_t piece = i / num_nodes, node = i % num_nodes;
     const PieceIds& ids = came.pieces[node * pieces.size() + piece];
     BatchLookup& lookup = s.passed_on[i];
-    part_ids({came.ids(ids), came.offsets(ids), came.id_weights(ids)}, routing.row_splits[piece],
-             lookup, stream);
+    lookup.num_bags = ids.num_bags;
     lookup.dim = pieces[piece].num_columns();
     lookup.output_at = ids.rows_at;
+    lookup.first_block = num_blocks;
+    num_blocks += std::ssize(routing.row_splits[piece]) - 1;
+    s.bucketize_segments.push_back(
+        {{came.ids(ids), came.offsets(ids), came.id_weights(ids)}, routing.row_splits[piece]});
   }
+  s.passed_on_parts.part(s.bucketize_segments, s.passed_on_counts, stream);
 }
 
 }  // namespace
@@ -157,31 +230,29 @@ void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingEx
   Impl& m = *impl_;
   const Routing& routing = m.routing;
   EmbeddingExchange::State& s = exchange.state();
-  const auto pack = [&](const Hop& hop, std::span<const BatchLookup> lookups, MessageKind kind,
-                        Messages& requested) {
-    requested.pack(hop.pieces, hop.rank_begin, lookups, kind, stream);
-  };
+  BatchCounts counts;
   try {
-    bucketize_lookups(features, m, s, stream);
-    const std::array<std::int64_t, 2> all{0, std::ssize(routing.replicated)};
-    const MessageKind kind = kind_of(features);
-    pack(routing.direct, s.lookups, kind, s.direct.requested);
-    pack(routing.to_node, s.lookups, kind, s.to_node.requested);
-    s.replicated.pack(routing.replicated, all, s.lookups, kind, stream);
+    part_lookups(features, m, s, stream);
+    counts = counts_of_batch(m, s, kind_of(features));
   } catch (const Error& error) {
-    s.direct.requested.pack_failure(error, m.communicator.size(), stream);
+    counts = counts_of_failure(error, m.communicator.size());
   }
-  send_ids("input_dist", routing.direct, s.direct, m.communicator, stream);
-  s.weighted = any_weighted(s.direct.served.kinds);
-  send_weights("input_dist_weights", s.direct, s, m.communicator, stream);
+  exchange_counts(counts, m, s);
+
+  pack(routing.direct, s.lookups, s.parts, s, s.direct, stream);
+  pack(routing.to_node, s.lookups, s.parts, s, s.to_node, stream);
+  s.replicated.resize(s.weighted, stream);
+  s.replicated.pack(routing.replicated, s.lookups, s.parts, s.packing);
+  finish_packing(s.packing, stream);
+  if (!routing.direct.pieces.empty()) {
+    send({"input_dist", "input_dist_weights"}, s.direct, s.weighted, m.communicator, stream);
+  }
   if (!routing.through_nodes) return;
-  send_ids("ids_to_node", routing.to_node, s.to_node, *m.across_nodes, stream);
-  send_weights("weights_to_node", s.to_node, s, *m.across_nodes, stream);
+  send({"ids_to_node", "weights_to_node"}, s.to_node, s.weighted, *m.across_nodes, stream);
   part_passed_on_ids(routing, s, stream);
-  pack(routing.in_node, s.passed_on, s.weighted ? MessageKind::kWeighted : MessageKind::kUnweighted,
-       s.in_node.requested);
-  send_ids("ids_in_node", routing.in_node, s.in_node, *m.within_node, stream);
-  send_weights("weights_in_node", s.in_node, s, *m.within_node, stream);
+  pack(routing.in_node, s.passed_on, s.passed_on_parts, s, s.in_node, stream);
+  finish_packing(s.packing, stream);
+  send({"ids_in_node", "weights_in_node"}, s.in_node, s.weighted, *m.within_node, stream);
 }
 
 }  // namespace serrate

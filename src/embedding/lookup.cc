@@ -13,10 +13,10 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     for (std::size_t at = i; at < messages.pieces.size(); at += pieces.size()) {
       const PieceIds& ids = messages.pieces[at];
-      const std::span<const float> weights = messages.id_weights(ids);
+      const DeviceSpan<const float> weights = messages.id_weights(ids);
       segments.push_back({shards[pieces[i].shard].weights(), messages.ids(ids),
                           messages.offsets(ids),
-                          pieces[i].unpooled ? std::span<const float>() : weights,
+                          pieces[i].unpooled ? DeviceSpan<const float>() : weights,
                           messages.piece_rows(ids, pieces[i].num_columns())});
     }
   }
@@ -27,9 +27,9 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
 void ShardedEmbedding::lookup(EmbeddingExchange& exchange, const Stream& stream) {
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
-  s.direct.served.rows.resize_discard(s.direct.served.num_rows(), stream);
-  s.in_node.served.rows.resize_discard(s.in_node.served.num_rows(), stream);
-  s.replicated.rows.resize_discard(s.replicated.num_rows(), stream);
+  s.direct.served.resize_rows(stream);
+  s.in_node.served.resize_rows(stream);
+  s.replicated.resize_rows(stream);
   s.lookup_segments.clear();
   add_segments(m.routing.direct.served(), s.direct.served, m.shards, s.lookup_segments);
   add_segments(m.routing.in_node.served(), s.in_node.served, m.shards, s.lookup_segments);

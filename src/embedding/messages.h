@@ -5,13 +5,12 @@
 #include <vector>
 
 #include "serrate/buffer.h"
+#include "serrate/kernels/copy_runs.h"
 #include "src/embedding/batch_lookup.h"
+#include "src/embedding/parted_ids.h"
 #include "src/embedding/routing.h"
 
 namespace serrate {
-
-/// The first word of a message: what the sender's batch is. kNoIds goes with either of the next.
-enum class MessageKind : std::int64_t { kFailed = -1, kNoIds = 0, kUnweighted = 1, kWeighted = 2 };
 
 /// Where the ids of one piece are in a message, and the pooled rows that answer them: positions in
 /// the words, weights and rows of Messages.
@@ -24,18 +23,20 @@ struct PieceIds {
   std::int64_t rows_at = 0;     ///< num_bags rows of the piece's columns
 };
 
+/// What packs messages: copies that are queued together.
+struct PackingList {
+  std::vector<CopyRun<std::int64_t>> words;
+  std::vector<CopyRun<float>> weights;
+};
+
 /// One batch's ids for the pieces that some ranks serve, one message per rank, and the rows (later
-/// the gradients) of their bags. A message is, in words of 64 bits:
-///   [kind]                     MessageKind
-///   [bags, ids] x pieces       for each piece that the receiver serves
-///   [offsets: bags + 1] ...    piece after piece, each from 0
+/// the gradients) of their bags. How many there are, both sides know before (batch_counts.h). A
+/// message is, in words of 64 bits:
+///   [offsets: bags + 1] ...    piece after piece, each from wherever the sender's stand
 ///   [ids] ...                  piece after piece, as rows of the shard
-/// or, from a rank whose batch is wrong, so that all ranks report the same error and none waits:
-///   [kFailed, ErrorKind, number of bytes, the text padded to whole words]
 /// Weights and rows are apart, in the order of the pieces' ids and bags.
 struct Messages {
   std::vector<PieceIds> pieces;             ///< rank after rank
-  std::vector<MessageKind> kinds;           ///< [ranks]
   std::vector<std::int64_t> word_counts;    ///< [ranks]
   std::vector<std::int64_t> weight_counts;  ///< [ranks]: ids, whether weighted or not
   std::vector<std::int64_t> row_counts;     ///< [ranks]: floats
@@ -43,43 +44,32 @@ struct Messages {
   Buffer<float> weights;  ///< empty for an unweighted batch
   Buffer<float> rows;
 
-  /// One message for each run of pieces [begins[i], begins[i + 1]).
-  void pack(std::span<const Piece> all_pieces, std::span<const std::int64_t> begins,
-            std::span<const BatchLookup> lookups, MessageKind kind, const Stream& stream);
-  /// The error for each of num_ranks ranks.
-  void pack_failure(const Error& error, int num_ranks, const Stream& stream);
-  /// Reads the headers of `words`, received from word_counts.size() ranks that each sent `pieces`.
-  /// Throws what a sender announced: the same error, of the lowest such rank, on every receiver.
-  void read(std::span<const Piece> pieces_of_each, const Stream& stream);
+  /// Starts over with no rank.
+  void clear();
+  /// Lays out the next rank's message.
+  void add(std::span<const Piece> pieces_of_rank, std::span<const BagCounts> counts);
+  /// Memory for the words and, if weighted, the weights of the messages.
+  void resize(bool weighted, const Stream& stream);
+  /// Lists what the messages, of all_pieces, are to be filled with.
+  void pack(std::span<const Piece> all_pieces, std::span<const BatchLookup> lookups,
+            const PartedIds& parts, PackingList& list);
+  DeviceSpan<float> resize_rows(const Stream& stream);
 
-  std::span<const std::int64_t> offsets(const PieceIds& p) const {
+  DeviceSpan<const std::int64_t> offsets(const PieceIds& p) const {
     return words.span().subspan(p.offsets_at, p.num_bags + 1);
   }
-  std::span<const std::int64_t> ids(const PieceIds& p) const {
+  DeviceSpan<const std::int64_t> ids(const PieceIds& p) const {
     return words.span().subspan(p.ids_at, p.num_ids);
   }
-  std::span<const float> id_weights(const PieceIds& p) const {
+  DeviceSpan<const float> id_weights(const PieceIds& p) const {
     if (weights.size() == 0) return {};
     return weights.span().subspan(p.weights_at, p.num_ids);
   }
-  MatrixView<float> piece_rows(const PieceIds& p, std::int64_t num_columns) {
-    return {rows.data() + p.rows_at, p.num_bags, num_columns};
+  DeviceMatrix<float> piece_rows(const PieceIds& p, std::int64_t num_columns) {
+    return {rows.device_data() + p.rows_at, p.num_bags, num_columns};
   }
-  std::int64_t num_rows() const;  ///< floats
-  std::int64_t bytes() const;
-
- private:
-  void clear();
-  void add(std::span<const Piece> pieces_of_rank, std::span<const PieceIds> counts,
-           MessageKind kind);
-  void pack_one(std::span<const Piece> pieces_of_rank, std::int64_t first_piece,
-                std::int64_t first_word, std::span<const BatchLookup> lookups, MessageKind kind,
-                const Stream& stream);
-  [[noreturn]] void throw_failure(int rank, std::span<const std::int64_t> counts,
-                                  const Stream& stream) const;
-
-  std::vector<PieceIds> counts_;  // kept for their memory
-  std::vector<std::int64_t> headers_;
+  std::int64_t num_ranks() const { return std::ssize(word_counts); }
+  std::int64_t bytes() const { return words.bytes() + weights.bytes() + rows.bytes(); }
 };
 
 }  // namespace serrate

@@ -11,26 +11,35 @@ namespace {
 
 // What the rows of a lookup's pieces are for, and what each of those is to be multiplied by.
 struct Target {
-  MatrixView<float> rows;
-  std::span<const float> scales;
+  DeviceMatrix<float> rows;
+  DeviceSpan<const float> scales;
 };
 
 // What connects the rows of a piece with those of its lookup.
 void add_bag_rows(const Piece& piece, const PieceIds& ids, Messages& messages,
-                  const BatchLookup& lookup, const Target& target, std::vector<BagRows>& list) {
-  list.push_back(
-      {lookup.parts.bag_index.span().subspan(lookup.bag_splits[piece.row_block], ids.num_bags),
-       messages.piece_rows(ids, piece.num_columns()),
-       target.rows.columns(piece.column_begin, piece.column_end), target.scales});
+                  DeviceSpan<const std::int64_t> bag_index, const Target& target,
+                  std::vector<BagRows>& list) {
+  list.push_back({bag_index, messages.piece_rows(ids, piece.num_columns()),
+                  target.rows.columns(piece.column_begin, piece.column_end), target.scales});
 }
+
+// Lookups, and their ids by row block.
+struct PartedLookups {
+  std::span<const BatchLookup> lookups;
+  const PartedIds& parts;
+
+  DeviceSpan<const std::int64_t> bag_index(const Piece& piece) const {
+    return parts.bag_index(lookups[piece.lookup].first_block + piece.row_block);
+  }
+};
 
 // By lookup, row block and column block: an order that does not depend on which rank owns what.
 template <typename TargetOf>
-void add_bag_rows(const Hop& hop, Messages& requested, std::span<const BatchLookup> lookups,
+void add_bag_rows(const Hop& hop, Messages& requested, const PartedLookups& lookups,
                   const TargetOf& target_of, std::vector<BagRows>& list) {
   for (const std::int64_t i : hop.by_lookup) {
     const Piece& piece = hop.pieces[i];
-    add_bag_rows(piece, requested.pieces[i], requested, lookups[piece.lookup],
+    add_bag_rows(piece, requested.pieces[i], requested, lookups.bag_index(piece),
                  target_of(piece.lookup), list);
   }
 }
@@ -41,12 +50,13 @@ void list_bag_rows(const Routing& routing, Buffer<float>& outputs, EmbeddingExch
     if (routing.lookups[lookup].unpooled) return {l.unpooled(s.unpooled), {}};
     return {l.matrix(outputs), l.mean_scales.span()};
   };
+  const PartedLookups lookups{s.lookups, s.parts};
   s.bag_rows.clear();
-  add_bag_rows(routing.direct, s.direct.requested, s.lookups, target_of, s.bag_rows);
-  add_bag_rows(routing.to_node, s.to_node.requested, s.lookups, target_of, s.bag_rows);
+  add_bag_rows(routing.direct, s.direct.requested, lookups, target_of, s.bag_rows);
+  add_bag_rows(routing.to_node, s.to_node.requested, lookups, target_of, s.bag_rows);
   for (std::size_t i = 0; i < routing.replicated.size(); ++i) {
     const Piece& piece = routing.replicated[i];
-    add_bag_rows(piece, s.replicated.pieces[i], s.replicated, s.lookups[piece.lookup],
+    add_bag_rows(piece, s.replicated.pieces[i], s.replicated, lookups.bag_index(piece),
                  target_of(piece.lookup), s.bag_rows);
   }
 }
@@ -56,7 +66,8 @@ void list_passed_on_rows(const Routing& routing, EmbeddingExchange::State& s) {
     return {s.passed_on[lookup].matrix(s.to_node.served.rows), {}};
   };
   s.bag_rows.clear();
-  add_bag_rows(routing.in_node, s.in_node.requested, s.passed_on, target_of, s.bag_rows);
+  add_bag_rows(routing.in_node, s.in_node.requested, {s.passed_on, s.passed_on_parts}, target_of,
+               s.bag_rows);
 }
 
 // The outputs of the unpooled lookups.
@@ -67,7 +78,7 @@ void pool(const Routing& routing, EmbeddingExchange::State& s, const Stream& str
     if (!routing.lookups[i].unpooled) continue;
     const BatchLookup& l = s.lookups[i];
     const auto positions = std::as_const(s.positions).span();
-    const MatrixView<float> output = l.matrix(s.outputs);
+    const DeviceMatrix<float> output = l.matrix(s.outputs);
     s.lookup_segments.push_back({l.unpooled(s.unpooled), positions.first(l.num_ids),
                                  l.bag_offsets.span(), l.id_weights.span(), output});
     if (l.mean_scales.size() == 0) continue;
@@ -89,10 +100,11 @@ void unpool_gradients(const Routing& routing, EmbeddingExchange::State& s, const
   gather_bags(s.bag_rows, stream);
 }
 
-void send_rows(const char* operation, Messages& from, Messages& to, EmbeddingExchange::State& s,
-               Communicator& communicator, const Stream& stream) {
-  communicator.all_to_all<float>(operation, from.rows.span(), from.row_counts, 1, to.rows,
-                                 s.received_counts, stream);
+void send_rows(const char* operation, Messages& from, Messages& to, Communicator& communicator,
+               const Stream& stream) {
+  to.resize_rows(stream);
+  communicator.all_to_all<float>(operation, {from.rows.span(), from.row_counts},
+                                 {to.rows.span(), to.row_counts}, 1, stream);
 }
 
 }  // namespace
@@ -101,16 +113,15 @@ void ShardedEmbedding::output_dist(EmbeddingExchange& exchange, const Stream& st
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
   if (m.routing.through_nodes) {
-    send_rows("output_dist_in_node", s.in_node.served, s.in_node.requested, s, *m.within_node,
-              stream);
-    fill_zero(s.to_node.served.rows.resize_discard(s.to_node.served.num_rows(), stream), stream);
+    send_rows("output_dist_in_node", s.in_node.served, s.in_node.requested, *m.within_node, stream);
+    fill_zero(s.to_node.served.resize_rows(stream), stream);
     list_passed_on_rows(m.routing, s);
     scatter_bags(s.bag_rows, stream);
-    send_rows("output_dist_from_node", s.to_node.served, s.to_node.requested, s, *m.across_nodes,
+    send_rows("output_dist_from_node", s.to_node.served, s.to_node.requested, *m.across_nodes,
               stream);
   }
   if (!m.routing.direct.pieces.empty()) {
-    send_rows("output_dist", s.direct.served, s.direct.requested, s, m.communicator, stream);
+    send_rows("output_dist", s.direct.served, s.direct.requested, m.communicator, stream);
   }
   list_bag_rows(m.routing, s.outputs, s);
   fill_zero(s.outputs.span(), stream);
@@ -126,16 +137,13 @@ void ShardedEmbedding::output_dist_backward(EmbeddingExchange& exchange, const S
   list_bag_rows(m.routing, s.d_outputs, s);
   gather_bags(s.bag_rows, stream);
   if (!m.routing.direct.pieces.empty()) {
-    send_rows("output_dist_backward", s.direct.requested, s.direct.served, s, m.communicator,
-              stream);
+    send_rows("output_dist_backward", s.direct.requested, s.direct.served, m.communicator, stream);
   }
   if (m.routing.through_nodes) {
-    send_rows("gradients_to_node", s.to_node.requested, s.to_node.served, s, *m.across_nodes,
-              stream);
+    send_rows("gradients_to_node", s.to_node.requested, s.to_node.served, *m.across_nodes, stream);
     list_passed_on_rows(m.routing, s);
     gather_bags(s.bag_rows, stream);
-    send_rows("gradients_in_node", s.in_node.requested, s.in_node.served, s, *m.within_node,
-              stream);
+    send_rows("gradients_in_node", s.in_node.requested, s.in_node.served, *m.within_node, stream);
   }
 }
 

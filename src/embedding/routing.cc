@@ -125,7 +125,8 @@ void add_table(std::int64_t t, const EmbeddingTable& table, const ShardingPlan& 
   for (const std::string& feature : table.features) {
     const std::int64_t lookup = std::ssize(routing.lookups);
     const bool unpooled = split_bags == SplitBags::kIdOrder && grid.num_row_blocks() > 1;
-    routing.lookups.push_back({feature, t, grid.row_splits, unpooled});
+    routing.lookups.push_back(
+        {.feature = feature, .table = t, .row_splits = grid.row_splits, .unpooled = unpooled});
     switch (way) {
       case Way::kReplicated:
         routing.replicated.push_back({lookup, 0, 0, table.dim, nodes.rank, local[nodes.rank]});
@@ -136,10 +137,20 @@ void add_table(std::int64_t t, const EmbeddingTable& table, const ShardingPlan& 
       case Way::kThroughNode:
         routing.through_nodes = true;
         routing.lookups.back().row_splits = {0, table.num_rows};
+        routing.lookups.back().owner_splits = grid.row_splits;
         add_pieces_through_nodes(lookup, sharding, grid, local, nodes, routing);
         break;
     }
   }
+}
+
+// The owners of a to_node piece's row blocks, as ranks of their node.
+std::vector<int> row_owners(const Piece& piece, const TableSharding& sharding, const Nodes& nodes) {
+  std::vector<int> owners;
+  for (const Shard& shard : sharding.shards) {
+    if (shard.column_begin == piece.column_begin) owners.push_back(nodes.in_node(shard.rank));
+  }
+  return owners;
 }
 
 }  // namespace
@@ -157,6 +168,10 @@ Routing make_routing(std::span<const EmbeddingTable> tables, const ShardingPlan&
   order_pieces(routing.direct, rank, plan.world_size);
   order_pieces(routing.to_node, nodes.node_of(rank), nodes.num_nodes);
   order_pieces(routing.in_node, nodes.in_node(rank), ranks_per_node);
+  for (const Piece& piece : routing.to_node.pieces) {
+    const EmbeddingTable& table = tables[routing.lookups[piece.lookup].table];
+    routing.row_owners.push_back(row_owners(piece, sharding_of(plan, table.name), nodes));
+  }
   list_pieces_of_shards(routing.replicated, routing.shards);
   list_pieces_of_shards(routing.direct.served(), routing.shards);
   list_pieces_of_shards(routing.in_node.served(), routing.shards);

@@ -16,7 +16,9 @@ struct LookupRoute {
   std::string feature;
   std::int64_t table;                    ///< index of the table
   std::vector<std::int64_t> row_splits;  ///< [num_row_blocks + 1]; one block if through nodes
-  bool unpooled = false;                 ///< a row comes back for each id, to be pooled here
+  std::vector<std::int64_t> owner_splits =
+      {};                 ///< those of the owners if through nodes, else empty
+  bool unpooled = false;  ///< a row comes back for each id, to be pooled here
 };
 
 /// One shard as one lookup meets it: the ids of the lookup that are in row block `row_block` are
@@ -87,6 +89,8 @@ struct Routing {
   /// its pieces are in order of the model's lookups and of the nodes that the bags come from.
   Hop in_node;
   std::vector<std::vector<std::int64_t>> row_splits;  ///< of the pieces of to_node.served()
+  std::vector<std::vector<int>>
+      row_owners;                        ///< of the pieces of to_node: by row block, in the node
   bool through_nodes = false;            ///< some table goes through nodes: the same on every rank
   bool any_column_cut = false;           ///< of all tables: the same on every rank
   std::vector<ColumnPeer> columns_to;    ///< by rank of the destination, then as columns_from

@@ -147,18 +147,19 @@ EmbeddingExchange::~EmbeddingExchange() = default;
 EmbeddingExchange::EmbeddingExchange(EmbeddingExchange&&) noexcept = default;
 EmbeddingExchange& EmbeddingExchange::operator=(EmbeddingExchange&&) noexcept = default;
 
-MatrixView<const float> EmbeddingExchange::output(std::int64_t lookup) const {
+DeviceMatrix<const float> EmbeddingExchange::output(std::int64_t lookup) const {
   return state_->lookups.at(lookup).matrix(state_->outputs);
 }
 
-MatrixView<float> EmbeddingExchange::d_output(std::int64_t lookup) {
+DeviceMatrix<float> EmbeddingExchange::d_output(std::int64_t lookup) {
   return state_->lookups.at(lookup).matrix(state_->d_outputs);
 }
 
 std::int64_t EmbeddingExchange::bytes() const {
   const State& s = *state_;
   std::int64_t bytes = s.direct.bytes() + s.to_node.bytes() + s.in_node.bytes() +
-                       s.replicated.bytes() + s.gathered.bytes() + s.groups.bytes();
+                       s.replicated.bytes() + s.gathered.bytes() + s.groups.bytes() +
+                       s.parts.bytes() + s.passed_on_parts.bytes();
   for (const BatchLookup& lookup : s.lookups) bytes += lookup.bytes();
   for (const BatchLookup& lookup : s.passed_on) bytes += lookup.bytes();
   for (const RowGroups& groups : s.column_groups) bytes += groups.bytes();

@@ -15,18 +15,19 @@ struct ShardStorage {
   Buffer<float> rows;           ///< [shard rows, num_arrays, shard columns]
   Buffer<float> row_state;      ///< [shard rows], or empty
 
-  MatrixView<float> weights() { return array(0); }
-  MatrixView<float> state() {
-    if (row_state.size() > 0) return {row_state.data(), row_state.size(), 1};
+  DeviceMatrix<float> weights() { return array(0); }
+  DeviceMatrix<float> state() {
+    if (row_state.size() > 0) return {row_state.device_data(), row_state.size(), 1};
     return array(1);
   }
-  MatrixView<float> second_moment() { return array(2); }
+  DeviceMatrix<float> second_moment() { return array(2); }
 
  private:
-  MatrixView<float> array(std::int64_t i) {
+  DeviceMatrix<float> array(std::int64_t i) {
     if (i >= num_arrays) return {};
     const std::int64_t columns = place.shard.num_columns();
-    return {rows.data() + i * columns, place.shard.num_rows(), columns, num_arrays * columns};
+    return {rows.device_data() + i * columns, place.shard.num_rows(), columns,
+            num_arrays * columns};
   }
 };
 

@@ -5,7 +5,8 @@
 
 #include <numeric>
 
-#include "serrate/kernels/add_to.h"
+#include "serrate/kernels/copy_runs.h"
+#include "src/core/ordered_sum.h"
 #include "src/embedding/sharded_embedding_impl.h"
 
 namespace serrate {
@@ -17,16 +18,16 @@ void gather_replicated(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                        const Stream& stream) {
   if (m.routing.replicated.empty()) return;
   Messages& all = s.gathered;
-  m.communicator.all_gather<std::int64_t>("data_parallel_ids", s.replicated.words.span(), 1,
-                                          all.words, all.word_counts, stream);
-  all.read(m.routing.replicated, stream);
-  all.weights.resize_discard(0, stream);
+  all.resize(s.weighted, stream);
+  all.resize_rows(stream);
+  m.communicator.all_gather<std::int64_t>("data_parallel_ids", s.replicated.words.span(),
+                                          {all.words.span(), all.word_counts}, 1, stream);
   if (s.weighted) {
-    m.communicator.all_gather<float>("data_parallel_weights", s.replicated.weights.span(), 1,
-                                     all.weights, s.received_counts, stream);
+    m.communicator.all_gather<float>("data_parallel_weights", s.replicated.weights.span(),
+                                     {all.weights.span(), all.weight_counts}, 1, stream);
   }
-  m.communicator.all_gather<float>("data_parallel_gradients", s.replicated.rows.span(), 1, all.rows,
-                                   s.received_counts, stream);
+  m.communicator.all_gather<float>("data_parallel_gradients", s.replicated.rows.span(),
+                                   {all.rows.span(), all.row_counts}, 1, stream);
 }
 
 // Segments in order of lookups and ranks (through nodes: of lookups and nodes, then the ranks of a
@@ -36,7 +37,7 @@ EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State&
   Messages& messages = shard.place.way == Way::kReplicated ? s.gathered
                        : shard.place.way == Way::kDirect   ? s.direct.served
                                                            : s.in_node.served;
-  const std::size_t pieces_per_rank = messages.pieces.size() / messages.kinds.size();
+  const std::size_t pieces_per_rank = messages.pieces.size() / messages.num_ranks();
   s.gradient_segments.clear();
   for (const std::int64_t piece : shard.place.pieces) {
     for (std::size_t i = piece; i < messages.pieces.size(); i += pieces_per_rank) {
@@ -55,11 +56,12 @@ EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State&
 }
 
 // The part of one shard in State::squares.
-std::span<float> squares_of(EmbeddingExchange::State& s, const RowSquares& at) {
-  return s.squares.span().subspan(at.begin, at.num_rows * at.nodes.size());
+DeviceSpan<float> squares_of(EmbeddingExchange::State& s, const RowSquares& at) {
+  return s.squares.span().subspan(at.begin, at.num_values * at.nodes.size());
 }
 
-// Groups the gradients of the column-cut shards and takes the squares of their own columns.
+// Groups the gradients of the column-cut shards and takes the squares of their own columns. Only
+// the device knows how many rows they have; what is behind those is 0.
 void local_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s, std::int64_t step,
                        const Stream& stream) {
   s.column_groups.resize(m.shards.size());
@@ -71,13 +73,13 @@ void local_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s, s
     const EmbeddingUpdate args = update_args(m, s, m.shards[i], step);
     group_gradients(args.segments, args.table.rows, s.column_groups[i], stream);
     RowSquares& squares = s.row_squares[i];
-    squares.num_rows = s.column_groups[i].num_rows.to_host(stream)[0];
+    squares.num_values = s.column_groups[i].num_occurrences;
     squares.nodes =
         tree_nodes({place.shard.column_begin, place.shard.column_end}, m.tables[place.table].dim);
     squares.begin = total;
-    total += squares.num_rows * std::ssize(squares.nodes);
+    total += squares.num_values * std::ssize(squares.nodes);
   }
-  s.squares.resize_discard(total, stream);
+  fill_zero(s.squares.resize_discard(total, stream), stream);
   for (std::size_t i = 0; i < m.shards.size(); ++i) {
     const ShardPlace& place = m.shards[i].place;
     if (!place.column_cut) continue;
@@ -91,29 +93,47 @@ void local_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s, s
   }
 }
 
+// Every column block of a row block sends its sums of squares to every one, itself too: as many
+// from each, as all have the ids of the same bags. Where each rank's begin is in `begins`.
+void send_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
+                      std::vector<std::int64_t>& begins, const Stream& stream) {
+  std::vector<std::int64_t> sent(m.communicator.size(), 0), received = sent;
+  std::int64_t total = 0;
+  for (const ColumnPeer& to : m.routing.columns_to) {
+    const std::int64_t size = std::ssize(squares_of(s, s.row_squares[to.shard]));
+    sent[to.rank] += size;
+    total += size;
+  }
+  DeviceSpan<float> to_send = s.squares_sent.resize_discard(total, stream);
+  std::vector<CopyRun<float>> copies;
+  for (const ColumnPeer& to : m.routing.columns_to) {
+    const DeviceSpan<const float> own = squares_of(s, s.row_squares[to.shard]);
+    copies.push_back({own, to_send.first(own.size())});
+    to_send = to_send.subspan(own.size());
+  }
+  copy_runs<float>(copies, stream);
+  for (const ColumnPeer& from : m.routing.columns_from) {
+    const std::int64_t dim = m.tables[m.shards[from.shard].place.table].dim;
+    received[from.rank] +=
+        s.row_squares[from.shard].num_values * std::ssize(tree_nodes(from.columns, dim));
+  }
+  begins.resize(received.size());
+  std::exclusive_scan(received.begin(), received.end(), begins.begin(), std::int64_t{0});
+  s.squares_received.resize_discard(begins.back() + received.back(), stream);
+  m.communicator.all_to_all<float>("row_squares", {s.squares_sent.span(), sent},
+                                   {s.squares_received.span(), received}, 1, stream);
+}
+
 // Row-wise Adagrad needs the mean of g^2 over the whole row, and a column-cut shard has some of
 // the columns. The owners of a row block's columns have the same rows in the same order, so each
-// sends its sums of squares per row to all, itself too. They are of nodes of the tree over all
-// columns, by which an uncut row is summed too: the cut changes no bit.
+// sends its sums of squares per row to all. They are of nodes of the tree over all columns, by
+// which an uncut row is summed too: the cut changes no bit.
 void exchange_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                           const Stream& stream) {
-  std::vector<std::int64_t> counts(m.communicator.size(), 0);
-  for (const ColumnPeer& to : m.routing.columns_to) {
-    counts[to.rank] += std::ssize(squares_of(s, s.row_squares[to.shard]));
-  }
-  std::span<float> sent = s.squares_sent.resize_discard(
-      std::accumulate(counts.begin(), counts.end(), std::int64_t{0}), stream);
-  for (const ColumnPeer& to : m.routing.columns_to) {
-    const std::span<const float> own = squares_of(s, s.row_squares[to.shard]);
-    copy(own, sent.first(own.size()), stream);
-    sent = sent.subspan(own.size());
-  }
-  m.communicator.all_to_all<float>("row_squares", s.squares_sent.span(), counts, 1,
-                                   s.squares_received, s.received_counts, stream);
-  std::exclusive_scan(s.received_counts.begin(), s.received_counts.end(), counts.begin(),
-                      std::int64_t{0});
-  std::vector<LeafRange> nodes;         // of a row, as far as they have come
-  std::vector<std::span<float>> terms;  // of each node, [num_rows]
+  std::vector<std::int64_t> begins;
+  send_row_squares(m, s, begins, stream);
+  std::vector<LeafRange> nodes;  // of a row, as far as they have come
+  std::vector<float*> terms;     // of each node, [num_values]
   for (const ColumnPeer& from : m.routing.columns_from) {
     RowSquares& own = s.row_squares[from.shard];
     const std::int64_t dim = m.tables[m.shards[from.shard].place.table].dim;
@@ -123,14 +143,16 @@ void exchange_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s
     }
     for (const LeafRange& node : tree_nodes(from.columns, dim)) {
       nodes.push_back(node);
-      terms.push_back(s.squares_received.span().subspan(counts[from.rank], own.num_rows));
-      counts[from.rank] += own.num_rows;
+      terms.push_back(s.squares_received.device_data() + begins[from.rank]);
+      begins[from.rank] += own.num_values;
     }
     if (from.columns.end < dim) continue;
+    std::vector<Addition<float>> additions;
     for (const auto [into, term] : tree_additions(nodes, dim)) {
-      add_to(terms[term], terms[into], stream);
+      additions.push_back({terms[into], terms[term]});
     }
-    own.sums = terms.front();
+    add_in_order<float>(additions, own.num_values, stream);
+    own.sums = {terms.front(), static_cast<std::size_t>(own.num_values)};
   }
 }
 

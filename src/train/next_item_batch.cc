@@ -11,18 +11,18 @@
 namespace serrate {
 namespace {
 
-/// The values and lengths of one key of a KeyedJaggedTensor under construction.
+/// The values and offsets of one key of a KeyedJaggedTensor under construction.
 struct Column {
-  std::vector<std::int64_t> values, lengths;
+  std::vector<std::int64_t> values, offsets{0};
 
   void add_bag(const FeatureBags& bags, std::int64_t event) {
     const std::int64_t begin = bags.offsets[event], end = bags.offsets[event + 1];
     values.insert(values.end(), bags.values.begin() + begin, bags.values.begin() + end);
-    lengths.push_back(end - begin);
+    offsets.push_back(std::ssize(values));
   }
   void add_id(std::int64_t id) {
     values.push_back(id);
-    lengths.push_back(1);
+    offsets.push_back(std::ssize(values));
   }
 };
 
@@ -102,15 +102,15 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
 
   std::vector<std::string> keys = names;
   keys.insert(keys.end(), {kTargetFeature, kNegativeFeature});
-  std::vector<std::vector<std::int64_t>> values, lengths;
+  std::vector<std::vector<std::int64_t>> values, bag_offsets;
   batch.epoch = sequences.epoch;
   batch.target_ids = Buffer<std::int64_t>(target.values, stream);
   batch.negative_ids = Buffer<std::int64_t>(negatives, stream);
   for (Column& column : columns) {
     values.push_back(std::move(column.values));
-    lengths.push_back(std::move(column.lengths));
+    bag_offsets.push_back(std::move(column.offsets));
   }
-  batch.features = KeyedJaggedTensor::from_lengths(keys, values, lengths, stream);
+  batch.features = KeyedJaggedTensor::from_offsets(keys, values, bag_offsets, stream);
   cut_shares(offsets, sequences.share_offsets, shape.micro_batch_tokens, stream, batch);
   batch.positions = Buffer<std::int64_t>(positions, stream);
   batch.token_ids = Buffer<std::int64_t>(token_ids, stream);

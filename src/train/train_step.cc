@@ -7,12 +7,6 @@
 namespace serrate {
 namespace {
 
-template <typename T>
-std::span<T> flat(MatrixView<T> rows) {
-  check(rows.stride == rows.cols, "the rows of a lookup follow each other");
-  return {rows.data, static_cast<std::size_t>(rows.rows * rows.cols)};
-}
-
 std::vector<DeviceMatrix<const float>> outputs(const EmbeddingExchange& exchange,
                                                const std::vector<std::int64_t>& lookups,
                                                const MicroBatch& part) {
@@ -43,32 +37,31 @@ std::vector<std::int64_t> negative_counts(const TrainState& s, std::int64_t num_
   return counts;
 }
 
-MatrixView<const float> gather_negatives(TrainState& s, std::span<const std::int64_t> counts,
-                                         std::int64_t num_negatives) {
-  const MatrixView<const float> own = s.exchange.output(s.negative_lookup);
+DeviceMatrix<const float> gather_negatives(TrainState& s, std::span<const std::int64_t> counts,
+                                           std::int64_t num_negatives) {
+  const DeviceMatrix<const float> own = s.exchange.output(s.negative_lookup);
   s.negatives.resize_discard(num_negatives * own.cols, s.stream);
-  s.communicator.all_gather<float>("negatives", flat(own), {s.negatives.span(), counts}, 1,
+  s.communicator.all_gather<float>("negatives", own.flat(), {s.negatives.span(), counts}, 1,
                                    s.stream);
-  return {s.negatives.data(), num_negatives, own.cols};
+  return s.negatives.matrix(num_negatives, own.cols);
 }
 
 // The forward and backward pass of one share: its gradients and the losses of its micro-batches.
 void pass_share(TrainState& s, const NextItemBatch& batch, std::int64_t share, std::int64_t step,
-                MatrixView<const float> negatives, float d_loss) {
+                DeviceMatrix<const float> negatives, float d_loss) {
   const Stream& stream = s.stream;
-  const MatrixView<float> d_negatives{s.d_negatives.data(), negatives.rows, negatives.cols};
+  const DeviceMatrix<float> d_negatives = s.d_negatives.matrix(negatives.rows, negatives.cols);
   fill_zero(s.d_negatives.span(), stream);
   fill_zero(s.encoder.parameters().gradients(), stream);
   for (std::int64_t m = batch.share_begins[share]; m < batch.share_begins[share + 1]; ++m) {
     const MicroBatch& part = batch.micro_batches[m];
     const TokenBatch tokens = batch.tokens(part);
-    const MatrixView<const float> hidden = s.encoder.forward(
+    const DeviceMatrix<const float> hidden = s.encoder.forward(
         outputs(s.exchange, s.event_lookups, part), tokens, step, EncoderMode::kTrain, stream);
     s.times.lap("encoder", stream);
 
-    const MatrixView<float> d_hidden{
-        s.d_hidden.resize_discard(hidden.rows * hidden.cols, stream).data(), hidden.rows,
-        hidden.cols};
+    s.d_hidden.resize_discard(hidden.rows * hidden.cols, stream);
+    const DeviceMatrix<float> d_hidden = s.d_hidden.matrix(hidden.rows, hidden.cols);
     const auto tokens_of = [&](auto rows) {
       return rows.middle_rows(part.first_token, part.end_token());
     };
@@ -152,7 +145,7 @@ std::vector<double> train_step(TrainState& s, const NextItemBatch& batch, std::i
   const std::int64_t num_negatives = batch.negative_ids.size();
   const std::vector<std::int64_t> counts =
       negative_counts(s, num_negatives, s.exchange.output(s.negative_lookup).cols);
-  const MatrixView<const float> negatives = gather_negatives(s, counts, num_negatives);
+  const DeviceMatrix<const float> negatives = gather_negatives(s, counts, num_negatives);
   s.times.lap("output_dist", stream);
 
   const DeviceSpan<float> gradients = s.encoder.parameters().gradients();
@@ -166,7 +159,7 @@ std::vector<double> train_step(TrainState& s, const NextItemBatch& batch, std::i
   }
 
   s.negatives_sum.reduce_scatter("d_negatives", s.d_negatives.span(), counts,
-                                 flat(s.exchange.d_output(s.negative_lookup)), stream);
+                                 s.exchange.d_output(s.negative_lookup).flat(), stream);
   s.embedding.output_dist_backward(s.exchange, stream);
   s.times.lap("output_dist backward", stream);
 

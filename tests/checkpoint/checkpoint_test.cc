@@ -458,7 +458,7 @@ TEST_F(CheckpointTest, SavesNoValueThatIsNotFinite) {
             const LocalShard local = state.embedding.local_shards().at(0);
             EXPECT_EQ(local.table, "item");
             EXPECT_EQ(local.shard.row_begin, 0);  // first_rank is the last one
-            *(local.second_moment.row(5) + 3) = value;
+            host_view(local.second_moment, state.stream).row(5)[3] = value;
           },
           at_once);
       EXPECT_NE(

@@ -7,8 +7,10 @@ namespace {
 
 using Ints = std::vector<std::int64_t>;
 
-Ints to_vector(std::span<const std::int64_t> values) {
-  return {values.begin(), values.end()};
+Ints to_vector(DeviceSpan<const std::int64_t> values) {
+  Ints host(values.size());
+  copy_to_host(values, std::span(host), Stream());
+  return host;
 }
 
 class KeyedJaggedTensorTest : public testing::Test {
@@ -19,7 +21,7 @@ class KeyedJaggedTensorTest : public testing::Test {
     try {
       KeyedJaggedTensor({"a", "b"}, bags_per_key, values_per_key, {values, stream},
                         {offsets, stream}, {weights, stream})
-          .validate();
+          .validate(stream);
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kUsage);
       return error.what();
@@ -31,8 +33,8 @@ class KeyedJaggedTensorTest : public testing::Test {
 };
 
 TEST_F(KeyedJaggedTensorTest, KeysHaveTheirOwnNumberOfBags) {
-  const auto tensor = KeyedJaggedTensor::from_lengths({"item", "user"}, {{7, 8, 9}, {4, 5}},
-                                                      {{2, 0, 1}, {2}}, stream);
+  const auto tensor = KeyedJaggedTensor::from_offsets({"item", "user"}, {{7, 8, 9}, {4, 5}},
+                                                      {{0, 2, 2, 3}, {0, 2}}, stream);
   EXPECT_EQ(tensor.num_keys(), 2);
   EXPECT_EQ(tensor.num_bags(0), 3);
   EXPECT_EQ(tensor.num_bags(1), 1);
@@ -51,21 +53,22 @@ TEST_F(KeyedJaggedTensorTest, WeightsFollowTheValues) {
   const KeyedJaggedTensor tensor({"a", "b"}, {1, 1}, {2, 1}, {Ints{1, 2, 3}, stream},
                                  {Ints{0, 2, 3}, stream},
                                  {std::vector<float>{.5, 1.5, 2.5}, stream});
-  tensor.validate();
+  tensor.validate(stream);
   ASSERT_TRUE(tensor.weighted());
-  EXPECT_EQ(tensor.feature(0).weights[1], 1.5f);
-  EXPECT_EQ(tensor.feature(1).weights[0], 2.5f);
+  EXPECT_EQ(host_view(tensor.feature(0).weights, stream)[1], 1.5f);
+  EXPECT_EQ(host_view(tensor.feature(1).weights, stream)[0], 2.5f);
 }
 
 TEST_F(KeyedJaggedTensorTest, MayBeEmpty) {
-  const auto tensor = KeyedJaggedTensor::from_lengths({"a", "b"}, {{}, {}}, {{}, {0, 0}}, stream);
+  const auto tensor =
+      KeyedJaggedTensor::from_offsets({"a", "b"}, {{}, {}}, {{0}, {0, 0, 0}}, stream);
   EXPECT_EQ(tensor.feature(0).num_bags(), 0);
   EXPECT_EQ(tensor.feature(1).num_bags(), 2);
   EXPECT_EQ(KeyedJaggedTensor().num_keys(), 0);
 }
 
 TEST_F(KeyedJaggedTensorTest, FindsAKeyByName) {
-  const auto tensor = KeyedJaggedTensor::from_lengths({"a", "b"}, {{}, {}}, {{}, {}}, stream);
+  const auto tensor = KeyedJaggedTensor::from_offsets({"a", "b"}, {{}, {}}, {{0}, {0}}, stream);
   EXPECT_EQ(tensor.index_of("b"), 1);
   try {
     tensor.index_of("c");

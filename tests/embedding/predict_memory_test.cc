@@ -125,7 +125,7 @@ TEST(PredictMemory, IsWhatTheRuntimeAllocates) {
         embedding.lookup(exchange, stream);
         embedding.output_dist(exchange, stream);
         for (std::int64_t l = 0; l < std::ssize(embedding.lookups()); ++l) {
-          const MatrixView<float> gradient = exchange.d_output(l);
+          const MatrixView<float> gradient = host_view(exchange.d_output(l), stream);
           std::fill_n(gradient.data, gradient.rows * gradient.cols, 0.1f);
         }
         embedding.output_dist_backward(exchange, stream);

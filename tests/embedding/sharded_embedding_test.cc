@@ -65,9 +65,10 @@ KeyedJaggedTensor items(const std::vector<Ids>& bags, const Floats& weights = {}
 // Row r, column c holds 100 r + c.
 void set_weights(ShardedEmbedding& embedding) {
   for (const LocalShard& local : embedding.local_shards()) {
-    for (std::int64_t r = 0; r < local.weights.rows; ++r) {
-      for (std::int64_t c = 0; c < local.weights.cols; ++c) {
-        local.weights.row(r)[c] =
+    const MatrixView<float> weights = host_view(local.weights, cpu());
+    for (std::int64_t r = 0; r < weights.rows; ++r) {
+      for (std::int64_t c = 0; c < weights.cols; ++c) {
+        weights.row(r)[c] =
             static_cast<float>(100 * (local.shard.row_begin + r) + local.shard.column_begin + c);
       }
     }
@@ -133,7 +134,7 @@ TEST_P(EveryType, SumsAndTheirUpdate) {
       forward(embedding, items({{}, {2, 2, 1}}), exchange);
       expect_rows(exchange.output(0), {0, 500}, {0, 3});
     }
-    const auto gradient = exchange.d_output(0);
+    const auto gradient = host_view(exchange.d_output(0), cpu());
     for (std::int64_t b = 0; b < gradient.rows; ++b) std::fill_n(gradient.row(b), 8, 5.0f);
     embedding.output_dist_backward(exchange, cpu());
     embedding.update(exchange, 1, cpu());
@@ -158,7 +159,7 @@ TEST_P(EveryType, WeightedMeans) {
     } else {
       expect_rows(exchange.output(0), {0}, {0});
     }
-    const auto gradient = exchange.d_output(0);
+    const auto gradient = host_view(exchange.d_output(0), cpu());
     for (std::int64_t b = 0; b < gradient.rows; ++b) std::fill_n(gradient.row(b), 8, 4.0f);
     embedding.output_dist_backward(exchange, cpu());
     embedding.update(exchange, 1, cpu());
@@ -180,7 +181,7 @@ TEST_P(EveryType, BatchesWithoutIdsAndWithoutBags) {
       const auto& bags = batches[(communicator.rank() + step) % 3];
       forward(embedding, items(bags), exchange);
       EXPECT_EQ(exchange.output(0).rows, std::ssize(bags));
-      std::fill_n(exchange.d_output(0).data, bags.size() * 8, 1.0f);
+      std::fill_n(exchange.d_output(0).device_data(), bags.size() * 8, 1.0f);
       embedding.output_dist_backward(exchange, cpu());
       embedding.update(exchange, step, cpu());
     }
@@ -275,8 +276,9 @@ TEST_P(EveryType, InitialWeightsDoNotDependOnThePlan) {
         communicator.barrier("turn");
         if (turn != communicator.rank()) continue;
         for (const LocalShard& s : embedding.local_shards()) {
-          for (std::int64_t r = 0; r < s.weights.rows; ++r) {
-            std::copy_n(s.weights.row(r), s.weights.cols,
+          const MatrixView<float> weights = host_view(s.weights, cpu());
+          for (std::int64_t r = 0; r < weights.rows; ++r) {
+            std::copy_n(weights.row(r), weights.cols,
                         all.begin() + (s.shard.row_begin + r) * 10 + s.shard.column_begin);
           }
         }
@@ -362,14 +364,13 @@ TEST(ShardedEmbeddingTest, BetweenNodesABagCostsOneRow) {
     });
     return of_rank;
   };
-  // To both ranks: 3 bags of {3}, {2}, {2} in 10 words; 2 bags of {0}, {1} in 8; then 5 gradients
-  // of 8 floats. The owners answer with 3 and 2 rows.
+  // To both ranks: 3 bags of {3}, {2}, {2} in 7 words; 2 bags of {0}, {1} in 5; then 5 gradients
+  // of 8 floats. The owners answer with 3 and 2 rows. A rank without ids sends an offset to both.
   EXPECT_EQ(bytes(ShardingType::kRowWise),
-            (std::vector<std::int64_t>{18 * 8 + 5 * 32, 8 * 8, 2 * 8 + 3 * 32, 2 * 8 + 2 * 32}));
-  // A word to both ranks; 3 bags of 5 ids in 12 words to one of them, which answers with 3 rows.
+            (std::vector<std::int64_t>{12 * 8 + 5 * 32, 2 * 8, 3 * 32, 2 * 32}));
+  // 3 bags of 5 ids in 9 words to the first rank of the node, which answers with 3 rows.
   EXPECT_EQ(bytes(ShardingType::kTableRowWise),
-            (std::vector<std::int64_t>{2 * 8 + 12 * 8 + 3 * 32, 2 * 8 + 4 * 8, 2 * 8 + 8 + 3 * 32,
-                                       2 * 8 + 8}));
+            (std::vector<std::int64_t>{9 * 8 + 3 * 32, 8, 3 * 32, 0}));
 }
 
 TEST(ShardedEmbeddingTest, LookupsAreInOrderOfTablesAndFeatures) {
@@ -462,8 +463,8 @@ TEST(Disagreement, FeatureMissingOnOneRankIsAnErrorOnAll) {
                                communicator, cpu());
     EmbeddingExchange exchange;
     const char* key = communicator.rank() == 1 ? "itme" : "item";
-    embedding.input_dist(KeyedJaggedTensor::from_lengths({key}, {{1, 2}}, {{2}}, cpu()), exchange,
-                         cpu());
+    embedding.input_dist(KeyedJaggedTensor::from_offsets({key}, {{1, 2}}, {{0, 2}}, cpu()),
+                         exchange, cpu());
   });
   expect_on_every_rank(errors, "rank 1: no feature \"item\" (there are: itme)");
 }

@@ -88,7 +88,8 @@ void add_shard(const Workload& workload, const RankResult::OwnShard& own, Tensor
   add("second_moment", own.second_moment, table.dim);
 }
 
-std::vector<float> values_of(const MatrixView<float>& matrix) {
+std::vector<float> values_of(const DeviceMatrix<float>& on_device, const Stream& stream) {
+  const MatrixView<float> matrix = host_view(on_device, stream);
   std::vector<float> values;
   for (std::int64_t r = 0; r < matrix.rows; ++r) {
     values.insert(values.end(), matrix.row(r), matrix.row(r) + matrix.cols);
@@ -112,8 +113,8 @@ void train_step(const Workload& workload, ShardedEmbedding& embedding, Embedding
   for (std::int64_t l = 0; l < std::ssize(embedding.lookups()); ++l) {
     const EmbeddingLookup& lookup = embedding.lookups()[l];
     const std::int64_t first_bag = cuts.at(lookup.feature)[rank];
-    const auto output = exchange.output(l);
-    const auto gradient = exchange.d_output(l);
+    const auto output = host_view(exchange.output(l), stream);
+    const auto gradient = host_view(exchange.d_output(l), stream);
     auto& tensor = outputs[output_name(step, lookup)];
     for (std::int64_t b = 0; b < output.rows; ++b) {
       for (std::int64_t c = 0; c < output.cols; ++c) {
@@ -199,8 +200,9 @@ RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
     train_step(workload, embedding, exchange, step, communicator, result.outputs, stream);
   }
   for (const LocalShard& local : embedding.local_shards()) {
-    result.shards.push_back({local.table, local.shard, values_of(local.weights),
-                             values_of(local.state), values_of(local.second_moment)});
+    result.shards.push_back({local.table, local.shard, values_of(local.weights, stream),
+                             values_of(local.state, stream),
+                             values_of(local.second_moment, stream)});
   }
   return result;
 }

@@ -80,9 +80,10 @@ TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
           const std::lock_guard lock(mutex);
           std::copy(found.begin(), found.end(), best.begin() + begin * kBest);
           for (const LocalShard& local : embedding.local_shards()) {
-            for (std::int64_t r = 0; r < local.weights.rows; ++r) {
+            const MatrixView<float> weights = host_view(local.weights, stream);
+            for (std::int64_t r = 0; r < weights.rows; ++r) {
               std::copy_n(
-                  local.weights.row(r), local.weights.cols,
+                  weights.row(r), weights.cols,
                   rows.begin() + (local.shard.row_begin + r) * kDim + local.shard.column_begin);
             }
           }
@@ -125,7 +126,7 @@ TEST(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
         const Shard& s = local.shard;
         for (std::int64_t r = 0; r < s.num_rows(); ++r) {
           std::copy_n(rows.begin() + (s.row_begin + r) * kWide + s.column_begin, s.num_columns(),
-                      local.weights.row(r));
+                      host_view(local.weights, stream).row(r));
         }
       }
       const std::int64_t n = communicator.rank() == 0 ? 1 : 0;

@@ -137,39 +137,40 @@ std::string expected_error(const Batch& batch) {
 
 KeyedJaggedTensor to_tensor(const Batch& batch, const Stream& stream) {
   std::vector<std::string> keys;
-  std::vector<Ids> values(kNumFeatures), lengths(kNumFeatures);
+  std::vector<Ids> values(kNumFeatures), offsets(kNumFeatures, {0});
   for (std::size_t f = 0; f < kNumFeatures; ++f) {
     keys.emplace_back(kFeatures[f]);
     for (const Ids& bag : batch[f]) {
       values[f].insert(values[f].end(), bag.begin(), bag.end());
-      lengths[f].push_back(std::ssize(bag));
+      offsets[f].push_back(std::ssize(values[f]));
     }
   }
-  return KeyedJaggedTensor::from_lengths(keys, values, lengths, stream);
+  return KeyedJaggedTensor::from_offsets(keys, values, offsets, stream);
 }
 
 float weight_of(std::int64_t row, std::int64_t column) {
   return static_cast<float>(100 * (row + 1) + column);
 }
 
-void set_weights(ShardedEmbedding& embedding) {
+void set_weights(ShardedEmbedding& embedding, const Stream& stream) {
   for (const LocalShard& local : embedding.local_shards()) {
-    for (std::int64_t r = 0; r < local.weights.rows; ++r) {
-      for (std::int64_t c = 0; c < local.weights.cols; ++c) {
-        local.weights.row(r)[c] =
-            weight_of(local.shard.row_begin + r, local.shard.column_begin + c);
+    const MatrixView<float> weights = host_view(local.weights, stream);
+    for (std::int64_t r = 0; r < weights.rows; ++r) {
+      for (std::int64_t c = 0; c < weights.cols; ++c) {
+        weights.row(r)[c] = weight_of(local.shard.row_begin + r, local.shard.column_begin + c);
       }
     }
   }
 }
 
-void check_weights(ShardedEmbedding& embedding) {
+void check_weights(ShardedEmbedding& embedding, const Stream& stream) {
   for (const LocalShard& local : embedding.local_shards()) {
-    for (std::int64_t r = 0; r < local.weights.rows; ++r) {
-      for (std::int64_t c = 0; c < local.weights.cols; ++c) {
-        check(local.weights.row(r)[c] ==
-                  weight_of(local.shard.row_begin + r, local.shard.column_begin + c),
-              "a weight has changed");
+    const MatrixView<float> weights = host_view(local.weights, stream);
+    for (std::int64_t r = 0; r < weights.rows; ++r) {
+      for (std::int64_t c = 0; c < weights.cols; ++c) {
+        check(
+            weights.row(r)[c] == weight_of(local.shard.row_begin + r, local.shard.column_begin + c),
+            "a weight has changed");
       }
     }
   }
@@ -177,10 +178,10 @@ void check_weights(ShardedEmbedding& embedding) {
 
 /// Bags are sums of what the policy leaves.
 void check_outputs(ShardedEmbedding& embedding, const EmbeddingExchange& exchange,
-                   const Batch& batch, InvalidIds policy) {
+                   const Batch& batch, InvalidIds policy, const Stream& stream) {
   for (std::size_t f = 0; f < kNumFeatures; ++f) {
     const MatrixView<const float> output =
-        exchange.output(embedding.lookup_index(kFeatures[f], table_of(f).name));
+        host_view(exchange.output(embedding.lookup_index(kFeatures[f], table_of(f).name)), stream);
     check(output.rows == std::ssize(batch[f]), "another number of bags");
     for (std::int64_t bag = 0; bag < output.rows; ++bag) {
       for (std::int64_t c = 0; c < output.cols; ++c) {
@@ -225,7 +226,7 @@ void run_rank(const Kind& kind, std::uint64_t seed, Communicator& communicator) 
   EmbeddingOptions options;
   options.invalid_ids = kind.policy;
   ShardedEmbedding embedding(kTables, plan_of(kind), options, communicator, stream);
-  set_weights(embedding);
+  set_weights(embedding, stream);
   const Batch& bad = kind.bad[static_cast<std::size_t>(communicator.rank())];
   EmbeddingExchange exchange;
   for (int number = 0; number < kNumBatches; ++number) {
@@ -235,13 +236,13 @@ void run_rank(const Kind& kind, std::uint64_t seed, Communicator& communicator) 
       embedding.lookup(exchange, stream);
       embedding.output_dist(exchange, stream);
     } catch (const Error&) {
-      check_weights(embedding);
+      check_weights(embedding, stream);
       throw;
     }
-    check_outputs(embedding, exchange, batch, kind.policy);
+    check_outputs(embedding, exchange, batch, kind.policy, stream);
   }
   check(embedding.invalid_ids() == count_bad(bad), "another number of invalid ids is counted");
-  check_weights(embedding);
+  check_weights(embedding, stream);
 }
 
 /// What is wrong with how a kind is dealt with; empty when nothing is.

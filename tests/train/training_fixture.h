@@ -114,10 +114,11 @@ inline void collect(TrainState& state, Tensors& tensors) {
   static std::mutex mutex;
   const std::lock_guard lock(mutex);
   for (const LocalShard& local : state.embedding.local_shards()) {
-    for (const auto& [part, matrix] :
+    for (const auto& [part, on_device] :
          {std::pair{"weights", local.weights}, std::pair{"state", local.state},
           std::pair{"second_moment", local.second_moment}}) {
-      if (!matrix.data) continue;
+      if (!on_device.has_data()) continue;
+      const MatrixView<float> matrix = host_view(on_device, state.stream);
       const EmbeddingTable& table = state.embedding.tables()[local.table == "item" ? 0 : 1];
       const bool one_a_row = matrix.cols == 1;
       const std::int64_t width = one_a_row ? 1 : table.dim;

@@ -3,25 +3,32 @@
 #include <cstdint>
 #include <span>
 
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
-/// offsets[0] = 0, offsets[i + 1] = offsets[i] + lengths[i]; offsets is one longer than lengths.
-void offsets_from_lengths(std::span<const std::int64_t> lengths, std::span<std::int64_t> offsets,
-                          const Stream& stream);
-/// scales[i] = 1 / (offsets[i + 1] - offsets[i]): what makes a mean of a sum; 0 for an empty bag.
-void mean_scales(std::span<const std::int64_t> offsets, std::span<float> scales,
-                 const Stream& stream);
+/// What makes a mean of the sum of a bag: 1 over the number of its ids, 0 for an empty one.
+struct MeanScales {
+  DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]
+  DeviceSpan<float> scales;                ///< [num_bags], the result
+  /// [num_ids], where those outside [0, num_rows) do not count; empty where all do.
+  DeviceSpan<const std::int64_t> ids = {};
+  std::int64_t num_rows = 0;
+};
+
 /// bags[i] = the bag of id i, where bag b has the ids from offsets[b] - offsets[0] on.
-void bags_of_ids(std::span<const std::int64_t> offsets, std::span<std::int64_t> bags,
-                 const Stream& stream);
+struct BagsOfIds {
+  DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]
+  DeviceSpan<std::int64_t> bags;           ///< [num_ids], the result
+};
+
+void mean_scales(std::span<const MeanScales> segments, const Stream& stream);
+void bags_of_ids(std::span<const BagsOfIds> segments, const Stream& stream);
 
 template <DeviceType D>
-void offsets_from_lengths_on(std::span<const std::int64_t>, std::span<std::int64_t>, const Stream&);
+void mean_scales_on(std::span<const MeanScales>, const Stream&);
 template <DeviceType D>
-void mean_scales_on(std::span<const std::int64_t>, std::span<float>, const Stream&);
-template <DeviceType D>
-void bags_of_ids_on(std::span<const std::int64_t>, std::span<std::int64_t>, const Stream&);
+void bags_of_ids_on(std::span<const BagsOfIds>, const Stream&);
 
 }  // namespace serrate

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <span>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -11,11 +11,11 @@ namespace serrate {
 /// Sum pooling of the rows of one table shard for a run of bags. Mean pooling is a scale of the
 /// sum that only the owner of the whole bag knows; see scatter_bags.
 struct LookupSegment {
-  MatrixView<const float> table;          ///< [num_rows, dim]
-  std::span<const std::int64_t> indices;  ///< [num_indices], in [0, num_rows)
-  std::span<const std::int64_t> offsets;  ///< [num_bags + 1]; bag i: offsets[i] - offsets[0] ...
-  std::span<const float> weights;         ///< [num_indices], or empty
-  MatrixView<float> output;               ///< [num_bags, dim]; empty bags become 0
+  DeviceMatrix<const float> table;         ///< [num_rows, dim]
+  DeviceSpan<const std::int64_t> indices;  ///< [num_indices], in [0, num_rows)
+  DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]; bag i: offsets[i] - offsets[0] ...
+  DeviceSpan<const float> weights;         ///< [num_indices], or empty
+  DeviceMatrix<float> output;              ///< [num_bags, dim]; empty bags become 0
 };
 
 /// output[b] = sum over the bag of weight * table[index], for every segment in one launch

@@ -4,17 +4,17 @@
 #include <span>
 
 #include "serrate/buffer.h"
+#include "serrate/device_span.h"
 #include "serrate/embedding_table.h"
-#include "serrate/matrix_view.h"
 
 namespace serrate {
 
 /// The gradient of a run of bags of one table shard; the shapes of LookupSegment.
 struct GradientSegment {
-  std::span<const std::int64_t> indices;  ///< [num_indices]
-  std::span<const std::int64_t> offsets;  ///< [num_bags + 1]
-  std::span<const float> weights;         ///< [num_indices], or empty
-  MatrixView<const float> d_output;       ///< [num_bags, dim]
+  DeviceSpan<const std::int64_t> indices;  ///< [num_indices]
+  DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]
+  DeviceSpan<const float> weights;         ///< [num_indices], or empty
+  DeviceMatrix<const float> d_output;      ///< [num_bags, dim]
 };
 
 /// The occurrences of all segments, grouped by row: a stable sort, so that the occurrences of a
@@ -34,10 +34,10 @@ struct RowGroups {
 };
 
 struct EmbeddingUpdate {
-  MatrixView<float> table;  ///< [num_rows, dim]
+  DeviceMatrix<float> table;  ///< [num_rows, dim]
   /// adagrad: [num_rows, dim]; row_wise_adagrad: [num_rows, 1]; adam: first moment; sgd: empty
-  MatrixView<float> state;
-  MatrixView<float> second_moment;  ///< adam alone: [num_rows, dim]
+  DeviceMatrix<float> state;
+  DeviceMatrix<float> second_moment;  ///< adam alone: [num_rows, dim]
   std::span<const GradientSegment> segments;
   SparseOptimizerOptions optimizer;
   std::int64_t step = 1;  ///< from 1, for adam's bias correction
@@ -52,18 +52,19 @@ struct ColumnRange {
   std::int64_t begin = 0, end = 0;
 };
 
-/// squares[k * num_rows + i] = sum over columns[k] of g^2, g the gradient of row groups.rows[i], by
-/// a binary tree over those columns (src/core/sum_tree.h; on a GPU, in an order of its own).
-/// Column-wise shards add these up before a row-wise Adagrad step.
+/// squares[k][i] = sum over columns[k] of g^2, g the gradient of row groups.rows[i], by a binary
+/// tree over those columns (src/core/sum_tree.h; on a GPU, in an order of its own). Each squares[k]
+/// has room for num_occurrences values. Column-wise shards add these up before a row-wise Adagrad
+/// step.
 void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
-                          std::span<const ColumnRange> columns, std::span<float> squares,
+                          std::span<const ColumnRange> columns, DeviceSpan<float> squares,
                           const Stream& stream);
 
 /// Applies the optimizer to every row of the groups, once, with the sum of the row's gradients in
 /// occurrence order: deterministic for any number of threads. `row_squares` (as above, of the whole
 /// row) and `full_dim` are given by column-wise shards for row-wise Adagrad; otherwise empty and 0.
 void embedding_update(const EmbeddingUpdate& args, const RowGroups& groups,
-                      std::span<const float> row_squares, std::int64_t full_dim,
+                      DeviceSpan<const float> row_squares, std::int64_t full_dim,
                       const Stream& stream);
 
 template <DeviceType D>
@@ -71,9 +72,10 @@ void group_gradients_on(std::span<const GradientSegment>, std::int64_t num_rows,
                         const Stream&);
 template <DeviceType D>
 void gradient_row_squares_on(const EmbeddingUpdate&, const RowGroups&,
-                             std::span<const ColumnRange> columns, std::span<float>, const Stream&);
+                             std::span<const ColumnRange> columns, DeviceSpan<float>,
+                             const Stream&);
 template <DeviceType D>
-void embedding_update_on(const EmbeddingUpdate&, const RowGroups&, std::span<const float>,
+void embedding_update_on(const EmbeddingUpdate&, const RowGroups&, DeviceSpan<const float>,
                          std::int64_t full_dim, const Stream&);
 
 }  // namespace serrate

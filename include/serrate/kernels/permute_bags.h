@@ -3,17 +3,18 @@
 #include <cstdint>
 #include <span>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
-/// Rows that stand for bags of a lookup: row i of `rows` is for bag bag_index[i].
+/// Rows that stand for bags of a lookup: row i of `rows` is for bag bag_index[i]. The `bags` of two
+/// segments of a call are the same or have no value in common.
 struct BagRows {
-  std::span<const std::int64_t> bag_index;  ///< [num_rows], ascending
-  MatrixView<float> rows;                   ///< [num_rows, columns]
-  MatrixView<float> bags;                   ///< [num_bags, columns]: these columns of the lookup
-  std::span<const float> bag_scale;         ///< [num_bags] (1 / length for mean pooling), or empty
+  DeviceSpan<const std::int64_t> bag_index;  ///< [num_rows], ascending
+  DeviceMatrix<float> rows;                  ///< [num_rows, columns]
+  DeviceMatrix<float> bags;                  ///< [num_bags, columns]: these columns of the lookup
+  DeviceSpan<const float> bag_scale;         ///< [num_bags] (1 / length for mean pooling), or empty
 };
 
 /// bags[bag_index[i]] += bag_scale * rows[i], segment after segment: the owner-pooled partial sums

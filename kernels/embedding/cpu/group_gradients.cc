@@ -11,6 +11,12 @@
 namespace serrate {
 namespace {
 
+// The occurrences of a GradientSegment, as the CPU reads them.
+struct HostSegment {
+  std::span<const std::int64_t> indices, offsets;
+  std::span<const float> weights;
+};
+
 // The part of [0, size) that falls to the calling thread.
 std::pair<std::int64_t, std::int64_t> thread_range(std::int64_t size) {
   const std::int64_t thread = omp_get_thread_num(), num_threads = omp_get_num_threads();
@@ -18,7 +24,7 @@ std::pair<std::int64_t, std::int64_t> thread_range(std::int64_t size) {
 }
 
 // keys[o] and bags[o] for occurrence o, in segment order.
-void number_occurrences(std::span<const GradientSegment> segments, KeyFormat format,
+void number_occurrences(std::span<const HostSegment> segments, KeyFormat format,
                         std::span<std::uint64_t> keys, std::span<std::uint64_t> bags,
                         int num_threads) {
 #pragma omp parallel num_threads(num_threads)
@@ -26,7 +32,7 @@ void number_occurrences(std::span<const GradientSegment> segments, KeyFormat for
     const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
     std::int64_t base = 0;
     for (std::int64_t s = 0; s < std::ssize(segments); ++s) {
-      const auto& [indices, offsets, weights, d_output] = segments[s];
+      const auto& [indices, offsets, weights] = segments[s];
       const std::int64_t end = split_jagged(offsets, thread + 1, threads);
       for (std::int64_t bag = split_jagged(offsets, thread, threads); bag < end; ++bag) {
         for (std::int64_t i = offsets[bag] - offsets[0]; i < offsets[bag + 1] - offsets[0]; ++i) {
@@ -82,12 +88,11 @@ std::span<const std::uint64_t> sort_by_row(std::span<std::uint64_t> keys,
 }
 
 // The weights of the grouped occurrences: 1 in a segment without.
-void gather_weights(std::span<const GradientSegment> segments,
-                    std::span<const std::uint64_t> sorted, KeyFormat format,
-                    std::span<const std::uint64_t> occurrences, std::span<float> weights,
-                    int num_threads) {
+void gather_weights(std::span<const HostSegment> segments, std::span<const std::uint64_t> sorted,
+                    KeyFormat format, std::span<const std::uint64_t> occurrences,
+                    std::span<float> weights, int num_threads) {
   std::vector<std::int64_t> first_occurrence{0};
-  for (const GradientSegment& s : segments) {
+  for (const HostSegment& s : segments) {
     first_occurrence.push_back(first_occurrence.back() + std::ssize(s.indices));
   }
 #pragma omp parallel for num_threads(num_threads) schedule(static)
@@ -99,10 +104,16 @@ void gather_weights(std::span<const GradientSegment> segments,
   }
 }
 
+// What write_groups fills: the arrays of RowGroups.
+struct HostGroups {
+  std::span<std::int64_t> num_rows, rows, row_offsets;
+  std::span<std::uint64_t> occurrences;
+};
+
 // Fills rows, row_offsets and occurrences from the sorted keys; bags are in the order of
 // occurrences. A thread does whole rows.
 void write_groups(std::span<const std::uint64_t> sorted, std::span<const std::uint64_t> bags,
-                  KeyFormat format, RowGroups& groups, int num_threads) {
+                  KeyFormat format, const HostGroups& groups, int num_threads) {
   const std::int64_t size = std::ssize(sorted);
   const auto begins_row = [&](std::int64_t i) {
     return i == 0 || format.row(sorted[i]) != format.row(sorted[i - 1]);
@@ -135,7 +146,7 @@ void write_groups(std::span<const std::uint64_t> sorted, std::span<const std::ui
     }
   }
   row_offsets[0] = 0;
-  groups.num_rows.data()[0] = first_row.back();
+  groups.num_rows[0] = first_row.back();
 }
 
 }  // namespace
@@ -147,13 +158,21 @@ void group_gradients_on<DeviceType::kCpu>(std::span<const GradientSegment> segme
   const std::int64_t n = groups.num_occurrences;
   const int num_threads = stream.num_threads();
   const KeyFormat format = key_format(num_rows, n);
-  const auto scratch = groups.scratch.resize_discard(3 * n, stream);
+  std::vector<HostSegment> host;
+  for (const GradientSegment& s : segments) {
+    host.push_back(
+        {host_view(s.indices, stream), host_view(s.offsets, stream), host_view(s.weights, stream)});
+  }
+  const auto scratch = host_view(groups.scratch.resize_discard(3 * n, stream), stream);
   const auto keys = scratch.subspan(0, n), other = scratch.subspan(n, n);
   const auto bags = scratch.subspan(2 * n, n);
-  number_occurrences(segments, format, keys, bags, num_threads);
+  const HostGroups to{
+      host_view(groups.num_rows.span(), stream), host_view(groups.rows.span(), stream),
+      host_view(groups.row_offsets.span(), stream), host_view(groups.occurrences.span(), stream)};
+  number_occurrences(host, format, keys, bags, num_threads);
   const auto sorted = sort_by_row(keys, other, format, num_threads);
-  write_groups(sorted, bags, format, groups, num_threads);
-  gather_weights(segments, sorted, format, groups.occurrences.span(), groups.weights.span(),
+  write_groups(sorted, bags, format, to, num_threads);
+  gather_weights(host, sorted, format, to.occurrences, host_view(groups.weights.span(), stream),
                  num_threads);
 }
 

@@ -1,8 +1,25 @@
 #include <omp.h>
 
+#include <vector>
+
 #include "kernels/jagged/split.h"
 #include "kernels/simd/targets.h"
 #include "serrate/kernels/embedding_lookup.h"
+
+#ifndef SERRATE_KERNELS_HOST_LOOKUP_SEGMENT
+#define SERRATE_KERNELS_HOST_LOOKUP_SEGMENT
+namespace serrate {
+
+// LookupSegment as the CPU reads it.
+struct HostLookupSegment {
+  MatrixView<const float> table;
+  std::span<const std::int64_t> indices, offsets;
+  std::span<const float> weights;
+  MatrixView<float> output;
+};
+
+}  // namespace serrate
+#endif
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/embedding/cpu/lookup.cc"
@@ -39,7 +56,7 @@ struct RowsOfBag {
 };
 
 template <int kVectors>
-void pool_bags_of_width(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
+void pool_bags_of_width(const HostLookupSegment& segment, std::int64_t begin, std::int64_t end) {
   const std::int64_t cols = segment.table.cols;
   RowsOfBag rows{segment.table.data,
                  segment.table.stride,
@@ -54,7 +71,7 @@ void pool_bags_of_width(const LookupSegment& segment, std::int64_t begin, std::i
   }
 }
 
-void pool_bags(const LookupSegment& segment, std::int64_t begin, std::int64_t end) {
+void pool_bags(const HostLookupSegment& segment, std::int64_t begin, std::int64_t end) {
   dispatch_width(segment.table.cols,
                  [&](auto vectors) { pool_bags_of_width<vectors()>(segment, begin, end); });
 }
@@ -70,8 +87,14 @@ HWY_EXPORT(pool_bags);
 template <>
 void embedding_lookup_on<DeviceType::kCpu>(std::span<const LookupSegment> segments,
                                            const Stream& stream) {
+  std::vector<HostLookupSegment> host;
+  for (const LookupSegment& s : segments) {
+    host.push_back({host_view(s.table, stream), host_view(s.indices, stream),
+                    host_view(s.offsets, stream), host_view(s.weights, stream),
+                    host_view(s.output, stream)});
+  }
 #pragma omp parallel num_threads(stream.num_threads())
-  for (const LookupSegment& segment : segments) {
+  for (const HostLookupSegment& segment : host) {
     const int thread = omp_get_thread_num(), num_threads = omp_get_num_threads();
     const auto pool = HWY_DYNAMIC_DISPATCH(pool_bags);
     pool(segment, split_jagged(segment.offsets, thread, num_threads),

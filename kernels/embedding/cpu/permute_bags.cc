@@ -1,10 +1,26 @@
+#include <vector>
+
 #include "serrate/kernels/permute_bags.h"
 
 namespace serrate {
 namespace {
 
-float scale_of(const BagRows& s, std::int64_t bag) {
-  return s.bag_scale.empty() ? 1.0f : s.bag_scale[bag];
+// BagRows as the CPU reads it.
+struct HostBagRows {
+  std::span<const std::int64_t> bag_index;
+  MatrixView<float> rows, bags;
+  std::span<const float> bag_scale;
+
+  float scale(std::int64_t bag) const { return bag_scale.empty() ? 1.0f : bag_scale[bag]; }
+};
+
+std::vector<HostBagRows> host_views(std::span<const BagRows> segments, const Stream& stream) {
+  std::vector<HostBagRows> host;
+  for (const BagRows& s : segments) {
+    host.push_back({host_view(s.bag_index, stream), host_view(s.rows, stream),
+                    host_view(s.bags, stream), host_view(s.bag_scale, stream)});
+  }
+  return host;
 }
 
 }  // namespace
@@ -13,12 +29,13 @@ float scale_of(const BagRows& s, std::int64_t bag) {
 // loop keeps the segments in order.
 template <>
 void scatter_bags_on<DeviceType::kCpu>(std::span<const BagRows> segments, const Stream& stream) {
+  const std::vector<HostBagRows> host = host_views(segments, stream);
 #pragma omp parallel num_threads(stream.num_threads())
-  for (const BagRows& s : segments) {
+  for (const HostBagRows& s : host) {
 #pragma omp for schedule(static)
     for (std::int64_t i = 0; i < s.rows.rows; ++i) {
       const std::int64_t bag = s.bag_index[i];
-      const float scale = scale_of(s, bag);
+      const float scale = s.scale(bag);
       const float* row = s.rows.row(i);
       float* out = s.bags.row(bag);
 #pragma omp simd
@@ -29,12 +46,13 @@ void scatter_bags_on<DeviceType::kCpu>(std::span<const BagRows> segments, const 
 
 template <>
 void gather_bags_on<DeviceType::kCpu>(std::span<const BagRows> segments, const Stream& stream) {
+  const std::vector<HostBagRows> host = host_views(segments, stream);
 #pragma omp parallel num_threads(stream.num_threads())
-  for (const BagRows& s : segments) {
+  for (const HostBagRows& s : host) {
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < s.rows.rows; ++i) {
       const std::int64_t bag = s.bag_index[i];
-      const float scale = scale_of(s, bag);
+      const float scale = s.scale(bag);
       const float* in = s.bags.row(bag);
       float* row = s.rows.row(i);
 #pragma omp simd

@@ -10,6 +10,26 @@
 #include "kernels/simd/targets.h"
 #include "serrate/kernels/embedding_update.h"
 
+#ifndef SERRATE_KERNELS_HOST_EMBEDDING_UPDATE
+#define SERRATE_KERNELS_HOST_EMBEDDING_UPDATE
+namespace serrate {
+
+// EmbeddingUpdate and RowGroups as the CPU reads them.
+struct HostUpdate {
+  MatrixView<float> table, state, second_moment;
+  std::span<const MatrixView<const float>> gradients;  // [segments]
+  SparseOptimizerOptions optimizer;
+  std::int64_t step;
+};
+struct HostGroups {
+  std::span<const std::int64_t> rows, row_offsets;  // [num_rows], [num_rows + 1]
+  std::span<const std::uint64_t> occurrences;
+  std::span<const float> weights;
+};
+
+}  // namespace serrate
+#endif
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/embedding/cpu/update.cc"
 #include "hwy/foreach_target.h"
@@ -36,16 +56,16 @@ std::int64_t rows_ahead(std::int64_t cols, std::int64_t arrays) {
 
 // The gradients of one row, for sum_rows: occurrences from `first` of the groups.
 struct GradientsOfRow {
-  const GradientSegment* segments;
-  const std::uint64_t* occurrences;  // of the groups
-  const float* weights;              // of the groups, or null
+  const MatrixView<const float>* gradients;  // of the segments
+  const std::uint64_t* occurrences;          // of the groups
+  const float* weights;                      // of the groups, or null
   std::int64_t first;
   std::int64_t ahead;
   std::int64_t last;  // of the groups
 
   const float* gradient(std::int64_t position) const {
     const std::uint64_t occurrence = occurrences[position];
-    return segments[segment_of(occurrence)].d_output.row(bag_of(occurrence));
+    return gradients[segment_of(occurrence)].row(bag_of(occurrence));
   }
   const float* row(std::int64_t i) const { return gradient(first + i); }
   const float* row_ahead(std::int64_t i) const {
@@ -55,15 +75,15 @@ struct GradientsOfRow {
 };
 
 template <int kVectors>
-HWY_INLINE void sum_gradients(const EmbeddingUpdate& args, const RowGroups& groups, std::int64_t i,
+HWY_INLINE void sum_gradients(const HostUpdate& args, const HostGroups& groups, std::int64_t i,
                               std::int64_t ahead, float* gradient) {
   const std::int64_t* offsets = groups.row_offsets.data();
-  const GradientsOfRow rows{args.segments.data(),
+  const GradientsOfRow rows{args.gradients.data(),
                             groups.occurrences.data(),
-                            groups.weights.size() > 0 ? groups.weights.data() : nullptr,
+                            groups.weights.empty() ? nullptr : groups.weights.data(),
                             offsets[i],
                             ahead,
-                            groups.num_occurrences - 1};
+                            std::ssize(groups.occurrences) - 1};
   sum_rows<kVectors>(rows, offsets[i + 1] - offsets[i], args.table.cols, gradient);
 }
 
@@ -130,7 +150,7 @@ HWY_INLINE void subtract_scaled(float scale, const float* g, std::int64_t cols, 
 template <int kVectors>
 struct Sgd {
   static constexpr std::int64_t kArrays = 1;
-  const EmbeddingUpdate& args;
+  const HostUpdate& args;
 
   HWY_INLINE void prefetch(std::int64_t) const {}
   HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
@@ -142,7 +162,7 @@ struct Sgd {
 template <int kVectors>
 struct Adagrad {
   static constexpr std::int64_t kArrays = 2;
-  const EmbeddingUpdate& args;
+  const HostUpdate& args;
 
   HWY_INLINE void prefetch(std::int64_t row) const {
     prefetch_row<kVectors>(args.state.row(row), args.table.cols);
@@ -164,7 +184,7 @@ struct Adagrad {
 template <int kVectors>
 struct RowWiseAdagrad {
   static constexpr std::int64_t kArrays = 1;
-  const EmbeddingUpdate& args;
+  const HostUpdate& args;
   std::span<const float> row_squares;
   float full_dim;
 
@@ -182,7 +202,7 @@ struct RowWiseAdagrad {
 template <int kVectors>
 struct Adam {
   static constexpr std::int64_t kArrays = 3;
-  const EmbeddingUpdate& args;
+  const HostUpdate& args;
   AdamCorrections corrections;
 
   HWY_INLINE void prefetch(std::int64_t row) const {
@@ -211,7 +231,7 @@ struct Adam {
 
 // Rows [begin, end) of the groups.
 template <int kVectors, class Optimizer>
-void step_rows(const EmbeddingUpdate& args, const RowGroups& groups, const Optimizer& optimizer,
+void step_rows(const HostUpdate& args, const HostGroups& groups, const Optimizer& optimizer,
                std::int64_t begin, std::int64_t end) {
   const std::int64_t* rows = groups.rows.data();
   const std::int64_t ahead = rows_ahead(args.table.cols, Optimizer::kArrays);
@@ -225,7 +245,7 @@ void step_rows(const EmbeddingUpdate& args, const RowGroups& groups, const Optim
   }
 }
 
-void update_rows(const EmbeddingUpdate& args, const RowGroups& groups,
+void update_rows(const HostUpdate& args, const HostGroups& groups,
                  std::span<const float> row_squares, std::int64_t full_dim, std::int64_t begin,
                  std::int64_t end) {
   dispatch_width(args.table.cols, [&](auto vectors) {
@@ -248,18 +268,18 @@ void update_rows(const EmbeddingUpdate& args, const RowGroups& groups,
   });
 }
 
-void square_rows(const EmbeddingUpdate& args, const RowGroups& groups,
+void square_rows(const HostUpdate& args, const HostGroups& groups,
                  std::span<const ColumnRange> columns, std::span<float> squares, std::int64_t begin,
                  std::int64_t end) {
   const std::int64_t ahead = rows_ahead(args.table.cols, 1);
-  const std::int64_t num_rows = std::ssize(squares) / std::ssize(columns);
+  const std::int64_t stride = std::ssize(squares) / std::ssize(columns);
   std::vector<float> gradient(args.table.cols);
   dispatch_width(args.table.cols, [&](auto vectors) {
     for (std::int64_t i = begin; i < end; ++i) {
       sum_gradients<vectors()>(args, groups, i, ahead, gradient.data());
       for (std::int64_t k = 0; k < std::ssize(columns); ++k) {
-        squares[k * num_rows + i] = sum_of_squares<0>(gradient.data() + columns[k].begin,
-                                                      columns[k].end - columns[k].begin);
+        squares[k * stride + i] = sum_of_squares<0>(gradient.data() + columns[k].begin,
+                                                    columns[k].end - columns[k].begin);
       }
     }
   });
@@ -275,14 +295,29 @@ namespace {
 HWY_EXPORT(update_rows);
 HWY_EXPORT(square_rows);
 
-// Calls f(begin, end) with the thread's own run of rows: each row is one thread's, whole.
+// Calls f(update, groups, begin, end) with the thread's own run of rows: each row is one thread's,
+// whole.
 template <class F>
-void for_each_row_range(const RowGroups& groups, const Stream& stream, F f) {
-  const auto offsets = groups.row_offsets.span().first(groups.num_rows.data()[0] + 1);
+void for_each_row_range(const EmbeddingUpdate& args, const RowGroups& groups, const Stream& stream,
+                        F f) {
+  std::vector<MatrixView<const float>> gradients;
+  for (const GradientSegment& s : args.segments) gradients.push_back(host_view(s.d_output, stream));
+  const HostUpdate update{host_view(args.table, stream),
+                          host_view(args.state, stream),
+                          host_view(args.second_moment, stream),
+                          gradients,
+                          args.optimizer,
+                          args.step};
+  const std::int64_t num_rows = host_view(groups.num_rows.span(), stream)[0];
+  const HostGroups host{host_view(groups.rows.span(), stream).first(num_rows),
+                        host_view(groups.row_offsets.span(), stream).first(num_rows + 1),
+                        host_view(groups.occurrences.span(), stream),
+                        host_view(groups.weights.span(), stream)};
 #pragma omp parallel num_threads(stream.num_threads())
   {
     const int thread = omp_get_thread_num(), num_threads = omp_get_num_threads();
-    f(split_jagged(offsets, thread, num_threads), split_jagged(offsets, thread + 1, num_threads));
+    f(update, host, split_jagged(host.row_offsets, thread, num_threads),
+      split_jagged(host.row_offsets, thread + 1, num_threads));
   }
 }
 
@@ -291,19 +326,27 @@ void for_each_row_range(const RowGroups& groups, const Stream& stream, F f) {
 template <>
 void gradient_row_squares_on<DeviceType::kCpu>(const EmbeddingUpdate& args, const RowGroups& groups,
                                                std::span<const ColumnRange> columns,
-                                               std::span<float> squares, const Stream& stream) {
-  for_each_row_range(groups, stream, [&](std::int64_t begin, std::int64_t end) {
-    HWY_DYNAMIC_DISPATCH(square_rows)(args, groups, columns, squares, begin, end);
-  });
+                                               DeviceSpan<float> squares, const Stream& stream) {
+  const std::span<float> host_squares = host_view(squares, stream);
+  for_each_row_range(
+      args, groups, stream,
+      [&](const HostUpdate& update, const HostGroups& host, std::int64_t begin, std::int64_t end) {
+        HWY_DYNAMIC_DISPATCH(square_rows)
+        (update, host, columns, host_squares, begin, end);
+      });
 }
 
 template <>
 void embedding_update_on<DeviceType::kCpu>(const EmbeddingUpdate& args, const RowGroups& groups,
-                                           std::span<const float> row_squares,
+                                           DeviceSpan<const float> row_squares,
                                            std::int64_t full_dim, const Stream& stream) {
-  for_each_row_range(groups, stream, [&](std::int64_t begin, std::int64_t end) {
-    HWY_DYNAMIC_DISPATCH(update_rows)(args, groups, row_squares, full_dim, begin, end);
-  });
+  const std::span<const float> host_squares = host_view(row_squares, stream);
+  for_each_row_range(
+      args, groups, stream,
+      [&](const HostUpdate& update, const HostGroups& host, std::int64_t begin, std::int64_t end) {
+        HWY_DYNAMIC_DISPATCH(update_rows)
+        (update, host, host_squares, full_dim, begin, end);
+      });
 }
 
 }  // namespace serrate

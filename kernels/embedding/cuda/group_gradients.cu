@@ -90,7 +90,7 @@ void with_temporary_memory(const Stream& stream, F f) {
   std::size_t bytes = 0;
   cuda_check(f(nullptr, bytes));
   Buffer<std::uint8_t> memory(static_cast<std::int64_t>(bytes), stream);
-  cuda_check(f(memory.data(), bytes));
+  cuda_check(f(memory.device_data(), bytes));
 }
 
 // Sorts by row; returns the one of the two arrays that holds the result.
@@ -110,7 +110,7 @@ void find_rows(const std::uint64_t* sorted, KeyFormat format, RowGroups& groups,
                const Stream& stream) {
   with_temporary_memory(stream, [&](void* memory, std::size_t& bytes) {
     return cub::DeviceSelect::If(memory, bytes, thrust::counting_iterator<std::int64_t>(0),
-                                 groups.row_offsets.data(), groups.num_rows.data(),
+                                 groups.row_offsets.device_data(), groups.num_rows.device_data(),
                                  groups.num_occurrences, BeginsRow{sorted, format},
                                  cuda_stream(stream));
   });
@@ -130,24 +130,25 @@ void group_gradients_on<DeviceType::kCuda>(std::span<const GradientSegment> segm
   }
   const KeyFormat format = key_format(num_rows, n);
   const bool weighted = groups.weights.size() > 0;
-  std::uint64_t* scratch = groups.scratch.resize_discard(3 * n, stream).data();
+  std::uint64_t* scratch = groups.scratch.resize_discard(3 * n, stream).device_data();
   Buffer<float> weights(weighted ? n : 0, stream);
-  const Occurrences occurrences{scratch, scratch + 2 * n, weights.data()};
+  const Occurrences occurrences{scratch, scratch + 2 * n, weights.device_data()};
   std::int64_t first = 0;
   for (std::int64_t s = 0; s < std::ssize(segments); ++s) {
     const std::int64_t size = std::ssize(segments[s].indices);
     if (size == 0) continue;
     const float* segment_weights =
-        segments[s].weights.empty() ? nullptr : segments[s].weights.data();
-    launch(number_occurrences, blocks_for(size), kBlockSize, 0, stream, segments[s].indices.data(),
-           size, segments[s].offsets.data(), std::ssize(segments[s].offsets) - 1, segment_weights,
-           s, first, format, occurrences);
+        segments[s].weights.empty() ? nullptr : segments[s].weights.device_data();
+    launch(number_occurrences, blocks_for(size), kBlockSize, 0, stream,
+           segments[s].indices.device_data(), size, segments[s].offsets.device_data(),
+           std::ssize(segments[s].offsets) - 1, segment_weights, s, first, format, occurrences);
     first += size;
   }
   const std::uint64_t* sorted = sort_by_row(scratch, scratch + n, n, format, stream);
   find_rows(sorted, format, groups, stream);
-  const Groups to{groups.num_rows.data(), groups.rows.data(), groups.row_offsets.data(),
-                  groups.occurrences.data(), weighted ? groups.weights.data() : nullptr};
+  const Groups to{groups.num_rows.device_data(), groups.rows.device_data(),
+                  groups.row_offsets.device_data(), groups.occurrences.device_data(),
+                  weighted ? groups.weights.device_data() : nullptr};
   launch(write_groups, blocks_for(n), kBlockSize, 0, stream, sorted, n, occurrences, format, to);
 }
 

@@ -58,9 +58,9 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
   std::int64_t most_bags = 0, most_cols = 0;
   bool aligned = true;
   for (const LookupSegment& s : segments) {
-    host.push_back({s.table.data, s.table.stride, s.indices.data(), s.offsets.data(),
-                    s.weights.empty() ? nullptr : s.weights.data(), s.output.data, s.output.stride,
-                    s.output.rows, s.output.cols});
+    host.push_back({s.table.device_data(), s.table.stride, s.indices.device_data(),
+                    s.offsets.device_data(), s.weights.empty() ? nullptr : s.weights.device_data(),
+                    s.output.device_data(), s.output.stride, s.output.rows, s.output.cols});
     most_bags = std::max(most_bags, s.output.rows);
     most_cols = std::max(most_cols, s.output.cols);
     aligned = aligned && aligned_by_four(s.table) && aligned_by_four(s.output);
@@ -74,7 +74,7 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
   const dim3 grid(static_cast<unsigned>((most_bags + block.y - 1) / block.y),
                   static_cast<unsigned>(host.size()));
   const auto kernel = aligned ? pool_bags<4> : pool_bags<1>;
-  launch(kernel, grid, block, 0, stream, on_device.data());
+  launch(kernel, grid, block, 0, stream, on_device.device_data());
 }
 
 }  // namespace serrate

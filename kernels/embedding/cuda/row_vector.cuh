@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 
 // Columns of a row that one lane reads and writes at once: 16 bytes where rows are aligned so.
 namespace serrate {
@@ -34,8 +34,9 @@ __device__ void multiply_add(float weight, const RowVector<kWidth>& row, RowVect
 }
 
 /// Whether the rows of a matrix can be read by four columns.
-inline bool aligned_by_four(MatrixView<const float> m) {
-  return reinterpret_cast<std::uintptr_t>(m.data) % 16 == 0 && m.stride % 4 == 0 && m.cols % 4 == 0;
+inline bool aligned_by_four(DeviceMatrix<const float> m) {
+  return reinterpret_cast<std::uintptr_t>(m.device_data()) % 16 == 0 && m.stride % 4 == 0 &&
+         m.cols % 4 == 0;
 }
 
 }  // namespace serrate

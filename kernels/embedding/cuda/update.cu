@@ -38,8 +38,8 @@ struct Matrix {
   __device__ float* row(std::int64_t r) const { return data + r * stride; }
 };
 
-Matrix matrix(MatrixView<float> view) {
-  return {view.data, view.stride};
+Matrix matrix(DeviceMatrix<float> view) {
+  return {view.device_data(), view.stride};
 }
 
 __device__ float sum_over_warp(float value) {
@@ -205,16 +205,16 @@ struct DeviceGroups {
   DeviceGroups(const EmbeddingUpdate& args, const RowGroups& from, const Stream& stream) {
     std::vector<Gradient> host;
     for (const GradientSegment& s : args.segments) {
-      host.push_back({s.d_output.data, s.d_output.stride});
+      host.push_back({s.d_output.device_data(), s.d_output.stride});
       aligned = aligned && aligned_by_four(s.d_output);
     }
     gradients = Buffer<Gradient>(host, stream);
-    groups = {from.num_rows.data(),
-              from.rows.data(),
-              from.row_offsets.data(),
-              from.occurrences.data(),
-              from.weights.size() > 0 ? from.weights.data() : nullptr,
-              gradients.data(),
+    groups = {from.num_rows.device_data(),
+              from.rows.device_data(),
+              from.row_offsets.device_data(),
+              from.occurrences.device_data(),
+              from.weights.size() > 0 ? from.weights.device_data() : nullptr,
+              gradients.device_data(),
               args.table.cols};
   }
 };
@@ -249,10 +249,10 @@ template <>
 void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
                                                 const RowGroups& groups,
                                                 std::span<const ColumnRange> columns,
-                                                std::span<float> squares, const Stream& stream) {
+                                                DeviceSpan<float> squares, const Stream& stream) {
   if (groups.num_occurrences == 0) return;
   const DeviceGroups device(args, groups, stream);
-  float* next = squares.data();
+  float* next = squares.device_data();
   for (const ColumnRange& range : columns) {
     const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
     const auto kernel = aligned ? square_rows<4> : square_rows<1>;
@@ -264,7 +264,7 @@ void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
 
 template <>
 void embedding_update_on<DeviceType::kCuda>(const EmbeddingUpdate& args, const RowGroups& groups,
-                                            std::span<const float> row_squares,
+                                            DeviceSpan<const float> row_squares,
                                             std::int64_t full_dim, const Stream& stream) {
   if (groups.num_occurrences == 0) return;
   const SparseOptimizerOptions& o = args.optimizer;
@@ -277,7 +277,7 @@ void embedding_update_on<DeviceType::kCuda>(const EmbeddingUpdate& args, const R
       const bool given = !row_squares.empty();
       return launch_update(args, groups,
                            RowWiseAdagrad{o.learning_rate, o.eps, matrix(args.state),
-                                          given ? row_squares.data() : nullptr,
+                                          given ? row_squares.device_data() : nullptr,
                                           static_cast<float>(given ? full_dim : args.table.cols)},
                            stream);
     }

@@ -1,67 +1,72 @@
 #include <gtest/gtest.h>
 
-#include "serrate/kernels/add_to.h"
+#include "serrate/error.h"
 #include "serrate/kernels/bag_offsets.h"
-#include "serrate/kernels/invalid_ids.h"
+#include "serrate/kernels/copy_runs.h"
+#include "tests/support/test_array.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
 
-using Ints = std::vector<std::int64_t>;
-using Floats = std::vector<float>;
+using Ints = TestArray<std::int64_t>;
+using Floats = TestArray<float>;
 
-const Stream& cpu() {
-  static const Stream stream;
-  return stream;
+class BagHelpersTest : public KernelTest {};
+
+TEST_P(BagHelpersTest, MeanScalesOfEmptyBagsAreZero) {
+  const Ints offsets{7, 9, 9, 13}, other{0, 1};
+  const Floats scales{-1, -1, -1}, other_scales{-1};
+  const std::vector<MeanScales> segments{{offsets.on(stream), scales.on(stream)},
+                                         {other.on(stream), other_scales.on(stream)}};
+  mean_scales(segments, stream);
+  EXPECT_EQ(scales.host(), (std::vector<float>{0.5f, 0.0f, 0.25f}));
+  EXPECT_EQ(other_scales.host(), (std::vector<float>{1.0f}));
 }
 
-TEST(BagOffsets, FromLengths) {
-  const Ints lengths{2, 0, 3};
-  Ints offsets(4, -1);
-  offsets_from_lengths(lengths, offsets, cpu());
-  EXPECT_EQ(offsets, (Ints{0, 2, 2, 5}));
-  Ints none(1, -1);
-  offsets_from_lengths({}, none, cpu());
-  EXPECT_EQ(none, (Ints{0}));
-  EXPECT_THROW(offsets_from_lengths(lengths, none, cpu()), Error);
+TEST_P(BagHelpersTest, MeanScalesCountIdsOfTheTableAlone) {
+  const Ints offsets{7, 9, 10, 13}, ids{4, -1, 5, 0, 9, 3};
+  const Floats scales{-1, -1, -1};
+  const MeanScales segment{offsets.on(stream), scales.on(stream), ids.on(stream), 5};
+  mean_scales({&segment, 1}, stream);
+  EXPECT_EQ(scales.host(), (std::vector<float>{1.0f, 0.0f, 0.5f}));
 }
 
-TEST(MeanScales, EmptyBagsAreZero) {
+TEST_P(BagHelpersTest, MeanScalesNeedAnEntryPerBag) {
   const Ints offsets{7, 9, 9, 13};
-  Floats scales(3, -1);
-  mean_scales(offsets, scales, cpu());
-  EXPECT_EQ(scales, (Floats{0.5f, 0.0f, 0.25f}));
-  EXPECT_THROW(mean_scales(offsets, std::span(scales).first(2), cpu()), Error);
+  const Floats scales{-1, -1};
+  const MeanScales segment{offsets.on(stream), scales.on(stream)};
+  EXPECT_THROW(mean_scales({&segment, 1}, stream), Error);
 }
 
-TEST(AddTo, Adds) {
-  const Floats values{1, 2, 3};
-  Floats sum{10, 20, 30};
-  add_to(values, sum, cpu());
-  EXPECT_EQ(sum, (Floats{11, 22, 33}));
-  EXPECT_THROW(add_to(values, std::span(sum).first(2), cpu()), Error);
+TEST_P(BagHelpersTest, BagsOfIds) {
+  const Ints offsets{7, 9, 9, 12}, bags{-1, -1, -1, -1, -1}, other{0, 0, 1}, other_bags{-1};
+  const std::vector<BagsOfIds> segments{{offsets.on(stream), bags.on(stream)},
+                                        {other.on(stream), other_bags.on(stream)}};
+  bags_of_ids(segments, stream);
+  EXPECT_EQ(bags.host(), (std::vector<std::int64_t>{0, 0, 2, 2, 2}));
+  EXPECT_EQ(other_bags.host(), (std::vector<std::int64_t>{1}));
 }
 
-TEST(InvalidIds, AreDroppedWithTheirWeights) {
-  // Offsets of a feature that is not the first of its tensor.
-  const Ints values{3, -1, 4, 5, 0, 9}, offsets{10, 12, 12, 15, 16};
-  const Floats weights{1, 2, 3, 4, 5, 6};
-  ValidIds result;
-  EXPECT_EQ(drop_invalid_ids({values, offsets, weights}, 5, result, cpu()), 3);
-  EXPECT_EQ(result.values.to_host(cpu()), (Ints{3, 4, 0}));
-  EXPECT_EQ(result.offsets.to_host(cpu()), (Ints{0, 1, 1, 3, 3}));
-  EXPECT_EQ(result.weights.to_host(cpu()), (Floats{1, 3, 5}));
-  EXPECT_EQ(drop_invalid_ids({values, offsets, {}}, 10, result, cpu()), 1);
-  EXPECT_EQ(result.values.to_host(cpu()), (Ints{3, 4, 5, 0, 9}));
-  EXPECT_EQ(result.weights.size(), 0);
+TEST_P(BagHelpersTest, CopiesRuns) {
+  const Ints from{1, 2, 3, 4, 5}, to{-1, -1, -1, -1, -1, -1};
+  const auto source = from.on(stream), target = to.on(stream);
+  const std::vector<CopyRun<std::int64_t>> runs{{source.subspan(3, 2), target.subspan(1, 2)},
+                                                {source.subspan(2, 0), target.subspan(4, 0)},
+                                                {source.first(2), target.subspan(4, 2)}};
+  copy_runs<std::int64_t>(runs, stream);
+  EXPECT_EQ(to.host(), (std::vector<std::int64_t>{-1, 4, 5, -1, 1, 2}));
+  const Floats weights{0.5f}, copied{0};
+  const CopyRun<float> one{weights.on(stream), copied.on(stream)};
+  copy_runs<float>({&one, 1}, stream);
+  EXPECT_EQ(copied.host(), (std::vector<float>{0.5f}));
+  const CopyRun<std::int64_t> uneven{source.first(2), target.first(3)};
+  EXPECT_THROW(copy_runs<std::int64_t>({&uneven, 1}, stream), Error);
 }
 
-TEST(InvalidIds, AreReplaced) {
-  const Ints values{3, -1, 4, 5, 0};
-  Ints result(5);
-  EXPECT_EQ(replace_invalid_ids(values, 5, 4, result, cpu()), 2);
-  EXPECT_EQ(result, (Ints{3, 4, 4, 4, 0}));
-}
+INSTANTIATE_TEST_SUITE_P(
+    Device, BagHelpersTest,
+    testing::ValuesIn(devices_with({"mean_scales", "bags_of_ids", "copy_runs"})), device_name);
 
 }  // namespace
 }  // namespace serrate

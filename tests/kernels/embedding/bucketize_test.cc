@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 
 #include <limits>
+#include <list>
+#include <utility>
 
 #include "serrate/error.h"
 #include "tests/kernels/embedding/fixture.h"
+#include "tests/support/test_streams.h"
 
 namespace serrate {
 namespace {
@@ -13,134 +16,209 @@ namespace {
 using Ints = std::vector<std::int64_t>;
 using reference::Bags;
 
-JaggedView view(const Bags& bags) {
-  return {bags.indices, bags.offsets, bags.weights};
-}
-
 // What a BucketizedIds holds, on the host.
 struct Blocks {
-  Ints bag_counts, id_counts, bag_index, lengths, ids;
+  Ints bag_splits{0}, id_splits{0}, num_outside, first_outside, bag_index, offsets, ids;
   std::vector<float> weights;
   friend bool operator==(const Blocks&, const Blocks&) = default;
 };
 
-Blocks bucketize_on_threads(const Bags& bags, const Ints& row_splits, int num_threads) {
-  const Stream stream(Device::cpu(), num_threads);
+struct Feature {
+  Bags bags;
+  Ints row_splits;
+};
+
+class BucketizeTest : public KernelTest {
+ protected:
+  Blocks parted(const std::vector<Feature>& features, OutsideIds outside = OutsideIds::kLeaveOut,
+                int num_threads = 1) {
+    const Stream& on = threads(num_threads);
+    std::list<DeviceBags> device_bags;
+    std::vector<BucketizeSegment> segments;
+    for (const Feature& f : features) {
+      const DeviceBags& bags = device_bags.emplace_back(f.bags, on);
+      segments.push_back(
+          {{bags.indices.span(), bags.offsets.span(), bags.weights.span()}, f.row_splits});
+    }
+    bucketize(segments, outside, result, on);
+    const BucketSizes sizes = sizes_on_host(result, on);
+    const auto first = [&](const auto& buffer, std::int64_t count) {
+      auto values = buffer.to_host(on);
+      EXPECT_LE(count, std::ssize(values));
+      values.resize(count);
+      return values;
+    };
+    const std::int64_t num_bags = sizes.bag_splits.back(), num_ids = sizes.id_splits.back();
+    return {sizes.bag_splits,
+            sizes.id_splits,
+            sizes.num_outside,
+            sizes.first_outside,
+            first(result.bag_index, num_bags),
+            first(result.offsets, num_bags + 1),
+            first(result.ids, num_ids),
+            first(result.weights, result.weights.size() > 0 ? num_ids : 0)};
+  }
+
   BucketizedIds result;
-  bucketize(view(bags), row_splits, result, stream);
-  return {result.bag_counts,
-          result.id_counts,
-          result.bag_index.to_host(stream),
-          result.lengths.to_host(stream),
-          result.ids.to_host(stream),
-          result.weights.to_host(stream)};
-}
+};
 
 // Block after block, each by a search of the whole feature.
-Blocks expected_blocks(const Bags& bags, const Ints& row_splits) {
-  Blocks blocks;
+void add_expected(const Feature& f, OutsideIds outside, Blocks& blocks) {
+  const auto& [bags, row_splits] = f;
+  blocks.num_outside.push_back(0);
+  blocks.first_outside.push_back(-1);
+  Ints rows = bags.indices;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (rows[i] >= 0 && rows[i] < row_splits.back()) continue;
+    if (blocks.num_outside.back()++ == 0)
+      blocks.first_outside.back() = static_cast<std::int64_t>(i);
+    rows[i] = outside == OutsideIds::kLastRow ? row_splits.back() - 1 : -1;
+  }
   for (std::size_t block = 0; block + 1 < row_splits.size(); ++block) {
-    blocks.bag_counts.push_back(0);
-    blocks.id_counts.push_back(0);
     for (std::int64_t bag = 0; bag < bags.num_bags(); ++bag) {
-      std::int64_t length = 0;
+      bool is_new = true;
       for (std::int64_t i = bags.offsets[bag]; i < bags.offsets[bag + 1]; ++i) {
-        const std::int64_t at = i - bags.offsets[0], id = bags.indices[at];
-        if (id < row_splits[block] || id >= row_splits[block + 1]) continue;
-        ++length;
-        blocks.ids.push_back(id - row_splits[block]);
+        const std::int64_t at = i - bags.offsets[0], row = rows[at];
+        if (row < row_splits[block] || row >= row_splits[block + 1]) continue;
+        if (std::exchange(is_new, false)) {
+          blocks.bag_index.push_back(bag);
+          blocks.offsets.push_back(std::ssize(blocks.ids));
+        }
+        blocks.ids.push_back(row - row_splits[block]);
         if (!bags.weights.empty()) blocks.weights.push_back(bags.weights[at]);
       }
-      blocks.id_counts.back() += length;
-      if (length == 0) continue;
-      ++blocks.bag_counts.back();
-      blocks.bag_index.push_back(bag);
-      blocks.lengths.push_back(length);
     }
+    blocks.bag_splits.push_back(std::ssize(blocks.bag_index));
+    blocks.id_splits.push_back(std::ssize(blocks.ids));
   }
+}
+
+Blocks expected_blocks(const std::vector<Feature>& features,
+                       OutsideIds outside = OutsideIds::kLeaveOut) {
+  Blocks blocks;
+  for (const Feature& f : features) add_expected(f, outside, blocks);
+  blocks.offsets.push_back(std::ssize(blocks.ids));
   return blocks;
 }
 
-TEST(BucketizeTest, PartsIdsByRowBlock) {
+TEST_P(BucketizeTest, PartsIdsByRowBlock) {
   // Bags {0, 5, 1}, {}, {9, 9}, {4}; blocks of rows 0-4 and 5-9.
   const Bags bags{{0, 5, 1, 9, 9, 4}, {0, 3, 3, 5, 6}, {1, 2, 3, 4, 5, 6}};
-  const Blocks blocks = bucketize_on_threads(bags, {0, 5, 10}, 1);
-  EXPECT_EQ(blocks.bag_counts, (Ints{2, 2}));
-  EXPECT_EQ(blocks.id_counts, (Ints{3, 3}));
+  const Blocks blocks = parted({{bags, {0, 5, 10}}});
+  EXPECT_EQ(blocks.bag_splits, (Ints{0, 2, 4}));
+  EXPECT_EQ(blocks.id_splits, (Ints{0, 3, 6}));
   EXPECT_EQ(blocks.bag_index, (Ints{0, 3, 0, 2}));
-  EXPECT_EQ(blocks.lengths, (Ints{2, 1, 1, 2}));
+  EXPECT_EQ(blocks.offsets, (Ints{0, 2, 3, 4, 6}));
   EXPECT_EQ(blocks.ids, (Ints{0, 1, 4, 0, 4, 4}));
   EXPECT_EQ(blocks.weights, (std::vector<float>{1, 3, 6, 2, 4, 5}));
+  EXPECT_EQ(blocks.num_outside, (Ints{0}));
+  EXPECT_EQ(blocks.first_outside, (Ints{-1}));
 }
 
-TEST(BucketizeTest, OneBlockKeepsTheFeatureLessItsEmptyBags) {
-  const Blocks blocks = bucketize_on_threads({{3, 1, 2}, {5, 5, 7, 7, 8}, {}}, {0, 4}, 1);
-  EXPECT_EQ(blocks.bag_counts, (Ints{2}));
-  EXPECT_EQ(blocks.id_counts, (Ints{3}));
+TEST_P(BucketizeTest, OneBlockKeepsTheFeatureLessItsEmptyBags) {
+  const Blocks blocks = parted({{{{3, 1, 2}, {5, 5, 7, 7, 8}, {}}, {0, 4}}});
+  EXPECT_EQ(blocks.bag_splits, (Ints{0, 2}));
+  EXPECT_EQ(blocks.id_splits, (Ints{0, 3}));
   EXPECT_EQ(blocks.bag_index, (Ints{1, 3}));
-  EXPECT_EQ(blocks.lengths, (Ints{2, 1}));
+  EXPECT_EQ(blocks.offsets, (Ints{0, 2, 3}));
   EXPECT_EQ(blocks.ids, (Ints{3, 1, 2}));
 }
 
-TEST(BucketizeTest, MatchesASearchOfTheWholeFeature) {
+TEST_P(BucketizeTest, LeavesIdsOutsideTheTableOut) {
+  // Bags {3, -1}, {}, {4, 5, 0}, {9} of a table of 5 rows in two blocks and in one.
+  const Bags bags{{3, -1, 4, 5, 0, 9}, {10, 12, 12, 15, 16}, {1, 2, 3, 4, 5, 6}};
+  const Blocks blocks = parted({{bags, {0, 3, 5}}, {bags, {0, 5}}});
+  EXPECT_EQ(blocks.bag_splits, (Ints{0, 1, 3, 5}));
+  EXPECT_EQ(blocks.bag_index, (Ints{2, 0, 2, 0, 2}));
+  EXPECT_EQ(blocks.offsets, (Ints{0, 1, 2, 3, 4, 6}));
+  EXPECT_EQ(blocks.ids, (Ints{0, 0, 1, 3, 4, 0}));
+  EXPECT_EQ(blocks.weights, (std::vector<float>{5, 1, 3, 1, 3, 5}));
+  EXPECT_EQ(blocks.num_outside, (Ints{3, 3}));
+  EXPECT_EQ(blocks.first_outside, (Ints{1, 1}));
+}
+
+TEST_P(BucketizeTest, SendsIdsOutsideTheTableToItsLastRow) {
+  const Blocks blocks =
+      parted({{{{3, -1, 4, 5, 0}, {0, 2, 5}, {}}, {0, 3, 5}}}, OutsideIds::kLastRow);
+  EXPECT_EQ(blocks.bag_splits, (Ints{0, 1, 3}));
+  EXPECT_EQ(blocks.bag_index, (Ints{1, 0, 1}));
+  EXPECT_EQ(blocks.offsets, (Ints{0, 1, 3, 5}));
+  EXPECT_EQ(blocks.ids, (Ints{0, 0, 1, 1, 1}));
+  EXPECT_EQ(blocks.num_outside, (Ints{2}));
+  EXPECT_EQ(blocks.first_outside, (Ints{1}));
+}
+
+TEST_P(BucketizeTest, MatchesASearchOfTheWholeFeature) {
   // Even, uneven and empty blocks; many blocks.
   const std::vector<Ints> splits = {{0, 1000},
                                     {0, 500, 1000},
                                     {0, 1, 1, 990, 1000},
                                     {0, 0, 0, 1000, 1000},
                                     {0, 100, 200, 300, 400, 500, 1000}};
-  for (const Ints& row_splits : splits) {
-    for (const bool weighted : {false, true}) {
-      const Bags bags = random_bags(200, 1000, 8, weighted, 3);
-      const Blocks expected = expected_blocks(bags, row_splits);
-      for (const int num_threads : {1, 2, 3}) {
-        EXPECT_EQ(bucketize_on_threads(bags, row_splits, num_threads), expected)
-            << row_splits.size() - 1 << " blocks, " << num_threads << " threads";
+  for (const bool weighted : {false, true}) {
+    for (const std::int64_t num_ids : {1000, 1100}) {  // the last 100 of them outside
+      std::vector<Feature> features;
+      for (const Ints& row_splits : splits) {
+        const auto seed = static_cast<std::uint32_t>(features.size());
+        features.push_back({random_bags(120, num_ids, 8, weighted, seed), row_splits});
+      }
+      for (const OutsideIds outside : {OutsideIds::kLeaveOut, OutsideIds::kLastRow}) {
+        const Blocks expected = expected_blocks(features, outside);
+        for (const int num_threads : {1, 2, 3}) {
+          EXPECT_EQ(parted(features, outside, num_threads), expected)
+              << num_ids << " ids, " << num_threads << " threads";
+          result = {};  // before its stream goes
+        }
       }
     }
   }
 }
 
-TEST(BucketizeTest, ReusesItsResult) {
-  const Stream stream;
-  BucketizedIds result;
-  const Bags large = random_bags(100, 50, 9, true, 4), small = random_bags(3, 50, 9, false, 5);
-  bucketize(view(large), Ints{0, 10, 50}, result, stream);
-  bucketize(view(small), Ints{0, 20, 30, 50}, result, stream);
-  const Blocks expected = expected_blocks(small, {0, 20, 30, 50});
-  EXPECT_EQ(result.bag_counts, expected.bag_counts);
-  EXPECT_EQ(result.ids.to_host(stream), expected.ids);
-  EXPECT_EQ(result.weights.size(), 0);
+TEST_P(BucketizeTest, ReusesItsResult) {
+  const Feature large{random_bags(100, 50, 9, true, 4), {0, 10, 50}};
+  const Feature small{random_bags(3, 50, 9, false, 5), {0, 20, 30, 50}};
+  EXPECT_EQ(parted({large}), expected_blocks({large}));
+  EXPECT_EQ(parted({small, small}), expected_blocks({small, small}));
 }
 
-TEST(BucketizeTest, TakesNoBags) {
-  const Blocks blocks = bucketize_on_threads({{}, {0}, {}}, {0, 5, 10}, 2);
-  EXPECT_EQ(blocks.bag_counts, (Ints{0, 0}));
-  EXPECT_EQ(blocks.ids, Ints{});
+TEST_P(BucketizeTest, TakesNoBagsAndNoSegments) {
+  const Blocks blocks = parted({{{{}, {0}, {}}, {0, 5, 10}}, {{{}, {3, 3, 3}, {}}, {0, 5}}});
+  EXPECT_EQ(blocks.bag_splits, (Ints{0, 0, 0, 0}));
+  EXPECT_EQ(blocks.id_splits, (Ints{0, 0, 0, 0}));
+  EXPECT_EQ(blocks.offsets, Ints{0});
+  EXPECT_EQ(parted({}), expected_blocks({}));
 }
 
-TEST(BucketizeTest, RejectsSplitsThatFall) {
-  EXPECT_THROW(bucketize_on_threads({{}, {0}, {}}, {0, 7, 5}, 1), Error);
-  EXPECT_THROW(bucketize_on_threads({{}, {0}, {}}, {1, 5}, 1), Error);
-}
-
-TEST(FindInvalidIdTest, FindsTheFirst) {
-  const Stream stream;
+TEST_P(BucketizeTest, FindsTheFirstIdOutside) {
   constexpr std::int64_t kLowest = std::numeric_limits<std::int64_t>::min();
   constexpr std::int64_t kHighest = std::numeric_limits<std::int64_t>::max();
-  EXPECT_EQ(find_invalid_id(Ints{}, 10, stream), -1);
-  EXPECT_EQ(find_invalid_id(Ints{0, 9}, 10, stream), -1);
-  EXPECT_EQ(find_invalid_id(Ints{0, 10, -1}, 10, stream), 1);
-  EXPECT_EQ(find_invalid_id(Ints{0, 0, -1}, 10, stream), 2);
-  EXPECT_EQ(find_invalid_id(Ints{kLowest}, 10, stream), 0);
-  EXPECT_EQ(find_invalid_id(Ints{kHighest}, 10, stream), 0);
-  EXPECT_EQ(find_invalid_id(Ints{kHighest - 1, kLowest}, kHighest, stream), 1);
+  const auto first_outside = [&](const Ints& ids, std::int64_t num_rows) {
+    return parted({{{ids, {0, std::ssize(ids)}, {}}, {0, num_rows}}}).first_outside.at(0);
+  };
+  EXPECT_EQ(first_outside({}, 10), -1);
+  EXPECT_EQ(first_outside({0, 9}, 10), -1);
+  EXPECT_EQ(first_outside({0, 10, -1}, 10), 1);
+  EXPECT_EQ(first_outside({0, 0, -1}, 10), 2);
+  EXPECT_EQ(first_outside({kLowest}, 10), 0);
+  EXPECT_EQ(first_outside({kHighest}, 10), 0);
+  EXPECT_EQ(first_outside({kHighest - 1, kLowest}, kHighest), 1);
   Ints many(5000, 3);
   for (const std::int64_t at : {4999, 1024, 1023, 0}) {
     many[at] = 10;
-    EXPECT_EQ(find_invalid_id(many, 10, stream), at);
+    EXPECT_EQ(first_outside(many, 10), at);
   }
 }
+
+TEST_P(BucketizeTest, RejectsWhatDoesNotFit) {
+  const Bags none{{}, {0}, {}};
+  EXPECT_THROW(parted({{none, {0, 7, 5}}}), Error);
+  EXPECT_THROW(parted({{none, {1, 5}}}), Error);
+  EXPECT_THROW(parted({{{{1, 2}, {0, 2}, {1}}, {0, 5}}}), Error);
+  EXPECT_THROW(parted({{{{1}, {0, 1}, {1}}, {0, 5}}, {{{1}, {0, 1}, {}}, {0, 5}}}), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Device, BucketizeTest, testing::ValuesIn(devices_with({"bucketize"})),
+                         device_name);
 
 }  // namespace
 }  // namespace serrate

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "serrate/buffer.h"
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/random.h"
 #include "tests/reference/embedding.h"
 #include "tests/support/devices.h"
@@ -27,7 +27,7 @@ class TestMatrix {
     values_ = Buffer<float>(host, stream);
     stream.synchronize();
   }
-  MatrixView<float> view() { return {values_.data(), rows_, cols_, stride_}; }
+  DeviceMatrix<float> view() { return {values_.device_data(), rows_, cols_, stride_}; }
   /// With what stands behind each row.
   std::vector<float> raw(const Stream& stream) const { return values_.to_host(stream); }
   reference::Matrix to_host(const Stream& stream) const {

@@ -1,0 +1,19 @@
+#include "serrate/kernels/copy_runs.h"
+
+#include "kernels/cpu_only.h"
+
+namespace serrate {
+
+template <typename T>
+void copy_runs(std::span<const CopyRun<T>> runs, const Stream& stream) {
+  for (const CopyRun<T>& run : runs) {
+    check(run.from.size() == run.to.size(), "copy_runs needs spans of the same size");
+  }
+  dispatch_cpu_only(stream.device(), "copy_runs",
+                    [&](auto device) { copy_runs_on<device()>(runs, stream); });
+}
+
+template void copy_runs(std::span<const CopyRun<std::int64_t>>, const Stream&);
+template void copy_runs(std::span<const CopyRun<float>>, const Stream&);
+
+}  // namespace serrate
