@@ -14,18 +14,14 @@ namespace serrate {
 
 /// The ops whose CUDA twin is not written yet: here it is said, and nowhere else. Who writes one
 /// takes it from this list and calls dispatch_device; its tests then run on devices too.
-inline constexpr std::array<std::string_view, 38> kCpuOnlyOps = {
+inline constexpr std::array<std::string_view, 32> kCpuOnlyOps = {
     "BitMask",
     "activation_backward",
     "activation_forward",
     "adamw_update",
     "add_to",
-    "bags_of_ids",
-    "bucketize",
-    "copy_runs",
     "dropout_backward",
     "dropout_forward",
-    "gather_bags",
     "jagged_attention_backward",
     "jagged_attention_forward",
     "jagged_bmm_forward",
@@ -44,11 +40,9 @@ inline constexpr std::array<std::string_view, 38> kCpuOnlyOps = {
     "layer_norm_forward",
     "linear_backward",
     "linear_forward",
-    "mean_scales",
     "pair_offsets",
     "row_scores",
     "sampled_softmax",
-    "scatter_bags",
     "self_subtraction_offsets",
     "token_embedding_backward",
     "token_embedding_forward",

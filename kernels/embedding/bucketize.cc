@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
@@ -41,9 +41,8 @@ void bucketize(std::span<const BucketizeSegment> segments, OutsideIds outside,
   result.offsets.resize_discard(most_bags + 1, stream);
   result.ids.resize_discard(most_ids, stream);
   result.weights.resize_discard(weighted ? most_ids : 0, stream);
-  dispatch_cpu_only(stream.device(), "bucketize", [&](auto device) {
-    bucketize_on<device()>(segments, outside, result, stream);
-  });
+  dispatch_device(stream.device(),
+                  [&](auto device) { bucketize_on<device()>(segments, outside, result, stream); });
 }
 
 BucketSizes sizes_on_host(const BucketizedIds& ids, const Stream& stream) {

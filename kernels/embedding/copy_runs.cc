@@ -1,6 +1,6 @@
 #include "serrate/kernels/copy_runs.h"
 
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -9,8 +9,7 @@ void copy_runs(std::span<const CopyRun<T>> runs, const Stream& stream) {
   for (const CopyRun<T>& run : runs) {
     check(run.from.size() == run.to.size(), "copy_runs needs spans of the same size");
   }
-  dispatch_cpu_only(stream.device(), "copy_runs",
-                    [&](auto device) { copy_runs_on<device()>(runs, stream); });
+  dispatch_device(stream.device(), [&](auto device) { copy_runs_on<device()>(runs, stream); });
 }
 
 template void copy_runs(std::span<const CopyRun<std::int64_t>>, const Stream&);

@@ -1,6 +1,6 @@
 #include "serrate/kernels/permute_bags.h"
 
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
@@ -18,14 +18,14 @@ void check_segments(std::span<const BagRows> segments) {
 
 void scatter_bags(std::span<const BagRows> segments, const Stream& stream) {
   check_segments(segments);
-  dispatch_cpu_only(stream.device(), "scatter_bags",
-                    [&](auto device) { scatter_bags_on<device()>(segments, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto device) { scatter_bags_on<device()>(segments, stream); });
 }
 
 void gather_bags(std::span<const BagRows> segments, const Stream& stream) {
   check_segments(segments);
-  dispatch_cpu_only(stream.device(), "gather_bags",
-                    [&](auto device) { gather_bags_on<device()>(segments, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto device) { gather_bags_on<device()>(segments, stream); });
 }
 
 }  // namespace serrate

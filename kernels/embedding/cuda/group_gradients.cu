@@ -5,11 +5,10 @@
 #include <cub/device/device_select.cuh>
 #include <cub/util_type.cuh>
 
-#include <vector>
-
+#include "kernels/embedding/cuda/cub_call.cuh"
+#include "kernels/embedding/cuda/segment_tiles.cuh"
 #include "kernels/embedding/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
-#include "src/core/cuda_check.h"
 #include "src/core/launch.cuh"
 
 namespace serrate {
@@ -21,19 +20,16 @@ unsigned blocks_for(std::int64_t threads) {
   return static_cast<unsigned>((threads + kBlockSize - 1) / kBlockSize);
 }
 
-// The bag that holds value i of a jagged array: the last one that begins at or before it.
-__device__ std::int64_t bag_at(const std::int64_t* offsets, std::int64_t num_bags, std::int64_t i) {
-  std::int64_t low = 0, high = num_bags;
-  while (high - low > 1) {
-    const std::int64_t middle = (low + high) / 2;
-    if (offsets[middle] - offsets[0] <= i) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
+// The occurrences of a GradientSegment as a kernel sees them.
+struct Segment {
+  const std::int64_t* indices;
+  const std::int64_t* offsets;
+  const float* weights;  // or null
+  std::int64_t num_bags, num_indices;
+  std::int64_t number;            // of the segment
+  std::int64_t first_occurrence;  // among those of all segments
+  std::int64_t first_block = 0;
+};
 
 struct Occurrences {
   std::uint64_t* keys;
@@ -41,16 +37,16 @@ struct Occurrences {
   float* weights;       // the same, or null
 };
 
-// One thread per id of a segment, whose first occurrence is number `first`.
-__global__ void number_occurrences(const std::int64_t* indices, std::int64_t num_indices,
-                                   const std::int64_t* offsets, std::int64_t num_bags,
-                                   const float* weights, std::int64_t segment, std::int64_t first,
-                                   KeyFormat format, Occurrences out) {
-  const std::int64_t i = std::int64_t{blockIdx.x} * kBlockSize + threadIdx.x;
-  if (i >= num_indices) return;
-  out.keys[first + i] = format.key(indices[i], first + i);
-  out.bags[first + i] = pack_bag(segment, bag_at(offsets, num_bags, i));
-  if (out.weights) out.weights[first + i] = weights ? weights[i] : 1.0f;
+// One thread per id of a segment.
+__global__ void number_occurrences(const Segment* segments, int num_segments, KeyFormat format,
+                                   Occurrences out) {
+  const Segment s = segment_of_block(segments, num_segments);
+  const std::int64_t i = first_of_tile(s, kBlockSize) + threadIdx.x;
+  if (i >= s.num_indices) return;
+  const std::int64_t occurrence = s.first_occurrence + i;
+  out.keys[occurrence] = format.key(s.indices[i], occurrence);
+  out.bags[occurrence] = pack_bag(s.number, bag_at(s.offsets, s.num_bags, i));
+  if (out.weights) out.weights[occurrence] = s.weights ? s.weights[i] : 1.0f;
 }
 
 struct BeginsRow {
@@ -82,15 +78,6 @@ __global__ void write_groups(const std::uint64_t* sorted, std::int64_t size, Occ
   const std::int64_t occurrence = format.occurrence(sorted[i]);
   to.occurrences[i] = from.bags[occurrence];
   if (to.weights) to.weights[i] = from.weights[occurrence];
-}
-
-// CUB's calls ask for their temporary memory in a first call, f(nullptr, bytes).
-template <typename F>
-void with_temporary_memory(const Stream& stream, F f) {
-  std::size_t bytes = 0;
-  cuda_check(f(nullptr, bytes));
-  Buffer<std::uint8_t> memory(static_cast<std::int64_t>(bytes), stream);
-  cuda_check(f(memory.device_data(), bytes));
 }
 
 // Sorts by row; returns the one of the two arrays that holds the result.
@@ -133,17 +120,20 @@ void group_gradients_on<DeviceType::kCuda>(std::span<const GradientSegment> segm
   std::uint64_t* scratch = groups.scratch.resize_discard(3 * n, stream).device_data();
   Buffer<float> weights(weighted ? n : 0, stream);
   const Occurrences occurrences{scratch, scratch + 2 * n, weights.device_data()};
+  SegmentTiles<Segment> tiles;
   std::int64_t first = 0;
-  for (std::int64_t s = 0; s < std::ssize(segments); ++s) {
-    const std::int64_t size = std::ssize(segments[s].indices);
-    if (size == 0) continue;
-    const float* segment_weights =
-        segments[s].weights.empty() ? nullptr : segments[s].weights.device_data();
-    launch(number_occurrences, blocks_for(size), kBlockSize, 0, stream,
-           segments[s].indices.device_data(), size, segments[s].offsets.device_data(),
-           std::ssize(segments[s].offsets) - 1, segment_weights, s, first, format, occurrences);
+  for (std::int64_t number = 0; number < std::ssize(segments); ++number) {
+    const GradientSegment& s = segments[number];
+    const std::int64_t size = std::ssize(s.indices);
+    tiles.add({s.indices.device_data(), s.offsets.device_data(),
+               s.weights.empty() ? nullptr : s.weights.device_data(), std::ssize(s.offsets) - 1,
+               size, number, first},
+              size, kBlockSize);
     first += size;
   }
+  const Buffer<Segment> on_device = tiles.on_device(stream);
+  launch(number_occurrences, tiles.num_blocks(), kBlockSize, 0, stream, on_device.device_data(),
+         tiles.num_segments(), format, occurrences);
   const std::uint64_t* sorted = sort_by_row(scratch, scratch + n, n, format, stream);
   find_rows(sorted, format, groups, stream);
   const Groups to{groups.num_rows.device_data(), groups.rows.device_data(),

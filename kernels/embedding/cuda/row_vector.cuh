@@ -39,4 +39,11 @@ inline bool aligned_by_four(DeviceMatrix<const float> m) {
          m.cols % 4 == 0;
 }
 
+/// A block of `size` threads: rows of up to a warp, as many as columns need at `width` a thread.
+inline dim3 rows_of_threads(std::int64_t cols, std::int64_t width, int size) {
+  unsigned lanes = kWarpSize;
+  while (lanes > 1 && lanes / 2 * width >= cols) lanes /= 2;
+  return dim3(lanes, static_cast<unsigned>(size) / lanes);
+}
+
 }  // namespace serrate

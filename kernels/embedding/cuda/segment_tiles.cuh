@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "serrate/buffer.h"
+#include "serrate/stream.h"
+
+// Work of many segments in one launch: every block of threads has a tile of one segment. A Segment
+// says in `first_block` which block is the first of its own.
+namespace serrate {
+
+/// The segments of a launch that have anything to do.
+template <typename Segment>
+class SegmentTiles {
+ public:
+  /// A segment of `size` items, of which a block does `tile`.
+  void add(Segment segment, std::int64_t size, std::int64_t tile) {
+    if (size == 0) return;
+    segment.first_block = num_blocks_;
+    segments_.push_back(segment);
+    num_blocks_ += (size + tile - 1) / tile;
+  }
+  unsigned num_blocks() const { return static_cast<unsigned>(num_blocks_); }
+  int num_segments() const { return static_cast<int>(segments_.size()); }
+  Buffer<Segment> on_device(const Stream& stream) const { return {segments_, stream}; }
+
+ private:
+  std::vector<Segment> segments_;
+  std::int64_t num_blocks_ = 0;
+};
+
+/// The last of `count` ascending values that is at most `value`; the first one is.
+template <typename ValueAt>
+__device__ std::int64_t last_at_most(std::int64_t count, std::int64_t value, ValueAt value_at) {
+  std::int64_t low = 0, high = count;
+  while (high - low > 1) {
+    const std::int64_t middle = (low + high) / 2;
+    if (value_at(middle) <= value) {
+      low = middle;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+/// The segment that this block has a tile of.
+template <typename Segment>
+__device__ Segment segment_of_block(const Segment* segments, int num_segments) {
+  return segments[last_at_most(num_segments, blockIdx.x,
+                               [=](std::int64_t i) { return segments[i].first_block; })];
+}
+
+/// The first item of this block's tile.
+template <typename Segment>
+__device__ std::int64_t first_of_tile(const Segment& segment, std::int64_t tile) {
+  return (blockIdx.x - segment.first_block) * tile;
+}
+
+/// The bag that holds value i of a jagged array.
+__device__ inline std::int64_t bag_at(const std::int64_t* offsets, std::int64_t num_bags,
+                                      std::int64_t i) {
+  return last_at_most(num_bags, i + offsets[0], [=](std::int64_t bag) { return offsets[bag]; });
+}
+
+}  // namespace serrate
