@@ -19,7 +19,8 @@ struct Piece {
   std::uint32_t bytes, lane;
 };
 
-// The instructions of a warp at one place in the code.
+// The instructions of a warp at one place in the code; a function that was not inlined may be one
+// for loads of global and of shared memory, which are counted apart.
 struct Site {
   Space space;
   Touch touch;
@@ -109,7 +110,8 @@ void count_access(const Block& block, Space space, Touch touch, std::uintptr_t c
   warps.resize((block.size() + kWarpSize - 1) / kWarpSize);
   // A structure that is copied takes several instructions of up to 16 bytes.
   for (std::size_t piece = 0; piece * 16 < bytes; ++piece) {
-    Site& site = warps[thread / kWarpSize][code << 8 | (piece & 0xFF)];
+    const auto kind = static_cast<std::uint64_t>(space) << 2 | static_cast<std::uint64_t>(touch);
+    Site& site = warps[thread / kWarpSize][code << 11 | kind << 8 | (piece & 0xFF)];
     site.space = space;
     site.touch = touch;
     const std::uint32_t n = site.done[lane]++;
