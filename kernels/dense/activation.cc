@@ -1,7 +1,7 @@
 #include "serrate/kernels/activation.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/shapes.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -27,16 +27,15 @@ std::string to_string(Activation activation) {
 void activation_forward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<float> y,
                         const Stream& stream) {
   check(same_shape(x, y), "activation: y must have the shape of x");
-  dispatch_cpu_only(stream.device(), "activation_forward",
-                    [&](auto d) { activation_forward_on<d()>(f, x, y, stream); });
+  dispatch_device(stream.device(), [&](auto d) { activation_forward_on<d()>(f, x, y, stream); });
 }
 
 void activation_backward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<const float> d_y,
                          DeviceMatrix<float> d_x, const Stream& stream) {
   check(same_shape(x, d_y) && same_shape(x, d_x),
         "activation: d_y and d_x must have the shape of x");
-  dispatch_cpu_only(stream.device(), "activation_backward",
-                    [&](auto d) { activation_backward_on<d()>(f, x, d_y, d_x, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto d) { activation_backward_on<d()>(f, x, d_y, d_x, stream); });
 }
 
 }  // namespace serrate

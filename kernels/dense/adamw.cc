@@ -1,6 +1,6 @@
 #include "serrate/kernels/adamw.h"
 
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -10,8 +10,7 @@ void adamw_update(const AdamW& args, const Stream& stream) {
             args.gradients.size() == size && args.decay.size() == size,
         "adamw: moments, gradients and decay must be as long as the parameters");
   check(args.step >= 1, "adamw: steps count from 1");
-  dispatch_cpu_only(stream.device(), "adamw_update",
-                    [&](auto d) { adamw_update_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { adamw_update_on<d()>(args, stream); });
 }
 
 }  // namespace serrate

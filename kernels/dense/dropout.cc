@@ -1,7 +1,7 @@
 #include "serrate/kernels/dropout.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/shapes.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
@@ -21,16 +21,16 @@ void dropout_forward(const DropoutKey& key, DeviceMatrix<const float> x,
   check(same_shape(x, y), "dropout: y must have the shape of x");
   check(!residual.has_data() || same_shape(x, residual),
         "dropout: residual must have the shape of x");
-  dispatch_cpu_only(stream.device(), "dropout_forward",
-                    [&](auto d) { dropout_forward_on<d()>(key, x, residual, y, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto d) { dropout_forward_on<d()>(key, x, residual, y, stream); });
 }
 
 void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, DeviceMatrix<float> d_x,
                       const Stream& stream) {
   check_key(key, d_y.rows);
   check(same_shape(d_y, d_x), "dropout: d_x must have the shape of d_y");
-  dispatch_cpu_only(stream.device(), "dropout_backward",
-                    [&](auto d) { dropout_backward_on<d()>(key, d_y, d_x, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto d) { dropout_backward_on<d()>(key, d_y, d_x, stream); });
 }
 
 }  // namespace serrate

@@ -1,7 +1,7 @@
 #include "serrate/kernels/layer_norm.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/shapes.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -12,8 +12,7 @@ void layer_norm_forward(const LayerNormForward& args, const Stream& stream) {
         "layer_norm: gamma and beta must have an entry per column of x");
   check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
         "layer_norm: mean and rstd must have an entry per row of x");
-  dispatch_cpu_only(stream.device(), "layer_norm_forward",
-                    [&](auto d) { layer_norm_forward_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { layer_norm_forward_on<d()>(args, stream); });
 }
 
 void layer_norm_backward(const LayerNormBackward& args, const Stream& stream) {
@@ -25,8 +24,7 @@ void layer_norm_backward(const LayerNormBackward& args, const Stream& stream) {
         "layer_norm: gamma, d_gamma and d_beta must have an entry per column of x");
   check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
         "layer_norm: mean and rstd must have an entry per row of x");
-  dispatch_cpu_only(stream.device(), "layer_norm_backward",
-                    [&](auto d) { layer_norm_backward_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { layer_norm_backward_on<d()>(args, stream); });
 }
 
 }  // namespace serrate

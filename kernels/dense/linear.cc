@@ -1,6 +1,6 @@
 #include "serrate/kernels/linear.h"
 
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -10,8 +10,7 @@ void linear_forward(const LinearForward& args, const Stream& stream) {
         "linear: y must be [rows of x, rows of weight]");
   check(args.bias.empty() || std::ssize(args.bias) == args.weight.rows,
         "linear: bias must have an entry per row of weight");
-  dispatch_cpu_only(stream.device(), "linear_forward",
-                    [&](auto d) { linear_forward_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { linear_forward_on<d()>(args, stream); });
 }
 
 void linear_backward(const LinearBackward& args, const Stream& stream) {
@@ -24,8 +23,7 @@ void linear_backward(const LinearBackward& args, const Stream& stream) {
         "linear: d_weight must have the shape of weight");
   check(args.d_bias.empty() || std::ssize(args.d_bias) == args.weight.rows,
         "linear: d_bias must have an entry per row of weight");
-  dispatch_cpu_only(stream.device(), "linear_backward",
-                    [&](auto d) { linear_backward_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { linear_backward_on<d()>(args, stream); });
 }
 
 }  // namespace serrate

@@ -1,6 +1,6 @@
 #include "serrate/kernels/row_scores.h"
 
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -11,8 +11,7 @@ void row_scores(const RowScores& args, const Stream& stream) {
   check(args.scores.stride >=
             (args.scores.cols + kRowScoresRoom - 1) / kRowScoresRoom * kRowScoresRoom,
         "row_scores: a row of scores needs room for a multiple of 16");
-  dispatch_cpu_only(stream.device(), "row_scores",
-                    [&](auto d) { row_scores_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { row_scores_on<d()>(args, stream); });
 }
 
 }  // namespace serrate

@@ -1,7 +1,7 @@
 #include "serrate/kernels/sampled_softmax.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/shapes.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -22,8 +22,7 @@ void sampled_softmax(const SampledSoftmax& args, DeviceSpan<double> loss, const 
         "sampled_softmax: d_targets must have the shape of hidden");
   check(!args.d_negatives.has_data() || same_shape(args.negatives, args.d_negatives),
         "sampled_softmax: d_negatives must have the shape of negatives");
-  dispatch_cpu_only(stream.device(), "sampled_softmax",
-                    [&](auto d) { sampled_softmax_on<d()>(args, loss, stream); });
+  dispatch_device(stream.device(), [&](auto d) { sampled_softmax_on<d()>(args, loss, stream); });
 }
 
 }  // namespace serrate

@@ -1,7 +1,7 @@
 #include "serrate/kernels/token_embedding.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/shapes.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -12,8 +12,7 @@ void token_embedding_forward(const TokenEmbeddingForward& args, const Stream& st
   check(args.position.cols == args.x.cols, "token_embedding: position must have the columns of x");
   check(std::ssize(args.positions) == args.x.rows,
         "token_embedding: positions must have an entry per row of x");
-  dispatch_cpu_only(stream.device(), "token_embedding_forward",
-                    [&](auto d) { token_embedding_forward_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { token_embedding_forward_on<d()>(args, stream); });
 }
 
 void token_embedding_backward(const TokenEmbeddingBackward& args, const Stream& stream) {
@@ -25,8 +24,7 @@ void token_embedding_backward(const TokenEmbeddingBackward& args, const Stream& 
         "token_embedding: d_position must have the columns of d_x");
   check(std::ssize(args.positions) == args.d_x.rows,
         "token_embedding: positions must have an entry per row of d_x");
-  dispatch_cpu_only(stream.device(), "token_embedding_backward",
-                    [&](auto d) { token_embedding_backward_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { token_embedding_backward_on<d()>(args, stream); });
 }
 
 }  // namespace serrate

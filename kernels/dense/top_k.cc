@@ -1,7 +1,7 @@
 #include "serrate/kernels/top_k.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/shapes.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -11,7 +11,7 @@ void top_k(const TopK& args, const Stream& stream) {
   check(args.best_ids.rows == args.scores.rows, "top_k: the best need a row per row of scores");
   check(args.excluded_offsets.empty() || std::ssize(args.excluded_offsets) == args.scores.rows + 1,
         "top_k: excluded_offsets must have an entry per row and one more");
-  dispatch_cpu_only(stream.device(), "top_k", [&](auto d) { top_k_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { top_k_on<d()>(args, stream); });
 }
 
 }  // namespace serrate

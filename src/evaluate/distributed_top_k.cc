@@ -1,9 +1,13 @@
 #include "src/evaluate/distributed_top_k.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
+#include "serrate/error.h"
 #include "serrate/kernels/top_k.h"
 
 namespace serrate {
@@ -142,6 +146,12 @@ void keep_best(MatrixView<const float> scores, std::int64_t first_row, const All
          .best_ids = {best_ids.data(), all.size(), k}},
         stream);
   for (std::int64_t i = 0; i < all.size() * k; ++i) {
+    if (std::isnan(best_scores.span()[i])) {
+      throw Error(
+          fmt::format("top_k: row {} has a score that is not a number (has the training "
+                      "diverged?) try a lower learning rate",
+                      i / k));
+    }
     if (best_ids.span()[i] < 0) continue;
     found[i / k].emplace_back(best_scores.span()[i], best_ids.span()[i]);
   }

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <mutex>
 #include <numeric>
 #include <random>
@@ -149,6 +150,28 @@ TEST(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
       }
     }
   }
+}
+
+TEST(DistributedTopKTest, AScoreThatIsNotANumberIsAnErrorThatNamesTheRow) {
+  const EmbeddingTable table{
+      .name = "item", .num_rows = kRows, .dim = kDim, .features = {"item"}, .init_scale = 1};
+  std::vector<float> queries(kQueries * kDim, 1);
+  queries[3 * kDim] = std::numeric_limits<float>::quiet_NaN();
+  run_ranks(1, [&](Communicator& communicator) {
+    const Stream stream;
+    const ShardingPlan plan{.world_size = 1,
+                            .tables = {shard_table(table, ShardingType::kTableWise, 1, 0, 1)}};
+    ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
+    const TopKQueries mine{.queries = {queries.data(), kQueries, kDim},
+                           .excluded = {},
+                           .excluded_offsets = std::vector<std::int64_t>(kQueries + 1)};
+    try {
+      distributed_top_k(embedding, "item", mine, kBest, ScoreBy::kDotProduct, communicator, stream);
+      FAIL() << "no error";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find("row 3"), std::string::npos) << error.what();
+    }
+  });
 }
 
 }  // namespace

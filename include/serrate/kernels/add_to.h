@@ -8,7 +8,4 @@ namespace serrate {
 /// sum[i] += values[i].
 void add_to(DeviceSpan<const float> values, DeviceSpan<float> sum, const Stream& stream);
 
-template <DeviceType D>
-void add_to_on(DeviceSpan<const float> values, DeviceSpan<float> sum, const Stream&);
-
 }  // namespace serrate

@@ -12,7 +12,8 @@ namespace serrate {
 struct TokenEmbeddingForward {
   std::span<const DeviceMatrix<const float>> features;  ///< each [n, dim]
   DeviceMatrix<const float> position;                   ///< [max_length, dim]
-  DeviceSpan<const std::int64_t> positions;             ///< [n], in [0, max_length)
+  DeviceSpan<const std::int64_t> positions;             ///< [n], in [0, max_length): the caller's
+                                                        ///< to see to, on a device nobody looks
   float scale = 1;
   DeviceMatrix<float> x;  ///< [n, dim]
 };

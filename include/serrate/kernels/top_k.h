@@ -9,7 +9,8 @@ namespace serrate {
 
 /// The k best columns of each row of scores: descending score, ties by ascending id. `first_id` is
 /// the id of column 0. Excluded ids are left out; a row with fewer than k candidates is filled
-/// with id -1 and score -inf.
+/// with id -1 and score -inf. A score that is not a number has no place in the order: its row gets
+/// k times id -1 and score NaN.
 struct TopK {
   DeviceMatrix<const float> scores;  ///< [n, num_candidates]
   std::int64_t first_id = 0;

@@ -1,8 +1,8 @@
 #include "serrate/kernels/adamw.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "kernels/dense/adamw_factors.h"
 #include "kernels/simd/targets.h"
 
 #ifndef SERRATE_KERNELS_HOST_ADAMW
@@ -13,8 +13,7 @@ namespace serrate {
 struct HostAdamW {
   float *parameters, *first_moment, *second_moment;
   const float *gradients, *decay;
-  AdamWOptions options;
-  std::int64_t step;
+  AdamWFactors factors;
 };
 
 }  // namespace serrate
@@ -30,18 +29,13 @@ struct HostAdamW {
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-// The bias corrections are folded into two factors: lr m^ = step_size m, sqrt(v^) = rescale
-// sqrt(v).
 void adamw_range(const HostAdamW& args, std::int64_t begin, std::int64_t end) {
-  const AdamWOptions& o = args.options;
-  const auto step = static_cast<double>(args.step);
-  const auto set = [](double value)
-                       HWY_ATTR { return hn::Set(kFloats, static_cast<float>(value)); };
-  const FloatVector step_size = set(o.learning_rate / (1 - std::pow(o.beta1, step)));
-  const FloatVector rescale = set(1 / std::sqrt(1 - std::pow(o.beta2, step)));
-  const FloatVector beta1 = set(o.beta1), rest1 = set(1 - double{o.beta1});
-  const FloatVector beta2 = set(o.beta2), rest2 = set(1 - double{o.beta2});
-  const FloatVector eps = set(o.eps), shrink = set(double{o.learning_rate} * o.weight_decay);
+  const AdamWFactors& f = args.factors;
+  const auto set = [](float value) HWY_ATTR { return hn::Set(kFloats, value); };
+  const FloatVector step_size = set(f.step_size), rescale = set(f.rescale);
+  const FloatVector beta1 = set(f.beta1), rest1 = set(f.rest1);
+  const FloatVector beta2 = set(f.beta2), rest2 = set(f.rest2);
+  const FloatVector eps = set(f.eps), shrink = set(f.shrink);
   for_each_vector(end - begin, [&](auto lanes, std::int64_t offset) HWY_ATTR {
     const std::int64_t i = begin + offset;
     const FloatVector g = lanes.load(&args.gradients[i]);
@@ -70,13 +64,10 @@ template <>
 void adamw_update_on<DeviceType::kCpu>(const AdamW& args, const Stream& stream) {
   constexpr std::int64_t kBlock = 16 * 1024;  // elements: enough to be worth a thread
   const std::int64_t size = std::ssize(args.parameters);
-  const HostAdamW host{host_view(args.parameters, stream).data(),
-                       host_view(args.first_moment, stream).data(),
-                       host_view(args.second_moment, stream).data(),
-                       host_view(args.gradients, stream).data(),
-                       host_view(args.decay, stream).data(),
-                       args.options,
-                       args.step};
+  const HostAdamW host{
+      host_view(args.parameters, stream).data(),    host_view(args.first_moment, stream).data(),
+      host_view(args.second_moment, stream).data(), host_view(args.gradients, stream).data(),
+      host_view(args.decay, stream).data(),         adamw_factors(args.options, args.step)};
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
   for (std::int64_t begin = 0; begin < size; begin += kBlock) {
     HWY_DYNAMIC_DISPATCH(adamw_range)(host, begin, std::min(size, begin + kBlock));

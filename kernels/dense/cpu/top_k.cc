@@ -1,12 +1,9 @@
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <vector>
 
 #include "kernels/simd/targets.h"
-#include "serrate/error.h"
 #include "serrate/kernels/top_k.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -103,8 +100,9 @@ bool select_row(const HostTopK& args, std::int64_t r, std::vector<Candidate>& be
   return true;
 }
 
-void write_row(const HostTopK& args, std::int64_t r, std::vector<Candidate>& best) {
-  best.resize(args.best_ids.cols, {-std::numeric_limits<float>::infinity(), -1});
+// Places that are left have no id, and the score `rest`.
+void write_row(const HostTopK& args, std::int64_t r, std::vector<Candidate>& best, float rest) {
+  best.resize(args.best_ids.cols, {rest, -1});
   for (std::int64_t i = 0; i < args.best_ids.cols; ++i) {
     args.best_scores.row(r)[i] = best[i].score;
     args.best_ids.row(r)[i] = best[i].id;
@@ -118,24 +116,18 @@ void top_k_on<DeviceType::kCpu>(const TopK& top, const Stream& stream) {
   const HostTopK args{host_view(top.scores, stream),      top.first_id,
                       host_view(top.excluded, stream),    host_view(top.excluded_offsets, stream),
                       host_view(top.best_scores, stream), host_view(top.best_ids, stream)};
-  std::int64_t nan_row = args.scores.rows;
-#pragma omp parallel num_threads(stream.num_threads()) reduction(min : nan_row)
+#pragma omp parallel num_threads(stream.num_threads())
   {
     std::vector<Candidate> best;
 #pragma omp for schedule(static)
     for (std::int64_t r = 0; r < args.scores.rows; ++r) {
       if (select_row(args, r, best)) {
-        write_row(args, r, best);
+        write_row(args, r, best, -std::numeric_limits<float>::infinity());
       } else {
-        nan_row = std::min(nan_row, r);
+        best.clear();
+        write_row(args, r, best, std::numeric_limits<float>::quiet_NaN());
       }
     }
-  }
-  if (nan_row < args.scores.rows) {
-    throw Error(
-        fmt::format("top_k: row {} has a score that is not a number (has the training "
-                    "diverged?) try a lower learning rate",
-                    nan_row));
   }
 }
 

@@ -234,6 +234,10 @@ std::size_t cublasLtGetVersion() {
   return 130000;
 }
 
+const char* cublasLtGetStatusName(cublasStatus_t status) {
+  return cublasGetStatusName(status);
+}
+
 cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t* desc, cublasComputeType_t compute,
                                         cudaDataType_t scale) {
   const RuntimeLock lock;

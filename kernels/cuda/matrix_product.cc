@@ -1,0 +1,126 @@
+// cuBLASLt's matrices are column-major, so ours are their transposes: result^T = b^T a^T. What a
+// product of this shape is best done by, cuBLASLt finds out once and remembers.
+#include "kernels/cuda/matrix_product.h"
+
+#include <cublasLt.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "serrate/buffer.h"
+#include "src/core/cuda_check.h"
+
+namespace serrate {
+namespace {
+
+void cublas_check(cublasStatus_t status,
+                  const std::source_location& where = std::source_location::current()) {
+  if (status == CUBLAS_STATUS_SUCCESS) return;
+  fail_check(std::string("cuBLAS: ") + cublasLtGetStatusName(status), where);
+}
+
+/// A handle of cuBLASLt, for Stream::attached().
+class CublasLt {
+ public:
+  explicit CublasLt(const Stream&) { cublas_check(cublasLtCreate(&handle_)); }
+  ~CublasLt() { cublasLtDestroy(handle_); }
+  CublasLt(const CublasLt&) = delete;
+  CublasLt& operator=(const CublasLt&) = delete;
+  cublasLtHandle_t handle() const { return handle_; }
+
+ private:
+  cublasLtHandle_t handle_ = nullptr;
+};
+
+template <auto kDestroy>
+struct Destroy {
+  template <typename T>
+  void operator()(T* descriptor) const {
+    kDestroy(descriptor);
+  }
+};
+template <typename Handle, auto kDestroy>
+using Descriptor = std::unique_ptr<std::remove_pointer_t<Handle>, Destroy<kDestroy>>;
+using Operation = Descriptor<cublasLtMatmulDesc_t, cublasLtMatmulDescDestroy>;
+using Layout = Descriptor<cublasLtMatrixLayout_t, cublasLtMatrixLayoutDestroy>;
+using Preference = Descriptor<cublasLtMatmulPreference_t, cublasLtMatmulPreferenceDestroy>;
+
+template <typename T>
+void set(const Operation& operation, cublasLtMatmulDescAttributes_t attribute, const T& value) {
+  cublas_check(cublasLtMatmulDescSetAttribute(operation.get(), attribute, &value, sizeof(value)));
+}
+
+template <typename T>
+void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attribute,
+         const T& value) {
+  cublas_check(
+      cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof(value)));
+}
+
+Operation operation_of(const MatrixProduct& product) {
+  cublasLtMatmulDesc_t made = nullptr;
+  cublas_check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  Operation operation(made);
+  const auto transposition = [](Operand operand) -> std::int32_t {
+    return operand == Operand::kAsIs ? CUBLAS_OP_N : CUBLAS_OP_T;
+  };
+  set(operation, CUBLASLT_MATMUL_DESC_TRANSA, transposition(product.b_is));
+  set(operation, CUBLASLT_MATMUL_DESC_TRANSB, transposition(product.a_is));
+  if (!product.bias.empty()) {
+    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias.device_data());
+  }
+  return operation;
+}
+
+Layout layout_of(const DeviceMatrix<const float>& matrix) {
+  cublasLtMatrixLayout_t made = nullptr;
+  cublas_check(cublasLtMatrixLayoutCreate(
+      &made, CUDA_R_32F, static_cast<std::uint64_t>(matrix.cols),
+      static_cast<std::uint64_t>(matrix.rows), std::max<std::int64_t>(matrix.stride, 1)));
+  return Layout(made);
+}
+
+std::uint32_t alignment_of(const DeviceMatrix<const float>& matrix) {
+  const auto address = reinterpret_cast<std::uintptr_t>(matrix.device_data());
+  return static_cast<std::uint32_t>(std::min<std::uintptr_t>(address & -address, 256));
+}
+
+Preference preference_of(const MatrixProduct& product) {
+  constexpr std::uint64_t kMostWorkspace = 4 << 20;
+  cublasLtMatmulPreference_t made = nullptr;
+  cublas_check(cublasLtMatmulPreferenceCreate(&made));
+  Preference preference(made);
+  set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMostWorkspace);
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product.result));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product.result));
+  return preference;
+}
+
+}  // namespace
+
+void multiply(const MatrixProduct& product, const Stream& stream) {
+  if (product.result.rows == 0 || product.result.cols == 0) return;
+  const cublasLtHandle_t handle = stream.attached<CublasLt>().handle();
+  const Operation operation = operation_of(product);
+  const Layout a = layout_of(product.b), b = layout_of(product.a);
+  const Layout d = layout_of(product.result);
+  const Preference preference = preference_of(product);
+  cublasLtMatmulHeuristicResult_t best{};
+  int found = 0;
+  cublas_check(cublasLtMatmulAlgoGetHeuristic(handle, operation.get(), a.get(), b.get(), d.get(),
+                                              d.get(), preference.get(), 1, &best, &found));
+  check(found == 1, "cuBLASLt has no algorithm for this product");
+  Buffer<std::uint8_t> workspace(static_cast<std::int64_t>(best.workspaceSize), stream);
+  const float one = 1, beta = product.write == MatrixProduct::Write::kAccumulate ? 1 : 0;
+  float* const result = product.result.device_data();
+  cublas_check(cublasLtMatmul(handle, operation.get(), &one, product.b.device_data(), a.get(),
+                              product.a.device_data(), b.get(), &beta, result, d.get(), result,
+                              d.get(), &best.algo, workspace.device_data(), best.workspaceSize,
+                              cuda_stream(stream)));
+}
+
+}  // namespace serrate

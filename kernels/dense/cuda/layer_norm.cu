@@ -1,0 +1,173 @@
+// A row is read once by one group of threads, which keeps it in registers. Backward, a group also
+// keeps the sums of its rows for gamma and beta; blocks add up those of their groups, and the last
+// block those of all blocks, each in order.
+#include "kernels/cuda/block_sums.cuh"
+#include "kernels/dense/cuda/row_group.cuh"
+#include "serrate/kernels/layer_norm.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kMostBlocks = 1024;
+constexpr std::int64_t kMostBackwardBlocks = 264;  // two on each of Hopper's 132 multiprocessors
+static_assert(kMostBackwardBlocks <= kMostSummedBlocks);
+
+// LayerNormForward and LayerNormBackward as kernels see them.
+struct Forward {
+  Rows<const float> x;
+  const float *gamma, *beta;
+  Rows<float> y;
+  float *mean, *rstd;
+  float eps;
+  std::int64_t rows, cols;
+};
+struct Backward {
+  Rows<const float> x, d_y;
+  const float *gamma, *mean, *rstd;
+  Rows<float> d_x;
+  LayerNormBackward::Write write;
+  float* parts;  // [blocks, 2 cols]: d_gamma and d_beta of each block's rows
+  float *d_gamma, *d_beta;
+  unsigned* done_blocks;
+  std::int64_t rows, cols;
+};
+
+// Columns that do not exist must not be seen as 0 - mean.
+template <int kFours, Access kAccess>
+__device__ RowPart<kFours, kAccess> centered(RowPart<kFours, kAccess> part, float mean,
+                                             std::int64_t cols) {
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      float& value = part.fours[i].value[k];
+      value = part.column(i) + k < cols ? value - mean : 0;
+    }
+  }
+  return part;
+}
+
+// Shared memory: gamma and beta.
+template <int kFours, Access kAccess>
+__global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward args) {
+  using Part = RowPart<kFours, kAccess>;
+  const std::int64_t num_cols = args.cols;
+  float* const gamma = dynamic_shared<float>();
+  float* const beta = gamma + shared_floats(num_cols);
+  for_each_column_of_block(num_cols, [&](std::int64_t c) {
+    gamma[c] = args.gamma[c];
+    beta[c] = args.beta[c];
+  });
+  __syncthreads();
+  for_each_row(args.rows, num_cols, [&](std::int64_t r, std::int64_t cols) {
+    const Part x = Part::load(args.x.row(r), cols);
+    const float mean = sum_of_row(x) / static_cast<float>(cols);
+    const Part from_mean = centered(x, mean, cols);
+    const float squares = sum_of_row(map_row([](float v) { return v * v; }, from_mean));
+    const float rstd = 1 / sqrtf(squares / static_cast<float>(cols) + args.eps);
+    if (cols == 0) return;
+    if (threadIdx.x == 0) {
+      args.mean[r] = mean;
+      args.rstd[r] = rstd;
+    }
+    const auto scale = [rstd](float v, float a, float b) { return fmaf(v * rstd, a, b); };
+    map_row(scale, from_mean, Part::load(gamma, cols), Part::load(beta, cols))
+        .store(args.y.row(r), cols);
+  });
+}
+
+// With x^ the normalized x and g = d_y gamma: d_x = rstd (g - mean(g) - x^ mean(g x^)).
+// Shared memory: gamma; when that is over, the block's sums.
+template <int kFours, Access kAccess>
+__global__ void __launch_bounds__(kGroupThreads) layer_norm_backward_rows(Backward args) {
+  using Part = RowPart<kFours, kAccess>;
+  const std::int64_t num_cols = args.cols;
+  float* const gamma = dynamic_shared<float>();
+  for_each_column_of_block(num_cols, [&](std::int64_t c) { gamma[c] = args.gamma[c]; });
+  __syncthreads();
+  Part d_gamma{}, d_beta{};
+  for_each_row(args.rows, num_cols, [&](std::int64_t r, std::int64_t cols) {
+    const float mean = cols > 0 ? args.mean[r] : 0, rstd = cols > 0 ? args.rstd[r] : 0;
+    const auto normalize = [rstd](float v) { return v * rstd; };
+    const Part x = map_row(normalize, centered(Part::load(args.x.row(r), cols), mean, cols));
+    const Part d_y = Part::load(args.d_y.row(r), cols);
+    const auto product = [](float a, float b) { return a * b; };
+    const Part g = map_row(product, d_y, Part::load(gamma, cols));
+    const float mean_g = sum_of_row(g) / static_cast<float>(cols);
+    const float mean_product = sum_of_row(map_row(product, g, x)) / static_cast<float>(cols);
+    if (cols == 0) return;
+    const auto gradient = [=](float a, float b) {
+      return rstd * fmaf(-b, mean_product, a - mean_g);
+    };
+    Part d_x = map_row(gradient, g, x);
+    const auto add = [](float a, float b) { return a + b; };
+    if (args.write == LayerNormBackward::Write::kAccumulate) {
+      d_x = map_row(add, d_x, Part::load(args.d_x.row(r), cols));
+    }
+    d_x.store(args.d_x.row(r), cols);
+    const auto multiply_add = [](float sum, float a, float b) { return fmaf(a, b, sum); };
+    d_gamma = map_row(multiply_add, d_gamma, d_y, x);
+    d_beta = map_row(add, d_beta, d_y);
+  });
+  float* const parts = args.parts + std::int64_t{blockIdx.x} * 2 * num_cols;
+  write_sum_of_groups(d_gamma, parts, num_cols);
+  write_sum_of_groups(d_beta, parts + num_cols, num_cols);
+  if (!sum_over_blocks(args.parts, 2 * num_cols, args.done_blocks)) return;
+  for_each_column_of_block(num_cols, [&](std::int64_t c) {
+    args.d_gamma[c] += args.parts[c];
+    args.d_beta[c] += args.parts[num_cols + c];
+  });
+}
+
+}  // namespace
+
+template <>
+void layer_norm_forward_on<DeviceType::kCuda>(const LayerNormForward& args, const Stream& stream) {
+  if (args.x.rows == 0) return;
+  const Forward forward{rows_of(args.x),
+                        args.gamma.device_data(),
+                        args.beta.device_data(),
+                        rows_of(args.y),
+                        args.mean.device_data(),
+                        args.rstd.device_data(),
+                        args.eps,
+                        args.x.rows,
+                        args.x.cols};
+  with_row_groups(
+      args.x.rows, args.x.cols, kMostBlocks,
+      [&](auto fours, auto access, const GroupLaunch& shape) {
+        launch(layer_norm_rows<fours(), access()>, shape.blocks, shape.block,
+               2 * shared_bytes(args.x.cols), stream, forward);
+      },
+      args.x, args.y);
+}
+
+template <>
+void layer_norm_backward_on<DeviceType::kCuda>(const LayerNormBackward& args,
+                                               const Stream& stream) {
+  if (args.x.rows == 0) return;
+  const std::int64_t cols = args.x.cols;
+  Buffer<float> parts(kMostBackwardBlocks * 2 * cols, stream);
+  const Backward backward{rows_of(args.x),
+                          rows_of(args.d_y),
+                          args.gamma.device_data(),
+                          args.mean.device_data(),
+                          args.rstd.device_data(),
+                          rows_of(args.d_x),
+                          args.write,
+                          parts.device_data(),
+                          args.d_gamma.device_data(),
+                          args.d_beta.device_data(),
+                          stream.attached<DoneBlocks>().device_data(),
+                          args.x.rows,
+                          cols};
+  with_row_groups(
+      args.x.rows, cols, kMostBackwardBlocks,
+      [&](auto fours, auto access, const GroupLaunch& shape) {
+        launch(layer_norm_backward_rows<fours(), access()>, shape.blocks, shape.block,
+               shared_bytes(cols), stream, backward);
+      },
+      args.x, args.d_y, args.d_x);
+}
+
+}  // namespace serrate

@@ -1,0 +1,121 @@
+// What the dense ops move, in sectors of 32 bytes as the simulated device counts them, against the
+// least that each could: what it reads and writes, once. docs/performance.md has the table.
+#include <gtest/gtest.h>
+
+#include <iostream>
+#include <numeric>
+#include <string>
+
+#include "serrate/buffer.h"
+#include "serrate/kernels/activation.h"
+#include "serrate/kernels/adamw.h"
+#include "serrate/kernels/dropout.h"
+#include "serrate/kernels/l2_normalize.h"
+#include "serrate/kernels/layer_norm.h"
+#include "serrate/kernels/linear.h"
+#include "serrate/kernels/token_embedding.h"
+#include "tests/support/simt/counters.h"
+
+namespace serrate {
+namespace {
+
+constexpr std::int64_t kTokens = 8192, kDim = 64, kLength = 50;
+
+class DenseBytes : public testing::Test {
+ protected:
+  Buffer<float> values(std::int64_t rows, std::int64_t cols = kDim) const {
+    return Buffer<float>::zeros(rows * cols, stream_);
+  }
+
+  /// The op moves at most 1.15 times what `rows` rows of kDim floats are, in so many launches of
+  /// our kernels (those of cuBLAS are not counted).
+  template <typename F>
+  void expect_near_floor(const std::string& name, double rows, std::uint64_t launches, F op) {
+    simt::reset_counters();
+    op();
+    stream_.synchronize();
+    std::uint64_t sectors = 0, launched = 0;
+    for (const simt::KernelCounters& c : simt::kernel_counters()) {
+      sectors += c.global_read_sectors + c.global_written_sectors;
+      launched += c.launches;
+    }
+    const double ratio = static_cast<double>(sectors) * 32 / (rows * kDim * sizeof(float));
+    std::cout << name << ": " << launched << " launches, " << ratio << " x the floor\n";
+    EXPECT_EQ(launched, launches) << name;
+    EXPECT_GE(ratio, 1) << name << ": the floor is wrong";
+    EXPECT_LE(ratio, 1.15) << name;
+  }
+
+  const Stream stream_{Device::cuda(0)};
+  Buffer<float> x_ = values(kTokens), y_ = values(kTokens), d_x_ = values(kTokens);
+  const DeviceMatrix<const float> x = std::as_const(x_).matrix(kTokens, kDim);
+  const DeviceMatrix<float> y = y_.matrix(kTokens, kDim), d_x = d_x_.matrix(kTokens, kDim);
+};
+
+TEST_F(DenseBytes, Elementwise) {
+  expect_near_floor("activation_forward", 2 * kTokens, 1,
+                    [&] { activation_forward(Activation::kGelu, x, y, stream_); });
+  expect_near_floor("activation_backward", 3 * kTokens, 1,
+                    [&] { activation_backward(Activation::kGelu, x, y, d_x, stream_); });
+  std::vector<std::int64_t> ids(kTokens);
+  std::iota(ids.begin(), ids.end(), 0);
+  const Buffer<std::int64_t> token_ids(ids, stream_);
+  const DropoutKey key{0.1f, 1, 2, 3, token_ids.span()};
+  expect_near_floor("dropout_forward", 3 * kTokens, 1,
+                    [&] { dropout_forward(key, x, y, d_x, stream_); });
+  expect_near_floor("dropout_backward", 2 * kTokens, 1,
+                    [&] { dropout_backward(key, x, d_x, stream_); });
+  Buffer<float> first = values(kTokens), second = values(kTokens);
+  expect_near_floor("adamw_update", 8 * kTokens, 1, [&] {
+    adamw_update({y_.span(), first.span(), second.span(), x_.span(), d_x_.span(), {}, 1}, stream_);
+  });
+}
+
+TEST_F(DenseBytes, Norms) {
+  Buffer<float> gamma = values(1), beta = values(1), d_gamma = values(1), d_beta = values(1);
+  Buffer<float> mean = values(kTokens, 1), rstd = values(kTokens, 1);
+  expect_near_floor("layer_norm_forward", 2 * kTokens, 1, [&] {
+    layer_norm_forward({x, gamma.span(), beta.span(), y, mean.span(), rstd.span()}, stream_);
+  });
+  LayerNormBackward backward{x,           y,   gamma.span(),   mean.span(),
+                             rstd.span(), d_x, d_gamma.span(), d_beta.span()};
+  expect_near_floor("layer_norm_backward", 3 * kTokens, 1,
+                    [&] { layer_norm_backward(backward, stream_); });
+  backward.write = LayerNormBackward::Write::kAccumulate;
+  expect_near_floor("layer_norm_backward, added", 4 * kTokens, 1,
+                    [&] { layer_norm_backward(backward, stream_); });
+  expect_near_floor("l2_normalize_forward", 2 * kTokens, 1,
+                    [&] { l2_normalize_forward(x, y, mean.span(), stream_); });
+  expect_near_floor("l2_normalize_backward", 3 * kTokens, 1,
+                    [&] { l2_normalize_backward(x, mean.span(), y, d_x, stream_); });
+}
+
+TEST_F(DenseBytes, LinearBackwardOutsideTheProducts) {
+  Buffer<float> weight = values(kDim), d_weight = values(kDim), d_bias = values(1);
+  expect_near_floor("linear_backward, d_bias", kTokens, 1, [&] {
+    linear_backward(
+        {x, weight.matrix(kDim, kDim), y, d_x, d_weight.matrix(kDim, kDim), d_bias.span()},
+        stream_);
+  });
+}
+
+TEST_F(DenseBytes, TokenEmbedding) {
+  std::vector<std::int64_t> of_tokens(kTokens);
+  for (std::int64_t t = 0; t < kTokens; ++t) of_tokens[t] = t % kLength;
+  const Buffer<std::int64_t> positions(of_tokens, stream_);
+  Buffer<float> position = values(kLength);
+  const DeviceMatrix<const float> features[]{x};
+  // A row of the position table for each token, too.
+  expect_near_floor("token_embedding_forward", 3 * kTokens, 1, [&] {
+    token_embedding_forward(
+        {features, std::as_const(position).matrix(kLength, kDim), positions.span(), 8, y}, stream_);
+  });
+  const DeviceMatrix<float> d_features[]{d_x};
+  expect_near_floor("token_embedding_backward", 2 * kTokens, 2, [&] {
+    token_embedding_backward({x, positions.span(), 8, d_features, position.matrix(kLength, kDim)},
+                             stream_);
+  });
+}
+
+}  // namespace
+}  // namespace serrate
