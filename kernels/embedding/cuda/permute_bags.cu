@@ -71,8 +71,9 @@ struct Target {
 // The row of a bag, or -1. The index ascends without gaps where all bags have a row, and is at most
 // as far behind as there are bags without.
 __device__ std::int64_t row_of_bag(const Segment& s, std::int64_t bag) {
-  const std::int64_t first = max(std::int64_t{0}, bag - (s.num_bags - s.num_rows));
-  const std::int64_t last = min(bag, s.num_rows - 1);
+  const std::int64_t without = s.num_bags - s.num_rows;
+  const std::int64_t first = bag > without ? bag - without : 0;
+  const std::int64_t last = bag < s.num_rows ? bag : s.num_rows - 1;
   if (first > last || s.bag_index[first] > bag) return -1;
   const std::int64_t row = first + last_at_most(last - first + 1, bag, [&](std::int64_t i) {
                              return s.bag_index[first + i];
