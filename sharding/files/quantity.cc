@@ -81,4 +81,8 @@ std::string format_bytes(std::int64_t bytes) {
   return fmt::format("{:.{}f} {}", value, std::abs(value) < 99.95 ? 2 : 1, kUnits[unit]);
 }
 
+std::string format_count(std::int64_t count, const char* of) {
+  return fmt::format("{} {}{}", count, of, count == 1 ? "" : "s");
+}
+
 }  // namespace serrate

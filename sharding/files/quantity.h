@@ -20,5 +20,7 @@ double latency_from_string(const std::string& text);
 
 /// "79.1 GiB": for people.
 std::string format_bytes(std::int64_t bytes);
+/// "1 rank", "16 ranks": for people.
+std::string format_count(std::int64_t count, const char* of);
 
 }  // namespace serrate

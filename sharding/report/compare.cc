@@ -28,7 +28,8 @@ std::int64_t sum(const std::vector<std::int64_t>& bytes) {
 std::string describe_place(const TableReport& t) {
   if (t.type == ShardingType::kDataParallel || t.type == ShardingType::kRowWise ||
       t.ranks.size() > 4) {
-    return fmt::format("{} {} ranks {}", to_string(t.type), t.ranks.size(), to_string(t.kernel));
+    return fmt::format("{} {} {}", to_string(t.type), format_count(t.ranks.size(), "rank"),
+                       to_string(t.kernel));
   }
   return fmt::format("{} rank {} {}", to_string(t.type), fmt::join(t.ranks, ","),
                      to_string(t.kernel));
@@ -131,8 +132,9 @@ class Comparison {
         changed.push_back({&a, &b});
     }
     std::ranges::stable_sort(changed, std::ranges::greater(), &Changed::ms);
-    text_ += fmt::format("\n{} of {} tables are elsewhere{}\n", changed.size(),
-                         a_.report.tables.size(), changed.empty() ? "" : "; the most expensive:");
+    text_ += fmt::format("\n{} of {} elsewhere{}\n", changed.size(),
+                         format_count(a_.report.tables.size(), "table"),
+                         changed.empty() ? "" : "; the most expensive:");
     for (std::size_t i = 0; i < std::min(kMostTables, changed.size()); ++i) {
       const auto& [a, b] = changed[i];
       text_ += fmt::format("  {:<24} {:<34} {:>10.4f} rank-ms -> {:<34} {:>10.4f}\n", a->name,

@@ -1,15 +1,14 @@
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <string_view>
 #include <tuple>
 #include <unordered_map>
 
-#include "serrate/error.h"
 #include "sharding/estimate/plan_cost.h"
 #include "sharding/files/quantity.h"
 #include "sharding/planner/problem.h"
+#include "sharding/report/constraints.h"
 #include "sharding/report/report.h"
 
 namespace serrate {
@@ -20,34 +19,6 @@ constexpr ShardingType kTypes[] = {kDataParallel, kTableWise,       kRowWise, kC
                                    kTableRowWise, kTableColumnWise, kGrid};
 constexpr ComputeKernel kKernels[] = {ComputeKernel::kDense, ComputeKernel::kFused,
                                       ComputeKernel::kFusedUvm, ComputeKernel::kFusedUvmCaching};
-
-template <typename T>
-std::string names_of(const std::vector<T>& values) {
-  std::vector<std::string> names;
-  for (const T value : values) names.push_back(to_string(value));
-  return fmt::format("{}", fmt::join(names, ", "));
-}
-
-std::string why_excluded(const PlannerTable& table, ComputeKernel kernel) {
-  const bool is_default = kernel == ComputeKernel::kDense || kernel == ComputeKernel::kFused;
-  if (table.kernels.empty()) {
-    return is_default ? "" : fmt::format("constraints.kernels does not name {}", to_string(kernel));
-  }
-  if (std::ranges::find(table.kernels, kernel) != table.kernels.end()) return "";
-  return fmt::format("constraints.kernels allows {} alone", names_of(table.kernels));
-}
-
-const PlannerTable& find_table(const PlannerModel& model, const std::string& name) {
-  const auto found = std::ranges::find(model.tables, name, &PlannerTable::name);
-  if (found == model.tables.end()) {
-    throw usage_error(fmt::format("the model has no table \"{}\"", name));
-  }
-  return *found;
-}
-
-bool are_together(const PlannerTable& a, const PlannerTable& b) {
-  return a.name == b.name || (!a.group.empty() && a.group == b.group);
-}
 
 class Explainer {
  public:
@@ -157,7 +128,7 @@ class Explainer {
     option.objective_ms =
         now_.objective == PlannerObjective::kMaxRank ? cost.max_rank : cost.critical_path;
     why = why_lost(sum, cost, option.objective_ms);
-    std::string excluded = serrate::why_excluded(table_, candidate.type);
+    std::string excluded = why_excluded(table_, candidate.type);
     if (excluded.empty()) excluded = why_excluded(table_, candidate.kernel);
     if (!excluded.empty()) {
       why = fmt::format("not allowed: {} ({})", excluded, why);
@@ -263,53 +234,10 @@ class Explainer {
 
 }  // namespace
 
-std::string why_excluded(const PlannerTable& table, ShardingType type) {
-  const auto& types = table.sharding_types;
-  if (!types.empty() && std::ranges::find(types, type) == types.end()) {
-    return fmt::format("constraints.sharding_types allows {} alone", names_of(types));
-  }
-  if (type == kGrid && types.empty()) return "constraints.sharding_types does not name grid";
-  return "";
-}
-
 TableExplanation explain_table(const PlannerModel& model, const PlannerTopology& topology,
                                const ShardingPlan& plan, const PlanReport& report,
                                const std::string& table) {
   return Explainer(model, topology, plan, report, find_table(model, table)).explain();
-}
-
-std::string to_text(const TableExplanation& e) {
-  std::string text = fmt::format(
-      "table {}: every way to shard it, the other tables staying where "
-      "they are ({} {:.4f} ms)\n",
-      e.table, to_string(e.objective), e.objective_ms);
-  if (!e.group.empty()) {
-    text += fmt::format("together with {}, of the same group\n", fmt::join(e.group, ", "));
-  }
-  text += fmt::format("\n{:<20}{:<18}{:>8}{:>12}{:>12}{:>12}{:>12}  {}\n", "sharding type",
-                      "kernel", "shards", "shard ms", "rank-ms", "HBM/rank", "DDR/rank", "");
-  for (const OptionReport& o : e.options) {
-    text += fmt::format("{:<20}{:<18}", to_string(o.type), to_string(o.kernel));
-    text += o.possible
-                ? fmt::format("{:>8}{:>12.4f}{:>12.4f}{:>12}{:>12}", o.num_shards, o.shard_ms,
-                              o.work_ms, format_bytes(o.device_bytes), format_bytes(o.host_bytes))
-                : fmt::format("{:>8}{:>12}{:>12}{:>12}{:>12}", "-", "-", "-", "-", "-");
-    text += fmt::format("  {}\n", o.why);
-  }
-  return text;
-}
-
-PlannerModel with_sharding_type(PlannerModel model, const std::string& table, ShardingType type) {
-  const PlannerTable wanted = find_table(model, table);
-  for (PlannerTable& t : model.tables) {
-    if (are_together(t, wanted)) t.sharding_types = {type};
-  }
-  return model;
-}
-
-PlannerModel with_sharding_type(PlannerModel model, ShardingType type) {
-  for (PlannerTable& t : model.tables) t.sharding_types = {type};
-  return model;
 }
 
 }  // namespace serrate

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string_view>
+#include <utility>
 
 #include "serrate/planner_report.h"
 #include "sharding/report/page_template.h"
@@ -66,22 +68,21 @@ std::string to_html(const PlanReport& report, std::span<const TableExplanation> 
     for (const OptionReport& option : e.options) options.push_back(json_of(option));
     data["explanations"][e.table] = {{"options", std::move(options)}};
   }
+  const std::pair<std::string_view, std::string> parts[] = {
+      {"@STYLE@", kPlanPageStyle},
+      {"@SCRIPT@", kPlanPageScript},
+      {"@SUMMARY@", escape_html(to_text(report))},
+      {"@DATA@", escape_script(data.dump())}};
   // Replaced in one pass, as what is put in may contain anything.
   std::string page;
   std::string_view rest = kPlanPageTemplate;
   for (std::size_t at = rest.find('@'); at != std::string_view::npos; at = rest.find('@')) {
     page += rest.substr(0, at);
     rest.remove_prefix(at);
-    if (rest.starts_with("@SUMMARY@")) {
-      page += escape_html(to_text(report));
-      rest.remove_prefix(std::string_view("@SUMMARY@").size());
-    } else if (rest.starts_with("@DATA@")) {
-      page += escape_script(data.dump());
-      rest.remove_prefix(std::string_view("@DATA@").size());
-    } else {  // CSS has some of its own
-      page += '@';
-      rest.remove_prefix(1);
-    }
+    const auto part =
+        std::ranges::find_if(parts, [&](const auto& p) { return rest.starts_with(p.first); });
+    page += part->second;
+    rest.remove_prefix(part->first.size());
   }
   page += rest;
   return page;

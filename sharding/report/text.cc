@@ -52,8 +52,9 @@ class Summary {
   bool has_devices() const { return r_.device == PlannerDevice::kCuda; }
 
   void add_objective() {
-    print("{} tables on {} ranks, {} a node; {} samples a rank and step\n", r_.tables.size(),
-          r_.world_size, r_.ranks_per_node, r_.batch_size);
+    print("{} on {}, {} a node; {} a rank and step\n", format_count(r_.tables.size(), "table"),
+          format_count(r_.world_size, "rank"), r_.ranks_per_node,
+          format_count(r_.batch_size, "sample"));
     print("made for {}, judged by {}'s cost model\n\n", to_string(r_.objective),
           r_.estimator == PlannerEstimator::kTorchRec ? "TorchRec" : "serrate");
     const auto line = [&](const char* name, PlannerObjective objective, double ms) {
@@ -208,7 +209,7 @@ class Summary {
     if (order.size() <= kMostTables) return;
     double rest = 0;
     for (std::size_t i = kMostTables; i < order.size(); ++i) rest += order[i]->work_ms;
-    print("and {} tables more, {:.1f} % of the time\n", order.size() - kMostTables,
+    print("and {} more, {:.1f} % of the time\n", format_count(order.size() - kMostTables, "table"),
           percent(rest, all));
   }
 
@@ -220,6 +221,27 @@ class Summary {
 
 std::string to_text(const PlanReport& report) {
   return Summary(report).text();
+}
+
+std::string to_text(const TableExplanation& e) {
+  std::string text = fmt::format(
+      "table {}: every way to shard it, the other tables staying where "
+      "they are ({} {:.4f} ms)\n",
+      e.table, to_string(e.objective), e.objective_ms);
+  if (!e.group.empty()) {
+    text += fmt::format("together with {}, of the same group\n", fmt::join(e.group, ", "));
+  }
+  text += fmt::format("\n{:<20}{:<18}{:>8}{:>12}{:>12}{:>12}{:>12}  {}\n", "sharding type",
+                      "kernel", "shards", "shard ms", "rank-ms", "HBM/rank", "DDR/rank", "");
+  for (const OptionReport& o : e.options) {
+    text += fmt::format("{:<20}{:<18}", to_string(o.type), to_string(o.kernel));
+    text += o.possible
+                ? fmt::format("{:>8}{:>12.4f}{:>12.4f}{:>12}{:>12}", o.num_shards, o.shard_ms,
+                              o.work_ms, format_bytes(o.device_bytes), format_bytes(o.host_bytes))
+                : fmt::format("{:>8}{:>12}{:>12}{:>12}{:>12}", "-", "-", "-", "-", "-");
+    text += fmt::format("  {}\n", o.why);
+  }
+  return text;
 }
 
 }  // namespace serrate
