@@ -43,7 +43,7 @@ TEST(PlannerObjectives, NeitherPlanIsBeatenByTheOthers) {
   for (int i = 0; i < kInstances; ++i) {
     SCOPED_TRACE(testing::Message() << "instance " << i);
     const bool large = i % 100 == 0;
-    PlannerInstance instance = instances.next(large ? 60 : 12, 2, large ? 8 : 3);
+    PlannerInstance instance = instances.next(large ? 60 : 8, 2, large ? 8 : 3);
     const PlannerEstimator estimator = instances.any_estimator();
     set_memory(instance, estimator, 1.02 + 0.28 * instances.uniform());
     const auto plan = [&](PlannerObjective objective) {
