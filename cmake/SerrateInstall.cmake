@@ -19,5 +19,5 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/serrateConfig.cmake.in
   ${PROJECT_BINARY_DIR}/serrateConfig.cmake INSTALL_DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/serrate)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/serrateConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/serrateConfig.cmake ${PROJECT_BINARY_DIR}/serrateConfigVersion.cmake
-  ${PROJECT_SOURCE_DIR}/cmake/FindxxHash.cmake
+  ${PROJECT_SOURCE_DIR}/cmake/FindNCCL.cmake ${PROJECT_SOURCE_DIR}/cmake/FindxxHash.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/serrate)

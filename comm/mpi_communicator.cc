@@ -4,8 +4,8 @@
 #include <cstring>
 #include <limits>
 
+#include "comm/idle.h"
 #include "comm/mpi_check.h"
-#include "comm/mpi_idle.h"
 #include "serrate/mpi_communicator.h"
 
 namespace serrate {

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
+#include "comm/idle.h"
 #include "comm/mpi_check.h"
-#include "comm/mpi_idle.h"
 
 namespace serrate {
 namespace {

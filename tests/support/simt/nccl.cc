@@ -13,6 +13,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <thread>
 #include <utility>
@@ -20,6 +21,7 @@
 
 #include "tests/support/simt/library.h"
 #include "tests/support/simt/memory.h"
+#include "tests/support/simt/nccl_fault.h"
 #include "tests/support/simt/nccl_reduce.h"
 
 namespace simt {
@@ -50,7 +52,8 @@ struct Launch {
   std::map<StreamId, std::uint32_t> operations;
   std::thread::id thread;
   std::uint64_t unit = 0;  // calls of one group have the same
-  bool done = false;
+  bool done = false, stuck = false;
+  ncclResult_t failure = ncclSuccess;
 };
 using LaunchPointer = std::shared_ptr<Launch>;
 
@@ -75,12 +78,12 @@ struct Joining {
 struct Communicator {
   std::shared_ptr<Clique> clique;  // null until all ranks are there
   int rank = 0, size = 0;
-  bool blocking = true, finalized = false, aborted = false, in_progress = false;
+  bool blocking = true, finalized = false, aborted = false, in_progress = false, stuck = false;
   ncclResult_t error = ncclSuccess;
   std::thread::id user;                  // the thread that calls collectives
   std::deque<LaunchPointer> launches;    // that have not run
   std::vector<LaunchPointer> held_back;  // not queued before the host sees that it is over
-  std::uint64_t collectives = 0, splits = 0;
+  std::uint64_t submitted = 0, collectives = 0, splits = 0;
   std::map<std::pair<int, bool>, std::uint64_t> messages;  // peer, receives
   std::string last_call = "nothing";
 
@@ -95,6 +98,7 @@ struct State {
   std::map<std::uintptr_t, Pointer> communicators;
   std::uintptr_t next_handle = 0x2000;
   std::uint64_t next_id = 1, next_clique = 1, next_unit = 1;
+  std::optional<NcclFault> fault;
   std::map<std::uint64_t, std::map<int, Pointer>> bootstraps;
   std::set<std::uint64_t> used_ids;
   std::map<std::thread::id, std::map<std::uint64_t, int>> open_units;  // of each thread: launches
@@ -222,6 +226,7 @@ std::vector<int> partners(const Launch& launch, const Call& call) {
 }
 
 bool at_front(const Launch& launch) {
+  if (launch.stuck || launch.failure != ncclSuccess) return false;
   const auto& open = state().open_units[launch.thread];
   if (!open.empty() && open.begin()->first < launch.unit) return false;
   if (launch.communicator->launches.empty() ||
@@ -371,7 +376,6 @@ void check_match(const Launch& launch, const Call& call) {
 
 void queue_launch(const LaunchPointer& launch) {
   Communicator& c = *launch->communicator;
-  launch->thread = std::this_thread::get_id();
   c.launches.push_back(launch);
   ++state().open_units[launch->thread][launch->unit];
   for (Call& call : launch->calls) {
@@ -392,6 +396,10 @@ void queue_launch(const LaunchPointer& launch) {
     launch->operations[stream] = enqueue_waiting(
         stream, launch->calls.size() > 1 ? "NCCL group" : call.name, [launch](const Operation&) {},
         [launch] {
+          if (!launch->done && launch->failure != ncclSuccess) {
+            launch->communicator->error = launch->failure;
+            return false;
+          }
           if (launch->done || launch->communicator->error != ncclSuccess) {
             finish(launch);
             return true;
@@ -526,12 +534,36 @@ Pointer usable(const char* call, ncclComm_t comm, ncclResult_t* result) {
   return c;
 }
 
+// What a test planted for this launch happens now. Whether NCCL refuses it.
+bool meets_fault(Launch& launch) {
+  Communicator& c = *launch.communicator;
+  const std::optional<NcclFault>& fault = state().fault;
+  if (!fault || fault->rank != c.rank || fault->launch != c.submitted++) return false;
+  switch (fault->effect) {
+    case NcclFault::Effect::kRefused:
+      c.error = fault->error;
+      return true;
+    case NcclFault::Effect::kFails:
+      launch.failure = fault->error;
+      return false;
+    case NcclFault::Effect::kNeverQueued:
+      c.stuck = true;
+      return false;
+    case NcclFault::Effect::kNeverRuns:
+      launch.stuck = true;
+      return false;
+  }
+  return false;
+}
+
 ncclResult_t submit(const std::vector<LaunchPointer>& launches) {
   ncclResult_t result = ncclSuccess;
   const std::uint64_t unit = state().next_unit++;
   for (const LaunchPointer& launch : launches) {
     Communicator& c = *launch->communicator;
     launch->unit = unit;
+    launch->thread = std::this_thread::get_id();
+    if (meets_fault(*launch)) return c.error;
     if (c.blocking) {
       queue_launch(launch);
     } else {
@@ -640,6 +672,12 @@ void split_when_all_are_there(Clique& clique, std::uint64_t number) {
 }
 
 }  // namespace
+
+void plant_nccl_fault(const std::optional<NcclFault>& fault) {
+  const Lock lock;
+  state().fault = fault;
+}
+
 }  // namespace simt
 
 using namespace simt;
@@ -751,7 +789,7 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* error) {
   if (c->error != ncclSuccess || !c->in_progress) return ncclSuccess;
   *error = ncclInProgress;
   // It takes as long as it takes; nothing is in a stream before the host has seen that it is over.
-  if (!c->clique || schedule()() % 2) return ncclSuccess;
+  if (!c->clique || c->stuck || schedule()() % 2) return ncclSuccess;
   for (const LaunchPointer& launch : std::exchange(c->held_back, {})) queue_launch(launch);
   if (c->finalized && !c->launches.empty()) {
     make_progress();
