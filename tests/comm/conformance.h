@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <cstdlib>
 #include <functional>
 #include <ostream>
 #include <string>
@@ -24,6 +25,12 @@ struct Ranks {
     return out << ranks.name;
   }
 };
+
+/// How many ranks mpirun started: MPI is not yet there when a suite is instantiated.
+inline int mpirun_size() {
+  const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
+  return size ? std::stoi(size) : 1;
+}
 
 /// What every implementation of Communicator has to do; instantiated for each in its own test.
 class CommunicatorConformance : public testing::TestWithParam<Ranks> {

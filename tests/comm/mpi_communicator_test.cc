@@ -31,14 +31,8 @@ extern "C" int MPI_Isend(const void* data, int count, MPI_Datatype type, int pee
 namespace serrate {
 namespace {
 
-/// MPI_COMM_WORLD is not yet there when the suite is instantiated.
-int world_size() {
-  const char* size = std::getenv("OMPI_COMM_WORLD_SIZE");
-  return size ? std::stoi(size) : 1;
-}
-
 INSTANTIATE_TEST_SUITE_P(Mpi, CommunicatorConformance,
-                         testing::Values(Ranks{"mpirun", world_size(), test_devices().front(),
+                         testing::Values(Ranks{"mpirun", mpirun_size(), test_devices().front(),
                                                [](auto deadline, const auto& body) {
                                                  body(*make_mpi_communicator(deadline));
                                                }}),

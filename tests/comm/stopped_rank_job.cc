@@ -2,27 +2,47 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <string_view>
 
 #include "serrate/error.h"
 #include "serrate/mpi_communicator.h"
+#include "serrate/nccl_communicator.h"
+
+namespace {
+
+using namespace serrate;
+
+void run_steps(Communicator& communicator, Device device) {
+  const Stream stream(device);
+  Buffer<float> value = Buffer<float>::zeros(1, stream);
+  for (int step = 0; step < 10; ++step) {
+    if (step == 4 && communicator.rank() == 1) {
+      fmt::print(stderr, "stopping\n");
+      std::raise(SIGSTOP);
+    }
+    communicator.all_reduce_sum("step", value.span(), stream);
+    stream.synchronize();
+  }
+  fmt::print(stderr, "rank {} did not notice\n", communicator.rank());
+}
+
+}  // namespace
 
 /// A job whose rank 1 stops, as a process of a sick machine does, before its fifth step.
-/// Argument: the deadline in milliseconds.
-int main(int, char** argv) {
-  const serrate::MpiRuntime runtime;
+/// Arguments: the deadline in milliseconds; "nccl" to compute on a GPU that the ranks share.
+int main(int argc, char** argv) {
+  const MpiRuntime runtime;
   try {
-    const auto communicator =
-        serrate::make_mpi_communicator(std::chrono::milliseconds(std::atoi(argv[1])));
-    for (int step = 0; step < 10; ++step) {
-      if (step == 4 && communicator->rank() == 1) {
-        fmt::print(stderr, "stopping\n");
-        std::raise(SIGSTOP);
-      }
-      communicator->gather_int64("step", step);
+    auto communicator = make_mpi_communicator(std::chrono::milliseconds(std::atoi(argv[1])));
+    Device device = Device::cpu();
+    if (argc > 2 && std::string_view(argv[2]) == "nccl") {
+      device = Device::cuda(0);
+      communicator = make_nccl_communicator(std::move(communicator), device,
+                                            {.sharing = GpuSharing::kAllowed});
     }
-    fmt::print(stderr, "rank {} did not notice\n", communicator->rank());
-  } catch (const serrate::Error& error) {
+    run_steps(*communicator, device);
+  } catch (const Error& error) {
     fmt::print(stderr, "{}\n", error.what());
-    serrate::abort_job(error.exit_code());
+    abort_job(error.exit_code());
   }
 }

@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# stopped_rank_test.sh MPIEXEC... PROGRAM: a job with a stopped rank ends within its deadline + 3 s,
+# stopped_rank_test.sh [--nccl] MPIEXEC... PROGRAM: a job with a stopped rank ends within its deadline + 3 s,
 # names the rank and the operation, and its exit code says that it may be started again.
 set -u
 deadline_ms=1500
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+arguments=($deadline_ms)
+if [ "$1" = --nccl ]; then
+  arguments+=(nccl)
+  shift
+fi
+TMPDIR=$(mktemp -d)  # of the ranks too, which leave something there
+export TMPDIR
+trap 'rm -rf "$TMPDIR"' EXIT
+log=$TMPDIR/log
 
-"$@" $deadline_ms > "$log" 2>&1 &
+"$@" "${arguments[@]}" > "$log" 2>&1 &
 job=$!
 until grep -q stopping "$log" || ! kill -0 $job 2> /dev/null; do sleep 0.01; done
 stopped_at=$(date +%s%3N)
@@ -18,4 +25,4 @@ echo "exit code $code after $waited_ms ms"
 
 [ $code -eq 75 ] &&
   [ $waited_ms -le $((deadline_ms + 3000)) ] &&
-  grep -q "rank 0: gather \"step\" #5: waited $deadline_ms ms for rank 1" "$log"
+  grep -q "rank 0: all_reduce_sum \"step\" #5: waited $deadline_ms ms for rank 1" "$log"

@@ -56,6 +56,9 @@ std::string operation_name(std::uint32_t id);
 
 /// One at a time uses the runtime. It is held while a kernel runs.
 std::recursive_mutex& runtime_mutex();
+struct Lock {
+  std::lock_guard<std::recursive_mutex> guard{runtime_mutex()};
+};
 std::mt19937_64& schedule();  // seeded by SERRATE_SIMT_SEED
 
 using StreamId = std::uint32_t;  // 1 is the default stream; ids are not used again

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "tests/support/simt/library.h"
+
+// What the calls of the runtime share (runtime.cc, runtime_memory.cc, runtime_launch.cc).
+
+namespace simt {
+
+constexpr std::size_t kMostSharedBytes = 227 << 10;
+
+struct Handles {
+  std::map<std::uintptr_t, Event> events;
+  std::uintptr_t next_event = 1;
+  std::map<const void*, std::size_t> shared_bytes;  // kernels that asked for more than 48 KiB
+  cudaError_t last_error = cudaSuccess;
+};
+Handles& handles();
+
+cudaError_t fail(cudaError_t error);
+/// The same, and a finding.
+cudaError_t misuse(cudaError_t error, const std::string& text);
+/// What a call returns that did its part: an error of the kernels before it, if there was one.
+cudaError_t result();
+
+bool is_stream(cudaStream_t stream);
+cudaError_t no_stream(const char* call, cudaStream_t stream);
+
+}  // namespace simt

@@ -1,0 +1,70 @@
+// Launches of kernels.
+#include <string>
+
+#include "tests/support/simt/grid.h"
+#include "tests/support/simt/memory.h"
+#include "tests/support/simt/runtime.h"
+#include "tests/support/simt/source_line.h"
+
+namespace simt {
+namespace {
+
+constexpr std::size_t kDefaultSharedBytes = 48 << 10;
+
+}  // namespace
+
+cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
+                   std::shared_ptr<const void> arguments, std::size_t argument_bytes,
+                   void (*call)(const void*), bool may_touch_host) {
+  const Lock lock;
+  if (!is_stream(config.stream)) return no_stream("a kernel's launch", config.stream);
+  const dim3 &g = config.gridDim, &b = config.blockDim;
+  const auto shared = handles().shared_bytes.find(kernel);
+  const std::size_t most_shared =
+      shared == handles().shared_bytes.end() ? kDefaultSharedBytes : shared->second;
+  if (g.x == 0 || g.y == 0 || g.z == 0 || b.x == 0 || b.y == 0 || b.z == 0 || g.x > 0x7FFFFFFF ||
+      g.y > 65535 || g.z > 65535 || b.z > 64 || std::size_t{b.x} * b.y * b.z > kMaxThreads ||
+      config.dynamicSmemBytes > most_shared) {
+    return fail(cudaErrorInvalidConfiguration);
+  }
+  bool cooperative = false;
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    if (config.attrs[i].id != cudaLaunchAttributeCooperative) {
+      return fail(cudaErrorInvalidConfiguration);
+    }
+    cooperative = config.attrs[i].val.cooperative != 0;
+  }
+  if (cooperative && std::size_t{g.x} * g.y * g.z > kMostResident) {
+    return fail(cudaErrorCooperativeLaunchTooLarge);
+  }
+  if (sticky_error()) return result();
+  Launch launch;
+  launch.kernel = kernel;
+  launch.grid = {g.x, g.y, g.z};
+  launch.block = {b.x, b.y, b.z};
+  launch.shared_bytes = config.dynamicSmemBytes;
+  launch.arguments = arguments.get();
+  launch.argument_bytes = argument_bytes;
+  launch.call = call;
+  launch.cooperative = cooperative;
+  launch.may_touch_host = may_touch_host;
+  enqueue(stream_id(config.stream), "kernel " + function_name(kernel),
+          [launch, arguments](const Operation& operation) {
+            if (!run_grid(launch, operation)) set_sticky_error(cudaErrorLaunchFailure);
+          });
+  return cudaSuccess;
+}
+
+}  // namespace simt
+
+using namespace simt;
+
+cudaError_t simt_set_attribute(const void* kernel, cudaFuncAttribute attribute, int value) {
+  const Lock lock;
+  if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+  if (value < 0 || static_cast<std::size_t>(value) > kMostSharedBytes) {
+    return fail(cudaErrorInvalidValue);
+  }
+  handles().shared_bytes[kernel] = static_cast<std::size_t>(value);
+  return cudaSuccess;
+}
