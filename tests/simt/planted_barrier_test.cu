@@ -9,12 +9,6 @@ const std::string kFile = "planted_barrier_test.cu";
 constexpr unsigned kFullMask = 0xFFFFFFFF;
 enum class Form { kCorrect, kBug };
 
-std::vector<unsigned> from_to(unsigned begin, unsigned end) {
-  std::vector<unsigned> threads;
-  for (unsigned i = begin; i < end; ++i) threads.push_back(i);
-  return threads;
-}
-
 template <Form kForm>
 __global__ void barrier_in_branch(float* x, unsigned size) {
   __shared__ float sum;

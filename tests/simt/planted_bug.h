@@ -97,6 +97,21 @@ inline void expect_found(const Planted& bug) {
   }
 }
 
+/// Among the findings is one of that kind at a line of `file` that is marked "bug: name".
+inline void expect_among(const std::vector<Finding>& findings, Kind kind, const std::string& file,
+                         const std::string& name) {
+  const std::set<int> lines = lines_of_bug(file, name);
+  ASSERT_FALSE(lines.empty()) << name;
+  bool there = false;
+  std::string all;
+  for (const Finding& finding : findings) {
+    there = there || (finding.kind == kind && finding.place.file == file &&
+                      lines.contains(finding.place.line));
+    all += std::string(to_string(finding.kind)) + ": " + finding.text + "\n";
+  }
+  EXPECT_TRUE(there) << "found instead: " << all;
+}
+
 /// A finding of the host's doing: its kind and a part of its text.
 inline void expect_found_on_host(Kind kind, const std::string& text) {
   const std::vector<Finding> findings = found();
@@ -107,10 +122,14 @@ inline void expect_found_on_host(Kind kind, const std::string& text) {
   }
 }
 
+/// Threads [begin, end).
+inline std::vector<unsigned> from_to(unsigned begin, unsigned end) {
+  std::vector<unsigned> threads;
+  for (unsigned i = begin; i < end; ++i) threads.push_back(i);
+  return threads;
+}
 inline std::vector<unsigned> any_of(unsigned threads) {
-  std::vector<unsigned> all(threads);
-  for (unsigned i = 0; i < threads; ++i) all[i] = i;
-  return all;
+  return from_to(0, threads);
 }
 
 }  // namespace simt

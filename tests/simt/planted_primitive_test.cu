@@ -8,12 +8,6 @@ namespace {
 const std::string kFile = "planted_primitive_test.cu";
 enum class Form { kCorrect, kBug };
 
-std::vector<unsigned> from_to(unsigned begin, unsigned end) {
-  std::vector<unsigned> threads;
-  for (unsigned i = begin; i < end; ++i) threads.push_back(i);
-  return threads;
-}
-
 // A copy has arrived for the thread that waited, for others behind a barrier.
 enum class CopyForm { kCorrect, kNoWait, kNoBarrier, kTooFewGroups };
 template <CopyForm kForm>
