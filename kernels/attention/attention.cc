@@ -106,8 +106,8 @@ void check_forward(const AttentionForward& args) {
           "silu_divisor is {} (HSTU divides by the longest sequence that the model is made for)",
           args.silu_divisor);
   require(std::ssize(args.lse) % args.num_heads == 0,
-          "lse has {} values (must be [num_heads, num_query_tokens], of {} heads)", args.lse.size(),
-          args.num_heads);
+          "lse has {} values (must be [num_heads, num_query_tokens]; there are {} heads)",
+          args.lse.size(), args.num_heads);
   const AttentionBias& bias = args.bias;
   require(bias.data.empty() || bias.key_stride == 1 || bias.query_stride == 1,
           "a bias must be contiguous along its keys or its queries (key_stride {}, query_stride "

@@ -116,8 +116,9 @@ TEST(AttentionErrors, OfViews) {
           {[](auto& a, auto&) { a.forward.out.token_stride = a.forward.out.head_stride = 8; },
            "(token_stride 8, head_stride 8, 8 tokens of 2 heads)"},
           {[](auto& a, auto&) { a.forward.lse = a.forward.lse.first(9); },
-           "lse has 9 values (must be [num_heads, num_query_tokens], 2 x 10)"},
-          {[](auto& a, auto&) { a.forward.lse = a.forward.lse.first(18); }, "lse has 18 values"},
+           "lse has 9 values (must be [num_heads, num_query_tokens]; there are 2 heads)"},
+          {[](auto& a, auto&) { a.forward.lse = a.forward.lse.first(18); },
+           "lse has 18 values (must be [num_heads, num_query_tokens], 2 x 10)"},
       },
       false);
   expect_errors(
