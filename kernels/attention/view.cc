@@ -31,8 +31,8 @@ AttentionView view_of(const AttentionForward& args) {
           .mask = args.mask,
           .activation = args.activation,
           .silu_divisor = args.silu_divisor,
-          .bias = {bias.data.device_data(), bias.sequence_stride, bias.head_stride,
-                   bias.query_stride, bias.key_stride},
+          .bias = {bias.data.empty() ? nullptr : bias.data.device_data(), bias.sequence_stride,
+                   bias.head_stride, bias.query_stride, bias.key_stride},
           .position_table = table(args.position_table),
           .time_table = table(args.time_table),
           .query_times = span_of(args.query_times),
@@ -48,7 +48,7 @@ AttentionBackwardView view_of(const AttentionBackward& args) {
           .d_q = args.d_q,
           .d_k = args.d_k,
           .d_v = args.d_v,
-          .d_bias = args.d_bias.device_data(),
+          .d_bias = args.d_bias.empty() ? nullptr : args.d_bias.device_data(),
           .d_position_table = span_of(args.d_position_table),
           .d_time_table = span_of(args.d_time_table)};
 }

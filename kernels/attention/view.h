@@ -2,7 +2,6 @@
 
 #include <cstdint>
 #include <span>
-#include <type_traits>
 
 #include "kernels/dense/dropout_draw.h"
 #include "serrate/kernels/attention.h"

@@ -117,10 +117,10 @@ TEST(PlanCompare, ListsFiguresAndTables) {
   const PlanReport a = report(ShardingType::kTableWise), b = report(ShardingType::kRowWise);
   const std::string text = compare_text({"mine", a}, {"theirs", b});
   EXPECT_NE(text.find("mine"), std::string::npos);
-  EXPECT_NE(text.find("1 of 1 tables are elsewhere"), std::string::npos) << text;
+  EXPECT_NE(text.find("1 of 1 table elsewhere"), std::string::npos) << text;
   EXPECT_NE(text.find("table_wise rank "), std::string::npos) << text;
   EXPECT_NE(text.find("row_wise 4 ranks fused"), std::string::npos) << text;
-  EXPECT_NE(compare_text({"a", a}, {"a", a}).find("0 of 1 tables are elsewhere\n"),
+  EXPECT_NE(compare_text({"a", a}, {"a", a}).find("0 of 1 table elsewhere\n"),
             std::string::npos);
 }
 

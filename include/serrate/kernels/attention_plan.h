@@ -12,8 +12,10 @@ struct CpuAttentionPlan;
 /// What a plan depends on besides the values of offsets and masks.
 struct AttentionPlanKey {
   const std::int64_t *query_offsets = nullptr, *key_offsets = nullptr;  ///< device memory
-  const std::int64_t* column_ranges = nullptr;                          ///< of a ColumnMask
-  std::size_t num_offsets = 0, mask = 0;                                ///< which of AttentionMask
+  std::size_t num_offsets = 0;
+  std::size_t mask = 0;              ///< which of AttentionMask
+  const void* mask_array = nullptr;  ///< the mask's, if it has one, and its size
+  std::size_t mask_array_size = 0;
   std::int64_t num_shared_queries = 0, num_heads = 0, num_key_heads = 0, head_dim = 0;
   bool heads_are_alike = true;  ///< neither biases nor dropout set one apart from another
 
@@ -27,7 +29,6 @@ AttentionPlanKey plan_key_of(const AttentionForward& args);
 class AttentionPlan {
  public:
   AttentionPlan();
-  explicit AttentionPlan(const AttentionPlanKey& key);
   AttentionPlan(const AttentionPlanKey& key, std::unique_ptr<const CpuAttentionPlan> on_cpu);
   AttentionPlan(AttentionPlan&&) noexcept;
   AttentionPlan& operator=(AttentionPlan&&) noexcept;

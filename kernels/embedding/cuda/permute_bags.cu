@@ -134,6 +134,8 @@ void scatter_bags_on<DeviceType::kCuda>(std::span<const BagRows> segments, const
   const Shape shape(segments);
   const dim3 block = shape.block();
   std::vector<BagRows> by_bags(segments.begin(), segments.end());
+  // Without rows there are perhaps no bags, which then begin where others do.
+  std::erase_if(by_bags, [](const BagRows& s) { return s.rows.rows == 0; });
   std::ranges::stable_sort(by_bags, std::less<>(),
                            [](const BagRows& s) { return s.bags.device_data(); });
   SegmentTiles<Target> tiles;

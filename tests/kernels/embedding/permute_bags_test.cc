@@ -35,6 +35,15 @@ TEST_P(PermuteBagsTest, ScatterScalesByBag) {
   EXPECT_EQ(bags.to_host(stream).values, (std::vector<double>{1, 2, 0, 0, 1.5, 2, 0, 0}));
 }
 
+TEST_P(PermuteBagsTest, SegmentsWithoutBagsMayBeginWhereOthersDo) {
+  TestMatrix rows(matrix(2, 2, {1, 2, 3, 4}), stream), bags(Matrix(4, 2), stream);
+  const std::vector<BagRows> segments{
+      {{}, rows.view().middle_rows(0, 0), bags.view().middle_rows(0, 0), {}},
+      {first_bags.on(stream), rows.view(), bags.view(), {}}};
+  scatter_bags(segments, stream);
+  EXPECT_EQ(bags.to_host(stream).values, (std::vector<double>{1, 2, 0, 0, 3, 4, 0, 0}));
+}
+
 TEST_P(PermuteBagsTest, GatherIsTheReverse) {
   TestMatrix rows(matrix(2, 1, {9, 9}), stream), bags(matrix(4, 1, {1, 2, 3, 4}), stream);
   const BagRows segment{second_bags.on(stream), rows.view(), bags.view(), scale.on(stream)};
