@@ -69,12 +69,15 @@ void NcclWatchdog::check_health() const {
 
 /// Under the mutex, as are the next two.
 void NcclWatchdog::retire_finished() {
-  std::erase_if(watched_, [&](Watched& w) {
-    if (!w.ended.is_reached()) return false;
-    recorder_.done(w.operation.number);
-    spare_events_.push_back(std::move(w.ended));
-    return true;
-  });
+  for (auto w = watched_.begin(); w != watched_.end();) {
+    if (!w->ended.is_reached()) {
+      ++w;
+      continue;
+    }
+    recorder_.done(w->operation.number);
+    spare_events_.push_back(std::move(w->ended));
+    w = watched_.erase(w);
+  }
 }
 
 std::optional<Error> NcclWatchdog::find_failure() try {

@@ -21,8 +21,9 @@ struct NcclOptions {
   std::filesystem::path recorder_folder = {};
   /// What is done about an operation that the GPUs do not end within the deadline, or that NCCL
   /// reports as failed. Called by another thread, once, when the rank's communicators have been
-  /// aborted: streams that waited for them go on, with rows that are not to be used. If there is
-  /// no such function, the error goes to stderr and the process ends with its exit code.
+  /// aborted (but for one that is stuck in a call of NCCL for 5 s more): streams that waited for
+  /// them go on, with rows that are not to be used. If there is no such function, the error goes to
+  /// stderr and the process ends with its exit code.
   std::function<void(const Error&)> on_failure = {};
 };
 

@@ -68,8 +68,7 @@ void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
                           std::span<const ColumnRange> columns, DeviceSpan<float> squares,
                           const Stream& stream) {
   check_gradients(args);
-  check(!columns.empty() &&
-            std::ssize(columns) * groups.num_occurrences == std::ssize(squares),
+  check(!columns.empty() && std::ssize(columns) * groups.num_occurrences == std::ssize(squares),
         "squares must be [columns, num_occurrences]");
   dispatch_device(stream.device(), [&](auto device) {
     gradient_row_squares_on<device()>(args, groups, columns, squares, stream);

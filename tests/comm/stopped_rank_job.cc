@@ -33,13 +33,14 @@ void run_steps(Communicator& communicator, Device device) {
 int main(int argc, char** argv) {
   const MpiRuntime runtime;
   try {
-    auto communicator = make_mpi_communicator(std::chrono::milliseconds(std::atoi(argv[1])));
+    auto communicator = make_mpi_communicator(std::chrono::seconds(30));  // to start in
     Device device = Device::cpu();
     if (argc > 2 && std::string_view(argv[2]) == "nccl") {
       device = Device::cuda(0);
       communicator = make_nccl_communicator(std::move(communicator), device,
                                             {.sharing = GpuSharing::kAllowed});
     }
+    communicator->set_deadline(std::chrono::milliseconds(std::atoi(argv[1])));
     run_steps(*communicator, device);
   } catch (const Error& error) {
     fmt::print(stderr, "{}\n", error.what());

@@ -120,8 +120,7 @@ TEST(PlanCompare, ListsFiguresAndTables) {
   EXPECT_NE(text.find("1 of 1 table elsewhere"), std::string::npos) << text;
   EXPECT_NE(text.find("table_wise rank "), std::string::npos) << text;
   EXPECT_NE(text.find("row_wise 4 ranks fused"), std::string::npos) << text;
-  EXPECT_NE(compare_text({"a", a}, {"a", a}).find("0 of 1 table elsewhere\n"),
-            std::string::npos);
+  EXPECT_NE(compare_text({"a", a}, {"a", a}).find("0 of 1 table elsewhere\n"), std::string::npos);
 }
 
 TEST(WhatIf, ChangesWhatItNames) {

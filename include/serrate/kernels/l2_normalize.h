@@ -9,6 +9,7 @@ namespace serrate {
 inline constexpr float kL2NormalizeEps = 1e-6f;
 
 /// y = x / max(|x|, eps) for each row; the |x| in norms [n] are kept for the backward. y may be x.
+/// On a GPU rows have at most 4,096 columns.
 void l2_normalize_forward(DeviceMatrix<const float> x, DeviceMatrix<float> y,
                           DeviceSpan<float> norms, const Stream& stream);
 /// d_x from y, norms and d_y; d_x may be d_y.

@@ -5,7 +5,8 @@
 
 namespace serrate {
 
-/// y = (x - mean) / sqrt(variance + eps) * gamma + beta over each row (Ba et al. 2016).
+/// y = (x - mean) / sqrt(variance + eps) * gamma + beta over each row (Ba et al. 2016). On a GPU
+/// rows have at most 4,096 columns.
 struct LayerNormForward {
   DeviceMatrix<const float> x;          ///< [n, dim]
   DeviceSpan<const float> gamma, beta;  ///< [dim]

@@ -13,7 +13,8 @@ enum class ScoreBy {
 };  ///< kCosine: rows on the unit sphere, queries as given
 
 /// scores[q][r] = query q . row r. The bits of a score depend on the two alone, not on what else is
-/// scored with them: it is one chain of multiply-adds in the order of columns.
+/// scored with them: it is one chain of multiply-adds in the order of columns. By cosine, rows have
+/// at most 4,096 columns on a GPU.
 struct RowScores {
   DeviceMatrix<const float> queries;  ///< [num_queries, dim]
   DeviceMatrix<const float> rows;     ///< [num_rows, dim]

@@ -25,7 +25,8 @@ struct SampledSoftmax {
   DeviceMatrix<float> d_hidden{}, d_targets{}, d_negatives{};
 };
 
-/// loss[0] = the sum over tokens of -log softmax(target), in double. Deterministic.
+/// loss[0] = the sum over tokens of -log softmax(target), in double. Deterministic. On a GPU rows
+/// have at most 4,096 columns.
 void sampled_softmax(const SampledSoftmax& args, DeviceSpan<double> loss, const Stream& stream);
 
 template <DeviceType D>

@@ -9,6 +9,7 @@
 namespace serrate {
 
 /// The tokens of a sequence model: x[t] = scale * sum over features of pooled[t] + position[p_t].
+/// On a GPU there are at most 64 features.
 struct TokenEmbeddingForward {
   std::span<const DeviceMatrix<const float>> features;  ///< each [n, dim]
   DeviceMatrix<const float> position;                   ///< [max_length, dim]

@@ -33,7 +33,8 @@ void write_file(const fs::path& path, const void* head, std::size_t head_bytes, 
   out.write(static_cast<const char*>(head), static_cast<std::streamsize>(head_bytes));
   out.write(reinterpret_cast<const char*>(data.data()), static_cast<std::streamsize>(data.size()));
   out.close();
-  fs::rename(unfinished, path);
+  std::error_code failed;  // who waits for the file says so; destructors come here, too
+  if (out) fs::rename(unfinished, path, failed);
 }
 
 Bytes read_file(const fs::path& path) {
