@@ -26,8 +26,8 @@ class Tries {
         SearchResult& best)
       : problem_(problem),
         phases_(make_phases(problem, objective,
-                            {kDataParallel, kTableWise, kRowWise, kColumnWise, kTableRowWise,
-                             kTableColumnWise, kGrid})),
+                            {{kDataParallel, kTableWise, kRowWise, kColumnWise, kTableRowWise,
+                              kTableColumnWise, kGrid}})),
         state_(problem, phases_),
         left_(most_placements),
         best_(best) {

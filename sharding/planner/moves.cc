@@ -12,11 +12,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 }  // namespace
 
 SearchMoves::SearchMoves(const PlannerProblem& problem, const PlannerBound& bound,
-                         const PlannerOptions& options, const TypeSet& types,
+                         const PlannerOptions& options, const Restriction& restriction,
                          Clock::time_point deadline)
     : problem_(problem),
       bound_(bound),
-      phases_(make_phases(problem, options.objective, types)),
+      phases_(make_phases(problem, options.objective, restriction)),
       state_(problem, phases_),
       random_(options.seed),
       deadline_(deadline) {}

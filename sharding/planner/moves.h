@@ -30,7 +30,8 @@ class SearchMoves {
  public:
   using Clock = std::chrono::steady_clock;
   SearchMoves(const PlannerProblem& problem, const PlannerBound& bound,
-              const PlannerOptions& options, const TypeSet& types, Clock::time_point deadline);
+              const PlannerOptions& options, const Restriction& restriction,
+              Clock::time_point deadline);
 
   /// Greedy starts, as they are; one at least.
   void start(std::span<const ShardLimit> limits);
@@ -52,6 +53,10 @@ class SearchMoves {
   bool has_placement() const { return !best_.choices.empty(); }
   int num_phases() const { return phases_.num_phases; }
   bool better_than(const SearchMoves& other) const { return best_.better_than(other.best_); }
+  /// ms; infinite when nothing fits.
+  double objective_within_memory() const {
+    return best_.excess > 0 ? std::numeric_limits<double>::infinity() : best_.objective;
+  }
   bool is_late() const { return Clock::now() >= deadline_; }
   SearchResult result();
 

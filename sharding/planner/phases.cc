@@ -56,14 +56,16 @@ TypeSet avoidable_types(const PlannerProblem& problem, PlannerObjective objectiv
   return types;
 }
 
-std::vector<int> usable_candidates(const PlannerItem& item, const TypeSet& avoidable,
-                                   const TypeSet& types) {
+std::vector<int> usable_candidates(const PlannerProblem& problem, int item,
+                                   const TypeSet& avoidable, const Restriction& restriction) {
+  const auto& candidates = problem.items[item].candidates;
   std::vector<int> all, usable;
-  for (int c = 0; c < std::ssize(item.candidates); ++c) {
-    const Candidate& candidate = item.candidates[c];
-    if (has_type(avoidable, candidate.type) && has_better(item, candidate)) continue;
+  for (int c = 0; c < std::ssize(candidates); ++c) {
+    if (!restriction.allowed.empty() && !restriction.allowed[item][c]) continue;
+    const ShardingType type = candidates[c].type;
+    if (has_type(avoidable, type) && has_better(problem.items[item], candidates[c])) continue;
     all.push_back(c);
-    if (has_type(types, candidate.type)) usable.push_back(c);
+    if (has_type(restriction.types, type)) usable.push_back(c);
   }
   return usable.empty() ? all : usable;
 }
@@ -88,15 +90,16 @@ std::array<int, kMostPhases> merge_proportional(const std::vector<PhaseTimes>& a
 }  // namespace
 
 Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
-                   const TypeSet& types) {
+                   const Restriction& restriction) {
   std::vector<std::vector<int>> usable;
   std::vector<PhaseTimes> placed;  // of all candidates that are somewhere and not everywhere
   const TypeSet avoidable = avoidable_types(problem, objective);
-  for (const PlannerItem& item : problem.items) {
-    usable.push_back(usable_candidates(item, avoidable, types));
+  for (int i = 0; i < std::ssize(problem.items); ++i) {
+    usable.push_back(usable_candidates(problem, i, avoidable, restriction));
     for (const int c : usable.back()) {
-      if (item.candidates[c].scope == BlockScope::kAll) continue;
-      placed.push_back(times_of(item.candidates[c], problem.estimator, objective));
+      const Candidate& candidate = problem.items[i].candidates[c];
+      if (candidate.scope == BlockScope::kAll) continue;
+      placed.push_back(times_of(candidate, problem.estimator, objective));
     }
   }
   const auto into = merge_proportional(placed);

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "sharding/planner/misfits.h"
 #include "sharding/planner/problem.h"
 
 namespace serrate {
@@ -24,6 +25,13 @@ struct Phases {
 /// The sharding types that a search may use; an item that has none of them keeps all it has.
 using TypeSet = std::vector<ShardingType>;
 
-Phases make_phases(const PlannerProblem& problem, PlannerObjective objective, const TypeSet& types);
+/// The candidates that a search may use.
+struct Restriction {
+  TypeSet types = {};
+  Allowed allowed = {};  // empty: all
+};
+
+Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
+                   const Restriction& restriction);
 
 }  // namespace serrate

@@ -224,16 +224,18 @@ PlannerResult plan_sharding(const PlannerModel& model, const PlannerTopology& to
   const bool is_rank = options.objective == kMaxRank;
   const PlannerBound bound = planner_bound(problem, options.objective);
   const PlannerBound other = planner_bound(problem, is_rank ? kCriticalPath : kMaxRank);
-  if (is_memory_scarce(problem, bound) || is_memory_scarce(problem, other)) {
-    // The same plans whatever is asked for, of which the best one by that is taken: so neither
-    // objective's plan is beaten by the other's.
-    search_all(kMaxRank, is_rank ? bound : other, SearchEffort::kScarce, 0.4);
-    if (!search.is_best()) {
-      search_all(kCriticalPath, is_rank ? other : bound, SearchEffort::kScarce, 0.6);
-      search_all(kMaxRank, is_rank ? bound : other, SearchEffort::kRefine, 1);
+  // The same plans whatever is asked for, of which the best one by that is taken: so neither
+  // objective's plan is beaten by the other's. Large problems with plenty of memory, where both
+  // searches are long and their plans alike, have that alone which is asked for.
+  const bool scarce = is_memory_scarce(problem, bound) || is_memory_scarce(problem, other);
+  const SearchEffort effort = scarce ? SearchEffort::kScarce : SearchEffort::kPlenty;
+  const bool both = scarce || is_small(problem);
+  if (both || is_rank) search_all(kMaxRank, is_rank ? bound : other, effort, both ? 0.4 : 1);
+  if (!search.is_best()) {
+    if (both || !is_rank) {
+      search_all(kCriticalPath, is_rank ? other : bound, effort, scarce ? 0.6 : 1);
     }
-  } else {
-    search_all(options.objective, bound, SearchEffort::kPlenty, 1);
+    if (scarce) search_all(kMaxRank, is_rank ? bound : other, SearchEffort::kRefine, 1);
   }
   const Plan& plan = search.best(options.objective);
   if (plan.tables.empty() && !model.tables.empty()) {

@@ -184,21 +184,6 @@ class ItemEnumerator {
 
 }  // namespace
 
-std::int64_t Candidate::total_device_bytes() const {
-  return work.device_bytes;
-}
-std::int64_t Candidate::total_host_bytes() const {
-  return work.host_bytes;
-}
-
-// The first ranks of a block hold the most.
-std::int64_t Candidate::max_device_bytes() const {
-  return memory.front().device_bytes;
-}
-std::int64_t Candidate::max_host_bytes() const {
-  return memory.front().host_bytes;
-}
-
 std::vector<int> confined_ranks(const PlannerTable& table) {
   const std::set<int> ranks(table.ranks.begin(), table.ranks.end());
   return {ranks.begin(), ranks.end()};

@@ -38,10 +38,10 @@ struct Candidate {
   ShardEstimate everywhere = {};  // on top, of every rank of the world
   std::vector<MemoryRun> memory = {};
 
-  std::int64_t total_device_bytes() const;
-  std::int64_t total_host_bytes() const;
-  std::int64_t max_device_bytes() const;
-  std::int64_t max_host_bytes() const;
+  std::int64_t total_device_bytes() const { return work.device_bytes; }
+  std::int64_t total_host_bytes() const { return work.host_bytes; }
+  std::int64_t max_device_bytes() const { return memory.front().device_bytes; }
+  std::int64_t max_host_bytes() const { return memory.front().host_bytes; }
 };
 
 /// Tables that are placed as one: a table, or the tables of a group.

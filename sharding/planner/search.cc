@@ -1,9 +1,11 @@
 #include "sharding/planner/search.h"
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "sharding/planner/exact.h"
+#include "sharding/planner/kernel_sets.h"
 #include "sharding/planner/moves.h"
 
 namespace serrate {
@@ -13,6 +15,11 @@ constexpr ShardLimit kFirstLimits[] = {{1.0}, {0.55}};
 constexpr ShardLimit kMoreLimits[] = {{0.75}, {0.4}, {0.3}};
 constexpr ShardLimit kOnePhaseLimits[] = {{1.0}, {0.75}, {0.55}};
 constexpr ShardLimit kPhaseLimits[] = {{0.25}, {0.27}, {0.3}, {0.33}, {0.36}, {0.4}, {0.45}, {0.5}};
+
+// Of a set of kernels.
+constexpr ShardLimit kKernelLimits[] = {{0.6, 1, 0.98},       {1.0, 1, 0.98},
+                                        {1.7, 1, 0.98},       {0.6, 1, 0.98, true},
+                                        {1.0, 1, 0.98, true}, {1.7, 1, 0.98, true}};
 
 // Where memory is scarce.
 std::vector<ShardLimit> scarce_limits() {
@@ -67,16 +74,18 @@ class Search {
   SearchResult run() const {
     constexpr std::int64_t kTiny = 200;  // items x ranks
     constexpr std::int64_t kMostTries = 20'000;
-    const auto moves = best_start();
-    if (!moves->has_placement()) return {};
+    const auto best = best_starts();
+    if (!best.front()->has_placement()) return {};
     SearchResult tried;
-    if (size() <= kTiny && !moves->is_late()) {
-      tried = moves->result();
+    if (size() <= kTiny && !best.front()->is_late()) {
+      tried = best.front()->result();
       tried.is_best = try_all_placements(problem_, options_.objective, kMostTries, tried);
       if (tried.is_best) return tried;
     }
-    if (!moves->is_late()) improve(*moves);
-    SearchResult found = moves->result();
+    for (const auto& moves : best) {
+      if (!moves->is_late()) improve(*moves, evaluations_ / std::ssize(best));
+    }
+    SearchResult found = (*std::ranges::min_element(best, is_better))->result();
     const bool tried_is_better =
         tried.within_memory && (!found.within_memory || tried.objective < found.objective);
     return tried_is_better ? tried : found;
@@ -84,12 +93,9 @@ class Search {
 
  private:
   std::int64_t size() const { return std::ssize(problem_.items) * problem_.world_size; }
-  bool is_small() const {
-    constexpr std::int64_t kSmall = 4'000;
-    return size() <= kSmall;
-  }
+  bool is_small() const { return serrate::is_small(problem_); }
   // Evaluations of more phases, and annealing, take longer. Small problems, with few ways to even
-  // out what is left, get more of them; where memory is scarce there are three searches to share.
+  // out what is left, get more of them; where memory is scarce there are more starts to share.
   std::int64_t evaluations() const {
     const std::int64_t num_items = std::ssize(problem_.items);
     const bool one_phase = options_.objective == PlannerObjective::kMaxRank;
@@ -97,8 +103,8 @@ class Search {
     if (is_small()) {
       return std::min<std::int64_t>(num_items * num_items * num_items * (scarce ? 60 : 250),
                                     scarce      ? 250'000
-                                    : one_phase ? 3'000'000
-                                                : 1'000'000);
+                                    : one_phase ? 2'000'000
+                                                : 400'000);
     }
     const std::int64_t more = std::max<std::int64_t>(num_items - 500, 0);
     const std::int64_t all = one_phase ? 1'000'000 + more * 4'000 : 400'000 + more * 2'000;
@@ -106,20 +112,26 @@ class Search {
     return one_phase ? all / 8 : all * 3 / 5;
   }
 
-  std::unique_ptr<SearchMoves> moves_of(const TypeSet& types) const {
-    auto moves = std::make_unique<SearchMoves>(problem_, bound_, options_, types, deadline_);
+  using Moves = std::unique_ptr<SearchMoves>;
+  static bool is_better(const Moves& a, const Moves& b) { return a->better_than(*b); }
+
+  Moves moves_of(const Restriction& restriction) const {
+    auto moves = std::make_unique<SearchMoves>(problem_, bound_, options_, restriction, deadline_);
     for (const auto& start : starts_) moves->adopt(start);
     return moves;
   }
 
-  // The restriction to go on with.
-  std::unique_ptr<SearchMoves> best_start() const {
+  // The restrictions to go on with, the best first. Of many items there is time for one alone.
+  std::vector<Moves> best_starts() const {
     constexpr std::size_t kKept = 2;
     const std::vector<TypeSet> sets = type_sets(problem_, options_.objective);
-    if (effort_ == SearchEffort::kRefine) return moves_of(sets.front());
-    std::vector<std::unique_ptr<SearchMoves>> all;
+    std::vector<Moves> all;
+    if (effort_ == SearchEffort::kRefine) {
+      all.push_back(moves_of({sets.front()}));
+      return all;
+    }
     for (const TypeSet& types : sets) {
-      all.push_back(moves_of(types));
+      all.push_back(moves_of({types}));
       all.back()->start(kFirstLimits);
       if (effort_ == SearchEffort::kScarce && is_small()) {
         all.back()->start(scarce_limits());
@@ -127,37 +139,51 @@ class Search {
       }
       if (all.back()->is_late()) break;
     }
-    const auto better = [](const auto& a, const auto& b) { return a->better_than(*b); };
-    std::ranges::stable_sort(all, better);
+    if (effort_ == SearchEffort::kScarce && is_small()) start_from_kernels(sets.front(), all);
+    std::ranges::stable_sort(all, is_better);
     if (all.size() > kKept) all.resize(kKept);
     for (const auto& moves : all) {
       if (moves->is_late()) break;
       moves->start(kMoreLimits);
       moves->descend(evaluations_ / 8);
     }
-    std::ranges::stable_sort(all, better);
-    return std::move(all.front());
+    std::ranges::stable_sort(all, is_better);
+    if (effort_ == SearchEffort::kScarce || !is_small()) all.resize(1);
+    return all;
+  }
+
+  // Moves change one item's kernel at a time, to what is cheapest beside the others as they are:
+  // sets of kernels are better chosen before.
+  void start_from_kernels(const TypeSet& types, std::vector<Moves>& all) const {
+    double known = std::numeric_limits<double>::infinity();
+    for (const auto& moves : all) known = std::min(known, moves->objective_within_memory());
+    for (Allowed& allowed : kernel_sets(problem_, bound_, known)) {
+      if (all.back()->is_late()) return;
+      all.push_back(moves_of({types, std::move(allowed)}));
+      all.back()->start(kKernelLimits);
+      all.back()->descend(evaluations_ / 16);
+    }
   }
 
   // Loads of one phase are best balanced from many starts, of several by annealing.
-  void improve(SearchMoves& moves) const {
+  void improve(SearchMoves& moves, std::int64_t evaluations) const {
     if (effort_ == SearchEffort::kRefine) {
-      moves.descend(evaluations_ / 4);
-      moves.anneal(evaluations_ / 4);
+      moves.descend(evaluations / 4);
+      moves.anneal(evaluations / 4);
     } else if (effort_ == SearchEffort::kScarce && is_small()) {
-      moves.restart(moves.distinct(scarce_limits()), evaluations_ / 2);
-      moves.descend(evaluations_ / 4);
-      moves.ruin_and_recreate(evaluations_);
+      moves.restart(moves.distinct(scarce_limits()), evaluations / 2);
+      moves.descend(evaluations / 4);
+      moves.ruin_and_recreate(evaluations / 2);
     } else if (moves.num_phases() == 1) {
-      const std::int64_t stop_at = moves.evaluations() + evaluations_;
-      moves.descend(evaluations_ / 2);
-      if (is_small()) moves.ruin_and_recreate(evaluations_ / 2);
+      const std::int64_t stop_at = moves.evaluations() + evaluations;
+      moves.descend(evaluations / 2);
+      if (is_small()) moves.ruin_and_recreate(evaluations / 2);
       moves.restart(kOnePhaseLimits, stop_at - moves.evaluations());
     } else {
-      moves.restart(kPhaseLimits, evaluations_);
-      moves.descend(evaluations_ / 2);
-      if (is_small()) moves.ruin_and_recreate(evaluations_ / 2);
-      moves.anneal(evaluations_ / 2);
+      moves.restart(kPhaseLimits, evaluations);
+      moves.descend(evaluations / 2);
+      if (is_small()) moves.ruin_and_recreate(evaluations / 2);
+      moves.anneal(evaluations / 2);
     }
   }
 
@@ -171,6 +197,11 @@ class Search {
 };
 
 }  // namespace
+
+bool is_small(const PlannerProblem& problem) {
+  constexpr std::int64_t kSmall = 4'000;  // items x ranks
+  return std::ssize(problem.items) * problem.world_size <= kSmall;
+}
 
 SearchResult search_placement(const PlannerProblem& problem, const PlannerBound& bound,
                               const PlannerOptions& options,

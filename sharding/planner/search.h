@@ -21,6 +21,9 @@ struct SearchResult {
   bool is_best = false;  // no placement is cheaper; if it is not within memory, none is
 };
 
+/// Whether items times ranks are few enough for a search of all that it does.
+bool is_small(const PlannerProblem& problem);
+
 /// kScarce: most placements do not fit the memory. kRefine: the same, from `starts` alone.
 enum class SearchEffort { kPlenty, kScarce, kRefine };
 
