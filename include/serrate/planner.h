@@ -41,6 +41,9 @@ struct PlannerTable {
   std::string group = {};                         ///< tables of one group share their ranks
 };
 
+/// The most bytes and rows that are planned: sums and products of sizes stay exact in a double.
+inline constexpr std::int64_t kMostPlannedBytes = std::int64_t{1} << 53;
+
 struct PlannerModel {
   std::vector<PlannerTable> tables = {};
   std::int64_t batch_size = 512;  ///< samples per rank

@@ -12,7 +12,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kVersion = 1;
-constexpr std::int64_t kMostBytes = std::int64_t{1} << 53;  // exact in a double
 constexpr std::int64_t kMostSamples = std::int64_t{1} << 40;
 constexpr std::int64_t kMostColumns = std::int64_t{1} << 30;
 constexpr double kMostIds = 1e12;
@@ -103,11 +102,11 @@ PlannerTable table_from(const JsonField& field) {
   table.name = name.string();
   if (table.name.empty()) name.fail("must not be empty");
   const JsonField rows = field.at("num_rows");
-  table.num_rows = rows.int64(1, kMostBytes);
+  table.num_rows = rows.int64(1, kMostPlannedBytes);
   table.dim = field.at("dim").int64(1, kMostColumns);
   if (const auto type = field.find("data_type"))
     table.bytes_per_element = bytes_of_data_type(*type);
-  if (table.num_rows > kMostBytes / table.bytes_per_element / table.dim) {
+  if (table.num_rows > kMostPlannedBytes / table.bytes_per_element / table.dim) {
     rows.fail(fmt::format("makes a table of more than 2^53 bytes (got {} rows of {} x {} bytes)",
                           table.num_rows, table.dim, table.bytes_per_element));
   }
@@ -183,7 +182,8 @@ PlannerModel planner_model_from_json(const std::string& json) {
   root.at("version").int64(kVersion, kVersion);
   PlannerModel model;
   model.batch_size = root.at("batch_size").int64(1, kMostSamples);
-  if (const auto bytes = root.find("dense_bytes")) model.dense_bytes = bytes->int64(0, kMostBytes);
+  if (const auto bytes = root.find("dense_bytes"))
+    model.dense_bytes = bytes->int64(0, kMostPlannedBytes);
   std::map<std::string, std::size_t> names;
   const JsonField tables = root.at("tables");
   for (const JsonField& table : tables.array()) {

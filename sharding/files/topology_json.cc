@@ -15,7 +15,6 @@ using Json = nlohmann::ordered_json;
 
 constexpr std::int64_t kVersion = 1;
 constexpr int kMostRanks = 1 << 20;
-constexpr std::int64_t kMostBytes = std::int64_t{1} << 53;  // exact in a double
 
 // TorchRec's defaults (planner/constants.py).
 constexpr std::int64_t kDeviceBytes = std::int64_t{32} << 30;
@@ -23,9 +22,10 @@ constexpr std::int64_t kHostBytes = std::int64_t{128} << 30;
 constexpr double kReserve = 0.15;
 
 std::int64_t bytes_from(const JsonField& field) {
-  if (!field.is_string()) return field.int64(0, kMostBytes);
+  if (!field.is_string()) return field.int64(0, kMostPlannedBytes);
   const std::int64_t bytes = field.string_as(bytes_from_string);
-  if (bytes > kMostBytes) field.fail(fmt::format("must be at most 2^53 bytes (got {})", bytes));
+  if (bytes > kMostPlannedBytes)
+    field.fail(fmt::format("must be at most 2^53 bytes (got {})", bytes));
   return bytes;
 }
 

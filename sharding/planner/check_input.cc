@@ -12,8 +12,6 @@
 namespace serrate {
 namespace {
 
-// Products of a table's sizes and counts stay exact integers in a double below this.
-constexpr std::int64_t kMostBytes = std::int64_t{1} << 53;
 constexpr std::int64_t kWordBytes = 8;
 
 void check_table(const PlannerTable& table, int world_size) {
@@ -29,7 +27,7 @@ void check_table(const PlannerTable& table, int world_size) {
   at_least("dim", table.dim, std::int64_t{1});
   at_least("bytes_per_element", table.bytes_per_element, std::int64_t{1});
   at_least("min_columns", table.min_columns, std::int64_t{1});
-  if (table.num_rows > kMostBytes / table.bytes_per_element / table.dim) {
+  if (table.num_rows > kMostPlannedBytes / table.bytes_per_element / table.dim) {
     fail("num_rows: makes a table of more than 2^53 bytes");
   }
   for (const PlannerFeature& f : table.features) {
@@ -101,7 +99,7 @@ void check_planner_input(const PlannerModel& model, const PlannerTopology& t) {
     }
   }
   if (!(t.reserve >= 0 && t.reserve < 1)) fail("reserve: must be from 0 to less than 1");
-  if (model.dense_bytes < 0 || model.dense_bytes > kMostBytes) {
+  if (model.dense_bytes < 0 || model.dense_bytes > kMostPlannedBytes) {
     throw usage_error(
         fmt::format("planner: dense_bytes: must be from 0 to 2^53 (got {})", model.dense_bytes));
   }

@@ -1,9 +1,12 @@
 #include "src/run/planner_model.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 
 #include "sharding/estimate/zipf.h"
+#include "sharding/files/quantity.h"
 #include "sharding/plan/shard_grid.h"
 #include "src/model/model_bytes.h"
 #include "src/train/model_state.h"
@@ -102,6 +105,12 @@ PlannerModel planner_model(const Dataset& dataset, const Split& split, const Tra
   item_features.push_back(
       {.name = kNegativeFeature, .batch_size = (negatives + world_size - 1) / world_size});
   model.dense_bytes = parameter_bytes(options.model);
+  if (model.dense_bytes > kMostPlannedBytes) {
+    throw usage_error(fmt::format(
+        "--dim, --blocks, --feed-forward and --max-length: the dense weights would take {}; the "
+        "planner takes {} at most",
+        format_bytes(model.dense_bytes), format_bytes(kMostPlannedBytes)));
+  }
   return model;
 }
 

@@ -21,7 +21,7 @@ from harness import hung, lost, wrong
 TIMEOUT_SECONDS = 2
 GRACE_SECONDS = 3
 BUSY_GRACE_SECONDS = 20  # in the short version, which runs beside other tests
-STEPS = 800
+STEPS = 2000  # well beyond the last fault, however fast the machine is
 OPTIONS = ["--batch-size", 32, "--reproducible", "--checkpoint-every", 20, "--timeout", f"{TIMEOUT_SECONDS}s"]
 
 

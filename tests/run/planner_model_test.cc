@@ -51,6 +51,25 @@ TEST(PlannerModel, CountsAnAverageStep) {
   EXPECT_EQ(model.dense_bytes, parameter_bytes(options.model));
 }
 
+TEST(PlannerModel, RefusesDenseWeightsBeyondCounting) {
+  // Just above 2^53 bytes: blocks of 12 dim^2 + 13 dim floats and a few.
+  const Dataset dataset = tiny_dataset({{.items = {0, 1, 2}}}, 20);
+  TrainOptions options;
+  options.model.dim = 1 << 20;
+  options.model.max_length = 2;
+  const Split split = make_split(dataset, SplitKind::kLastItem);
+  options.model.num_blocks = 170;
+  EXPECT_EQ(planner_model(dataset, split, options, 1).dense_bytes, parameter_bytes(options.model));
+  options.model.num_blocks = 171;
+  try {
+    planner_model(dataset, split, options, 1);
+    FAIL() << "planned";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kUsage);
+    EXPECT_NE(std::string(error.what()).find("--dim, --blocks"), std::string::npos) << error.what();
+  }
+}
+
 TEST(PlannerModel, FindsTheExponentThatIdsWereDrawnWith) {
   constexpr int kItems = 1000;
   constexpr double kExponent = 1.1;
