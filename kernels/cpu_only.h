@@ -14,22 +14,10 @@ namespace serrate {
 
 /// The ops whose CUDA twin is not written yet: here it is said, and nowhere else. Who writes one
 /// takes it from this list and calls dispatch_device; its tests then run on devices too.
-inline constexpr std::array<std::string_view, 15> kCpuOnlyOps = {
+inline constexpr std::array<std::string_view, 3> kCpuOnlyOps = {
     "BitMask",
     "jagged_attention_backward",
     "jagged_attention_forward",
-    "jagged_bmm_forward",
-    "jagged_concat",
-    "jagged_concat_offsets",
-    "jagged_elementwise_backward",
-    "jagged_elementwise_forward",
-    "jagged_self_subtraction",
-    "jagged_softmax_backward",
-    "jagged_softmax_forward",
-    "jagged_split",
-    "jagged_to_padded",
-    "pair_offsets",
-    "self_subtraction_offsets",
 };
 
 /// The name of an op of that list; any other does not compile.

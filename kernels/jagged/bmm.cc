@@ -1,7 +1,7 @@
 #include "serrate/kernels/jagged_bmm.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/matrix_batch_checks.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -10,8 +10,7 @@ void jagged_bmm_forward(const JaggedBmm& args, const Stream& stream) {
   check_batch(args.y, args.z.batch_size, "y of jagged_bmm");
   check_batch(args.z, args.z.batch_size, "z of jagged_bmm");
   check(!args.z.is_shared(), "jagged_bmm: z needs a matrix for every sample");
-  dispatch_cpu_only(stream.device(), "jagged_bmm_forward",
-                    [&](auto d) { jagged_bmm_forward_on<d()>(args, stream); });
+  dispatch_device(stream.device(), [&](auto d) { jagged_bmm_forward_on<d()>(args, stream); });
 }
 
 void jagged_bmm_backward(const JaggedBmmBackward& args, const Stream& stream) {

@@ -1,7 +1,7 @@
 #include "serrate/kernels/jagged_elementwise.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/matrix_batch_checks.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 
@@ -11,8 +11,8 @@ void jagged_elementwise_forward(const JaggedElementwise& args, const Stream& str
   check_batch(args.z, args.z.batch_size, "z of jagged_elementwise");
   check(args.y.row_offsets.empty(), "jagged_elementwise: y must be dense or shared");
   check(!args.z.is_shared(), "jagged_elementwise: z needs a matrix for every sample");
-  dispatch_cpu_only(stream.device(), "jagged_elementwise_forward",
-                    [&](auto d) { jagged_elementwise_forward_on<d()>(args, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto d) { jagged_elementwise_forward_on<d()>(args, stream); });
 }
 
 void jagged_elementwise_backward(const JaggedElementwiseBackward& args, const Stream& stream) {
@@ -39,8 +39,8 @@ void jagged_elementwise_backward(const JaggedElementwiseBackward& args, const St
     check_batch(args.d_x, batch_size, "d_x of jagged_elementwise");
     check(!args.d_x.is_shared(), "jagged_elementwise: d_x needs a matrix for every sample");
   }
-  dispatch_cpu_only(stream.device(), "jagged_elementwise_backward",
-                    [&](auto d) { jagged_elementwise_backward_on<d()>(args, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto d) { jagged_elementwise_backward_on<d()>(args, stream); });
 }
 
 }  // namespace serrate

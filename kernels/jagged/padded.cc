@@ -1,7 +1,7 @@
 #include "serrate/kernels/jagged_padded.h"
 
-#include "kernels/cpu_only.h"
 #include "kernels/matrix_batch_checks.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
@@ -11,8 +11,7 @@ void copy_samples(const MatrixBatch<const float>& from, float fill, const Matrix
   check_batch(from, to.batch_size, "the source of a jagged conversion");
   check_batch(to, to.batch_size, "the target of a jagged conversion");
   check(!to.is_shared(), "a jagged conversion needs a matrix for every sample");
-  dispatch_cpu_only(stream.device(), "jagged_to_padded",
-                    [&](auto d) { copy_samples_on<d()>(from, fill, to, stream); });
+  dispatch_device(stream.device(), [&](auto d) { copy_samples_on<d()>(from, fill, to, stream); });
 }
 
 }  // namespace

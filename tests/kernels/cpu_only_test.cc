@@ -21,20 +21,20 @@ TEST(CpuOnlyOps, AreListedInOrderAndOnce) {
 TEST(CpuOnlyOps, SayOnAnyOtherDeviceThatTheyHaveNoTwin) {
   int calls = 0;
   const auto count = [&](auto) { ++calls; };
-  dispatch_cpu_only(Device::cpu(), "jagged_bmm_forward", count);
+  dispatch_cpu_only(Device::cpu(), "BitMask", count);
   EXPECT_EQ(calls, 1);
   try {
-    dispatch_cpu_only(Device::cuda(1), "jagged_bmm_forward", count);
+    dispatch_cpu_only(Device::cuda(1), "BitMask", count);
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(),
-                 "op jagged_bmm_forward has no cuda:1 backend in this version; use a cpu stream");
+                 "op BitMask has no cuda:1 backend in this version; use a cpu stream");
   }
   EXPECT_EQ(calls, 1);
 }
 
 TEST(CpuOnlyOps, RunInTestsOfTheCpuAlone) {
-  for (const Device device : devices_with({"embedding_lookup", "jagged_bmm_forward"})) {
+  for (const Device device : devices_with({"embedding_lookup", "BitMask"})) {
     EXPECT_EQ(device, Device::cpu());
   }
   EXPECT_EQ(devices_with({"embedding_lookup"}), test_devices());

@@ -129,7 +129,7 @@ class TestBatch {
 
  private:
   enum class Kind { kJagged, kDense, kShared, kPairs };
-  static constexpr std::int64_t kBefore = 2, kAfter = 3, kGap = 3;
+  static constexpr std::int64_t kBefore = 2, kAfter = 3;
 
   TestBatch(Kind kind, Lengths row_lengths, Lengths col_lengths)
       : kind_(kind), row_lengths_(std::move(row_lengths)), col_lengths_(std::move(col_lengths)) {}
@@ -156,7 +156,8 @@ class TestBatch {
     values_ = TestArray<float>(size, std::numeric_limits<float>::quiet_NaN());
     return fill(0);
   }
-  std::int64_t stride() const { return cols_ + kGap; }
+  // Rows of 8 or 16 columns are aligned to 16 bytes, as kernels may like them; others are not.
+  std::int64_t stride() const { return cols_ + (cols_ == 8 || cols_ == 16 ? 4 : 3); }
   float* row(std::int64_t b, std::int64_t r) {
     float* values = values_.host().data();
     switch (kind_) {
@@ -199,6 +200,13 @@ inline void expect_same_bits(const TestBatch& a, const TestBatch& b) {
   ASSERT_EQ(a.values().size(), b.values().size());
   EXPECT_EQ(std::memcmp(a.values().data(), b.values().data(), a.values().size() * sizeof(float)),
             0);
+}
+
+/// Lengths on both sides of what vectors and tiles hold; the longest on the CPU alone, as the
+/// simulated device is slow.
+inline TestBatch::Lengths lengths_around_tiles(Device device) {
+  if (device.type != DeviceType::kCpu) return {0, 1, 7, 63, 64, 65, 0, 129, 0};
+  return {0, 1, 7, 63, 64, 65, 127, 128, 129, 0, 200, 0};
 }
 
 /// op(x, y, z, threads) writes z: on any number of threads, and for every sample alone, the same.

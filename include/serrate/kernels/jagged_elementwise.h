@@ -17,7 +17,7 @@ struct JaggedElementwise {
 };
 
 /// d_x and d_y (each unless it has no data). d_y is 0 where y meets no x; that of a shared y is
-/// the sum over samples in their order. d_x may be d_z.
+/// a sum over samples in an order that depends on the batch's sizes alone. d_x may be d_z.
 struct JaggedElementwiseBackward {
   Elementwise op = Elementwise::kAdd;
   MatrixBatch<const float> x, y;  ///< read for products only

@@ -1,5 +1,5 @@
 // Elementwise: each value is read and written once.
-#include "kernels/dense/cuda/fours.cuh"
+#include "kernels/cuda/fours.cuh"
 #include "serrate/kernels/activation.h"
 
 namespace serrate {

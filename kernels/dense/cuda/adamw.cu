@@ -1,6 +1,6 @@
 // One launch for all dense weights: five values are read and three written for each.
+#include "kernels/cuda/fours.cuh"
 #include "kernels/dense/adamw_factors.h"
-#include "kernels/dense/cuda/fours.cuh"
 
 namespace serrate {
 namespace {

@@ -1,6 +1,6 @@
 // Elementwise: a thread draws the four words of its four columns at once (dropout.h).
+#include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/philox.cuh"
-#include "kernels/dense/cuda/fours.cuh"
 #include "kernels/dense/dropout_draw.h"
 
 namespace serrate {

@@ -1,7 +1,7 @@
 #pragma once
 
+#include "kernels/cuda/fours.cuh"
 #include "kernels/cuda/primitives.cuh"
-#include "kernels/dense/cuda/fours.cuh"
 #include "serrate/error.h"
 
 // Ops whose rows need sums over themselves: a group of threads reads a row once, into registers. A

@@ -1,6 +1,6 @@
 // A block has a tile of 64 queries times 64 rows. A score is one chain of multiply-adds in the
 // order of columns, whichever tile it is in.
-#include "kernels/dense/cuda/product_tile.cuh"
+#include "kernels/cuda/product_tile.cuh"
 #include "kernels/dense/cuda/row_group.cuh"
 #include "serrate/buffer.h"
 #include "serrate/kernels/row_scores.h"

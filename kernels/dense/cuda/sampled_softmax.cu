@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "kernels/cuda/block_sums.cuh"
-#include "kernels/dense/cuda/parts.cuh"
-#include "kernels/dense/cuda/product_tile.cuh"
+#include "kernels/cuda/parts.cuh"
+#include "kernels/cuda/product_tile.cuh"
 #include "kernels/dense/cuda/row_group.cuh"
 #include "serrate/kernels/sampled_softmax.h"
 

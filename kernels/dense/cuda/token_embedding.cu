@@ -4,7 +4,7 @@
 // is then added in the order of the tokens. So each gradient is read once.
 #include <algorithm>
 
-#include "kernels/dense/cuda/parts.cuh"
+#include "kernels/cuda/parts.cuh"
 #include "serrate/buffer.h"
 #include "serrate/kernels/token_embedding.h"
 

@@ -5,7 +5,7 @@
 
 #include <limits>
 
-#include "kernels/dense/cuda/fours.cuh"
+#include "kernels/cuda/fours.cuh"
 #include "serrate/buffer.h"
 #include "serrate/kernels/top_k.h"
 

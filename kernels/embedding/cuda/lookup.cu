@@ -2,7 +2,7 @@
 // short), whose lanes read a row of the table together, 16 bytes each, several rows in flight.
 #include <algorithm>
 
-#include "kernels/embedding/cuda/row_vector.cuh"
+#include "kernels/cuda/row_vector.cuh"
 #include "kernels/embedding/cuda/segment_tiles.cuh"
 #include "serrate/kernels/embedding_lookup.h"
 #include "src/core/launch.cuh"

@@ -5,7 +5,7 @@
 #include <functional>
 #include <vector>
 
-#include "kernels/embedding/cuda/row_vector.cuh"
+#include "kernels/cuda/row_vector.cuh"
 #include "kernels/embedding/cuda/segment_tiles.cuh"
 #include "serrate/kernels/permute_bags.h"
 #include "src/core/launch.cuh"

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kernels/cuda/search.cuh"
 #include "serrate/buffer.h"
 #include "serrate/stream.h"
 
@@ -31,21 +32,6 @@ class SegmentTiles {
   std::vector<Segment> segments_;
   std::int64_t num_blocks_ = 0;
 };
-
-/// The last of `count` ascending values that is at most `value`; the first one is.
-template <typename ValueAt>
-__device__ std::int64_t last_at_most(std::int64_t count, std::int64_t value, ValueAt value_at) {
-  std::int64_t low = 0, high = count;
-  while (high - low > 1) {
-    const std::int64_t middle = (low + high) / 2;
-    if (value_at(middle) <= value) {
-      low = middle;
-    } else {
-      high = middle;
-    }
-  }
-  return low;
-}
 
 /// The segment that this block has a tile of.
 template <typename Segment>

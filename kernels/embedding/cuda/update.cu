@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "kernels/cuda/primitives.cuh"
+#include "kernels/cuda/row_vector.cuh"
 #include "kernels/embedding/adam_corrections.h"
-#include "kernels/embedding/cuda/row_vector.cuh"
 #include "kernels/embedding/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
 #include "src/core/launch.cuh"

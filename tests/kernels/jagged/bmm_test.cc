@@ -5,6 +5,7 @@
 #include "serrate/error.h"
 #include "serrate/kernels/jagged_padded.h"
 #include "tests/kernels/test_batch.h"
+#include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
 
 namespace serrate {
@@ -49,8 +50,6 @@ INSTANTIATE_TEST_SUITE_P(
                      testing::Values(Product::kJaggedDense, Product::kJaggedJagged,
                                      Product::kJaggedOut, Product::kArrayJagged)));
 
-const Lengths kLengths = {0, 1, 7, 63, 64, 65, 127, 128, 129, 0, 200, 0};
-
 void run(TestStreams& on, Operands& o, int num_threads = 1) {
   const Stream& stream = on.threads(num_threads);
   jagged_bmm_forward({o.x.on(stream), o.y.on(stream), o.z.on(stream), o.transposed}, stream);
@@ -66,9 +65,10 @@ reference::Samples expected_of(Operands& o) {
 }
 
 TEST_P(JaggedBmmProducts, AgreesWithTheReferenceAtAllLengths) {
+  const Lengths lengths = lengths_around_tiles(stream.device());
   for (const auto& [inner, outer] :
-       {std::pair{1, 1}, {3, 17}, {16, 64}, {64, 5}, {65, 130}, {64, 64}}) {
-    Operands o = operands_of(param(), kLengths, kLengths, inner, outer);
+       {std::pair{1, 1}, {3, 17}, {16, 8}, {64, 5}, {65, 130}, {64, 64}}) {
+    Operands o = operands_of(param(), lengths, lengths, inner, outer);
     o.x.randomise(1);
     o.y.randomise(2);
     run(*this, o, 2);
@@ -106,7 +106,8 @@ TEST_P(JaggedBmmProducts, BackwardIsTheDerivativeOfTheReference) {
 }
 
 TEST_P(JaggedBmmProducts, BitsDependOnTheSampleAlone) {
-  const Lengths lengths = {65, 0, 1, 7, 250, 64};
+  const std::int64_t longest = tests_run_on_devices() ? 130 : 250;  // two tasks of the CPU
+  const Lengths lengths = {65, 0, 1, 7, longest, 64};
   Operands o = operands_of(param(), lengths, lengths, 33, 70);
   expect_bits_depend_on_the_sample_alone(
       o.x.randomise(1), o.y.randomise(2), o.z,
@@ -209,7 +210,9 @@ TEST_P(JaggedBmmTest, SequencesCutToALongestLength) {
   expect_close(d_x, by_x, 1e-5);
 }
 
-TEST_P(JaggedBmmTest, BadArgumentsAreErrors) {
+// A device's offsets are not read on the host: there wrong ones are the caller's to see to.
+TEST(JaggedBmmOnTheCpu, BadArgumentsAreErrors) {
+  const Stream stream;
   TestBatch x = TestBatch::jagged({3, 2}, 4), z = TestBatch::jagged({3, 2}, 6);
   TestBatch y = TestBatch::dense(2, 4, 6), wrong_depth = TestBatch::dense(2, 5, 6);
   TestBatch wrong_batch = TestBatch::dense(3, 4, 6), wrong_rows = TestBatch::jagged({2, 3}, 6);

@@ -21,7 +21,7 @@ const Lengths kLengths = {0, 1, 7, 63, 64, 65, 0, 100, 0};
 std::vector<Operands> operands_of(const Lengths& lengths, std::int64_t n) {
   const auto batch_size = std::ssize(lengths);
   std::vector<Operands> result;
-  for (const std::int64_t cols : {1, 5, 64}) {
+  for (const std::int64_t cols : {1, 5, 8, 64}) {
     const TestBatch x = TestBatch::jagged(lengths, cols);
     result.push_back({x, TestBatch::dense(batch_size, n, cols)});
     result.push_back({x, TestBatch::shared(batch_size, n, cols)});
@@ -129,6 +129,21 @@ TEST_P(JaggedElementwiseOps, GradientsOfNothingAreZero) {
 class JaggedElementwiseTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, JaggedElementwiseTest, testing::ValuesIn(kDevices), device_name);
 
+// Of 200 samples with 0, 1, 2, 0, 1, 2 ... rows 133 have a first and 66 a second one.
+TEST_P(JaggedElementwiseTest, TheGradientOfASharedMatrixCountsManySamples) {
+  Lengths lengths;
+  for (std::int64_t b = 0; b < 200; ++b) lengths.push_back(b % 3);
+  for (const std::int64_t cols : {5, 8}) {
+    TestBatch d_z = TestBatch::jagged(lengths, cols), d_y = TestBatch::shared(200, 3, cols);
+    jagged_elementwise_backward(
+        {Elementwise::kAdd, {}, {}, d_z.fill(1).on(stream), {}, d_y.fill(7).on(stream)}, stream);
+    std::vector<double> expected;
+    for (const double count : {133, 66, 0}) expected.insert(expected.end(), cols, count);
+    EXPECT_EQ(d_y.in_double()[0].values, expected);
+    EXPECT_TRUE(d_y.nothing_else_written());
+  }
+}
+
 // A y without rows: a sum is x.
 TEST_P(JaggedElementwiseTest, NothingToAdd) {
   TestBatch x = TestBatch::jagged({3, 2}, 4), y = TestBatch::dense(2, 0, 4);
@@ -142,7 +157,9 @@ TEST_P(JaggedElementwiseTest, NothingToAdd) {
   expect_same_bits(x, z);
 }
 
-TEST_P(JaggedElementwiseTest, BadArgumentsAreErrors) {
+// A device's offsets are not read on the host: there wrong ones are the caller's to see to.
+TEST(JaggedElementwiseOnTheCpu, BadArgumentsAreErrors) {
+  const Stream stream;
   TestBatch x = TestBatch::jagged({3, 2}, 4), y = TestBatch::dense(2, 3, 4);
   TestBatch longer = TestBatch::jagged({3, 3}, 4), more = TestBatch::dense(3, 3, 4);
   const auto op = Elementwise::kMultiply;

@@ -31,10 +31,8 @@ std::vector<TestBatch> batches(const Lengths& lengths) {
   return result;
 }
 
-const Lengths kLengths = {0, 1, 7, 63, 64, 65, 0, 127, 128, 129, 0};
-
 TEST_P(JaggedSoftmaxAxes, AgreesWithTheReferenceAtAllLengthsInPlaceToo) {
-  for (TestBatch x : batches(kLengths)) {
+  for (TestBatch x : batches(lengths_around_tiles(stream.device()))) {
     x.randomise(1, 8);
     reference::Samples expected = x.in_double();
     for (reference::Matrix& sample : expected) sample = reference::softmax(sample, param());
@@ -47,7 +45,7 @@ TEST_P(JaggedSoftmaxAxes, AgreesWithTheReferenceAtAllLengthsInPlaceToo) {
 }
 
 TEST_P(JaggedSoftmaxAxes, BackwardIsTheDerivativeOfTheReference) {
-  for (TestBatch x : batches({0, 7, 1, 0, 33})) {
+  for (TestBatch x : batches({0, 7, 1, 0, 19})) {
     x.randomise(1, 3);
     TestBatch z = x, d_x = x, d_z = x;
     d_z.randomise(2);
@@ -66,7 +64,7 @@ TEST_P(JaggedSoftmaxAxes, BackwardIsTheDerivativeOfTheReference) {
 }
 
 TEST_P(JaggedSoftmaxAxes, BitsDependOnTheSampleAlone) {
-  for (TestBatch x : batches({65, 0, 1, 7, 200})) {
+  for (TestBatch x : batches({65, 0, 1, 7, 130})) {
     x.randomise(1, 4);
     TestBatch d_z = x;
     d_z.randomise(2);
@@ -116,7 +114,9 @@ TEST_P(JaggedSoftmaxTest, AColumnByHand) {
   EXPECT_EQ(x.in_double()[1].values, (std::vector<double>{0.5, 0.5, 0}));
 }
 
-TEST_P(JaggedSoftmaxTest, BadArgumentsAreErrors) {
+// A device's offsets are not read on the host: there wrong ones are the caller's to see to.
+TEST(JaggedSoftmaxOnTheCpu, BadArgumentsAreErrors) {
+  const Stream stream;
   TestBatch x = TestBatch::jagged({3, 2}, 4), narrow = TestBatch::jagged({3, 2}, 3);
   TestBatch longer = TestBatch::jagged({3, 3}, 4), more = TestBatch::jagged({3, 2, 0}, 4);
   for (TestBatch* bad : {&narrow, &longer, &more}) {

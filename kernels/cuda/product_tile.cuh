@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/dense/cuda/fours.cuh"
+#include "kernels/cuda/fours.cuh"
 
 // Products of tiles in fp32, by 256 threads: 64 rows of one matrix times 64 of another. Thread
 // (x, y) of 16 x 16 has the 4 x 4 results of rows 4y.. of the first and 4x.. of the second.

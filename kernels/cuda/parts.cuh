@@ -1,6 +1,6 @@
 #pragma once
 
-#include "kernels/dense/cuda/fours.cuh"
+#include "kernels/cuda/fours.cuh"
 
 namespace serrate {
 
