@@ -8,7 +8,7 @@
 
 #include "kernels/attention/require.h"
 #include "kernels/attention/view.h"
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
@@ -155,24 +155,23 @@ decltype(auto) with_plan(const AttentionBackward& args, const Stream& stream, F&
 
 AttentionPlan plan_attention(const AttentionForward& args, const Stream& stream) {
   check_batch(args);
-  return dispatch_cpu_only(stream.device(), "jagged_attention_forward",
-                           [&](auto device) { return plan_attention_on<device()>(args, stream); });
+  return dispatch_device(stream.device(),
+                         [&](auto device) { return plan_attention_on<device()>(args, stream); });
 }
 
 void jagged_attention_forward(const AttentionForward& args, const Stream& stream) {
   check_forward(args);
   with_plan(args, stream, [&](const AttentionForward& planned) {
-    dispatch_cpu_only(stream.device(), "jagged_attention_forward",
-                      [&](auto device) { jagged_attention_forward_on<device()>(planned, stream); });
+    dispatch_device(stream.device(),
+                    [&](auto device) { jagged_attention_forward_on<device()>(planned, stream); });
   });
 }
 
 void jagged_attention_backward(const AttentionBackward& args, const Stream& stream) {
   check_backward(args);
   with_plan(args, stream, [&](const AttentionBackward& planned) {
-    dispatch_cpu_only(stream.device(), "jagged_attention_backward", [&](auto device) {
-      jagged_attention_backward_on<device()>(planned, stream);
-    });
+    dispatch_device(stream.device(),
+                    [&](auto device) { jagged_attention_backward_on<device()>(planned, stream); });
   });
 }
 
@@ -180,7 +179,7 @@ std::int64_t jagged_attention_forward_workspace(const AttentionForward& args,
                                                 const Stream& stream) {
   check_forward(args);
   return with_plan(args, stream, [&](const AttentionForward& planned) {
-    return dispatch_cpu_only(stream.device(), "jagged_attention_forward", [&](auto device) {
+    return dispatch_device(stream.device(), [&](auto device) {
       return jagged_attention_forward_workspace_on<device()>(planned, stream);
     });
   });
@@ -190,7 +189,7 @@ std::int64_t jagged_attention_backward_workspace(const AttentionBackward& args,
                                                  const Stream& stream) {
   check_backward(args);
   return with_plan(args, stream, [&](const AttentionBackward& planned) {
-    return dispatch_cpu_only(stream.device(), "jagged_attention_backward", [&](auto device) {
+    return dispatch_device(stream.device(), [&](auto device) {
       return jagged_attention_backward_workspace_on<device()>(planned, stream);
     });
   });

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "kernels/cpu_only.h"
+#include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
@@ -25,8 +25,8 @@ BitMask::BitMask(DeviceMatrix<const std::uint8_t> visible, const Stream& stream)
   const PackedBits packed{{data, keys, bits_row},
                           {data + keys * bits_row, key_blocks, block_row},
                           {data + keys * bits_row + key_blocks * block_row, key_blocks, block_row}};
-  dispatch_cpu_only(stream.device(), "BitMask",
-                    [&](auto device) { pack_bit_mask_on<device()>(visible, packed, stream); });
+  dispatch_device(stream.device(),
+                  [&](auto device) { pack_bit_mask_on<device()>(visible, packed, stream); });
   view_ = {queries, keys, packed.bits, packed.any, packed.all};
 }
 

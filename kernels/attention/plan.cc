@@ -50,6 +50,7 @@ AttentionPlanKey plan_key_of(const AttentionForward& args) {
 }
 
 AttentionPlan::AttentionPlan() = default;
+AttentionPlan::AttentionPlan(const AttentionPlanKey& key) : key_(key) {}
 AttentionPlan::AttentionPlan(const AttentionPlanKey& key,
                              std::unique_ptr<const CpuAttentionPlan> on_cpu)
     : key_(key), on_cpu_(std::move(on_cpu)) {}

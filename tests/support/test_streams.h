@@ -2,14 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
-#include <initializer_list>
 #include <list>
-#include <string_view>
 #include <tuple>
-#include <vector>
 
-#include "kernels/cpu_only.h"
 #include "serrate/stream.h"
 #include "tests/support/devices.h"
 
@@ -33,22 +28,13 @@ class TestStreams {
   std::list<Stream> with_threads_;
 };
 
-/// The devices of this binary that have all of these ops: a suite is instantiated for them.
-inline std::vector<Device> devices_with(std::initializer_list<std::string_view> ops) {
-  std::vector<Device> devices = test_devices();
-  const bool are_cpu_only = std::ranges::any_of(
-      ops, [](std::string_view op) { return std::ranges::binary_search(kCpuOnlyOps, op); });
-  if (are_cpu_only) std::erase_if(devices, [](Device d) { return d.type != DeviceType::kCpu; });
-  return devices;
-}
-
 /// A suite over devices.
 class KernelTest : public testing::TestWithParam<Device>, public TestStreams {
  protected:
   KernelTest() : TestStreams(GetParam()) {}
 };
 
-/// A suite over devices and something else, of testing::Combine(ValuesIn(devices_with(...)), ...).
+/// A suite over devices and something else, of testing::Combine(ValuesIn(test_devices()), ...).
 template <typename T>
 class KernelTestOver : public testing::TestWithParam<std::tuple<Device, T>>, public TestStreams {
  protected:

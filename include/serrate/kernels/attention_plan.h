@@ -29,6 +29,7 @@ AttentionPlanKey plan_key_of(const AttentionForward& args);
 class AttentionPlan {
  public:
   AttentionPlan();
+  explicit AttentionPlan(const AttentionPlanKey& key);  ///< where the backend needs no more
   AttentionPlan(const AttentionPlanKey& key, std::unique_ptr<const CpuAttentionPlan> on_cpu);
   AttentionPlan(AttentionPlan&&) noexcept;
   AttentionPlan& operator=(AttentionPlan&&) noexcept;

@@ -29,7 +29,7 @@ class EveryBias : public KernelTestOver<std::tuple<int, AttentionActivation>> {}
 
 TEST_P(EveryBias, MatchesTheReference) {
   const auto [layout, activation] = param();
-  Shape shape = causal_shape({130, 7, 65}, {97, 40, kLongest}, kHeads, 16);
+  Shape shape = sized(causal_shape({130, 7, 65}, {97, 40, kLongest}, kHeads, 16));
   shape.activation = activation;
   Case c(shape, *this);
   reference::Attention args = c.in_double();
@@ -58,7 +58,7 @@ TEST_P(EveryBias, MatchesTheReference) {
   for_each_pair([&](std::int64_t at, std::size_t pair) { expected[at] += gradients.d_bias[pair]; });
   expect_matches_reference(c, 2e-6);
   std::vector<float> of_one_thread;
-  for (const int threads : {1, 2, 16}) {
+  for (const int threads : on_cpu_or_not<std::vector<int>>({1, 2, 16}, {1})) {
     TestArray<float> d_bias(std::ssize(bias), 1);
     c.d_bias = &d_bias;
     c.run(threads);
@@ -76,7 +76,7 @@ std::string name_of(const testing::TestParamInfo<EveryBias::ParamType>& test) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, EveryBias,
-    testing::Combine(testing::ValuesIn(attention_devices()),
+    testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Combine(testing::Range(0, 5),
                                       testing::Values(AttentionActivation::kSoftmax,
                                                       AttentionActivation::kSilu))),

@@ -20,13 +20,16 @@
 #include "serrate/random.h"
 #include "tests/reference/attention.h"
 #include "tests/support/test_array.h"
+#include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
 
 namespace serrate {
 
-/// The devices of this binary that have attention.
-inline std::vector<Device> attention_devices() {
-  return devices_with({"jagged_attention_forward", "jagged_attention_backward"});
+/// How often, or which sizes: other devices have smaller tiles, and the simulated one takes a
+/// thousand times as long as the CPU.
+template <typename T>
+T on_cpu_or_not(T on_cpu, T elsewhere) {
+  return tests_run_on_devices() ? elsewhere : on_cpu;
 }
 
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -58,6 +61,14 @@ inline Shape full_shape(std::vector<std::int64_t> query_lengths,
           head_dim,
           FullMask{},
           [](std::int64_t, std::int64_t, std::int64_t) { return true; }};
+}
+
+/// With a quarter of the lengths where the device is not the CPU: several tiles still.
+inline Shape sized(Shape shape) {
+  for (auto* lengths : {&shape.query_lengths, &shape.key_lengths}) {
+    for (std::int64_t& length : *lengths) length = on_cpu_or_not(length, (length + 3) / 4);
+  }
+  return shape;
 }
 
 inline std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& lengths) {

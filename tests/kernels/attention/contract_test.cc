@@ -28,16 +28,15 @@ void poison_heap(std::int64_t bytes, const Stream& stream) {
 }
 
 class AttentionContract : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionContract, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AttentionContract, testing::ValuesIn(test_devices()), device_name);
 
 // Every batch of two sequences, each of 9 pairs of lengths.
 TEST_P(AttentionContract, AnyLengthMayBeZero) {
   const std::vector<std::int64_t> lengths = {0, 1, 20};
   const auto pair = [&](std::size_t i) { return std::pair(lengths[i / 3], lengths[i % 3]); };
   for (const AttentionActivation activation : kActivations) {
-    for (std::size_t first = 0; first < 9; ++first) {
-      for (std::size_t second = 0; second < 9; ++second) {
+    for (std::size_t first = 0; first < 9; first += on_cpu_or_not(1, 2)) {
+      for (std::size_t second = 0; second < 9; second += on_cpu_or_not(1, 4)) {
         Shape shape = causal_shape({pair(first).first, pair(second).first},
                                    {pair(first).second, pair(second).second}, 4, 12);
         shape.activation = activation;
@@ -79,11 +78,13 @@ TEST_P(AttentionContract, SharedQueriesOfSequencesWithoutKeysAreZero) {
 TEST_P(AttentionContract, TwentyThousandSequencesMatchTheReference) {
   Shape shape = causal_shape({}, {}, 2, 6);
   std::mt19937 generator(2);
-  for (int s = 0; s < 20'000; ++s) {
+  for (int s = 0; s < on_cpu_or_not(20'000, 100); ++s) {
     shape.query_lengths.push_back(static_cast<std::int64_t>(generator() % 4));
     shape.key_lengths.push_back(static_cast<std::int64_t>(generator() % 5));
   }
-  shape.query_lengths[12'345] = 150, shape.key_lengths[12'345] = 140;
+  const int longest = on_cpu_or_not(12'345, 45);
+  shape.query_lengths[longest] = on_cpu_or_not(150, 40);
+  shape.key_lengths[longest] = on_cpu_or_not(140, 37);
   for (const AttentionActivation activation : kActivations) {
     shape.activation = activation;
     Case c(shape, *this);
@@ -172,10 +173,12 @@ struct NamedBatch {
 };
 
 TEST_P(AttentionContract, ASequencesBitsAreItsOwn) {
-  const std::vector<Named> all = {{1, 200, 200}, {2, 0, 5}, {3, 3, 180},
-                                  {4, 64, 100},  {5, 7, 0}, {6, 97, 96}};
-  const std::vector<std::vector<std::size_t>> batches = {
-      {5, 4, 3, 2, 1, 0}, {2, 0, 4, 1, 5, 3}, {0}, {2}, {5, 5}, {1, 3, 2, 2, 0}};
+  const auto all = on_cpu_or_not<std::vector<Named>>(
+      {{1, 200, 200}, {2, 0, 5}, {3, 3, 180}, {4, 64, 100}, {5, 7, 0}, {6, 97, 96}},
+      {{1, 40, 40}, {2, 0, 5}, {3, 3, 33}, {4, 9, 17}, {5, 7, 0}, {6, 33, 16}});
+  std::vector<std::vector<std::size_t>> batches = {
+      {5, 4, 3, 2, 1, 0}, {0}, {1, 3, 2, 2, 0}, {2}, {5, 5}, {2, 0, 4, 1, 5, 3}};
+  batches.resize(on_cpu_or_not(6u, 2u));
   for (const AttentionActivation activation : kActivations) {
     NamedBatch together(all, activation, *this);
     together.c.run(2);
@@ -194,7 +197,9 @@ TEST_P(AttentionContract, ASequencesBitsAreItsOwn) {
 
 // Kernels read whole vectors and tiles; what they read too much has to count for nothing.
 TEST_P(AttentionContract, NaNsStayInTheirSequence) {
-  const std::vector<Named> all = {{1, 100, 97}, {2, 33, 200}, {3, 3, 180}, {4, 5, 7}, {5, 17, 1}};
+  const auto all = on_cpu_or_not<std::vector<Named>>(
+      {{1, 100, 97}, {2, 33, 200}, {3, 3, 180}, {4, 5, 7}, {5, 17, 1}},
+      {{1, 33, 16}, {2, 5, 33}, {5, 17, 1}});
   for (const AttentionActivation activation : kActivations) {
     NamedBatch expected(all, activation, *this);
     expected.c.run();
@@ -218,7 +223,7 @@ TEST_P(AttentionContract, NaNsStayInTheirSequence) {
 
 // A NaN that a query sees is told by everything that comes of it, few queries or many.
 TEST_P(AttentionContract, NaNsThatAreSeenAreTold) {
-  for (const std::int64_t queries : {130, 10, 2}) {
+  for (const std::int64_t queries : {on_cpu_or_not(130, 34), 10, 2}) {
     Case c(full_shape({queries}, {queries}, 1, 16), *this);
     *c.k.at(kTokensBefore + 1, 0) = std::nanf("");
     c.run();
@@ -233,7 +238,7 @@ TEST_P(AttentionContract, NaNsThatAreSeenAreTold) {
 
 // What a mask hides of keys has no part in the scores of any form of tile.
 TEST_P(AttentionContract, KeysThatAreHiddenMayBeNaN) {
-  for (const std::int64_t queries : {130, 10, 2}) {
+  for (const std::int64_t queries : {on_cpu_or_not(130, 34), 10, 2}) {
     Case expected(causal_shape({queries}, {queries}, 1, 16), *this), c(expected.shape, *this);
     const std::int64_t last = kTokensBefore + queries - 1;
     std::fill_n(c.k.at(last, 0), 16, std::nanf(""));  // seen by the last query alone
@@ -250,8 +255,8 @@ TEST_P(AttentionContract, KeysThatAreHiddenMayBeNaN) {
 
 // Heads that share keys, in one tile or not.
 TEST_P(AttentionContract, NaNsStayInTheirHead) {
-  for (const std::int64_t queries : {130, 10, 2}) {
-    Shape shape = causal_shape({queries}, {170}, 4, 20);
+  for (const std::int64_t queries : {on_cpu_or_not(130, 34), 10, 2}) {
+    Shape shape = causal_shape({queries}, {on_cpu_or_not(170, 40)}, 4, 20);
     shape.num_key_heads = 2;
     Case expected(shape, *this), c(shape, *this);
     expected.run();
@@ -281,7 +286,9 @@ TEST_P(AttentionContract, NaNsStayInTheirHead) {
 // Every option at once, shared biases and tables too, whose gradients sum over the batch; any
 // number of threads; workspace that was NaN.
 TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {
-  Shape shape = causal_shape({330, 1, 0, 64, 129, 3, 0}, {330, 9, 3, 64, 0, 100, 0}, 4, 20);
+  Shape shape =
+      on_cpu_or_not(causal_shape({330, 1, 0, 64, 129, 3, 0}, {330, 9, 3, 64, 0, 100, 0}, 4, 20),
+                    causal_shape({40, 1, 0, 17}, {40, 9, 3, 5}, 4, 20));
   shape.num_key_heads = 2;
   for (const AttentionActivation activation : kActivations) {
     shape.activation = activation;
@@ -293,11 +300,11 @@ TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {
     first.run();
     TestArray<float> d_bias(biases.d_bias.size());
     again.d_bias = &d_bias;
-    for (int run = 1; run < 30; ++run) {
+    for (int run = 1; run < on_cpu_or_not(30, 2); ++run) {
       for (auto* sum : {&d_bias, &again.d_position_table, &again.d_time_table}) {
         std::ranges::fill(sum->host(), 0.0f);
       }
-      poison_heap(std::int64_t{1} << 23, stream);
+      poison_heap(std::int64_t{1} << on_cpu_or_not(23, 16), stream);
       again.run(run % 5 + 1);
       expect_same_results(first, again);
       expect_same_bits(biases.d_bias, d_bias);
@@ -310,8 +317,10 @@ TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {
 
 // bfloat16 sums d_k, d_v and those of shared queries in workspace.
 TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsInBFloat16WithSharedQueries) {
-  constexpr std::int64_t kQueries = 70, kHeads = 2, kDim = 24, kRow = kHeads * kDim;
-  const TestArray<std::int64_t> key_offsets = {0, 200, 200, 230, 231, 330};
+  constexpr std::int64_t kHeads = 2, kDim = 24, kRow = kHeads * kDim;
+  const std::int64_t kQueries = on_cpu_or_not(70, 35);
+  const TestArray<std::int64_t> key_offsets = on_cpu_or_not<std::vector<std::int64_t>>(
+      {0, 200, 200, 230, 231, 330}, {0, 50, 50, 58, 59, 84});
   const std::int64_t keys = key_offsets[5], rows = 5 * kQueries;
   std::mt19937 generator(4);
   std::normal_distribution<float> normal;
@@ -325,7 +334,7 @@ TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsInBFloat16WithSharedQueries) 
   };
   const auto q = random(kQueries), k = random(keys), v = random(keys), d_out = random(rows);
   std::vector<std::vector<BFloat16>> expected;
-  for (int run = 0; run < 30; ++run) {
+  for (int run = 0; run < on_cpu_or_not(30, 2); ++run) {
     const BFloat16 nan(std::nanf(""));
     const TestArray<BFloat16> out(d_out.size(), nan), d_q(q.size(), nan), d_k(k.size(), nan);
     const TestArray<BFloat16> d_v(v.size(), nan);
@@ -336,7 +345,7 @@ TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsInBFloat16WithSharedQueries) 
     forward.num_shared_queries = kQueries;
     forward.num_heads = kHeads, forward.head_dim = kDim, forward.scale = 0.2f;
     const Stream& with_threads = threads(run % 4 + 1);
-    poison_heap(std::int64_t{1} << 22, with_threads);
+    poison_heap(std::int64_t{1} << on_cpu_or_not(22, 16), with_threads);
     jagged_attention_forward(forward, with_threads);
     jagged_attention_backward({forward, view(d_out), view(d_q), view(d_k), view(d_v)},
                               with_threads);
@@ -355,7 +364,7 @@ TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsInBFloat16WithSharedQueries) 
 // Histories in chunks, sequences in parts, and hulls of columns, all of which a plan knows.
 TEST_P(AttentionContract, APlanMadeBeforehandGivesTheSameBits) {
   std::mt19937 generator(6);
-  Shape shape = full_shape({300, 0, 2, 65}, {300, 7, 1700, 0}, 4, 20);
+  Shape shape = sized(full_shape({300, 0, 2, 65}, {300, 7, on_cpu_or_not(1700, 300), 0}, 4, 20));
   shape.num_key_heads = 2;
   const TestMask mask =
       random_mask(MaskKind::kColumns,
@@ -377,7 +386,7 @@ TEST_P(AttentionContract, APlanMadeBeforehandGivesTheSameBits) {
 
 // q, k and v, and their gradients, as views of one buffer [tokens, 3, heads, head_dim].
 TEST_P(AttentionContract, PackedViewsOfOneBufferGiveTheSameBits) {
-  const std::vector<std::int64_t> lengths = {130, 0, 65, 1};
+  const std::vector<std::int64_t> lengths = {on_cpu_or_not(130, 33), 0, on_cpu_or_not(65, 17), 1};
   constexpr std::int64_t kHeads = 2, kDim = 20, kRow = kHeads * kDim;
   Case c(causal_shape(lengths, lengths, kHeads, kDim), *this);
   c.run();

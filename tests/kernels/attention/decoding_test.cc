@@ -1,4 +1,5 @@
-// Few queries over long histories: heads that are rows of one tile, keys cut into chunks.
+// How the CPU shares work: few queries over long histories, whose heads are rows of one tile and
+// whose keys are cut into chunks, and threads.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -43,8 +44,7 @@ std::int64_t partials_of(Case& c) {
 }
 
 class AttentionDecoding : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionDecoding, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AttentionDecoding, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(AttentionDecoding, CutsWhatIsLongerThanAChunk) {
   const std::int64_t row = 3 * (8 + 2);  // of 3 heads: head_dim, maximum, sum
@@ -127,7 +127,7 @@ std::string name_of(const testing::TestParamInfo<EveryDecodingMask::ParamType>& 
 
 // Those of self-attention have as many queries as keys.
 INSTANTIATE_TEST_SUITE_P(All, EveryDecodingMask,
-                         testing::Combine(testing::ValuesIn(attention_devices()),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Range(0,
                                                          static_cast<int>(MaskKind::kDocuments))),
                          name_of);
@@ -304,6 +304,23 @@ TEST_P(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
   c.partials = &partials;
   EXPECT_EQ(without - jagged_attention_forward_workspace(c.forward_args(), stream),
             partials.size() * 4);
+}
+
+TEST(AttentionThreads, DoNotChangeBits) {
+  TestStreams host(Device::cpu());
+  Shape shape{{300, 1, 64, 0, 129, 700, 5}, {300, 9, 64, 3, 129, 700, 0}, 4, 32};
+  for (const std::int64_t head_dim : {20, 32}) {
+    for (const std::int64_t num_key_heads : {2, 4}) {
+      shape.head_dim = head_dim, shape.num_key_heads = num_key_heads;
+      Case one(shape, host);
+      one.run();
+      for (const int threads : {2, 3, 16}) {  // by 16, sequences of 300 and 700 are cut
+        Case many(shape, host);
+        many.run(threads);
+        expect_same_results(one, many);
+      }
+    }
+  }
 }
 
 }  // namespace

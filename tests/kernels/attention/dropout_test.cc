@@ -8,13 +8,12 @@ namespace serrate {
 namespace {
 
 class AttentionDropout : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionDropout, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AttentionDropout, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(AttentionDropout, DropsTheWeightsThatItsCounterSays) {
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
-    Shape shape = causal_shape({130, 0, 97, 30}, {150, 5, 97, 7}, 2, 24);
+    Shape shape = sized(causal_shape({130, 0, 97, 30}, {150, 5, 97, 7}, 2, 24));
     shape.activation = activation;
     Case c(shape, *this);
     c.token_ids.resize(c.query_offsets.back());

@@ -65,10 +65,7 @@ Doubles softmax_gradient(const Doubles& weights, const Doubles& d_weights) {
 }
 
 class Fbgemm : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, Fbgemm,
-                         testing::ValuesIn(devices_with({"jagged_attention_forward",
-                                                         "jagged_attention_backward"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, Fbgemm, testing::ValuesIn(test_devices()), device_name);
 
 // jagged_dense_flash_attention: q and v [tokens, D] are jagged, k [B, D, T] and the bias [B, N, T]
 // dense; out [B, T, D] = softmax over the jagged axis of (q k + bias), times v.

@@ -9,8 +9,7 @@ namespace serrate {
 namespace {
 
 class AttentionSilu : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionSilu, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AttentionSilu, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(AttentionSilu, AScoreOfOneWeighsItsValueByItsSilu) {
   Shape shape = full_shape({1}, {2}, 1, 1);
@@ -29,7 +28,7 @@ TEST_P(AttentionSilu, AScoreOfOneWeighsItsValueByItsSilu) {
 
 TEST_P(AttentionSilu, MatchesTheReferenceOverSeveralTiles) {
   for (const auto shape_of : {causal_shape, full_shape}) {
-    Shape shape = shape_of({130, 0, 97, 30, 65}, {150, 5, 97, 0, 300}, 2, 24);
+    Shape shape = sized(shape_of({130, 0, 97, 30, 65}, {150, 5, 97, 0, 300}, 2, 24));
     shape.activation = AttentionActivation::kSilu;
     Case c(shape, *this);
     expect_matches_reference(c, 2e-6);
@@ -37,19 +36,18 @@ TEST_P(AttentionSilu, MatchesTheReferenceOverSeveralTiles) {
 }
 
 TEST_P(AttentionSilu, LargeScoresNeitherOverflowNorVanish) {
-  Shape shape = causal_shape({130, 5}, {130, 77}, 2, 32);
+  Shape shape = sized(causal_shape({130, 5}, {130, 77}, 2, 32));
   shape.activation = AttentionActivation::kSilu;
   Case c(shape, *this, 1e4f);
   expect_matches_reference(c, 1e-5);
 }
 
 class AttentionHeads : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionHeads, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AttentionHeads, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(AttentionHeads, GroupsOfHeadsShareKeysAndValues) {
   for (const std::int64_t num_key_heads : {1, 2, 3}) {
-    Shape shape = causal_shape({130, 0, 33}, {150, 5, 40}, 6, 20);
+    Shape shape = sized(causal_shape({130, 0, 33}, {150, 5, 40}, 6, 20));
     shape.num_key_heads = num_key_heads;
     Case c(shape, *this);
     expect_matches_reference(c, 2e-6);
@@ -57,7 +55,7 @@ TEST_P(AttentionHeads, GroupsOfHeadsShareKeysAndValues) {
 }
 
 class AttentionSharedQueries : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionSharedQueries, testing::ValuesIn(attention_devices()),
+INSTANTIATE_TEST_SUITE_P(Device, AttentionSharedQueries, testing::ValuesIn(test_devices()),
                          device_name);
 
 // Against a batch in which every sequence has a copy of the queries.
@@ -95,8 +93,10 @@ TEST_P(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
                                      d_v.on(stream)};
     jagged_attention_forward(forward, threads(16));
     jagged_attention_backward(backward, threads(16));
-    EXPECT_GE(jagged_attention_backward_workspace(backward, stream),
-              c.out.values.size() - shared.values.size());
+    if (stream.device() == Device::cpu()) {  // which sums d_q in workspace
+      EXPECT_GE(jagged_attention_backward_workspace(backward, stream),
+                c.out.values.size() - shared.values.size());
+    }
     expect_same_bits(out.values, c.out.values);
     expect_same_bits(d_k.values, c.d_k.values);
     expect_same_bits(d_v.values, c.d_v.values);

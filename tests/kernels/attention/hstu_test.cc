@@ -110,12 +110,12 @@ testing::Message in_words(const Hstu& h) {
 }
 
 class HstuMasks : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, HstuMasks, testing::ValuesIn(attention_devices()), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, HstuMasks, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(HstuMasks, IsThatOfGenerativeRecommenders) {
   RandomHstu random;
-  for (int i = 0; i < 5000 && !testing::Test::HasFatalFailure(); ++i) {
-    Hstu h = random.next(i % 50 == 0 ? 256 : 24);
+  for (int i = 0; i < on_cpu_or_not(5000, 25) && !testing::Test::HasFatalFailure(); ++i) {
+    Hstu h = random.next(i % 50 == 0 ? on_cpu_or_not(256, 40) : 24);
     h.target_group_size = 1;
     SCOPED_TRACE(in_words(h));
     const TestArray<std::int64_t> targets = {h.num_targets};
@@ -126,8 +126,8 @@ TEST_P(HstuMasks, IsThatOfGenerativeRecommenders) {
 
 TEST_P(HstuMasks, IsThatOfFbgemmWithGroupsOfTargets) {
   RandomHstu random;
-  for (int i = 0; i < 5000 && !testing::Test::HasFatalFailure(); ++i) {
-    Hstu h = random.next(i % 50 == 0 ? 256 : 24);
+  for (int i = 0; i < on_cpu_or_not(5000, 25) && !testing::Test::HasFatalFailure(); ++i) {
+    Hstu h = random.next(i % 50 == 0 ? on_cpu_or_not(256, 40) : 24);
     h.max_attn_len = h.min_full_attn_seq_len = 0;
     SCOPED_TRACE(in_words(h));
     const TestArray<std::int64_t> targets = {h.num_targets};
@@ -139,7 +139,7 @@ TEST_P(HstuMasks, IsThatOfFbgemmWithGroupsOfTargets) {
 // Groups see what their candidates would alone, and one another.
 TEST_P(HstuMasks, WindowsHoldForGroupsOfTargetsToo) {
   RandomHstu random;
-  for (int i = 0; i < 5000 && !testing::Test::HasFatalFailure(); ++i) {
+  for (int i = 0; i < on_cpu_or_not(5000, 25) && !testing::Test::HasFatalFailure(); ++i) {
     const Hstu h = random.next(24);
     SCOPED_TRACE(in_words(h));
     const TestArray<std::int64_t> targets = {h.num_targets};
@@ -242,16 +242,15 @@ void set_times(Case& c, std::mt19937& generator) {
 }
 
 class HstuAttention : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, HstuAttention, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, HstuAttention, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(HstuAttention, WithBucketedTimeAndPlaceMatchesItsDefinition) {
   std::mt19937 generator(9);
   const RelativeBias bias(generator);
   const SerrateTables tables(bias);
-  const std::vector<std::int64_t> targets = {20, 0, 3, 0, 31};
+  const std::vector<std::int64_t> targets = {20, 0, 3, 0, on_cpu_or_not(31, 8)};
   for (const bool has_window : {false, true}) {
-    Shape shape = full_shape({150, 0, 70, 1, 97}, {150, 0, 70, 1, 97}, 2, 24);
+    Shape shape = sized(full_shape({150, 0, 70, 1, 97}, {150, 0, 70, 1, 97}, 2, 24));
     const auto hstu = [=](std::int64_t s) {
       const std::int64_t contexts = has_window ? 0 : 1;
       return Hstu{shape.query_lengths[s], contexts, targets[s], has_window ? 40 : 0,

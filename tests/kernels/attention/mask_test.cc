@@ -31,7 +31,8 @@ class EveryMask : public KernelTestOver<int> {
   MaskKind kind() const { return static_cast<MaskKind>(param()); }
   // Several tiles each way.
   Shape shape() const {
-    Shape result{{200, 0, 97, 30, 330}, {150, 5, 200, 0, 350}, 2, 16};
+    Shape result = on_cpu_or_not<Shape>({{200, 0, 97, 30, 330}, {150, 5, 200, 0, 350}, 2, 16},
+                                        {{40, 0, 17, 3, 33}, {35, 5, 50, 0, 20}, 2, 16});
     if (kind() >= MaskKind::kDocuments) result.key_lengths = result.query_lengths;
     return result;
   }
@@ -39,7 +40,7 @@ class EveryMask : public KernelTestOver<int> {
 
 TEST_P(EveryMask, MatchesTheReferenceOverSeveralTiles) {
   std::mt19937 generator(static_cast<unsigned>(param()));
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < on_cpu_or_not(3, 1); ++i) {
     const TestMask mask = random_mask(kind(), batch_of(shape()), generator, stream);
     Case c = masked_case(shape(), mask, *this);
     expect_matches_reference(c, 2e-6);
@@ -74,7 +75,7 @@ std::string name_of(const testing::TestParamInfo<EveryMask::ParamType>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryMask,
-                         testing::Combine(testing::ValuesIn(attention_devices()),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Range(0, static_cast<int>(kLastKind) + 1)),
                          name_of);
 
@@ -86,7 +87,9 @@ class RandomBatches {
   // Batches of which most of the time goes to the edges.
   void expect_reference(int i) {
     const auto kind = static_cast<MaskKind>(draw(0, static_cast<std::int64_t>(kLastKind)));
-    const Shape shape = shape_for(kind, i % 500 == 0 ? 150 : i % 10 == 0 ? 24 : 8);
+    const Shape shape = shape_for(kind, i % 500 == 0  ? on_cpu_or_not(150, 40)
+                                        : i % 10 == 0 ? 24
+                                                      : 8);
     const TestMask mask = random_mask(kind, batch_of(shape), generator_, streams_.stream);
     Case c = masked_case(shape, mask, streams_);
     std::optional<Biases> biases;
@@ -134,12 +137,13 @@ class RandomBatches {
 };
 
 class AttentionMasks : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionMasks, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AttentionMasks, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(AttentionMasks, TenThousandRandomBatchesMatchTheReference) {
   RandomBatches batches(3, *this);
-  for (int i = 0; i < 10'000 && !testing::Test::HasFailure(); ++i) batches.expect_reference(i);
+  for (int i = 0; i < on_cpu_or_not(10'000, 60) && !testing::Test::HasFailure(); ++i) {
+    batches.expect_reference(i);
+  }
 }
 
 TEST_P(AttentionMasks, RowsThatSeeNothingAreZeroAndHaveNoGradient) {
@@ -162,11 +166,11 @@ TEST_P(AttentionMasks, RowsThatSeeNothingAreZeroAndHaveNoGradient) {
 
 TEST_P(AttentionMasks, ThirtyRunsHaveTheSameBits) {
   std::mt19937 generator(5);
-  const Shape shape{{200, 97, 30, 130}, {150, 200, 3, 150}, 2, 16};
+  const Shape shape = sized({{200, 97, 30, 130}, {150, 200, 3, 150}, 2, 16});
   const TestMask mask = random_mask(MaskKind::kColumns, batch_of(shape), generator, stream);
   Case first = masked_case(shape, mask, *this);
   first.run(2);
-  for (int run = 1; run < 30; ++run) {
+  for (int run = 1; run < on_cpu_or_not(30, 2); ++run) {
     Case again = masked_case(shape, mask, *this);
     again.run(2);
     expect_same_results(first, again);
@@ -206,8 +210,7 @@ TEST(AttentionMaskErrors, MasksThatDoNotFitTheBatch) {
 }
 
 class BitMaskTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, BitMaskTest, testing::ValuesIn(devices_with({"BitMask"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, BitMaskTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(BitMaskTest, TileDensityCountsTilesThatAreNotEmpty) {
   TestArray<std::uint8_t> dense(96 * 64);

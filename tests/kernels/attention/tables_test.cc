@@ -19,7 +19,7 @@ class EveryTable : public KernelTestOver<std::tuple<AttentionActivation, std::in
 
 TEST_P(EveryTable, MatchesTheReference) {
   const auto [activation, table_heads, times] = param();
-  Shape shape = causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kHeads, 16);
+  Shape shape = sized(causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kHeads, 16));
   shape.activation = activation;
   Case c(shape, *this);
   std::mt19937 generator(2);
@@ -86,15 +86,14 @@ TEST_P(EveryTable, MatchesTheReference) {
 
 INSTANTIATE_TEST_SUITE_P(
     All, EveryTable,
-    testing::Combine(testing::ValuesIn(attention_devices()),
+    testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Combine(testing::Values(AttentionActivation::kSoftmax,
                                                       AttentionActivation::kSilu),
                                       testing::Values(1, kHeads),
                                       testing::Values(Times::kRising, Times::kAnyhow))));
 
 class AttentionTables : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionTables, testing::ValuesIn(attention_devices()),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AttentionTables, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(AttentionTables, MayHaveManyEntries) {
   Case c(full_shape({1}, {2}, 1, 1), *this);

@@ -7,16 +7,14 @@
 namespace serrate {
 namespace {
 
-const auto kDevices = devices_with({"activation_forward", "activation_backward"});
-
 class ActivationFunctions : public KernelTestOver<Activation> {};
 INSTANTIATE_TEST_SUITE_P(All, ActivationFunctions,
-                         testing::Combine(testing::ValuesIn(kDevices),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(Activation::kGelu, Activation::kRelu,
                                                           Activation::kSilu)));
 
 class ActivationTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, ActivationTest, testing::ValuesIn(kDevices), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, ActivationTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(ActivationTest, KnownValues) {
   TestMatrix x = test_matrix(1, 3, {-1, 0, 1}), y(1, 3);

@@ -14,8 +14,7 @@ namespace serrate {
 namespace {
 
 class AdamWTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AdamWTest, testing::ValuesIn(devices_with({"adamw_update"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AdamWTest, testing::ValuesIn(test_devices()), device_name);
 
 // Step 1 moves by the learning rate against the gradient's sign, whatever its size.
 TEST_P(AdamWTest, FirstStepByHand) {
@@ -37,7 +36,7 @@ TEST_P(AdamWTest, FirstStepByHand) {
 
 class AdamWSizes : public KernelTestOver<std::int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Sizes, AdamWSizes,
-                         testing::Combine(testing::ValuesIn(devices_with({"adamw_update"})),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(0, 1, 15, 16, 100)));
 
 TEST_P(AdamWSizes, TenStepsAgreeWithTheDefinitionInDouble) {

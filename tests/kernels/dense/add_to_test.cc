@@ -18,8 +18,7 @@ TEST_P(AddToTest, Adds) {
   EXPECT_THROW(add_to(values.on(stream), sum.on(stream).first(2), stream), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Device, AddToTest, testing::ValuesIn(devices_with({"add_to"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, AddToTest, testing::ValuesIn(test_devices()), device_name);
 
 }  // namespace
 }  // namespace serrate

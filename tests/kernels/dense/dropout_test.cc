@@ -31,8 +31,7 @@ TEST(Philox, KnownAnswers) {
 
 class DropoutColumns : public KernelTestOver<std::int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Columns, DropoutColumns,
-                         testing::Combine(testing::ValuesIn(devices_with({"dropout_forward",
-                                                                          "dropout_backward"})),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(0, 1, 3, 4, 15, 16, 64, 67, 150)));
 
 TEST_P(DropoutColumns, KeepsTheDocumentedElements) {
@@ -60,9 +59,7 @@ TEST_P(DropoutColumns, KeepsTheDocumentedElements) {
 }
 
 class DropoutTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, DropoutTest,
-                         testing::ValuesIn(devices_with({"dropout_forward", "dropout_backward"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, DropoutTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(DropoutTest, MasksDifferBySeedStepSiteAndTokenAndKeepTheRightShare) {
   const TestArray<std::int64_t> token_ids(1000), others(1000);

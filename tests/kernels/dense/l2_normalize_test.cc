@@ -7,10 +7,7 @@ namespace serrate {
 namespace {
 
 class L2NormalizeTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, L2NormalizeTest,
-                         testing::ValuesIn(devices_with({"l2_normalize_forward",
-                                                         "l2_normalize_backward"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, L2NormalizeTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(L2NormalizeTest, AgreesWithRowsByHandAndKeepsZeroRows) {
   TestMatrix x = test_matrix(2, 2, {3, 4, 0, 0}), y(2, 2);
@@ -22,8 +19,7 @@ TEST_P(L2NormalizeTest, AgreesWithRowsByHandAndKeepsZeroRows) {
 
 class L2NormalizeColumns : public KernelTestOver<std::int64_t> {};
 INSTANTIATE_TEST_SUITE_P(Columns, L2NormalizeColumns,
-                         testing::Combine(testing::ValuesIn(devices_with(
-                                              {"l2_normalize_forward", "l2_normalize_backward"})),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(1, 3, 16, 37, 64)));
 
 TEST_P(L2NormalizeColumns, AgreesWithTheReferenceInPlace) {

@@ -8,9 +8,7 @@ namespace serrate {
 namespace {
 
 class LayerNormTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(
-    Device, LayerNormTest,
-    testing::ValuesIn(devices_with({"layer_norm_forward", "layer_norm_backward"})), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, LayerNormTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(LayerNormTest, AgreesWithOneRowByHand) {
   TestMatrix x = test_matrix(1, 2, {1, 5}), y(1, 2);
@@ -37,12 +35,12 @@ struct Shape {
   std::int64_t n, dim;
 };
 class LayerNormShapes : public KernelTestOver<Shape> {};
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, LayerNormShapes,
-    testing::Combine(testing::ValuesIn(devices_with({"layer_norm_forward", "layer_norm_backward"})),
-                     testing::Values(Shape{0, 4}, Shape{1, 1}, Shape{5, 17}, Shape{3, 64},
-                                     Shape{2, 131},
-                                     Shape{tests_run_on_devices() ? 600 : 1100, 3})));
+INSTANTIATE_TEST_SUITE_P(Shapes, LayerNormShapes,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::Values(Shape{0, 4}, Shape{1, 1}, Shape{5, 17},
+                                                          Shape{3, 64}, Shape{2, 131},
+                                                          Shape{tests_run_on_devices() ? 600 : 1100,
+                                                                3})));
 
 struct LayerNorm {
   explicit LayerNorm(const Shape& s)

@@ -9,9 +9,7 @@ namespace serrate {
 namespace {
 
 class LinearTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, LinearTest,
-                         testing::ValuesIn(devices_with({"linear_forward", "linear_backward"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, LinearTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(LinearTest, AgreesWithProductsByHand) {
   TestMatrix x = test_matrix(2, 3, {1, 2, 3, 0, -1, 1});
@@ -51,8 +49,7 @@ std::vector<Shape> shapes() {
           {0, 16, 16}, {1, 16, 32}, {70, 16, 48}, {70, 48, 16}, {130, 16, 16}};
 }
 INSTANTIATE_TEST_SUITE_P(Shapes, LinearShapes,
-                         testing::Combine(testing::ValuesIn(devices_with({"linear_forward",
-                                                                          "linear_backward"})),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::ValuesIn(shapes())));
 
 struct Linear {

@@ -31,8 +31,7 @@ class RowScoresTest : public KernelTest {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Device, RowScoresTest, testing::ValuesIn(devices_with({"row_scores"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, RowScoresTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(RowScoresTest, AreDotProductsOrCosinesByHand) {
   TestMatrix queries = test_matrix(2, 2, {1, 2, -1, 0.5});

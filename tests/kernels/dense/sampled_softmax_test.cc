@@ -55,7 +55,7 @@ void expect_agrees_with_reference(TestStreams& on, const Shape& shape) {
 
 class SampledSoftmaxShapes : public KernelTestOver<Shape> {};
 INSTANTIATE_TEST_SUITE_P(Shapes, SampledSoftmaxShapes,
-                         testing::Combine(testing::ValuesIn(devices_with({"sampled_softmax"})),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(Shape{0, 3, 4}, Shape{1, 1, 1},
                                                           Shape{5, 0, 3}, Shape{3, 17, 5},
                                                           Shape{65, 20, 3}, Shape{9, 100, 19},
@@ -66,8 +66,8 @@ TEST_P(SampledSoftmaxShapes, AgreesWithTheReference) {
 }
 
 class SampledSoftmaxTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, SampledSoftmaxTest,
-                         testing::ValuesIn(devices_with({"sampled_softmax"})), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, SampledSoftmaxTest, testing::ValuesIn(test_devices()),
+                         device_name);
 
 TEST_P(SampledSoftmaxTest, ThreadsChangeNoBits) {
   const auto shapes = tests_run_on_devices() ? std::vector<Shape>{{150, 130, 20}, {70, 600, 4}}

@@ -8,9 +8,7 @@ namespace serrate {
 namespace {
 
 class TokenEmbeddingTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, TokenEmbeddingTest,
-                         testing::ValuesIn(devices_with({"token_embedding_forward",
-                                                         "token_embedding_backward"})),
+INSTANTIATE_TEST_SUITE_P(Device, TokenEmbeddingTest, testing::ValuesIn(test_devices()),
                          device_name);
 
 TEST_P(TokenEmbeddingTest, AgreesWithTokensByHand) {
@@ -32,11 +30,9 @@ TEST_P(TokenEmbeddingTest, AgreesWithTokensByHand) {
 }
 
 class TokenEmbeddingColumns : public KernelTestOver<std::int64_t> {};
-INSTANTIATE_TEST_SUITE_P(
-    Columns, TokenEmbeddingColumns,
-    testing::Combine(testing::ValuesIn(devices_with({"token_embedding_forward",
-                                                     "token_embedding_backward"})),
-                     testing::Values(0, 1, 15, 16, 50, 64)));
+INSTANTIATE_TEST_SUITE_P(Columns, TokenEmbeddingColumns,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::Values(0, 1, 15, 16, 50, 64)));
 
 TEST_P(TokenEmbeddingColumns, AgreesWithTheDefinitionOnAnyThreads) {
   const std::int64_t n = 301, max_length = 40, dim = param();

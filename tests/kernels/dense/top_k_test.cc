@@ -37,7 +37,7 @@ class TopKTest : public KernelTest {
   }
 };
 
-INSTANTIATE_TEST_SUITE_P(Device, TopKTest, testing::ValuesIn(devices_with({"top_k"})), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, TopKTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(TopKTest, TiesGoToTheSmallerIdAndExcludedAreLeftOut) {
   TestMatrix scores = test_matrix(2, 5, {1, 3, 3, 2, 3, 1, 1, 1, 1, 9});

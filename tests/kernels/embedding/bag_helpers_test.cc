@@ -64,9 +64,7 @@ TEST_P(BagHelpersTest, CopiesRuns) {
   EXPECT_THROW(copy_runs<std::int64_t>({&uneven, 1}, stream), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Device, BagHelpersTest,
-    testing::ValuesIn(devices_with({"mean_scales", "bags_of_ids", "copy_runs"})), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, BagHelpersTest, testing::ValuesIn(test_devices()), device_name);
 
 }  // namespace
 }  // namespace serrate

@@ -217,8 +217,7 @@ TEST_P(BucketizeTest, RejectsWhatDoesNotFit) {
   EXPECT_THROW(parted({{{{1}, {0, 1}, {1}}, {0, 5}}, {{{1}, {0, 1}, {}}, {0, 5}}}), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Device, BucketizeTest, testing::ValuesIn(devices_with({"bucketize"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, BucketizeTest, testing::ValuesIn(test_devices()), device_name);
 
 }  // namespace
 }  // namespace serrate

@@ -92,9 +92,7 @@ TEST_P(PermuteBagsTest, RejectsShapesThatDoNotFit) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Device, PermuteBagsTest,
-                         testing::ValuesIn(devices_with({"gather_bags", "scatter_bags"})),
-                         device_name);
+INSTANTIATE_TEST_SUITE_P(Device, PermuteBagsTest, testing::ValuesIn(test_devices()), device_name);
 
 }  // namespace
 }  // namespace serrate

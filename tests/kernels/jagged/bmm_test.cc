@@ -13,8 +13,6 @@ namespace {
 
 using Lengths = TestBatch::Lengths;
 
-const auto kDevices = devices_with({"jagged_bmm_forward", "jagged_to_padded"});
-
 // FBGEMM's four products.
 enum class Product { kJaggedDense, kJaggedJagged, kJaggedOut, kArrayJagged };
 
@@ -46,7 +44,7 @@ Operands operands_of(Product product, const Lengths& m_lengths, const Lengths& n
 class JaggedBmmProducts : public KernelTestOver<Product> {};
 INSTANTIATE_TEST_SUITE_P(
     All, JaggedBmmProducts,
-    testing::Combine(testing::ValuesIn(kDevices),
+    testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Values(Product::kJaggedDense, Product::kJaggedJagged,
                                      Product::kJaggedOut, Product::kArrayJagged)));
 
@@ -128,7 +126,7 @@ TEST_P(JaggedBmmProducts, EmptyBatchesAndEmptySamples) {
 }
 
 class JaggedBmmTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, JaggedBmmTest, testing::ValuesIn(kDevices), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, JaggedBmmTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(JaggedBmmTest, ASampleByHand) {
   TestBatch x = TestBatch::jagged({1, 2}, 2), y = TestBatch::dense(2, 2, 1);

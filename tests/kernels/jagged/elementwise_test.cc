@@ -9,8 +9,6 @@ namespace {
 
 using Lengths = TestBatch::Lengths;
 
-const auto kDevices = devices_with({"jagged_elementwise_forward", "jagged_elementwise_backward"});
-
 struct Operands {
   TestBatch x, y;
 };
@@ -34,7 +32,7 @@ std::vector<Operands> operands_of(const Lengths& lengths, std::int64_t n) {
 
 class JaggedElementwiseOps : public KernelTestOver<Elementwise> {};
 INSTANTIATE_TEST_SUITE_P(Both, JaggedElementwiseOps,
-                         testing::Combine(testing::ValuesIn(kDevices),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(Elementwise::kAdd,
                                                           Elementwise::kMultiply)));
 
@@ -127,7 +125,8 @@ TEST_P(JaggedElementwiseOps, GradientsOfNothingAreZero) {
 }
 
 class JaggedElementwiseTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, JaggedElementwiseTest, testing::ValuesIn(kDevices), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, JaggedElementwiseTest, testing::ValuesIn(test_devices()),
+                         device_name);
 
 // Of 200 samples with 0, 1, 2, 0, 1, 2 ... rows 133 have a first and 66 a second one.
 TEST_P(JaggedElementwiseTest, TheGradientOfASharedMatrixCountsManySamples) {

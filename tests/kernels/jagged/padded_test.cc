@@ -11,10 +11,6 @@ namespace {
 
 using Lengths = TestBatch::Lengths;
 
-const auto kDevices =
-    devices_with({"jagged_to_padded", "jagged_concat", "jagged_split", "jagged_concat_offsets",
-                  "pair_offsets", "jagged_self_subtraction", "self_subtraction_offsets"});
-
 struct Conversion {
   TestBatch jagged, padded;
 };
@@ -32,7 +28,7 @@ std::vector<Conversion> conversions(const Lengths& lengths, std::int64_t n) {
 const Lengths kLengths = {0, 1, 7, 63, 64, 65, 0, 127, 0};
 
 class JaggedPaddedTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, JaggedPaddedTest, testing::ValuesIn(kDevices), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, JaggedPaddedTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(JaggedPaddedTest, EachWayAgreesWithTheReferenceCutOrFilled) {
   for (const std::int64_t n : {1, 64, 130}) {
@@ -93,7 +89,7 @@ TEST_P(JaggedPaddedTest, EmptyBatchesAndErrors) {
 }
 
 class JaggedConcatTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, JaggedConcatTest, testing::ValuesIn(kDevices), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, JaggedConcatTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(JaggedConcatTest, JoinsRowsAndSplitsThemAgain) {
   const Lengths x_lengths = {0, 1, 0, 70, 3}, y_lengths = {2, 0, 0, 130, 64};
@@ -143,7 +139,7 @@ TEST(JaggedConcatOnTheCpu, BadArgumentsAreErrors) {
 }
 
 class JaggedPairsTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, JaggedPairsTest, testing::ValuesIn(kDevices), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, JaggedPairsTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(JaggedPairsTest, OffsetsAddUpProducts) {
   const TestArray<std::int64_t> rows = {5, 7, 7, 10}, cols = {0, 3, 9, 10}, offsets(4);

@@ -11,13 +11,11 @@ namespace {
 
 using Lengths = TestBatch::Lengths;
 
-const auto kDevices = devices_with({"jagged_softmax_forward", "jagged_softmax_backward"});
-
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 class JaggedSoftmaxAxes : public KernelTestOver<SoftmaxAxis> {};
 INSTANTIATE_TEST_SUITE_P(Both, JaggedSoftmaxAxes,
-                         testing::Combine(testing::ValuesIn(kDevices),
+                         testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(SoftmaxAxis::kRows,
                                                           SoftmaxAxis::kColumns)));
 
@@ -101,7 +99,7 @@ TEST_P(JaggedSoftmaxAxes, HugeNumbersDoNotOverflowAndMaskedOnesAreZero) {
 }
 
 class JaggedSoftmaxTest : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, JaggedSoftmaxTest, testing::ValuesIn(kDevices), device_name);
+INSTANTIATE_TEST_SUITE_P(Device, JaggedSoftmaxTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(JaggedSoftmaxTest, AColumnByHand) {
   TestBatch x = TestBatch::jagged({2, 3}, 1);
