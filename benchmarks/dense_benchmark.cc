@@ -24,14 +24,14 @@ constexpr std::int64_t kTokens = 12550;
 
 struct Matrix {
   Matrix(std::int64_t rows, std::int64_t cols, const Stream& stream)
-      : buffer(rows * cols, stream), view(buffer.data(), rows, cols) {
-    for (std::int64_t i = 0; i < rows * cols; ++i) {
-      buffer.data()[i] =
-          static_cast<float>(2 * random_uniform(rows + cols, RandomUse::kInit, 0, i) - 1);
+      : buffer(rows * cols, stream), view(buffer.matrix(rows, cols)) {
+    std::int64_t i = 0;
+    for (float& value : host_view(buffer.span(), stream)) {
+      value = static_cast<float>(2 * random_uniform(rows + cols, RandomUse::kInit, 0, i++) - 1);
     }
   }
   Buffer<float> buffer;
-  MatrixView<float> view;
+  DeviceMatrix<float> view;
 };
 
 // What is counted: floating point operations or elements.
@@ -131,7 +131,7 @@ void dropout_case(benchmark::State& state) {
   Matrix x(kTokens, 64, stream), residual(kTokens, 64, stream), y(kTokens, 64, stream);
   std::vector<std::int64_t> token_ids(kTokens);
   std::iota(token_ids.begin(), token_ids.end(), 0);
-  const DropoutKey key{0.1f, 1, 2, 3, token_ids};
+  const DropoutKey key{0.1f, 1, 2, 3, on_cpu(token_ids)};
   for (auto _ : state) dropout_forward(key, x.view, residual.view, y.view, stream);
   set_rate(state, "elements", kTokens * 64);
 }
@@ -158,7 +158,8 @@ void sampled_softmax_case(benchmark::State& state) {
   for (std::int64_t i = 0; i < num_negatives; ++i) {
     negative_ids[i] = random_below(2, RandomUse::kInit, 0, i, 1'000'000);
   }
-  SampledSoftmax args{hidden.view, targets.view, negatives.view, target_ids, negative_ids};
+  SampledSoftmax args{hidden.view, targets.view, negatives.view, on_cpu(target_ids),
+                      on_cpu(negative_ids)};
   args.d_hidden = d_hidden.view;
   args.d_targets = d_targets.view;
   args.d_negatives = d_negatives.view;
@@ -189,9 +190,9 @@ void token_embedding_case(benchmark::State& state) {
   const bool is_backward = state.range(0) != 0;
   for (auto _ : state) {
     if (is_backward) {
-      token_embedding_backward({x.view, positions, 8, d_features, position.view}, stream);
+      token_embedding_backward({x.view, on_cpu(positions), 8, d_features, position.view}, stream);
     } else {
-      token_embedding_forward({features, position.view, positions, 8, x.view}, stream);
+      token_embedding_forward({features, position.view, on_cpu(positions), 8, x.view}, stream);
     }
   }
   set_rate(state, "elements", kTokens * 64);
@@ -206,7 +207,7 @@ void top_k_case(benchmark::State& state) {
   TopK args;
   args.scores = scores.view;
   args.best_scores = best.view;
-  args.best_ids = {ids.data(), n, k};
+  args.best_ids = ids.matrix(n, k);
   for (auto _ : state) top_k(args, stream);
   set_rate(state, "elements", n * candidates);
 }

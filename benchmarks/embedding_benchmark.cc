@@ -58,11 +58,11 @@ struct Workload {
       ids.emplace_back(random_ids(distribution, static_cast<std::uint32_t>(t)), stream);
     }
   }
-  MatrixView<float> array(std::int64_t t, std::int64_t i) {
-    return {tables[t].data() + i * dim, kNumRows, dim, num_arrays * dim};
+  DeviceMatrix<float> array(std::int64_t t, std::int64_t i) {
+    return {tables[t].device_data() + i * dim, kNumRows, dim, num_arrays * dim};
   }
-  MatrixView<float> table(std::int64_t t) { return array(t, 0); }
-  MatrixView<float> output(std::int64_t t) { return {outputs[t].data(), kNumBags, dim}; }
+  DeviceMatrix<float> table(std::int64_t t) { return array(t, 0); }
+  DeviceMatrix<float> output(std::int64_t t) { return outputs[t].matrix(kNumBags, dim); }
 
   void count_bytes(benchmark::State& state, double passes) const {
     const auto bytes = 4.0 * static_cast<double>(kNumBags * num_tables * dim * (1 + kBagSize));
@@ -75,13 +75,13 @@ struct Workload {
 // and how fast it copies, counting what is read and what is written.
 void read_bandwidth(benchmark::State& state) {
   const Stream stream;
-  const auto data = Buffer<std::uint8_t>::zeros(std::int64_t{1} << 29, stream);
-  const auto size = static_cast<std::size_t>(data.size());
+  const auto buffer = Buffer<std::uint8_t>::zeros(std::int64_t{1} << 29, stream);
+  const std::span<const std::uint8_t> data = host_view(buffer.span(), stream);
   for (auto _ : state) {
-    benchmark::DoNotOptimize(std::memchr(data.data(), 1, size));
+    benchmark::DoNotOptimize(std::memchr(data.data(), 1, data.size()));
     benchmark::ClobberMemory();
   }
-  state.SetBytesProcessed(state.iterations() * data.size());
+  state.SetBytesProcessed(state.iterations() * std::ssize(data));
 }
 BENCHMARK(read_bandwidth)->Unit(benchmark::kMillisecond);
 
@@ -120,7 +120,7 @@ void update(benchmark::State& state) {
   for (std::int64_t t = 0; t < work.num_tables; ++t) {
     const bool row_state = type == SparseOptimizer::kRowWiseAdagrad;
     row_states.push_back(Buffer<float>::zeros(row_state ? kNumRows : 0, work.stream));
-    std::ranges::fill(work.outputs[t].span(), 0.01f);
+    std::ranges::fill(host_view(work.outputs[t].span(), work.stream), 0.01f);
   }
   RowGroups groups;
   for (auto _ : state) {
@@ -130,7 +130,7 @@ void update(benchmark::State& state) {
       args.table = work.table(t);
       if (num_arrays > 1) args.state = work.array(t, 1);
       if (num_arrays > 2) args.second_moment = work.array(t, 2);
-      if (row_states[t].size() > 0) args.state = {row_states[t].data(), kNumRows, 1};
+      if (row_states[t].size() > 0) args.state = row_states[t].matrix(kNumRows, 1);
       args.segments = {&segment, 1};
       args.optimizer.type = type;
       group_gradients(args.segments, kNumRows, groups, work.stream);

@@ -40,7 +40,7 @@ struct Batch {
   std::vector<std::int64_t> offsets = offsets_of(lognormal_lengths(kBatchSize, kLongest));
   std::vector<std::int64_t> squares = std::vector<std::int64_t>(kBatchSize + 1);
 
-  Batch() { pair_offsets(offsets, offsets, squares, kStream); }
+  Batch() { pair_offsets(on_cpu(offsets), on_cpu(offsets), on_cpu(squares), kStream); }
   std::int64_t rows() const { return offsets.back(); }
   std::int64_t num_pairs() const { return squares.back(); }
 };
@@ -56,8 +56,9 @@ struct Values {
   MatrixBatch<float> view;
 
   explicit Values(std::int64_t size) : buffer(size, kStream) {
-    for (std::int64_t i = 0; i < size; ++i) {
-      buffer.data()[i] = static_cast<float>(2 * random_uniform(1, RandomUse::kInit, 0, i) - 1);
+    std::int64_t i = 0;
+    for (float& value : host_view(buffer.span(), kStream)) {
+      value = static_cast<float>(2 * random_uniform(1, RandomUse::kInit, 0, i++) - 1);
     }
   }
   double bytes() const { return static_cast<double>(buffer.bytes()); }
@@ -65,28 +66,28 @@ struct Values {
 
 Values jagged(std::int64_t cols = kDim) {
   Values values(batch().rows() * cols);
-  values.view =
-      MatrixBatch<float>::jagged({values.buffer.data(), batch().rows(), cols}, batch().offsets);
+  values.view = MatrixBatch<float>::jagged(values.buffer.matrix(batch().rows(), cols),
+                                           on_cpu(batch().offsets));
   return values;
 }
 
 Values dense(std::int64_t rows, std::int64_t cols = kDim) {
   Values values(kBatchSize * rows * cols);
   values.view =
-      MatrixBatch<float>::dense({values.buffer.data(), kBatchSize * rows, cols}, kBatchSize);
+      MatrixBatch<float>::dense(values.buffer.matrix(kBatchSize * rows, cols), kBatchSize);
   return values;
 }
 
 Values pairs() {
   Values values(batch().num_pairs());
-  values.view = MatrixBatch<float>::pairs(values.buffer.span(), batch().squares, batch().offsets,
-                                          batch().offsets);
+  values.view = MatrixBatch<float>::pairs(values.buffer.span(), on_cpu(batch().squares),
+                                          on_cpu(batch().offsets), on_cpu(batch().offsets));
   return values;
 }
 
 Values mask() {
   Values values(kLongest * kLongest);
-  values.view = MatrixBatch<float>::shared({values.buffer.data(), kLongest, kLongest}, kBatchSize);
+  values.view = MatrixBatch<float>::shared(values.buffer.matrix(kLongest, kLongest), kBatchSize);
   return values;
 }
 
@@ -251,8 +252,8 @@ void padded(benchmark::State& state, Values (*make_jagged)(), Values (*make_padd
 void concat(benchmark::State& state, std::int64_t cols) {
   Values row = dense(1, cols), x = jagged(cols), z((batch().rows() + kBatchSize) * cols);
   std::vector<std::int64_t> offsets(kBatchSize + 1);
-  jagged_concat_offsets(row.view, x.view, offsets, kStream);
-  z.view = MatrixBatch<float>::jagged({z.buffer.data(), offsets.back(), cols}, offsets);
+  jagged_concat_offsets(row.view, x.view, on_cpu(offsets), kStream);
+  z.view = MatrixBatch<float>::jagged(z.buffer.matrix(offsets.back(), cols), on_cpu(offsets));
   const bool joins = state.range(0) == 0;
   time_op(state, 2 * z.bytes(), 0, [&] {
     if (joins) {
@@ -266,10 +267,12 @@ void concat(benchmark::State& state, std::int64_t cols) {
 void self_subtraction(benchmark::State& state) {
   std::vector<std::int64_t> x(batch().rows()), z_offsets(kBatchSize + 1);
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<std::int64_t>(i) * 3600;
-  self_subtraction_offsets(batch().offsets, z_offsets, kStream);
+  self_subtraction_offsets(on_cpu(batch().offsets), on_cpu(z_offsets), kStream);
   Buffer<std::int64_t> z(z_offsets.back(), kStream);
-  time_op(state, static_cast<double>(z.bytes()), 0,
-          [&] { jagged_self_subtraction({x, batch().offsets, z.span(), z_offsets}, kStream); });
+  time_op(state, static_cast<double>(z.bytes()), 0, [&] {
+    jagged_self_subtraction({on_cpu(x), on_cpu(batch().offsets), z.span(), on_cpu(z_offsets)},
+                            kStream);
+  });
 }
 
 Values column() {

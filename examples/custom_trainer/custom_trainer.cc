@@ -90,9 +90,11 @@ class ClickModel {
       : communicator_(communicator),
         embedding_(tables, plan, options, communicator, stream_),
         num_lookups_(static_cast<std::int64_t>(embedding_.lookups().size())) {
+    std::vector<float> weights;
     for (std::int64_t c = 0; c < columns(); ++c) {
-      dense_.data()[c] = static_cast<float>(draw(6, c) - 0.5);
+      weights.push_back(static_cast<float>(draw(6, c) - 0.5));
     }
+    copy_from_host<float>(weights, dense_.span().first(weights.size()), stream_);
   }
 
   // Forward, backward and update; returns the sum of this rank's losses.
@@ -119,9 +121,7 @@ class ClickModel {
   // All that the training has learned. What batch a step reads is a function of the step here; the
   // position of a reader that remembers it would be one more integer.
   CheckpointState checkpoint_state() {
-    const auto row = [](Buffer<float>& values) {
-      return MatrixView<float>(values.data(), 1, values.size());
-    };
+    const auto row = [](Buffer<float>& values) { return values.matrix(1, values.size()); };
     return {.embedding = embedding_,
             .tensors = {{"dense", row(dense_)},
                         {"dense.first_moment", row(first_moment_)},
@@ -134,19 +134,21 @@ class ClickModel {
 
   double forward_backward(std::span<const float> clicks) {
     const auto batch_size = static_cast<std::int64_t>(clicks.size());
-    const MatrixView<float> weight(dense_.data(), 1, columns());
-    const MatrixView<float> d_weight(d_dense_.data(), 1, columns());
-    const MatrixView<float> x(x_.resize_discard(batch_size * columns(), stream_).data(), batch_size,
-                              columns());
-    const MatrixView<float> y(logits_.resize_discard(batch_size, stream_).data(), batch_size, 1);
+    const DeviceMatrix<float> weight = dense_.matrix(1, columns());
+    const DeviceMatrix<float> d_weight = d_dense_.matrix(1, columns());
+    const DeviceMatrix<float> x(x_.resize_discard(batch_size * columns(), stream_), batch_size,
+                                columns());
+    const DeviceMatrix<float> y(logits_.resize_discard(batch_size, stream_), batch_size, 1);
     for (std::int64_t i = 0; i < num_lookups_; ++i) {
       copy_matrix(exchange_.output(i), x.columns(i * kDim, (i + 1) * kDim), stream_);
     }
     linear_forward({.x = x, .weight = weight, .bias = dense_.span().last(1), .y = y}, stream_);
-    const double loss = logistic_loss(logits_.span(), clicks);
+    std::vector<float> logits = logits_.to_host(stream_);
+    const double loss = logistic_loss(logits, clicks);
+    copy_from_host<float>(logits, logits_.span(), stream_);
 
-    const MatrixView<float> d_x(d_x_.resize_discard(batch_size * columns(), stream_).data(),
-                                batch_size, columns());
+    const DeviceMatrix<float> d_x(d_x_.resize_discard(batch_size * columns(), stream_), batch_size,
+                                  columns());
     fill_zero(d_dense_.span(), stream_);
     linear_backward({.x = x,
                      .weight = weight,

@@ -70,10 +70,6 @@ class Buffer {
   /// As DeviceSpan::device_data().
   T* device_data() { return data_; }
   const T* device_data() const { return data_; }
-#if SERRATE_HOST_READS_DEVICE_SPANS
-  T* data() { return data_; }
-  const T* data() const { return data_; }
-#endif
   std::int64_t size() const { return size_; }
   std::int64_t capacity() const { return capacity_; }
   /// Of memory held: capacity() values.
@@ -145,20 +141,20 @@ void copy_to_host(DeviceSpan<const std::type_identity_t<T>> from, std::span<T> t
   stream.synchronize();
 }
 
+/// The same with matrices, whose rows need not follow one another.
+inline void copy_from_host(const MatrixView<const float>& from, const DeviceMatrix<float>& to,
+                           const Stream& stream) {
+  copy_matrix(on_cpu(from), to, stream);
+}
+inline void copy_to_host(const DeviceMatrix<const float>& from, const MatrixView<float>& to,
+                         const Stream& stream) {
+  copy_matrix(from, on_cpu(to), stream);
+  stream.synchronize();
+}
+
 template <typename T>
 void fill_zero(DeviceSpan<T> values, const Stream& stream) {
   zero_bytes(values.device_data(), values.size_bytes(), stream);
 }
-
-#if SERRATE_HOST_READS_DEVICE_SPANS
-template <typename T>
-void copy(std::span<const std::type_identity_t<T>> from, std::span<T> to, const Stream& stream) {
-  copy<T>(DeviceSpan<const T>(from), DeviceSpan<T>(to), stream);
-}
-template <typename T>
-void fill_zero(std::span<T> values, const Stream& stream) {
-  fill_zero(DeviceSpan<T>(values), stream);
-}
-#endif
 
 }  // namespace serrate

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "serrate/communicator.h"
-#include "serrate/matrix_view.h"
+#include "serrate/device_span.h"
 #include "serrate/sharded_embedding.h"
 #include "serrate/stream.h"
 
@@ -19,7 +19,7 @@ namespace serrate {
 /// A dense tensor that every rank holds alike: weights, or a moment of their optimizer.
 struct CheckpointTensor {
   std::string name;  ///< no other tensor's of the checkpoint
-  MatrixView<float> values;
+  DeviceMatrix<float> values;
 };
 
 /// What a checkpoint holds of a training, and where it is loaded to. Checkpoints depend neither on

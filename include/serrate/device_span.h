@@ -15,12 +15,6 @@
 // read or write an element: what tries to does not compile. std::span and MatrixView are the
 // host's.
 
-// TRANSITION, to be removed: while this is 1, host and device types convert to each other
-// implicitly and a DeviceSpan has elements. A build with 0 lists the places that are left.
-#ifndef SERRATE_HOST_READS_DEVICE_SPANS
-#define SERRATE_HOST_READS_DEVICE_SPANS 1
-#endif
-
 namespace serrate {
 
 /// `size()` values of T in the memory of a device.
@@ -52,21 +46,6 @@ class DeviceSpan {
   constexpr DeviceSpan subspan(std::size_t offset, std::size_t count) const {
     return {data_ + offset, count};
   }
-
-#if SERRATE_HOST_READS_DEVICE_SPANS
-  template <typename Range>
-    requires(!std::is_same_v<std::remove_cvref_t<Range>, DeviceSpan> &&
-             !std::is_same_v<std::remove_cvref_t<Range>, DeviceSpan<value_type>> &&
-             std::ranges::contiguous_range<Range> && std::is_convertible_v<Range, std::span<T>>)
-  constexpr DeviceSpan(Range&& host)  // NOLINT: implicit
-      : DeviceSpan(std::span<T>(host).data(), std::ranges::size(host)) {}
-  constexpr T* data() const { return data_; }
-  constexpr T* begin() const { return data_; }
-  constexpr T* end() const { return data_ + size_; }
-  constexpr T& operator[](std::size_t i) const { return data_[i]; }
-  constexpr T& front() const { return data_[0]; }
-  constexpr T& back() const { return data_[size_ - 1]; }
-#endif
 
  private:
   T* data_ = nullptr;
@@ -115,18 +94,6 @@ class DeviceMatrix {
     return {data_, static_cast<std::size_t>(rows * cols)};
   }
 
-#if SERRATE_HOST_READS_DEVICE_SPANS
-  template <typename U>
-    requires(std::is_same_v<T, U> || std::is_same_v<T, const U>)
-  constexpr DeviceMatrix(const MatrixView<U>& host)  // NOLINT: implicit
-      : DeviceMatrix(host.data, host.rows, host.cols, host.stride) {}
-  template <typename U>
-    requires(std::is_same_v<U, T> || std::is_same_v<U, const T>)
-  constexpr operator MatrixView<U>() const {  // NOLINT: implicit
-    return {data_, rows, cols, stride};
-  }
-#endif
-
  private:
   T* data_ = nullptr;
 };
@@ -164,8 +131,3 @@ MatrixView<T> host_view(const DeviceMatrix<T>& matrix, const Stream& stream) {
 }
 
 }  // namespace serrate
-
-#if SERRATE_HOST_READS_DEVICE_SPANS
-template <typename T>
-inline constexpr bool std::ranges::enable_borrowed_range<serrate::DeviceSpan<T>> = true;
-#endif

@@ -12,7 +12,7 @@
 namespace serrate {
 
 /// Rows of different lengths: bag i holds values [offsets[i] - offsets[0], offsets[i + 1] -
-/// offsets[0]). A view of one feature of a KeyedJaggedTensor, or of a JaggedTensor of ids.
+/// offsets[0]). A view of one feature of a KeyedJaggedTensor.
 struct JaggedView {
   DeviceSpan<const std::int64_t> values;   ///< [num_values]
   DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]
@@ -20,17 +20,6 @@ struct JaggedView {
 
   std::int64_t num_bags() const { return static_cast<std::int64_t>(offsets.size()) - 1; }
   std::int64_t num_values() const { return static_cast<std::int64_t>(values.size()); }
-};
-
-/// Sequences of vectors: sequence i is rows [offsets[i], offsets[i + 1]) of values.
-template <typename T>
-struct JaggedTensor {
-  Buffer<T> values;              ///< [offsets.back(), width]
-  Buffer<std::int64_t> offsets;  ///< [num_sequences + 1], from 0
-  std::int64_t width = 1;
-
-  std::int64_t num_sequences() const { return offsets.size() - 1; }
-  std::int64_t num_rows() const { return values.size() / width; }
 };
 
 /// The ids of several sparse features, as TorchRec's class of this name, with its own number of

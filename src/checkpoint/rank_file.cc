@@ -72,20 +72,19 @@ MatrixName name_of(const SavedShard& shard, const MatrixKind& kind) {
 }
 
 /// Copies a matrix to the host, `to` or a piece of memory at a time, and checks what it copies.
-void copy_finite(MatrixView<const float> from, float* to, const MatrixName& name, std::int64_t step,
-                 const Stream& stream) {
+void copy_finite(DeviceMatrix<const float> from, float* to, const MatrixName& name,
+                 std::int64_t step, const Stream& stream) {
   std::vector<float> piece;
   for_each_piece(from.rows, from.cols, [&](std::int64_t begin, std::int64_t end) {
     const auto count = static_cast<std::size_t>((end - begin) * from.cols);
     if (!to) piece.resize(count);
     float* const values = to ? to + begin * from.cols : piece.data();
-    const MatrixView<const float> rows = from.middle_rows(begin, end);
+    const DeviceMatrix<const float> rows = from.middle_rows(begin, end);
     if (rows.stride == rows.cols) {
-      copy_bytes(rows.data, values, count * sizeof(float), stream);
+      copy_to_host<float>(rows.flat(), {values, count}, stream);
     } else {
-      copy_matrix(rows, {values, end - begin, from.cols}, stream);
+      copy_to_host(rows, MatrixView<float>(values, end - begin, from.cols), stream);
     }
-    stream.synchronize();
     if (all_finite({values, count})) return;
     const auto [row, value] = first_not_finite({values, count}, from.cols);
     throw Error(
@@ -133,21 +132,19 @@ Hdf5File open_rank_file(const std::string& checkpoint, const Manifest& manifest,
   return file;
 }
 
-void write_matrix(Hdf5File& file, const std::string& name, MatrixView<const float> matrix,
+void write_matrix(Hdf5File& file, const std::string& name, DeviceMatrix<const float> matrix,
                   const std::atomic<bool>& cancelled, const Stream& stream) {
   auto dataset = file.create_dataset<float>(name, {matrix.rows, matrix.cols});
   std::vector<float> host;
   for_each_piece(matrix.rows, matrix.cols, [&](std::int64_t begin, std::int64_t end) {
     if (cancelled) throw Error(fmt::format("{}: writing was given up", file.path()));
-    const MatrixView<const float> rows = matrix.middle_rows(begin, end);
-    const auto count = static_cast<std::size_t>(rows.rows * rows.cols);
+    const DeviceMatrix<const float> rows = matrix.middle_rows(begin, end);
     if (rows.stride == rows.cols && stream.device().type == DeviceType::kCpu) {
-      dataset.write_rows<float>(begin, end, {rows.data, count});
+      dataset.write_rows<float>(begin, end, host_view(rows.flat(), stream));
       return;
     }
-    host.resize(count);
-    copy_matrix(rows, {host.data(), rows.rows, rows.cols}, stream);
-    stream.synchronize();
+    host.resize(static_cast<std::size_t>(rows.rows * rows.cols));
+    copy_to_host(rows, MatrixView<float>(host.data(), rows.rows, rows.cols), stream);
     dataset.write_rows<float>(begin, end, host);
   });
 }
@@ -176,7 +173,7 @@ void read_finite(const Hdf5File& file, const Hdf5Dataset& dataset, const Hdf5Blo
 /// Copies the part of a stored matrix that `matrix` covers too; `stored` and `wanted` are the two
 /// rectangles of the table.
 void read_overlap(const Hdf5File& file, const Hdf5Dataset& dataset, const Rectangle& stored,
-                  const Rectangle& wanted, MatrixView<float> matrix, const Stream& stream) {
+                  const Rectangle& wanted, DeviceMatrix<float> matrix, const Stream& stream) {
   const Rectangle both = overlap(stored, wanted);
   const std::int64_t columns = both.num_columns();
   std::vector<float> host;
@@ -189,11 +186,11 @@ void read_overlap(const Hdf5File& file, const Hdf5Dataset& dataset, const Rectan
                  .column_begin = both.column_begin - stored.column_begin,
                  .column_end = both.column_end - stored.column_begin},
                 host);
-    copy_matrix({host.data(), end - begin, columns},
-                matrix.middle_rows(first - wanted.row_begin, last - wanted.row_begin)
-                    .columns(both.column_begin - wanted.column_begin,
-                             both.column_end - wanted.column_begin),
-                stream);
+    copy_from_host(MatrixView<const float>(host.data(), end - begin, columns),
+                   matrix.middle_rows(first - wanted.row_begin, last - wanted.row_begin)
+                       .columns(both.column_begin - wanted.column_begin,
+                                both.column_end - wanted.column_begin),
+                   stream);
     stream.synchronize();
   });
 }
@@ -231,7 +228,7 @@ struct RowState {
 struct LocalPart {
   LocalShard shard;
   Rectangle part;
-  std::vector<MatrixView<float>> matrices;  // in the order of matrix_kinds()
+  std::vector<DeviceMatrix<float>> matrices;  // in the order of matrix_kinds()
   RowState row_state;
 };
 
@@ -304,7 +301,7 @@ void read_tensors(const Hdf5File& file, const Manifest& manifest, const Checkpoi
 
 std::int64_t RankContent::num_values() const {
   std::int64_t count = 0;
-  for_each_matrix(*this, [&](const MatrixView<const float>& matrix, const MatrixName&) {
+  for_each_matrix(*this, [&](const DeviceMatrix<const float>& matrix, const MatrixName&) {
     count += matrix.rows * matrix.cols;
   });
   return count;
@@ -332,7 +329,7 @@ RankContent content_of(const CheckpointState& state, int rank) {
 }
 
 void check_finite(const RankContent& content, std::int64_t step, const Stream& stream) {
-  for_each_matrix(content, [&](const MatrixView<const float>& matrix, const MatrixName& name) {
+  for_each_matrix(content, [&](const DeviceMatrix<const float>& matrix, const MatrixName& name) {
     copy_finite(matrix, nullptr, name, step, stream);
   });
 }
@@ -345,10 +342,10 @@ RankContent copy_content(const RankContent& content, std::int64_t step, Buffer<f
     memory = Buffer<float>(count, host);
   }
   RankContent copied = content;
-  float* to = memory.data();
-  for_each_matrix(copied, [&](MatrixView<const float>& matrix, const MatrixName& name) {
+  float* to = host_view(memory.span(), host).data();
+  for_each_matrix(copied, [&](DeviceMatrix<const float>& matrix, const MatrixName& name) {
     copy_finite(matrix, to, name, step, stream);
-    matrix = {to, matrix.rows, matrix.cols};
+    matrix = on_cpu(MatrixView<const float>(to, matrix.rows, matrix.cols));
     to += matrix.rows * matrix.cols;
   });
   return copied;
@@ -408,8 +405,7 @@ void read_checkpoint(const std::string& checkpoint, const Manifest& manifest,
   if (!row_state) return;
   for (auto& [table, shards] : parts) {
     for (const LocalPart& local : shards) {
-      copy_matrix({local.row_state.values.data(), local.part.num_rows(), 1}, local.shard.state,
-                  stream);
+      copy_from_host<float>(local.row_state.values, local.shard.state.flat(), stream);
       stream.synchronize();
     }
   }

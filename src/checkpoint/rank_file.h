@@ -15,12 +15,12 @@ namespace serrate {
 struct SavedShard {
   std::string table;
   Rectangle part;
-  std::vector<MatrixView<const float>> matrices;
+  std::vector<DeviceMatrix<const float>> matrices;
 };
 
 struct SavedTensor {
   std::string name;
-  MatrixView<const float> values;
+  DeviceMatrix<const float> values;
 };
 
 /// What the file of one rank holds. The values are somebody else's.

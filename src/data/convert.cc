@@ -8,6 +8,7 @@
 #include <span>
 #include <utility>
 
+#include "serrate/error.h"
 #include "src/data/dataset_writer.h"
 #include "src/data/parse_time.h"
 #include "src/io/delimited_text.h"
@@ -277,7 +278,7 @@ void write_rows(const Rows& rows, const ConvertOptions& options) {
     UserEvents events{.timestamps = times, .baskets = baskets, .features = {}};
     for (std::size_t f = 0; f < rows.features.size(); ++f) {
       gather(rows.features[f], user_rows, values[f], offsets[f]);
-      events.features.push_back({values[f], offsets[f], {}});
+      events.features.push_back({values[f], offsets[f]});
     }
     writer.append_user(events);
   }

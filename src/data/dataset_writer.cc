@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "serrate/error.h"
 #include "src/data/dataset_format.h"
 #include "src/io/atomic_file.h"
 #include "src/io/hdf5_file.h"
@@ -53,7 +54,7 @@ struct FeatureWriter {
   ColumnWriter values;
   std::optional<ColumnWriter> offsets;  // absent when every event has exactly one id
 
-  void append(const JaggedView& bags, std::size_t num_events) {
+  void append(const EventBags& bags, std::size_t num_events) {
     const auto bad = std::ranges::find_if(
         bags.values, [&](std::int64_t id) { return id < 0 || id >= spec.vocabulary_size; });
     check(bad == bags.values.end(), "an id lies outside of the vocabulary of " + spec.name);
@@ -63,7 +64,7 @@ struct FeatureWriter {
       std::vector<std::int64_t> ends(num_events);
       std::ranges::transform(bags.offsets.subspan(1), ends.begin(),
                              [&](std::int64_t end) { return end + shift; });
-      check(num_events == 0 || ends.back() == values.size() + bags.num_values(),
+      check(num_events == 0 || ends.back() == values.size() + std::ssize(bags.values),
             "offsets and values differ in length for " + spec.name);
       offsets->append(ends);
     } else {

@@ -6,7 +6,6 @@
 #include <string>
 #include <vector>
 
-#include "serrate/jagged_tensor.h"
 #include "src/data/vocabulary.h"
 
 namespace serrate {
@@ -29,12 +28,18 @@ struct DatasetSpec {
   std::string licence = {};                       // under which terms they may be used
 };
 
+/// A bag of ids for every event of a user: event i has values [offsets[i] - offsets[0],
+/// offsets[i + 1] - offsets[0]).
+struct EventBags {
+  std::span<const std::int64_t> values;
+  std::span<const std::int64_t> offsets = {};  // [num_events + 1], or empty for one id an event
+};
+
 /// The events of one user in order of time, as views.
 struct UserEvents {
   std::span<const std::int64_t> timestamps;    // [num_events], seconds, not falling
   std::span<const std::int64_t> baskets = {};  // [num_events], or empty without baskets
-  std::vector<JaggedView> features;            // num_events bags each; offsets may be empty for
-                                               // a feature with exactly one id an event
+  std::vector<EventBags> features;
 };
 
 /// Writes a dataset file (docs/dataset_format.md) user by user, with little in memory: the file

@@ -197,7 +197,7 @@ void generate(const GenerateOptions& options) {
       categories.push_back(catalogue.cluster_of(rank));
     }
     writer.append_user(
-        {.timestamps = user_events.times(), .features = {{items, {}, {}}, {categories, {}, {}}}});
+        {.timestamps = user_events.times(), .features = {{items, {}}, {categories, {}}}});
   }
   writer.commit();
 }

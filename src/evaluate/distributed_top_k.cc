@@ -18,9 +18,9 @@ constexpr std::int64_t kRowsAtOnce = 8192;
 /// A rectangle of the table.
 struct ScoredShard {
   Shard shard;
-  bool first_columns = false;       // its rank scores the row block
-  int home = 0;                     // the rank that does
-  MatrixView<const float> weights;  // empty when another rank holds it
+  bool first_columns = false;         // its rank scores the row block
+  int home = 0;                       // the rank that does
+  DeviceMatrix<const float> weights;  // empty when another rank holds it
 };
 
 /// The shards of a table; of a replicated one, an equal run of rows for each rank.
@@ -63,28 +63,28 @@ std::vector<ScoredShard> scored_shards(ShardedEmbedding& embedding, const std::s
 struct AllQueries {
   Buffer<float> rows;
   std::vector<std::int64_t> counts;  // of each rank
-  std::vector<std::int64_t> excluded, excluded_offsets{0};
-  std::int64_t size() const { return static_cast<std::int64_t>(excluded_offsets.size()) - 1; }
+  Buffer<std::int64_t> excluded, excluded_offsets;
+  std::int64_t size() const { return excluded_offsets.size() - 1; }
 };
 
 AllQueries gather_queries(const TopKQueries& mine, std::int64_t dim, Communicator& communicator,
                           const Stream& stream) {
   AllQueries all;
   all.counts = communicator.gather_int64("top_k counts", mine.queries.rows);
-  const DeviceSpan<const float> rows(mine.queries.data,
-                                     static_cast<std::size_t>(mine.queries.rows * dim));
   all.rows.resize_discard(std::reduce(all.counts.begin(), all.counts.end()) * dim, stream);
-  communicator.all_gather<float>("top_k queries", rows, {all.rows.span(), all.counts}, dim, stream);
+  communicator.all_gather<float>("top_k queries", mine.queries.flat(),
+                                 {all.rows.span(), all.counts}, dim, stream);
 
   std::vector<std::int64_t> lengths;
   for (std::size_t i = 0; i + 1 < mine.excluded_offsets.size(); ++i) {
     lengths.push_back(mine.excluded_offsets[i + 1] - mine.excluded_offsets[i]);
   }
   const auto all_lengths = communicator.gather<std::int64_t>("top_k exclusion lengths", lengths);
-  for (const std::int64_t length : all_lengths.values) {
-    all.excluded_offsets.push_back(all.excluded_offsets.back() + length);
-  }
-  all.excluded = communicator.gather<std::int64_t>("top_k exclusions", mine.excluded).values;
+  std::vector<std::int64_t> offsets{0};
+  for (const std::int64_t length : all_lengths.values) offsets.push_back(offsets.back() + length);
+  all.excluded_offsets = {offsets, stream};
+  all.excluded = {communicator.gather<std::int64_t>("top_k exclusions", mine.excluded).values,
+                  stream};
   return all;
 }
 
@@ -102,58 +102,53 @@ struct OtherColumns {
 
 OtherColumns exchange_columns(const std::vector<ScoredShard>& shards, std::int64_t begin,
                               Communicator& communicator, const Stream& stream) {
-  std::vector<std::vector<float>> to_rank(communicator.size());
+  std::vector<std::int64_t> send_counts(communicator.size(), 0), receive_counts = send_counts;
+  for (const ScoredShard& s : shards) {
+    if (s.home == s.shard.rank) continue;
+    const std::int64_t values = rows_at(s, begin) * s.shard.num_columns();
+    if (s.shard.rank == communicator.rank()) send_counts[s.home] += values;
+    if (s.home == communicator.rank()) receive_counts[s.shard.rank] += values;
+  }
+  Buffer<float> send(std::reduce(send_counts.begin(), send_counts.end()), stream);
+  std::vector<std::int64_t> next(send_counts.size(), 0);  // by rank: where its next rows go
+  std::partial_sum(send_counts.begin(), send_counts.end() - 1, next.begin() + 1);
   for (const ScoredShard& s : shards) {
     const std::int64_t rows = rows_at(s, begin);
     if (s.shard.rank != communicator.rank() || s.home == s.shard.rank || rows == 0) continue;
-    const std::int64_t columns = s.shard.num_columns();
-    std::vector<float>& part = to_rank[s.home];
-    const std::size_t at = part.size();
-    part.resize(at + static_cast<std::size_t>(rows * columns));
-    copy_matrix(s.weights.middle_rows(begin, begin + rows), {part.data() + at, rows, columns},
-                stream);
-  }
-  stream.synchronize();
-  std::vector<float> send;
-  std::vector<std::int64_t> send_counts;
-  for (const auto& part : to_rank) {
-    send.insert(send.end(), part.begin(), part.end());
-    send_counts.push_back(static_cast<std::int64_t>(part.size()));
+    const DeviceMatrix<float> to(send.span().subspan(next[s.home]), rows, s.shard.num_columns());
+    copy_matrix(s.weights.middle_rows(begin, begin + rows), to, stream);
+    next[s.home] += to.rows * to.cols;
   }
   OtherColumns received;
-  std::vector<std::int64_t> receive_counts(communicator.size(), 0);
-  for (const ScoredShard& s : shards) {
-    if (s.home != communicator.rank() || s.home == s.shard.rank) continue;
-    receive_counts[s.shard.rank] += rows_at(s, begin) * s.shard.num_columns();
-  }
   received.values.resize_discard(std::reduce(receive_counts.begin(), receive_counts.end()), stream);
-  communicator.all_to_all<float>("top_k columns", {on_cpu(send), send_counts},
+  communicator.all_to_all<float>("top_k columns", {send.span(), send_counts},
                                  {received.values.span(), receive_counts}, 1, stream);
   received.next.assign(receive_counts.size(), 0);
   std::partial_sum(receive_counts.begin(), receive_counts.end() - 1, received.next.begin() + 1);
   return received;
 }
 
-void keep_best(MatrixView<const float> scores, std::int64_t first_row, const AllQueries& all,
+void keep_best(DeviceMatrix<const float> scores, std::int64_t first_row, const AllQueries& all,
                std::int64_t k, std::vector<Candidates>& found, const Stream& stream) {
   Buffer<float> best_scores(all.size() * k, stream);
   Buffer<std::int64_t> best_ids(all.size() * k, stream);
   top_k({.scores = scores,
          .first_id = first_row,
-         .excluded = all.excluded,
-         .excluded_offsets = all.excluded_offsets,
-         .best_scores = {best_scores.data(), all.size(), k},
-         .best_ids = {best_ids.data(), all.size(), k}},
+         .excluded = all.excluded.span(),
+         .excluded_offsets = all.excluded_offsets.span(),
+         .best_scores = best_scores.matrix(all.size(), k),
+         .best_ids = best_ids.matrix(all.size(), k)},
         stream);
+  const std::vector<float> of_best = best_scores.to_host(stream);
+  const std::vector<std::int64_t> best = best_ids.to_host(stream);
   for (std::int64_t i = 0; i < all.size() * k; ++i) {
-    if (std::isnan(best_scores.span()[i])) {
+    if (std::isnan(of_best[i])) {
       throw Error(
           fmt::format("top_k: row {} has a score that is not a number (has the training "
                       "diverged?) try a lower learning rate",
                       i / k));
     }
-    if (best_ids.span()[i] < 0) continue;
-    found[i / k].emplace_back(best_scores.span()[i], best_ids.span()[i]);
+    if (best[i] >= 0) found[i / k].emplace_back(of_best[i], best[i]);
   }
 }
 
@@ -161,32 +156,31 @@ void keep_best(MatrixView<const float> scores, std::int64_t first_row, const All
 void rank_rows(const std::vector<ScoredShard>& shards, std::int64_t begin, OtherColumns received,
                const AllQueries& all, std::int64_t dim, std::int64_t k, ScoreBy score_by, int rank,
                std::vector<Candidates>& found, const Stream& stream) {
-  const MatrixView<const float> queries{all.rows.data(), all.size(), dim};
+  const DeviceMatrix<const float> queries = all.rows.matrix(all.size(), dim);
   Buffer<float> joined, scores;
   for (std::size_t i = 0; i < shards.size(); ++i) {
     const ScoredShard& first = shards[i];
     const std::int64_t num_rows = rows_at(first, begin);
     if (!first.first_columns || first.home != rank || num_rows == 0) continue;
-    MatrixView<const float> rows = first.weights.middle_rows(begin, begin + num_rows);
+    DeviceMatrix<const float> rows = first.weights.middle_rows(begin, begin + num_rows);
     if (first.shard.num_columns() < dim) {
-      const MatrixView<float> whole{joined.resize_discard(num_rows * dim, stream).data(), num_rows,
-                                    dim};
+      const DeviceMatrix<float> whole(joined.resize_discard(num_rows * dim, stream), num_rows, dim);
       for (std::size_t j = i; j == i || (j < shards.size() && !shards[j].first_columns); ++j) {
         const ScoredShard& s = shards[j];
-        const MatrixView<float> to = whole.columns(s.shard.column_begin, s.shard.column_end);
+        const DeviceMatrix<float> to = whole.columns(s.shard.column_begin, s.shard.column_end);
         if (s.shard.rank == rank) {
           copy_matrix(s.weights.middle_rows(begin, begin + num_rows), to, stream);
         } else {
           std::int64_t& next = received.next[s.shard.rank];
-          copy_matrix({received.values.data() + next, num_rows, to.cols}, to, stream);
+          copy_matrix({received.values.device_data() + next, num_rows, to.cols}, to, stream);
           next += num_rows * to.cols;
         }
       }
       rows = whole;
     }
     const std::int64_t stride = (num_rows + kRowScoresRoom - 1) / kRowScoresRoom * kRowScoresRoom;
-    const MatrixView<float> view{scores.resize_discard(all.size() * stride, stream).data(),
-                                 all.size(), num_rows, stride};
+    const DeviceSpan<float> room = scores.resize_discard(all.size() * stride, stream);
+    const DeviceMatrix<float> view(room.device_data(), all.size(), num_rows, stride);
     row_scores({.queries = queries, .rows = rows, .score_by = score_by, .scores = view}, stream);
     keep_best(view, first.shard.row_begin + begin, all, k, found, stream);
   }
@@ -238,7 +232,6 @@ std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const s
                                             const TopKQueries& queries, std::int64_t k,
                                             ScoreBy score_by, Communicator& communicator,
                                             const Stream& stream) {
-  check(stream.device() == Device::cpu(), "distributed_top_k works on CPU streams");
   const std::int64_t dim = queries.queries.cols;
   const AllQueries all = gather_queries(queries, dim, communicator, stream);
   const auto shards = scored_shards(embedding, table, communicator.rank(), communicator.size());

@@ -5,15 +5,15 @@
 #include <vector>
 
 #include "serrate/communicator.h"
+#include "serrate/device_span.h"
 #include "serrate/kernels/row_scores.h"
-#include "serrate/matrix_view.h"
 #include "serrate/sharded_embedding.h"
 
 namespace serrate {
 
 /// The queries of one rank; ranks may have different numbers of them, also none.
 struct TopKQueries {
-  MatrixView<const float> queries;                // [n, dim], contiguous
+  DeviceMatrix<const float> queries;              // [n, dim], contiguous
   std::vector<std::int64_t> excluded;             // rows left out, query after query
   std::vector<std::int64_t> excluded_offsets{0};  // [n + 1]
 };

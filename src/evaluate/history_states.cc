@@ -1,5 +1,7 @@
 #include "src/evaluate/history_states.h"
 
+#include "serrate/kernels/copy_runs.h"
+
 namespace serrate {
 
 TrainOptions evaluation_options(TrainOptions run, int world_size) {
@@ -8,12 +10,16 @@ TrainOptions evaluation_options(TrainOptions run, int world_size) {
   return run;
 }
 
-std::vector<float> history_states(TrainState& state, const NextItemBatch& batch) {
+Buffer<float> history_states(TrainState& state, const NextItemBatch& batch) {
   const Stream& stream = state.stream;
   state.embedding.input_dist(batch.features, state.exchange, stream);
   state.embedding.lookup(state.exchange, stream);
   state.embedding.output_dist(state.exchange, stream);
-  std::vector<float> rows;
+  const std::int64_t dim = state.exchange.output(state.event_lookups.front()).cols;
+  std::int64_t num_sequences = 0;
+  for (const MicroBatch& part : batch.micro_batches) num_sequences += part.num_sequences();
+  Buffer<float> states(num_sequences * dim, stream);
+  DeviceSpan<float> rest = states.span();
   for (const MicroBatch& part : batch.micro_batches) {
     std::vector<DeviceMatrix<const float>> features;
     for (const std::int64_t lookup : state.event_lookups) {
@@ -23,12 +29,14 @@ std::vector<float> history_states(TrainState& state, const NextItemBatch& batch)
     const DeviceMatrix<const float> hidden =
         state.encoder.forward(features, batch.tokens(part), 0, EncoderMode::kEvaluate, stream);
     const auto offsets = part.sequence_offsets.to_host(stream);
+    std::vector<CopyRun<float>> last;
     for (std::size_t s = 1; s < offsets.size(); ++s) {
-      rows.resize(rows.size() + hidden.cols);
-      copy_to_host(hidden.row(offsets[s] - 1), std::span(rows).last(hidden.cols), stream);
+      last.push_back({hidden.row(offsets[s] - 1), rest.first(hidden.cols)});
+      rest = rest.subspan(hidden.cols);
     }
+    copy_runs<float>(last, stream);
   }
-  return rows;
+  return states;
 }
 
 }  // namespace serrate

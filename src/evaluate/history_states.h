@@ -13,6 +13,6 @@ TrainOptions evaluation_options(TrainOptions run, int world_size);
 
 /// The encoder's state after the last event of each sequence of a history batch, [sequences, dim].
 /// A state depends on its sequence and the model alone. Collective.
-std::vector<float> history_states(TrainState& state, const NextItemBatch& batch);
+Buffer<float> history_states(TrainState& state, const NextItemBatch& batch);
 
 }  // namespace serrate

@@ -63,18 +63,12 @@ class TableWork {
  public:
   TableWork(int world_size, const Stream& stream)
       : num_rows_(std::max<std::int64_t>(kTableBytes / world_size / kRowBytes, kNumIds)),
-        table_(num_rows_ * kDim, stream),
+        table_(
+            Buffer<float>::zeros(num_rows_ * kDim, stream)),  // memory never written is not there
         state_(Buffer<float>::zeros(num_rows_, stream)),
         rows_(Buffer<float>::zeros(kNumIds / kIdsPerBag * kDim, stream)),
         ids_(make_ids(), stream),
-        offsets_(make_offsets(), stream) {
-    // Memory that was never written is not there yet.
-    const std::vector<float> ones(kDim, 1.0f);
-    for (std::int64_t row = 0; row < num_rows_; ++row) {
-      copy<float>(ones, table_.span().subspan(row * kDim, kDim), stream);
-    }
-    stream.synchronize();
-  }
+        offsets_(make_offsets(), stream) {}
 
   // Bytes of rows per ms.
   double lookup_bandwidth(double memory, const Clock& clock, Communicator& communicator,
@@ -98,7 +92,7 @@ class TableWork {
                           const Stream& stream) {
     const GradientSegment segment{ids_.span(), offsets_.span(), {}, bags()};
     const EmbeddingUpdate update{.table = table(),
-                                 .state = {state_.data(), num_rows_, 1},
+                                 .state = state_.matrix(num_rows_, 1),
                                  .second_moment = {},
                                  .segments = {&segment, 1},
                                  .optimizer = {.type = SparseOptimizer::kRowWiseAdagrad}};
@@ -127,8 +121,8 @@ class TableWork {
     for (std::int64_t i = 0; i <= kNumIds; i += kIdsPerBag) offsets.push_back(i);
     return offsets;
   }
-  MatrixView<float> table() { return {table_.data(), num_rows_, kDim}; }
-  MatrixView<float> bags() { return {rows_.data(), kNumIds / kIdsPerBag, kDim}; }
+  DeviceMatrix<float> table() { return table_.matrix(num_rows_, kDim); }
+  DeviceMatrix<float> bags() { return rows_.matrix(kNumIds / kIdsPerBag, kDim); }
 
   std::int64_t num_rows_;
   Buffer<float> table_, state_, rows_;

@@ -72,8 +72,8 @@ CheckpointState checkpoint_state(TrainState& state) {
   DenseParameters& dense = state.encoder.parameters();
   std::vector<CheckpointTensor> tensors;
   for (const ParameterSlice& slice : dense.slices()) {
-    const auto view = [&](std::span<float> values) {
-      return MatrixView<float>{values.data() + slice.offset, slice.rows, slice.cols};
+    const auto view = [&](DeviceSpan<float> values) {
+      return DeviceMatrix<float>(values.subspan(slice.offset), slice.rows, slice.cols);
     };
     tensors.push_back({slice.name, view(dense.values())});
     tensors.push_back({slice.name + ".first_moment", view(dense.first_moment())});

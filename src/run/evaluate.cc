@@ -58,10 +58,9 @@ CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, 
   return share;
 }
 
-TopKQueries queries_of(const Evaluation& e, const CaseShare& share,
-                       const std::vector<float>& rows) {
+TopKQueries queries_of(const Evaluation& e, const CaseShare& share, const Buffer<float>& states) {
   const auto n = static_cast<std::int64_t>(share.cases.size());
-  TopKQueries queries{.queries = {rows.data(), n, e.run.model.dim}, .excluded = {}};
+  TopKQueries queries{.queries = states.matrix(n, e.run.model.dim), .excluded = {}};
   std::vector<std::int64_t> items;
   for (const EvaluationCase& c : share.cases) {
     if (e.options.filter_seen) {
@@ -96,9 +95,9 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
     });
     const NextItemBatch batch = make_history_batch(
         share.histories, names, batch_shape(e.run, e.dataset->num_items()), state.stream);
-    const std::vector<float> rows = history_states(state, batch);
+    const Buffer<float> states = history_states(state, batch);
     const auto best =
-        distributed_top_k(state.embedding, names.front(), queries_of(e, share, rows), k,
+        distributed_top_k(state.embedding, names.front(), queries_of(e, share, states), k,
                           e.run.model.l2_normalize ? ScoreBy::kCosine : ScoreBy::kDotProduct,
                           communicator, state.stream);
 

@@ -22,6 +22,7 @@ struct MicroBatch {
   std::int64_t first_token = 0;
   Buffer<std::int64_t> sequence_offsets;  // [num_sequences + 1] in tokens, from 0
   std::int64_t num_tokens = 0;
+  std::int64_t num_sequences() const { return sequence_offsets.size() - 1; }
   std::int64_t end_token() const { return first_token + num_tokens; }
 };
 

@@ -41,20 +41,20 @@ TEST_P(BufferTest, LargeBlocksStartOnAHugePage) {
   constexpr std::int64_t kHugePage = 2 << 20;
   if (GetParam() == Device::cpu()) {
     const Buffer<std::uint8_t> large(3 * kHugePage + 1, stream);
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(large.data()) % kHugePage, 0);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(large.device_data()) % kHugePage, 0);
   }
   const Buffer<std::uint8_t> small(1, stream);
-  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(small.data()) % 64, 0);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(small.device_data()) % 64, 0);
 }
 
 TEST_P(BufferTest, MovingHandsTheMemoryOver) {
   Buffer<float> first(Floats{1, 2}, stream);
-  const float* data = first.data();
+  const float* data = first.device_data();
   Buffer<float> second(std::move(first));
-  EXPECT_EQ(second.data(), data);
+  EXPECT_EQ(second.device_data(), data);
   Buffer<float> third(Floats{7}, stream);
   third = std::move(second);
-  EXPECT_EQ(third.data(), data);
+  EXPECT_EQ(third.device_data(), data);
   EXPECT_EQ(third.size(), 2);
   EXPECT_EQ(third.to_host(stream), (Floats{1, 2}));
 }
@@ -64,10 +64,10 @@ TEST_P(BufferTest, ResizeKeepsMemoryThatIsLargeEnough) {
   buffer.resize_discard(100, stream);
   EXPECT_EQ(buffer.capacity(), 125);
   EXPECT_EQ(buffer.bytes(), 500);
-  const float* data = buffer.data();
+  const float* data = buffer.device_data();
   EXPECT_EQ(buffer.resize_discard(3, stream).size(), 3u);
   EXPECT_EQ(std::ssize(buffer.resize_discard(125, stream)), 125);
-  EXPECT_EQ(buffer.data(), data);
+  EXPECT_EQ(buffer.device_data(), data);
   buffer.resize_discard(126, stream);
   EXPECT_GE(buffer.capacity(), 126);
 }

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "serrate/error.h"
 #include "src/data/dataset_writer.h"
 #include "src/data/describe_dataset.h"
 #include "src/data/generate.h"
@@ -42,10 +43,9 @@ void write_example(const std::string& path) {
                               .licence = "CC0"});
   const Ids times = {10, 10, 20}, baskets = {7, 7, 8}, items = {2, 0, 2};
   const Ids tags = {1, 0, 1}, tag_offsets = {0, 2, 2, 3};
-  writer.append_user({times, baskets, {{items, {}, {}}, {tags, tag_offsets, {}}}});
+  writer.append_user({times, baskets, {{items, {}}, {tags, tag_offsets}}});
   const Ids time = {5}, basket = {9}, item = {1}, more_tags = {-9, 0, 0}, more_offsets = {1, 3};
-  writer.append_user(
-      {time, basket, {{item, {}, {}}, {std::span(more_tags).subspan(1), more_offsets, {}}}});
+  writer.append_user({time, basket, {{item, {}}, {std::span(more_tags).subspan(1), more_offsets}}});
   Vocabulary items_texts, users;
   for (const char* text : {"apple", "", "çay"}) items_texts.add(text);
   for (const char* text : {"anna", "bob"}) users.add(text);
@@ -116,21 +116,21 @@ TEST(DatasetWriter, LeavesNothingUnlessCommitted) {
   const DatasetSpec spec{.num_users = 1, .num_events = 2, .features = {{"item", 3}}};
   const Ids times = {1, 2}, items = {0, 1}, falling = {2, 1}, too_large = {0, 3};
   {
-    DatasetWriter(path, spec).append_user({times, {}, {{items, {}, {}}}});
+    DatasetWriter(path, spec).append_user({times, {}, {{items, {}}}});
   }
   EXPECT_THAT(message_of<Error>([&] { DatasetWriter(path, spec).commit(); }),
               HasSubstr("/user_offsets got 1 values, 2 were announced"));
   const auto append = [&](const UserEvents& events) {
     DatasetWriter(path, spec).append_user(events);
   };
-  EXPECT_THROW(append({falling, {}, {{items, {}, {}}}}), Error);
-  EXPECT_THROW(append({times, times, {{items, {}, {}}}}), Error);
-  EXPECT_THROW(append({times, {}, {{std::span(items).first(1), {}, {}}}}), Error);
-  EXPECT_THROW(append({times, {}, {{too_large, {}, {}}}}), Error);
+  EXPECT_THROW(append({falling, {}, {{items, {}}}}), Error);
+  EXPECT_THROW(append({times, times, {{items, {}}}}), Error);
+  EXPECT_THROW(append({times, {}, {{std::span(items).first(1), {}}}}), Error);
+  EXPECT_THROW(append({times, {}, {{too_large, {}}}}), Error);
   EXPECT_THROW(append({times, {}, {}}), Error);
   const Ids early = {INT64_MIN, 1}, late = {1, 6'000'000'000'001};
-  EXPECT_THROW(append({early, {}, {{items, {}, {}}}}), Error);
-  EXPECT_THROW(append({late, {}, {{items, {}, {}}}}), Error);
+  EXPECT_THROW(append({early, {}, {{items, {}}}}), Error);
+  EXPECT_THROW(append({late, {}, {{items, {}}}}), Error);
   EXPECT_THAT(message_of<Error>([&] { DatasetWriter(path, {.features = {{"a/b", 1}}}); }),
               HasSubstr("'a/b'"));
   EXPECT_THAT(message_of<Error>([&] { DatasetWriter(path, {.features = {{"a", -1}}}); }),
@@ -415,7 +415,7 @@ TEST(Dataset, NoticesWhatHappensWhileItIsOpen) {
                        {.num_users = 1, .num_events = events, .features = {{"item", events}}});
   Ids values(static_cast<std::size_t>(events));
   std::iota(values.begin(), values.end(), std::int64_t{0});
-  writer.append_user({values, {}, {{values, {}, {}}}});
+  writer.append_user({values, {}, {{values, {}}}});
   writer.commit();
   const auto dataset = Dataset::open(path);
   const std::string bytes = testing::read_file(path);

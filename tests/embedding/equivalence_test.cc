@@ -6,39 +6,15 @@
 
 #include <algorithm>
 #include <bit>
-#include <cmath>
 
 #include "sharding/plan/shard_grid.h"
-#include "tests/embedding/workload.h"
+#include "tests/embedding/equivalence.h"
 
 namespace serrate {
 namespace {
 
-constexpr double kTolerance = 1e-5;  // of each tensor's largest magnitude
-
-template <typename T>
-void expect_close(const Tensors<float>& actual, const Tensors<T>& expected) {
-  ASSERT_EQ(actual.size(), expected.size());
-  for (const auto& [name, values] : expected) {
-    ASSERT_TRUE(actual.contains(name)) << name;
-    const std::vector<float>& found = actual.at(name);
-    ASSERT_EQ(found.size(), values.size()) << name;
-    double largest = 0, difference = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      ASSERT_TRUE(std::isfinite(found[i])) << name << " " << i;
-      largest = std::max(largest, std::abs(static_cast<double>(values[i])));
-      difference = std::max(difference, std::abs(static_cast<double>(values[i]) - found[i]));
-    }
-    EXPECT_LE(difference, kTolerance * largest) << name;
-  }
-}
-
 Tensors<float> train(const Workload& workload, const ShardingPlan& plan, int num_threads = 1) {
   return assemble(workload, train_thread_ranks(workload, plan, num_threads));
-}
-
-ShardingPlan unsharded_plan(const Workload& workload) {
-  return uniform_plan(workload, ShardingType::kTableWise, 1);
 }
 
 struct Case {
@@ -101,12 +77,6 @@ bool cuts_rows(const ShardingPlan& plan) {
   return std::ranges::any_of(plan.tables, [](const TableSharding& table) {
     return shard_grid(table).num_row_blocks() > 1;
   });
-}
-
-Workload make_workload(SparseOptimizer optimizer) {
-  Workload workload{.tables = workload_tables(), .optimizer = {.type = optimizer}};
-  workload.optimizer.learning_rate = 0.1f;
-  return workload;
 }
 
 class Equivalence : public testing::TestWithParam<Case> {};

@@ -20,7 +20,7 @@ TEST(MpiEquivalence, ThreadsAndMpirunAgreeBitForBit) {
           mixed_node_plan(workload, size, size % 2 == 0 ? size / 2 : 1)}) {
       for (const SplitBags split_bags : {SplitBags::kPartialSums, SplitBags::kIdOrder}) {
         workload.split_bags = split_bags;
-        const RankResult result = train_rank(workload, plan, *communicator);
+        const RankResult result = train_rank(workload, plan, *communicator, Stream());
         EXPECT_EQ(result, train_thread_ranks(workload, plan)[communicator->rank()])
             << to_string(optimizer);
       }

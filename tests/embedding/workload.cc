@@ -8,6 +8,7 @@
 #include <random>
 
 #include "serrate/error.h"
+#include "tests/support/on_host.h"
 #include "tests/support/run_ranks.h"
 
 namespace serrate {
@@ -88,15 +89,6 @@ void add_shard(const Workload& workload, const RankResult::OwnShard& own, Tensor
   add("second_moment", own.second_moment, table.dim);
 }
 
-std::vector<float> values_of(const DeviceMatrix<float>& on_device, const Stream& stream) {
-  const MatrixView<float> matrix = host_view(on_device, stream);
-  std::vector<float> values;
-  for (std::int64_t r = 0; r < matrix.rows; ++r) {
-    values.insert(values.end(), matrix.row(r), matrix.row(r) + matrix.cols);
-  }
-  return values;
-}
-
 std::string output_name(int step, const EmbeddingLookup& lookup) {
   return fmt::format("output {} {}/{}", step, lookup.table, lookup.feature);
 }
@@ -113,16 +105,16 @@ void train_step(const Workload& workload, ShardedEmbedding& embedding, Embedding
   for (std::int64_t l = 0; l < std::ssize(embedding.lookups()); ++l) {
     const EmbeddingLookup& lookup = embedding.lookups()[l];
     const std::int64_t first_bag = cuts.at(lookup.feature)[rank];
-    const auto output = host_view(exchange.output(l), stream);
-    const auto gradient = host_view(exchange.d_output(l), stream);
-    auto& tensor = outputs[output_name(step, lookup)];
-    for (std::int64_t b = 0; b < output.rows; ++b) {
-      for (std::int64_t c = 0; c < output.cols; ++c) {
-        tensor.push_back(output.row(b)[c]);
-        gradient.row(b)[c] =
-            static_cast<float>(d_output(output.row(b)[c], l, first_bag + b, c, step));
-      }
+    const std::vector<float> output = on_host(exchange.output(l), stream);
+    const std::int64_t dim = exchange.output(l).cols;
+    std::vector<float> gradient;
+    for (std::int64_t i = 0; i < std::ssize(output); ++i) {
+      gradient.push_back(
+          static_cast<float>(d_output(output[i], l, first_bag + i / dim, i % dim, step)));
     }
+    copy_from_host<float>(gradient, exchange.d_output(l).flat(), stream);
+    auto& tensor = outputs[output_name(step, lookup)];
+    tensor.insert(tensor.end(), output.begin(), output.end());
   }
   embedding.output_dist_backward(exchange, stream);
   embedding.update(exchange, step, stream);
@@ -187,8 +179,7 @@ double d_output(double output, std::int64_t lookup, std::int64_t bag, std::int64
 }
 
 RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
-                      Communicator& communicator, int num_threads) {
-  const Stream stream(Device::cpu(), num_threads);
+                      Communicator& communicator, const Stream& stream) {
   EmbeddingOptions options;
   options.optimizer = workload.optimizer;
   options.seed = 11;
@@ -200,18 +191,18 @@ RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
     train_step(workload, embedding, exchange, step, communicator, result.outputs, stream);
   }
   for (const LocalShard& local : embedding.local_shards()) {
-    result.shards.push_back({local.table, local.shard, values_of(local.weights, stream),
-                             values_of(local.state, stream),
-                             values_of(local.second_moment, stream)});
+    result.shards.push_back({local.table, local.shard, on_host(local.weights, stream),
+                             on_host(local.state, stream), on_host(local.second_moment, stream)});
   }
   return result;
 }
 
 std::vector<RankResult> train_thread_ranks(const Workload& workload, const ShardingPlan& plan,
-                                           int num_threads) {
+                                           int num_threads, Device device) {
   std::vector<RankResult> ranks(plan.world_size);
   run_ranks(plan.world_size, [&](Communicator& communicator) {
-    ranks[communicator.rank()] = train_rank(workload, plan, communicator, num_threads);
+    const Stream stream(device, num_threads);
+    ranks[communicator.rank()] = train_rank(workload, plan, communicator, stream);
   });
   return ranks;
 }

@@ -52,10 +52,10 @@ struct RankResult {
 };
 
 RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
-                      Communicator& communicator, int num_threads = 1);
+                      Communicator& communicator, const Stream& stream);
 /// train_rank on ranks that are threads, by rank.
 std::vector<RankResult> train_thread_ranks(const Workload& workload, const ShardingPlan& plan,
-                                           int num_threads = 1);
+                                           int num_threads = 1, Device device = Device::cpu());
 /// The tensors of the whole job; throws Error if replicas have different bits.
 Tensors<float> assemble(const Workload& workload, const std::vector<RankResult>& ranks);
 

@@ -9,6 +9,8 @@
 #include <numeric>
 #include <random>
 
+#include "tests/support/devices.h"
+#include "tests/support/on_host.h"
 #include "tests/support/run_ranks.h"
 
 namespace serrate {
@@ -39,7 +41,11 @@ std::vector<std::int64_t> reference(const std::vector<float>& rows, const float*
   return order;
 }
 
-TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
+class DistributedTopKTest : public testing::TestWithParam<Device> {};
+INSTANTIATE_TEST_SUITE_P(Devices, DistributedTopKTest, testing::ValuesIn(test_devices()),
+                         device_name);
+
+TEST_P(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<float> queries(kQueries * kDim);
@@ -65,13 +71,14 @@ TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
         std::vector<std::int64_t> best(kQueries * kBest);
         std::mutex mutex;
         run_ranks(world_size, [&](Communicator& communicator) {
-          const Stream stream;
+          const Stream stream(GetParam());
           ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
           // All queries are on the last rank but the first, which is on rank 0.
           const bool first = communicator.rank() == 0, last = communicator.rank() == world_size - 1;
           const std::int64_t begin = first ? 0 : 1, end = last ? kQueries : first ? 1 : begin;
-          TopKQueries mine{.queries = {queries.data() + begin * kDim, end - begin, kDim},
-                           .excluded = {}};
+          const Buffer<float> own(
+              std::span<const float>(queries).subspan(begin * kDim, (end - begin) * kDim), stream);
+          TopKQueries mine{.queries = own.matrix(end - begin, kDim), .excluded = {}};
           for (std::int64_t q = begin; q < end; ++q) {
             mine.excluded.insert(mine.excluded.end(), excluded[q].begin(), excluded[q].end());
             mine.excluded_offsets.push_back(std::ssize(mine.excluded));
@@ -81,10 +88,11 @@ TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
           const std::lock_guard lock(mutex);
           std::copy(found.begin(), found.end(), best.begin() + begin * kBest);
           for (const LocalShard& local : embedding.local_shards()) {
-            const MatrixView<float> weights = host_view(local.weights, stream);
-            for (std::int64_t r = 0; r < weights.rows; ++r) {
+            const std::int64_t columns = local.weights.cols;
+            const std::vector<float> weights = on_host(local.weights, stream);
+            for (std::int64_t r = 0; r < local.weights.rows; ++r) {
               std::copy_n(
-                  weights.row(r), weights.cols,
+                  weights.begin() + r * columns, columns,
                   rows.begin() + (local.shard.row_begin + r) * kDim + local.shard.column_begin);
             }
           }
@@ -101,7 +109,7 @@ TEST(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
 
 // All rows have the same values in other orders and the query is constant: scores differ by
 // rounding alone, and whoever rounds otherwise finds other rows.
-TEST(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
+TEST_P(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
   constexpr std::int64_t kWide = 24, kMany = 700, kTaken = 40;
   const EmbeddingTable table{
       .name = "item", .num_rows = kMany, .dim = kWide, .features = {"item"}, .init_scale = 1};
@@ -114,24 +122,26 @@ TEST(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
     rows.insert(rows.end(), value.begin(), value.end());
   }
   const std::vector<float> query(kWide, 0.7f);
-  const auto best = [&](ShardingType type, int world_size, int threads, ScoreBy score_by) {
+  const auto best = [&](ShardingType type, int world_size, int threads, ScoreBy score_by,
+                        Device device) {
     const int in_node = world_size % 2 == 0 ? 2 : 1;
     const ShardingPlan plan{.world_size = world_size,
                             .tables = {shard_table(table, type, world_size, 0, in_node)},
                             .ranks_per_node = in_node};
     std::vector<std::int64_t> result;
     run_ranks(world_size, [&](Communicator& communicator) {
-      const Stream stream(Device::cpu(), threads);
+      const Stream stream(device, threads);
       ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
       for (const LocalShard& local : embedding.local_shards()) {
         const Shard& s = local.shard;
-        for (std::int64_t r = 0; r < s.num_rows(); ++r) {
-          std::copy_n(rows.begin() + (s.row_begin + r) * kWide + s.column_begin, s.num_columns(),
-                      host_view(local.weights, stream).row(r));
-        }
+        const MatrixView<const float> all(rows.data(), kMany, kWide);
+        copy_from_host(
+            all.middle_rows(s.row_begin, s.row_end).columns(s.column_begin, s.column_end),
+            local.weights, stream);
       }
       const std::int64_t n = communicator.rank() == 0 ? 1 : 0;
-      TopKQueries mine{.queries = {query.data(), n, kWide}, .excluded = {}};
+      const Buffer<float> own(query, stream);
+      TopKQueries mine{.queries = own.matrix(n, kWide), .excluded = {}};
       if (n > 0) mine.excluded_offsets.push_back(0);
       const auto found =
           distributed_top_k(embedding, "item", mine, kTaken, score_by, communicator, stream);
@@ -140,29 +150,30 @@ TEST(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
     return result;
   };
   for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
-    const auto expected = best(ShardingType::kTableWise, 1, 1, score_by);
+    const auto expected = best(ShardingType::kTableWise, 1, 1, score_by, Device::cpu());
     EXPECT_NE(expected.front(), 0);  // or all scores were equal
     for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kRowWise,
                                     ShardingType::kColumnWise, ShardingType::kGrid}) {
       for (const int world_size : {1, 2, 3, 4}) {
-        EXPECT_EQ(best(type, world_size, world_size % 2 + 1, score_by), expected)
+        EXPECT_EQ(best(type, world_size, world_size % 2 + 1, score_by, GetParam()), expected)
             << to_string(type) << " on " << world_size;
       }
     }
   }
 }
 
-TEST(DistributedTopKTest, AScoreThatIsNotANumberIsAnErrorThatNamesTheRow) {
+TEST_P(DistributedTopKTest, AScoreThatIsNotANumberIsAnErrorThatNamesTheRow) {
   const EmbeddingTable table{
       .name = "item", .num_rows = kRows, .dim = kDim, .features = {"item"}, .init_scale = 1};
   std::vector<float> queries(kQueries * kDim, 1);
   queries[3 * kDim] = std::numeric_limits<float>::quiet_NaN();
   run_ranks(1, [&](Communicator& communicator) {
-    const Stream stream;
+    const Stream stream(GetParam());
     const ShardingPlan plan{.world_size = 1,
                             .tables = {shard_table(table, ShardingType::kTableWise, 1, 0, 1)}};
     ShardedEmbedding embedding({table}, plan, {}, communicator, stream);
-    const TopKQueries mine{.queries = {queries.data(), kQueries, kDim},
+    const Buffer<float> own(queries, stream);
+    const TopKQueries mine{.queries = own.matrix(kQueries, kDim),
                            .excluded = {},
                            .excluded_offsets = std::vector<std::int64_t>(kQueries + 1)};
     try {

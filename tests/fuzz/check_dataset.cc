@@ -30,10 +30,10 @@ void write_small_dataset(const std::string& path) {
                               .licence = "none"});
   const Ids times = {10, 10, 20}, baskets = {7, 7, 8}, items = {2, 0, 2};
   const Ids tags = {1, 0, 1}, tag_offsets = {0, 2, 2, 3};
-  writer.append_user({times, baskets, {{items, {}, {}}, {tags, tag_offsets, {}}}});
+  writer.append_user({times, baskets, {{items, {}}, {tags, tag_offsets}}});
   const Ids times2 = {5, 6}, baskets2 = {9, 9}, items2 = {1, 0}, tags2 = {0, 0, 1},
             tag_offsets2 = {0, 2, 3};
-  writer.append_user({times2, baskets2, {{items2, {}, {}}, {tags2, tag_offsets2, {}}}});
+  writer.append_user({times2, baskets2, {{items2, {}}, {tags2, tag_offsets2}}});
   Vocabulary item_texts, users;
   for (const char* text : {"apple", "", "pear"}) item_texts.add(text);
   for (const char* text : {"anna", "bob"}) users.add(text);

@@ -15,6 +15,7 @@
 #include "src/io/sealed_file.h"
 #include "tests/fuzz/hdf5_edits.h"
 #include "tests/fuzz/verdict.h"
+#include "tests/support/on_host.h"
 
 namespace serrate {
 namespace {
@@ -63,9 +64,9 @@ struct SmallCheckpoint {
   }
 };
 
-void check_finite(const MatrixView<float>& matrix) {
-  for (std::int64_t i = 0; matrix.data && i < matrix.rows * matrix.cols; ++i) {
-    if (!std::isfinite(matrix.data[i])) fail("loaded a value", std::to_string(matrix.data[i]));
+void check_finite(const DeviceMatrix<float>& matrix, const Stream& stream) {
+  for (const float value : on_host(matrix, stream)) {
+    if (!std::isfinite(value)) fail("loaded a value", std::to_string(value));
   }
 }
 
@@ -88,9 +89,9 @@ void check_rank_file(const std::string& input) {
     fail("not an Error", error.what());
   }
   for (const LocalShard& shard : small.embedding.local_shards()) {
-    for (const auto& matrix : {shard.weights, shard.state}) check_finite(matrix);
+    for (const auto& matrix : {shard.weights, shard.state}) check_finite(matrix, small.stream);
   }
-  check_finite(small.state.tensors[0].values);
+  check_finite(small.state.tensors[0].values, small.stream);
 }
 
 }  // namespace serrate

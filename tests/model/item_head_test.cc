@@ -5,6 +5,9 @@
 #include <cmath>
 #include <random>
 
+#include "tests/support/devices.h"
+#include "tests/support/test_array.h"
+
 namespace serrate {
 namespace {
 
@@ -34,8 +37,11 @@ double reference_loss(const std::vector<float>& hidden, const std::vector<float>
   return loss;
 }
 
-TEST(ItemHeadTest, LossAndGradientsMatchTheDefinition) {
-  const Stream stream;
+class ItemHeadTest : public testing::TestWithParam<Device> {};
+INSTANTIATE_TEST_SUITE_P(Devices, ItemHeadTest, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(ItemHeadTest, LossAndGradientsMatchTheDefinition) {
+  const Stream stream(GetParam());
   std::mt19937 random(2);
   std::normal_distribution<float> normal;
   const auto draw = [&](std::int64_t rows) {
@@ -43,46 +49,47 @@ TEST(ItemHeadTest, LossAndGradientsMatchTheDefinition) {
     for (float& v : values) v = normal(random);
     return values;
   };
-  const std::vector<std::int64_t> target_ids{0, 1, 2}, negative_ids{3, 4, 5, 6};
+  const TestArray<std::int64_t> target_ids{0, 1, 2}, negative_ids{3, 4, 5, 6};
   for (const bool l2_normalize : {false, true}) {
     const SequenceModelOptions options{
         .dim = kDim, .temperature = 0.5f, .l2_normalize = l2_normalize};
-    std::vector<float> hidden = draw(kTokens), targets = draw(kTokens),
-                       negatives = draw(kNegatives);
-    std::vector<float> d_hidden(hidden.size()), d_targets(targets.size()),
+    TestArray<float> hidden = draw(kTokens), targets = draw(kTokens), negatives = draw(kNegatives);
+    const TestArray<float> d_hidden(hidden.size()), d_targets(targets.size()),
         d_negatives(negatives.size(), 10);  // added to
-    std::vector<double> loss(1);
+    const TestArray<double> loss(1);
     ItemHead head(options);
-    head.forward_backward({.hidden = {hidden.data(), kTokens, kDim},
-                           .targets = {targets.data(), kTokens, kDim},
-                           .negatives = {negatives.data(), kNegatives, kDim},
-                           .target_ids = on_cpu(target_ids),
-                           .negative_ids = on_cpu(negative_ids),
+    head.forward_backward({.hidden = {hidden.on(stream), kTokens, kDim},
+                           .targets = {targets.on(stream), kTokens, kDim},
+                           .negatives = {negatives.on(stream), kNegatives, kDim},
+                           .target_ids = target_ids.on(stream),
+                           .negative_ids = negative_ids.on(stream),
                            .d_loss = 2,
-                           .d_hidden = {d_hidden.data(), kTokens, kDim},
-                           .d_targets = {d_targets.data(), kTokens, kDim},
-                           .d_negatives = {d_negatives.data(), kNegatives, kDim}},
-                          on_cpu(loss), stream);
-    EXPECT_NEAR(loss[0], reference_loss(hidden, targets, negatives, options), 1e-5);
+                           .d_hidden = {d_hidden.on(stream), kTokens, kDim},
+                           .d_targets = {d_targets.on(stream), kTokens, kDim},
+                           .d_negatives = {d_negatives.on(stream), kNegatives, kDim}},
+                          loss.on(stream), stream);
+    EXPECT_NEAR(loss[0], reference_loss(hidden.host(), targets.host(), negatives.host(), options),
+                1e-5);
 
     const auto check_gradient = [&](std::vector<float>& values,
                                     const std::vector<float>& gradient) {
       for (std::size_t i = 0; i < values.size(); ++i) {
         const float before = values[i], step = 1e-3f;
         values[i] = before + step;
-        const double up = reference_loss(hidden, targets, negatives, options);
+        const double up = reference_loss(hidden.host(), targets.host(), negatives.host(), options);
         const float above = values[i];
         values[i] = before - step;
-        const double down = reference_loss(hidden, targets, negatives, options);
+        const double down =
+            reference_loss(hidden.host(), targets.host(), negatives.host(), options);
         const double slope = (up - down) / (double{above} - values[i]);
         values[i] = before;
         EXPECT_NEAR(gradient[i], 2 * slope, 1e-4) << i;
       }
     };
-    check_gradient(hidden, d_hidden);
-    check_gradient(targets, d_targets);
-    for (float& value : d_negatives) value -= 10;
-    check_gradient(negatives, d_negatives);
+    check_gradient(hidden.host(), d_hidden.host());
+    check_gradient(targets.host(), d_targets.host());
+    for (float& value : d_negatives.host()) value -= 10;
+    check_gradient(negatives.host(), d_negatives.host());
   }
 }
 

@@ -5,32 +5,36 @@
 #include <cmath>
 #include <random>
 
+#include "tests/support/on_host.h"
+#include "tests/support/test_array.h"
+#include "tests/support/test_streams.h"
+
 namespace serrate {
 namespace {
 
 constexpr std::int64_t kDim = 8;
 
 /// Three sequences of 3, 0 and 5 tokens with two features of random embeddings.
-class SequenceEncoderTest : public testing::Test {
+class SequenceEncoderTest : public testing::TestWithParam<Device> {
  protected:
   SequenceEncoderTest() {
     std::normal_distribution<float> normal;
-    for (auto* values : {&item_, &country_, &weights_}) {
-      for (std::int64_t i = 0; i < num_tokens() * kDim; ++i) values->push_back(normal(random_));
+    for (TestArray<float>* values : {&item_, &country_, &weights_}) {
+      for (float& value : values->host()) value = normal(random_);
     }
   }
 
-  std::int64_t num_tokens() const { return static_cast<std::int64_t>(positions_.size()); }
-  TokenBatch tokens() const { return {on_cpu(offsets_), on_cpu(positions_), on_cpu(token_ids_)}; }
-  std::vector<DeviceMatrix<const float>> features() const {
-    return {{item_.data(), num_tokens(), kDim}, {country_.data(), num_tokens(), kDim}};
+  std::int64_t num_tokens() const { return positions_.size(); }
+  TokenBatch tokens() const {
+    return {offsets_.on(stream_), positions_.on(stream_), token_ids_.on(stream_)};
+  }
+  DeviceMatrix<float> matrix(const TestArray<float>& values) const {
+    return {values.on(stream_), num_tokens(), kDim};
   }
 
   std::vector<float> forward(SequenceEncoder& encoder, std::int64_t step, EncoderMode mode) {
-    std::vector<float> hidden(num_tokens() * kDim);
-    copy_to_host(encoder.forward(features(), tokens(), step, mode, stream_).flat(),
-                 std::span(hidden), stream_);
-    return hidden;
+    const std::vector<DeviceMatrix<const float>> features{matrix(item_), matrix(country_)};
+    return on_host(encoder.forward(features, tokens(), step, mode, stream_), stream_);
   }
 
   /// sum of weights * hidden: its gradient by hidden is `weights_`.
@@ -41,24 +45,32 @@ class SequenceEncoderTest : public testing::Test {
     return sum;
   }
 
-  /// Central difference of the loss by one float that the encoder reads.
-  double difference(SequenceEncoder& encoder, float& value) {
+  /// Central difference of the loss by one float that the encoder reads, which is `before`.
+  template <typename Set>
+  double difference(SequenceEncoder& encoder, float before, const Set& set) {
     constexpr float kStep = 1e-2f;
-    const float before = value;
-    value = before + kStep;
+    set(before + kStep);
     const double up = loss(encoder);
-    value = before - kStep;
+    set(before - kStep);
     const double down = loss(encoder);
-    value = before;
+    set(before);
     return (up - down) / (2 * kStep);
   }
 
-  Stream stream_;
+  const Stream stream_{GetParam()};
   std::mt19937 random_{5};
-  std::vector<std::int64_t> offsets_{0, 3, 3, 8}, positions_{0, 1, 2, 0, 1, 2, 3, 4},
+  TestArray<std::int64_t> offsets_{0, 3, 3, 8}, positions_{0, 1, 2, 0, 1, 2, 3, 4},
       token_ids_{10, 11, 12, 30, 31, 32, 33, 34};
-  std::vector<float> item_, country_, weights_;
+  TestArray<float> item_ = TestArray<float>(num_tokens() * kDim), country_ = item_,
+                   weights_ = item_;
 };
+
+/// What takes thousands of passes.
+using SequenceEncoderGradients = SequenceEncoderTest;
+INSTANTIATE_TEST_SUITE_P(Cpu, SequenceEncoderGradients, testing::Values(Device::cpu()),
+                         device_name);
+INSTANTIATE_TEST_SUITE_P(Devices, SequenceEncoderTest, testing::ValuesIn(test_devices()),
+                         device_name);
 
 SequenceModelOptions small_model(float dropout) {
   return {.dim = kDim,
@@ -70,36 +82,41 @@ SequenceModelOptions small_model(float dropout) {
           .features = {"country"}};
 }
 
-TEST_F(SequenceEncoderTest, BackwardIsTheDerivativeOfForward) {
+TEST_P(SequenceEncoderGradients, BackwardIsTheDerivativeOfForward) {
   for (const float dropout : {0.0f, 0.3f}) {
     SequenceEncoder encoder(small_model(dropout), 3, stream_);
     loss(encoder);
-    std::vector<float> d_hidden = weights_, d_item(item_.size()), d_country(item_.size());
-    const std::vector<DeviceMatrix<float>> d_features{{d_item.data(), num_tokens(), kDim},
-                                                      {d_country.data(), num_tokens(), kDim}};
+    TestArray<float> d_hidden = weights_, d_item(item_.size()), d_country(item_.size());
+    const std::vector<DeviceMatrix<float>> d_features{matrix(d_item), matrix(d_country)};
     fill_zero(encoder.parameters().gradients(), stream_);
-    encoder.backward({d_hidden.data(), num_tokens(), kDim}, d_features, tokens(), stream_);
+    encoder.backward(matrix(d_hidden), d_features, tokens(), stream_);
 
     const auto expect_close = [&](double expected, double actual, const std::string& what) {
       EXPECT_NEAR(expected, actual, 2e-2 + 1e-2 * std::abs(expected)) << what;
     };
-    for (std::size_t i = 0; i < item_.size(); ++i) {
-      expect_close(difference(encoder, item_[i]), d_item[i], "item " + std::to_string(i));
-      expect_close(difference(encoder, country_[i]), d_country[i], "country " + std::to_string(i));
+    for (std::int64_t i = 0; i < item_.size(); ++i) {
+      const auto set_in = [&](TestArray<float>& values) {
+        return [&values, i](float value) { values[i] = value; };
+      };
+      expect_close(difference(encoder, item_[i], set_in(item_)), d_item[i],
+                   "item " + std::to_string(i));
+      expect_close(difference(encoder, country_[i], set_in(country_)), d_country[i],
+                   "country " + std::to_string(i));
     }
     DenseParameters& parameters = encoder.parameters();
     const auto values = host_view(parameters.values(), stream_);
     const auto gradients = host_view(parameters.gradients(), stream_);
     for (const ParameterSlice& slice : parameters.slices()) {
       for (std::int64_t i = slice.offset; i < slice.offset + slice.size(); ++i) {
-        expect_close(difference(encoder, values[i]), gradients[i],
+        const auto set = [&](float value) { values[i] = value; };
+        expect_close(difference(encoder, values[i], set), gradients[i],
                      slice.name + " element " + std::to_string(i - slice.offset));
       }
     }
   }
 }
 
-TEST_F(SequenceEncoderTest, ASequenceDoesNotSeeTheRestOfTheBatchNorItsOwnFuture) {
+TEST_P(SequenceEncoderTest, ASequenceDoesNotSeeTheRestOfTheBatchNorItsOwnFuture) {
   SequenceEncoder encoder(small_model(0.3f), 3, stream_);
   const std::vector<float> before = forward(encoder, 7, EncoderMode::kTrain);
   for (std::int64_t i = 0; i < kDim; ++i) item_[7 * kDim + i] += 1;  // the last token of all
@@ -108,7 +125,7 @@ TEST_F(SequenceEncoderTest, ASequenceDoesNotSeeTheRestOfTheBatchNorItsOwnFuture)
   EXPECT_NE(before[7 * kDim], after[7 * kDim]);
 }
 
-TEST_F(SequenceEncoderTest, DropoutIsForTrainingAndChangesWithTheStep) {
+TEST_P(SequenceEncoderTest, DropoutIsForTrainingAndChangesWithTheStep) {
   SequenceEncoder encoder(small_model(0.5f), 3, stream_);
   const auto run = [&](std::int64_t step, EncoderMode mode) {
     return forward(encoder, step, mode);

@@ -170,7 +170,7 @@ TEST(EvaluateByHandTest, PopularityOfFourUsers) {
     for (const auto& items : users) {
       std::vector<std::int64_t> times;
       for (std::size_t i = 0; i < items.size(); ++i) times.push_back(std::ssize(times));
-      writer.append_user({times, {}, {{items, {}, {}}}});
+      writer.append_user({times, {}, {{items, {}}}});
     }
     writer.commit();
   }

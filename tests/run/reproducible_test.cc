@@ -151,7 +151,7 @@ TEST(HistoryStatesTest, DependOnTheHistoryAlone) {
       BatchShape shape = batch_shape(training.options, training.num_items);
       shape.micro_batch_tokens = most_tokens;
       const auto batch = make_history_batch(share, {"item", "country"}, shape, stream);
-      const std::vector<float> rows = history_states(state, batch);
+      const std::vector<float> rows = history_states(state, batch).to_host(stream);
       auto gathered = communicator.gather<float>("states", rows).values;
       if (communicator.rank() == 0) all = std::move(gathered);
     });

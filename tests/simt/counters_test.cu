@@ -11,7 +11,7 @@ namespace simt {
 namespace {
 
 using serrate::Buffer;
-using serrate::MatrixView;
+using serrate::DeviceMatrix;
 
 __global__ void read_with_stride(const float* x, float* sums, int stride) {
   sums[threadIdx.x] = x[static_cast<int>(threadIdx.x) * stride];
@@ -81,11 +81,11 @@ class OpCounters : public testing::Test {
 TEST_F(OpCounters, EmbeddingLookup) {
   const Buffer<std::int64_t> indices(std::vector<std::int64_t>{5, 0, 7, 2}, stream);
   const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 3, 4}, stream);
-  const serrate::LookupSegment segment{MatrixView<const float>(table.data(), 8, kCols),
+  const serrate::LookupSegment segment{DeviceMatrix<const float>(table.device_data(), 8, kCols),
                                        indices.span(),
                                        offsets.span(),
                                        {},
-                                       MatrixView<float>(rows.data(), 2, kCols)};
+                                       DeviceMatrix<float>(rows.device_data(), 2, kCols)};
   reset_counters();
   embedding_lookup({&segment, 1}, stream);
   stream.synchronize();
@@ -105,8 +105,8 @@ TEST_F(OpCounters, EmbeddingUpdate) {
   const Buffer<std::int64_t> indices(std::vector<std::int64_t>{3, 3}, stream);
   const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 1, 2}, stream);
   const serrate::GradientSegment segment{
-      indices.span(), offsets.span(), {}, MatrixView<const float>(rows.data(), 2, kCols)};
-  const serrate::EmbeddingUpdate args{.table = MatrixView<float>(table.data(), 8, kCols),
+      indices.span(), offsets.span(), {}, DeviceMatrix<const float>(rows.device_data(), 2, kCols)};
+  const serrate::EmbeddingUpdate args{.table = DeviceMatrix<float>(table.device_data(), 8, kCols),
                                       .state = {},
                                       .second_moment = {},
                                       .segments = {&segment, 1},

@@ -45,14 +45,14 @@ inline Dataset tiny_dataset(std::vector<TinyUser> users, std::int64_t num_items)
                   testing::UnitTest::GetInstance()->current_test_info()->name(), getpid());
   DatasetWriter writer(path, spec);
   for (const TinyUser& user : users) {
-    UserEvents events{user.timestamps, user.baskets, {{user.items, {}, {}}}};
+    UserEvents events{user.timestamps, user.baskets, {{user.items, {}}}};
     std::vector<std::int64_t> values;
     std::vector<std::int64_t> offsets{0};
     for (const auto& bag : user.tags) {
       values.insert(values.end(), bag.begin(), bag.end());
       offsets.push_back(static_cast<std::int64_t>(values.size()));
     }
-    if (with_tags) events.features.push_back({values, offsets, {}});
+    if (with_tags) events.features.push_back({values, offsets});
     writer.append_user(events);
   }
   writer.commit();

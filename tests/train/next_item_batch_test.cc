@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "tests/support/on_host.h"
+
 namespace serrate {
 namespace {
 
@@ -18,8 +20,7 @@ SequenceBatch windows() {
 }
 
 Ids values(const NextItemBatch& batch, const std::string& feature) {
-  const JaggedView view = batch.features.feature(batch.features.index_of(feature));
-  return {view.values.begin(), view.values.end()};
+  return on_host(batch.features.feature(batch.features.index_of(feature)).values, Stream());
 }
 
 BatchShape shape(InvalidIds policy) {

@@ -11,6 +11,7 @@
 #include "src/train/train_step.h"
 #include "tests/reference/sasrec.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/test_streams.h"
 #include "tests/train/training_fixture.h"
 
 namespace serrate {
@@ -48,10 +49,10 @@ struct Step {
   TrainStepResult result;
 };
 
-Step run_step(const SmallTraining& training, int world_size) {
+Step run_step(const SmallTraining& training, int world_size, Device device) {
   Step step;
   run_ranks(world_size, [&](Communicator& communicator) {
-    const Stream stream;
+    const Stream stream(device);
     const auto tables = training.tables();
     const ShardingPlan plan{
         .world_size = world_size,
@@ -108,12 +109,13 @@ struct Case {
   int world_size;
 };
 
-class SasrecReferenceTest : public testing::TestWithParam<Case> {};
+class SasrecReferenceTest : public testing::TestWithParam<std::tuple<Device, Case>> {};
 
 TEST_P(SasrecReferenceTest, AStepIsItsDefinition) {
-  const auto& [name, activation, l2_normalize, world_size] = GetParam();
+  const auto& [device, model_case] = GetParam();
+  const auto& [name, activation, l2_normalize, world_size] = model_case;
   const SmallTraining training = small_training(activation, l2_normalize);
-  const Step step = run_step(training, world_size);
+  const Step step = run_step(training, world_size, device);
   reference::Sasrec model = reference_of(training, step);
   const auto loss = [&] { return model.loss(); };
   EXPECT_EQ(step.result.tokens, model.num_tokens());
@@ -158,11 +160,13 @@ TEST_P(SasrecReferenceTest, AStepIsItsDefinition) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, SasrecReferenceTest,
-                         testing::Values(Case{"GeluOneRank", Activation::kGelu, false, 1},
-                                         Case{"SiluCosineThreeRanks", Activation::kSilu, true, 3},
-                                         Case{"ReluTwoRanks", Activation::kRelu, false, 2}),
-                         [](const auto& each) { return each.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Models, SasrecReferenceTest,
+    testing::Combine(testing::ValuesIn(test_devices()),
+                     testing::Values(Case{"GeluOneRank", Activation::kGelu, false, 1},
+                                     Case{"SiluCosineThreeRanks", Activation::kSilu, true, 3},
+                                     Case{"ReluTwoRanks", Activation::kRelu, false, 2})),
+    [](const auto& each) { return std::get<Case>(each.param).name; });
 
 }  // namespace
 }  // namespace serrate

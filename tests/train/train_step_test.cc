@@ -4,62 +4,12 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
-
-#include "tests/support/run_ranks.h"
-#include "tests/train/training_fixture.h"
+#include "tests/train/outcome.h"
 
 namespace serrate {
 namespace {
 
 constexpr int kSteps = 10;
-
-struct Outcome {
-  std::vector<double> losses;
-  Tensors tensors;
-};
-
-/// The items sharded by `type`, the countries by `other`; two nodes of ranks where that goes.
-Outcome train(const SmallTraining& training, int world_size, ShardingType type,
-              ShardingType other) {
-  const auto tables = training.tables();
-  const int in_node = world_size % 2 == 0 ? world_size / 2 : 1;
-  const ShardingPlan plan{
-      .world_size = world_size,
-      .tables = {shard_table(tables[0], type, world_size, world_size - 1, in_node),
-                 shard_table(tables[1], other, world_size, 0, in_node)},
-      .ranks_per_node = in_node};
-  Outcome outcome;
-  run_ranks(world_size, [&](Communicator& communicator) {
-    const Stream stream;
-    TrainState state(tables, plan, training.options, communicator, stream);
-    for (int step = 1; step <= kSteps; ++step) {
-      const NextItemBatch batch = training.batch(step, communicator.rank(), world_size, stream);
-      const double loss = train_step(state, batch, step).loss;
-      if (communicator.rank() == 0) outcome.losses.push_back(loss);
-    }
-    collect(state, outcome.tensors);
-  });
-  return outcome;
-}
-
-void expect_close(const Outcome& expected, const Outcome& actual) {
-  for (int step = 0; step < kSteps; ++step) {
-    EXPECT_NEAR(actual.losses[step], expected.losses[step], 1e-5 * expected.losses[0]) << step;
-  }
-  for (const auto& [name, values] : expected.tensors) {
-    const auto found = actual.tensors.find(name);
-    ASSERT_NE(found, actual.tensors.end()) << name;
-    ASSERT_EQ(found->second.size(), values.size()) << name;
-    float largest = 0, difference = 0;
-    for (std::size_t i = 0; i < values.size(); ++i) {
-      largest = std::max(largest, std::abs(values[i]));
-      difference = std::max(difference, std::abs(values[i] - found->second[i]));
-    }
-    EXPECT_GT(largest, 0) << name;
-    EXPECT_LE(difference, 1e-5f * largest) << name;
-  }
-}
 
 using Case = std::tuple<SparseOptimizer, std::pair<ShardingType, ShardingType>>;
 
@@ -69,10 +19,10 @@ TEST_P(TrainStepTest, ManyRanksEqualOne) {
   const auto [optimizer, types] = GetParam();
   SmallTraining training;
   training.options.sparse_optimizer = {.type = optimizer, .learning_rate = 0.05f, .eps = 1e-4f};
-  const Outcome one = train(training, 1, ShardingType::kTableWise, ShardingType::kTableWise);
+  const Outcome one = train_unsharded(training, kSteps);
   for (const int world_size : {1, 2, 3, 4}) {
     SCOPED_TRACE(world_size);
-    expect_close(one, train(training, world_size, types.first, types.second));
+    expect_close(one, train(training, kSteps, {types.first, types.second, world_size}));
   }
 }
 

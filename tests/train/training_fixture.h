@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "src/train/train_step.h"
+#include "tests/support/on_host.h"
 
 namespace serrate {
 
@@ -118,7 +119,8 @@ inline void collect(TrainState& state, Tensors& tensors) {
          {std::pair{"weights", local.weights}, std::pair{"state", local.state},
           std::pair{"second_moment", local.second_moment}}) {
       if (!on_device.has_data()) continue;
-      const MatrixView<float> matrix = host_view(on_device, state.stream);
+      std::vector<float> values = on_host(on_device, state.stream);
+      const MatrixView<float> matrix(values.data(), on_device.rows, on_device.cols);
       const EmbeddingTable& table = state.embedding.tables()[local.table == "item" ? 0 : 1];
       const bool one_a_row = matrix.cols == 1;
       const std::int64_t width = one_a_row ? 1 : table.dim;
@@ -133,10 +135,9 @@ inline void collect(TrainState& state, Tensors& tensors) {
   }
   DenseParameters& dense = state.encoder.parameters();
   if (state.communicator.rank() == 0) {
-    tensors["dense"].assign(dense.values().begin(), dense.values().end());
-    tensors["dense.first_moment"].assign(dense.first_moment().begin(), dense.first_moment().end());
-    tensors["dense.second_moment"].assign(dense.second_moment().begin(),
-                                          dense.second_moment().end());
+    tensors["dense"] = on_host(dense.values(), state.stream);
+    tensors["dense.first_moment"] = on_host(dense.first_moment(), state.stream);
+    tensors["dense.second_moment"] = on_host(dense.second_moment(), state.stream);
   }
 }
 

@@ -67,7 +67,8 @@ TEST_F(BulkCopyTest, Bytes) {
   }
   const Buffer<float> from(host, stream);
   Buffer<float> to(64 * kTiles, stream);
-  launch(double_tiles, 1, 64, 3 * 64 * sizeof(float) + 16, stream, from.data(), to.data(), kTiles);
+  launch(double_tiles, 1, 64, 3 * 64 * sizeof(float) + 16, stream, from.device_data(),
+         to.device_data(), kTiles);
   EXPECT_EQ(to.to_host(stream), expected);
 }
 
@@ -88,7 +89,7 @@ __global__ void add_from_blocks(float* sums) {
 
 TEST_F(BulkCopyTest, AddsBytes) {
   Buffer<float> sums(std::vector<float>(32, 0.5f), stream);
-  launch(add_from_blocks, 4, 32, 32 * sizeof(float), stream, sums.data());
+  launch(add_from_blocks, 4, 32, 32 * sizeof(float), stream, sums.device_data());
   const std::vector<float> host = sums.to_host(stream);
   for (int i = 0; i < 32; ++i) EXPECT_EQ(host[i], 0.5f + 0 + 1 + 2 + 3 + 4 * static_cast<float>(i));
 }
@@ -226,8 +227,8 @@ void expect_loaded(const Case<kRank>& c, const Stream& stream) {
   const std::vector<std::uint8_t> host = counted_bytes(c.bytes());
   const Buffer<std::uint8_t> tensor(host, stream);
   Buffer<std::uint32_t> words(c.box_bytes() / 4, stream);
-  launch(load_one_box<kRank>, 1, 64, c.box_bytes() + 8, stream, c.map(tensor.data()),
-         coordinates(c), words.data(), c.box_bytes());
+  launch(load_one_box<kRank>, 1, 64, c.box_bytes() + 8, stream, c.map(tensor.device_data()),
+         coordinates(c), words.device_data(), c.box_bytes());
   const std::vector<std::uint32_t> box = words.to_host(stream);
   for (unsigned i = 0; i < c.box_bytes() / c.element; ++i) {
     for (unsigned b = 0; b < c.element; ++b) {
@@ -300,8 +301,8 @@ void expect_stored(const Case<kRank>& c, const Stream& stream) {
   }
   Buffer<std::uint8_t> tensor(before, stream);
   const Buffer<std::uint32_t> box(words, stream);
-  launch(store_one_box<kRank, false>, 1, 64, c.box_bytes(), stream, c.map(tensor.data()),
-         coordinates(c), box.data(), c.box_bytes());
+  launch(store_one_box<kRank, false>, 1, 64, c.box_bytes(), stream, c.map(tensor.device_data()),
+         coordinates(c), box.device_data(), c.box_bytes());
   std::vector<std::uint8_t> expected = before;
   for (unsigned i = 0; i < c.box_bytes() / c.element; ++i) {
     for (unsigned b = 0; b < c.element && c.in_tensor(i) >= 0; ++b) {
@@ -338,8 +339,8 @@ TEST_F(BulkCopyTest, AddsBoxes) {
     if (c.in_tensor(i) >= 0) expected[c.in_tensor(i) / 4] += static_cast<float>(3 * i);
   }
   const Buffer<std::uint32_t> box(words, stream);
-  launch(store_one_box<2, true>, 3, 64, c.box_bytes(), stream, c.map(tensor.data()), coordinates(c),
-         box.data(), c.box_bytes());
+  launch(store_one_box<2, true>, 3, 64, c.box_bytes(), stream, c.map(tensor.device_data()),
+         coordinates(c), box.device_data(), c.box_bytes());
   EXPECT_EQ(tensor.to_host(stream), expected);
 }
 
@@ -348,8 +349,8 @@ TEST_F(BulkCopyTest, AddsBfloat16) {
   // 1.5 and 2.25 as bfloat16, whose sum, 3.75, is one too.
   Buffer<std::uint16_t> tensor(std::vector<std::uint16_t>(c.bytes() / 2, 0x3FC0), stream);
   const Buffer<std::uint32_t> box(std::vector<std::uint32_t>(8, 0x40104010), stream);
-  launch(store_one_box<2, true>, 1, 32, c.box_bytes(), stream, c.map(tensor.data()), coordinates(c),
-         box.data(), c.box_bytes());
+  launch(store_one_box<2, true>, 1, 32, c.box_bytes(), stream, c.map(tensor.device_data()),
+         coordinates(c), box.device_data(), c.box_bytes());
   std::vector<std::uint16_t> expected(c.bytes() / 2, 0x3FC0);
   for (unsigned i = 0; i < 16; ++i) expected[c.in_tensor(i) / 2] = 0x4070;
   EXPECT_EQ(tensor.to_host(stream), expected);
@@ -359,7 +360,7 @@ TEST_F(BulkCopyTest, AddsBfloat16) {
 TEST_F(BulkCopyTest, RefusesMaps) {
   const Buffer<std::uint8_t> tensor(4096, stream);
   const TensorMapArgs<2> good{.type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
-                              .data = tensor.data(),
+                              .data = tensor.device_data(),
                               .sizes = {32, 8},
                               .strides = {128},
                               .box = {32, 8},
@@ -378,7 +379,7 @@ TEST_F(BulkCopyTest, RefusesMaps) {
     change(args);
     EXPECT_TRUE(is_refused(args));
   };
-  expect_refused([&](auto& args) { args.data = tensor.data() + 8; });
+  expect_refused([&](auto& args) { args.data = tensor.device_data() + 8; });
   expect_refused([](auto& args) { args.strides = {120}; });
   expect_refused([](auto& args) { args.strides = {std::uint64_t{1} << 40}; });
   expect_refused([](auto& args) { args.box = {33, 8}; });  // no multiple of 16 bytes

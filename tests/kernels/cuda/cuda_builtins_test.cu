@@ -20,7 +20,7 @@ class CudaBuiltinsTest : public testing::Test {
   template <typename T>
   std::vector<T> run(void (*kernel)(T*), unsigned threads, std::int64_t size) {
     Buffer<T> result = Buffer<T>::zeros(size, stream);
-    launch(kernel, 1, threads, 0, stream, result.data());
+    launch(kernel, 1, threads, 0, stream, result.device_data());
     return result.to_host(stream);
   }
 };

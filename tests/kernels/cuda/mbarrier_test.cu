@@ -38,7 +38,7 @@ __global__ void walk_through_phases(int* over) {
 
 TEST_F(MbarrierTest, Parity) {
   Buffer<int> over(16, stream);
-  launch(walk_through_phases, 1, 1, sizeof(std::uint64_t), stream, over.data());
+  launch(walk_through_phases, 1, 1, sizeof(std::uint64_t), stream, over.device_data());
   // Phase 0 while there are 0 and 1 arrivals, 1 from the second one on, 2 from the fourth on.
   const std::vector<int> expected{0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0, 1};
   EXPECT_EQ(over.to_host(stream), expected);
@@ -83,7 +83,7 @@ TEST_F(MbarrierTest, Ring) {
   constexpr int kRounds = 7;
   Buffer<int> sums(128, stream);
   launch(pass_through_ring, 1, 128, 4 * sizeof(std::uint64_t) + 64 * sizeof(int), stream,
-         sums.data(), kRounds);
+         sums.device_data(), kRounds);
   const std::vector<int> host = sums.to_host(stream);
   for (int i = 0; i < 128; ++i) {
     // 0 + 32 + ... + 6 * 32, and the lane from the end each time.
@@ -106,7 +106,7 @@ __global__ void expect_nothing(int* over) {
 
 TEST_F(MbarrierTest, NoBytes) {
   Buffer<int> over(2, stream);
-  launch(expect_nothing, 1, 1, sizeof(std::uint64_t), stream, over.data());
+  launch(expect_nothing, 1, 1, sizeof(std::uint64_t), stream, over.device_data());
   EXPECT_EQ(over.to_host(stream), (std::vector<int>{0, 1}));
 }
 

@@ -41,7 +41,7 @@ __global__ void hand_over(float* sums, int rounds) {
 
 TEST_F(PrimitivesTest, NamedBarriers) {
   Buffer<float> sums(96, stream);
-  launch(hand_over, 1, 96, sizeof(float), stream, sums.data(), 5);
+  launch(hand_over, 1, 96, sizeof(float), stream, sums.device_data(), 5);
   const std::vector<float> host = sums.to_host(stream);
   for (int i = 0; i < 96; ++i) EXPECT_EQ(host[i], i / 32 == 1 ? 0 : 15) << i;
 }
@@ -67,7 +67,7 @@ __global__ void load(std::uint32_t* result) {
 template <int kMatrices, bool kTransposed>
 void expect_loaded(const Stream& stream) {
   Buffer<std::uint32_t> result(32 * kMatrices, stream);
-  launch(load<kMatrices, kTransposed>, 1, 32, 8 * kMatrices * 48, stream, result.data());
+  launch(load<kMatrices, kTransposed>, 1, 32, 8 * kMatrices * 48, stream, result.device_data());
   const auto host = result.to_host(stream);
   for (int lane = 0; lane < 32; ++lane) {
     for (int j = 0; j < kMatrices; ++j) {
@@ -160,7 +160,8 @@ void expect_product(const Stream& stream) {
   }
   const Buffer<std::uint32_t> device_a(a, stream), device_b(b, stream);
   Buffer<float> device_d(d, stream);
-  launch(multiply<kType>, 1, 32, 0, stream, device_a.data(), device_b.data(), device_d.data());
+  launch(multiply<kType>, 1, 32, 0, stream, device_a.device_data(), device_b.device_data(),
+         device_d.device_data());
   EXPECT_EQ(device_d.to_host(stream), expected);
 }
 
@@ -207,7 +208,8 @@ TEST_F(PrimitivesTest, MmaE4m3) {
   }
   const Buffer<std::uint32_t> device_a(a, stream), device_b(b, stream);
   Buffer<float> d(std::vector<float>(32 * 4, 3), stream);
-  launch(multiply<Type::kE4m3>, 1, 32, 0, stream, device_a.data(), device_b.data(), d.data());
+  launch(multiply<Type::kE4m3>, 1, 32, 0, stream, device_a.device_data(), device_b.device_data(),
+         d.device_data());
   EXPECT_EQ(d.to_host(stream), expected);
 }
 
@@ -234,7 +236,8 @@ TEST_F(PrimitivesTest, E4m3) {
   const Buffer<float> device_values(values, stream);
   Buffer<std::uint16_t> packed(8, stream);
   Buffer<float> unpacked(16, stream);
-  launch(convert_e4m3, 1, 8, 0, stream, device_values.data(), packed.data(), unpacked.data());
+  launch(convert_e4m3, 1, 8, 0, stream, device_values.device_data(), packed.device_data(),
+         unpacked.device_data());
   EXPECT_EQ(packed.to_host(stream), expected);
   EXPECT_EQ(unpacked.to_host(stream), back);
 }
@@ -267,7 +270,8 @@ TEST_F(PrimitivesTest, CpAsync) {
   }
   const Buffer<float4> from(host, stream);
   Buffer<float4> to(32 * kTiles, stream);
-  launch(reverse, 1, 32, 2 * 32 * sizeof(float4), stream, from.data(), to.data(), kTiles);
+  launch(reverse, 1, 32, 2 * 32 * sizeof(float4), stream, from.device_data(), to.device_data(),
+         kTiles);
   const auto reversed = to.to_host(stream);
   for (int i = 0; i < 32 * kTiles; ++i) {
     const int source = i / 32 * 32 + 31 - i % 32;

@@ -32,7 +32,7 @@ __global__ void elect(int* elected) {
 
 TEST_F(WarpgroupTest, ElectsOneLane) {
   Buffer<int> elected = Buffer<int>::zeros(96, stream);
-  launch(elect, 1, 32, 0, stream, elected.data());
+  launch(elect, 1, 32, 0, stream, elected.device_data());
   const std::vector<int> host = elected.to_host(stream);
   int counts[3] = {};
   for (int i = 0; i < 96; ++i) counts[i / 32] += host[i];
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(384, 1) share_registers(int* done) {
 
 TEST_F(WarpgroupTest, SharesRegisters) {
   Buffer<int> done = Buffer<int>::zeros(384, stream);
-  launch(share_registers, 1, 384, 0, stream, done.data());
+  launch(share_registers, 1, 384, 0, stream, done.device_data());
   EXPECT_EQ(done.to_host(stream), std::vector<int>(384, 1));
 }
 

@@ -217,8 +217,9 @@ void expect_product(WgmmaSwizzle a_swizzle, WgmmaSwizzle b_swizzle, const Stream
   const std::size_t shared = a.bytes() + b.bytes();
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(shared)));
-  launch(kernel, 1, 128, shared, stream, Operand{a_words.data(), a.bytes(), a.step(), a.tile()},
-         Operand{b_words.data(), b.bytes(), b.step(), b.tile()}, d.data());
+  launch(kernel, 1, 128, shared, stream,
+         Operand{a_words.device_data(), a.bytes(), a.step(), a.tile()},
+         Operand{b_words.device_data(), b.bytes(), b.step(), b.tile()}, d.device_data());
   const std::vector<float> host = d.to_host(stream);
   int wrong = 0;
   for (unsigned t = 0; t < 128; ++t) {
@@ -306,7 +307,7 @@ __global__ void describe(std::uint64_t* descriptors) {
 
 TEST_F(WgmmaTest, Descriptors) {
   Buffer<std::uint64_t> descriptors(4, stream);
-  launch(describe, 1, 1, 0x2800, stream, descriptors.data());
+  launch(describe, 1, 1, 0x2800, stream, descriptors.device_data());
   const std::vector<std::uint64_t> expected{0x4000004000010240, 0x4000004002000240,
                                             0x0000000800400000, 0xC000001000010000};
   EXPECT_EQ(descriptors.to_host(stream), expected);
@@ -390,7 +391,7 @@ TEST_F(WgmmaTest, OnCopiedTiles) {
                               device_v = on_device(v);
   const auto map = [](const Buffer<std::uint16_t>& matrix, std::uint32_t rows) {
     return make_tensor_map<2>({.type = CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                               .data = matrix.data(),
+                               .data = matrix.device_data(),
                                .sizes = {kDim, rows},
                                .strides = {kDim * 2},
                                .box = {kDim, rows},
@@ -398,7 +399,7 @@ TEST_F(WgmmaTest, OnCopiedTiles) {
   };
   Buffer<float> o(64 * kDim, stream);
   launch(attend, 1, 128, (64 + 2 * kKeys) * kDim * 2 + 8, stream, map(device_q, 64),
-         map(device_k, kKeys), map(device_v, kKeys), o.data());
+         map(device_k, kKeys), map(device_v, kKeys), o.device_data());
   std::vector<float> expected(64 * kDim);
   for (int i = 0; i < 64; ++i) {
     for (int j = 0; j < kKeys; ++j) {

@@ -1,0 +1,48 @@
+// k steps on W GPUs equal k unsharded steps on the CPU.
+
+#include <gtest/gtest.h>
+
+#include <tuple>
+
+#include "tests/embedding/equivalence.h"
+#include "tests/support/devices.h"
+
+namespace serrate {
+namespace {
+
+using Case = std::tuple<SparseOptimizer, ShardingType>;
+
+class DeviceEquivalence : public testing::TestWithParam<Case> {};
+
+// Three steps: two with weights, and one without.
+TEST_P(DeviceEquivalence, StepsEqualUnshardedStepsOnTheCpu) {
+  const auto [optimizer, type] = GetParam();
+  Workload workload = make_workload(optimizer);
+  workload.num_steps = 3;
+  workload.bags_per_feature = 10;
+  const auto unsharded = assemble(workload, train_thread_ranks(workload, unsharded_plan(workload)));
+  const int world_size = needs_nodes(type) ? 4 : 3, ranks_per_node = needs_nodes(type) ? 2 : 0;
+  const ShardingPlan plan = uniform_plan(workload, type, world_size, ranks_per_node);
+  for (const SplitBags split_bags : {SplitBags::kPartialSums, SplitBags::kIdOrder}) {
+    workload.split_bags = split_bags;
+    for (const Device device : test_devices()) {
+      expect_close(assemble(workload, train_thread_ranks(workload, plan, 1, device)), unsharded);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Types, DeviceEquivalence,
+    testing::Combine(testing::Values(SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
+                                     SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam),
+                     testing::Values(ShardingType::kDataParallel, ShardingType::kTableWise,
+                                     ShardingType::kRowWise, ShardingType::kColumnWise,
+                                     ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
+                                     ShardingType::kGrid)),
+    [](const auto& p) {
+      return to_string(std::get<SparseOptimizer>(p.param)) + "_" +
+             to_string(std::get<ShardingType>(p.param));
+    });
+
+}  // namespace
+}  // namespace serrate
