@@ -1,27 +1,17 @@
 #include "comm/nccl_sharing.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <utility>
 
+#include "comm/machine.h"
 #include "src/core/cuda_check.h"
 
 namespace serrate {
 namespace {
-
-std::string machine() {
-  std::string id;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> id;
-  if (!id.empty()) return id;
-  std::array<char, 256> name{};
-  gethostname(name.data(), name.size() - 1);
-  return name.data();
-}
 
 /// NCCL takes ranks with different NCCL_HOSTID for ranks of different machines. Between those it
 /// knows the network alone; all other transports are switched off, with what needs much memory.
@@ -40,7 +30,7 @@ void set_environment(int rank) {
 std::string gpu_identity(Device device) {
   std::array<char, 32> bus{};
   cuda_check(cudaDeviceGetPCIBusId(bus.data(), static_cast<int>(bus.size()), device.index));
-  return fmt::format("{} {}", machine(), bus.data());
+  return fmt::format("{} {}", machine_identity(), bus.data());
 }
 
 void prepare_gpu_sharing(std::span<const std::string> identities, int rank, Device device,

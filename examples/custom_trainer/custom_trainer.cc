@@ -1,11 +1,14 @@
 // A trainer with a model and a loop of its own: will a user click? Two sharded embedding tables
 // (the items of a history, mean pooled, and the user's country), a linear layer and a logistic
-// loss. Ranks are threads; with make_mpi_communicator the same train() runs under mpirun.
+// loss. Ranks are threads; with make_mpi_communicator (and, on GPUs, make_nccl_communicator) the
+// same train() runs under mpirun. They work on the device that `device` says; to have the work on a
+// cudaStream_t of your own, beside kernels of your own, give Stream::wrap to the model.
 //
-//   custom_trainer [ranks [steps [directory]]]
+//   custom_trainer [ranks [steps [directory [device]]]]
 //
-// With a directory it writes checkpoints there while it trains. Started again it goes on from the
-// newest one, also on another number of ranks.
+// With a directory ("" for none) it writes checkpoints there while it trains. Started again it goes
+// on from the newest one, also on another number of ranks or another device: auto, cpu, cuda,
+// cuda:N.
 
 #include <algorithm>
 #include <cmath>
@@ -21,6 +24,7 @@
 #include "serrate/kernels/adamw.h"
 #include "serrate/kernels/linear.h"
 #include "serrate/random.h"
+#include "serrate/rank_device.h"
 #include "serrate/sharded_embedding.h"
 #include "serrate/thread_communicator.h"
 
@@ -86,16 +90,12 @@ double logistic_loss(std::span<float> logits, std::span<const float> clicks) {
 class ClickModel {
  public:
   ClickModel(const std::vector<EmbeddingTable>& tables, const ShardingPlan& plan,
-             const EmbeddingOptions& options, Communicator& communicator)
-      : communicator_(communicator),
+             const EmbeddingOptions& options, Communicator& communicator, const Stream& stream)
+      : stream_(stream),
+        communicator_(communicator),
         embedding_(tables, plan, options, communicator, stream_),
-        num_lookups_(static_cast<std::int64_t>(embedding_.lookups().size())) {
-    std::vector<float> weights;
-    for (std::int64_t c = 0; c < columns(); ++c) {
-      weights.push_back(static_cast<float>(draw(6, c) - 0.5));
-    }
-    copy_from_host<float>(weights, dense_.span().first(weights.size()), stream_);
-  }
+        num_lookups_(static_cast<std::int64_t>(embedding_.lookups().size())),
+        dense_(first_weights(), stream_) {}
 
   // Forward, backward and update; returns the sum of this rank's losses.
   double train_step(const Batch& batch, std::int64_t step) {
@@ -132,23 +132,33 @@ class ClickModel {
  private:
   std::int64_t columns() const { return num_lookups_ * kDim; }
 
+  std::vector<float> first_weights() const {
+    std::vector<float> weights(static_cast<std::size_t>(columns() + 1));
+    for (std::int64_t c = 0; c < columns(); ++c) {
+      weights[static_cast<std::size_t>(c)] = static_cast<float>(draw(6, c) - 0.5);
+    }
+    return weights;
+  }
+
   double forward_backward(std::span<const float> clicks) {
     const auto batch_size = static_cast<std::int64_t>(clicks.size());
+    x_.resize_discard(batch_size * columns(), stream_);
+    d_x_.resize_discard(batch_size * columns(), stream_);
+    logits_.resize_discard(batch_size, stream_);
     const DeviceMatrix<float> weight = dense_.matrix(1, columns());
     const DeviceMatrix<float> d_weight = d_dense_.matrix(1, columns());
-    const DeviceMatrix<float> x(x_.resize_discard(batch_size * columns(), stream_), batch_size,
-                                columns());
-    const DeviceMatrix<float> y(logits_.resize_discard(batch_size, stream_), batch_size, 1);
+    const DeviceMatrix<float> x = x_.matrix(batch_size, columns());
+    const DeviceMatrix<float> d_x = d_x_.matrix(batch_size, columns());
+    const DeviceMatrix<float> y = logits_.matrix(batch_size, 1);
     for (std::int64_t i = 0; i < num_lookups_; ++i) {
       copy_matrix(exchange_.output(i), x.columns(i * kDim, (i + 1) * kDim), stream_);
     }
     linear_forward({.x = x, .weight = weight, .bias = dense_.span().last(1), .y = y}, stream_);
+    // The loss is computed on the host: a few numbers of a batch, whatever the device.
     std::vector<float> logits = logits_.to_host(stream_);
     const double loss = logistic_loss(logits, clicks);
     copy_from_host<float>(logits, logits_.span(), stream_);
 
-    const DeviceMatrix<float> d_x(d_x_.resize_discard(batch_size * columns(), stream_), batch_size,
-                                  columns());
     fill_zero(d_dense_.span(), stream_);
     linear_backward({.x = x,
                      .weight = weight,
@@ -163,14 +173,14 @@ class ClickModel {
     return loss;
   }
 
-  Stream stream_;
+  const Stream& stream_;
   Communicator& communicator_;
   ShardedEmbedding embedding_;
   EmbeddingExchange exchange_;
   std::int64_t num_lookups_;
   Buffer<float> x_, d_x_, logits_;
   // Weights, then the bias: [columns + 1].
-  Buffer<float> dense_ = Buffer<float>::zeros(columns() + 1, stream_);
+  Buffer<float> dense_;
   Buffer<float> d_dense_ = Buffer<float>::zeros(columns() + 1, stream_);
   Buffer<float> first_moment_ = Buffer<float>::zeros(columns() + 1, stream_);
   Buffer<float> second_moment_ = Buffer<float>::zeros(columns() + 1, stream_);
@@ -191,7 +201,8 @@ std::int64_t resume(CheckpointWriter& checkpoints, ClickModel& model, const Stre
 struct Options {
   int ranks = 2;
   std::int64_t steps = 400;
-  std::string directory;  // of checkpoints; empty for none
+  std::string directory;        // of checkpoints; empty for none
+  std::string device = "auto";  // see choose_device
 };
 
 void train(const Options& run, Communicator& communicator) {
@@ -208,9 +219,9 @@ void train(const Options& run, Communicator& communicator) {
                            shard_table(tables[1], ShardingType::kDataParallel, world_size)}};
   EmbeddingOptions options;
   options.optimizer = {.type = SparseOptimizer::kRowWiseAdagrad, .learning_rate = 0.1f};
-  ClickModel model(tables, plan, options, communicator);
+  const Stream stream(choose_device(device_choice_from_string(run.device), communicator));
+  ClickModel model(tables, plan, options, communicator, stream);
 
-  const Stream stream;
   std::optional<CheckpointWriter> checkpoints;
   std::int64_t steps_done = 0;
   if (!run.directory.empty()) {
@@ -250,6 +261,7 @@ int main(int argc, char** argv) {
     if (argc > 1) run.ranks = std::atoi(argv[1]);
     if (argc > 2) run.steps = std::atoll(argv[2]);
     if (argc > 3) run.directory = argv[3];
+    if (argc > 4) run.device = argv[4];
     run_thread_ranks(run.ranks, std::chrono::seconds(30),
                      [&](Communicator& communicator) { train(run, communicator); });
   } catch (const Error& error) {

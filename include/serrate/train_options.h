@@ -31,6 +31,7 @@ struct TrainOptions {
   std::int64_t negatives = 512;  ///< shared by a step; 0 means every item (full softmax)
   std::uint64_t seed = 1;
   int threads = 1;               ///< OpenMP threads of a rank
+  std::string device = "auto";   ///< auto, cpu, cuda or cuda:N; see choose_device
   bool reproducible = false;     ///< the same bits on any number of ranks and threads, any plan
   int virtual_ranks = 16;        ///< with reproducible: shares of a batch that are summed in a tree
   std::string checkpoint_every;  ///< steps ("500") or time ("10min"); empty: at the end alone

@@ -26,6 +26,7 @@ class Trainer {
   Trainer(TrainOptions options, Communicator& communicator);
   ~Trainer();
 
+  /// As given, but for the device: what "auto" came to.
   const TrainOptions& options() const;
   std::int64_t steps_per_epoch() const;
   std::int64_t total_steps() const;
@@ -64,6 +65,7 @@ struct EvaluateOptions {
   bool filter_seen = false;       ///< leave items of the history out of the ranking
   std::int64_t batch_size = 256;  ///< sequences of all ranks together
   int threads = 1;
+  std::string device = "auto";  ///< auto, cpu, cuda or cuda:N; see choose_device
 };
 
 /// HR@K and NDCG@K by scorer ("model", "popularity", "repeat", "markov"): metrics["hr@10"].

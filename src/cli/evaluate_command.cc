@@ -34,6 +34,7 @@ int evaluate_command(const Arguments& arguments) {
   if (!line.parse(arguments)) return 0;
 
   launch_options.threads = options.threads;
+  launch_options.device = options.device;
   return launch(launch_options, [&](Communicator& communicator) {
     const bool speaks = communicator.rank() == 0;
     if (speaks && !json.empty()) check_writable(json);  // before the work

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <string>
 
 #include "serrate/communicator.h"
 #include "src/cli/options.h"
@@ -13,7 +14,9 @@ namespace serrate::cli {
 struct LaunchOptions {
   int ranks = 0;  ///< threads of this process; 0 means the processes of mpirun, or one thread
   std::chrono::milliseconds timeout{120'000};
-  std::int64_t threads = 1;  ///< OpenMP threads that a rank will start, itself included
+  std::int64_t threads = 1;    ///< OpenMP threads that a rank will start, itself included
+  std::string device = "cpu";  ///< of rank_main, as choose_device takes it
+  std::string output;  ///< folder for what processes on GPUs leave behind when they fail; or none
 };
 
 /// What one rank does; returns its exit code.

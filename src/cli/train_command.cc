@@ -37,7 +37,10 @@ int train(const TrainOptions& options, const LaunchOptions& launch_options, cons
     Trainer trainer(options, communicator);
     if (attempt) attempt->has_begun = true;
     const bool speaks = communicator.rank() == 0;
-    if (speaks) put("{}# world_size={}\n\n", line.effective(), communicator.size());
+    if (speaks) {
+      put("{}# world_size={} device={}\n\n", line.effective(), communicator.size(),
+          trainer.options().device);
+    }
     Progress progress(trainer.total_steps());
     const bool finished = trainer.run(stop, [&](const StepResult& result) {
       if (speaks) progress.step(result);
@@ -69,6 +72,8 @@ int train_command(const Arguments& arguments) {
                   "how often a lost job is started again; not under mpirun", {0, 1'000'000}));
   if (!line.parse(arguments)) return 0;
   launch_options.threads = options.threads;
+  launch_options.device = options.device;
+  launch_options.output = options.output;
   if (max_restarts == 0) return train(options, launch_options, line, stop_on_signals(), nullptr);
 
   if (launched_rank()) {

@@ -55,7 +55,7 @@ void Stream::synchronize() const {
 }
 
 void Stream::wait_for(const Event& event) const {
-  check(event.device() == device_, "a stream waits for events of its own device");
+  check(event.device().type == device_.type, "a stream waits for events of its own kind of device");
   dispatch_device(device_, [&](auto d) { wait_for_event_on<d()>(native_, event.native()); });
 }
 

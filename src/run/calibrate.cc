@@ -160,7 +160,7 @@ Link measure_link(Communicator& group, double memory, const Clock& clock, Commun
 
 PlannerTopology calibrate(int ranks_per_node, Communicator& communicator, const Stream& stream,
                           const Clock& clock) {
-  const Machines machines = find_machines(communicator);
+  const Machines machines = find_machines(communicator, stream.device());
   const int rank = communicator.rank(), world_size = communicator.size();
   PlannerTopology t = topology_of(machines, ranks_per_node);
   t.host_bandwidth = copy_bandwidth(clock, communicator, stream);

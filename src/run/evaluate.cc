@@ -6,6 +6,7 @@
 
 #include "comm/agreement.h"
 #include "comm/together.h"
+#include "serrate/rank_device.h"
 #include "serrate/trainer.h"
 #include "src/checkpoint/load.h"
 #include "src/core/option_json.h"
@@ -93,8 +94,9 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
         targets.push_back(items.front());
       }
     });
-    const NextItemBatch batch = make_history_batch(
-        share.histories, names, batch_shape(e.run, e.dataset->num_items()), state.stream);
+    BatchShape shape = batch_shape(e.run, e.dataset->num_items());
+    shape.micro_batch_tokens = tokens_at_once(e.run, state.stream.device().type);
+    const NextItemBatch batch = make_history_batch(share.histories, names, shape, state.stream);
     const Buffer<float> states = history_states(state, batch);
     const auto best =
         distributed_top_k(state.embedding, names.front(), queries_of(e, share, states), k,
@@ -144,6 +146,8 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   EvaluateOptions fields = options;
   require_agreement(communicator, "options", options_to_json(option_table(fields)));
   check_options(options);
+  const Stream stream(choose_device(device_choice_from_string(options.device), communicator),
+                      options.threads);
   const std::string checkpoints = checkpoint_path(options.model);
   const auto saved = read_newest_manifest(checkpoints, communicator);
   if (!saved) {
@@ -168,8 +172,8 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   });
   TrainOptions model = e.run;
   model.sparse_optimizer.type = SparseOptimizer::kSgd;  // which has no state
-  ShardingPlan plan = evaluation_plan(*e.dataset, e.split, model, options, communicator);
-  const Stream stream(Device::cpu(), options.threads);
+  ShardingPlan plan =
+      evaluation_plan(*e.dataset, e.split, model, options, communicator, stream.device());
   TrainState state = make_train_state(*e.dataset, model, std::move(plan), communicator, stream);
   // The newest now, which may be newer than the one above; of the same run in any case.
   const auto loaded = load_weights(checkpoints, weights_of(state), communicator, stream);

@@ -1,62 +1,89 @@
 #include "src/run/machines.h"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <string>
+
+#include "src/core/gpus.h"
 
 namespace serrate {
+namespace {
 
-std::int64_t Machines::num_ranks(int machine) const {
-  return std::ranges::count(of_rank, machine);
+/// Ranks that give the same name share the memory.
+SharedMemory share(Communicator& communicator, const std::string& name,
+                   const MachineMemory& memory) {
+  const auto names = communicator.gather_strings("memory: name", name);
+  const auto total = communicator.gather_int64("memory: total", memory.total);
+  const auto available = communicator.gather_int64("memory: available", memory.available);
+  SharedMemory shared;
+  for (std::size_t rank = 0; rank < names.size(); ++rank) {
+    const auto first = std::ranges::find(names, names[rank]) - names.begin();
+    if (first == static_cast<std::ptrdiff_t>(rank)) {
+      shared.of_rank.push_back(static_cast<int>(shared.memory.size()));
+      shared.memory.push_back({total[rank], available[rank]});
+      continue;
+    }
+    const int number = shared.of_rank[first];
+    shared.of_rank.push_back(number);
+    MachineMemory& least = shared.memory[number];
+    least.total = std::min(least.total, total[rank]);
+    least.available = std::min(least.available, available[rank]);
+  }
+  return shared;
+}
+
+std::vector<std::int64_t> bytes_of_ranks(const SharedMemory& shared) {
+  std::vector<std::int64_t> bytes;
+  for (const int number : shared.of_rank) {
+    bytes.push_back(shared.memory[number].total / shared.num_ranks(number));
+  }
+  return bytes;
+}
+
+}  // namespace
+
+std::int64_t SharedMemory::num_ranks(int memory_number) const {
+  return std::ranges::count(of_rank, memory_number);
 }
 
 int Machines::ranks_per_node() const {
-  const auto world_size = static_cast<int>(of_rank.size());
-  const int in_node = world_size / static_cast<int>(memory.size());
-  for (int rank = 0; rank < world_size; ++rank) {
-    if (of_rank[rank] != rank / in_node) return world_size;
+  const int in_node = world_size() / static_cast<int>(host.memory.size());
+  for (int rank = 0; rank < world_size(); ++rank) {
+    if (host.of_rank[rank] != rank / in_node) return world_size();
   }
   return in_node;
 }
 
-Machines find_machines(Communicator& communicator) {
+Machines find_machines(Communicator& communicator, Device device) {
   std::array<char, 256> name{};
   ::gethostname(name.data(), name.size() - 1);
-  const auto names = communicator.gather_strings("machine name", name.data());
-  const MachineMemory here = machine_memory();
-  const auto total = communicator.gather_int64("machine memory", here.total);
-  const auto available = communicator.gather_int64("available memory", here.available);
-  Machines machines;
-  for (std::size_t rank = 0; rank < names.size(); ++rank) {
-    const auto first = std::ranges::find(names, names[rank]) - names.begin();
-    if (first == static_cast<std::ptrdiff_t>(rank)) {
-      machines.of_rank.push_back(static_cast<int>(machines.memory.size()));
-      machines.memory.push_back({total[rank], available[rank]});
-      continue;
-    }
-    const int machine = machines.of_rank[first];
-    machines.of_rank.push_back(machine);
-    MachineMemory& memory = machines.memory[machine];
-    memory.total = std::min(memory.total, total[rank]);
-    memory.available = std::min(memory.available, available[rank]);
-  }
+  Machines machines{.host = share(communicator, name.data(), machine_memory())};
+  if (device.type == DeviceType::kCpu) return machines;
+  const std::string address = find_gpus().addresses[device.index];
+  const GpuMemory memory = gpu_memory(device);
+  machines.gpus = share(communicator, fmt::format("{} {}", name.data(), address),
+                        {memory.total, memory.available});
   return machines;
 }
 
 PlannerTopology topology_of(const Machines& machines, int ranks_per_node) {
-  PlannerTopology t{.device = PlannerDevice::kCpu,
-                    .world_size = static_cast<int>(machines.of_rank.size())};
+  PlannerTopology t{.world_size = machines.world_size()};
   t.ranks_per_node = ranks_per_node > 0 ? ranks_per_node : machines.ranks_per_node();
   t.reserve = 0.15;  // of the memory: for the system, batches read ahead, stacks
-  t.intra_node_bandwidth = 10e6;
-  t.inter_node_bandwidth = 10e6;
   t.intra_node_latency = 0.005;
   t.inter_node_latency = 0.03;
+  t.host_bytes = bytes_of_ranks(machines.host);
   t.device_bytes.assign(t.world_size, 0);
-  for (const int machine : machines.of_rank) {
-    t.host_bytes.push_back(machines.memory[machine].total / machines.num_ranks(machine));
+  if (machines.device_type() == DeviceType::kCuda) {
+    t.device_bytes = bytes_of_ranks(machines.gpus);
+    return t;
   }
+  t.device = PlannerDevice::kCpu;
+  t.intra_node_bandwidth = 10e6;
+  t.inter_node_bandwidth = 10e6;
   return t;
 }
 

@@ -10,6 +10,7 @@
 #include "sharding/files/quantity.h"
 #include "src/core/checked_math.h"
 #include "src/model/model_bytes.h"
+#include "src/run/options.h"
 
 namespace serrate {
 namespace {
@@ -44,45 +45,106 @@ struct Need {
   }
 };
 
-void add(const RankMemory& m, const DenseMemory& d, CheckpointCopy copy, Need& need) {
-  const auto into = [](std::int64_t& sum, std::int64_t bytes) { sum = sum_of_bytes({sum, bytes}); };
-  into(need.weights, m.weights);
-  into(need.optimizer, m.optimizer);
-  into(need.exchange, m.exchange);
-  into(need.dense, sum_of_bytes({d.parameters, d.sums}));
-  into(need.activations, d.activations);
-  into(need.ranking, d.ranking);
-  if (copy == CheckpointCopy::kNone) return;
-  // Values and two moments of the five that are held.
-  into(need.checkpoint, sum_of_bytes({m.weights, m.optimizer, d.parameters / 5 * 3}));
+void add(std::int64_t bytes, std::int64_t& sum) {
+  sum = sum_of_bytes({sum, bytes});
+}
+
+void add(const Need& more, Need& sum) {
+  for (const auto part : {&Need::weights, &Need::optimizer, &Need::exchange, &Need::dense,
+                          &Need::activations, &Need::checkpoint, &Need::ranking}) {
+    add(more.*part, sum.*part);
+  }
+}
+
+void add_model(const RankMemory& m, const DenseMemory& d, Need& need) {
+  add({.weights = m.weights,
+       .optimizer = m.optimizer,
+       .exchange = m.exchange,
+       .dense = sum_of_bytes({d.parameters, d.sums}),
+       .activations = d.activations,
+       .ranking = d.ranking},
+      need);
+}
+
+// Values and two moments of the five that are held.
+void add_copy(const RankMemory& m, const DenseMemory& d, Need& need) {
+  add(sum_of_bytes({m.weights, m.optimizer, d.parameters / 5 * 3}), need.checkpoint);
 }
 
 std::string parts_of(const Need& need) {
-  std::string text = fmt::format("tables {}, optimizer {}, exchange {}, dense {}, activations {}",
-                                 format_bytes(need.weights), format_bytes(need.optimizer),
-                                 format_bytes(need.exchange), format_bytes(need.dense),
-                                 format_bytes(need.activations));
-  if (need.checkpoint > 0) {
-    text += fmt::format(", copy for --checkpoint-every {}", format_bytes(need.checkpoint));
-  }
-  if (need.ranking > 0) text += fmt::format(", ranking {}", format_bytes(need.ranking));
+  std::string text;
+  const auto part = [&](const char* name, std::int64_t bytes) {
+    if (bytes == 0) return;
+    text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, format_bytes(bytes));
+  };
+  part("tables", need.weights);
+  part("optimizer", need.optimizer);
+  part("exchange", need.exchange);
+  part("dense", need.dense);
+  part("activations", need.activations);
+  part("copy for --checkpoint-every", need.checkpoint);
+  part("ranking", need.ranking);
   return text;
+}
+
+void check_limit(const std::vector<Need>& needs, std::int64_t most, const std::string& largest,
+                 DeviceType device) {
+  Need all;
+  for (const Need& need : needs) add(need, all);
+  const auto fullest = std::ranges::max_element(needs, {}, &Need::total);
+  const std::int64_t need = fullest->total();
+  if (need <= most) return;
+  const bool fits_evenly = all.total() / std::ssize(needs) <= most;
+  throw usage_error(fmt::format(
+      "rank {} will need {} ({}) and --memory-limit is {}; the largest tables are {} ({}give "
+      "each rank {}, or make --dim{} smaller)",
+      fullest - needs.begin(), format_bytes(need), parts_of(*fullest), format_bytes(most), largest,
+      fits_evenly ? "spread them by --plan auto, " : "use more ranks, ", format_bytes(need),
+      device == DeviceType::kCpu ? ", --batch-size or --micro-batch-tokens" : " or --batch-size"));
+}
+
+/// `what` has the memory: "machine".
+void check_shared(const std::vector<Need>& needs, const SharedMemory& shared,
+                  const std::string& what, const std::string& largest) {
+  for (int number = 0; number < std::ssize(shared.memory); ++number) {
+    Need sum;
+    for (std::size_t rank = 0; rank < needs.size(); ++rank) {
+      if (shared.of_rank[rank] == number) add(needs[rank], sum);
+    }
+    const std::int64_t need = sum.total();
+    const std::int64_t available = shared.memory[number].available;
+    if (need <= available) continue;
+    throw usage_error(fmt::format(
+        "the {} rank{} of one {} will need {} ({}) and it has {} to give; the largest tables "
+        "are {} (use {:.0f} such {}s, an optimizer with less state, or make --dim or "
+        "--batch-size smaller)",
+        shared.num_ranks(number), shared.num_ranks(number) == 1 ? "" : "s", what,
+        format_bytes(need), parts_of(sum), format_bytes(available), largest,
+        std::ceil(static_cast<double>(need) /
+                  static_cast<double>(std::max<std::int64_t>(available, 1))) *
+            static_cast<double>(shared.memory.size()),
+        what));
+  }
 }
 
 }  // namespace
 
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size) {
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
+                         const Machines& machines) {
   // Inputs of the items, targets and negatives, as planner_model has them.
   const auto& item_features = model.tables.front().features;
   const double tokens =
       std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size));
-  const std::int64_t most = std::max(options.micro_batch_tokens, options.model.max_length);
+  const std::int64_t most =
+      std::max(tokens_at_once(options, machines.device_type()), options.model.max_length);
   const std::int64_t negatives =  // of all ranks: each has them all, looked up in parts
       options.negatives > 0 ? options.negatives : model.tables.front().num_rows;
   const std::int64_t parameters = parameter_bytes(options.model);
   // A TreeSum keeps the sums of subtrees, what it sends and what it receives.
   const double shares =
-      options.reproducible ? std::ceil(static_cast<double>(options.virtual_ranks) / world_size) : 1;
+      options.reproducible
+          ? std::ceil(static_cast<double>(options.virtual_ranks) / machines.world_size())
+          : 1;
   const double copies = 3 + std::ceil(std::log2(std::max(shares, 1.0)));
   const double summed = static_cast<double>(parameters) +
                         static_cast<double>(negatives) * static_cast<double>(options.model.dim) * 4;
@@ -95,14 +157,14 @@ DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
 
 DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
                               const EvaluateOptions& options, std::int64_t num_items,
-                              int world_size) {
-  DenseMemory memory = dense_memory(model, run, world_size);
+                              const Machines& machines) {
+  DenseMemory memory = dense_memory(model, run, machines);
   memory.sums = 0;
   // The queries of all ranks, and for each the best rows of this rank, sent and received: a row
   // number and a score.
   constexpr double kCandidateBytes = 3 * (8 + 4), kQueries = 3;
   const auto k = static_cast<double>(std::min(std::ranges::max(options.cutoffs), num_items));
-  const auto cases = static_cast<double>(model.batch_size) * world_size;
+  const auto cases = static_cast<double>(model.batch_size) * machines.world_size();
   memory.ranking =
       bytes_of(cases * (kQueries * static_cast<double>(run.model.dim) * 4 + k * kCandidateBytes));
   return memory;
@@ -110,44 +172,19 @@ DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run
 
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
                   const std::string& limit, const Machines& machines, CheckpointCopy copy) {
-  const std::vector<RankMemory> ranks = predict_memory(model, plan);
+  const bool on_gpus = machines.device_type() == DeviceType::kCuda;
+  std::vector<Need> needs, beside;  // where the model is, and in the memory of GPUs' machines
+  for (const RankMemory& rank : predict_memory(model, plan)) {
+    add_model(rank, dense, needs.emplace_back());
+    Need& host = on_gpus ? beside.emplace_back() : needs.back();
+    if (copy == CheckpointCopy::kOfTheState) add_copy(rank, dense, host);
+  }
+  const std::string largest = largest_tables(model, plan);
   if (!limit.empty()) {
-    const std::int64_t most = bytes_from_string(limit);
-    std::vector<Need> needs(ranks.size());
-    Need all;
-    for (std::size_t r = 0; r < ranks.size(); ++r) {
-      add(ranks[r], dense, copy, needs[r]);
-      add(ranks[r], dense, copy, all);
-    }
-    const auto fullest = std::ranges::max_element(needs, {}, &Need::total);
-    const std::int64_t need = fullest->total();
-    if (need <= most) return;
-    const bool fits_evenly = all.total() / std::ssize(ranks) <= most;
-    throw usage_error(fmt::format(
-        "rank {} will need {} ({}) and --memory-limit is {}; the largest tables are {} ({}give "
-        "each rank {}, or make --dim, --batch-size or --micro-batch-tokens smaller)",
-        fullest - needs.begin(), format_bytes(need), parts_of(*fullest), format_bytes(most),
-        largest_tables(model, plan),
-        fits_evenly ? "spread them by --plan auto, " : "use more ranks, ", format_bytes(need)));
+    return check_limit(needs, bytes_from_string(limit), largest, machines.device_type());
   }
-  for (int machine = 0; machine < std::ssize(machines.memory); ++machine) {
-    Need sum;
-    for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
-      if (machines.of_rank[rank] == machine) add(ranks[rank], dense, copy, sum);
-    }
-    const std::int64_t need = sum.total();
-    const std::int64_t available = machines.memory[machine].available;
-    if (need <= available) continue;
-    throw usage_error(fmt::format(
-        "the {} ranks of one machine will need {} ({}) and it has {} to give; the largest tables "
-        "are {} (use {:.0f} such machines, an optimizer with less state, or make --dim or "
-        "--batch-size smaller)",
-        machines.num_ranks(machine), format_bytes(need), parts_of(sum), format_bytes(available),
-        largest_tables(model, plan),
-        std::ceil(static_cast<double>(need) /
-                  static_cast<double>(std::max<std::int64_t>(available, 1))) *
-            static_cast<double>(machines.memory.size())));
-  }
+  if (on_gpus) check_shared(needs, machines.gpus, "GPU", largest);
+  check_shared(on_gpus ? beside : needs, machines.host, "machine", largest);
 }
 
 }  // namespace serrate

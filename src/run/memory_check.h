@@ -16,18 +16,19 @@ struct DenseMemory {
   std::int64_t sums = 0;     ///< of gradients over shares and ranks
   std::int64_t ranking = 0;  ///< of evaluate
 };
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size);
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
+                         const Machines& machines);
 /// What evaluate needs on a table of `num_items` rows.
 DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
                               const EvaluateOptions& options, std::int64_t num_items,
-                              int world_size);
+                              const Machines& machines);
 
 /// What a rank copies to write checkpoints while it trains.
 enum class CheckpointCopy { kNone, kOfTheState };
 
 /// Throws Error (usage), with the tables, the bytes and what would make them fit, when a rank will
-/// need more than `limit` ("8GiB"; empty: none), or the ranks of a machine together more than it
-/// has to give.
+/// need more than `limit` ("8GiB"), or, where that is empty, the ranks of a machine together more
+/// than it has to give. Ranks on GPUs need their memory, and the machine's for the copy alone.
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
                   const std::string& limit, const Machines& machines,
                   CheckpointCopy copy = CheckpointCopy::kNone);

@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <limits>
+
 #include "serrate/kernels/attention.h"
+#include "serrate/rank_device.h"
 #include "sharding/files/quantity.h"
 #include "src/data/split.h"
 #include "src/run/files.h"
@@ -55,6 +58,20 @@ void check_ranges(Fields fields) {
 
 }  // namespace
 
+Option device_option(std::string& field) {
+  return make_option(
+      "device", "auto|cpu|cuda[:N]", "where ranks work; auto: on GPUs, if each has one",
+      Option::Kind::kText, [&field] { return field; },
+      [&field](const std::string& text) {
+        try {
+          device_choice_from_string(text);
+        } catch (const Error&) {
+          throw usage_error("auto|cpu|cuda|cuda:N");  // "--device "gpu" (takes ...)"
+        }
+        field = text;
+      });
+}
+
 std::vector<Option> option_table(TrainOptions& o) {
   const auto with_sums = OnResume::kMustMatchWhenReproducible;
   return {
@@ -85,7 +102,8 @@ std::vector<Option> option_table(TrainOptions& o) {
       option("batch-size", o.batch_size, "sequences per step, over all ranks", {1, kMostSequences})
           .must_match(),
       option("micro-batch-tokens", o.micro_batch_tokens,
-             "tokens that a rank passes through the encoder at once", {1, kMostSequences})
+             "tokens that a rank passes through the encoder at once; on a GPU always the batch",
+             {1, kMostSequences})
           .must_match(with_sums),
       option("windows", o.windows, "what a user trains on: the latest events, or the whole history",
              "latest|all", training_windows_from_string)
@@ -96,6 +114,7 @@ std::vector<Option> option_table(TrainOptions& o) {
       option("seed", o.seed, "seed of data order, initial weights, negatives and dropout")
           .must_match(),
       option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
+      device_option(o.device).newer(),
       option("reproducible", o.reproducible,
              "gives the same bits on any number of ranks and threads, with any plan")
           .must_match(),
@@ -176,6 +195,7 @@ std::vector<Option> option_table(EvaluateOptions& o) {
       option("batch-size", o.batch_size, "sequences per batch, over all ranks",
              {1, kMostSequences}),
       option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
+      device_option(o.device),
   };
 }
 
@@ -200,6 +220,11 @@ void check_options(const EvaluateOptions& o) {
   check_ranges(o);
   require(!o.data.empty(), "data", "a dataset file");
   require(!o.model.empty(), "model", "a run directory");
+}
+
+std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device) {
+  return device == DeviceType::kCpu ? options.micro_batch_tokens
+                                    : std::numeric_limits<std::int64_t>::max();
 }
 
 std::optional<OptionDifference> first_difference(const TrainOptions& before,

@@ -17,9 +17,16 @@ std::vector<Option> option_table(TrainOptions& options);
 /// Those of `serrate evaluate`.
 std::vector<Option> option_table(EvaluateOptions& options);
 
+/// --device of a command.
+Option device_option(std::string& field);
+
 /// Throws Error (usage) that names an option outside its range, or two that exclude each other.
 void check_options(const TrainOptions& options, int world_size);
 void check_options(const EvaluateOptions& options);
+
+/// Tokens that pass through the encoder at once: on the CPU as many as its caches are good for, on
+/// a GPU the whole batch.
+std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device);
 
 /// An option in which two runs differ, and its values as a user would write them.
 struct OptionDifference {

@@ -9,6 +9,7 @@
 #include "serrate/planner.h"
 #include "sharding/files/quantity.h"
 #include "src/core/checked_math.h"
+#include "src/core/say.h"
 #include "src/io/text_file.h"
 #include "src/run/machines.h"
 #include "src/run/memory_check.h"
@@ -21,26 +22,34 @@ namespace {
 PlannerTopology default_topology(const TrainOptions& options, const Machines& machines,
                                  std::int64_t bytes_beside_tables) {
   PlannerTopology t = topology_of(machines, options.ranks_per_node);
+  auto& nearest = t.device == PlannerDevice::kCuda ? t.device_bytes : t.host_bytes;
   if (!options.memory_limit.empty()) {
-    t.host_bytes.assign(t.world_size, bytes_from_string(options.memory_limit));
+    nearest.assign(t.world_size, bytes_from_string(options.memory_limit));
     t.reserve = 0;
   }
-  for (std::int64_t& bytes : t.host_bytes) {
+  for (std::int64_t& bytes : nearest) {
     bytes = std::max<std::int64_t>(bytes - bytes_beside_tables, 0);
   }
   return t;
 }
 
-PlannerTopology read_topology(const TrainOptions& options, int world_size) {
+PlannerTopology read_topology(const TrainOptions& options, const Machines& machines) {
   PlannerTopology t = read_text_file(options.topology, planner_topology_from_json);
   const auto require = [&](const char* field, int value, int ours) {
     if (value == ours) return;
     throw usage_error(
         fmt::format("{}: {}: is {}, but the job's is {}", options.topology, field, value, ours));
   };
-  require("world_size", t.world_size, world_size);
+  require("world_size", t.world_size, machines.world_size());
   if (options.ranks_per_node > 0) {
     require("ranks_per_node", t.ranks_per_node, options.ranks_per_node);
+  }
+  const bool is_of_gpus = t.device == PlannerDevice::kCuda;
+  if (is_of_gpus != (machines.device_type() == DeviceType::kCuda)) {
+    throw usage_error(
+        fmt::format("{}: device: is {}, but the job's ranks work on {} give a "
+                    "topology of those, or another --device",
+                    options.topology, is_of_gpus ? "cuda" : "cpu", is_of_gpus ? "CPUs" : "GPUs"));
   }
   return t;
 }
@@ -96,15 +105,15 @@ ShardingPlan load_plan(const TrainOptions& options, const std::vector<EmbeddingT
 
 ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const TrainOptions& options,
                             const Machines& machines) {
-  const auto world_size = static_cast<int>(machines.of_rank.size());
+  const int world_size = machines.world_size();
   const PlannerModel model = planner_model(dataset, split, options, world_size);
-  const DenseMemory dense = dense_memory(model, options, world_size);
+  const DenseMemory dense = dense_memory(model, options, machines);
   ShardingPlan plan;
   if (options.plan == "auto") {
     const PlannerTopology topology =
         options.topology.empty()
             ? default_topology(options, machines, sum_of_bytes({dense.activations, dense.sums}))
-            : read_topology(options, world_size);
+            : read_topology(options, machines);
     plan = make_plan(model, topology, options);
   } else {
     const auto tables = tables_of(dataset, options);
@@ -119,25 +128,36 @@ ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const Tr
 
 ShardingPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions run,
                              const EvaluateOptions& options, const Machines& machines) {
-  const auto world_size = static_cast<int>(machines.of_rank.size());
+  const int world_size = machines.world_size();
   const ShardingPlan plan = default_plan(tables_of(dataset, run), world_size);
   // A batch of the latest events, without negatives.
   run.batch_size = std::min(options.batch_size, std::ssize(split.cases));
   run.windows = TrainingWindows::kLatest;
   run.negatives = 1;
   const PlannerModel model = planner_model(dataset, split, run, world_size);
-  check_memory(model, plan, evaluation_memory(model, run, options, dataset.num_items(), world_size),
+  check_memory(model, plan, evaluation_memory(model, run, options, dataset.num_items(), machines),
                "", machines);
   return plan;
 }
 
+void say_gpus(const Machines& machines) {
+  const auto num_gpus = std::ssize(machines.gpus.memory);
+  if (num_gpus == 0) return;
+  const int num_ranks = machines.world_size();
+  say(fmt::format("{} rank{} on {} GPU{}{}", num_ranks, num_ranks == 1 ? "" : "s", num_gpus,
+                  num_gpus == 1 ? "" : "s",
+                  num_ranks > num_gpus ? ", which they share: slower than one GPU per rank" : ""));
+}
+
 // What rank 0 makes, on all.
-ShardingPlan plan_of_rank_0(Communicator& communicator,
+ShardingPlan plan_of_rank_0(Communicator& communicator, Device device,
                             const std::function<ShardingPlan(const Machines&)>& make) {
-  const Machines machines = find_machines(communicator);
+  const Machines machines = find_machines(communicator, device);
   std::string text;
   together(communicator, "plan", [&] {
-    if (communicator.rank() == 0) text = plan_to_json(make(machines));
+    if (communicator.rank() > 0) return;
+    say_gpus(machines);
+    text = plan_to_json(make(machines));
   });
   return plan_from_json(communicator.gather_strings("plan of rank 0", text).front());
 }
@@ -145,15 +165,16 @@ ShardingPlan plan_of_rank_0(Communicator& communicator,
 }  // namespace
 
 ShardingPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
-                      Communicator& communicator) {
-  return plan_of_rank_0(communicator, [&](const Machines& machines) {
+                      Communicator& communicator, Device device) {
+  return plan_of_rank_0(communicator, device, [&](const Machines& machines) {
     return plan_and_check(dataset, split, options, machines);
   });
 }
 
 ShardingPlan evaluation_plan(const Dataset& dataset, const Split& split, const TrainOptions& run,
-                             const EvaluateOptions& options, Communicator& communicator) {
-  return plan_of_rank_0(communicator, [&](const Machines& machines) {
+                             const EvaluateOptions& options, Communicator& communicator,
+                             Device device) {
+  return plan_of_rank_0(communicator, device, [&](const Machines& machines) {
     return plan_evaluation(dataset, split, run, options, machines);
   });
 }

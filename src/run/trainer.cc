@@ -14,9 +14,12 @@
 #include "comm/agreement.h"
 #include "comm/together.h"
 #include "kernels/simd/target.h"
+#include "serrate/event.h"
+#include "serrate/rank_device.h"
 #include "src/checkpoint/folder.h"
 #include "src/checkpoint/load.h"
 #include "src/core/checked_math.h"
+#include "src/core/gpus.h"
 #include "src/core/json.h"
 #include "src/core/say.h"
 #include "src/data/prefetcher.h"
@@ -55,6 +58,18 @@ void make_run_directory(const TrainOptions& options) {
     throw usage_error(
         fmt::format("--output {} cannot be written ({})", options.output, std::strerror(errno)));
   }
+}
+
+/// Checks the options, which all ranks have to have alike, before anything depends on them.
+Device device_of(const TrainOptions& options, Communicator& communicator) {
+  require_agreement(communicator, "options", to_json(options));
+  together(communicator, "options", [&] { check_options(options, communicator.size()); });
+  return choose_device(device_choice_from_string(options.device), communicator);
+}
+
+/// What decides how sums are rounded: "AVX2", "sm_90".
+std::string processor_of(Device device) {
+  return device.type == DeviceType::kCpu ? simd_target() : gpu_architecture(device);
 }
 
 ReaderOptions reader_options(const TrainOptions& options, const Dataset& dataset,
@@ -96,14 +111,15 @@ struct Trainer::Impl {
   Impl(TrainOptions train_options, Communicator& comm)
       : options(std::move(train_options)),
         communicator(comm),
-        stream(Device::cpu(), options.threads) {
-    require_agreement(communicator, "options", to_json(options));
+        stream(device_of(options, comm), options.threads),
+        reader_stream(stream.device(), options.threads),
+        processor(processor_of(stream.device())) {
+    if (options.device == "auto")
+      options.device = stream.device().type == DeviceType::kCpu ? "cpu" : "cuda";
     if (options.reproducible) {
-      require_agreement(communicator, "the processor's vector instructions",
-                        json_string(simd_target()));
+      require_agreement(communicator, "the kind of processor", json_string(processor));
     }
     together(communicator, "open dataset", [&] {
-      check_options(options, communicator.size());
       dataset.emplace(Dataset::open(options.data));
       split = make_split(*dataset, split_kind_from_string(options.split), options.time_quantile);
       split.cases = {};  // for evaluation alone
@@ -112,7 +128,7 @@ struct Trainer::Impl {
     description = {options, dataset->digest()};
     require_agreement(communicator, "the contents of --data",
                       json_string(description.dataset_digest));
-    ShardingPlan plan = run_plan(*dataset, split, options, communicator);
+    ShardingPlan plan = run_plan(*dataset, split, options, communicator, stream.device());
     total_steps = options.steps > 0
                       ? options.steps
                       : checked_product("--epochs", {options.epochs, reader->batches_per_epoch()});
@@ -134,13 +150,13 @@ struct Trainer::Impl {
   void warn_of_other_processor(const std::map<std::string, std::string>& texts) const {
     const auto before = texts.find(kProcessor);
     if (!options.reproducible || communicator.rank() > 0 || before == texts.end() ||
-        before->second == simd_target()) {
+        before->second == processor) {
       return;
     }
     say(fmt::format(
-        "warning: the run in {} was begun on a processor with {}, this one has {}: from "
+        "warning: the run in {} was begun on a processor of the kind {}, this one is {}: from "
         "here on it has other bits than on one kind",
-        options.output, before->second, simd_target()));
+        options.output, before->second, processor));
   }
 
   void resume() {
@@ -164,15 +180,16 @@ struct Trainer::Impl {
     CheckpointState saved = checkpoint_state(*state);
     saved.integers[kInvalidIds] = invalid_ids_before + invalid_ids;
     saved.texts = to_texts(description);
-    saved.texts[kProcessor] = simd_target();
+    saved.texts[kProcessor] = processor;
     return saved;
   }
 
   NextItemBatch next_batch() {
     state->times.start(stream);
-    std::optional<NextItemBatch> next = batches->next();
+    std::optional<ReadBatch> next = batches->next();
+    stream.wait_for(next->is_on_device);
     state->times.lap("reader", stream);
-    return std::move(*next);
+    return std::move(next->batch);
   }
 
   /// One step, and the one host collective after it: with it goes, of the next batch, what the next
@@ -232,21 +249,34 @@ struct Trainer::Impl {
   void start_batches(std::int64_t first_step) {
     const auto names = token_features(*dataset, options.model);
     BatchShape shape = batch_shape(options, dataset->num_items());
+    shape.micro_batch_tokens = tokens_at_once(options, stream.device().type);
     shape.rank = communicator.rank();
     shape.world_size = communicator.size();
     batches.emplace(
-        [this, names, shape, next = first_step]() mutable -> std::optional<NextItemBatch> {
+        [this, names, shape, next = first_step]() mutable -> std::optional<ReadBatch> {
           if (next >= total_steps) return std::nullopt;
           const auto negatives =
               draw_negatives(options.negatives, dataset->num_items(), options.seed, next);
-          return make_next_item_batch(reader->read(next++), names, negatives, shape, stream);
+          ReadBatch read{.batch = make_next_item_batch(reader->read(next++), names, negatives,
+                                                       shape, reader_stream),
+                         .is_on_device = Event(stream.device())};
+          read.is_on_device.record(reader_stream);
+          return read;
         },
         kBatchesAhead);
   }
 
+  /// A batch that the step's stream may use when the reader's has copied it.
+  struct ReadBatch {
+    NextItemBatch batch;
+    Event is_on_device;
+  };
+
   TrainOptions options;
   Communicator& communicator;
   Stream stream;
+  Stream reader_stream;   // of the reader's thread: batches are copied while steps are made
+  std::string processor;  // processor_of() the rank's device
   RunDescription description;
   std::optional<Dataset> dataset;
   Split split;
@@ -258,9 +288,9 @@ struct Trainer::Impl {
   std::int64_t invalid_ids_before = 0;  // on all ranks, in what was resumed
   std::int64_t dropped_events = 0;      // on this rank
   std::int64_t total_steps = 0;
-  std::optional<NextItemBatch> batch;                // of the next step, once a step was made
-  std::int64_t batch_tokens = 0;                     // its tokens on all ranks
-  std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
+  std::optional<NextItemBatch> batch;            // of the next step, once a step was made
+  std::int64_t batch_tokens = 0;                 // its tokens on all ranks
+  std::optional<Prefetcher<ReadBatch>> batches;  // last: its thread reads the others
 };
 
 Trainer::Trainer(TrainOptions options, Communicator& communicator)

@@ -54,7 +54,7 @@ TEST(Calibrate, OneRankExchangesNothing) {
     const PlannerTopology t = calibrate(0, communicator, Stream());
     EXPECT_EQ(t.num_nodes(), 1);
     EXPECT_EQ(t.world_size, 1);
-    const PlannerTopology unmeasured = topology_of(find_machines(communicator), 0);
+    const PlannerTopology unmeasured = topology_of(find_machines(communicator, Device::cpu()), 0);
     EXPECT_EQ(t.intra_node_bandwidth, unmeasured.intra_node_bandwidth);
     EXPECT_EQ(t.inter_node_bandwidth, unmeasured.inter_node_bandwidth);
     EXPECT_EQ(t.intra_node_latency, unmeasured.intra_node_latency);

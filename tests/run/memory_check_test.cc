@@ -31,7 +31,7 @@ class MemoryCheck : public ::testing::Test {
 constexpr MachineMemory kPlenty{1 << 30, 1 << 30};
 
 TEST_F(MemoryCheck, ARankMayUseWhatTheLimitSays) {
-  const Machines machines{{0, 0}, {kPlenty}};
+  const Machines machines{.host = {{0, 0}, {kPlenty}}};
   EXPECT_EQ(refusal("75kB", machines), "(no exception)");
   // 71,000 bytes and what grouping no ids takes.
   EXPECT_THAT(
@@ -47,23 +47,51 @@ TEST_F(MemoryCheck, ARankMayUseWhatTheLimitSays) {
 TEST_F(MemoryCheck, TheRanksOfAMachineShareWhatItHas) {
   // 68,000 and twice 3,000 bytes.
   const MachineMemory small{1 << 30, 74'500}, smaller{1 << 30, 73'500};
-  EXPECT_EQ(refusal("", {{0, 0}, {small}}), "(no exception)");
-  EXPECT_THAT(refusal("", {{0, 0}, {smaller}}),
+  EXPECT_EQ(refusal("", {.host = {{0, 0}, {small}}}), "(no exception)");
+  EXPECT_THAT(refusal("", {.host = {{0, 0}, {smaller}}}),
               ::testing::StartsWith("the 2 ranks of one machine will need 72.29 KiB"));
   // Rank 1 has a machine of its own.
-  EXPECT_EQ(refusal("", {{0, 1}, {{1 << 30, 4000}, smaller}}), "(no exception)");
+  EXPECT_EQ(refusal("", {.host = {{0, 1}, {{1 << 30, 4000}, smaller}}}), "(no exception)");
 }
 
 TEST_F(MemoryCheck, ACheckpointIsWrittenFromACopy) {
-  const Machines machines{{0, 0}, {kPlenty}};
+  const Machines machines{.host = {{0, 0}, {kPlenty}}};
   // 68,000 bytes again, and three fifths of 2,000.
   EXPECT_EQ(refusal("141kB", machines, CheckpointCopy::kOfTheState), "(no exception)");
   EXPECT_THAT(refusal("140kB", machines, CheckpointCopy::kOfTheState),
               ::testing::HasSubstr("copy for --checkpoint-every 67.58 KiB"));
   const MachineMemory small{1 << 30, 144'600}, smaller{1 << 30, 144'400};
-  EXPECT_EQ(refusal("", {{0, 0}, {small}}, CheckpointCopy::kOfTheState), "(no exception)");
-  EXPECT_THAT(refusal("", {{0, 0}, {smaller}}, CheckpointCopy::kOfTheState),
+  EXPECT_EQ(refusal("", {.host = {{0, 0}, {small}}}, CheckpointCopy::kOfTheState),
+            "(no exception)");
+  EXPECT_THAT(refusal("", {.host = {{0, 0}, {smaller}}}, CheckpointCopy::kOfTheState),
               ::testing::HasSubstr("copy for --checkpoint-every 68.75 KiB"));
+}
+
+TEST_F(MemoryCheck, OnGpusTheModelIsInTheirMemoryAndTheCopyInTheMachines) {
+  // The model as above: 3,000 bytes on rank 0, 71,000 on rank 1; its copy 1,200 and 69,200.
+  const SharedMemory host{{0, 0}, {{1 << 30, 70'500}}}, smaller_host{{0, 0}, {{1 << 30, 70'300}}};
+  const SharedMemory gpus{{0, 1}, {{1 << 30, 4000}, {1 << 30, 71'500}}};
+  const SharedMemory smaller_gpus{{0, 1}, {{1 << 30, 4000}, {1 << 30, 70'500}}};
+  const auto copy = CheckpointCopy::kOfTheState;
+  EXPECT_EQ(refusal("", {.host = host, .gpus = gpus}, copy), "(no exception)");
+  EXPECT_THAT(refusal("", {.host = host, .gpus = smaller_gpus}, copy),
+              ::testing::StartsWith("the 1 rank of one GPU will need 69.36 KiB (tables"));
+  EXPECT_THAT(refusal("", {.host = smaller_host, .gpus = gpus}, copy),
+              ::testing::StartsWith("the 2 ranks of one machine will need 68.75 KiB (copy for "
+                                    "--checkpoint-every 68.75 KiB) and it has"));
+  EXPECT_EQ(refusal("75kB", {.host = smaller_host, .gpus = gpus}, copy), "(no exception)");
+}
+
+TEST(Topology, HasTheMemoryOfGpus) {
+  const SharedMemory host{{0, 0, 1, 1}, {{1000, 900}, {1000, 900}}};
+  const SharedMemory gpus{{0, 1, 2, 2}, {{100, 90}, {100, 90}, {100, 90}}};
+  const PlannerTopology t = topology_of({.host = host, .gpus = gpus}, 0);
+  EXPECT_EQ(t.device, PlannerDevice::kCuda);
+  EXPECT_EQ(t.ranks_per_node, 2);
+  EXPECT_EQ(t.host_bytes, (std::vector<std::int64_t>{500, 500, 500, 500}));
+  EXPECT_EQ(t.device_bytes, (std::vector<std::int64_t>{100, 100, 50, 50}));
+  EXPECT_EQ(topology_of({.host = host}, 0).device, PlannerDevice::kCpu);
+  EXPECT_EQ(topology_of({.host = host}, 0).device_bytes, std::vector<std::int64_t>(4, 0));
 }
 
 }  // namespace

@@ -73,6 +73,8 @@ TEST(TrainOptions, EndsOfRanges) {
               "--" + std::string(name) + " \"9223372036854775807" + takes);
   }
   EXPECT_EQ(set("seed", "18446744073709551615"), "");
+  EXPECT_EQ(set("device", "cuda:1"), "");
+  EXPECT_EQ(set("device", "gpu"), "--device \"gpu\" (takes auto|cpu|cuda|cuda:N)");
   EXPECT_EQ(set("dropout", "0"), "");
   EXPECT_EQ(set("dropout", "1"), "--dropout \"1\" (takes a number from 0 and below 1)");
   // Below one as a double, but one as the float that it becomes.
@@ -185,6 +187,7 @@ TEST(FirstDifference, NamesWhatDecidesModelOrOrderAndLetsTheRestChange) {
               o.sharding_types = {"row_wise"};
               o.ranks_per_node = 2;
               o.threads = 7;
+              o.device = "cuda:1";
               o.steps = 9;
               o.epochs = 99;
               o.checkpoint_every = "5min";
@@ -211,6 +214,7 @@ TEST(TrainOptions, CheckpointsFromBeforeAnOptionHaveItsDefault) {
   auto texts = to_texts(run);
   EXPECT_EQ(run_from_texts(texts, "run").options.dense_optimizer.beta1, 0.5f);
   EXPECT_EQ(texts.erase("option.beta1"), 1u);
+  EXPECT_EQ(texts.erase("option.device"), 1u);
   const RunDescription read = run_from_texts(texts, "run");
   EXPECT_EQ(read.options.dense_optimizer.beta1, 0.9f);
   EXPECT_EQ(read.options.batch_size, 7);
