@@ -17,6 +17,9 @@ target_compile_options(serrate_options INTERFACE
 if(SERRATE_SANITIZE)
   target_compile_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE}
     -fno-sanitize-recover=all -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS)
+  # Kernels for AVX2 and in plain C++ alone (kernels/simd/targets.h): AVX-512 would add minutes.
+  target_compile_definitions(serrate_options INTERFACE
+    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3|HWY_AVX3_DL)")
   target_link_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE})
 endif()
 
