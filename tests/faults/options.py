@@ -157,10 +157,14 @@ def call_or_stop(command, folder, seconds):
 
 
 def cpu_seconds(pid):
+    """Of a process and its children: with --max-restarts the work is a child's."""
+    used = 0
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return 0
+        used = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            used += cpu_seconds(child)
+    return used
 
 
 def judge(bed, name, values, folder, seconds):
