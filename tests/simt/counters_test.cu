@@ -140,5 +140,32 @@ TEST_F(OpCounters, EmbeddingUpdate) {
   EXPECT_EQ(write.global_written_bytes, 8u + 8 + 2 * 8);
 }
 
+// Of 5,000 occurrences of a row its warp adds up 136; 19 others have added up 256 each.
+TEST_F(OpCounters, EmbeddingUpdateOfAHotRow) {
+  const Buffer<std::int64_t> indices(std::vector<std::int64_t>(5000, 3), stream);
+  const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 5000}, stream);
+  const serrate::GradientSegment segment{
+      indices.span(), offsets.span(), {}, DeviceMatrix<const float>(rows.device_data(), 1, kCols)};
+  const serrate::EmbeddingUpdate args{.table = DeviceMatrix<float>(table.device_data(), 8, kCols),
+                                      .state = {},
+                                      .second_moment = {},
+                                      .segments = {&segment, 1},
+                                      .optimizer = {.type = serrate::SparseOptimizer::kSgd}};
+  serrate::RowGroups groups;
+  group_gradients(args.segments, 8, groups, stream);
+  reset_counters();
+  embedding_update(args, groups, {}, 0, stream);
+  stream.synchronize();
+  const std::uint64_t occurrence = 32 * (8 + 16 + 16);  // as above
+  const KernelCounters c = kernel_counters("update_rows<4, Sgd>");
+  EXPECT_EQ(c.global_read_bytes,
+            c.threads * 8 + 32 * 16 + 19 * 512 + 136 * occurrence + 32 * 8 + 512);
+  const KernelCounters chunks = kernel_counters("sum_chunks<4>");
+  EXPECT_EQ(chunks.threads, 3u * 256);
+  EXPECT_EQ(chunks.global_written_bytes, 19u * 512);
+  EXPECT_GE(chunks.global_read_bytes, 19u * 256 * occurrence);
+  EXPECT_LT(chunks.global_read_bytes, 19u * 257 * occurrence);
+}
+
 }  // namespace
 }  // namespace simt

@@ -1,10 +1,12 @@
 // An update reads the gradients of a row's occurrences and changes the row once, by one warp: no
-// atomics, and the sum is in occurrence order.
+// atomics, and the sum is in occurrence order. Of a row with very many occurrences, as Zipf's law
+// gives, other warps add up chunks before, whose sums then are added in order.
 #include <algorithm>
 #include <vector>
 
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/row_vector.cuh"
+#include "kernels/cuda/search.cuh"
 #include "kernels/embedding/adam_corrections.h"
 #include "kernels/embedding/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
@@ -15,10 +17,17 @@ namespace {
 
 constexpr int kMaxWarpsPerBlock = 8;
 constexpr std::int64_t kMaxBlocks = 8192;  // several for each place on the device; they stride
+constexpr std::int64_t kChunk = 256;       // occurrences of a row
 
 struct Gradient {
   const float* data;
   std::int64_t stride;
+};
+
+struct Matrix {
+  float* data;
+  std::int64_t stride;
+  __device__ float* row(std::int64_t r) const { return data + r * stride; }
 };
 
 // RowGroups and the segments' gradients as a kernel sees them.
@@ -30,12 +39,7 @@ struct Groups {
   const float* weights;  // or null
   const Gradient* gradients;
   std::int64_t cols;
-};
-
-struct Matrix {
-  float* data;
-  std::int64_t stride;
-  __device__ float* row(std::int64_t r) const { return data + r * stride; }
+  Matrix chunk_sums;  // that of a chunk whose first occurrence is o is row o / kChunk
 };
 
 Matrix matrix(DeviceMatrix<float> view) {
@@ -66,19 +70,38 @@ __device__ void for_each_column(std::int64_t begin, std::int64_t end, F f) {
   for (std::int64_t c = begin + threadIdx.x * kWidth; c < end; c += kWarpSize * kWidth) f(c);
 }
 
-// The gradient of row i of the groups at column c.
+// sum += the gradients of occurrences [begin, end) at column c.
 template <int kWidth>
-__device__ RowVector<kWidth> sum_gradients(const Groups& groups, std::int64_t i, std::int64_t c) {
-  RowVector<kWidth> sum{};
-  const std::int64_t end = groups.row_offsets[i + 1];
+__device__ void add_gradients(const Groups& groups, std::int64_t begin, std::int64_t end,
+                              std::int64_t c, RowVector<kWidth>& sum) {
 #pragma unroll 4
-  for (std::int64_t o = groups.row_offsets[i]; o < end; ++o) {
+  for (std::int64_t o = begin; o < end; ++o) {
     const std::uint64_t occurrence = groups.occurrences[o];
     const Gradient gradient = groups.gradients[segment_of(occurrence)];
     const float weight = groups.weights ? groups.weights[o] : 1.0f;
     multiply_add(weight, load<kWidth>(gradient.data + bag_of(occurrence) * gradient.stride + c),
                  sum);
   }
+}
+
+// Where the chunks of a row with occurrences [begin, end) end: a row has none or at least two, of
+// kChunk each, and what is left over is fewer than kChunk.
+__device__ std::int64_t end_of_chunks(std::int64_t begin, std::int64_t end) {
+  const std::int64_t chunks = (end - begin) / kChunk;
+  return chunks > 1 ? begin + chunks * kChunk : begin;
+}
+
+// The gradient of row i of the groups at column c.
+template <int kWidth>
+__device__ RowVector<kWidth> sum_gradients(const Groups& groups, std::int64_t i, std::int64_t c) {
+  RowVector<kWidth> sum{};
+  const std::int64_t begin = groups.row_offsets[i], end = groups.row_offsets[i + 1];
+  const std::int64_t rest = end_of_chunks(begin, end);
+#pragma unroll 4
+  for (std::int64_t o = begin; o < rest; o += kChunk) {
+    multiply_add(1.0f, load<kWidth>(groups.chunk_sums.row(o / kChunk) + c), sum);
+  }
+  add_gradients(groups, rest, end, c, sum);
   return sum;
 }
 
@@ -148,6 +171,24 @@ struct Adam {
   }
 };
 
+// One warp per kChunk occurrences: for the chunk that begins among them, if one does. Two cannot.
+template <int kWidth>
+__global__ void sum_chunks(Groups groups, std::int64_t num_occurrences) {
+  const std::int64_t chunk = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
+  const std::int64_t first = chunk * kChunk;
+  const std::int64_t last = std::min(first + kChunk, num_occurrences) - 1;
+  if (first > last) return;
+  const std::int64_t* const offsets = groups.row_offsets;
+  const auto row = last_at_most(*groups.num_rows, last, [=](std::int64_t i) { return offsets[i]; });
+  const std::int64_t begin = offsets[row] + (last - offsets[row]) / kChunk * kChunk;
+  if (begin < first || begin >= end_of_chunks(offsets[row], offsets[row + 1])) return;
+  for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
+    RowVector<kWidth> sum{};
+    add_gradients(groups, begin, begin + kChunk, c, sum);
+    store(sum, groups.chunk_sums.row(chunk) + c);
+  });
+}
+
 // One warp per row of the groups, whose number only the device knows: warps stride over the rows,
 // lanes over the columns. A lane keeps the gradient of its columns in shared memory between the
 // sum and the step, as the step of a row may need the squares of all its columns.
@@ -199,6 +240,7 @@ __global__ void square_rows(Groups groups, ColumnRange columns, float* squares) 
 // The segments' gradients on the device, and what the kernels need of the groups.
 struct DeviceGroups {
   Buffer<Gradient> gradients;
+  Buffer<float> chunk_sums;
   Groups groups;
   bool aligned = true;
 
@@ -215,7 +257,16 @@ struct DeviceGroups {
               from.occurrences.device_data(),
               from.weights.size() > 0 ? from.weights.device_data() : nullptr,
               gradients.device_data(),
-              args.table.cols};
+              args.table.cols,
+              {}};
+    if (from.num_occurrences < 2 * kChunk) return;
+    const std::int64_t chunks = (from.num_occurrences + kChunk - 1) / kChunk;
+    const std::int64_t stride = (args.table.cols + 3) / 4 * 4;
+    chunk_sums = Buffer<float>(chunks * stride, stream);
+    groups.chunk_sums = {chunk_sums.device_data(), stride};
+    launch(aligned ? sum_chunks<4> : sum_chunks<1>,
+           static_cast<unsigned>((chunks + kMaxWarpsPerBlock - 1) / kMaxWarpsPerBlock),
+           dim3(kWarpSize, kMaxWarpsPerBlock), 0, stream, groups, from.num_occurrences);
   }
 };
 

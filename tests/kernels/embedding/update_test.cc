@@ -1,6 +1,8 @@
 #include "serrate/kernels/embedding_update.h"
 
+#include <algorithm>
 #include <cmath>
+#include <functional>
 
 #include "serrate/error.h"
 #include "serrate/kernels/embedding_lookup.h"
@@ -160,6 +162,33 @@ TEST_P(EmbeddingUpdateTest, MatchesReferenceForEveryOptimizerAndWidth) {
       expect_near(result.state, expected.state, 2e-5);
       expect_near(result.second_moment, expected.second_moment, 2e-5);
     }
+  }
+}
+
+// Rows 0 to 4 have 1, 511, 512, 513 and 5,000 occurrences, one in each bag, and gradients of small
+// integers, whose sums are exact in any order.
+TEST_P(EmbeddingUpdateTest, AddsUpRowsWithVeryManyOccurrences) {
+  std::vector<std::int64_t> left = {1, 511, 512, 513, 5000};
+  Bags bags{{}, {0}, {}};
+  for (std::int64_t row = 0; std::ranges::any_of(left, std::identity()); row = (row + 1) % 5) {
+    if (left[row] == 0) continue;
+    --left[row];
+    bags.indices.push_back(row);
+    bags.offsets.push_back(std::ssize(bags.indices));
+  }
+  Matrix d_output(bags.num_bags(), 2), d_table(5, 2);
+  for (std::int64_t b = 0; b < d_output.rows; ++b) {
+    d_output(b, 0) = 1;
+    d_output(b, 1) = static_cast<double>(b % 7 - 2);
+  }
+  reference::add_embedding_gradient(bags, d_output, d_table);
+  const SparseOptimizerOptions sgd{.type = SparseOptimizer::kSgd, .learning_rate = 1};
+  DeviceParameters parameters(start(sgd.type, Matrix(5, 2)), stream);
+  update({{bags, d_output}}, sgd, 1, parameters);
+  const Matrix table = parameters.to_host(stream).table;
+  EXPECT_EQ(table(4, 0), -5000);
+  for (std::size_t i = 0; i < table.values.size(); ++i) {
+    EXPECT_EQ(table.values[i], -d_table.values[i]);
   }
 }
 
