@@ -150,7 +150,7 @@ TEST_P(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
     return result;
   };
   for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
-    const auto expected = best(ShardingType::kTableWise, 1, 1, score_by, Device::cpu());
+    const auto expected = best(ShardingType::kTableWise, 1, 1, score_by, GetParam());
     EXPECT_NE(expected.front(), 0);  // or all scores were equal
     for (const ShardingType type : {ShardingType::kDataParallel, ShardingType::kRowWise,
                                     ShardingType::kColumnWise, ShardingType::kGrid}) {

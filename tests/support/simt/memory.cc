@@ -5,6 +5,7 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -61,7 +62,8 @@ Memory::Memory()
     : base_(reinterpret_cast<std::uintptr_t>(reserve(kArenaBytes, PROT_NONE))),
       state_(static_cast<std::uint8_t*>(reserve(kArenaBytes, PROT_READ | PROT_WRITE))),
       words_(static_cast<Word*>(reserve(kArenaBytes / 4 * sizeof(Word), PROT_READ | PROT_WRITE))),
-      device_next_(base_ + kSharedBytes + kGuard),
+      device_first_(base_ + kSharedBytes),
+      device_next_(device_first_ + kGuard),
       pinned_next_(base_ + kSharedBytes + kDeviceBytes) {
   struct sigaction action{};
   action.sa_sigaction = on_fault;
@@ -113,6 +115,16 @@ void Memory::retire(Allocation& allocation) {
   }
 }
 
+void Memory::leave_freed() {
+  const auto first = std::find_if(allocations_.lower_bound(device_first_), allocations_.end(),
+                                  [](const auto& entry) { return !entry.second.freed_by; });
+  const bool found = first != allocations_.end() && !first->second.pinned;
+  const std::uintptr_t live = (found ? first->first : device_next_) / kPage * kPage;
+  madvise(reinterpret_cast<void*>(device_first_), live - device_first_, MADV_DONTNEED);
+  madvise(word(device_first_), (live - device_first_) / 4 * sizeof(Word), MADV_DONTNEED);
+  device_first_ = live;
+}
+
 std::string Memory::describe(std::uintptr_t address) {
   if (is_shared(address)) {
     return "byte " + std::to_string((address - base_) % kSharedWindow) + " of shared memory";
@@ -127,7 +139,9 @@ std::string Memory::describe(std::uintptr_t address) {
 }
 
 void Memory::protect(int protection) {
-  mprotect(reinterpret_cast<void*>(base_), round_up(device_next_ - base_, kPage), protection);
+  mprotect(reinterpret_cast<void*>(base_), kSharedBytes, protection);
+  mprotect(reinterpret_cast<void*>(device_first_), round_up(device_next_, kPage) - device_first_,
+           protection);
 }
 
 void Memory::open() {

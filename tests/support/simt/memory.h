@@ -60,6 +60,9 @@ class Memory {
   Allocation* find(std::uintptr_t address);
   /// Nothing may touch it any more.
   void retire(Allocation& allocation);
+  /// Device memory before the first allocation that lives stays closed from now on: opening takes
+  /// time for every page that was ever touched.
+  void leave_freed();
   std::size_t live_bytes() const { return live_bytes_; }
   const std::map<std::uintptr_t, Allocation>& allocations() const { return allocations_; }
 
@@ -80,6 +83,7 @@ class Memory {
   std::uintptr_t base_;
   std::uint8_t* state_;
   Word* words_;
+  std::uintptr_t device_first_;  // the page where memory that can be opened begins
   std::uintptr_t device_next_, pinned_next_;
   std::map<std::uintptr_t, Allocation> allocations_;
   std::uint64_t made_ = 0;

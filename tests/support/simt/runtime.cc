@@ -59,6 +59,7 @@ cudaError_t no_event(const char* call) {
 LiveObjects live_objects() {
   const Lock lock;
   synchronize_all();
+  Memory::instance().leave_freed();
   LiveObjects live;
   for (const auto& [begin, allocation] : Memory::instance().allocations()) {
     if (!allocation.free_queued) live.allocations.push_back(allocation.number);
