@@ -9,6 +9,7 @@
 
 #include "src/evaluate/history_states.h"
 #include "tests/support/run_ranks.h"
+#include "tests/train/outcome.h"
 #include "tests/train/training_fixture.h"
 
 namespace serrate {
@@ -30,11 +31,6 @@ const std::vector<Layout> kLayouts = {
     {"mixed", ShardingType::kGrid, ShardingType::kDataParallel},
 };
 
-struct Outcome {
-  std::vector<double> losses;
-  Tensors tensors;
-};
-
 bool all_combinations() {
   const char* all = std::getenv("SERRATE_TEST_ALL");
   return all != nullptr && std::strcmp(all, "1") == 0;
@@ -45,25 +41,8 @@ int num_steps() {
 }
 
 Outcome train(const SmallTraining& training, const Layout& layout, int world_size, int threads) {
-  const auto tables = training.tables();
-  const int in_node = world_size % 2 == 0 ? 2 : 1;
-  const ShardingPlan plan{
-      .world_size = world_size,
-      .tables = {shard_table(tables[0], layout.items, world_size, world_size - 1, in_node),
-                 shard_table(tables[1], layout.countries, world_size, 0, in_node)},
-      .ranks_per_node = in_node};
-  Outcome outcome;
-  run_ranks(world_size, [&](Communicator& communicator) {
-    const Stream stream(Device::cpu(), threads);
-    TrainState state(tables, plan, training.options, communicator, stream);
-    for (int step = 1; step <= num_steps(); ++step) {
-      const NextItemBatch batch = training.batch(step, communicator.rank(), world_size, stream);
-      const double loss = train_step(state, batch, step).loss;
-      if (communicator.rank() == 0) outcome.losses.push_back(loss);
-    }
-    collect(state, outcome.tensors);
-  });
-  return outcome;
+  return train(training, num_steps(),
+               {layout.items, layout.countries, world_size, Device::cpu(), threads});
 }
 
 void expect_same_bits(const Outcome& expected, const Outcome& actual) {

@@ -73,6 +73,14 @@ class OpCounters : public testing::Test {
  protected:
   static constexpr std::int64_t kCols = 128;  // a row is 512 bytes: 16 sectors
 
+  serrate::EmbeddingUpdate sgd(const serrate::GradientSegment& segment) {
+    return {.table = DeviceMatrix<float>(table.device_data(), 8, kCols),
+            .state = {},
+            .second_moment = {},
+            .segments = {&segment, 1},
+            .optimizer = {.type = serrate::SparseOptimizer::kSgd}};
+  }
+
   const serrate::Stream stream{serrate::Device::cuda(0)};
   Buffer<float> table = Buffer<float>::zeros(8 * kCols, stream);
   Buffer<float> rows = Buffer<float>::zeros(2 * kCols, stream);  // output, or its gradient
@@ -106,11 +114,7 @@ TEST_F(OpCounters, EmbeddingUpdate) {
   const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 1, 2}, stream);
   const serrate::GradientSegment segment{
       indices.span(), offsets.span(), {}, DeviceMatrix<const float>(rows.device_data(), 2, kCols)};
-  const serrate::EmbeddingUpdate args{.table = DeviceMatrix<float>(table.device_data(), 8, kCols),
-                                      .state = {},
-                                      .second_moment = {},
-                                      .segments = {&segment, 1},
-                                      .optimizer = {.type = serrate::SparseOptimizer::kSgd}};
+  const serrate::EmbeddingUpdate args = sgd(segment);
   serrate::RowGroups groups;
   reset_counters();
   group_gradients(args.segments, 8, groups, stream);
@@ -146,11 +150,7 @@ TEST_F(OpCounters, EmbeddingUpdateOfAHotRow) {
   const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 5000}, stream);
   const serrate::GradientSegment segment{
       indices.span(), offsets.span(), {}, DeviceMatrix<const float>(rows.device_data(), 1, kCols)};
-  const serrate::EmbeddingUpdate args{.table = DeviceMatrix<float>(table.device_data(), 8, kCols),
-                                      .state = {},
-                                      .second_moment = {},
-                                      .segments = {&segment, 1},
-                                      .optimizer = {.type = serrate::SparseOptimizer::kSgd}};
+  const serrate::EmbeddingUpdate args = sgd(segment);
   serrate::RowGroups groups;
   group_gradients(args.segments, 8, groups, stream);
   reset_counters();

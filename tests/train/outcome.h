@@ -14,9 +14,10 @@ namespace serrate {
 
 /// How a small training is distributed.
 struct Distribution {
-  ShardingType items, countries;  // on two nodes of ranks where that goes
+  ShardingType items, countries;  // on nodes of two ranks where that goes
   int world_size = 1;
   Device device = Device::cpu();
+  int threads = 1;
 };
 
 /// What a training comes to.
@@ -28,7 +29,7 @@ struct Outcome {
 inline Outcome train(const SmallTraining& training, int num_steps, const Distribution& how) {
   const auto tables = training.tables();
   const int world_size = how.world_size;
-  const int in_node = world_size % 2 == 0 ? world_size / 2 : 1;
+  const int in_node = world_size % 2 == 0 ? 2 : 1;
   const ShardingPlan plan{
       .world_size = world_size,
       .tables = {shard_table(tables[0], how.items, world_size, world_size - 1, in_node),
@@ -36,7 +37,7 @@ inline Outcome train(const SmallTraining& training, int num_steps, const Distrib
       .ranks_per_node = in_node};
   Outcome outcome;
   run_ranks(world_size, [&](Communicator& communicator) {
-    const Stream stream(how.device);
+    const Stream stream(how.device, how.threads);
     TrainState state(tables, plan, training.options, communicator, stream);
     for (int step = 1; step <= num_steps; ++step) {
       const NextItemBatch batch = training.batch(step, communicator.rank(), world_size, stream);

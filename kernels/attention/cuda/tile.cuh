@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/attention/view.h"
+#include "kernels/cuda/search.cuh"
 
 // Tiles of queries and keys in shared memory. A block is 8 x 16 threads: of a tile of scores,
 // thread (x, y) has the rows y, y + 16, ... and kColumns neighbouring columns; of rows of head_dim
@@ -190,12 +191,9 @@ __device__ inline std::int64_t num_tiles(std::span<const std::int64_t> offsets, 
 __device__ inline TilePlace tile_at(std::span<const std::int64_t> offsets, int tile,
                                     std::int64_t number) {
   const auto first_of = [&](std::int64_t s) { return (offsets[s] - offsets[0]) / tile + s; };
-  std::int64_t low = 0, high = static_cast<std::int64_t>(offsets.size()) - 1;
-  while (high - low > 1) {
-    const std::int64_t middle = (low + high) / 2;
-    (first_of(middle) <= number ? low : high) = middle;
-  }
-  return {low, (number - first_of(low)) * tile};
+  const auto sequences = static_cast<std::int64_t>(offsets.size()) - 1;
+  const std::int64_t sequence = last_at_most(sequences, number, first_of);
+  return {sequence, (number - first_of(sequence)) * tile};
 }
 
 /// Of the queries, which all sequences may share.
