@@ -33,11 +33,11 @@ struct Partial {
 
 class KernelSets {
  public:
-  KernelSets(const PlannerProblem& problem, const PlannerBound& bound, double known)
-      : problem_(problem), bound_(bound), known_(known) {
+  KernelSets(const PlannerProblem& problem, const PlannerBound& bound, double known, double longest)
+      : problem_(problem), bound_(bound), longest_(longest) {
     for (int i = 0; i < std::ssize(problem.items); ++i) add_savings(i);
     std::ranges::stable_sort(savings_, {}, [](const Saving& s) { return s.ms / s.bytes; });
-    most_ms_ = known_ * problem_.world_size - on_devices_;
+    most_ms_ = known * problem_.world_size - on_devices_;
   }
 
   // The cheapest sets with which the items take so much of the devices' memory, by best-first
@@ -80,7 +80,7 @@ class KernelSets {
     const Candidate* best = nullptr;
     for (const Candidate& c : item.candidates) {
       if (kernel ? c.kernel != *kernel : !is_on_device(c.kernel)) continue;
-      if (kernel && c.time.total(problem_.estimator) > known_) continue;
+      if (kernel && c.time.total(problem_.estimator) > longest_) continue;
       if (!best || cost_of(c) < cost_of(*best)) best = &c;
     }
     return best;
@@ -152,7 +152,7 @@ class KernelSets {
 
   const PlannerProblem& problem_;
   const PlannerBound& bound_;
-  double known_;           // ms that a plan takes which was found
+  double longest_;         // ms that a shard in host memory may take
   double on_devices_ = 0;  // ms of all items on the devices, summed over all ranks
   double most_ms_ = 0;     // more, for a better plan
   double device_bytes_ = 0;
@@ -163,12 +163,17 @@ class KernelSets {
 
 std::vector<Allowed> kernel_sets(const PlannerProblem& problem, const PlannerBound& bound,
                                  double known) {
-  constexpr std::size_t kMostSets = 8, kMostLoose = 6;
   constexpr double kLoose = 0.97;  // of the devices' memory
-  const KernelSets all(problem, bound, known);
-  std::vector<Allowed> sets = all.find(1, kMostSets);
-  for (Allowed& loose : all.find(kLoose, kMostLoose)) {
-    if (std::ranges::find(sets, loose) == sets.end()) sets.push_back(std::move(loose));
+  std::vector<Allowed> sets;
+  for (const double part : {1.0, 0.6, 0.35}) {
+    const KernelSets all(problem, bound, known, part * known);
+    const auto add = [&](double filled, std::size_t most_sets) {
+      for (Allowed& set : all.find(filled, most_sets)) {
+        if (std::ranges::find(sets, set) == sets.end()) sets.push_back(std::move(set));
+      }
+    };
+    add(1, 5);
+    add(kLoose, 3);
   }
   return sets;
 }

@@ -162,6 +162,7 @@ class Search {
       all.push_back(moves_of({types, std::move(allowed)}));
       all.back()->start(kKernelLimits);
       all.back()->descend(evaluations_ / 16);
+      all.back()->ruin_and_recreate(evaluations_ / 16);
     }
   }
 

@@ -34,6 +34,8 @@ class ExhaustiveSearch {
         topology_(instance.topology),
         estimator_(estimator),
         objective_(objective) {
+    std::vector<std::vector<std::size_t>> sorted_groups;
+    std::vector<std::vector<Option>> sorted_options;
     std::vector<bool> listed(model_.tables.size());
     for (std::size_t t = 0; t < model_.tables.size(); ++t) {
       if (listed[t]) continue;
@@ -44,8 +46,24 @@ class ExhaustiveSearch {
         listed[u] = true;
         members.push_back(u);
       }
-      options_.push_back(options_of(members));
     }
+    // Those that take the most first, and of each its cheapest placements, which leave the fewest
+    // of the others to try.
+    const auto work = [](const Option& option) { return option.work; };
+    std::vector<std::pair<double, std::size_t>> order;
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      std::vector<Option>& options = options_.emplace_back(options_of(groups_[g]));
+      std::ranges::stable_sort(options, {}, work);
+      order.emplace_back(options.empty() ? 0 : -options.front().work, g);
+    }
+    std::ranges::sort(order);
+    for (const auto& [negated_work, g] : order) {
+      sorted_groups.push_back(groups_[g]);
+      sorted_options.push_back(std::move(options_[g]));
+    }
+    groups_ = std::move(sorted_groups);
+    options_ = std::move(sorted_options);
+    note_phases();
     least_work_.assign(groups_.size() + 1, 0.0);
     for (std::size_t g = groups_.size(); g-- > 0;) {
       double least = std::numeric_limits<double>::infinity();
@@ -166,9 +184,22 @@ class ExhaustiveSearch {
     return allowed;
   }
 
+  // The phases in which any placement takes time.
+  void note_phases() {
+    for (int k = 0; k < kMostPhases; ++k) {
+      const auto takes_time = [&](const Option::OnRank& rank) { return rank.phases[k] > 0; };
+      const bool used = std::ranges::any_of(options_, [&](const std::vector<Option>& options) {
+        return std::ranges::any_of(options, [&](const Option& option) {
+          return std::ranges::any_of(option.ranks, takes_time);
+        });
+      });
+      if (used) phases_.push_back(k);
+    }
+  }
+
   double objective(const std::vector<Option::OnRank>& ranks) const {
     double sum = 0;
-    for (int k = 0; k < kMostPhases; ++k) {
+    for (const int k : phases_) {
       double longest = 0;
       for (const auto& rank : ranks) longest = std::max(longest, rank.phases[k]);
       sum += longest;
@@ -194,7 +225,7 @@ class ExhaustiveSearch {
   double least(const std::vector<Option::OnRank>& ranks, std::size_t group) const {
     double work = least_work_[group];
     for (const auto& rank : ranks) {
-      work += std::accumulate(rank.phases.begin(), rank.phases.end(), 0.0);
+      for (const int k : phases_) work += rank.phases[k];
     }
     return std::max(objective(ranks), work / topology_.world_size);
   }
@@ -213,7 +244,7 @@ class ExhaustiveSearch {
       with = ranks;
       bool fits = true;
       for (int r = 0; r < topology_.world_size && fits; ++r) {
-        for (int k = 0; k < kMostPhases; ++k) with[r].phases[k] += option.ranks[r].phases[k];
+        for (const int k : phases_) with[r].phases[k] += option.ranks[r].phases[k];
         with[r].device += option.ranks[r].device;
         with[r].host += option.ranks[r].host;
         fits =
@@ -231,7 +262,8 @@ class ExhaustiveSearch {
   PlannerObjective objective_;
   std::vector<std::vector<std::size_t>> groups_;  // tables that are placed alike
   std::vector<std::vector<Option>> options_;      // [num_groups]
-  std::vector<double> least_work_;                // of a group and all after it
+  std::vector<int> phases_;
+  std::vector<double> least_work_;  // of a group and all after it
   std::vector<PlacedTable> chosen_, best_placement_;
   double best_ = 0;
   bool found_ = false;
