@@ -61,9 +61,10 @@ bool tighten(Box& box, double known, double uniform) {
 
 constexpr double kCloseEnough = 0.998;
 
-// No placement is below what it returns, which is `goal` or less; found from half of the cases that
-// are left at most. Cases that are proved not to be below the goal are done with.
-double bound_up_to(const Relaxation& relaxation, double goal, int& boxes_left) {
+// No placement is below what it returns, which is `goal` or less; found from so many of the cases
+// that are left at most. Cases that are proved not to be below the goal are done with.
+double bound_up_to(const Relaxation& relaxation, double goal, int& boxes_left,
+                   double part_of_left) {
   constexpr int kRounds = 30;
   // Many demands mean many shards, which come apart better and take long to look through.
   constexpr std::size_t kMostToCut = 1500;
@@ -75,7 +76,8 @@ double bound_up_to(const Relaxation& relaxation, double goal, int& boxes_left) {
     if (box.value < goal) open.push(box);
   };
   add(relaxation.whole(), few ? 4 : 0);
-  for (const int stop_at = boxes_left / 2; boxes_left > stop_at && !open.empty(); boxes_left -= 2) {
+  const int stop_at = static_cast<int>((1 - part_of_left) * boxes_left);
+  for (; boxes_left > stop_at && !open.empty(); boxes_left -= 2) {
     if (open.top().value > kCloseEnough * goal) break;
     Box below, above;
     if (!cut(open.top(), below, above)) break;
@@ -110,20 +112,20 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
   const double num_demands = static_cast<double>(relaxation.num_demands() + 1);
   int boxes_left = std::clamp(static_cast<int>(most_visits / num_demands), 32, 800);
   double proved = bound.objective;
-  const auto prove = [&](double part) {
+  const auto prove = [&](double part, double part_of_left) {
     const double goal = part * known;
     if (proved < kCloseEnough * goal) {
-      proved = std::max(proved, bound_up_to(relaxation, goal, boxes_left));
+      proved = std::max(proved, bound_up_to(relaxation, goal, boxes_left, part_of_left));
     }
     return proved >= kCloseEnough * goal;
   };
   // A goal is proved by fewer cases than it takes to find the least of all of them.
-  if (prove(0.98)) {
-    prove(0.99);
-    prove(1);
+  if (prove(0.98, 0.5)) {
+    prove(1, 0.7);
+    prove(0.99, 1);
   } else {
     for (const double part : {0.965, 0.95, 0.92}) {
-      if (prove(part)) break;
+      if (prove(part, part > 0.92 ? 0.5 : 1)) break;
     }
   }
   return proved;
