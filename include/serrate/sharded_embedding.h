@@ -46,6 +46,25 @@ struct EmbeddingLookup {
   std::string table;
 };
 
+/// The ids of a batch that waits for its step: what input_dist makes ahead, on a stream of its own,
+/// while the device makes the step before. Its buffers are reused from batch to batch.
+class EmbeddingInput {
+ public:
+  EmbeddingInput();
+  ~EmbeddingInput();
+  EmbeddingInput(EmbeddingInput&&) noexcept;
+  EmbeddingInput& operator=(EmbeddingInput&&) noexcept;
+
+  /// Bytes allocated for it on this rank.
+  std::int64_t bytes() const;
+
+  struct State;
+  State& state() { return *state_; }
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
 /// The routes and buffers of one batch on its way through a ShardedEmbedding, reused from batch to
 /// batch. Several may be in flight.
 class EmbeddingExchange {
@@ -54,6 +73,11 @@ class EmbeddingExchange {
   ~EmbeddingExchange();
   EmbeddingExchange(EmbeddingExchange&&) noexcept;
   EmbeddingExchange& operator=(EmbeddingExchange&&) noexcept;
+
+  /// The batch of `ahead` is the next one for the stages from lookup on, on `stream`. `ahead` gets
+  /// the buffers of the batch before, for the next input_dist. Throws the Error of every rank when
+  /// the batch of some rank was wrong.
+  void take(EmbeddingInput& ahead, const Stream& stream);
 
   /// After output_dist: [num_bags, dim] of a lookup, and the gradient of it that the caller writes
   /// before output_dist_backward.
@@ -108,8 +132,15 @@ class ShardedEmbedding {
   /// Throws Error (usage) naming the lookups there are.
   std::int64_t lookup_index(std::string_view feature, std::string_view table) const;
 
+  /// Waits for the stream, and for the other ranks, to know the sizes of all that comes. A batch
+  /// that is wrong on some rank is an Error on every one.
   void input_dist(const KeyedJaggedTensor& features, EmbeddingExchange& exchange,
                   const Stream& stream);
+  /// The same ahead of the batch's step, which begins with EmbeddingExchange::take; a batch that is
+  /// wrong is an Error there, so that the step before can be finished. On a GPU `stream` is one
+  /// beside the step's: it runs while the step before does, outlives `ahead` and the exchange, and
+  /// has to wait for the step's before they go. `features` stay until the batch's step is done.
+  void input_dist(const KeyedJaggedTensor& features, EmbeddingInput& ahead, const Stream& stream);
   void lookup(EmbeddingExchange& exchange, const Stream& stream);
   void output_dist(EmbeddingExchange& exchange, const Stream& stream);
   void output_dist_backward(EmbeddingExchange& exchange, const Stream& stream);
@@ -117,7 +148,8 @@ class ShardedEmbedding {
   void update(EmbeddingExchange& exchange, std::int64_t step, const Stream& stream);
 
   std::vector<LocalShard> local_shards();
-  /// Ids dropped or sent to the out-of-vocabulary row on this rank so far.
+  /// Ids dropped or sent to the out-of-vocabulary row on this rank, in the batches looked up so
+  /// far.
   std::int64_t invalid_ids() const;
   /// Bytes allocated on this rank: weights, optimizer state.
   std::int64_t weight_bytes() const;

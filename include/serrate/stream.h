@@ -47,6 +47,8 @@ class Stream {
   void synchronize() const;
   /// What is queued from now on starts after what was before the event when it was recorded.
   void wait_for(const Event& event) const;
+  /// The same after what is queued on `other` so far.
+  void wait_for(const Stream& other) const;
 
   /// What a library needs for this stream, such as a handle of cuBLAS with its workspace: made by
   /// T(stream) when it is first asked for, destroyed before the stream. T may keep native() and

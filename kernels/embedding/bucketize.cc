@@ -45,8 +45,11 @@ void bucketize(std::span<const BucketizeSegment> segments, OutsideIds outside,
                   [&](auto device) { bucketize_on<device()>(segments, outside, result, stream); });
 }
 
-BucketSizes sizes_on_host(const BucketizedIds& ids, const Stream& stream) {
-  const std::vector<std::int64_t> all = ids.sizes.to_host(stream);
+BucketSizes sizes_on_host(BucketizedIds& ids, const Stream& stream) {
+  const std::span<const std::int64_t> all =
+      ids.host_sizes.resize_discard(ids.sizes.size(), stream.device());
+  copy_async<std::int64_t>(ids.sizes.span(), ids.host_sizes, 0, stream);
+  stream.synchronize();
   auto next = all.begin();
   const auto take = [&](std::int64_t count) {
     const auto begin = next;

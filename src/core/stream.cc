@@ -59,6 +59,12 @@ void Stream::wait_for(const Event& event) const {
   dispatch_device(device_, [&](auto d) { wait_for_event_on<d()>(native_, event.native()); });
 }
 
+void Stream::wait_for(const Stream& other) const {
+  Event reached(other.device());
+  reached.record(other);
+  wait_for(reached);
+}
+
 void* Stream::find_attached(const void* type) const {
   for (const auto& [of_type, object] : attached_) {
     if (of_type == type) return object.get();

@@ -40,29 +40,29 @@ class Reader {
   std::size_t next_ = 1;  // behind the kind
 };
 
-[[noreturn]] void throw_failure(int rank, std::span<const std::int64_t> message) {
+Error failure_of(int rank, std::span<const std::int64_t> message) {
   const std::string text(reinterpret_cast<const char*>(message.data() + kFailureWords), message[2]);
-  throw Error(fmt::format("rank {}: {}", rank, text), static_cast<ErrorKind>(message[1]));
+  return Error(fmt::format("rank {}: {}", rank, text), static_cast<ErrorKind>(message[1]));
 }
 
-// Whether any rank's batch has weights; an error on every rank if another's has ids without.
-bool any_weighted(const std::vector<BatchKind>& kinds) {
+// Whether any rank's batch has weights; a failure if another's has ids without.
+void set_weighted(const std::vector<BatchKind>& kinds, EmbeddingInput::State& s) {
   const auto weighted = std::ranges::find(kinds, BatchKind::kWeighted);
   const auto unweighted = std::ranges::find(kinds, BatchKind::kUnweighted);
-  if (weighted != kinds.end() && unweighted != kinds.end()) {
-    throw usage_error(fmt::format(
+  s.weighted = weighted != kinds.end();
+  if (s.weighted && unweighted != kinds.end()) {
+    s.failure = usage_error(fmt::format(
         "the batch of rank {} has weights and that of rank {} has none (all or none have to)",
         weighted - kinds.begin(), unweighted - kinds.begin()));
   }
-  return weighted != kinds.end();
 }
 
-BagCounts count_of(const Piece& piece, const EmbeddingExchange::State& s) {
+BagCounts count_of(const Piece& piece, const EmbeddingInput::State& s) {
   return s.parts.count(s.lookups[piece.lookup].first_block + piece.row_block);
 }
 
 // What `rank` has to know of what goes through nodes.
-void write_through_nodes(const Routing& routing, const EmbeddingExchange::State& s, int rank,
+void write_through_nodes(const Routing& routing, const EmbeddingInput::State& s, int rank,
                          Writer& to) {
   const int num_in_node = static_cast<int>(std::ssize(routing.in_node.rank_begin)) - 1;
   const int node = rank / num_in_node, in_node = rank % num_in_node;
@@ -127,7 +127,7 @@ void lay_out_requested(const Hop& hop, Messages& requested, const auto& count_of
 }
 
 void lay_out_through_nodes(const Routing& routing, const ThroughNodeCounts& counts,
-                           EmbeddingExchange::State& s) {
+                           EmbeddingInput::State& s) {
   const auto own = [&](const Piece& piece) { return count_of(piece, s); };
   lay_out_requested(routing.to_node, s.to_node.requested, own);
   s.to_node.served.clear();
@@ -145,7 +145,7 @@ void lay_out_through_nodes(const Routing& routing, const ThroughNodeCounts& coun
 }
 
 // The messages among all ranks, and those of the replicas, as they are told by one after another.
-void read_direct(const Routing& routing, Reader& from, EmbeddingExchange::State& s) {
+void read_direct(const Routing& routing, Reader& from, EmbeddingInput::State& s) {
   std::vector<BagCounts> counts;
   from.next(routing.direct.served().size(), counts);
   s.direct.served.add(routing.direct.served(), counts);
@@ -154,7 +154,7 @@ void read_direct(const Routing& routing, Reader& from, EmbeddingExchange::State&
   s.gathered.add(routing.replicated, counts);
 }
 
-void lay_out_own(const Routing& routing, EmbeddingExchange::State& s) {
+void lay_out_own(const Routing& routing, EmbeddingInput::State& s) {
   const auto own = [&](const Piece& piece) { return count_of(piece, s); };
   lay_out_requested(routing.direct, s.direct.requested, own);
   std::vector<BagCounts> counts;
@@ -165,7 +165,7 @@ void lay_out_own(const Routing& routing, EmbeddingExchange::State& s) {
 
 }  // namespace
 
-BatchCounts counts_of_batch(const ShardedEmbedding::Impl& m, const EmbeddingExchange::State& s,
+BatchCounts counts_of_batch(const ShardedEmbedding::Impl& m, const EmbeddingInput::State& s,
                             BatchKind kind) {
   const Routing& routing = m.routing;
   const Hop& direct = routing.direct;
@@ -200,8 +200,7 @@ BatchCounts counts_of_failure(const Error& error, int num_ranks) {
   return result;
 }
 
-void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m,
-                     EmbeddingExchange::State& s) {
+void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m, EmbeddingInput::State& s) {
   const Routing& routing = m.routing;
   const FromRanks<std::int64_t> received =
       m.communicator.exchange<std::int64_t>("input_dist_counts", own.words, own.word_counts);
@@ -215,6 +214,7 @@ void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m,
     through_nodes.owned.assign(num_in_node,
                                std::vector<BagCounts>(routing.in_node.served().size()));
   }
+  s.failure.reset();
   s.direct.served.clear();
   s.gathered.clear();
   std::span<const std::int64_t> rest = received.values;
@@ -222,13 +222,16 @@ void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m,
     const std::span<const std::int64_t> message = rest.first(received.counts[rank]);
     rest = rest.subspan(message.size());
     kinds.push_back(static_cast<BatchKind>(message[0]));
-    if (kinds.back() == BatchKind::kFailed) throw_failure(rank, message);
+    if (kinds.back() == BatchKind::kFailed) {
+      s.failure = failure_of(rank, message);
+      return;
+    }
     Reader from(message);
     read_direct(routing, from, s);
     if (routing.through_nodes) read_through_nodes(routing, rank, from, through_nodes);
     from.check_end();
   }
-  s.weighted = any_weighted(kinds);
+  set_weighted(kinds, s);
   lay_out_own(routing, s);
   if (routing.through_nodes) lay_out_through_nodes(routing, through_nodes, s);
 }

@@ -27,14 +27,13 @@ struct BatchCounts {
 };
 
 /// Of the parted ids in the state.
-BatchCounts counts_of_batch(const ShardedEmbedding::Impl& m, const EmbeddingExchange::State& s,
+BatchCounts counts_of_batch(const ShardedEmbedding::Impl& m, const EmbeddingInput::State& s,
                             BatchKind kind);
 BatchCounts counts_of_failure(const Error& error, int num_ranks);
 
-/// Lays out the messages of all hops in the state, and says there whether they have weights.
-/// Throws the same error on every rank: what the lowest rank announced whose batch is wrong, or
-/// that some batches have weights and others none.
-void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m,
-                     EmbeddingExchange::State& s);
+/// Lays out the messages of all hops in the state, and says there whether they have weights. When
+/// a rank's batch is wrong, or some batches have weights and others none, it is State::failure, the
+/// same on every rank, and nothing of the batch is to be used.
+void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m, EmbeddingInput::State& s);
 
 }  // namespace serrate

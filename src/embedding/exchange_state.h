@@ -1,7 +1,9 @@
 #pragma once
 
+#include <optional>
 #include <vector>
 
+#include "serrate/event.h"
 #include "serrate/kernels/embedding_lookup.h"
 #include "serrate/kernels/embedding_update.h"
 #include "serrate/kernels/permute_bags.h"
@@ -28,28 +30,43 @@ struct HopMessages {
 };
 
 /// Buffers only grow, so a training loop allocates nothing after its largest batches.
-struct EmbeddingExchange::State {
+struct EmbeddingInput::State {
   std::vector<BatchLookup> lookups;
   PartedIds parts;                     ///< of the lookups
   std::vector<BatchLookup> passed_on;  ///< the lookups of Routing::in_node
   PartedIds passed_on_parts;
   std::vector<BagCounts> passed_on_counts;  ///< of the row blocks of passed_on, one after the other
-  Buffer<float> outputs, d_outputs;
-  Buffer<float> unpooled;          ///< rows, or gradients, of the ids of unpooled lookups
-  Buffer<std::int64_t> positions;  ///< 0, 1, 2, ...
-  bool weighted = false;           ///< some rank's batch is
+  std::int64_t output_size = 0;             ///< floats of all outputs,
+  std::int64_t unpooled_size = 0;           ///< and of the rows of unpooled lookups
+  Buffer<std::int64_t> positions;           ///< 0, 1, 2, ...
+  bool weighted = false;                    ///< some rank's batch is
+  std::int64_t num_invalid_ids = 0;         ///< of this rank, not counted as the embedding's yet
+  std::optional<Error> failure;             ///< of all ranks: some rank's batch is wrong
 
   HopMessages direct, to_node, in_node;  ///< of the hops of this name in Routing
   Messages replicated;                   ///< this rank's own, of the data-parallel tables
   Messages gathered;                     ///< every rank's `replicated`, for the update
+
+  bool waits = false;  ///< for its step
+  Event is_there;      ///< on the stream of input_dist
+  Event was_taken;     ///< on the stream of a step, when the step after it took another batch
+
+  std::vector<BucketizeSegment> bucketize_segments;
+  PackingList packing;
+
+  std::int64_t bytes() const;
+};
+
+struct EmbeddingExchange::State {
+  EmbeddingInput::State input;
+  Buffer<float> outputs, d_outputs;
+  Buffer<float> unpooled;  ///< rows, or gradients, of the ids of unpooled lookups
 
   RowGroups groups;                      ///< of one shard after the other
   std::vector<RowGroups> column_groups;  ///< of the shards that are cut by columns
   std::vector<RowSquares> row_squares;   ///< [shards of this rank], of the column-cut ones
   Buffer<float> squares, squares_sent, squares_received;
 
-  std::vector<BucketizeSegment> bucketize_segments;
-  PackingList packing;
   std::vector<LookupSegment> lookup_segments;
   std::vector<BagRows> bag_rows;
   std::vector<GradientSegment> gradient_segments;

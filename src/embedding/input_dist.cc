@@ -3,8 +3,9 @@
 // Every rank sends every rank one message (its layout is in messages.h), all lookups and shards in
 // one all-to-all; weights, if any rank has them, follow in a second. How much there is of all, in
 // these and in all exchanges of the batch that come after, is agreed before in one host collective
-// (batch_counts.h), the only thing in a step that waits for the device. A rank whose batch is wrong
-// announces the error there, and all ranks throw it.
+// (batch_counts.h), the only thing that waits for the device; ahead of the step, on a stream of its
+// own, it waits while the device makes the step before. A rank whose batch is wrong announces the
+// error there, and all ranks throw it when the batch's turn has come.
 //
 // A piece of a message has only the bags that have an id in its row block, so output_dist returns
 // at most min(ids, bags x blocks) rows: for a row-wise table never more than either usual way,
@@ -27,7 +28,7 @@ namespace serrate {
 namespace {
 
 // 0, 1, ... size - 1.
-DeviceSpan<const std::int64_t> positions(EmbeddingExchange::State& s, std::int64_t size,
+DeviceSpan<const std::int64_t> positions(EmbeddingInput::State& s, std::int64_t size,
                                          const Stream& stream) {
   if (s.positions.size() < size) {
     std::vector<std::int64_t> values(size + size / 4);
@@ -37,9 +38,9 @@ DeviceSpan<const std::int64_t> positions(EmbeddingExchange::State& s, std::int64
   return std::as_const(s.positions).span().first(size);
 }
 
-// Makes room for the outputs, which are laid out one after the other.
+// Where the outputs will be, one after the other.
 void lay_out_outputs(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& m,
-                     EmbeddingExchange::State& s, const Stream& stream) {
+                     EmbeddingInput::State& s, const Stream& stream) {
   std::int64_t output_at = 0, unpooled_at = 0, most_positions = 0;
   for (std::size_t i = 0; i < bags.size(); ++i) {
     BatchLookup& lookup = s.lookups[i];
@@ -53,15 +54,14 @@ void lay_out_outputs(std::span<const JaggedView> bags, const ShardedEmbedding::I
     unpooled_at += lookup.num_ids * lookup.dim;
     most_positions = std::max({most_positions, lookup.num_ids + 1, lookup.num_bags});
   }
-  s.unpooled.resize_discard(unpooled_at, stream);
-  s.outputs.resize_discard(output_at, stream);
-  s.d_outputs.resize_discard(output_at, stream);
+  s.output_size = output_at;
+  s.unpooled_size = unpooled_at;
   positions(s, most_positions, stream);
 }
 
 // What pools the rows of unpooled lookups that come back: their bags, kept for after the batch.
-void keep_bags(std::span<const JaggedView> bags, const Routing& routing,
-               EmbeddingExchange::State& s, const Stream& stream) {
+void keep_bags(std::span<const JaggedView> bags, const Routing& routing, EmbeddingInput::State& s,
+               const Stream& stream) {
   std::vector<CopyRun<std::int64_t>> offsets;
   std::vector<CopyRun<float>> weights;
   std::vector<BagsOfIds> bags_of;
@@ -80,7 +80,7 @@ void keep_bags(std::span<const JaggedView> bags, const Routing& routing,
 }
 
 void scale_means(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& m,
-                 EmbeddingExchange::State& s, const Stream& stream) {
+                 EmbeddingInput::State& s, const Stream& stream) {
   std::vector<MeanScales> means;
   for (std::size_t i = 0; i < bags.size(); ++i) {
     const EmbeddingTable& table = m.tables[m.routing.lookups[i].table];
@@ -97,7 +97,7 @@ void scale_means(std::span<const JaggedView> bags, const ShardedEmbedding::Impl&
 // A segment for each lookup, then one more for those whose ids go through nodes, of which only the
 // counts matter.
 void list_segments(std::span<const JaggedView> bags, const Routing& routing,
-                   EmbeddingExchange::State& s, const Stream& stream) {
+                   EmbeddingInput::State& s, const Stream& stream) {
   s.bucketize_segments.clear();
   std::int64_t num_blocks = 0;
   const auto add = [&](std::size_t i, std::span<const std::int64_t> row_splits) {
@@ -135,7 +135,8 @@ Error invalid_id_error(const JaggedView& bags, std::int64_t position, const std:
 
 // Throws Error (usage) for an id outside its table, or counts it, as the policy has it.
 void check_ids(std::span<const JaggedView> bags, const BucketSizes& sizes,
-               ShardedEmbedding::Impl& m, const Stream& stream) {
+               const ShardedEmbedding::Impl& m, EmbeddingInput::State& s, const Stream& stream) {
+  s.num_invalid_ids = 0;
   for (std::size_t i = 0; i < bags.size(); ++i) {
     if (sizes.first_outside[i] < 0) continue;
     if (m.options.invalid_ids == InvalidIds::kError) {
@@ -143,13 +144,13 @@ void check_ids(std::span<const JaggedView> bags, const BucketSizes& sizes,
       throw invalid_id_error(bags[i], sizes.first_outside[i], route.feature, m.tables[route.table],
                              stream);
     }
-    m.invalid_ids += sizes.num_outside[i];
+    s.num_invalid_ids += sizes.num_outside[i];
   }
 }
 
 // Checks and parts the ids of every lookup.
-void part_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
-                  EmbeddingExchange::State& s, const Stream& stream) {
+void part_lookups(const KeyedJaggedTensor& features, const ShardedEmbedding::Impl& m,
+                  EmbeddingInput::State& s, const Stream& stream) {
   std::vector<JaggedView> bags;
   for (const LookupRoute& route : m.routing.lookups) {
     bags.push_back(features.feature(features.index_of(route.feature)));
@@ -161,7 +162,7 @@ void part_lookups(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
   list_segments(bags, m.routing, s, stream);
   const OutsideIds outside =
       m.options.invalid_ids == InvalidIds::kOov ? OutsideIds::kLastRow : OutsideIds::kLeaveOut;
-  check_ids(bags, s.parts.part(s.bucketize_segments, outside, stream), m, stream);
+  check_ids(bags, s.parts.part(s.bucketize_segments, outside, stream), m, s, stream);
 }
 
 BatchKind kind_of(const KeyedJaggedTensor& features) {
@@ -171,7 +172,7 @@ BatchKind kind_of(const KeyedJaggedTensor& features) {
 
 // Memory for the messages of a hop, and what packs those of this rank.
 void pack(const Hop& hop, std::span<const BatchLookup> lookups, const PartedIds& parts,
-          EmbeddingExchange::State& s, HopMessages& messages, const Stream& stream) {
+          EmbeddingInput::State& s, HopMessages& messages, const Stream& stream) {
   messages.requested.resize(s.weighted, stream);
   messages.served.resize(s.weighted, stream);
   messages.requested.pack(hop.pieces, lookups, parts, s.packing);
@@ -201,7 +202,7 @@ void send(Operations operations, HopMessages& messages, bool weighted, Communica
 }
 
 // The bags that came to this rank, from the node of each lookup, parted for the ranks of its node.
-void part_passed_on_ids(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
+void part_passed_on_ids(const Routing& routing, EmbeddingInput::State& s, const Stream& stream) {
   const Messages& came = s.to_node.served;
   const std::span<const Piece> pieces = routing.to_node.served();
   const std::size_t num_nodes = came.num_ranks();
@@ -223,13 +224,9 @@ void part_passed_on_ids(const Routing& routing, EmbeddingExchange::State& s, con
   s.passed_on_parts.part(s.bucketize_segments, s.passed_on_counts, stream);
 }
 
-}  // namespace
-
-void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingExchange& exchange,
-                                  const Stream& stream) {
-  Impl& m = *impl_;
+void distribute(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
+                EmbeddingInput::State& s, const Stream& stream) {
   const Routing& routing = m.routing;
-  EmbeddingExchange::State& s = exchange.state();
   BatchCounts counts;
   try {
     part_lookups(features, m, s, stream);
@@ -238,6 +235,7 @@ void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingEx
     counts = counts_of_failure(error, m.communicator.size());
   }
   exchange_counts(counts, m, s);
+  if (s.failure) return;
 
   pack(routing.direct, s.lookups, s.parts, s, s.direct, stream);
   pack(routing.to_node, s.lookups, s.parts, s, s.to_node, stream);
@@ -253,6 +251,55 @@ void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingEx
   pack(routing.in_node, s.passed_on, s.passed_on_parts, s, s.in_node, stream);
   finish_packing(s.packing, stream);
   send({"ids_in_node", "weights_in_node"}, s.in_node, s.weighted, *m.within_node, stream);
+}
+
+// What a step needs alone stays with its exchange: a batch that waits has no rows.
+void swap_rows(EmbeddingInput::State& a, EmbeddingInput::State& b) {
+  for (const auto hop : {&EmbeddingInput::State::direct, &EmbeddingInput::State::to_node,
+                         &EmbeddingInput::State::in_node}) {
+    std::swap((a.*hop).requested.rows, (b.*hop).requested.rows);
+    std::swap((a.*hop).served.rows, (b.*hop).served.rows);
+  }
+  std::swap(a.replicated.rows, b.replicated.rows);
+  std::swap(a.gathered.rows, b.gathered.rows);
+  std::swap(a.gathered.words, b.gathered.words);
+  std::swap(a.gathered.weights, b.gathered.weights);
+}
+
+void record(Event& event, const Stream& stream) {
+  if (event.device() != stream.device()) event = Event(stream.device());
+  event.record(stream);
+}
+
+void wait_for(const Event& event, const Stream& stream) {
+  if (event.device() == stream.device()) stream.wait_for(event);
+}
+
+}  // namespace
+
+void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingExchange& exchange,
+                                  const Stream& stream) {
+  EmbeddingInput::State& input = exchange.state().input;
+  distribute(features, *impl_, input, stream);
+  if (input.failure) throw Error(*input.failure);
+}
+
+void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingInput& ahead,
+                                  const Stream& stream) {
+  wait_for(ahead.state().was_taken, stream);
+  distribute(features, *impl_, ahead.state(), stream);
+  record(ahead.state().is_there, stream);
+  ahead.state().waits = true;
+}
+
+void EmbeddingExchange::take(EmbeddingInput& ahead, const Stream& stream) {
+  check(std::exchange(ahead.state().waits, false), "input_dist comes before the step of its batch");
+  EmbeddingInput::State& input = state_->input;
+  record(input.was_taken, stream);
+  std::swap(input, ahead.state());
+  swap_rows(input, ahead.state());
+  wait_for(input.is_there, stream);
+  if (input.failure) throw Error(*input.failure);
 }
 
 }  // namespace serrate

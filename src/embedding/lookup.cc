@@ -2,6 +2,8 @@
 
 #include "serrate/kernels/embedding_lookup.h"
 
+#include <utility>
+
 #include "src/embedding/sharded_embedding_impl.h"
 
 namespace serrate {
@@ -27,13 +29,17 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
 void ShardedEmbedding::lookup(EmbeddingExchange& exchange, const Stream& stream) {
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
-  s.direct.served.resize_rows(stream);
-  s.in_node.served.resize_rows(stream);
-  s.replicated.resize_rows(stream);
+  m.invalid_ids += std::exchange(s.input.num_invalid_ids, 0);
+  s.outputs.resize_discard(s.input.output_size, stream);
+  s.d_outputs.resize_discard(s.input.output_size, stream);
+  s.unpooled.resize_discard(s.input.unpooled_size, stream);
+  s.input.direct.served.resize_rows(stream);
+  s.input.in_node.served.resize_rows(stream);
+  s.input.replicated.resize_rows(stream);
   s.lookup_segments.clear();
-  add_segments(m.routing.direct.served(), s.direct.served, m.shards, s.lookup_segments);
-  add_segments(m.routing.in_node.served(), s.in_node.served, m.shards, s.lookup_segments);
-  add_segments(m.routing.replicated, s.replicated, m.shards, s.lookup_segments);
+  add_segments(m.routing.direct.served(), s.input.direct.served, m.shards, s.lookup_segments);
+  add_segments(m.routing.in_node.served(), s.input.in_node.served, m.shards, s.lookup_segments);
+  add_segments(m.routing.replicated, s.input.replicated, m.shards, s.lookup_segments);
   embedding_lookup(s.lookup_segments, stream);
 }
 

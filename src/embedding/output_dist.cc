@@ -46,38 +46,38 @@ void add_bag_rows(const Hop& hop, Messages& requested, const PartedLookups& look
 
 void list_bag_rows(const Routing& routing, Buffer<float>& outputs, EmbeddingExchange::State& s) {
   const auto target_of = [&](std::int64_t lookup) -> Target {
-    const BatchLookup& l = s.lookups[lookup];
+    const BatchLookup& l = s.input.lookups[lookup];
     if (routing.lookups[lookup].unpooled) return {l.unpooled(s.unpooled), {}};
     return {l.matrix(outputs), l.mean_scales.span()};
   };
-  const PartedLookups lookups{s.lookups, s.parts};
+  const PartedLookups lookups{s.input.lookups, s.input.parts};
   s.bag_rows.clear();
-  add_bag_rows(routing.direct, s.direct.requested, lookups, target_of, s.bag_rows);
-  add_bag_rows(routing.to_node, s.to_node.requested, lookups, target_of, s.bag_rows);
+  add_bag_rows(routing.direct, s.input.direct.requested, lookups, target_of, s.bag_rows);
+  add_bag_rows(routing.to_node, s.input.to_node.requested, lookups, target_of, s.bag_rows);
   for (std::size_t i = 0; i < routing.replicated.size(); ++i) {
     const Piece& piece = routing.replicated[i];
-    add_bag_rows(piece, s.replicated.pieces[i], s.replicated, lookups.bag_index(piece),
+    add_bag_rows(piece, s.input.replicated.pieces[i], s.input.replicated, lookups.bag_index(piece),
                  target_of(piece.lookup), s.bag_rows);
   }
 }
 
 void list_passed_on_rows(const Routing& routing, EmbeddingExchange::State& s) {
   const auto target_of = [&](std::int64_t lookup) -> Target {
-    return {s.passed_on[lookup].matrix(s.to_node.served.rows), {}};
+    return {s.input.passed_on[lookup].matrix(s.input.to_node.served.rows), {}};
   };
   s.bag_rows.clear();
-  add_bag_rows(routing.in_node, s.in_node.requested, {s.passed_on, s.passed_on_parts}, target_of,
-               s.bag_rows);
+  add_bag_rows(routing.in_node, s.input.in_node.requested,
+               {s.input.passed_on, s.input.passed_on_parts}, target_of, s.bag_rows);
 }
 
 // The outputs of the unpooled lookups.
 void pool(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
   s.lookup_segments.clear();
   s.bag_rows.clear();
-  for (std::size_t i = 0; i < s.lookups.size(); ++i) {
+  for (std::size_t i = 0; i < s.input.lookups.size(); ++i) {
     if (!routing.lookups[i].unpooled) continue;
-    const BatchLookup& l = s.lookups[i];
-    const auto positions = std::as_const(s.positions).span();
+    const BatchLookup& l = s.input.lookups[i];
+    const auto positions = std::as_const(s.input.positions).span();
     const DeviceMatrix<float> output = l.matrix(s.outputs);
     s.lookup_segments.push_back({l.unpooled(s.unpooled), positions.first(l.num_ids),
                                  l.bag_offsets.span(), l.id_weights.span(), output});
@@ -91,9 +91,9 @@ void pool(const Routing& routing, EmbeddingExchange::State& s, const Stream& str
 // The gradients of the ids of unpooled lookups, but for their weights.
 void unpool_gradients(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
   s.bag_rows.clear();
-  for (std::size_t i = 0; i < s.lookups.size(); ++i) {
+  for (std::size_t i = 0; i < s.input.lookups.size(); ++i) {
     if (!routing.lookups[i].unpooled) continue;
-    const BatchLookup& l = s.lookups[i];
+    const BatchLookup& l = s.input.lookups[i];
     s.bag_rows.push_back(
         {l.bag_of_id.span(), l.unpooled(s.unpooled), l.matrix(s.d_outputs), l.mean_scales.span()});
   }
@@ -113,15 +113,17 @@ void ShardedEmbedding::output_dist(EmbeddingExchange& exchange, const Stream& st
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
   if (m.routing.through_nodes) {
-    send_rows("output_dist_in_node", s.in_node.served, s.in_node.requested, *m.within_node, stream);
-    fill_zero(s.to_node.served.resize_rows(stream), stream);
+    send_rows("output_dist_in_node", s.input.in_node.served, s.input.in_node.requested,
+              *m.within_node, stream);
+    fill_zero(s.input.to_node.served.resize_rows(stream), stream);
     list_passed_on_rows(m.routing, s);
     scatter_bags(s.bag_rows, stream);
-    send_rows("output_dist_from_node", s.to_node.served, s.to_node.requested, *m.across_nodes,
-              stream);
+    send_rows("output_dist_from_node", s.input.to_node.served, s.input.to_node.requested,
+              *m.across_nodes, stream);
   }
   if (!m.routing.direct.pieces.empty()) {
-    send_rows("output_dist", s.direct.served, s.direct.requested, m.communicator, stream);
+    send_rows("output_dist", s.input.direct.served, s.input.direct.requested, m.communicator,
+              stream);
   }
   list_bag_rows(m.routing, s.outputs, s);
   fill_zero(s.outputs.span(), stream);
@@ -137,13 +139,16 @@ void ShardedEmbedding::output_dist_backward(EmbeddingExchange& exchange, const S
   list_bag_rows(m.routing, s.d_outputs, s);
   gather_bags(s.bag_rows, stream);
   if (!m.routing.direct.pieces.empty()) {
-    send_rows("output_dist_backward", s.direct.requested, s.direct.served, m.communicator, stream);
+    send_rows("output_dist_backward", s.input.direct.requested, s.input.direct.served,
+              m.communicator, stream);
   }
   if (m.routing.through_nodes) {
-    send_rows("gradients_to_node", s.to_node.requested, s.to_node.served, *m.across_nodes, stream);
+    send_rows("gradients_to_node", s.input.to_node.requested, s.input.to_node.served,
+              *m.across_nodes, stream);
     list_passed_on_rows(m.routing, s);
     gather_bags(s.bag_rows, stream);
-    send_rows("gradients_in_node", s.in_node.requested, s.in_node.served, *m.within_node, stream);
+    send_rows("gradients_in_node", s.input.in_node.requested, s.input.in_node.served,
+              *m.within_node, stream);
   }
 }
 

@@ -131,7 +131,7 @@ std::int64_t ShardedEmbedding::optimizer_bytes() const {
 }
 
 std::int64_t ShardedEmbedding::bytes_between_nodes(EmbeddingExchange& exchange) const {
-  const EmbeddingExchange::State& s = exchange.state();
+  const EmbeddingInput::State& s = exchange.state().input;
   const int ranks_per_node = impl_->plan.ranks_per_node;
   if (ranks_per_node == 0) return 0;
   std::int64_t bytes =
@@ -142,32 +142,45 @@ std::int64_t ShardedEmbedding::bytes_between_nodes(EmbeddingExchange& exchange) 
   return bytes;
 }
 
+EmbeddingInput::EmbeddingInput() : state_(std::make_unique<State>()) {}
+EmbeddingInput::~EmbeddingInput() = default;
+EmbeddingInput::EmbeddingInput(EmbeddingInput&&) noexcept = default;
+EmbeddingInput& EmbeddingInput::operator=(EmbeddingInput&&) noexcept = default;
+
+std::int64_t EmbeddingInput::State::bytes() const {
+  std::int64_t bytes = direct.bytes() + to_node.bytes() + in_node.bytes() + replicated.bytes() +
+                       gathered.bytes() + parts.bytes() + passed_on_parts.bytes() +
+                       positions.bytes();
+  for (const BatchLookup& lookup : lookups) bytes += lookup.bytes();
+  for (const BatchLookup& lookup : passed_on) bytes += lookup.bytes();
+  return bytes;
+}
+
+std::int64_t EmbeddingInput::bytes() const {
+  return state_->bytes();
+}
+
 EmbeddingExchange::EmbeddingExchange() : state_(std::make_unique<State>()) {}
 EmbeddingExchange::~EmbeddingExchange() = default;
 EmbeddingExchange::EmbeddingExchange(EmbeddingExchange&&) noexcept = default;
 EmbeddingExchange& EmbeddingExchange::operator=(EmbeddingExchange&&) noexcept = default;
 
 DeviceMatrix<const float> EmbeddingExchange::output(std::int64_t lookup) const {
-  return state_->lookups.at(lookup).matrix(state_->outputs);
+  return state_->input.lookups.at(lookup).matrix(state_->outputs);
 }
 
 DeviceMatrix<float> EmbeddingExchange::d_output(std::int64_t lookup) {
-  return state_->lookups.at(lookup).matrix(state_->d_outputs);
+  return state_->input.lookups.at(lookup).matrix(state_->d_outputs);
 }
 
 std::int64_t EmbeddingExchange::bytes() const {
   const State& s = *state_;
-  std::int64_t bytes = s.direct.bytes() + s.to_node.bytes() + s.in_node.bytes() +
-                       s.replicated.bytes() + s.gathered.bytes() + s.groups.bytes() +
-                       s.parts.bytes() + s.passed_on_parts.bytes();
-  for (const BatchLookup& lookup : s.lookups) bytes += lookup.bytes();
-  for (const BatchLookup& lookup : s.passed_on) bytes += lookup.bytes();
+  std::int64_t bytes = s.input.bytes() + s.groups.bytes();
   for (const RowGroups& groups : s.column_groups) bytes += groups.bytes();
   for (const auto* buffer :
        {&s.outputs, &s.d_outputs, &s.unpooled, &s.squares, &s.squares_sent, &s.squares_received}) {
     bytes += buffer->bytes();
   }
-  bytes += s.positions.bytes();
   return bytes;
 }
 

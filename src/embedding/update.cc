@@ -17,16 +17,16 @@ namespace {
 void gather_replicated(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                        const Stream& stream) {
   if (m.routing.replicated.empty()) return;
-  Messages& all = s.gathered;
-  all.resize(s.weighted, stream);
+  Messages& all = s.input.gathered;
+  all.resize(s.input.weighted, stream);
   all.resize_rows(stream);
-  m.communicator.all_gather<std::int64_t>("data_parallel_ids", s.replicated.words.span(),
+  m.communicator.all_gather<std::int64_t>("data_parallel_ids", s.input.replicated.words.span(),
                                           {all.words.span(), all.word_counts}, 1, stream);
-  if (s.weighted) {
-    m.communicator.all_gather<float>("data_parallel_weights", s.replicated.weights.span(),
+  if (s.input.weighted) {
+    m.communicator.all_gather<float>("data_parallel_weights", s.input.replicated.weights.span(),
                                      {all.weights.span(), all.weight_counts}, 1, stream);
   }
-  m.communicator.all_gather<float>("data_parallel_gradients", s.replicated.rows.span(),
+  m.communicator.all_gather<float>("data_parallel_gradients", s.input.replicated.rows.span(),
                                    {all.rows.span(), all.row_counts}, 1, stream);
 }
 
@@ -34,9 +34,9 @@ void gather_replicated(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
 // node, which is the same); they stay valid until the next call.
 EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s,
                             ShardStorage& shard, std::int64_t step) {
-  Messages& messages = shard.place.way == Way::kReplicated ? s.gathered
-                       : shard.place.way == Way::kDirect   ? s.direct.served
-                                                           : s.in_node.served;
+  Messages& messages = shard.place.way == Way::kReplicated ? s.input.gathered
+                       : shard.place.way == Way::kDirect   ? s.input.direct.served
+                                                           : s.input.in_node.served;
   const std::size_t pieces_per_rank = messages.pieces.size() / messages.num_ranks();
   s.gradient_segments.clear();
   for (const std::int64_t piece : shard.place.pieces) {

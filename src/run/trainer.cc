@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <deque>
 #include <optional>
 
 #include "comm/agreement.h"
@@ -147,6 +148,16 @@ struct Trainer::Impl {
     resume();
   }
 
+  /// Memory of batches goes in the order of the reader's stream, behind the steps that use it.
+  ~Impl() {
+    batches.reset();
+    try {
+      reader_stream.wait_for(stream);
+      reader_stream.wait_for(state->input_stream);
+    } catch (const Error&) {  // of a device that failed: nothing runs on it any more
+    }
+  }
+
   void warn_of_other_processor(const std::map<std::string, std::string>& texts) const {
     const auto before = texts.find(kProcessor);
     if (!options.reproducible || communicator.rank() > 0 || before == texts.end() ||
@@ -184,47 +195,71 @@ struct Trainer::Impl {
     return saved;
   }
 
-  NextItemBatch next_batch() {
+  /// How many steps are queued before the oldest is reported. A GPU makes the last one while the
+  /// ranks speak of the one before.
+  std::size_t steps_ahead() const { return stream.device().type == DeviceType::kCpu ? 0 : 1; }
+
+  void prepare_next_batch() {
     state->times.start(stream);
-    std::optional<ReadBatch> next = batches->next();
-    stream.wait_for(next->is_on_device);
+    next_batch = batches->next();
     state->times.lap("reader", stream);
-    return std::move(next->batch);
+    prepare_batch(*state, *next_batch);
   }
 
-  /// One step, and the one host collective after it: with it goes, of the next batch, what the next
-  /// step has to know. `say_words` writes this rank's words, which become the sums over the ranks.
-  StepResult step(StepWords& words, const std::function<void(StepWords&)>& say_words) {
+  /// Queues the next step, and prepares the batch of the one after it.
+  void queue_step() {
     check(steps_done < total_steps, "no step is left");
     if (!batches) start_batches(steps_done);
-    if (!batch) {
-      batch = next_batch();
-      batch_tokens = count_tokens(*batch, communicator);
+    if (!next_batch) {
+      prepare_next_batch();
+      next_tokens = count_tokens(*next_batch, communicator);
     }
-    const NextItemBatch current = std::move(*batch);
-    batch.reset();
-    const std::int64_t tokens = batch_tokens;
-    const std::int64_t step = ++steps_done;
-    dropped_events += current.dropped_events;
-    const std::vector<double> losses = train_step(*state, current, tokens, step);
-    if (steps_done < total_steps) batch = next_batch();
+    queued.push_back({.step = steps_done + 1,
+                      .batch = std::move(*next_batch),
+                      .tokens = next_tokens,
+                      .is_done = Event(stream.device())});
+    next_batch.reset();
+    QueuedStep& step = queued.back();
+    train_step(*state, step.batch, step.tokens, step.step);
+    step.is_done.record(stream);
+    steps_done = step.step;
+    dropped_events += step.batch.dropped_events;
+    if (steps_done < total_steps) prepare_next_batch();
+  }
 
-    say_words(words);
+  /// The one host collective after a step: the losses of the oldest step if more than `most` are
+  /// queued; with them go, of the next batch, what the next step has to know, and the words, which
+  /// become the sums over the ranks.
+  std::optional<StepResult> report(std::size_t most, StepWords& words) {
+    const QueuedStep* const oldest = queued.size() > most ? &queued.front() : nullptr;
+    std::vector<double> losses;
+    if (oldest) {
+      // Mostly it is: the counts of the next batch come when the step before has ended.
+      if (!oldest->is_done.is_reached()) oldest->is_done.synchronize();
+      losses = share_losses(*state, oldest->batch, oldest->step);
+    }
     state->times.start(stream);
-    StepTotals totals = exchange_reports(
-        {.losses = losses, .next_tokens = batch ? batch->num_tokens() : 0, .words = words.values},
-        communicator);
+    const StepTotals totals =
+        exchange_reports({.losses = losses,
+                          .next_tokens = next_batch ? next_batch->num_tokens() : 0,
+                          .words = words.values},
+                         communicator);
     state->times.lap("step report", stream);
-    batch_tokens = totals.next_tokens;
+    next_tokens = totals.next_tokens;
     std::ranges::copy(totals.words, words.values.begin());
-    const double loss = mean_loss(totals.loss, tokens);
-    if (!std::isfinite(loss)) {
+    if (!oldest) return std::nullopt;
+    const StepResult result{.step = oldest->step,
+                            .epoch = oldest->batch.epoch,
+                            .loss = mean_loss(totals.loss, oldest->tokens),
+                            .tokens = oldest->tokens};
+    queued.pop_front();
+    if (!std::isfinite(result.loss)) {
       throw Error(
           fmt::format("the loss is {} in step {} (the training diverged): lower the learning "
                       "rates",
-                      loss, step));
+                      result.loss, result.step));
     }
-    return {.step = step, .epoch = current.epoch, .loss = loss, .tokens = tokens};
+    return result;
   }
 
   std::int64_t own_invalid_ids() const { return dropped_events + state->embedding.invalid_ids(); }
@@ -253,23 +288,21 @@ struct Trainer::Impl {
     shape.rank = communicator.rank();
     shape.world_size = communicator.size();
     batches.emplace(
-        [this, names, shape, next = first_step]() mutable -> std::optional<ReadBatch> {
+        [this, names, shape, next = first_step]() mutable -> std::optional<NextItemBatch> {
           if (next >= total_steps) return std::nullopt;
           const auto negatives =
               draw_negatives(options.negatives, dataset->num_items(), options.seed, next);
-          ReadBatch read{.batch = make_next_item_batch(reader->read(next++), names, negatives,
-                                                       shape, reader_stream),
-                         .is_on_device = Event(stream.device())};
-          read.is_on_device.record(reader_stream);
-          return read;
+          return make_next_item_batch(reader->read(next++), names, negatives, shape, reader_stream);
         },
         kBatchesAhead);
   }
 
-  /// A batch that the step's stream may use when the reader's has copied it.
-  struct ReadBatch {
+  /// A step on its way, with what the device needs until it is done.
+  struct QueuedStep {
+    std::int64_t step;
     NextItemBatch batch;
-    Event is_on_device;
+    std::int64_t tokens;  // of all ranks
+    Event is_done;
   };
 
   TrainOptions options;
@@ -288,9 +321,10 @@ struct Trainer::Impl {
   std::int64_t invalid_ids_before = 0;  // on all ranks, in what was resumed
   std::int64_t dropped_events = 0;      // on this rank
   std::int64_t total_steps = 0;
-  std::optional<NextItemBatch> batch;            // of the next step, once a step was made
-  std::int64_t batch_tokens = 0;                 // its tokens on all ranks
-  std::optional<Prefetcher<ReadBatch>> batches;  // last: its thread reads the others
+  std::deque<QueuedStep> queued;                     // not reported yet
+  std::optional<NextItemBatch> next_batch;           // prepared for the next step
+  std::int64_t next_tokens = 0;                      // its tokens on all ranks
+  std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
 };
 
 Trainer::Trainer(TrainOptions options, Communicator& communicator)
@@ -324,7 +358,8 @@ ShardedEmbedding& Trainer::embedding() {
 
 StepResult Trainer::step() {
   StepWords words;
-  return impl_->step(words, [](StepWords&) {});
+  impl_->queue_step();
+  return *impl_->report(0, words);
 }
 
 namespace {
@@ -359,31 +394,44 @@ bool Trainer::run(const std::atomic<bool>& stop,
     if (is_first && !impl.metrics) impl.open_metrics();
   });
 
+  // The losses of the steps that are queued: those of a GPU come one step late.
+  const auto report = [&](std::size_t most, StepWords& words) {
+    const std::optional<StepResult> result = impl.report(most, words);
+    if (!result) return;
+    if (impl.metrics) impl.metrics->write(*result);
+    if (on_step) on_step(*result);
+  };
+  const auto report_all = [&] {
+    StepWords none;
+    while (!impl.queued.empty()) report(0, none);
+  };
+
   Due due(checkpoint_interval_from_string(impl.options.checkpoint_every));
   bool is_due = false, stopped = false;
   while (!done() && !stopped) {
+    impl.queue_step();
     // Ranks stop after the same step, whichever of them was told to, and save the same steps.
     StepWords words;
-    const StepResult result = impl.step(words, [&](StepWords& own) {
-      own.stop() = stop.load() ? 1 : 0;
-      own.due() = is_first && due.after(impl.steps_done) ? 1 : 0;
-      own.invalid_ids() = impl.own_invalid_ids();
-      own.set(impl.checkpoints->words());
-    });
-    if (impl.metrics) impl.metrics->write(result);
-    if (on_step) on_step(result);
+    words.stop() = stop.load() ? 1 : 0;
+    words.due() = is_first && due.after(impl.steps_done) ? 1 : 0;
+    words.invalid_ids() = impl.own_invalid_ids();
+    words.set(impl.checkpoints->words());
+    report(impl.steps_ahead(), words);
     impl.checkpoints->advance(words.checkpoint());
     stopped = words.stop() > 0;
     is_due = is_due || words.due() > 0;
     // One that is due waits for the one before, while the training goes on.
     if (is_due && !impl.checkpoints->busy() && !stopped && !done()) {
+      report_all();  // a loss that is not finite is not saved
       is_due = false;
       due.begun();
       impl.state->times.start(impl.stream);
-      impl.checkpoints->start(result.step, impl.state_to_save(words.invalid_ids()), impl.stream);
+      impl.checkpoints->start(impl.steps_done, impl.state_to_save(words.invalid_ids()),
+                              impl.stream);
       impl.state->times.lap("checkpoint copy", impl.stream);
     }
   }
+  report_all();
   impl.checkpoints->finish();
   save();
   return done();
@@ -415,7 +463,7 @@ std::vector<std::pair<std::string, std::int64_t>> Trainer::memory_bytes() const 
   return {{"tables", s.embedding.weight_bytes()},
           {"optimizer", s.embedding.optimizer_bytes()},
           {"dense", dense_buffers * s.encoder.parameters().size() * std::int64_t{sizeof(float)}},
-          {"exchange", s.exchange.bytes()},
+          {"exchange", s.exchange.bytes() + s.ahead.bytes()},
           {"checkpoint", impl_->checkpoints->copy_bytes()},
           {"activations", s.encoder.activation_bytes() + s.head.activation_bytes() +
                               s.d_hidden.bytes() + s.negatives.bytes() + s.d_negatives.bytes() +

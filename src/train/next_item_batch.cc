@@ -114,6 +114,8 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
   cut_shares(offsets, sequences.share_offsets, shape.micro_batch_tokens, stream, batch);
   batch.positions = Buffer<std::int64_t>(positions, stream);
   batch.token_ids = Buffer<std::int64_t>(token_ids, stream);
+  batch.is_on_device = Event(stream.device());
+  batch.is_on_device.record(stream);
   return batch;
 }
 

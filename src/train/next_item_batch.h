@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "serrate/buffer.h"
+#include "serrate/event.h"
 #include "serrate/jagged_tensor.h"
 #include "serrate/train_options.h"
 #include "src/data/sequence_reader.h"
@@ -39,6 +40,7 @@ struct NextItemBatch {
   Buffer<std::int64_t> target_ids;         // [num_tokens]
   Buffer<std::int64_t> negative_ids;       // [num_negatives], of all ranks
   std::int64_t dropped_events = 0;         // by InvalidIds::kDrop
+  Event is_on_device;                      // on the stream it was made on
 
   std::int64_t num_tokens() const { return positions.size(); }
   TokenBatch tokens(const MicroBatch& part) const;

@@ -83,23 +83,13 @@ void pass_share(TrainState& s, const NextItemBatch& batch, std::int64_t share, s
   }
 }
 
-// Of each share of this rank, over its micro-batches in order; waits for the stream.
-std::vector<double> share_losses(TrainState& s, const NextItemBatch& batch) {
-  const std::vector<double> losses = s.losses.to_host(s.stream);
-  std::vector<double> own;
-  for (std::size_t share = 0; share + 1 < batch.share_begins.size(); ++share) {
-    own.push_back(std::accumulate(losses.begin() + batch.share_begins[share],
-                                  losses.begin() + batch.share_begins[share + 1], 0.0));
-  }
-  return own;
-}
-
 }  // namespace
 
 TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
                        const TrainOptions& options, Communicator& comm, const Stream& step_stream)
     : communicator(comm),
       stream(step_stream),
+      input_stream(step_stream.device(), step_stream.num_threads()),
       embedding(
           std::move(tables), std::move(plan),
           {.optimizer = options.sparse_optimizer,
@@ -120,6 +110,14 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
   negative_lookup = embedding.lookup_index(kNegativeFeature, item);
 }
 
+// Memory of the input stream goes in its order, behind the step that may use it.
+TrainState::~TrainState() {
+  try {
+    input_stream.wait_for(stream);
+  } catch (const Error&) {  // of a device that failed: nothing runs on it any more
+  }
+}
+
 std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator) {
   std::int64_t tokens = batch.num_tokens();
   communicator.sum("tokens", std::span(&tokens, 1));
@@ -127,16 +125,21 @@ std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator
 }
 
 // The life of a batch; see docs/architecture.md for the shapes.
-std::vector<double> train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_tokens,
-                               std::int64_t step) {
+void prepare_batch(TrainState& s, const NextItemBatch& batch) {
+  s.input_stream.wait_for(batch.is_on_device);
+  s.times.start(s.input_stream);
+  s.embedding.input_dist(batch.features, s.ahead, s.input_stream);
+  s.times.lap("input_dist", s.input_stream);
+}
+
+void train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_tokens,
+                std::int64_t step) {
   const Stream& stream = s.stream;
   const auto num_shares = std::ssize(batch.share_begins) - 1;
   check(num_shares == s.dense_sum.leaves().size(), "a batch has the shares of its rank");
   const float d_loss = total_tokens > 0 ? 1 / static_cast<float>(total_tokens) : 0;
-  s.times.start(s.stream);
-
-  s.embedding.input_dist(batch.features, s.exchange, stream);
-  s.times.lap("input_dist", stream);
+  s.exchange.take(s.ahead, stream);
+  s.times.start(stream);
 
   s.embedding.lookup(s.exchange, stream);
   s.times.lap("lookup", stream);
@@ -171,14 +174,32 @@ std::vector<double> train_step(TrainState& s, const NextItemBatch& batch, std::i
 
   s.encoder.parameters().update(s.dense_optimizer, step, stream);
   s.times.lap("dense update", stream);
-  return share_losses(s, batch);
+
+  HostBuffer<double>& losses = s.losses_on_host[step % 2];
+  losses.resize_discard(s.losses.size(), stream.device());
+  copy_async<double>(s.losses.span(), losses, 0, stream);
+}
+
+// Over the micro-batches of each share in order.
+std::vector<double> share_losses(const TrainState& s, const NextItemBatch& batch,
+                                 std::int64_t step) {
+  const std::span<const double> losses = s.losses_on_host[step % 2].span();
+  std::vector<double> own;
+  for (std::size_t share = 0; share + 1 < batch.share_begins.size(); ++share) {
+    own.push_back(std::accumulate(losses.begin() + batch.share_begins[share],
+                                  losses.begin() + batch.share_begins[share + 1], 0.0));
+  }
+  return own;
 }
 
 TrainStepResult train_step(TrainState& s, const NextItemBatch& batch, std::int64_t step) {
   s.times.start(s.stream);
   const std::int64_t tokens = count_tokens(batch, s.communicator);
   s.times.lap("wait for peers", s.stream);
-  const std::vector<double> losses = train_step(s, batch, tokens, step);
+  prepare_batch(s, batch);
+  train_step(s, batch, tokens, step);
+  s.stream.synchronize();
+  const std::vector<double> losses = share_losses(s, batch, step);
   s.times.start(s.stream);
   const StepTotals totals = exchange_reports({.losses = losses, .words = {}}, s.communicator);
   s.times.lap("step report", s.stream);

@@ -1,10 +1,12 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "comm/tree_sum.h"
 #include "serrate/communicator.h"
+#include "serrate/host_buffer.h"
 #include "serrate/sharded_embedding.h"
 #include "serrate/train_options.h"
 #include "src/model/item_head.h"
@@ -20,11 +22,14 @@ struct TrainState {
   /// kTargetFeature and kNegativeFeature. Collective.
   TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan, const TrainOptions& options,
              Communicator& communicator, const Stream& stream);
+  ~TrainState();
 
   Communicator& communicator;
   const Stream& stream;
+  Stream input_stream;  // of the ids of the next batch, while `stream` makes the step before
   ShardedEmbedding embedding;
   EmbeddingExchange exchange;
+  EmbeddingInput ahead;  // of the batch that prepare_batch had last
   SequenceEncoder encoder;
   ItemHead head;
   AdamWOptions dense_optimizer;
@@ -35,6 +40,7 @@ struct TrainState {
   Buffer<float> negatives, d_negatives;  // [num_negatives, dim]: of all ranks, of a share
   Buffer<float> d_hidden;                // [tokens of a micro-batch, dim]
   Buffer<double> losses;                 // [num micro-batches], sums over their tokens
+  std::array<HostBuffer<double>, 2> losses_on_host;  // of steps that are odd and even
   StageTimes times;
 };
 
@@ -42,10 +48,20 @@ struct TrainState {
 /// collective, which a training has no need of after its first step: exchange_reports knows.
 std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator);
 
-/// One step on every rank: the life of a batch (docs/architecture.md). `step` counts from 1. The
-/// losses of this rank's shares, sums over their tokens; waits for the stream.
-std::vector<double> train_step(TrainState& state, const NextItemBatch& batch,
-                               std::int64_t total_tokens, std::int64_t step);
+/// Sends the ids of a batch to the owners of their rows, while the device makes the step before;
+/// waits for what it has to know of them. Collective.
+void prepare_batch(TrainState& state, const NextItemBatch& batch);
+
+/// Queues one step on every rank: the life of the batch that was prepared last
+/// (docs/architecture.md). `step` counts from 1. Nothing here waits for the device. The batch stays
+/// until the device has done it. An Error, the same on all ranks, if a rank's batch is wrong.
+void train_step(TrainState& state, const NextItemBatch& batch, std::int64_t total_tokens,
+                std::int64_t step);
+
+/// The losses of this rank's shares, sums over their tokens, of a step that `state.stream` has
+/// passed, until the next but one is queued.
+std::vector<double> share_losses(const TrainState& state, const NextItemBatch& batch,
+                                 std::int64_t step);
 
 /// Over all tokens; 0 when there are none.
 inline double mean_loss(double sum, std::int64_t tokens) {
@@ -57,7 +73,7 @@ struct TrainStepResult {
   std::int64_t tokens = 0;  // of all ranks
 };
 
-/// The same with the collectives before and after it.
+/// The step with all before and after it, for one batch after the other; waits for the stream.
 TrainStepResult train_step(TrainState& state, const NextItemBatch& batch, std::int64_t step);
 
 }  // namespace serrate

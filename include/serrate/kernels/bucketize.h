@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "serrate/buffer.h"
+#include "serrate/host_buffer.h"
 #include "serrate/jagged_tensor.h"
 
 namespace serrate {
@@ -28,12 +29,13 @@ enum class OutsideIds {
 /// only the device knows; the arrays have room for as much as there may be.
 struct BucketizedIds {
   std::int64_t num_segments = 0;
-  std::int64_t num_blocks = 0;     ///< of all segments
-  Buffer<std::int64_t> sizes;      ///< BucketSizes, one vector after the other
-  Buffer<std::int64_t> bag_index;  ///< which bag of the feature
-  Buffer<std::int64_t> offsets;    ///< of those bags into ids and weights; one more at the end
-  Buffer<std::int64_t> ids;        ///< row - first row of the block
-  Buffer<float> weights;           ///< or empty
+  std::int64_t num_blocks = 0;          ///< of all segments
+  Buffer<std::int64_t> sizes;           ///< BucketSizes, one vector after the other
+  Buffer<std::int64_t> bag_index;       ///< which bag of the feature
+  Buffer<std::int64_t> offsets;         ///< of those bags into ids and weights; one more at the end
+  Buffer<std::int64_t> ids;             ///< row - first row of the block
+  Buffer<float> weights;                ///< or empty
+  HostBuffer<std::int64_t> host_sizes;  ///< for sizes_on_host
 
   std::int64_t bytes() const;
 };
@@ -51,7 +53,7 @@ void bucketize(std::span<const BucketizeSegment> segments, OutsideIds outside,
                BucketizedIds& result, const Stream& stream);
 
 /// Waits for the stream.
-BucketSizes sizes_on_host(const BucketizedIds& ids, const Stream& stream);
+BucketSizes sizes_on_host(BucketizedIds& ids, const Stream& stream);
 
 template <DeviceType D>
 void bucketize_on(std::span<const BucketizeSegment>, OutsideIds, BucketizedIds&, const Stream&);
