@@ -139,7 +139,7 @@ class ShardedEmbedding {
   /// The same ahead of the batch's step, which begins with EmbeddingExchange::take; a batch that is
   /// wrong is an Error there, so that the step before can be finished. On a GPU `stream` is one
   /// beside the step's: it runs while the step before does, outlives `ahead` and the exchange, and
-  /// has to wait for the step's before they go. `features` stay until the batch's step is done.
+  /// has to wait for the step's before they go. `features` are read on `stream` alone.
   void input_dist(const KeyedJaggedTensor& features, EmbeddingInput& ahead, const Stream& stream);
   void lookup(EmbeddingExchange& exchange, const Stream& stream);
   void output_dist(EmbeddingExchange& exchange, const Stream& stream);

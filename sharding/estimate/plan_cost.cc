@@ -62,7 +62,7 @@ void PlanCostSum::add_exchange_memory(const ShardingPlan& plan) {
   for (int rank = 0; rank < topology_.world_size; ++rank) {
     ShardEstimate& e = held_[rank];
     auto& near = topology_.device == PlannerDevice::kCuda ? e.device_bytes : e.host_bytes;
-    near += predicted[rank].exchange - e.exchange_bytes;
+    near += predicted[rank].exchange + predicted[rank].ahead - e.exchange_bytes;
   }
 }
 

@@ -21,6 +21,7 @@ constexpr double kSlack = 1.25;
 // For one rank's shards, in bytes without slack.
 struct Buffers {
   double sums = 0;
+  double ids = 0;            // of the sums, what an EmbeddingInput has too
   double largest_group = 0;  // the update groups one shard after the other in the same memory
 };
 
@@ -40,12 +41,17 @@ class Prediction {
     for (std::size_t r = 0; r < memory_.size(); ++r) {
       const Buffers& b = buffers_[r];
       memory_[r].exchange = bytes_of(kSlack * (everywhere_ + b.sums + b.largest_group));
+      memory_[r].ahead = bytes_of(kSlack * (ids_everywhere_ + b.ids));
     }
     return memory_;
   }
 
  private:
   void add_everywhere(double bytes) { everywhere_ += bytes; }
+  void add_ids_everywhere(double bytes) {
+    everywhere_ += bytes;
+    ids_everywhere_ += bytes;
+  }
   // One rank's lookups in a part of a table. Most parts are like the one before.
   Lookups lookups(const PlannerTable& table, std::int64_t rows) {
     if (&table != counted_table_ || rows != counted_rows_) {
@@ -91,14 +97,19 @@ class Prediction {
     for (std::int64_t column = 0; column < grid.num_column_blocks(); ++column) {
       const Shard& top = sharding.shards[column];
       const Lookups whole = lookups(table, table.num_rows) * num_nodes;
-      double bytes = firsts + message_bytes(table, whole) + row_bytes(whole, top.num_columns());
-      bytes += parted_bytes(table, grid.num_row_blocks()) * num_nodes;
+      double ids = firsts + message_bytes(table, whole);
+      double rows_of_ids = row_bytes(whole, top.num_columns());
+      ids += parted_bytes(table, grid.num_row_blocks()) * num_nodes;
       for (const std::int64_t rows : rows_of_blocks(grid)) {
         const Lookups part = lookups(table, rows) * num_nodes;
-        bytes += firsts + message_bytes(table, part) + row_bytes(part, top.num_columns());
+        ids += firsts + message_bytes(table, part);
+        rows_of_ids += row_bytes(part, top.num_columns());
       }
       const int first = top.rank - top.rank % plan_.ranks_per_node;
-      for (int i = 0; i < plan_.ranks_per_node; ++i) buffers_[first + i].sums += bytes;
+      for (int i = 0; i < plan_.ranks_per_node; ++i) {
+        buffers_[first + i].sums += ids + rows_of_ids;
+        buffers_[first + i].ids += ids;
+      }
     }
   }
 
@@ -111,12 +122,13 @@ class Prediction {
                    kFloat);
     const bool by_node = through_nodes(sharding, plan_);
     // Ids by row block, and to count them also as whole bags if those are sent through nodes.
-    add_everywhere(parted_bytes(table, grid.num_row_blocks()));
-    if (by_node) add_everywhere(parted_bytes(table, 1));
+    add_ids_everywhere(parted_bytes(table, grid.num_row_blocks()));
+    if (by_node) add_ids_everywhere(parted_bytes(table, 1));
     for (const std::int64_t rows : by_node ? std::vector{table.num_rows} : rows_of_blocks(grid)) {
       const Lookups own = lookups(table, rows);
       // What is asked for, and the rows that answer.
-      add_everywhere(message_bytes(table, own) * column_blocks + row_bytes(own, table.dim));
+      add_ids_everywhere(message_bytes(table, own) * column_blocks);
+      add_everywhere(row_bytes(own, table.dim));
     }
     if (by_node) add_passed_on(table, sharding, grid);
     for (const Shard& shard : sharding.shards) add_shard(table, shard, grid.num_column_blocks());
@@ -135,7 +147,10 @@ class Prediction {
     Buffers& b = buffers_[shard.rank];
     // What every rank asks of the shard, or the batches that replicas gather.
     const double firsts = static_cast<double>(table.features.size()) * (world_ - 1) * kWord;
-    b.sums += firsts + message_bytes(table, all) + row_bytes(all, shard.num_columns());
+    const double ids = firsts + message_bytes(table, all);
+    b.sums += ids + row_bytes(all, shard.num_columns());
+    // What replicas gather is the step's.
+    if (sharding_of(plan_, table.name).type != ShardingType::kDataParallel) b.ids += ids;
     const double groups = group_bytes(all.ids);
     const bool squares = column_blocks > 1 && table.optimizer == SparseOptimizer::kRowWiseAdagrad;
     if (!squares) {
@@ -155,6 +170,7 @@ class Prediction {
   std::int64_t counted_rows_ = 0;
   Lookups counted_;
   double everywhere_ = 0;           // bytes without slack, on every rank
+  double ids_everywhere_ = 0;       // of these, what an EmbeddingInput has too
   std::vector<Buffers> buffers_;    // [world_size]
   std::vector<RankMemory> memory_;  // [world_size]
 };

@@ -42,8 +42,9 @@ double Event::seconds_since(const Event& earlier) const {
   check(use_ == EventUse::kTime && earlier.use_ == EventUse::kTime,
         "only events that were made for it take the time");
   check(device_ == earlier.device_, "time is taken between events of one device");
-  earlier.synchronize();
-  synchronize();
+  for (const Event* event : {&earlier, this}) {
+    if (!event->is_reached()) event->synchronize();
+  }
   return dispatch_device(device_,
                          [&](auto d) { return seconds_between_on<d()>(earlier.native_, native_); });
 }

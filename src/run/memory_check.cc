@@ -171,13 +171,14 @@ DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run
 }
 
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
-                  const std::string& limit, const Machines& machines, CheckpointCopy copy) {
+                  const std::string& limit, const Machines& machines, MemoryUse use) {
   const bool on_gpus = machines.device_type() == DeviceType::kCuda;
   std::vector<Need> needs, beside;  // where the model is, and in the memory of GPUs' machines
   for (const RankMemory& rank : predict_memory(model, plan)) {
     add_model(rank, dense, needs.emplace_back());
     Need& host = on_gpus ? beside.emplace_back() : needs.back();
-    if (copy == CheckpointCopy::kOfTheState) add_copy(rank, dense, host);
+    if (use != MemoryUse::kEvaluation) add(rank.ahead, needs.back().exchange);
+    if (use == MemoryUse::kTrainingWithCopy) add_copy(rank, dense, host);
   }
   const std::string largest = largest_tables(model, plan);
   if (!limit.empty()) {

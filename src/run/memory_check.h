@@ -23,14 +23,14 @@ DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run
                               const EvaluateOptions& options, std::int64_t num_items,
                               const Machines& machines);
 
-/// What a rank copies to write checkpoints while it trains.
-enum class CheckpointCopy { kNone, kOfTheState };
+/// A training has the ids of the next batch too, and a copy of its state where it writes
+/// checkpoints while it goes on.
+enum class MemoryUse { kEvaluation, kTraining, kTrainingWithCopy };
 
 /// Throws Error (usage), with the tables, the bytes and what would make them fit, when a rank will
 /// need more than `limit` ("8GiB"), or, where that is empty, the ranks of a machine together more
 /// than it has to give. Ranks on GPUs need their memory, and the machine's for the copy alone.
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
-                  const std::string& limit, const Machines& machines,
-                  CheckpointCopy copy = CheckpointCopy::kNone);
+                  const std::string& limit, const Machines& machines, MemoryUse use);
 
 }  // namespace serrate

@@ -122,7 +122,7 @@ ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const Tr
   }
   check_memory(
       exchanged_model(model, plan, options), plan, dense, options.memory_limit, machines,
-      options.checkpoint_every.empty() ? CheckpointCopy::kNone : CheckpointCopy::kOfTheState);
+      options.checkpoint_every.empty() ? MemoryUse::kTraining : MemoryUse::kTrainingWithCopy);
   return plan;
 }
 
@@ -136,7 +136,7 @@ ShardingPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOp
   run.negatives = 1;
   const PlannerModel model = planner_model(dataset, split, run, world_size);
   check_memory(model, plan, evaluation_memory(model, run, options, dataset.num_items(), machines),
-               "", machines);
+               "", machines, MemoryUse::kEvaluation);
   return plan;
 }
 

@@ -149,6 +149,23 @@ TEST(Disagreement, FeatureMissingOnOneRankIsAnErrorOnAll) {
   expect_on_every_rank(errors, "rank 1: no feature \"item\" (there are: itme)");
 }
 
+TEST(Disagreement, ABatchAheadIsWrongWhenItsStepBegins) {
+  const EmbeddingTable table = make_table();
+  const auto errors = errors_of(2, [&](Communicator& communicator) {
+    Rank rank({table}, plan_of(table, ShardingType::kRowWise, 2), sgd(), communicator);
+    rank.set_weights();
+    EmbeddingInput ahead;
+    rank.forward({{1}});
+    rank.embedding.input_dist(items({{communicator.rank() == 1 ? 4 : 3}}, {}, rank.stream), ahead,
+                              rank.stream);
+    rank.backward(5, 1);
+    rank.forward({{1}});
+    rank.expect_rows({90}, {1});
+    rank.exchange.take(ahead, rank.stream);
+  });
+  expect_on_every_rank(errors, "rank 1: feature \"item\": sample (bag) 0 has id 4 at position 0");
+}
+
 TEST(Disagreement, WeightsOnSomeRanksOnly) {
   const EmbeddingTable table = make_table();
   for (const auto type : {ShardingType::kRowWise, ShardingType::kTableRowWise}) {

@@ -131,13 +131,17 @@ TEST(PredictMemory, IsWhatTheRuntimeAllocates) {
         embedding.output_dist_backward(exchange, stream);
         embedding.update(exchange, step, stream);
       }
-      allocated[rank] = {embedding.weight_bytes(), embedding.optimizer_bytes(), exchange.bytes()};
+      EmbeddingInput ahead;
+      embedding.input_dist(batch_of(c, rank, 2, stream), ahead, stream);
+      allocated[rank] = {embedding.weight_bytes(), embedding.optimizer_bytes(), exchange.bytes(),
+                         ahead.bytes()};
     });
     for (int rank = 0; rank < c.world_size; ++rank) {
       SCOPED_TRACE(fmt::format("rank {}", rank));
       EXPECT_EQ(predicted[rank].weights, allocated[rank].weights);
       EXPECT_EQ(predicted[rank].optimizer, allocated[rank].optimizer);
       expect_within(0.05, predicted[rank].exchange, allocated[rank].exchange);
+      expect_within(0.05, predicted[rank].ahead, allocated[rank].ahead);
       expect_within(0.05, predicted[rank].total(), allocated[rank].total());
     }
   }

@@ -145,6 +145,33 @@ TEST_P(EveryType, TwoBatchesInFlight) {
   });
 }
 
+TEST_P(EveryType, ABatchIsSentWhileTheOneBeforeIsInItsStep) {
+  const EmbeddingTable table = make_table();
+  run_ranks(world_of(type(), 2), [&](Communicator& communicator) {
+    const Stream input_stream(std::get<Device>(GetParam()));
+    Rank rank = rank_of(table, sgd(InvalidIds::kDrop), communicator);
+    rank.set_weights();
+    EmbeddingInput ahead;
+    const auto send = [&](const std::vector<Ids>& bags) {
+      rank.embedding.input_dist(items(bags, {}, input_stream), ahead, input_stream);
+    };
+    send({{1}, {2, 3}});
+    rank.exchange.take(ahead, rank.stream);
+    rank.look_up(rank.exchange);
+    send({{2}, {4}, {3}});
+    rank.expect_rows({100, 500}, {1, 2});
+    rank.backward(5, 1);
+    EXPECT_EQ(rank.embedding.invalid_ids(), 0);  // of the steps begun
+    rank.exchange.take(ahead, rank.stream);
+    rank.look_up(rank.exchange);
+    const auto taken_off = static_cast<float>(5 * communicator.size());
+    rank.expect_rows({200 - taken_off, 0, 300 - taken_off}, {1, 0, 1});
+    EXPECT_EQ(rank.embedding.invalid_ids(), 1);
+    EXPECT_THROW(rank.exchange.take(ahead, rank.stream), Error);  // nothing was sent
+    rank.stream.synchronize();
+  });
+}
+
 TEST_P(EveryType, InitialWeightsDoNotDependOnThePlan) {
   const EmbeddingTable table{.name = "big", .num_rows = 1000, .dim = 10, .features = {"item"}};
   constexpr float kScale = 0.0316227766f;  // 1 / sqrt(1000)

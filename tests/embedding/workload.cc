@@ -93,13 +93,42 @@ std::string output_name(int step, const EmbeddingLookup& lookup) {
   return fmt::format("output {} {}/{}", step, lookup.table, lookup.feature);
 }
 
-void train_step(const Workload& workload, ShardedEmbedding& embedding, EmbeddingExchange& exchange,
-                int step, Communicator& communicator, Tensors<float>& outputs,
-                const Stream& stream) {
-  const GlobalBatch batch = global_batch(workload, step);
-  const Cuts cuts = cut_batch(batch, communicator.size(), step);
-  const int rank = communicator.rank();
-  embedding.input_dist(local_batch(batch, cuts, rank, is_weighted(step), stream), exchange, stream);
+// The tables of a rank and a batch ahead of its step.
+struct Training {
+  const Workload& workload;
+  Communicator& communicator;
+  const Stream& stream;
+  Stream input_stream;
+  ShardedEmbedding embedding;
+  EmbeddingExchange exchange;
+  EmbeddingInput ahead;
+
+  Training(const Workload& w, const ShardingPlan& plan, const EmbeddingOptions& options,
+           Communicator& c, const Stream& step_stream)
+      : workload(w),
+        communicator(c),
+        stream(step_stream),
+        input_stream(step_stream.device(), step_stream.num_threads()),
+        embedding(w.tables, plan, options, c, step_stream) {}
+  ~Training() { input_stream.wait_for(stream); }
+};
+
+void send_ahead(Training& t, int step) {
+  const GlobalBatch batch = global_batch(t.workload, step);
+  const Cuts cuts = cut_batch(batch, t.communicator.size(), step);
+  t.embedding.input_dist(
+      local_batch(batch, cuts, t.communicator.rank(), is_weighted(step), t.input_stream), t.ahead,
+      t.input_stream);
+}
+
+// The ids of the next step are sent in the middle of it.
+void train_step(Training& t, int step, Tensors<float>& outputs) {
+  ShardedEmbedding& embedding = t.embedding;
+  EmbeddingExchange& exchange = t.exchange;
+  const Stream& stream = t.stream;
+  const int rank = t.communicator.rank();
+  const Cuts cuts = cut_batch(global_batch(t.workload, step), t.communicator.size(), step);
+  exchange.take(t.ahead, stream);
   embedding.lookup(exchange, stream);
   embedding.output_dist(exchange, stream);
   for (std::int64_t l = 0; l < std::ssize(embedding.lookups()); ++l) {
@@ -116,6 +145,7 @@ void train_step(const Workload& workload, ShardedEmbedding& embedding, Embedding
     auto& tensor = outputs[output_name(step, lookup)];
     tensor.insert(tensor.end(), output.begin(), output.end());
   }
+  if (step < t.workload.num_steps) send_ahead(t, step + 1);
   embedding.output_dist_backward(exchange, stream);
   embedding.update(exchange, step, stream);
 }
@@ -184,13 +214,13 @@ RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
   options.optimizer = workload.optimizer;
   options.seed = 11;
   options.split_bags = workload.split_bags;
-  ShardedEmbedding embedding(workload.tables, plan, options, communicator, stream);
-  EmbeddingExchange exchange;
+  Training training(workload, plan, options, communicator, stream);
   RankResult result;
+  send_ahead(training, 1);
   for (int step = 1; step <= workload.num_steps; ++step) {
-    train_step(workload, embedding, exchange, step, communicator, result.outputs, stream);
+    train_step(training, step, result.outputs);
   }
-  for (const LocalShard& local : embedding.local_shards()) {
+  for (const LocalShard& local : training.embedding.local_shards()) {
     result.shards.push_back({local.table, local.shard, on_host(local.weights, stream),
                              on_host(local.state, stream), on_host(local.second_moment, stream)});
   }

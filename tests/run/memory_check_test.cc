@@ -20,9 +20,9 @@ class MemoryCheck : public ::testing::Test {
     plan_ = {.world_size = 2, .tables = {shard_table(table, ShardingType::kTableWise, 2, 1)}};
   }
   std::string refusal(const std::string& limit, const Machines& machines,
-                      CheckpointCopy copy = CheckpointCopy::kNone) {
+                      MemoryUse use = MemoryUse::kEvaluation) {
     return testing::message_of<Error>(
-        [&] { check_memory(model_, plan_, {2000, 1000}, limit, machines, copy); });
+        [&] { check_memory(model_, plan_, {2000, 1000}, limit, machines, use); });
   }
   PlannerModel model_;
   ShardingPlan plan_;
@@ -57,13 +57,13 @@ TEST_F(MemoryCheck, TheRanksOfAMachineShareWhatItHas) {
 TEST_F(MemoryCheck, ACheckpointIsWrittenFromACopy) {
   const Machines machines{.host = {{0, 0}, {kPlenty}}};
   // 68,000 bytes again, and three fifths of 2,000.
-  EXPECT_EQ(refusal("141kB", machines, CheckpointCopy::kOfTheState), "(no exception)");
-  EXPECT_THAT(refusal("140kB", machines, CheckpointCopy::kOfTheState),
+  EXPECT_EQ(refusal("141kB", machines, MemoryUse::kTrainingWithCopy), "(no exception)");
+  EXPECT_THAT(refusal("140kB", machines, MemoryUse::kTrainingWithCopy),
               ::testing::HasSubstr("copy for --checkpoint-every 67.58 KiB"));
   const MachineMemory small{1 << 30, 144'600}, smaller{1 << 30, 144'400};
-  EXPECT_EQ(refusal("", {.host = {{0, 0}, {small}}}, CheckpointCopy::kOfTheState),
+  EXPECT_EQ(refusal("", {.host = {{0, 0}, {small}}}, MemoryUse::kTrainingWithCopy),
             "(no exception)");
-  EXPECT_THAT(refusal("", {.host = {{0, 0}, {smaller}}}, CheckpointCopy::kOfTheState),
+  EXPECT_THAT(refusal("", {.host = {{0, 0}, {smaller}}}, MemoryUse::kTrainingWithCopy),
               ::testing::HasSubstr("copy for --checkpoint-every 68.75 KiB"));
 }
 
@@ -72,7 +72,7 @@ TEST_F(MemoryCheck, OnGpusTheModelIsInTheirMemoryAndTheCopyInTheMachines) {
   const SharedMemory host{{0, 0}, {{1 << 30, 70'500}}}, smaller_host{{0, 0}, {{1 << 30, 70'300}}};
   const SharedMemory gpus{{0, 1}, {{1 << 30, 4000}, {1 << 30, 71'500}}};
   const SharedMemory smaller_gpus{{0, 1}, {{1 << 30, 4000}, {1 << 30, 70'500}}};
-  const auto copy = CheckpointCopy::kOfTheState;
+  const auto copy = MemoryUse::kTrainingWithCopy;
   EXPECT_EQ(refusal("", {.host = host, .gpus = gpus}, copy), "(no exception)");
   EXPECT_THAT(refusal("", {.host = host, .gpus = smaller_gpus}, copy),
               ::testing::StartsWith("the 1 rank of one GPU will need 69.36 KiB (tables"));

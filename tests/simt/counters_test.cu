@@ -59,11 +59,12 @@ TEST(Counters, HostSynchronizations) {
   cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
   const Array<float> x(std::vector<float>(4));
   std::vector<float> host(4);
-  const std::uint64_t before = host_synchronizations();
+  const std::uint64_t before = host_synchronizations(), copies = copies_to_host();
   cudaMemcpyAsync(x.data(), host.data(), 16, cudaMemcpyDefault, stream);
   EXPECT_EQ(host_synchronizations() - before, 0u);
   cudaMemcpyAsync(host.data(), x.data(), 16, cudaMemcpyDefault, stream);  // to pageable memory
   EXPECT_EQ(host_synchronizations() - before, 1u);
+  EXPECT_EQ(copies_to_host() - copies, 1u);
   cudaStreamSynchronize(stream);
   EXPECT_EQ(host_synchronizations() - before, 2u);
   cudaStreamDestroy(stream);

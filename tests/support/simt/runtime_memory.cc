@@ -110,6 +110,7 @@ cudaError_t copy_async(const char* call, Copy copy, cudaMemcpyKind kind, cudaStr
     return misuse(cudaErrorInvalidValue,
                   std::string(call) + ": the direction is not that of the addresses");
   }
+  if (on_device(copy.from) && !on_device(copy.to)) count_copy_to_host();
   const bool from_pageable = !in_arena(copy.from), to_pageable = !in_arena(copy.to);
   std::shared_ptr<std::vector<std::uint8_t>> staged;
   if (from_pageable) {

@@ -30,7 +30,7 @@ struct State {
   std::map<StreamId, std::uint32_t> retired;  // streams that are gone -> operations made by then
   Clock host;
   std::vector<std::pair<std::uint32_t, std::function<void()>>> actions;
-  std::uint64_t host_synchronizations = 0;
+  std::uint64_t host_synchronizations = 0, copies_to_host = 0;
   int sticky_error = 0;
   std::uint64_t movements = 0;
   std::chrono::milliseconds patience{20000};
@@ -321,6 +321,14 @@ bool host_knows(std::uint32_t operation) {
 
 void when_known(std::uint32_t operation, std::function<void()> action) {
   state().actions.emplace_back(operation, std::move(action));
+}
+
+std::uint64_t copies_to_host() {
+  return state().copies_to_host;
+}
+
+void count_copy_to_host() {
+  ++state().copies_to_host;
 }
 
 std::uint64_t host_synchronizations() {

@@ -112,6 +112,9 @@ void when_known(std::uint32_t operation, std::function<void()> action);
 
 std::uint64_t host_synchronizations();
 void count_host_synchronization();
+/// From memory of the device.
+std::uint64_t copies_to_host();
+void count_copy_to_host();
 
 /// The runtime's sticky error, that a failed kernel leaves behind.
 int sticky_error();

@@ -1,0 +1,125 @@
+// What a training on a GPU waits for and copies back, step by step: the counts of the next batch,
+// and losses.
+#include <gtest/gtest.h>
+
+#include <vector>
+
+#include "serrate/trainer.h"
+#include "src/checkpoint/folder.h"
+#include "src/data/generate.h"
+#include "tests/support/run_ranks.h"
+#include "tests/support/simt/stream.h"
+#include "tests/support/temporary_folder.h"
+
+namespace serrate {
+namespace {
+
+using testing::message_of;
+using testing::TemporaryFolder;
+
+class StepWaitsTest : public ::testing::Test {
+ protected:
+  StepWaitsTest() {
+    generate({.output = options_.data = temporary_.file("data.h5"),
+              .users = 20,
+              .items = 30,
+              .events = 300,
+              .seed = 3});
+    options_.output = temporary_.file("run");
+    options_.device = "cuda";
+    options_.steps = 3;
+    options_.batch_size = 4;
+    options_.negatives = 5;
+    options_.dense_optimizer.eps = 1e-4f;  // see SmallTraining
+    options_.model = {.dim = 8, .num_blocks = 1, .num_heads = 2, .max_length = 8};
+  }
+
+  /// What each step reported, on rank 0.
+  std::vector<StepResult> train(
+      const TrainOptions& options, int ranks,
+      const std::function<void(std::int64_t step, std::atomic<bool>& stop)>& after_step = {}) {
+    std::vector<StepResult> results;
+    run_ranks(ranks, [&](Communicator& communicator) {
+      Trainer trainer(options, communicator);
+      std::atomic<bool> stop{false};
+      trainer.run(stop, [&](const StepResult& result) {
+        if (communicator.rank() > 0) return;
+        results.push_back(result);
+        if (after_step) after_step(result.step, stop);
+      });
+    });
+    return results;
+  }
+  std::vector<std::int64_t> checkpoints(const TrainOptions& options) const {
+    std::vector<std::int64_t> steps;
+    for (const auto& c : list_checkpoints(options.output + "/checkpoint")) steps.push_back(c.step);
+    return steps;
+  }
+
+  TemporaryFolder temporary_;
+  TrainOptions options_;
+};
+
+TEST_F(StepWaitsTest, AStepWaitsForTheCountsOfTheNextBatchAlone) {
+  struct Count {
+    std::uint64_t waits, copies;
+  };
+  std::vector<Count> counts;
+  options_.steps = 8;
+  train(options_, 1, [&](std::int64_t, std::atomic<bool>&) {
+    counts.push_back({simt::host_synchronizations(), simt::copies_to_host()});
+  });
+  ASSERT_EQ(counts.size(), 8u);
+  // Step k is reported when step k + 1 is queued and batch k + 2 prepared; buffers have grown by
+  // then, and the last two have no batch after them.
+  for (std::size_t step = 3; step < 6; ++step) {
+    EXPECT_EQ(counts[step].waits - counts[step - 1].waits, 1u) << step;
+    EXPECT_EQ(counts[step].copies - counts[step - 1].copies, 2u) << step;  // and the losses
+  }
+}
+
+TEST_F(StepWaitsTest, ItIsTheTrainingOfTheCpu) {
+  TrainOptions on_cpu = options_;
+  on_cpu.device = "cpu";
+  on_cpu.output = temporary_.file("cpu");
+  const auto expected = train(on_cpu, 1);
+  const auto results = train(options_, 2);
+  ASSERT_EQ(results.size(), expected.size());
+  for (std::size_t i = 0; i < results.size(); ++i) {
+    EXPECT_EQ(results[i].step, expected[i].step);
+    EXPECT_EQ(results[i].tokens, expected[i].tokens);
+    EXPECT_NEAR(results[i].loss, expected[i].loss, 1e-5 * expected[i].loss) << i;
+  }
+}
+
+TEST_F(StepWaitsTest, StoppedItHasReportedWhatItSaved) {
+  options_.steps = 5;
+  const auto whole = train(options_, 1);
+  options_.output = temporary_.file("pieces");
+  // Step 2 is reported when step 3 is queued; the ranks speak of stopping after step 4.
+  auto results = train(options_, 1, [](std::int64_t step, std::atomic<bool>& stop) {
+    if (step == 2) stop = true;
+  });
+  EXPECT_EQ(results.back().step, 4);
+  EXPECT_EQ(checkpoints(options_), (std::vector<std::int64_t>{4}));
+  for (const StepResult& result : train(options_, 1)) results.push_back(result);
+  ASSERT_EQ(results.size(), whole.size());
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_EQ(results[i].step, whole[i].step);
+    EXPECT_EQ(results[i].loss, whole[i].loss) << i;
+  }
+}
+
+TEST_F(StepWaitsTest, SavesNothingThatIsNotFinite) {
+  options_.checkpoint_every = "2";
+  options_.dense_optimizer.learning_rate = 1e38f;  // after step 1 no weight is finite
+  std::int64_t last = 0;
+  const std::string message = message_of<Error>(
+      [&] { train(options_, 1, [&](std::int64_t step, std::atomic<bool>&) { last = step; }); });
+  EXPECT_NE(message.find("in step 2 (the training diverged)"), std::string::npos) << message;
+  EXPECT_EQ(last, 1);
+  EXPECT_TRUE(checkpoints(options_).empty());
+}
+
+}  // namespace
+}  // namespace serrate
