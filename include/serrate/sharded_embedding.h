@@ -47,7 +47,12 @@ struct EmbeddingLookup {
 };
 
 /// The ids of a batch that waits for its step: what input_dist makes ahead, on a stream of its own,
-/// while the device makes the step before. Its buffers are reused from batch to batch.
+/// while the device makes the step before. Its buffers are reused from batch to batch. A loop:
+///   embedding.input_dist(features of the first batch, ahead, input_stream);
+///   for each step:
+///     exchange.take(ahead, stream);
+///     lookup, output_dist, the model, output_dist_backward, update: with exchange, on stream
+///     embedding.input_dist(features of the next batch, ahead, input_stream);
 class EmbeddingInput {
  public:
   EmbeddingInput();

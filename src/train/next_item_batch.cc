@@ -3,9 +3,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <numeric>
 
 #include "comm/tree_sum.h"
+#include "serrate/host_buffer.h"
 #include "serrate/random.h"
 
 namespace serrate {
@@ -26,17 +28,75 @@ struct Column {
   }
 };
 
+/// Memory that streams copy batches from, in turns: the next is filled while others are on their
+/// way. A stream has its own.
+class Staging {
+ public:
+  explicit Staging(const Stream& stream) : device_(stream.device()) {}
+
+  struct Turn {
+    HostBuffer<std::int64_t> memory;
+    Event is_copied;
+  };
+  Turn& next(std::int64_t num_words) {
+    Turn& turn = turns_[next_++ % turns_.size()];
+    // It is, where a prefetcher has no more than two batches ready.
+    if (!turn.is_copied.is_reached()) turn.is_copied.synchronize();
+    turn.memory.resize_discard(num_words, device_);
+    return turn;
+  }
+
+ private:
+  Device device_;
+  std::array<Turn, 4> turns_;
+  std::size_t next_ = 0;
+};
+
+/// The arrays of one batch, of at most num_words together, on their way to the device.
+class Upload {
+ public:
+  Upload(std::int64_t num_words, const Stream& stream)
+      : turn_(stream.attached<Staging>().next(num_words)), stream_(stream) {}
+
+  /// The parts one after the other.
+  Buffer<std::int64_t> add(std::span<const std::span<const std::int64_t>> parts) {
+    const std::int64_t begin = end_;
+    for (const auto part : parts) {
+      std::ranges::copy(part, turn_.memory.span().subspan(end_).begin());
+      end_ += std::ssize(part);
+    }
+    Buffer<std::int64_t> on_device(end_ - begin, stream_);
+    copy_async(turn_.memory, begin, on_device.span(), stream_);
+    return on_device;
+  }
+  Buffer<std::int64_t> add(std::span<const std::int64_t> values) { return add({&values, 1}); }
+
+  /// When all is there.
+  Event finish() {
+    Event is_there(stream_.device());
+    is_there.record(stream_);
+    turn_.is_copied = Event(stream_.device());
+    turn_.is_copied.record(stream_);
+    return is_there;
+  }
+
+ private:
+  Staging::Turn& turn_;
+  const Stream& stream_;
+  std::int64_t end_ = 0;
+};
+
 /// Adds runs of sequences [begin, last) of at most `most_tokens` tokens; a longer sequence is
 /// alone.
 void cut(std::span<const std::int64_t> offsets, std::int64_t begin, std::int64_t last,
-         std::int64_t most_tokens, const Stream& stream, std::vector<MicroBatch>& parts) {
+         std::int64_t most_tokens, Upload& upload, std::vector<MicroBatch>& parts) {
   while (begin < last) {
     std::int64_t end = begin + 1;
     while (end < last && offsets[end + 1] - offsets[begin] <= most_tokens) ++end;
     std::vector<std::int64_t> own;
     for (std::int64_t s = begin; s <= end; ++s) own.push_back(offsets[s] - offsets[begin]);
     parts.push_back({.first_token = offsets[begin],
-                     .sequence_offsets = {own, stream},
+                     .sequence_offsets = upload.add(own),
                      .num_tokens = own.back()});
     begin = end;
   }
@@ -44,13 +104,13 @@ void cut(std::span<const std::int64_t> offsets, std::int64_t begin, std::int64_t
 
 /// Share by share: what passes through the encoder together does not depend on the rank's others.
 void cut_shares(std::span<const std::int64_t> offsets, std::vector<std::int64_t> share_offsets,
-                std::int64_t most_tokens, const Stream& stream, NextItemBatch& batch) {
+                std::int64_t most_tokens, Upload& upload, NextItemBatch& batch) {
   const std::int64_t num_sequences = std::ssize(offsets) - 1;
   if (share_offsets.empty()) share_offsets = {0, num_sequences};
   check(share_offsets.back() == num_sequences, "the shares of a batch have all of its sequences");
   batch.share_begins = {0};
   for (std::size_t share = 1; share < share_offsets.size(); ++share) {
-    cut(offsets, share_offsets[share - 1], share_offsets[share], most_tokens, stream,
+    cut(offsets, share_offsets[share - 1], share_offsets[share], most_tokens, upload,
         batch.micro_batches);
     batch.share_begins.push_back(std::ssize(batch.micro_batches));
   }
@@ -102,20 +162,33 @@ NextItemBatch make_batch(const SequenceBatch& sequences, const std::vector<std::
 
   std::vector<std::string> keys = names;
   keys.insert(keys.end(), {kTargetFeature, kNegativeFeature});
-  std::vector<std::vector<std::int64_t>> values, bag_offsets;
-  batch.epoch = sequences.epoch;
-  batch.target_ids = Buffer<std::int64_t>(target.values, stream);
-  batch.negative_ids = Buffer<std::int64_t>(negatives, stream);
-  for (Column& column : columns) {
-    values.push_back(std::move(column.values));
-    bag_offsets.push_back(std::move(column.offsets));
+  const std::int64_t num_tokens = std::ssize(positions);
+  std::vector<std::int64_t> bags_per_key, values_per_key;
+  constexpr std::int64_t kZero = 0;
+  std::vector<std::span<const std::int64_t>> values, bag_offsets{{&kZero, 1}};
+  std::int64_t num_values = 0, num_bags = 0;
+  for (Column& column : columns) {  // the columns' offsets become the batch's
+    for (std::int64_t& offset : column.offsets) offset += num_values;
+    values.push_back(column.values);
+    bag_offsets.push_back(std::span(column.offsets).subspan(1));
+    values_per_key.push_back(std::ssize(values.back()));
+    bags_per_key.push_back(std::ssize(bag_offsets.back()));
+    num_values += values_per_key.back();
+    num_bags += bags_per_key.back();
   }
-  batch.features = KeyedJaggedTensor::from_offsets(keys, values, bag_offsets, stream);
-  cut_shares(offsets, sequences.share_offsets, shape.micro_batch_tokens, stream, batch);
-  batch.positions = Buffer<std::int64_t>(positions, stream);
-  batch.token_ids = Buffer<std::int64_t>(token_ids, stream);
-  batch.is_on_device = Event(stream.device());
-  batch.is_on_device.record(stream);
+  Upload upload(num_values + num_bags + 1 + std::ssize(target.values) + std::ssize(negatives) +
+                    2 * sequences.num_sequences() + 2 * num_tokens,
+                stream);
+  batch.epoch = sequences.epoch;
+  batch.features = {
+      keys,           bags_per_key, values_per_key, upload.add(values), upload.add(bag_offsets),
+      Buffer<float>()};
+  batch.target_ids = upload.add(target.values);
+  batch.negative_ids = upload.add(negatives);
+  cut_shares(offsets, sequences.share_offsets, shape.micro_batch_tokens, upload, batch);
+  batch.positions = upload.add(positions);
+  batch.token_ids = upload.add(token_ids);
+  batch.is_on_device = upload.finish();
   return batch;
 }
 
