@@ -214,16 +214,16 @@ struct Trainer::Impl {
       prepare_next_batch();
       next_tokens = count_tokens(*next_batch, communicator);
     }
-    queued.push_back({.step = steps_done + 1,
-                      .batch = std::move(*next_batch),
-                      .tokens = next_tokens,
-                      .is_done = Event(stream.device())});
+    QueuedStep step{.step = steps_done + 1,
+                    .batch = std::move(*next_batch),
+                    .tokens = next_tokens,
+                    .is_done = Event(stream.device())};
     next_batch.reset();
-    QueuedStep& step = queued.back();
     train_step(*state, step.batch, step.tokens, step.step);
     step.is_done.record(stream);
     steps_done = step.step;
     dropped_events += step.batch.dropped_events;
+    queued.push_back(std::move(step));
     if (steps_done < total_steps) prepare_next_batch();
   }
 
