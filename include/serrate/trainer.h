@@ -71,6 +71,7 @@ struct EvaluateOptions {
 /// HR@K and NDCG@K by scorer ("model", "popularity", "repeat", "markov"): metrics["hr@10"].
 struct EvaluationResult {
   std::vector<std::pair<std::string, std::map<std::string, double>>> scorers;
+  std::string device;  ///< that the ranks worked on: cpu, or cuda or cuda:N as it was given
   std::int64_t users = 0;
 };
 
@@ -78,7 +79,7 @@ struct EvaluationResult {
 /// through the sharded item table). Collective; the result is the same on every rank.
 EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator);
 
-/// {"model": {"hr@10": .., "ndcg@10": ..}, "popularity": {..}, ..., "users": N}
+/// {"model": {"hr@10": .., "ndcg@10": ..}, "popularity": {..}, ..., "device": "cpu", "users": N}
 std::string to_json(const EvaluationResult& result);
 
 /// What is in a run directory, for people. Every byte of its checkpoints is read.

@@ -40,7 +40,10 @@ int evaluate_command(const Arguments& arguments) {
     if (speaks && !json.empty()) check_writable(json);  // before the work
     const EvaluationResult result = evaluate(options, communicator);
     if (speaks && !json.empty()) write_text_file(json, to_json(result));
-    if (speaks) print_table(result);
+    if (speaks) {
+      fmt::print("# world_size={} device={}\n\n", communicator.size(), result.device);
+      print_table(result);
+    }
     return 0;
   });
 }

@@ -180,6 +180,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   check(loaded.has_value(), "the checkpoints of the run went away");
 
   EvaluationResult result;
+  result.device = device_given(options.device, stream.device());
   result.users = static_cast<std::int64_t>(e.split.cases.size());
   result.scorers.emplace_back("model", metrics_of(rank_by_model(e, state), options.cutoffs));
   const BaselineRanks baselines = shared_baselines(e, communicator);
@@ -192,6 +193,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
 std::string to_json(const EvaluationResult& result) {
   nlohmann::ordered_json json;
   for (const auto& [name, metrics] : result.scorers) json[name] = metrics;
+  json["device"] = result.device;
   json["users"] = result.users;
   return json.dump(2) + "\n";
 }

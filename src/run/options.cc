@@ -72,6 +72,11 @@ Option device_option(std::string& field) {
       });
 }
 
+std::string device_given(const std::string& option, Device used) {
+  if (option != "auto") return option;
+  return used.type == DeviceType::kCpu ? "cpu" : "cuda";
+}
+
 std::vector<Option> option_table(TrainOptions& o) {
   const auto with_sums = OnResume::kMustMatchWhenReproducible;
   return {

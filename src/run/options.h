@@ -19,6 +19,8 @@ std::vector<Option> option_table(EvaluateOptions& options);
 
 /// --device of a command.
 Option device_option(std::string& field);
+/// What it would have been given as: "auto" is "cpu" or "cuda", by what `used` of this rank is.
+std::string device_given(const std::string& option, Device used);
 
 /// Throws Error (usage) that names an option outside its range, or two that exclude each other.
 void check_options(const TrainOptions& options, int world_size);

@@ -115,8 +115,7 @@ struct Trainer::Impl {
         stream(device_of(options, comm), options.threads),
         reader_stream(stream.device(), options.threads),
         processor(processor_of(stream.device())) {
-    if (options.device == "auto")
-      options.device = stream.device().type == DeviceType::kCpu ? "cpu" : "cuda";
+    options.device = device_given(options.device, stream.device());
     if (options.reproducible) {
       require_agreement(communicator, "the kind of processor", json_string(processor));
     }
