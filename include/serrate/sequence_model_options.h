@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "serrate/kernels/activation.h"
+#include "serrate/kernels/linear.h"
 
 namespace serrate {
 
@@ -20,6 +21,7 @@ struct SequenceModelOptions {
   Activation activation = Activation::kGelu;
   float temperature = 1;
   bool l2_normalize = false;               ///< score by cosine / temperature
+  Precision precision = Precision::kFp32;  ///< of the linear layers' products
   std::vector<std::string> features = {};  ///< categorical features that join the item in a token
 };
 

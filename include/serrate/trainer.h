@@ -65,13 +65,15 @@ struct EvaluateOptions {
   bool filter_seen = false;       ///< leave items of the history out of the ranking
   std::int64_t batch_size = 256;  ///< sequences of all ranks together
   int threads = 1;
-  std::string device = "auto";  ///< auto, cpu, cuda or cuda:N; see choose_device
+  std::string device = "auto";             ///< auto, cpu, cuda or cuda:N; see choose_device
+  Precision precision = Precision::kFp32;  ///< whatever the model was trained in
 };
 
 /// HR@K and NDCG@K by scorer ("model", "popularity", "repeat", "markov"): metrics["hr@10"].
 struct EvaluationResult {
   std::vector<std::pair<std::string, std::map<std::string, double>>> scorers;
   std::string device;  ///< that the ranks worked on: cpu, or cuda or cuda:N as it was given
+  Precision precision = Precision::kFp32;
   std::int64_t users = 0;
 };
 
@@ -79,7 +81,8 @@ struct EvaluationResult {
 /// through the sharded item table). Collective; the result is the same on every rank.
 EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator);
 
-/// {"model": {"hr@10": .., "ndcg@10": ..}, "popularity": {..}, ..., "device": "cpu", "users": N}
+/// {"model": {"hr@10": .., "ndcg@10": ..}, "popularity": {..}, ..., "device": "cpu", "precision":
+/// "fp32", "users": N}
 std::string to_json(const EvaluationResult& result);
 
 /// What is in a run directory, for people. Every byte of its checkpoints is read.

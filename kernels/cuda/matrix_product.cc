@@ -60,7 +60,10 @@ void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attr
 
 Operation operation_of(const MatrixProduct& product) {
   cublasLtMatmulDesc_t made = nullptr;
-  cublas_check(cublasLtMatmulDescCreate(&made, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  const cublasComputeType_t compute = product.round == MatrixProduct::Round::kToTf32
+                                          ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                          : CUBLAS_COMPUTE_32F;
+  cublas_check(cublasLtMatmulDescCreate(&made, compute, CUDA_R_32F));
   Operation operation(made);
   const auto transposition = [](Operand operand) -> std::int32_t {
     return operand == Operand::kAsIs ? CUBLAS_OP_N : CUBLAS_OP_T;
@@ -74,16 +77,17 @@ Operation operation_of(const MatrixProduct& product) {
   return operation;
 }
 
-Layout layout_of(const DeviceMatrix<const float>& matrix) {
+Layout layout_of(const Factor& matrix) {
   cublasLtMatrixLayout_t made = nullptr;
   cublas_check(cublasLtMatrixLayoutCreate(
-      &made, CUDA_R_32F, static_cast<std::uint64_t>(matrix.cols),
-      static_cast<std::uint64_t>(matrix.rows), std::max<std::int64_t>(matrix.stride, 1)));
+      &made, matrix.type == Factor::Type::kFloat ? CUDA_R_32F : CUDA_R_16BF,
+      static_cast<std::uint64_t>(matrix.cols), static_cast<std::uint64_t>(matrix.rows),
+      std::max<std::int64_t>(matrix.stride, 1)));
   return Layout(made);
 }
 
-std::uint32_t alignment_of(const DeviceMatrix<const float>& matrix) {
-  const auto address = reinterpret_cast<std::uintptr_t>(matrix.device_data());
+std::uint32_t alignment_of(const void* data) {
+  const auto address = reinterpret_cast<std::uintptr_t>(data);
   return static_cast<std::uint32_t>(std::min<std::uintptr_t>(address & -address, 256));
 }
 
@@ -93,10 +97,12 @@ Preference preference_of(const MatrixProduct& product) {
   cublas_check(cublasLtMatmulPreferenceCreate(&made));
   Preference preference(made);
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMostWorkspace);
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, alignment_of(product.result));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, alignment_of(product.result));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b.data));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a.data));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+      alignment_of(product.result.device_data()));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
+      alignment_of(product.result.device_data()));
   return preference;
 }
 
@@ -107,7 +113,7 @@ void multiply(const MatrixProduct& product, const Stream& stream) {
   const cublasLtHandle_t handle = stream.attached<CublasLt>().handle();
   const Operation operation = operation_of(product);
   const Layout a = layout_of(product.b), b = layout_of(product.a);
-  const Layout d = layout_of(product.result);
+  const Layout d = layout_of(DeviceMatrix<const float>(product.result));
   const Preference preference = preference_of(product);
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
@@ -117,9 +123,9 @@ void multiply(const MatrixProduct& product, const Stream& stream) {
   Buffer<std::uint8_t> workspace(static_cast<std::int64_t>(best.workspaceSize), stream);
   const float one = 1, beta = product.write == MatrixProduct::Write::kAccumulate ? 1 : 0;
   float* const result = product.result.device_data();
-  cublas_check(cublasLtMatmul(handle, operation.get(), &one, product.b.device_data(), a.get(),
-                              product.a.device_data(), b.get(), &beta, result, d.get(), result,
-                              d.get(), &best.algo, workspace.device_data(), best.workspaceSize,
+  cublas_check(cublasLtMatmul(handle, operation.get(), &one, product.b.data, a.get(),
+                              product.a.data, b.get(), &beta, result, d.get(), result, d.get(),
+                              &best.algo, workspace.device_data(), best.workspaceSize,
                               cuda_stream(stream)));
 }
 

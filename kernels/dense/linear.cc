@@ -3,6 +3,33 @@
 #include "src/core/dispatch.h"
 
 namespace serrate {
+namespace {
+
+void check_precision(Precision precision, const Stream& stream) {
+  check(precision == Precision::kFp32 || stream.device().type != DeviceType::kCpu,
+        "linear: on the CPU the precision is fp32");
+}
+
+}  // namespace
+
+Precision precision_from_string(const std::string& name) {
+  for (const auto p : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
+    if (name == to_string(p)) return p;
+  }
+  throw usage_error("no precision \"" + name + "\" (there are fp32, tf32, bf16)");
+}
+
+std::string to_string(Precision precision) {
+  switch (precision) {
+    case Precision::kFp32:
+      return "fp32";
+    case Precision::kTf32:
+      return "tf32";
+    case Precision::kBf16:
+      return "bf16";
+  }
+  throw Error("precision out of range");
+}
 
 void linear_forward(const LinearForward& args, const Stream& stream) {
   check(args.x.cols == args.weight.cols, "linear: x and weight must have the same columns (in)");
@@ -10,6 +37,7 @@ void linear_forward(const LinearForward& args, const Stream& stream) {
         "linear: y must be [rows of x, rows of weight]");
   check(args.bias.empty() || std::ssize(args.bias) == args.weight.rows,
         "linear: bias must have an entry per row of weight");
+  check_precision(args.precision, stream);
   dispatch_device(stream.device(), [&](auto d) { linear_forward_on<d()>(args, stream); });
 }
 
@@ -23,6 +51,7 @@ void linear_backward(const LinearBackward& args, const Stream& stream) {
         "linear: d_weight must have the shape of weight");
   check(args.d_bias.empty() || std::ssize(args.d_bias) == args.weight.rows,
         "linear: d_bias must have an entry per row of weight");
+  check_precision(args.precision, stream);
   dispatch_device(stream.device(), [&](auto d) { linear_backward_on<d()>(args, stream); });
 }
 

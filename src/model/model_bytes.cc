@@ -1,5 +1,7 @@
 #include "src/model/model_bytes.h"
 
+#include <algorithm>
+
 #include "src/core/checked_math.h"
 
 namespace serrate {
@@ -36,7 +38,11 @@ std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t 
   // before dropout and d_hidden.
   const double around = 2 * dim + 2 + (dim + 3 * dim + wide) + dim + dim;
   const double normalized = options.l2_normalize ? dim + 1 : 0;
-  const double token = static_cast<double>(options.num_blocks) * block + around + 2 * normalized;
+  // In bf16 the widest layer's input and gradient, rounded to half as many bytes.
+  const double rounded =
+      options.precision == Precision::kBf16 ? (dim + std::max(wide, 3 * dim)) / 2 : 0;
+  const double token =
+      static_cast<double>(options.num_blocks) * block + around + rounded + 2 * normalized;
   const double floats = static_cast<double>(num_tokens) * token +
                         static_cast<double>(num_negatives) * (dim + normalized);
   constexpr double kSlack = 1.25;  // Buffer::resize_discard

@@ -157,8 +157,16 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                                     const TokenBatch& tokens, std::uint32_t site,
                                     const Stream& stream) {
   const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
-  const auto weight = [&](std::int64_t slice) { return parameters_.value(slice); };
   const auto vector = [&](std::int64_t slice) { return parameters_.value(slice).flat(); };
+  const auto linear = [&](DeviceMatrix<const float> input, std::int64_t weight, std::int64_t bias,
+                          DeviceMatrix<float> y) {
+    linear_forward({.x = input,
+                    .weight = parameters_.value(weight),
+                    .bias = vector(bias),
+                    .y = y,
+                    .precision = options_.precision},
+                   stream);
+  };
 
   const auto normed1 = rows_of(block.normed1, n, dim, stream);
   layer_norm_forward({.x = x,
@@ -168,18 +176,12 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                       .mean = block.mean1.resize_discard(n, stream),
                       .rstd = block.rstd1.resize_discard(n, stream)},
                      stream);
-  linear_forward({.x = normed1,
-                  .weight = weight(block.qkv),
-                  .bias = vector(block.qkv_bias),
-                  .y = rows_of(block.qkv_rows, n, 3 * dim, stream)},
-                 stream);
+  linear(normed1, block.qkv, block.qkv_bias, rows_of(block.qkv_rows, n, 3 * dim, stream));
   const auto attended = rows_of(block.attended, n, dim, stream);
   block.lse.resize_discard(options_.num_heads * n, stream);
   jagged_attention_forward(attention(block, tokens), stream);
   const auto mixed = rows_of(mixed_, n, dim, stream);
-  linear_forward(
-      {.x = attended, .weight = weight(block.out), .bias = vector(block.out_bias), .y = mixed},
-      stream);
+  linear(attended, block.out, block.out_bias, mixed);
   const auto middle = rows_of(block.middle, n, dim, stream);
   dropout_forward(dropout_key(site, tokens), mixed, x, middle, stream);
 
@@ -192,13 +194,10 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                       .rstd = block.rstd2.resize_discard(n, stream)},
                      stream);
   const auto up = rows_of(block.up_rows, n, wide, stream);
-  linear_forward({.x = normed2, .weight = weight(block.up), .bias = vector(block.up_bias), .y = up},
-                 stream);
+  linear(normed2, block.up, block.up_bias, up);
   const auto activated = rows_of(block.activated, n, wide, stream);
   activation_forward(options_.activation, up, activated, stream);
-  linear_forward(
-      {.x = activated, .weight = weight(block.down), .bias = vector(block.down_bias), .y = mixed},
-      stream);
+  linear(activated, block.down, block.down_bias, mixed);
   dropout_forward(dropout_key(site + 1, tokens), mixed, middle,
                   rows_of(block.result, n, dim, stream), stream);
 }
@@ -214,7 +213,8 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                      .d_y = d_y,
                      .d_x = d_input,
                      .d_weight = parameters_.gradient(weight),
-                     .d_bias = parameters_.gradient(bias).flat()},
+                     .d_bias = parameters_.gradient(bias).flat(),
+                     .precision = options_.precision},
                     stream);
   };
   const auto norm = [&](DeviceMatrix<const float> input, DeviceMatrix<const float> d_y,

@@ -148,6 +148,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   check_options(options);
   const Stream stream(choose_device(device_choice_from_string(options.device), communicator),
                       options.threads);
+  check_precision(options.precision, stream.device());
   const std::string checkpoints = checkpoint_path(options.model);
   const auto saved = read_newest_manifest(checkpoints, communicator);
   if (!saved) {
@@ -158,6 +159,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   }
   const RunDescription run = run_from_texts(saved->texts, options.model);
   Evaluation e{.options = options, .run = run.options, .dataset = {}, .split = {}};
+  e.run.model.precision = options.precision;
   together(communicator, "open dataset", [&] {
     e.dataset.emplace(Dataset::open(options.data));
     RunDescription now = run;
@@ -180,6 +182,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   check(loaded.has_value(), "the checkpoints of the run went away");
 
   EvaluationResult result;
+  result.precision = options.precision;
   result.device = device_given(options.device, stream.device());
   result.users = static_cast<std::int64_t>(e.split.cases.size());
   result.scorers.emplace_back("model", metrics_of(rank_by_model(e, state), options.cutoffs));
@@ -194,6 +197,7 @@ std::string to_json(const EvaluationResult& result) {
   nlohmann::ordered_json json;
   for (const auto& [name, metrics] : result.scorers) json[name] = metrics;
   json["device"] = result.device;
+  json["precision"] = to_string(result.precision);
   json["users"] = result.users;
   return json.dump(2) + "\n";
 }

@@ -51,6 +51,12 @@ void require(bool holds, const char* option, const std::string& need) {
   if (!holds) throw usage_error(fmt::format("--{} has to be {}", option, need));
 }
 
+Option precision_option(Precision& field) {
+  return option("precision", field,
+                "what products of the linear layers round to; on the CPU fp32 alone",
+                "fp32|tf32|bf16", precision_from_string);
+}
+
 template <typename Fields>
 void check_ranges(Fields fields) {
   for (const Option& option : option_table(fields)) option.set(option.text());
@@ -120,6 +126,7 @@ std::vector<Option> option_table(TrainOptions& o) {
           .must_match(),
       option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
       device_option(o.device).newer(),
+      precision_option(o.model.precision).newer().must_match(with_sums),
       option("reproducible", o.reproducible,
              "gives the same bits on any number of ranks and threads, with any plan")
           .must_match(),
@@ -201,6 +208,7 @@ std::vector<Option> option_table(EvaluateOptions& o) {
              {1, kMostSequences}),
       option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
       device_option(o.device),
+      precision_option(o.precision),
   };
 }
 
@@ -225,6 +233,11 @@ void check_options(const EvaluateOptions& o) {
   check_ranges(o);
   require(!o.data.empty(), "data", "a dataset file");
   require(!o.model.empty(), "model", "a run directory");
+}
+
+void check_precision(Precision precision, Device device) {
+  require(precision == Precision::kFp32 || device.type == DeviceType::kCuda, "precision",
+          fmt::format("fp32 on the CPU (got {})", to_string(precision)));
 }
 
 std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device) {

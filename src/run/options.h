@@ -26,6 +26,9 @@ std::string device_given(const std::string& option, Device used);
 void check_options(const TrainOptions& options, int world_size);
 void check_options(const EvaluateOptions& options);
 
+/// Throws Error (usage) for a precision that the device has not.
+void check_precision(Precision precision, Device device);
+
 /// Tokens that pass through the encoder at once: on the CPU as many as its caches are good for, on
 /// a GPU the whole batch.
 std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device);

@@ -115,6 +115,7 @@ struct Trainer::Impl {
         stream(device_of(options, comm), options.threads),
         reader_stream(stream.device(), options.threads),
         processor(processor_of(stream.device())) {
+    check_precision(options.model.precision, stream.device());
     options.device = device_given(options.device, stream.device());
     if (options.reproducible) {
       require_agreement(communicator, "the kind of processor", json_string(processor));

@@ -75,6 +75,8 @@ TEST(TrainOptions, EndsOfRanges) {
   EXPECT_EQ(set("seed", "18446744073709551615"), "");
   EXPECT_EQ(set("device", "cuda:1"), "");
   EXPECT_EQ(set("device", "gpu"), "--device \"gpu\" (takes auto|cpu|cuda|cuda:N)");
+  EXPECT_EQ(set("precision", "bf16"), "");
+  EXPECT_EQ(set("precision", "fp16"), "--precision \"fp16\" (takes fp32|tf32|bf16)");
   EXPECT_EQ(set("dropout", "0"), "");
   EXPECT_EQ(set("dropout", "1"), "--dropout \"1\" (takes a number from 0 and below 1)");
   // Below one as a double, but one as the float that it becomes.
@@ -203,6 +205,9 @@ TEST(FirstDifference, RoundingOfSumsMattersToReproducibleRuns) {
   const auto change = [](TrainOptions& o) { o.micro_batch_tokens = 8; };
   EXPECT_EQ(difference(change), "");
   EXPECT_EQ(difference(change, true), "micro-batch-tokens: 1024, 8");
+  const auto other_precision = [](TrainOptions& o) { o.model.precision = Precision::kBf16; };
+  EXPECT_EQ(difference(other_precision), "");
+  EXPECT_EQ(difference(other_precision, true), "precision: fp32, bf16");
   EXPECT_EQ(difference([](TrainOptions& o) { o.reproducible = true; }),
             "reproducible: false, true");
 }

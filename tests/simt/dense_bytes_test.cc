@@ -99,6 +99,13 @@ TEST_F(DenseBytes, LinearBackwardOutsideTheProducts) {
   });
 }
 
+TEST_F(DenseBytes, LinearRoundsItsFactorsOnce) {
+  Buffer<float> weight = values(kDim);
+  expect_near_floor("linear_forward, factors in bf16", 1.5 * (kTokens + kDim), 2, [&] {
+    linear_forward({x, weight.matrix(kDim, kDim), {}, y, Precision::kBf16}, stream_);
+  });
+}
+
 TEST_F(DenseBytes, TokenEmbedding) {
   std::vector<std::int64_t> of_tokens(kTokens);
   for (std::int64_t t = 0; t < kTokens; ++t) of_tokens[t] = t % kLength;

@@ -63,11 +63,12 @@ struct Linear {
         d_weight(s.out, s.in),
         d_bias(1, s.out) {}
 
-  void run(TestStreams& on, int num_threads) {
+  void run(TestStreams& on, int num_threads, Precision precision = Precision::kFp32) {
     const Stream& stream = on.threads(num_threads);
-    linear_forward({x.on(stream), weight.on(stream), bias.row_on(stream), y.on(stream)}, stream);
+    linear_forward({x.on(stream), weight.on(stream), bias.row_on(stream), y.on(stream), precision},
+                   stream);
     linear_backward({x.on(stream), weight.on(stream), d_y.on(stream), d_x.on(stream),
-                     d_weight.on(stream), d_bias.row_on(stream)},
+                     d_weight.on(stream), d_bias.row_on(stream), precision},
                     stream);
   }
 
@@ -109,6 +110,73 @@ TEST_P(LinearShapes, ThreadsChangeNoBits) {
     EXPECT_EQ(several.d_weight.raw(), one.d_weight.raw());
     EXPECT_EQ(several.d_bias.raw(), one.d_bias.raw());
   }
+}
+
+reference::Matrix magnitudes(reference::Matrix matrix) {
+  for (double& value : matrix.values) value = std::abs(value);
+  return matrix;
+}
+
+// y = a b^T + bias of factors that are rounded by u at most: each product is off by 2 u + u^2 of
+// itself, and a sum of k of them and the bias by k + 1 roundings of fp32, or cuts.
+void expect_rounded_by(double u, const TestMatrix& actual, const reference::Matrix& a,
+                       const reference::Matrix& b, const reference::Matrix& bias) {
+  ASSERT_TRUE(actual.guards_hold());
+  const reference::Matrix exact = reference::linear(a, b, bias);
+  const reference::Matrix sizes = reference::linear(magnitudes(a), magnitudes(b), magnitudes(bias));
+  const double bound = 2 * u + u * u + static_cast<double>(a.cols + 1) * 0x1p-23;
+  for (std::int64_t r = 0; r < exact.rows; ++r) {
+    for (std::int64_t c = 0; c < exact.cols; ++c) {
+      ASSERT_LE(std::abs(actual(r, c) - exact(r, c)), bound * sizes(r, c)) << r << ", " << c;
+    }
+  }
+}
+
+TEST_P(LinearShapes, TensorCoresRoundFactorsByNoMoreThanTheirPrecision) {
+  if (!tests_run_on_devices()) {
+    Linear linear(param());
+    EXPECT_THROW(linear.run(*this, 1, Precision::kTf32), Error);
+    EXPECT_THROW(linear.run(*this, 1, Precision::kBf16), Error);
+    return;
+  }
+  for (const auto& [precision, u] :
+       {std::pair{Precision::kTf32, 0x1p-10}, {Precision::kBf16, 0x1p-8}}) {
+    SCOPED_TRACE(to_string(precision));
+    Linear linear(param());
+    linear.run(*this, 1, precision);
+    const reference::Matrix x = linear.x.in_double(), weight = linear.weight.in_double(),
+                            d_y = linear.d_y.in_double();
+    expect_rounded_by(u, linear.y, x, weight, linear.bias.in_double());
+    expect_rounded_by(u, linear.d_x, d_y, transposed(weight), {});
+    expect_rounded_by(u, linear.d_weight, transposed(d_y), transposed(x), {});
+    reference::Matrix ones(1, param().n);
+    std::ranges::fill(ones.values, 1.0);
+    expect_rounded_by(0, linear.d_bias, ones, transposed(d_y), {});
+  }
+}
+
+// Factors of 1 + 2^-12, which tf32 and bf16 make 1, and of 1 + 2^-9, which tf32 keeps. With its
+// padding a row of 61 is aligned as tensor cores want it.
+TEST_P(LinearTest, PrecisionByHand) {
+  if (!tests_run_on_devices()) GTEST_SKIP() << "the CPU has fp32 alone";
+  constexpr std::int64_t kSide = 61;
+  const auto sums = [&](Precision precision, float factor) {
+    TestMatrix x(kSide, kSide, factor), one(kSide, kSide, 1), y(kSide, kSide), d_x(kSide, kSide),
+        d_weight(kSide, kSide), d_bias(1, kSide);
+    linear_forward({x.on(stream), one.on(stream), {}, y.on(stream), precision}, stream);
+    linear_backward({one.on(stream), one.on(stream), x.on(stream), d_x.on(stream),
+                     d_weight.on(stream), d_bias.row_on(stream), precision},
+                    stream);
+    EXPECT_EQ(d_bias(0, kSide - 1), kSide * factor);  // never rounded
+    EXPECT_EQ(d_x(0, 0), y(0, 0));
+    EXPECT_EQ(d_weight(kSide - 1, 0), y(0, 0));
+    return y(0, kSide - 1);
+  };
+  const float small = 1 + 0x1p-12f, large = 1 + 0x1p-9f;
+  EXPECT_EQ(sums(Precision::kFp32, small), kSide * small);
+  EXPECT_EQ(sums(Precision::kTf32, small), kSide);
+  EXPECT_EQ(sums(Precision::kTf32, large), kSide * large);
+  EXPECT_EQ(sums(Precision::kBf16, large), kSide);
 }
 
 TEST_P(LinearTest, WithoutBiasAndWithoutInputGradient) {
