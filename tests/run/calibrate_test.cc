@@ -2,8 +2,8 @@
 
 #include <gtest/gtest.h>
 
-#include <chrono>
 #include <cmath>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -13,16 +13,19 @@
 namespace serrate {
 namespace {
 
-// On clocks by which everything takes a millisecond: whatever is measured, its bytes per
+// On stopwatches by which everything takes a millisecond: whatever is measured, its bytes per
 // millisecond. Rank 0's runs twice as fast, so that the slowest rank's time has to be taken.
 TEST(Calibrate, DividesWhatWasMovedByTheTimeOfTheSlowestRank) {
   constexpr double kMiB = 1 << 20;
   std::vector<std::string> files(4);
   run_ranks(4, [&](Communicator& communicator) {
-    const auto tick = std::chrono::microseconds(communicator.rank() == 0 ? 500 : 1000);
-    std::chrono::nanoseconds now{0};
+    const double ms = communicator.rank() == 0 ? 0.5 : 1;
     files[communicator.rank()] = planner_topology_to_json(
-        calibrate(2, communicator, Stream(), [&now, tick] { return now += tick; }));
+        calibrate(2, communicator, Stream(), calibration_work(DeviceType::kCpu),
+                  [ms](const Stream&, const std::function<void()>& work) {
+                    work();
+                    return ms;
+                  }));
   });
   for (const std::string& file : files) EXPECT_EQ(file, files[0]);
   const PlannerTopology t = planner_topology_from_json(files[0]);
@@ -51,7 +54,8 @@ TEST(Calibrate, DividesWhatWasMovedByTheTimeOfTheSlowestRank) {
 
 TEST(Calibrate, OneRankExchangesNothing) {
   run_ranks(1, [&](Communicator& communicator) {
-    const PlannerTopology t = calibrate(0, communicator, Stream());
+    const PlannerTopology t =
+        calibrate(0, communicator, Stream(), calibration_work(DeviceType::kCpu));
     EXPECT_EQ(t.num_nodes(), 1);
     EXPECT_EQ(t.world_size, 1);
     const PlannerTopology unmeasured = topology_of(find_machines(communicator, Device::cpu()), 0);
