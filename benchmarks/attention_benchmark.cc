@@ -1,14 +1,17 @@
-// Jagged causal self-attention, float32. Work is counted as a jagged kernel needs it, and as the
-// peers' scripts count it: 4 heads head_dim sum(L^2) / 2 forward, 2.5 times that backward.
+// Jagged causal self-attention, in float32 or bfloat16. Work is counted as a jagged kernel needs
+// it, and as the peers' scripts count it: 4 heads head_dim sum(L^2) / 2 forward, 2.5 times that
+// backward.
 //
-//   attention_benchmark [Google Benchmark's options]
+//   attention_benchmark [--device cpu|cuda] [--bf16] [--flush-mib N] [--times N]
+//   [Google Benchmark's options]
 //   attention_benchmark --peer-cases [--threads N] [--case I]   one JSON line for each case of the
-//                                                              peers, or for one of them
+//                                                              peers, or for one of them; with
+//                                                              --device and --bf16 too
 //   attention_benchmark --mask-cases [--length N] [--rounds N]   one for each mask, see
 //                                                                attention_masks.h
 //   attention_benchmark --option-cases [--rounds N]   one for each option, see attention_options.h
+// The last two are of the CPU.
 
-#include <benchmark/benchmark.h>
 #include <fmt/core.h>
 #include <malloc.h>
 
@@ -19,11 +22,13 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "benchmarks/attention_masks.h"
 #include "benchmarks/attention_options.h"
 #include "benchmarks/peer_lengths.h"
+#include "benchmarks/timed_cases.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 
@@ -51,20 +56,25 @@ const Case kOtherCases[] = {
     {"uniform", 256, 256, 4, 64}, {"fixed", 4096, 4, 4, 64}, {"fixed", 1024, 16, 4, 64}};
 
 // Dense [num_tokens, num_heads, head_dim] arguments of one case.
+template <typename T>
 class Attention {
  public:
-  Attention(const Case& c, int num_threads) : case_(c), stream_(Device::cpu(), num_threads) {
+  Attention(const Case& c, const Stream& stream) : case_(c), stream_(stream) {
+    std::vector<std::int64_t> offsets{0};
     for (const std::int64_t length : lengths_of(c.kind, c.batch_size, c.longest)) {
-      offsets_.push_back(offsets_.back() + length);
+      offsets.push_back(offsets.back() + length);
       forward_flops_ += 2.0 * c.num_heads * c.head_dim * length * length;
     }
+    offsets_ = {offsets, stream_};
+    tokens_ = offsets.back();
     std::mt19937 generator(0);
     std::normal_distribution<float> normal;
-    for (Buffer<float>* x : {&q_, &k_, &v_, &d_out_, &out_, &d_q_, &d_k_, &d_v_}) {
-      *x = Buffer<float>(offsets_.back() * c.num_heads * c.head_dim, stream_);
-      for (float& value : host_view(x->span(), stream_)) value = normal(generator);
+    for (Buffer<T>* x : {&q_, &k_, &v_, &d_out_, &out_, &d_q_, &d_k_, &d_v_}) {
+      std::vector<T> values(static_cast<std::size_t>(tokens_ * c.num_heads * c.head_dim));
+      for (T& value : values) value = T(normal(generator));
+      *x = Buffer<T>(values, stream_);
     }
-    lse_ = Buffer<float>(offsets_.back() * c.num_heads, stream_);
+    lse_ = Buffer<float>(tokens_ * c.num_heads, stream_);
   }
 
   /// As a model of one layer calls it: the backward has the plan of its forward.
@@ -81,9 +91,20 @@ class Attention {
                               stream_);
   }
   double forward_flops() const { return forward_flops_; }
+  /// q, k, v, out and the log-sum-exp; those, d_out and three gradients.
+  BenchmarkWork forward_work() const { return work(4, 1); }
+  BenchmarkWork backward_work() const { return work(8, 2.5); }
 
  private:
-  DeviceHeads<float> view(Buffer<float>& x) const {
+  BenchmarkWork work(double rows, double forwards) const {
+    constexpr auto kPrecision = std::is_same_v<T, float> ? Precision::kFp32 : Precision::kBf16;
+    const auto heads = static_cast<double>(tokens_ * case_.num_heads);
+    const double row_bytes = static_cast<double>(case_.head_dim) * sizeof(T);
+    return {.bytes = heads * (rows * row_bytes + sizeof(float)),
+            .flops = forwards * forward_flops_,
+            .precision = kPrecision};
+  }
+  DeviceHeads<T> view(Buffer<T>& x) const {
     return {x.device_data(), case_.num_heads * case_.head_dim, case_.head_dim};
   }
   AttentionForward forward_args() {
@@ -92,8 +113,8 @@ class Attention {
             .v = view(v_),
             .out = view(out_),
             .lse = lse_.span(),
-            .query_offsets = on_cpu(offsets_),
-            .key_offsets = on_cpu(offsets_),
+            .query_offsets = offsets_.span(),
+            .key_offsets = offsets_.span(),
             .num_heads = case_.num_heads,
             .head_dim = case_.head_dim,
             .scale = 1 / std::sqrt(static_cast<float>(case_.head_dim)),
@@ -106,11 +127,13 @@ class Attention {
   }
 
   Case case_;
-  Stream stream_;
-  std::vector<std::int64_t> offsets_ = {0};
+  const Stream& stream_;
+  Buffer<std::int64_t> offsets_;
+  std::int64_t tokens_ = 0;
   double forward_flops_ = 0;
   AttentionPlan plan_;
-  Buffer<float> q_, k_, v_, d_out_, out_, d_q_, d_k_, d_v_, lse_;
+  Buffer<T> q_, k_, v_, d_out_, out_, d_q_, d_k_, d_v_;
+  Buffer<float> lse_;
 };
 
 template <typename F>
@@ -148,76 +171,84 @@ std::int64_t peak_extra_bytes(F&& f) {
   return memory_status("VmHWM") - before;
 }
 
-void run_peer_cases(int num_threads, int only) {
+template <typename T>
+void run_peer_cases(BenchmarkDevice& device, int num_threads, int only) {
+  const Stream threads(Device::cpu(), num_threads);
+  const Stream& stream = device.on_gpu() ? device.stream() : threads;
   for (const Case& c : kPeerCases) {
     if (only >= 0 && &c != &kPeerCases[only]) continue;
-    Attention attention(c, num_threads);
+    Attention<T> attention(c, stream);
     const auto both = [&] {
       attention.forward();
       attention.backward();
     };
     both();
-    const std::int64_t bytes = peak_extra_bytes(both);
-    const double forward = median_seconds([&] { attention.forward(); });
-    const double forward_backward = median_seconds(both);
+    const std::int64_t bytes = device.on_gpu() ? 0 : peak_extra_bytes(both);
+    const auto median = [&](auto&& f) {
+      return device.on_gpu() ? device.median_seconds(f) : median_seconds(f);
+    };
+    const double forward = median([&] { attention.forward(); });
+    const double forward_backward = median(both);
     fmt::print(
         "{{\"case\": \"{}\", \"forward_ms\": {:.3f}, \"forward_backward_ms\": {:.3f}, "
         "\"peak_extra_bytes\": {}, \"forward_gflops\": {:.1f}, \"forward_backward_gflops\": "
-        "{:.1f}, \"threads\": {}}}\n",
+        "{:.1f}, \"threads\": {}, \"device\": \"{}\", \"type\": \"{}\"}}\n",
         c.name(), forward * 1e3, forward_backward * 1e3, bytes,
         attention.forward_flops() / forward / 1e9,
-        3.5 * attention.forward_flops() / forward_backward / 1e9, num_threads);
+        3.5 * attention.forward_flops() / forward_backward / 1e9, num_threads,
+        to_string(stream.device()), std::is_same_v<T, float> ? "float32" : "bfloat16");
     std::fflush(stdout);
   }
 }
 
-void set_flops(benchmark::State& state, double flops) {
-  state.counters["FLOP/s"] = benchmark::Counter(flops * static_cast<double>(state.iterations()),
-                                                benchmark::Counter::kIsRate);
+template <typename T>
+void register_cases(BenchmarkDevice& device) {
+  const auto forward = [](benchmark::State& state, BenchmarkDevice& on, const Case& c) {
+    Attention<T> attention(c, on.stream());
+    time_case(state, on, attention.forward_work(), [&] { attention.forward(); });
+  };
+  const auto backward = [](benchmark::State& state, BenchmarkDevice& on, const Case& c) {
+    Attention<T> attention(c, on.stream());
+    attention.forward();
+    time_case(state, on, attention.backward_work(), [&] { attention.backward(); });
+  };
+  const auto add = [&](const Case& c) {
+    register_case("forward/" + c.name(), device, forward, c)->Unit(benchmark::kMillisecond);
+    register_case("backward/" + c.name(), device, backward, c)->Unit(benchmark::kMillisecond);
+  };
+  for (const Case& c : kPeerCases) add(c);
+  for (const Case& c : kOtherCases) add(c);
 }
 
-void register_benchmark(const Case& c) {
-  benchmark::RegisterBenchmark(("forward/" + c.name()).c_str(), [c](benchmark::State& state) {
-    Attention attention(c, 1);
-    for (auto _ : state) attention.forward();
-    set_flops(state, attention.forward_flops());
-  })->Unit(benchmark::kMillisecond);
-  benchmark::RegisterBenchmark(("backward/" + c.name()).c_str(), [c](benchmark::State& state) {
-    Attention attention(c, 1);
-    attention.forward();
-    for (auto _ : state) attention.backward();
-    set_flops(state, 2.5 * attention.forward_flops());
-  })->Unit(benchmark::kMillisecond);
+template <typename T>
+int run(BenchmarkArguments& arguments, int argc, char** argv) {
+  BenchmarkDevice device(arguments);
+  if (arguments.flag("--peer-cases")) {
+    const int only = std::stoi(arguments.text("--case", "-1"));
+    const auto threads = static_cast<int>(arguments.integer("--threads", 1));
+    arguments.finish();
+    run_peer_cases<T>(device, threads, only);
+    return 0;
+  }
+  register_cases<T>(device);
+  return run_cases(arguments, argc, argv);
 }
 
 }  // namespace
 }  // namespace serrate
 
 int main(int argc, char** argv) {
-  const std::vector<std::string> arguments(argv + 1, argv + argc);
-  const auto given = [&](std::string_view name) {
-    return std::find(arguments.begin(), arguments.end(), name) != arguments.end();
-  };
-  const auto number = [&](std::string_view name, int otherwise) {
-    const auto option = std::find(arguments.begin(), arguments.end(), name);
-    const bool has_value = option != arguments.end() && option + 1 != arguments.end();
-    return has_value ? std::stoi(option[1]) : otherwise;
-  };
-  if (given("--peer-cases")) {
-    serrate::run_peer_cases(number("--threads", 1), number("--case", -1));
+  using namespace serrate;
+  BenchmarkArguments arguments(argc, argv);
+  if (arguments.flag("--mask-cases")) {
+    run_mask_cases(static_cast<int>(arguments.integer("--length", 4096)),
+                   static_cast<int>(arguments.integer("--rounds", 3)));
     return 0;
   }
-  if (given("--mask-cases")) {
-    serrate::run_mask_cases(number("--length", 4096), number("--rounds", 3));
+  if (arguments.flag("--option-cases")) {
+    run_option_cases(static_cast<int>(arguments.integer("--rounds", 5)));
     return 0;
   }
-  if (given("--option-cases")) {
-    serrate::run_option_cases(number("--rounds", 5));
-    return 0;
-  }
-  for (const auto& c : serrate::kPeerCases) serrate::register_benchmark(c);
-  for (const auto& c : serrate::kOtherCases) serrate::register_benchmark(c);
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  benchmark::RunSpecifiedBenchmarks();
+  if (arguments.flag("--bf16")) return run<BFloat16>(arguments, argc, argv);
+  return run<float>(arguments, argc, argv);
 }

@@ -1,13 +1,15 @@
-// Lookup and update of embedding tables on one thread, as benchmarks of FBGEMM's batched embedding
-// are set up: 8 tables of 1 M rows, 2,048 bags of 20 ids. bytes/s counts as FBGEMM does:
-// 4 * bags * dim * (1 + ids per bag) for the lookup, twice that for the update.
-#include <benchmark/benchmark.h>
-
+// Lookup and update of embedding tables, on the CPU on one thread, as benchmarks of FBGEMM's
+// batched embedding are set up: 8 tables of 1 M rows, 2,048 bags of 20 ids. GB/s counts as FBGEMM
+// does: 4 * bags * dim * (1 + ids per bag) for the lookup, twice that for the update.
+//
+//   embedding_benchmark [--device cpu|cuda] [--rows N] [--bags N] [--flush-mib N] [--times N]
+//   [Google Benchmark's options]
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <vector>
 
+#include "benchmarks/timed_cases.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/embedding_lookup.h"
 #include "serrate/kernels/embedding_update.h"
@@ -16,152 +18,169 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kNumRows = 1'000'000;
-constexpr std::int64_t kNumBags = 2048;
-constexpr std::int64_t kBagSize = 20;
+constexpr std::int64_t kBagSize = 20, kNumTables = 8;
+
+/// Of a table.
+struct Sizes {
+  std::int64_t rows, bags;
+};
 
 enum IdDistribution { kUniform, kZipf };
 
 // Zipf: ranks by inverting the continuous law of exponent 1.05, spread over the table.
-std::vector<std::int64_t> random_ids(IdDistribution distribution, std::uint32_t table) {
-  std::vector<std::int64_t> ids(kNumBags * kBagSize);
+std::vector<std::int64_t> random_ids(const Sizes& sizes, IdDistribution distribution,
+                                     std::uint32_t table) {
+  std::vector<std::int64_t> ids(static_cast<std::size_t>(sizes.bags * kBagSize));
   for (std::size_t i = 0; i < ids.size(); ++i) {
     if (distribution == kUniform) {
-      ids[i] = random_below(1, RandomUse::kGenerate, table, i, kNumRows);
+      ids[i] = random_below(1, RandomUse::kGenerate, table, i, sizes.rows);
     } else {
       const double u = random_uniform(1, RandomUse::kGenerate, table, i);
       const double rank = std::min(std::pow(1 - u, -1 / 0.05), 1e15);
-      ids[i] = static_cast<std::int64_t>(rank) % kNumRows * 2654435761 % kNumRows;
+      ids[i] = static_cast<std::int64_t>(rank) % sizes.rows * 2654435761 % sizes.rows;
     }
   }
   return ids;
 }
 
+/// Of the tables, and what their rows have.
+struct Case {
+  std::int64_t dim;
+  IdDistribution distribution;
+};
+
 // Tables, ids and outputs of one case. As in ShardedEmbedding, a row of a table is the weights and
 // behind them the optimizer's state, `num_arrays` times `dim` values.
 struct Workload {
-  Stream stream;
-  std::int64_t num_tables, dim, num_arrays;
+  const Stream& stream;
+  Sizes sizes;
+  std::int64_t dim, num_arrays;
   std::vector<Buffer<float>> tables, outputs;
   std::vector<Buffer<std::int64_t>> ids;
   Buffer<std::int64_t> offsets;
 
-  Workload(std::int64_t num_tables_, std::int64_t dim_, IdDistribution distribution,
-           std::int64_t num_arrays_ = 1)
-      : num_tables(num_tables_), dim(dim_), num_arrays(num_arrays_) {
-    std::vector<std::int64_t> host_offsets(kNumBags + 1);
-    for (std::int64_t bag = 0; bag <= kNumBags; ++bag) host_offsets[bag] = bag * kBagSize;
+  Workload(const Sizes& sizes_, const Case& c, std::int64_t num_arrays_, const Stream& stream_)
+      : stream(stream_), sizes(sizes_), dim(c.dim), num_arrays(num_arrays_) {
+    std::vector<std::int64_t> host_offsets(static_cast<std::size_t>(sizes.bags + 1));
+    for (std::int64_t bag = 0; bag <= sizes.bags; ++bag) host_offsets[bag] = bag * kBagSize;
     offsets = {host_offsets, stream};
-    for (std::int64_t t = 0; t < num_tables; ++t) {
-      tables.push_back(Buffer<float>::zeros(kNumRows * num_arrays * dim, stream));
-      outputs.push_back(Buffer<float>::zeros(kNumBags * dim, stream));
-      ids.emplace_back(random_ids(distribution, static_cast<std::uint32_t>(t)), stream);
+    for (std::int64_t t = 0; t < kNumTables; ++t) {
+      tables.push_back(Buffer<float>::zeros(sizes.rows * num_arrays * dim, stream));
+      outputs.emplace_back(std::vector<float>(static_cast<std::size_t>(sizes.bags * dim), 0.01f),
+                           stream);
+      ids.emplace_back(random_ids(sizes, c.distribution, static_cast<std::uint32_t>(t)), stream);
     }
   }
   DeviceMatrix<float> array(std::int64_t t, std::int64_t i) {
-    return {tables[t].device_data() + i * dim, kNumRows, dim, num_arrays * dim};
+    return {tables[t].device_data() + i * dim, sizes.rows, dim, num_arrays * dim};
   }
   DeviceMatrix<float> table(std::int64_t t) { return array(t, 0); }
-  DeviceMatrix<float> output(std::int64_t t) { return outputs[t].matrix(kNumBags, dim); }
+  DeviceMatrix<float> output(std::int64_t t) { return outputs[t].matrix(sizes.bags, dim); }
+  GradientSegment gradient(std::int64_t t) {
+    return {ids[t].span(), offsets.span(), {}, output(t)};
+  }
 
-  void count_bytes(benchmark::State& state, double passes) const {
-    const auto bytes = 4.0 * static_cast<double>(kNumBags * num_tables * dim * (1 + kBagSize));
-    state.counters["bytes/s"] =
-        benchmark::Counter(bytes * passes, benchmark::Counter::kIsIterationInvariantRate);
+  BenchmarkWork work(double passes) const {
+    return {.bytes =
+                passes * 4 * static_cast<double>(sizes.bags * kNumTables * dim * (1 + kBagSize))};
   }
 };
 
 // The floors: how fast one core reads memory in order (memchr has the widest loads of the machine),
-// and how fast it copies, counting what is read and what is written.
-void read_bandwidth(benchmark::State& state) {
-  const Stream stream;
-  const auto buffer = Buffer<std::uint8_t>::zeros(std::int64_t{1} << 29, stream);
-  const std::span<const std::uint8_t> data = host_view(buffer.span(), stream);
-  for (auto _ : state) {
+// and how fast it, or the GPU, copies, counting what is read and what is written.
+void read_bandwidth(benchmark::State& state, BenchmarkDevice& device) {
+  const auto buffer = Buffer<std::uint8_t>::zeros(std::int64_t{1} << 29, device.stream());
+  const std::span<const std::uint8_t> data = host_view(buffer.span(), device.stream());
+  time_case(state, device, {.bytes = static_cast<double>(data.size())}, [&] {
     benchmark::DoNotOptimize(std::memchr(data.data(), 1, data.size()));
     benchmark::ClobberMemory();
-  }
-  state.SetBytesProcessed(state.iterations() * std::ssize(data));
+  });
 }
-BENCHMARK(read_bandwidth)->Unit(benchmark::kMillisecond);
 
-void copy_bandwidth(benchmark::State& state) {
-  const Stream stream;
-  const auto from = Buffer<std::uint8_t>::zeros(std::int64_t{1} << 29, stream);
-  auto to = Buffer<std::uint8_t>::zeros(from.size(), stream);
-  for (auto _ : state) copy(from.span(), to.span(), stream);
-  state.SetBytesProcessed(state.iterations() * 2 * from.size());
+void copy_bandwidth(benchmark::State& state, BenchmarkDevice& device) {
+  const auto from = Buffer<std::uint8_t>::zeros(std::int64_t{1} << 29, device.stream());
+  auto to = Buffer<std::uint8_t>::zeros(from.size(), device.stream());
+  time_case(state, device, {.bytes = 2 * static_cast<double>(from.size())},
+            [&] { copy(from.span(), to.span(), device.stream()); });
 }
-BENCHMARK(copy_bandwidth)->Unit(benchmark::kMillisecond);
 
-void lookup(benchmark::State& state) {
-  Workload work(state.range(0), state.range(1), static_cast<IdDistribution>(state.range(2)));
+void lookup(benchmark::State& state, BenchmarkDevice& device, const Sizes& sizes, const Case& c) {
+  Workload work(sizes, c, 1, device.stream());
   std::vector<LookupSegment> segments;
-  for (std::int64_t t = 0; t < work.num_tables; ++t) {
+  for (std::int64_t t = 0; t < kNumTables; ++t) {
     segments.push_back(
         {work.table(t), work.ids[t].span(), work.offsets.span(), {}, work.output(t)});
   }
-  for (auto _ : state) embedding_lookup(segments, work.stream);
-  work.count_bytes(state, 1);
+  time_case(state, device, work.work(1), [&] { embedding_lookup(segments, work.stream); });
 }
-BENCHMARK(lookup)
-    ->ArgNames({"tables", "dim", "zipf"})
-    ->ArgsProduct({{8}, {128, 64, 32}, {kUniform, kZipf}})
-    ->Unit(benchmark::kMillisecond);
 
-void update(benchmark::State& state) {
-  const auto type = static_cast<SparseOptimizer>(state.range(3));
+void update(benchmark::State& state, BenchmarkDevice& device, const Sizes& sizes, const Case& c,
+            SparseOptimizer type) {
   const std::int64_t num_arrays = type == SparseOptimizer::kAdam      ? 3
                                   : type == SparseOptimizer::kAdagrad ? 2
                                                                       : 1;
-  Workload work(state.range(0), state.range(1), static_cast<IdDistribution>(state.range(2)),
-                num_arrays);
+  Workload work(sizes, c, num_arrays, device.stream());
   std::vector<Buffer<float>> row_states;
-  for (std::int64_t t = 0; t < work.num_tables; ++t) {
+  for (std::int64_t t = 0; t < kNumTables; ++t) {
     const bool row_state = type == SparseOptimizer::kRowWiseAdagrad;
-    row_states.push_back(Buffer<float>::zeros(row_state ? kNumRows : 0, work.stream));
-    std::ranges::fill(host_view(work.outputs[t].span(), work.stream), 0.01f);
+    row_states.push_back(Buffer<float>::zeros(row_state ? sizes.rows : 0, work.stream));
   }
   RowGroups groups;
-  for (auto _ : state) {
-    for (std::int64_t t = 0; t < work.num_tables; ++t) {
-      const GradientSegment segment{work.ids[t].span(), work.offsets.span(), {}, work.output(t)};
+  time_case(state, device, work.work(2), [&] {
+    for (std::int64_t t = 0; t < kNumTables; ++t) {
+      const GradientSegment segment = work.gradient(t);
       EmbeddingUpdate args;
       args.table = work.table(t);
       if (num_arrays > 1) args.state = work.array(t, 1);
       if (num_arrays > 2) args.second_moment = work.array(t, 2);
-      if (row_states[t].size() > 0) args.state = row_states[t].matrix(kNumRows, 1);
+      if (row_states[t].size() > 0) args.state = row_states[t].matrix(sizes.rows, 1);
       args.segments = {&segment, 1};
       args.optimizer.type = type;
-      group_gradients(args.segments, kNumRows, groups, work.stream);
+      group_gradients(args.segments, sizes.rows, groups, work.stream);
       embedding_update(args, groups, {}, 0, work.stream);
     }
-  }
-  state.SetLabel(to_string(type));
-  work.count_bytes(state, 2);
+  });
 }
-BENCHMARK(update)
-    ->ArgNames({"tables", "dim", "zipf", "optimizer"})
-    ->ArgsProduct({{8}, {128, 64, 32}, {kUniform, kZipf}, {0, 1, 2, 3}})
-    ->Unit(benchmark::kMillisecond);
 
 // The part of an update that groups occurrences by row.
-void group(benchmark::State& state) {
-  Workload work(state.range(0), 0, static_cast<IdDistribution>(state.range(1)));
+void group(benchmark::State& state, BenchmarkDevice& device, const Sizes& sizes,
+           IdDistribution distribution) {
+  Workload work(sizes, {0, distribution}, 1, device.stream());
   RowGroups groups;
-  for (auto _ : state) {
-    for (std::int64_t t = 0; t < work.num_tables; ++t) {
-      const GradientSegment segment{work.ids[t].span(), work.offsets.span(), {}, {}};
-      group_gradients({&segment, 1}, kNumRows, groups, work.stream);
+  time_case(state, device, {}, [&] {
+    for (std::int64_t t = 0; t < kNumTables; ++t) {
+      const GradientSegment segment = work.gradient(t);
+      group_gradients({&segment, 1}, sizes.rows, groups, work.stream);
     }
+  });
+}
+
+void register_cases(BenchmarkDevice& device, const Sizes& sizes) {
+  if (!device.on_gpu()) register_case("read_bandwidth", device, read_bandwidth);
+  register_case("copy_bandwidth", device, copy_bandwidth);
+  for (const IdDistribution distribution : {kUniform, kZipf}) {
+    const char* const ids = distribution == kZipf ? "zipf" : "uniform";
+    for (const std::int64_t dim : {128, 64, 32}) {
+      const Case c{dim, distribution};
+      register_case(fmt::format("lookup/dim:{}/{}", dim, ids), device, lookup, sizes, c);
+      for (const auto type : {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
+                              SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam}) {
+        register_case(fmt::format("update/dim:{}/{}/{}", dim, ids, to_string(type)), device, update,
+                      sizes, c, type);
+      }
+    }
+    register_case(fmt::format("group/{}", ids), device, group, sizes, distribution);
   }
 }
-BENCHMARK(group)
-    ->ArgNames({"tables", "zipf"})
-    ->ArgsProduct({{8}, {kUniform, kZipf}})
-    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace serrate
 
-BENCHMARK_MAIN();
+int main(int argc, char** argv) {
+  using namespace serrate;
+  BenchmarkArguments arguments(argc, argv);
+  BenchmarkDevice device(arguments);
+  const Sizes sizes{arguments.integer("--rows", 1'000'000), arguments.integer("--bags", 2048)};
+  register_cases(device, sizes);
+  return run_cases(arguments, argc, argv);
+}

@@ -3,7 +3,10 @@
 // uniform negatives; item table row-wise Adagrad, dense AdamW. Prints one JSON line;
 // cpu_ms_per_step is the processor time of this process, of all ranks that are threads together.
 //
-//   train_step_benchmark [--ranks 2] [--items N] [--longest L] [--dim D] [--sharding row_wise]
+// The clock is read when all of a step is done, on GPUs too; --stages are times by events.
+//
+//   train_step_benchmark [--ranks 2] [--device cpu|cuda] [--precision fp32|tf32|bf16]
+//   [--batch-size 256] [--items N] [--longest L] [--dim D] [--sharding row_wise]
 //   [--reproducible] [--virtual-ranks 16] [--stages]
 //   mpirun -n 2 train_step_benchmark ...
 
@@ -20,12 +23,12 @@
 #include "benchmarks/benchmark_ranks.h"
 #include "serrate/checkpoint.h"
 #include "src/run/checkpoint.h"
+#include "src/run/options.h"
 #include "src/train/train_step.h"
 
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kBatchSize = 256;
 constexpr std::int64_t kNegatives = 512;
 constexpr int kBatches = 8, kWarmup = 8;
 constexpr std::int64_t kNever = std::int64_t{1} << 60;
@@ -37,6 +40,8 @@ double process_seconds() {
 }
 
 struct Workload {
+  std::int64_t batch_size = 256;  // of a rank
+  Precision precision = Precision::kFp32;
   std::int64_t items = 1'000'000;
   std::int64_t longest = 256;
   std::int64_t dim = 64;
@@ -51,7 +56,8 @@ struct Workload {
 
 TrainOptions options_of(const Workload& w) {
   TrainOptions options;
-  options.model = {.dim = w.dim, .max_length = w.longest, .dropout = 0.1f, .features = {}};
+  options.model = {
+      .dim = w.dim, .max_length = w.longest, .dropout = 0.1f, .precision = w.precision};
   options.micro_batch_tokens = w.micro_batch_tokens;
   options.reproducible = w.reproducible;
   options.virtual_ranks = w.virtual_ranks;
@@ -71,30 +77,31 @@ NextItemBatch make_batch(const Workload& w, std::mt19937_64& random,
   sequences.sequence_offsets = {0};
   FeatureBags& items = sequences.features.emplace_back();
   items.offsets = {0};
-  for (std::int64_t s = 0; s < kBatchSize; ++s) {
+  for (std::int64_t s = 0; s < w.batch_size; ++s) {
     const double drawn = std::exp(normal(random)) * static_cast<double>(w.longest) / 8.0;
     const auto length = std::clamp<std::int64_t>(static_cast<std::int64_t>(drawn), 1, w.longest);
     for (std::int64_t i = 0; i < length + 1; ++i) {
       items.values.push_back(zipf_id());
       items.offsets.push_back(items.offsets.back() + 1);
     }
-    sequences.sample_ids.push_back((index * 64 + rank) * kBatchSize + s);
+    sequences.sample_ids.push_back((index * 64 + rank) * w.batch_size + s);
     sequences.sequence_offsets.push_back(sequences.sequence_offsets.back() + length + 1);
   }
   const BatchShares shares = batch_shares(options_of(w), rank, communicator.size());
   const std::int64_t own = shares.end - shares.begin;
   for (std::int64_t i = 0; i <= own; ++i) {
-    sequences.share_offsets.push_back(kBatchSize * i / own);
+    sequences.share_offsets.push_back(w.batch_size * i / own);
   }
   BatchShape shape = batch_shape(options_of(w), w.items);
+  shape.micro_batch_tokens = tokens_at_once(options_of(w), stream.device().type);
   shape.rank = rank;
   shape.world_size = communicator.size();
   return make_next_item_batch(sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
                               shape, stream);
 }
 
-void run_rank(const Workload& w, bool print_stages, Communicator& communicator) {
-  const Stream stream;
+void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
+              const Stream& stream) {
   const EmbeddingTable table{.name = "item",
                              .num_rows = w.items,
                              .dim = w.dim,
@@ -132,6 +139,7 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
         copies.push_back(1e3 * (benchmark_seconds() - copied));
       }
     }
+    stream.synchronize();
     communicator.barrier("step ended");
     if (step < kWarmup) continue;
     milliseconds.push_back(1e3 * (benchmark_seconds() - start));
@@ -154,13 +162,15 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
       "{{\"ms_per_step\": {:.2f}, \"mean_ms\": {:.2f}, \"cpu_ms_per_step\": {:.2f}, \"copy_ms\": "
       "{:.2f}, \"process_cpu_ms\": {:.2f}, \"tokens_per_second\": "
       "{:.0f}, \"sequences_per_second\": {:.0f}, "
-      "\"ranks\": {}, \"items\": {}, \"longest\": {}, \"dim\": {}, \"sharding\": \"{}\", "
+      "\"ranks\": {}, \"device\": \"{}\", \"precision\": \"{}\", \"items\": {}, \"longest\": {}, "
+      "\"dim\": {}, \"sharding\": \"{}\", "
       "\"reproducible\": {}, \"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
       median, mean, benchmark_median(cpu_milliseconds),
       copies.empty() ? 0 : benchmark_median(copies), process_milliseconds,
       tokens_per_step / median * 1e3,
-      static_cast<double>(kBatchSize * communicator.size()) / median * 1e3, communicator.size(),
-      w.items, w.longest, w.dim, to_string(w.sharding), w.reproducible, tokens_per_step, loss);
+      static_cast<double>(w.batch_size * communicator.size()) / median * 1e3, communicator.size(),
+      to_string(stream.device()), to_string(w.precision), w.items, w.longest, w.dim,
+      to_string(w.sharding), w.reproducible, tokens_per_step, loss);
   if (!print_stages) return;
   for (const auto& [stage, seconds] : state.times.seconds()) {
     fmt::print("  {:<22} {:8.2f} ms\n", stage,
@@ -171,6 +181,9 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator) 
 int run(int argc, char** argv) {
   BenchmarkArguments arguments(argc, argv);
   Workload workload;
+  workload.batch_size = arguments.integer("--batch-size", workload.batch_size);
+  workload.precision =
+      precision_from_string(arguments.text("--precision", to_string(workload.precision)));
   workload.items = arguments.integer("--items", workload.items);
   workload.longest = arguments.integer("--longest", workload.longest);
   workload.dim = arguments.integer("--dim", workload.dim);
@@ -187,8 +200,11 @@ int run(int argc, char** argv) {
   workload.checkpoints = arguments.text("--checkpoints", "train_step_benchmark.checkpoints");
   const bool stages = arguments.flag("--stages");
   const int ranks = static_cast<int>(arguments.integer("--ranks", 2));
+  const std::string device = arguments.text("--device", "cpu");
   arguments.finish();
-  return run_benchmark_ranks(ranks, [&](Communicator& c) { run_rank(workload, stages, c); });
+  return run_benchmark_ranks(ranks, device, [&](Communicator& c, const Stream& stream) {
+    run_rank(workload, stages, c, stream);
+  });
 }
 
 }  // namespace
