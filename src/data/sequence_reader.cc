@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "serrate/error.h"
+#include "src/core/profiler_range.h"
 #include "src/data/permutation.h"
 
 namespace serrate {
@@ -82,6 +83,7 @@ std::int64_t SequenceReader::batches_per_epoch() const {
 }
 
 SequenceBatch SequenceReader::read(std::int64_t step) const {
+  const ProfilerRange range("read");
   const std::int64_t epoch = step / batches_per_epoch();
   const std::int64_t index = step % batches_per_epoch();
   const std::int64_t first = index * options_.batch_size;

@@ -22,6 +22,7 @@
 #include <numeric>
 
 #include "serrate/kernels/bag_offsets.h"
+#include "src/core/profiler_range.h"
 #include "src/embedding/batch_counts.h"
 
 namespace serrate {
@@ -226,6 +227,7 @@ void part_passed_on_ids(const Routing& routing, EmbeddingInput::State& s, const 
 
 void distribute(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
                 EmbeddingInput::State& s, const Stream& stream) {
+  const ProfilerRange range("input_dist");
   const Routing& routing = m.routing;
   BatchCounts counts;
   try {

@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "src/core/profiler_range.h"
 #include "src/embedding/sharded_embedding_impl.h"
 
 namespace serrate {
@@ -27,6 +28,7 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
 }  // namespace
 
 void ShardedEmbedding::lookup(EmbeddingExchange& exchange, const Stream& stream) {
+  const ProfilerRange range("lookup");
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
   m.invalid_ids += std::exchange(s.input.num_invalid_ids, 0);

@@ -4,6 +4,7 @@
 // The rows of unpooled lookups are of ids: they are pooled here, in the order of a bag's ids.
 
 #include "serrate/kernels/permute_bags.h"
+#include "src/core/profiler_range.h"
 #include "src/embedding/sharded_embedding_impl.h"
 
 namespace serrate {
@@ -110,6 +111,7 @@ void send_rows(const char* operation, Messages& from, Messages& to, Communicator
 }  // namespace
 
 void ShardedEmbedding::output_dist(EmbeddingExchange& exchange, const Stream& stream) {
+  const ProfilerRange range("output_dist");
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
   if (m.routing.through_nodes) {
@@ -133,6 +135,7 @@ void ShardedEmbedding::output_dist(EmbeddingExchange& exchange, const Stream& st
 }
 
 void ShardedEmbedding::output_dist_backward(EmbeddingExchange& exchange, const Stream& stream) {
+  const ProfilerRange range("output_dist backward");
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
   unpool_gradients(m.routing, s, stream);

@@ -7,6 +7,7 @@
 
 #include "serrate/kernels/copy_runs.h"
 #include "src/core/ordered_sum.h"
+#include "src/core/profiler_range.h"
 #include "src/embedding/sharded_embedding_impl.h"
 
 namespace serrate {
@@ -160,6 +161,7 @@ void exchange_row_squares(ShardedEmbedding::Impl& m, EmbeddingExchange::State& s
 
 void ShardedEmbedding::update(EmbeddingExchange& exchange, std::int64_t step,
                               const Stream& stream) {
+  const ProfilerRange range("embedding update");
   Impl& m = *impl_;
   EmbeddingExchange::State& s = exchange.state();
   gather_replicated(m, s, stream);

@@ -1,6 +1,7 @@
 #include "src/model/dense_parameters.h"
 
 #include "serrate/random.h"
+#include "src/core/profiler_range.h"
 
 namespace serrate {
 namespace {
@@ -45,6 +46,7 @@ DenseParameters::DenseParameters(std::vector<ParameterSlice> slices, std::uint64
 }
 
 void DenseParameters::update(const AdamWOptions& options, std::int64_t step, const Stream& stream) {
+  const ProfilerRange range("dense update");
   adamw_update({.parameters = values(),
                 .first_moment = first_moment(),
                 .second_moment = second_moment(),

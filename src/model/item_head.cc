@@ -3,6 +3,7 @@
 #include "serrate/kernels/add_to.h"
 #include "serrate/kernels/l2_normalize.h"
 #include "serrate/kernels/sampled_softmax.h"
+#include "src/core/profiler_range.h"
 
 namespace serrate {
 
@@ -19,6 +20,7 @@ void ItemHead::Normalized::backward(DeviceMatrix<float> d_x, const Stream& strea
 
 void ItemHead::forward_backward(const ItemHeadBatch& batch, DeviceSpan<double> loss,
                                 const Stream& stream) {
+  const ProfilerRange range("head");
   const DeviceMatrix<float> d_negatives{
       d_negatives_.resize_discard(batch.negatives.rows * batch.negatives.cols, stream),
       batch.negatives.rows, batch.negatives.cols};

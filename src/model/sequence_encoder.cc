@@ -5,6 +5,7 @@
 #include "serrate/kernels/layer_norm.h"
 #include "serrate/kernels/linear.h"
 #include "serrate/kernels/token_embedding.h"
+#include "src/core/profiler_range.h"
 
 namespace serrate {
 namespace {
@@ -88,6 +89,7 @@ std::vector<ParameterSlice> SequenceEncoder::layout() {
 DeviceMatrix<const float> SequenceEncoder::forward(
     std::span<const DeviceMatrix<const float>> features, const TokenBatch& tokens,
     std::int64_t step, EncoderMode mode, const Stream& stream) {
+  const ProfilerRange range("encoder");
   const std::int64_t n = tokens.num_tokens(), dim = options_.dim;
   step_ = step;
   dropout_rate_ = mode == EncoderMode::kTrain ? options_.dropout : 0;
@@ -122,6 +124,7 @@ DeviceMatrix<const float> SequenceEncoder::forward(
 void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
                                std::span<const DeviceMatrix<float>> d_features,
                                const TokenBatch& tokens, const Stream& stream) {
+  const ProfilerRange range("encoder backward");
   const std::int64_t dim = options_.dim;
   const auto input_of = [&](std::size_t b) {
     return rows_of(b == 0 ? embedded_ : blocks_[b - 1].result, dim);

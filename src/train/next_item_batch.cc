@@ -9,6 +9,7 @@
 #include "comm/tree_sum.h"
 #include "serrate/host_buffer.h"
 #include "serrate/random.h"
+#include "src/core/profiler_range.h"
 
 namespace serrate {
 namespace {
@@ -241,6 +242,7 @@ NextItemBatch make_next_item_batch(const SequenceBatch& sequences,
                                    const std::vector<std::string>& names,
                                    const std::vector<std::int64_t>& negatives,
                                    const BatchShape& shape, const Stream& stream) {
+  const ProfilerRange range("make batch");
   return make_batch(sequences, names, Targets::kNextEvent, negatives, shape, stream);
 }
 

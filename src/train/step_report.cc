@@ -2,6 +2,7 @@
 
 #include <bit>
 
+#include "src/core/profiler_range.h"
 #include "src/core/sum_tree.h"
 
 namespace serrate {
@@ -9,6 +10,7 @@ namespace serrate {
 // A message is [next_tokens] [words] [the bits of losses]: as many of the last as a rank has
 // shares.
 StepTotals exchange_reports(const StepReport& report, Communicator& communicator) {
+  const ProfilerRange range("step report");
   std::vector<std::int64_t> message{report.next_tokens};
   message.insert(message.end(), report.words.begin(), report.words.end());
   for (const double loss : report.losses) message.push_back(std::bit_cast<std::int64_t>(loss));

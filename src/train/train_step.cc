@@ -2,6 +2,7 @@
 
 #include <numeric>
 
+#include "src/core/profiler_range.h"
 #include "src/train/step_report.h"
 
 namespace serrate {
@@ -44,6 +45,11 @@ DeviceMatrix<const float> gather_negatives(TrainState& s, std::span<const std::i
   s.communicator.all_gather<float>("negatives", own.flat(), {s.negatives.span(), counts}, 1,
                                    s.stream);
   return s.negatives.matrix(num_negatives, own.cols);
+}
+
+void all_reduce_gradients(TrainState& s) {
+  const ProfilerRange range("dense all-reduce");
+  s.dense_sum.all_reduce("dense_gradients", s.encoder.parameters().gradients(), s.stream);
 }
 
 // The forward and backward pass of one share: its gradients and the losses of its micro-batches.
@@ -156,6 +162,7 @@ void train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_to
   s.losses.resize_discard(std::ssize(batch.micro_batches), stream);
   for (std::int64_t share = 0; share < num_shares; ++share) {
     pass_share(s, batch, share, step, negatives, d_loss);
+    const ProfilerRange range("sums over shares");
     s.dense_sum.add_leaf(gradients, stream);
     s.negatives_sum.add_leaf(s.d_negatives.span(), stream);
     s.times.lap("sums over shares", stream);
@@ -169,7 +176,7 @@ void train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_to
   s.embedding.update(s.exchange, step, stream);
   s.times.lap("embedding update", stream);
 
-  s.dense_sum.all_reduce("dense_gradients", gradients, stream);
+  all_reduce_gradients(s);
   s.times.lap("dense all-reduce", stream);
 
   s.encoder.parameters().update(s.dense_optimizer, step, stream);
