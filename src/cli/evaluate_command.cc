@@ -41,8 +41,7 @@ int evaluate_command(const Arguments& arguments) {
     const EvaluationResult result = evaluate(options, communicator);
     if (speaks && !json.empty()) write_text_file(json, to_json(result));
     if (speaks) {
-      fmt::print("# world_size={} device={} precision={}\n\n", communicator.size(), result.device,
-                 to_string(result.precision));
+      fmt::print("# device={} precision={}\n\n", result.device, to_string(result.precision));
       print_table(result);
     }
     return 0;
