@@ -68,8 +68,8 @@ class BenchmarkDevice {
   }
 
   /// What the GPU needs at the least: to copy as many bytes, or for as many operations in a product
-  /// of 4,096 x 4,096 x 4,096, whichever is longer. Both are measured when they are first asked
-  /// for.
+  /// of 8,192 x 8,192 x 8,192 (in bf16 with the rounding of its factors), whichever is longer. Both
+  /// are measured when they are first asked for.
   double floor_seconds(const BenchmarkWork& work) {
     const double copy = bytes_per_second_ == 0 ? measure_copy() : bytes_per_second_;
     if (work.flops == 0) return work.bytes / copy;
@@ -95,8 +95,15 @@ class BenchmarkDevice {
     return bytes_per_second_ = 2 * static_cast<double>(flushed_.size()) / time;
   }
   double measure_product(Precision precision) {
-    const std::int64_t most = flushed_.size() / 4, side = most < 4096 * 4096 ? 64 : 4096;
-    const auto x = Buffer<float>::zeros(side * side, stream_);
+    const std::int64_t side = flushed_.size() < std::int64_t{1} << 30 ? 64 : 8192;
+    // Any values but zeros: those take less power, and the GPU's clock would be higher.
+    std::vector<float> values(static_cast<std::size_t>(side * side));
+    std::uint32_t bits = 1;
+    for (float& value : values) {
+      bits = bits * 1664525 + 1013904223;
+      value = static_cast<float>(bits >> 8) * 0x1p-23f - 1;
+    }
+    const Buffer<float> x(values, stream_);
     Buffer<float> y(side * side, stream_);
     const double time = median_seconds([&] {
       linear_forward(
