@@ -5,6 +5,7 @@
 #include <variant>
 
 #include "kernels/attention/cpu/plan.h"
+#include "kernels/attention/cuda/work_list.h"
 #include "kernels/attention/view.h"
 
 namespace serrate {
@@ -54,6 +55,9 @@ AttentionPlan::AttentionPlan(const AttentionPlanKey& key) : key_(key) {}
 AttentionPlan::AttentionPlan(const AttentionPlanKey& key,
                              std::unique_ptr<const CpuAttentionPlan> on_cpu)
     : key_(key), on_cpu_(std::move(on_cpu)) {}
+AttentionPlan::AttentionPlan(const AttentionPlanKey& key,
+                             std::unique_ptr<const CudaAttentionPlan> on_cuda)
+    : key_(key), on_cuda_(std::move(on_cuda)) {}
 AttentionPlan::AttentionPlan(AttentionPlan&&) noexcept = default;
 AttentionPlan& AttentionPlan::operator=(AttentionPlan&&) noexcept = default;
 AttentionPlan::~AttentionPlan() = default;

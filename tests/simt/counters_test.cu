@@ -54,6 +54,25 @@ TEST(Counters, BankConflicts) {
   }
 }
 
+__global__ void copy_tile(const float* x) {
+  auto* tile = serrate::dynamic_shared<float>();
+  serrate::copy_async(tile + threadIdx.x * 4, x + threadIdx.x * 4);
+  serrate::copy_async_commit();
+  serrate::copy_async_wait<0>();
+}
+
+TEST(Counters, AsynchronousCopiesCountOnce) {
+  const Array<float> x(std::vector<float>(32 * 4));
+  reset_counters();
+  run(copy_tile, 1, 32, 512, nullptr, x.data());
+  expect_nothing_found();
+  const KernelCounters c = kernel_counters("copy_tile");
+  EXPECT_EQ(c.global_read_bytes, 512u);
+  EXPECT_EQ(c.global_read_sectors, 16u);
+  EXPECT_EQ(c.shared_bytes, 512u);
+  EXPECT_EQ(c.shared_bank_conflicts, 0u);
+}
+
 TEST(Counters, HostSynchronizations) {
   cudaStream_t stream = nullptr;
   cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);

@@ -8,6 +8,7 @@ namespace serrate {
 
 struct AttentionForward;
 struct CpuAttentionPlan;
+struct CudaAttentionPlan;
 
 /// What a plan depends on besides the values of offsets and masks.
 struct AttentionPlanKey {
@@ -24,13 +25,14 @@ struct AttentionPlanKey {
 AttentionPlanKey plan_key_of(const AttentionForward& args);
 
 /// How the attention of one batch is shared among threads, and its mask by tiles; see
-/// plan_attention. Memory on the CPU: three integers a sequence, four ranges a tile of keys for a
-/// ColumnMask.
+/// plan_attention. Memory: on the CPU three integers a sequence, four ranges a tile of keys for a
+/// ColumnMask; on CUDA three integers a sequence, in the order of the stream that it was made on.
 class AttentionPlan {
  public:
   AttentionPlan();
   explicit AttentionPlan(const AttentionPlanKey& key);  ///< where the backend needs no more
   AttentionPlan(const AttentionPlanKey& key, std::unique_ptr<const CpuAttentionPlan> on_cpu);
+  AttentionPlan(const AttentionPlanKey& key, std::unique_ptr<const CudaAttentionPlan> on_cuda);
   AttentionPlan(AttentionPlan&&) noexcept;
   AttentionPlan& operator=(AttentionPlan&&) noexcept;
   ~AttentionPlan();
@@ -40,12 +42,14 @@ class AttentionPlan {
   std::int64_t num_partials() const;
 
   const AttentionPlanKey& key() const { return key_; }
-  /// The CPU backend's part.
+  /// The part of a backend.
   const CpuAttentionPlan& on_cpu() const { return *on_cpu_; }
+  const CudaAttentionPlan& on_cuda() const { return *on_cuda_; }
 
  private:
   AttentionPlanKey key_;
   std::unique_ptr<const CpuAttentionPlan> on_cpu_;
+  std::unique_ptr<const CudaAttentionPlan> on_cuda_;
 };
 
 }  // namespace serrate

@@ -2,10 +2,13 @@
 // queries of one head, the keys go by in tiles, and a running maximum and sum for every query keep
 // softmax exact.
 #include <cmath>
+#include <memory>
 
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/scores.cuh"
+#include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/cuda/tile.cuh"
+#include "kernels/attention/cuda/work_list.h"
 #include "kernels/cuda/primitives.cuh"
 
 namespace serrate {
@@ -135,15 +138,19 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 
 }  // namespace
 
-// Blocks find their tiles by the offsets; there is nothing to know beforehand.
+// The plain kernels' blocks find their tiles by the offsets; those on tensor cores have a list.
 template <>
-AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args, const Stream&) {
-  return AttentionPlan(plan_key_of(args));
+AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
+                                                   const Stream& stream) {
+  if (!tensor_cores_have(args.head_dim)) return AttentionPlan(plan_key_of(args));
+  return {plan_key_of(args),
+          std::make_unique<const CudaAttentionPlan>(list_work(view_of(args), stream))};
 }
 
 template <>
 void jagged_attention_forward_on<DeviceType::kCuda>(const AttentionForward& args,
                                                     const Stream& stream) {
+  if (forward_takes_tensor_cores(view_of(args))) return forward_on_tensor_cores(args, stream);
   with_tile_shape(args.head_dim, [&](auto shape) {
     using Shape = decltype(shape);
     launch_tiles(attend<Shape>, 3 * Shape::kRowsSize + Shape::kScoresSize, stream, view_of(args));

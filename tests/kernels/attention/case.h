@@ -35,6 +35,14 @@ T on_cpu_or_not(T on_cpu, T elsewhere) {
 inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 inline constexpr std::int64_t kTokensBefore = 2, kTokensAfter = 3;  // that belong to no sequence
 
+/// Elements after every head and after every token that belong to none.
+struct Gaps {
+  std::int64_t head = 5, token = 3;
+};
+/// With heads of a multiple of 8 columns: rows of bfloat16 are aligned to 16 bytes, as CUDA's
+/// tensor cores want them.
+inline constexpr Gaps kAlignedGaps{8, 16};
+
 struct Shape {
   std::vector<std::int64_t> query_lengths, key_lengths;
   std::int64_t num_heads = 1;
@@ -44,6 +52,7 @@ struct Shape {
   std::int64_t num_key_heads = num_heads;
   AttentionActivation activation = AttentionActivation::kSoftmax;
   float silu_divisor = 50;
+  Gaps gaps = {};
 };
 
 inline Shape causal_shape(std::vector<std::int64_t> query_lengths,
@@ -83,13 +92,14 @@ struct Tokens {
   std::int64_t begin, end, num_heads, head_dim, head_stride, token_stride;
   TestArray<float> values;
 
-  Tokens(const std::vector<std::int64_t>& offsets, std::int64_t heads, std::int64_t dim)
+  Tokens(const std::vector<std::int64_t>& offsets, std::int64_t heads, std::int64_t dim,
+         Gaps gaps = {})
       : begin(offsets.front()),
         end(offsets.back()),
         num_heads(heads),
         head_dim(dim),
-        head_stride(dim + 5),
-        token_stride(heads * head_stride + 3),
+        head_stride(dim + gaps.head),
+        token_stride(heads * head_stride + gaps.token),
         values((end + kTokensAfter) * token_stride, std::nanf("")) {}
 
   template <typename F>
@@ -194,8 +204,8 @@ struct Case {
         streams(on),
         query_offsets(offsets_of(s.query_lengths)),
         key_offsets(offsets_of(s.key_lengths)),
-        q(query_offsets, s.num_heads, s.head_dim),
-        k(key_offsets, s.num_key_heads, s.head_dim),
+        q(query_offsets, s.num_heads, s.head_dim, s.gaps),
+        k(key_offsets, s.num_key_heads, s.head_dim, s.gaps),
         v(k),
         d_out(q),
         out(q),

@@ -96,6 +96,7 @@ const char* name_of(MmaType type) {
 
 // The bytes arrive: whoever may still read what was there before races with that.
 void arrive(const AsyncCopy& copy) {
+  const Uncounted counted_at_the_issue;
   observe(copy.from, kRowBytes, Touch::kRead, true, copy.code);
   std::memcpy(reinterpret_cast<void*>(copy.to), reinterpret_cast<const void*>(copy.from),
               kRowBytes);

@@ -32,6 +32,7 @@ struct Counts {
   std::vector<const void*> kernels;  // in the order of first launch
   std::unordered_map<const void*, KernelCounters> of;
   KernelCounters* now = nullptr;
+  bool is_off = false;
   std::array<std::vector<std::unordered_map<std::uint64_t, Site>>, kMostResident> warps;
 };
 
@@ -95,9 +96,17 @@ void count_launch(const Block& block) {
   ++c.now->launches;
 }
 
+Uncounted::Uncounted() {
+  counts().is_off = true;
+}
+Uncounted::~Uncounted() {
+  counts().is_off = false;
+}
+
 void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,
                   std::uintptr_t address, std::size_t bytes) {
   Counts& c = counts();
+  if (c.is_off) return;
   if (touch == Touch::kAtomic) ++c.now->atomics;
   if (space == Space::kShared) {
     c.now->shared_bytes += bytes;

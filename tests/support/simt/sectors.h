@@ -23,4 +23,13 @@ void count_tensor_core_operation(const Block& block);
 /// The instructions of the block that ends.
 void count_block(const Block& block);
 
+/// While one is there, accesses are not counted: they were.
+class Uncounted {
+ public:
+  Uncounted();
+  ~Uncounted();
+  Uncounted(const Uncounted&) = delete;
+  Uncounted& operator=(const Uncounted&) = delete;
+};
+
 }  // namespace simt

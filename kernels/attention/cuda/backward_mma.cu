@@ -1,0 +1,364 @@
+// The backward on tensor cores, for bfloat16, without atomics. Scores of 64 queries and 64 keys and
+// their gradients are computed by queries, 16 a warp, and handed over in shared memory, rounded, to
+// the warps that sum d_k and d_v, of 16 keys each. A block owns a tile of keys, and d_q too of a
+// sequence that has no other: five products. Of a longer one a second kernel sums d_q, whose blocks
+// own tiles of queries: seven products.
+#include <bit>
+#include <cmath>
+
+#include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/attention/cuda/tensor_cores.h"
+
+namespace serrate {
+namespace {
+
+template <int kDim>
+struct BackwardTiles {
+  static constexpr int kSize = 4 * kMmaTile * kDim + 2 * kMmaTile * kMmaTile;  // bfloat16
+  SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()}, d_out{q.data + kMmaTile * kDim},
+      k{d_out.data + kMmaTile * kDim}, v{k.data + kMmaTile * kDim};
+  SwizzledRows<kMmaTile> weights{v.data + kMmaTile * kDim},
+      d_scores{weights.data + kMmaTile * kMmaTile};
+};
+
+// Blocks of 8 keys whose scores a warp has at a time: what registers allow beside the sums.
+constexpr int score_blocks(int head_dim) {
+  return head_dim <= 64 ? 8 : 4;
+}
+
+// Of a query: QuerySums without what they are before.
+struct RowSums {
+  float lse, delta;
+};
+
+// Of 8 columns.
+__device__ float multiply_chunks(const __nv_bfloat16* a, const __nv_bfloat16* b) {
+  const uint4 x = *reinterpret_cast<const uint4*>(a), y = *reinterpret_cast<const uint4*>(b);
+  const unsigned of_x[4] = {x.x, x.y, x.z, x.w}, of_y[4] = {y.x, y.y, y.z, y.w};
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    sum = fmaf(std::bit_cast<float>(of_x[i] << 16), std::bit_cast<float>(of_y[i] << 16), sum);
+    sum = fmaf(std::bit_cast<float>(of_x[i] & 0xFFFF0000u),
+               std::bit_cast<float>(of_y[i] & 0xFFFF0000u), sum);
+  }
+  return sum;
+}
+
+// What the backward needs of a warp's `count` queries, whose d_out are in shared memory.
+template <int kDim>
+__device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
+                            SwizzledRows<kDim> d_out, int first_row, RowSums* sums) {
+  constexpr int kLanesARow = kDim < 64 ? kDim / 8 : 8;
+  const int lane = lane_index();
+  const HeadsView<const __nv_bfloat16> out = view_as<__nv_bfloat16>(InputHeads(args.out));
+  for (int row = lane / kLanesARow; row < kWarpRows; row += kLanes / kLanesARow) {
+    float delta = 0;
+    if (is_softmax(args) && row < count) {
+      const __nv_bfloat16* of_query = out.at(at.queries.in_out + at.first_query + row, at.head);
+      for (int chunk = lane % kLanesARow; chunk < kDim / 8; chunk += kLanesARow) {
+        delta += multiply_chunks(d_out.at(first_row + row, chunk), of_query + chunk * 8);
+      }
+    }
+    for (int lanes = 1; lanes < kLanesARow; lanes *= 2) {
+      delta += __shfl_xor_sync(~0u, delta, lanes);
+    }
+    if (lane % kLanesARow != 0) continue;
+    sums[row] = {query_sums(args, at, at.first_query + row, nullptr).lse, delta};
+  }
+  __syncwarp();
+}
+
+// Scores become weights as dropout leaves them; d_weights, their gradients before dropout, become
+// the gradients of the scores. `sums`: of the warp's 16 queries.
+template <Extras kExtras, int kBlocks>
+__device__ void score_gradients(const AttentionView& args, const TilePair& at, const LaneTile& tile,
+                                const RowSums* sums, Fragment<kBlocks>& weights,
+                                Fragment<kBlocks>& d_weights) {
+  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, weights);
+  finish_scores<kExtras, kBlocks>(args, at, tile, visible, weights);
+  const bool has_dropout = kExtras == Extras::kAny && args.has_dropout;
+  const unsigned kept = has_dropout ? kept_pairs<kBlocks>(args, at, tile) : ~0u;
+  const int g = lane_index() / 4;
+  const RowSums of_rows[2] = {sums[g], sums[g + 8]};
+  const bool softmax = is_softmax(args);
+#pragma unroll
+  for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((visible >> (n * 4 + i) & 1) == 0) {
+        weights[n][i] = d_weights[n][i] = 0;
+        continue;
+      }
+      float weight, derivative, offset = 0;
+      if (softmax) {
+        weight = derivative = exp2f(weights[n][i] - of_rows[i / 2].lse);
+        offset = of_rows[i / 2].delta;
+      } else {
+        const Silu values = silu(weights[n][i]);
+        weight = values.value / args.silu_divisor;
+        derivative = values.derivative / args.silu_divisor;
+      }
+      const float factor = !has_dropout ? 1 : (kept >> (n * 4 + i) & 1) != 0 ? args.draw.scale : 0;
+      const float d_weight = factor == 0 ? 0 : factor * d_weights[n][i];
+      weights[n][i] = factor == 0 ? 0 : factor * weight;
+      // Where the derivative is 0, d_weight need not have a value.
+      d_weights[n][i] = derivative == 0 ? 0 : derivative * (d_weight - offset);
+    }
+  }
+}
+
+// Calls f(first column, weights, gradients of scores) for the keys of a tile, some at a time; keys
+// that the warp does not see are 0.
+template <int kDim, Extras kExtras, typename F>
+__device__ void for_each_gradient(const AttentionView& args, const WarpTask& task, LaneTile tile,
+                                  bool is_empty, const RowSums* sums,
+                                  const BackwardTiles<kDim>& tiles, F&& f) {
+  constexpr int kBlocks = score_blocks(kDim);
+  const int first_row = thread_index() / kLanes * kWarpRows;
+#pragma unroll 1
+  for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
+    Fragment<kBlocks> weights = {}, d_scores = {};
+    if (!is_empty && tile.num_columns > 0) {
+      const int key = task.first_row + column;
+      multiply_rows<kDim, kBlocks>(tiles.q, first_row, tiles.k, key, tile.num_columns, weights);
+      multiply_rows<kDim, kBlocks>(tiles.d_out, first_row, tiles.v, key, tile.num_columns,
+                                   d_scores);
+      score_gradients<kExtras, kBlocks>(args, task.at, tile, sums, weights, d_scores);
+    }
+    f(column, weights, d_scores);
+    tile.first_key += 8 * kBlocks, tile.num_columns -= 8 * kBlocks;
+  }
+}
+
+// A warp's rows times `scale`, by way of rows of shared memory that it alone uses.
+template <int kDim>
+__device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows<kDim> stage,
+                             const OutputHeads& to, std::int64_t token, std::int64_t head,
+                             std::int64_t count) {
+#pragma unroll
+  for (auto& block : sums) {
+#pragma unroll
+    for (float& x : block) x *= scale;
+  }
+  write_rows<kDim>(sums, stage, thread_index() / kLanes * kWarpRows, to, token, head, count);
+}
+
+// What a warp reads now and then, in shared memory.
+struct WarpState {
+  WarpTask task;
+  KeyRanges ranges[kWarpRows];
+  RowSums sums[kWarpRows];
+};
+
+__device__ inline int columns_of(const WarpTask& task) {
+  return static_cast<int>(std::min<std::int64_t>(task.at.num_keys - task.at.first_key, task.span));
+}
+
+// ---- d_k and d_v, and d_q of one tile of keys -------------------------------------------------
+
+// d_q of a warp's queries, of sequences with one tile of keys, in columns that registers have room
+// for. The block's queries have been read; their memory is the stage.
+template <int kDim>
+__device__ void write_d_q(const AttentionBackwardView& call, const WarpTask& task,
+                          const BackwardTiles<kDim>& tiles) {
+  constexpr int kColumns = kDim < 64 ? kDim : 64;
+  const TilePair& at = task.at;
+  const int lane = lane_index(), first_row = thread_index() / kLanes * kWarpRows;
+  const int keys = columns_of(task);
+#pragma unroll 1
+  for (int column = 0; column < kDim; column += kColumns) {
+    Fragment<kColumns / 8> d_q = {};
+#pragma unroll 1
+    for (int key = 0; key < keys; key += 16) {
+      std::uint32_t a[4];
+      load_matrices(a, tiles.d_scores.at(first_row + lane % 16, key / 8 + lane / 16));
+      add_product<kDim, kColumns>(a, tiles.k, task.first_row + key, column, d_q);
+    }
+    OutputHeads to = call.d_q;
+    to.device_data = static_cast<__nv_bfloat16*>(to.device_data) + column;
+    write_scaled<kColumns>(call.forward.scale, d_q, {tiles.q.data}, to,
+                           at.queries.in_q + at.first_query, at.head, task.count());
+  }
+}
+
+// One tile of keys after the other for each block; the queries go by in tiles, of all heads that
+// share the keys.
+template <int kDim, Extras kExtras>
+__global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
+    sum_keys(const __grid_constant__ AttentionBackwardView call, const WorkList work) {
+  const AttentionView& args = call.forward;
+  __shared__ WarpState states[kWarps];
+  const BackwardTiles<kDim> tiles;
+  const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
+  const std::int64_t group = heads_per_key_head(args);
+  const TaskNumbers numbers{work.first_key_tile, args.num_key_heads};
+  const std::int64_t tasks_of_all = num_tasks(args, work, numbers);
+  WarpState& state = states[warp];
+  WarpTask& task = state.task;
+  TilePair& at = task.at;
+  for (std::int64_t index = blockIdx.x; index < tasks_of_all; index += gridDim.x) {
+    const WarpTask found = task_at(args, work, numbers, index, group);
+    if (lane == 0) task = found;
+    __syncwarp();
+    const int row_in_span = task.row_in_span();
+    const std::int64_t key_head = task.key_head, key = at.first_key + row_in_span;
+    copy_rows<kDim>(args.k, at.in_keys + key, key_head, at.num_keys - key, tiles.k, first_row);
+    copy_rows<kDim>(args.v, at.in_keys + key, key_head, at.num_keys - key, tiles.v, first_row);
+    Fragment<kDim / 8> d_k = {}, d_v = {};
+    const bool owns_d_q = at.num_keys <= kMmaTile;
+    const int query_tiles =
+        task.span < kMmaTile ? 1 : static_cast<int>(ceil_div(at.queries.count, kMmaTile));
+    for (std::int64_t step = 0; step < group * query_tiles; ++step) {
+      const int first_of_tile = static_cast<int>(step % query_tiles) * kMmaTile;
+      __syncwarp();
+      if (lane == 0) {
+        at.head = key_head * group + step / query_tiles;
+        at.first_query = first_of_tile + row_in_span;
+      }
+      __syncwarp();
+      if (lane < kWarpRows) state.ranges[lane] = key_ranges(args, at, at.first_query + lane);
+      __syncwarp();
+      const TileClass seen = class_of_tile(args, at, state.ranges, at.first_query, task.count(),
+                                           static_cast<int>(at.first_key));
+      // The queries before have been read.
+      if (__syncthreads_or(!seen.is_empty) == 0 && !owns_d_q) continue;
+      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
+                      first_row);
+      copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, task.count(),
+                      tiles.d_out, first_row);
+      copy_async_commit();
+      copy_async_wait<0>();
+      __syncthreads();
+      if (!seen.is_empty) {
+        sum_queries<kDim>(args, at, task.count(), tiles.d_out, first_row, state.sums);
+      }
+      const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges,
+                          static_cast<int>(at.first_key), columns_of(task), seen.is_full};
+      for_each_gradient<kDim, kExtras>(
+          args, task, tile, seen.is_empty, state.sums, tiles,
+          [&](int column, const auto& weights, const auto& d_scores) {
+            constexpr int kBlocks = score_blocks(kDim);
+            stage_rows<kMmaTile, kBlocks>(weights, tiles.weights, first_row, column / 8);
+            stage_rows<kMmaTile, kBlocks>(d_scores, tiles.d_scores, first_row, column / 8);
+          });
+      __syncthreads();
+      const int queries =
+          static_cast<int>(std::min<std::int64_t>(at.queries.count - first_of_tile, task.span));
+      add_transposed_rows<kDim>(tiles.weights, tiles.d_out, task.first_row, queries, row_in_span,
+                                d_v);
+      add_transposed_rows<kDim>(tiles.d_scores, tiles.q, task.first_row, queries, row_in_span, d_k);
+      if (!owns_d_q) continue;
+      __syncthreads();
+      write_d_q<kDim>(call, task, tiles);
+    }
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();  // the keys and values have been read
+    const std::int64_t count = at.num_keys - key;
+    write_scaled<kDim>(args.scale, d_k, tiles.k, call.d_k, at.in_keys + key, key_head, count);
+    write_scaled<kDim>(1, d_v, tiles.v, call.d_v, at.in_keys + key, key_head, count);
+  }
+}
+
+// ---- d_q of more tiles of keys, or of none ------------------------------------------------------
+
+// One tile of queries of the longer sequences after the other for each block.
+template <int kDim, Extras kExtras>
+__global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
+    sum_queries_of_many_keys(const __grid_constant__ AttentionBackwardView call,
+                             const WorkList work) {
+  const AttentionView& args = call.forward;
+  __shared__ WarpState states[kWarps];
+  __shared__ TileList list;
+  const BackwardTiles<kDim> tiles;
+  const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
+  const TaskNumbers numbers{work.first_query_tile, args.num_heads};
+  const std::int64_t tasks_of_all = numbers.first_tile[batch_size_of(args)] * numbers.heads;
+  WarpState& state = states[warp];
+  WarpTask& task = state.task;
+  TilePair& at = task.at;
+  for (std::int64_t index = blockIdx.x; index < tasks_of_all; index += gridDim.x) {
+    WarpTask found = task_at(args, work, numbers, index, 1);
+    if (0 < found.at.num_keys && found.at.num_keys <= kMmaTile) continue;  // sum_keys has it
+    found.at.first_query += first_row;
+    if (lane == 0) task = found;
+    __syncwarp();
+    copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
+                    first_row);
+    copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, task.count(),
+                    tiles.d_out, first_row);
+    copy_async_commit();
+    if (lane < kWarpRows) state.ranges[lane] = key_ranges(args, at, at.first_query + lane);
+    copy_async_wait<0>();
+    __syncwarp();
+    sum_queries<kDim>(args, at, task.count(), tiles.d_out, first_row, state.sums);
+    Fragment<kDim / 8> d_q = {};
+    const int num_tiles = static_cast<int>(ceil_div(at.num_keys, kMmaTile));
+    for (int base = 0; base < num_tiles; base += TileList::kTiles) {
+      __syncthreads();  // the list before has been read
+      list.fill(args, at, state.ranges, at.first_query, task.count(), base);
+      __syncthreads();
+      for (int now = list.next(0); now < TileList::kTiles; now = list.next(now + 1)) {
+        const TileClass seen = list.of_warp(now);
+        const int first_key = (base + now) * kMmaTile, key = first_key + first_row;
+        __syncthreads();  // the keys and values before have been read
+        copy_rows<kDim>(args.k, at.in_keys + key, task.key_head, at.num_keys - key, tiles.k,
+                        first_row);
+        copy_rows<kDim>(args.v, at.in_keys + key, task.key_head, at.num_keys - key, tiles.v,
+                        first_row);
+        copy_async_commit();
+        copy_async_wait<0>();
+        __syncthreads();
+        if (seen.is_empty) continue;
+        const int columns =
+            static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile));
+        const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges, first_key,
+                            columns, seen.is_full};
+        for_each_gradient<kDim, kExtras>(args, task, tile, false, state.sums, tiles,
+                                         [&](int column, const auto&, const auto& d_scores) {
+                                           add_weighted_rows<kDim, kDim, score_blocks(kDim)>(
+                                               d_scores, tiles.k, column, columns - column, 0, d_q);
+                                         });
+      }
+    }
+    write_scaled<kDim>(args.scale, d_q, tiles.q, call.d_q, at.queries.in_q + at.first_query,
+                       at.head, task.count());
+    __syncthreads();  // the keys have been read
+  }
+}
+
+template <int kDim>
+void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
+  constexpr std::int64_t kFloats = BackwardTiles<kDim>::kSize / 2;
+  const auto both = [&](auto extras) {
+    launch_tiles(sum_keys<kDim, extras()>, kFloats, stream, call, work);
+    launch_tiles(sum_queries_of_many_keys<kDim, extras()>, kFloats, stream, call, work);
+  };
+  if (extras_of(call.forward) == Extras::kNone) {
+    both(std::integral_constant<Extras, Extras::kNone>());
+  } else {
+    both(std::integral_constant<Extras, Extras::kAny>());
+  }
+}
+
+}  // namespace
+
+bool backward_takes_tensor_cores(const AttentionBackwardView& call) {
+  const AttentionView& args = call.forward;
+  return forward_takes_tensor_cores(args) && args.head_dim <= 128 && args.num_shared_queries == 0 &&
+         !call.d_bias && call.d_position_table.empty() && call.d_time_table.empty() &&
+         are_aligned_halves(call.d_out) && are_aligned_halves(call.d_q) &&
+         are_aligned_halves(call.d_k) && are_aligned_halves(call.d_v);
+}
+
+void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
+  const AttentionBackwardView call = view_of(args);
+  const WorkList work = args.forward.plan->on_cuda().list(batch_size_of(call.forward));
+  if (call.forward.head_dim == 32) run<32>(call, work, stream);
+  if (call.forward.head_dim == 64) run<64>(call, work, stream);
+  if (call.forward.head_dim == 128) run<128>(call, work, stream);
+}
+
+}  // namespace serrate

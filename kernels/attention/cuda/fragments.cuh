@@ -1,0 +1,178 @@
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/attention/view.h"
+#include "kernels/cuda/primitives.cuh"
+
+// Tiles of bfloat16 rows in shared memory, and products of a warp's 16 rows of them on tensor
+// cores. A lane has the rows g = lane / 4 and g + 8 of the 16, and of every 8 columns 2q and
+// 2q + 1, q = lane % 4 (primitives.cuh).
+namespace serrate {
+
+inline constexpr int kWarpRows = 16;
+
+/// Rows of kDim columns. Chunks of 8 columns, 16 bytes, are swapped within a row so that those of
+/// the same columns in 8 rows that follow one another are in different banks.
+template <int kDim>
+struct SwizzledRows {
+  static constexpr int kChunks = kDim / 8;
+  __nv_bfloat16* data;
+
+  /// Where a chunk is; that of chunk ^ c is there ^ 8 c.
+  __device__ static int place(int row, int chunk) {
+    constexpr int kRowsALine = kChunks < 8 ? 8 / kChunks : 1;
+    constexpr int kSwapped = kChunks < 8 ? kChunks : 8;
+    return row * kDim + (chunk ^ (row / kRowsALine % kSwapped)) * 8;
+  }
+  __device__ __nv_bfloat16* at(int row, int chunk) const { return data + place(row, chunk); }
+};
+
+__device__ inline int lane_index() {
+  return static_cast<int>(threadIdx.x + threadIdx.y * blockDim.x) % 32;
+}
+
+/// The warp begins to copy 16 rows from `token` on; those from `count` on become 0.
+template <int kDim>
+__device__ void copy_rows(const InputHeads& from, std::int64_t token, std::int64_t head,
+                          std::int64_t count, SwizzledRows<kDim> to, int first_row) {
+  constexpr int kChunks = kDim / 8;
+  const HeadsView<const __nv_bfloat16> rows = view_as<__nv_bfloat16>(from);
+  const uint4 zeros{};
+#pragma unroll 1
+  for (int i = lane_index(); i < kWarpRows * kChunks; i += 32) {
+    const int row = i / kChunks, chunk = i % kChunks;
+    __nv_bfloat16* const place = to.at(first_row + row, chunk);
+    if (row < count) {
+      copy_async(place, rows.at(token + row, head) + chunk * 8);
+    } else {
+      *reinterpret_cast<uint4*>(place) = zeros;
+    }
+  }
+}
+
+/// A lane's part of 16 rows x 8 kBlocks columns: value i of block n is in row g + 8 (i / 2) and
+/// column 8 n + 2 q + i % 2.
+template <int kBlocks>
+using Fragment = float[kBlocks][4];
+
+/// scores = 16 rows times the transpose of `count` rows of keys, rounded up to 16; over kDim.
+template <int kDim, int kBlocks>
+__device__ void multiply_rows(SwizzledRows<kDim> rows, int first_row, SwizzledRows<kDim> keys,
+                              int first_key, int count, Fragment<kBlocks>& scores) {
+#pragma unroll
+  for (auto& block : scores) {
+#pragma unroll
+    for (float& x : block) x = 0;
+  }
+  using Rows = SwizzledRows<kDim>;
+  const int lane = lane_index();
+  const int row = Rows::place(first_row + lane % 16, lane / 16);
+  const int key = Rows::place(first_key + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+#pragma unroll 1
+  for (int k = 0; k < kDim / 16; ++k) {
+    std::uint32_t a[4];
+    load_matrices(a, rows.data + (row ^ 16 * k));
+#pragma unroll
+    for (int n = 0; n < kBlocks / 2; ++n) {
+      if (n * 16 >= count) break;
+      std::uint32_t b[4];
+      load_matrices(b, keys.data + (key ^ 16 * k) + n * 16 * kDim);
+      mma_m16n8k16_bf16(scores[2 * n], a, {b[0], b[1]});
+      mma_m16n8k16_bf16(scores[2 * n + 1], a, {b[2], b[3]});
+    }
+  }
+}
+
+__device__ inline std::uint32_t pack_bf16(float low, float high) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<const std::uint32_t*>(&pair);
+}
+
+/// sums (16 rows, kColumns columns) += a (16 rows x 16) times 16 rows of values from first_row on,
+/// of which it has the columns from first_column on, a multiple of kColumns.
+template <int kDim, int kColumns>
+__device__ void add_product(const std::uint32_t (&a)[4], SwizzledRows<kDim> values, int first_row,
+                            int first_column, Fragment<kColumns / 8>& sums) {
+  const int lane = lane_index();
+  const int value = SwizzledRows<kDim>::place(first_row + lane % 16, lane / 16);
+#pragma unroll
+  for (int n = 0; n < kColumns / 16; ++n) {
+    std::uint32_t b[4];
+    load_matrices_transposed(b, values.data + (value ^ (first_column + 16 * n)));
+    mma_m16n8k16_bf16(sums[2 * n], a, {b[0], b[1]});
+    mma_m16n8k16_bf16(sums[2 * n + 1], a, {b[2], b[3]});
+  }
+}
+
+/// sums += weights, rounded to bfloat16, times `count` rows of values.
+template <int kDim, int kColumns, int kBlocks>
+__device__ void add_weighted_rows(const Fragment<kBlocks>& weights, SwizzledRows<kDim> values,
+                                  int first_key, int count, int first_column,
+                                  Fragment<kColumns / 8>& sums) {
+#pragma unroll
+  for (int k = 0; k < kBlocks / 2; ++k) {
+    if (k * 16 >= count) break;
+    const auto& low = weights[2 * k];
+    const auto& high = weights[2 * k + 1];
+    const std::uint32_t a[4] = {pack_bf16(low[0], low[1]), pack_bf16(low[2], low[3]),
+                                pack_bf16(high[0], high[1]), pack_bf16(high[2], high[3])};
+    add_product<kDim, kColumns>(a, values, first_key + k * 16, first_column, sums);
+  }
+}
+
+/// sums (of 16 keys) += the transpose of `count` rows of weights, columns `key` to key + 15, times
+/// as many rows of values; both begin at first_row.
+template <int kDim>
+__device__ void add_transposed_rows(SwizzledRows<64> weights, SwizzledRows<kDim> values,
+                                    int first_row, int count, int key, Fragment<kDim / 8>& sums) {
+  const int lane = lane_index();
+  const int row = first_row + lane / 16 * 8 + lane % 8;
+  for (int k = 0; k < count; k += 16) {
+    std::uint32_t a[4];
+    load_matrices_transposed(a, weights.at(row + k, key / 8 + lane / 8 % 2));
+    add_product<kDim, kDim>(a, values, first_row + k, 0, sums);
+  }
+}
+
+/// Rounds a warp's 16 rows x 8 kBlocks columns to bfloat16, to chunks of shared memory.
+template <int kDim, int kBlocks>
+__device__ void stage_rows(const Fragment<kBlocks>& values, SwizzledRows<kDim> stage, int first_row,
+                           int first_chunk) {
+  const int lane = lane_index(), g = lane / 4, q = lane % 4;
+#pragma unroll
+  for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      reinterpret_cast<std::uint32_t*>(stage.at(first_row + g + 8 * r, first_chunk + n))[q] =
+          pack_bf16(values[n][2 * r], values[n][2 * r + 1]);
+    }
+  }
+}
+
+/// Rounds 16 rows to bfloat16 and writes the first `count` of them, by way of `stage`, rows of
+/// shared memory that the warp alone uses.
+template <int kDim>
+__device__ void write_rows(const Fragment<kDim / 8>& sums, SwizzledRows<kDim> stage, int first_row,
+                           const OutputHeads& to, std::int64_t token, std::int64_t head,
+                           std::int64_t count) {
+  constexpr int kChunks = kDim / 8;
+  const int lane = lane_index();
+  __syncwarp();
+  stage_rows<kDim, kChunks>(sums, stage, first_row, 0);
+  __syncwarp();
+  const HeadsView<__nv_bfloat16> rows = view_as<__nv_bfloat16>(to);
+#pragma unroll 4
+  for (int i = lane; i < kWarpRows * kChunks; i += 32) {
+    const int row = i / kChunks, chunk = i % kChunks;
+    if (row >= count) break;
+    *reinterpret_cast<uint4*>(rows.at(token + row, head) + chunk * 8) =
+        *reinterpret_cast<const uint4*>(stage.at(first_row + row, chunk));
+  }
+  __syncwarp();
+}
+
+}  // namespace serrate

@@ -1,0 +1,118 @@
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/attention/cuda/fragments.cuh"
+#include "kernels/attention/cuda/tile_list.cuh"
+
+// From products of queries and keys to scores, as the fragments of tensor cores have them: what
+// scores.cuh is for the plain kernels.
+namespace serrate {
+
+/// What a kernel is compiled for: nothing but masks that are ranges of keys, or biases, tables,
+/// dropout and masks of pairs besides, for which it needs more registers.
+enum class Extras { kNone, kAny };
+
+inline bool is_mask_of_pairs(const AttentionMask& mask) {
+  return std::holds_alternative<ColumnMask>(mask) || std::holds_alternative<BlockMask>(mask);
+}
+inline Extras extras_of(const AttentionView& args) {
+  const bool any = args.bias.data || !args.position_table.values.empty() ||
+                   !args.time_table.values.empty() || args.has_dropout ||
+                   is_mask_of_pairs(args.mask);
+  return any ? Extras::kAny : Extras::kNone;
+}
+
+/// Of a warp's 16 queries and a tile of keys, as a lane sees them: the first of its two queries,
+/// the keys of the warp's queries, in shared memory, and of the tile how many columns count.
+struct LaneTile {
+  int first_query;
+  const KeyRanges* keys;
+  int first_key, num_columns;
+  bool is_full;
+
+  __device__ int query(int r) const { return first_query + 8 * r; }
+};
+
+/// Calls f(bit of a pair, row of the lane, key, the score).
+template <int kBlocks, typename F>
+__device__ void for_each_score(const LaneTile& tile, Fragment<kBlocks>& scores, F&& f) {
+  const int first_key = tile.first_key + lane_index() % 4 * 2;
+#pragma unroll
+  for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) f(n * 4 + i, i / 2, first_key + n * 8 + i % 2, scores[n][i]);
+  }
+}
+
+/// A bit for each pair that is visible.
+template <Extras kExtras, int kBlocks>
+__device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
+                                  const LaneTile& tile, Fragment<kBlocks>& scores) {
+  if (tile.is_full) return ~0u;
+  const bool by_pairs = kExtras == Extras::kAny && (std::holds_alternative<ColumnMask>(args.mask) ||
+                                                    std::holds_alternative<BlockMask>(args.mask));
+  const int g = lane_index() / 4;
+  const KeyRanges keys[2] = {tile.keys[g], tile.keys[g + 8]};
+  unsigned visible = 0;
+  for_each_score(tile, scores, [&](int bit, int r, int key, float) {
+    if (key - tile.first_key >= tile.num_columns || !keys[r].contains(key)) return;
+    if (by_pairs && !lets_see(args, at, tile.query(r), key)) return;
+    visible |= 1u << bit;
+  });
+  return visible;
+}
+
+/// Products become scores, in units of log 2 for softmax; what is hidden is -infinity.
+template <Extras kExtras, int kBlocks>
+__device__ void finish_scores(const AttentionView& args, const TilePair& at, const LaneTile& tile,
+                              unsigned visible, Fragment<kBlocks>& scores) {
+  const float factor = is_softmax(args) ? kLog2e : 1, scale = args.scale * factor;
+  const bool has_bias =
+      kExtras == Extras::kAny &&
+      (args.bias.data || !args.position_table.values.empty() || !args.time_table.values.empty());
+  for_each_score(tile, scores, [&](int bit, int r, int key, float& score) {
+    score *= scale;
+    if ((visible >> bit & 1) == 0) {
+      score = -INFINITY;
+    } else if (has_bias && tile.query(r) < at.queries.count) {
+      score = fmaf(factor, bias_of(args, at, tile.query(r), key), score);
+    }
+  });
+}
+
+/// A bit for each pair that dropout keeps. Four keys share a draw, and two lanes have them: each
+/// lane draws for one of its queries and hands the other lane its half.
+template <int kBlocks>
+__device__ unsigned kept_pairs(const AttentionView& args, const TilePair& at,
+                               const LaneTile& tile) {
+  const int q = lane_index() % 4, odd = q % 2;
+  const std::int64_t query = tile.query(odd);
+  std::uint64_t id = 0;
+  if (query < at.queries.count) {
+    id = static_cast<std::uint64_t>(args.token_ids[at.queries.in_out + query]);
+  }
+  unsigned kept = 0;
+#pragma unroll 2
+  for (int n = 0; n < kBlocks; ++n) {
+    const int group = (tile.first_key + n * 8) / 4 + q / 2;
+    const PhiloxWords words =
+        philox({{static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
+                 static_cast<std::uint32_t>(group),
+                 args.draw.site + (static_cast<std::uint32_t>(at.head) << 16)}},
+               args.draw.key[0], args.draw.key[1]);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const std::uint32_t own = odd ? words.word[2 + i] : words.word[i];
+      const std::uint32_t other = __shfl_xor_sync(~0u, odd ? words.word[i] : words.word[2 + i], 1);
+      const std::uint32_t drawn[2] = {odd ? other : own, odd ? own : other};
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        kept |= static_cast<unsigned>(drawn[r] >= args.draw.threshold) << (n * 4 + r * 2 + i);
+      }
+    }
+  }
+  return kept;
+}
+
+}  // namespace serrate

@@ -1,0 +1,25 @@
+#pragma once
+
+#include "kernels/attention/view.h"
+
+namespace serrate {
+
+/// Whether rows of so many columns have kernels on tensor cores.
+constexpr bool tensor_cores_have(std::int64_t head_dim) {
+  return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
+}
+
+/// Whether they are bfloat16, and every row is aligned to 16 bytes.
+bool are_aligned_halves(const InputHeads& heads);
+
+/// Whether a call runs on tensor cores; else it takes the plain kernels, which do everything. They
+/// multiply bfloat16: float32 tokens keep the float32 products that their callers expect. The
+/// backward leaves out gradients of biases and tables, shared queries and head_dim 256.
+bool forward_takes_tensor_cores(const AttentionView& args);
+bool backward_takes_tensor_cores(const AttentionBackwardView& args);
+
+/// Such calls.
+void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream);
+void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
+
+}  // namespace serrate

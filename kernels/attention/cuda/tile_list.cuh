@@ -1,0 +1,207 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/attention/bit_mask.h"
+#include "kernels/attention/cuda/fragments.cuh"
+#include "kernels/attention/cuda/scores.cuh"
+#include "kernels/attention/cuda/work_list.h"
+
+// What a mask leaves of tiles, for kernels on tensor cores: a pair of 16 queries and kMmaTile keys
+// is empty, full, or has to be tested. Both directions and all masks have it from here.
+namespace serrate {
+
+/// Two ranges of a sequence's keys, counted from its first.
+struct alignas(16) KeyRanges {
+  int begin[2], end[2];
+
+  __device__ bool contains(int key) const {
+    return (begin[0] <= key && key < end[0]) || (begin[1] <= key && key < end[1]);
+  }
+  __device__ bool meets(int first, int last) const {
+    return (begin[0] < last && first < end[0]) || (begin[1] < last && first < end[1]);
+  }
+  __device__ bool covers(int first, int last) const {
+    return (begin[0] <= first && last <= end[0]) || (begin[1] <= first && last <= end[1]);
+  }
+};
+
+/// Of a query; of what is none, nothing.
+__device__ inline KeyRanges key_ranges(const AttentionView& args, const TilePair& at,
+                                       std::int64_t query) {
+  KeyRanges result{};
+  if (query >= at.queries.count) return result;
+  const TwoRanges keys = keys_of(args, at, query);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    const std::int64_t begin = std::max<std::int64_t>(keys[i].begin, 0);
+    const std::int64_t end = std::min(keys[i].end, at.num_keys);
+    if (begin >= end) continue;
+    result.begin[i] = static_cast<int>(begin), result.end[i] = static_cast<int>(end);
+  }
+  return result;
+}
+
+struct TileClass {
+  bool is_empty, is_full;
+};
+
+/// By ranges of queries that do not see a key.
+__device__ inline TileClass class_by_columns(const ColumnMask& mask, const TilePair& at,
+                                             std::int64_t first_query, std::int64_t end_query,
+                                             int first_key, int end_key) {
+  TileClass result{true, true};
+  for (int key = first_key; key < end_key; ++key) {
+    const TwoRanges hidden = ranges_at(mask.ranges, at.in_keys + key);
+    std::int64_t seen = first_query;  // the first that may be
+    for (int i = 0; i < 2; ++i) {
+      for (const MaskRange& range : hidden) {
+        if (contains(range, seen)) seen = range.end;
+        result.is_full &=
+            range.begin >= range.end || range.end <= first_query || range.begin >= end_query;
+      }
+    }
+    result.is_empty &= seen >= end_query;
+  }
+  return result;
+}
+
+/// By blocks of 16 x 16 bits.
+__device__ inline TileClass class_by_blocks(const BitMaskView& mask, std::int64_t first_query,
+                                            int first_key, int end_key) {
+  TileClass result{true, true};
+  const std::int64_t block = first_query / kMaskBlock;
+  const auto bit = [&](const DeviceMatrix<const std::uint8_t>& bits, std::int64_t row) {
+    return (bits.device_data()[row * bits.stride + block / 8] >> block % 8 & 1) != 0;
+  };
+  for (std::int64_t c = first_key / kMaskBlock; c < mask_blocks_in(end_key); ++c) {
+    result.is_empty &= !bit(mask.any, c);
+    result.is_full &= bit(mask.all, c);
+  }
+  return result;
+}
+
+/// Of the `count` queries, up to 16, from first_query on, whose ranges those are.
+__device__ inline TileClass class_of_tile(const AttentionView& args, const TilePair& at,
+                                          const KeyRanges* ranges, std::int64_t first_query,
+                                          int count, int first_key) {
+  if (count <= 0 || first_key >= at.num_keys) return {true, false};
+  const int end_key = static_cast<int>(std::min<std::int64_t>(first_key + kMmaTile, at.num_keys));
+  TileClass result{true, first_key + kMmaTile <= at.num_keys};
+  for (int row = 0; row < count; ++row) {
+    const KeyRanges keys = ranges[row];
+    result.is_empty &= !keys.meets(first_key, end_key);
+    result.is_full &= keys.covers(first_key, first_key + kMmaTile);
+  }
+  if (result.is_empty) return result;
+  TileClass by_pairs{false, true};
+  if (const auto* columns = std::get_if<ColumnMask>(&args.mask)) {
+    by_pairs = class_by_columns(*columns, at, first_query, first_query + count, first_key, end_key);
+  } else if (const auto* blocks = std::get_if<BlockMask>(&args.mask)) {
+    by_pairs = class_by_blocks(bit_mask(*blocks, at.sequence), first_query, first_key, end_key);
+  }
+  return {by_pairs.is_empty, result.is_full && by_pairs.is_full};
+}
+
+/// The tiles of keys that the warps of a block visit, some kTiles at a time, in shared memory.
+struct TileList {
+  static constexpr int kWords = 8, kTiles = 32 * kWords;
+  unsigned seen[kWarps][kWords], full[kWarps][kWords];
+
+  /// Lists the tiles first_tile, ... for the warp's queries; the block waits before it reads.
+  __device__ void fill(const AttentionView& args, const TilePair& at, const KeyRanges* ranges,
+                       std::int64_t first_query, int count, std::int64_t first_tile) {
+    const int warp = thread_index() / kLanes, lane = lane_index();
+    for (int word = 0; word < kWords; ++word) {
+      const std::int64_t first_key = (first_tile + word * 32 + lane) * kMmaTile;
+      TileClass tile{true, false};
+      if (first_key < at.num_keys) {
+        tile = class_of_tile(args, at, ranges, first_query, count, static_cast<int>(first_key));
+      }
+      const unsigned is_seen = __ballot_sync(~0u, !tile.is_empty);
+      const unsigned is_full = __ballot_sync(~0u, tile.is_full);
+      if (lane == 0) seen[warp][word] = is_seen, full[warp][word] = is_full;
+    }
+  }
+  /// The first one from `tile` on that any warp visits, or kTiles.
+  __device__ int next(int tile) const {
+    for (int word = tile / 32; word < kWords; ++word, tile = word * 32) {
+      unsigned any = 0;
+#pragma unroll
+      for (int warp = 0; warp < kWarps; ++warp) any |= seen[warp][word];
+      any &= ~0u << tile % 32;
+      if (any != 0) return word * 32 + __ffs(static_cast<int>(any)) - 1;
+    }
+    return kTiles;
+  }
+  __device__ TileClass of_warp(int tile) const {
+    const int warp = thread_index() / kLanes;
+    return {(seen[warp][tile / 32] >> tile % 32 & 1) == 0,
+            (full[warp][tile / 32] >> tile % 32 & 1) != 0};
+  }
+};
+
+/// What one warp of a block has to do: 16 queries of one sequence in one head, whose tiles of keys
+/// begin at first_row of the block's tiles and have `span` rows there.
+struct WarpTask {
+  TilePair at;  // no queries and no keys: nothing to do
+  std::int64_t key_head;
+  int first_row, span;
+
+  /// The warp's rows in its problem's part of a tile.
+  __device__ int row_in_span() const { return thread_index() / kLanes * kWarpRows - first_row; }
+  __device__ int count() const {
+    const std::int64_t left = at.queries.count - at.first_query;
+    return static_cast<int>(left < 0 ? 0 : left > kWarpRows ? kWarpRows : left);
+  }
+};
+
+/// What the blocks of a kernel share: tiles of the queries or keys of the longer sequences, by
+/// their number before each place of the order, and of the others all, in every head.
+struct TaskNumbers {
+  const std::int64_t* first_tile;
+  std::int64_t heads;
+};
+
+__device__ inline std::int64_t num_tasks(const AttentionView& args, const WorkList& list,
+                                         const TaskNumbers& numbers) {
+  return numbers.first_tile[batch_size_of(args)] * numbers.heads +
+         ceil_div(list.counts[1] * numbers.heads, 2) + ceil_div(list.counts[2] * numbers.heads, 4);
+}
+
+/// The part of the calling warp in a task. `heads_apart`: so many heads are one of the numbers'.
+/// first_query and first_key are those of the tile, whichever the numbers count.
+__device__ inline WarpTask task_at(const AttentionView& args, const WorkList& list,
+                                   const TaskNumbers& numbers, std::int64_t task,
+                                   std::int64_t heads_apart) {
+  const std::int64_t heads = numbers.heads;
+  const int warp = thread_index() / kLanes;
+  const std::int64_t long_tasks = numbers.first_tile[batch_size_of(args)] * heads;
+  if (task < long_tasks) {
+    const std::int64_t tile = task / heads;
+    const std::int64_t place =
+        last_at_most(list.counts[0], tile, [&](std::int64_t p) { return numbers.first_tile[p]; });
+    const std::int64_t head = task % heads * heads_apart;
+    WarpTask result{pair_of(args, list.order[place], head), head / heads_per_key_head(args), 0,
+                    kMmaTile};
+    result.at.first_query = result.at.first_key = (tile - numbers.first_tile[place]) * kMmaTile;
+    return result;
+  }
+  task -= long_tasks;
+  const std::int64_t half_tasks = ceil_div(list.counts[1] * heads, 2);
+  const bool is_half = task < half_tasks;
+  if (!is_half) task -= half_tasks;
+  const int span = is_half ? 32 : 16, share = kMmaTile / span;
+  const int warps = kWarps / share;  // of a problem
+  const std::int64_t problem = task * share + warp / warps;
+  const std::int64_t problems = list.counts[is_half ? 1 : 2] * heads;
+  WarpTask result{{}, 0, warp / warps * span, span};
+  if (problem >= problems) return result;
+  const std::int64_t place = list.counts[0] + (is_half ? 0 : list.counts[1]) + problem / heads;
+  result.at = pair_of(args, list.order[place], problem % heads * heads_apart);
+  result.key_head = result.at.head / heads_per_key_head(args);
+  return result;
+}
+
+}  // namespace serrate

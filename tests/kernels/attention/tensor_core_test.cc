@@ -1,0 +1,192 @@
+// What runs on tensor cores where there are any: bfloat16 in rows that are aligned to 16 bytes, of
+// 32, 64, 128 or 256 columns. Weights are rounded to bfloat16 before they meet values.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "tests/kernels/attention/biases.h"
+#include "tests/kernels/attention/masks.h"
+
+namespace serrate {
+namespace {
+
+constexpr double kRounding = 0x1p-8;  // of a bfloat16, relative
+
+// A sum over pairs of |weight * value|: how far rounded weights may be off is kRounding of it.
+std::vector<double> absolute_output(const Case& c, reference::Attention args) {
+  for (double& x : args.v) x = std::abs(x);
+  if (args.kept.empty()) args.kept.resize(args.num_pairs(), 1);
+  const std::int64_t group = args.num_heads / args.num_key_heads;
+  c.for_each_pair(
+      [&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
+        const std::int64_t query = (c.query_offsets[s] + i) * args.num_heads + head;
+        const std::int64_t key = (c.key_offsets[s] + j) * args.num_key_heads + head / group;
+        const double* q = args.q.data() + query * args.head_dim;
+        const double* k = args.k.data() + key * args.head_dim;
+        const double score = args.scale * std::inner_product(q, q + args.head_dim, k, 0.0) +
+                             (args.bias.empty() ? 0 : args.bias[pair]);
+        if (args.silu_divisor != 0 && score < 0) args.kept[pair] *= -1;
+      });
+  return reference::attention_forward(args).out;
+}
+
+// Runs a case of bfloat16 tokens and holds all results against the reference of what is stored.
+void expect_reference(Case& c) {
+  constexpr HeadsType kHalf = HeadsType::kBFloat16;
+  StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), d_out(c.d_out, kHalf);
+  StoredTokens out(c.out, kHalf), d_q(c.d_q, kHalf), d_k(c.d_k, kHalf), d_v(c.d_v, kHalf);
+  const reference::Attention args = c.in_double();
+  const reference::AttentionOutput output = reference::attention_forward(args);
+  const reference::AttentionGradients gradients =
+      reference::attention_backward(args, c.d_out.dense());
+  const std::vector<double> absolute = absolute_output(c, args);
+  const Stream& stream = c.streams.stream;
+  AttentionBackward call = c.backward_args();
+  call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
+  call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
+  call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+  jagged_attention_forward(call.forward, stream);
+  jagged_attention_backward(call, stream);
+  for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) {
+    x->load();
+    EXPECT_TRUE(x->tokens.nothing_else_written());
+  }
+  double worst = 0;
+  c.out.for_each([&](float& x, std::int64_t i) {
+    const double bound = kRounding * (absolute[i] + std::abs(output.out[i])) + 1e-5 * absolute[i];
+    worst = std::max(worst, std::abs(x - output.out[i]) - bound);
+  });
+  EXPECT_LE(worst, 1e-30);
+  // Gradients have their own rounding, and those of weights and of out.
+  expect_close(c.d_q, gradients.d_q, 2 * kRounding);
+  expect_close(c.d_k, gradients.d_k, 2 * kRounding);
+  expect_close(c.d_v, gradients.d_v, 2 * kRounding);
+  if (c.shape.activation != AttentionActivation::kSoftmax) return;
+  for (std::int64_t i = 0; i < c.lse.size(); ++i) {
+    const std::int64_t token = i % (c.lse.size() / c.shape.num_heads);
+    if (token < c.query_offsets.front() || token >= c.query_offsets.back()) {
+      ASSERT_TRUE(std::isnan(c.lse[i]));
+    } else if (output.lse[i] == -kInfinity) {
+      ASSERT_EQ(c.lse[i], -kInfinity);
+    } else {
+      ASSERT_NEAR(c.lse[i], output.lse[i], 1e-5);
+    }
+  }
+}
+
+void set_dropout(Case& c) {
+  c.token_ids = ids_of_tokens(c);
+  c.dropout = {.rate = 0.3f, .seed = 5, .step = 2, .site = 3};
+  c.kept_of_pairs = kept_of(c, c.in_double());
+}
+
+// Up to 16 and up to 32 queries and keys, one tile, several.
+Shape some_of_each_size(MaskKind kind, std::int64_t head_dim) {
+  Shape shape{{5, 0, 70, 16, 31, 140, 9, 64}, {3, 7, 150, 16, 20, 129, 0, 64}, 2, head_dim};
+  if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
+  shape.num_key_heads = 1;
+  shape.gaps = kAlignedGaps;
+  return shape;
+}
+
+Case masked_case(Shape shape, const TestMask& mask, TestStreams& streams) {
+  shape.mask = mask.mask;
+  shape.visible = mask.visible;
+  return {shape, streams};
+}
+
+MaskedBatch batch_of(const Shape& shape) {
+  return {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
+          offsets_of(shape.key_lengths)};
+}
+
+class TensorCoreMasks : public KernelTestOver<int> {};
+INSTANTIATE_TEST_SUITE_P(All, TensorCoreMasks,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::Range(0,
+                                                         static_cast<int>(MaskKind::kHstu) + 1)));
+
+TEST_P(TensorCoreMasks, MatchTheReferenceOfTheRoundedInputs) {
+  std::mt19937 generator(static_cast<unsigned>(param()));
+  const auto kind = static_cast<MaskKind>(param());
+  const Shape shape = some_of_each_size(kind, 32);
+  const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+  Case c = masked_case(shape, mask, *this);
+  expect_reference(c);
+}
+
+class TensorCores : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, TensorCores, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(TensorCores, EveryHeadDimAndActivation) {
+  for (const std::int64_t head_dim : {64, 128, 256}) {
+    for (const AttentionActivation activation :
+         {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+      Shape shape = causal_shape({20, 70, 3}, {20, 65, 9}, head_dim == 256 ? 1 : 3, head_dim);
+      shape.activation = activation;
+      shape.gaps = kAlignedGaps;
+      Case c(shape, *this);
+      expect_reference(c);
+    }
+  }
+}
+
+TEST_P(TensorCores, BiasesTablesAndDropout) {
+  for (const AttentionActivation activation :
+       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+    Shape shape = causal_shape({20, 67, 3}, {20, 80, 9}, 2, 32);
+    shape.activation = activation;
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    const Biases biases(c);
+    set_dropout(c);
+    expect_reference(c);
+  }
+}
+
+// The forward alone: queries that all sequences share, and a log-sum-exp that nobody wants.
+TEST_P(TensorCores, SharedQueriesGiveWhatCopiesOfThemGive) {
+  constexpr std::int64_t kQueries = 5, kHeads = 2, kDim = 64, kRow = kHeads * kDim;
+  const std::vector<std::int64_t> key_lengths = {130, 0, 7, 64};
+  const std::int64_t rows = kQueries * std::ssize(key_lengths);
+  const std::vector<std::int64_t> key_offsets = offsets_of(key_lengths);
+  std::vector<std::int64_t> query_offsets;
+  for (std::size_t s = 0; s < key_offsets.size(); ++s) query_offsets.push_back(s * kQueries);
+  std::mt19937 generator(4);
+  std::normal_distribution<float> normal;
+  const auto random = [&](std::int64_t tokens) {
+    TestArray<BFloat16> values(tokens * kRow);
+    for (BFloat16& x : values.host()) x = BFloat16(normal(generator));
+    return values;
+  };
+  const auto view = [&](const TestArray<BFloat16>& x) {
+    return DeviceHeads<BFloat16>{x.on(stream).device_data(), kRow, kDim};
+  };
+  const auto q = random(kQueries), k = random(key_offsets.back()), v = random(key_offsets.back());
+  TestArray<BFloat16> copies, out(rows * kRow), expected(rows * kRow);
+  for (std::int64_t i = 0; i < rows * kRow; ++i) {
+    copies.host().push_back(q[i % (kQueries * kRow)]);
+  }
+  Inputs inputs;
+  AttentionForward forward;
+  forward.q = view(q), forward.k = view(k), forward.v = view(v), forward.out = view(out);
+  forward.key_offsets = inputs.on(stream, key_offsets);
+  forward.num_shared_queries = kQueries;
+  forward.num_heads = kHeads, forward.head_dim = kDim, forward.mask = FullMask{};
+  jagged_attention_forward(forward, stream);
+  forward.num_shared_queries = 0;
+  forward.query_offsets = inputs.on(stream, query_offsets);
+  forward.q = view(copies), forward.out = view(expected);
+  jagged_attention_forward(forward, stream);
+  for (std::int64_t i = 0; i < rows * kRow; ++i) {
+    ASSERT_EQ(static_cast<float>(out[i]), static_cast<float>(expected[i]));
+  }
+}
+
+}  // namespace
+}  // namespace serrate
