@@ -22,7 +22,7 @@ struct DeviceHeads {
   std::int64_t head_stride = 0;
 };
 
-/// How tokens are stored; arithmetic is in float32.
+/// How tokens are stored; arithmetic is in float32, but CUDA rounds the weights of bfloat16, too.
 enum class HeadsType { kFloat32, kBFloat16 };
 
 /// DeviceHeads of any of these types; for gradients and outputs without const.

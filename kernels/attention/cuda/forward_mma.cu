@@ -94,18 +94,19 @@ __device__ void write_queries(const AttentionView& args, const WarpTask& task,
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       const float sum = sum_of_four(sums.sum[r]);
-      const float factor = sum == 0 ? 0 : 1 / sum;
+      const bool saw_none = sum == 0;
+      const float factor = 1 / sum;
 #pragma unroll
       for (auto& block : sums.out) {
-        block[2 * r] *= factor;
-        block[2 * r + 1] *= factor;
+        block[2 * r] = saw_none ? 0 : block[2 * r] * factor;
+        block[2 * r + 1] = saw_none ? 0 : block[2 * r + 1] * factor;
       }
       const std::int64_t query = at.first_query + lane_index() / 4 + 8 * r;
       if (args.lse.empty() || lane_index() % 4 != 0 || query >= at.queries.count) continue;
       const std::int64_t row_of_head =
           at.head * (static_cast<std::int64_t>(args.lse.size()) / args.num_heads);
       args.lse[row_of_head + at.queries.in_out + query] =
-          sum == 0 ? -INFINITY : (sums.max[r] + log2f(sum)) / kLog2e;
+          saw_none ? -INFINITY : (sums.max[r] + log2f(sum)) / kLog2e;
     }
   }
   write_rows<kDim>(sums.out, stage, thread_index() / kLanes * kWarpRows, args.out,

@@ -55,7 +55,7 @@ __device__ void number_tiles(std::int64_t begin, std::int64_t end, std::int64_t 
   __syncthreads();
 }
 
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 1)
     sort_by_size(const __grid_constant__ AttentionView args, const Lists lists) {
   __shared__ int places[kClasses][kThreads];
   __shared__ std::int64_t sums[kThreads];

@@ -5,8 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
-#include <optional>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/kernels/attention/biases.h"
@@ -35,16 +34,12 @@ std::vector<double> absolute_output(const Case& c, reference::Attention args) {
   return reference::attention_forward(args).out;
 }
 
-// Runs a case of bfloat16 tokens and holds all results against the reference of what is stored.
-void expect_reference(Case& c) {
+// Runs a case whose tokens are stored as bfloat16, which they become.
+void run_halves(Case& c) {
   constexpr HeadsType kHalf = HeadsType::kBFloat16;
+  for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
   StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), d_out(c.d_out, kHalf);
   StoredTokens out(c.out, kHalf), d_q(c.d_q, kHalf), d_k(c.d_k, kHalf), d_v(c.d_v, kHalf);
-  const reference::Attention args = c.in_double();
-  const reference::AttentionOutput output = reference::attention_forward(args);
-  const reference::AttentionGradients gradients =
-      reference::attention_backward(args, c.d_out.dense());
-  const std::vector<double> absolute = absolute_output(c, args);
   const Stream& stream = c.streams.stream;
   AttentionBackward call = c.backward_args();
   call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
@@ -52,10 +47,18 @@ void expect_reference(Case& c) {
   call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
   jagged_attention_forward(call.forward, stream);
   jagged_attention_backward(call, stream);
-  for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) {
-    x->load();
-    EXPECT_TRUE(x->tokens.nothing_else_written());
-  }
+  for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
+}
+
+// Holds all results against the reference of what is stored.
+void expect_reference(Case& c) {
+  run_halves(c);
+  const reference::Attention args = c.in_double();
+  const reference::AttentionOutput output = reference::attention_forward(args);
+  const reference::AttentionGradients gradients =
+      reference::attention_backward(args, c.d_out.dense());
+  const std::vector<double> absolute = absolute_output(c, args);
+  EXPECT_TRUE(c.out.nothing_else_written());
   double worst = 0;
   c.out.for_each([&](float& x, std::int64_t i) {
     const double bound = kRounding * (absolute[i] + std::abs(output.out[i])) + 1e-5 * absolute[i];
@@ -146,6 +149,41 @@ TEST_P(TensorCores, BiasesTablesAndDropout) {
     const Biases biases(c);
     set_dropout(c);
     expect_reference(c);
+  }
+}
+
+// Whether it shares a block with others or not.
+TEST_P(TensorCores, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
+  constexpr std::int64_t kHeads = 3, kDim = 32, kRow = kHeads * kDim;
+  const std::vector<std::int64_t> lengths = {16, 70, 20, 1, 30};
+  Shape shape = causal_shape(lengths, lengths, kHeads, kDim);
+  shape.gaps = kAlignedGaps;
+  Case batch(shape, *this);
+  run_halves(batch);
+  std::int64_t first = 0;
+  for (const std::int64_t length : lengths) {
+    shape.query_lengths = shape.key_lengths = {length};
+    Case alone(shape, *this);
+    const auto in_batch = [&](Tokens& x, std::int64_t i) -> float& {
+      return x.at(i / kRow + first, i / kDim % kHeads)[i % kDim];
+    };
+    const std::pair<Tokens*, Tokens*> inputs[] = {{&batch.q, &alone.q},
+                                                  {&batch.k, &alone.k},
+                                                  {&batch.v, &alone.v},
+                                                  {&batch.d_out, &alone.d_out}};
+    for (const auto& [from, to] : inputs) {
+      to->for_each([&, source = from](float& x, std::int64_t i) { x = in_batch(*source, i); });
+    }
+    run_halves(alone);
+    const std::pair<Tokens*, Tokens*> outputs[] = {{&batch.out, &alone.out},
+                                                   {&batch.d_q, &alone.d_q},
+                                                   {&batch.d_k, &alone.d_k},
+                                                   {&batch.d_v, &alone.d_v}};
+    for (const auto& [together, on_its_own] : outputs) {
+      on_its_own->for_each(
+          [&, other = together](float& x, std::int64_t i) { ASSERT_EQ(x, in_batch(*other, i)); });
+    }
+    first += length;
   }
 }
 
