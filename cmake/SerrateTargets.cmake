@@ -68,10 +68,10 @@ function(serrate_test_on_devices name labels)
   endif()
 endfunction()
 
-# serrate_test(NAME SOURCES ... LIBRARIES ... [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...])
-# One GoogleTest binary and one ctest entry.
+# serrate_test(NAME [LONG] SOURCES ... LIBRARIES ... [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...])
+# One GoogleTest binary and one ctest entry. LONG ones are started first, lest one be left at the end.
 function(serrate_test name)
-  cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(arg "LONG" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ENVIRONMENT" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 900)
   endif()
@@ -81,6 +81,9 @@ function(serrate_test name)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
     ENVIRONMENT "${arg_ENVIRONMENT}")
+  if(arg_LONG)
+    set_tests_properties(${name} PROPERTIES COST 1000)
+  endif()
 endfunction()
 
 # serrate_mpi_test(NAME SOURCES ... LIBRARIES ... RANKS 1 2 3 [LABELS ...] [TIMEOUT seconds])
