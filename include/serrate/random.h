@@ -10,8 +10,8 @@ inline constexpr std::array<std::uint32_t, 2> kPhiloxKeySteps{0x9E3779B9u, 0xBB6
 
 /// Philox4x32-10 (Salmon et al., SC'11): 128 random bits that are a function of a 128-bit counter
 /// and a 64-bit key alone, so the order and the rank of the call do not matter.
-inline std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
-                                               std::array<std::uint32_t, 2> key) {
+constexpr std::array<std::uint32_t, 4> philox4x32(std::array<std::uint32_t, 4> counter,
+                                                  std::array<std::uint32_t, 2> key) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t a = std::uint64_t{kPhiloxFactors[0]} * counter[0];
     const std::uint64_t b = std::uint64_t{kPhiloxFactors[1]} * counter[2];

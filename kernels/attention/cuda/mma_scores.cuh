@@ -96,15 +96,15 @@ __device__ unsigned kept_pairs(const AttentionView& args, const TilePair& at,
 #pragma unroll 2
   for (int n = 0; n < kBlocks; ++n) {
     const int group = (tile.first_key + n * 8) / 4 + q / 2;
-    const PhiloxWords words =
-        philox({{static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
-                 static_cast<std::uint32_t>(group),
-                 args.draw.site + (static_cast<std::uint32_t>(at.head) << 16)}},
-               args.draw.key[0], args.draw.key[1]);
+    const auto words =
+        philox4x32({static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
+                    static_cast<std::uint32_t>(group),
+                    args.draw.site + (static_cast<std::uint32_t>(at.head) << 16)},
+                   args.draw.key);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
-      const std::uint32_t own = odd ? words.word[2 + i] : words.word[i];
-      const std::uint32_t other = __shfl_xor_sync(~0u, odd ? words.word[i] : words.word[2 + i], 1);
+      const std::uint32_t own = odd ? words[2 + i] : words[i];
+      const std::uint32_t other = __shfl_xor_sync(~0u, odd ? words[i] : words[2 + i], 1);
       const std::uint32_t drawn[2] = {odd ? other : own, odd ? own : other};
 #pragma unroll
       for (int r = 0; r < 2; ++r) {

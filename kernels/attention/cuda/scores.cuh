@@ -8,7 +8,6 @@
 
 #include "kernels/attention/cuda/tile.cuh"
 #include "kernels/attention/mask_ranges.h"
-#include "kernels/cuda/philox.cuh"
 
 // From products of queries and keys to weights and their gradients, as the forward and the backward
 // have them: masks, biases, tables, the activation, dropout.
@@ -129,16 +128,15 @@ __device__ unsigned kept_pairs(const AttentionView& args, const TilePair& at) {
     const std::int64_t query = at.first_query + row;
     if (query >= at.queries.count) return;
     const auto id = static_cast<std::uint64_t>(args.token_ids[at.queries.in_out + query]);
-    const PhiloxWords words =
-        philox({{static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
-                 static_cast<std::uint32_t>(first_key / 4),
-                 args.draw.site + (static_cast<std::uint32_t>(at.head) << 16)}},
-               args.draw.key[0], args.draw.key[1]);
+    const auto words =
+        philox4x32({static_cast<std::uint32_t>(id), static_cast<std::uint32_t>(id >> 32),
+                    static_cast<std::uint32_t>(first_key / 4),
+                    args.draw.site + (static_cast<std::uint32_t>(at.head) << 16)},
+                   args.draw.key);
     static_assert(Shape::kColumns == 2 || Shape::kColumns == 4);
 #pragma unroll
     for (int m = 0; m < Shape::kColumns; ++m) {
-      const auto word =
-          Shape::kColumns == 4 || first_key % 4 == 0 ? words.word[m] : words.word[(m + 2) % 4];
+      const auto word = Shape::kColumns == 4 || first_key % 4 == 0 ? words[m] : words[(m + 2) % 4];
       kept |= static_cast<unsigned>(word >= args.draw.threshold) << (r * Shape::kColumns + m);
     }
   });

@@ -1,6 +1,5 @@
 // Elementwise: a thread draws the four words of its four columns at once (dropout.h).
 #include "kernels/cuda/fours.cuh"
-#include "kernels/cuda/philox.cuh"
 #include "kernels/dense/dropout_draw.h"
 
 namespace serrate {
@@ -18,13 +17,13 @@ struct Dropout {
     Four four = load_four<kAccess>(x.row(r), c, cols);
     if (draw.threshold == 0) return four;
     const auto token = static_cast<std::uint64_t>(token_ids[r]);
-    const PhiloxWords words =
-        philox({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
-                static_cast<std::uint32_t>(c / 4), draw.site},
-               draw.key[0], draw.key[1]);
+    const auto words =
+        philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
+                    static_cast<std::uint32_t>(c / 4), draw.site},
+                   draw.key);
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      if (words.word[k] < draw.threshold) four.value[k] = 0;
+      if (words[k] < draw.threshold) four.value[k] = 0;
     }
     return four;
   }
