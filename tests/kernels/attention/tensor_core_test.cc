@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/attention/cuda/tensor_cores.h"
 #include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/masks.h"
 
@@ -34,8 +35,21 @@ std::vector<double> absolute_output(const Case& c, reference::Attention args) {
   return reference::attention_forward(args).out;
 }
 
+// What the backward of a case runs on where there are tensor cores; its forward is on them.
+enum class Backward { kOnTensorCores, kPlain };
+
+void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call, const Stream& stream,
+                         [[maybe_unused]] Backward backward) {
+  if (stream.device().type == DeviceType::kCpu) return;
+#if SERRATE_WITH_CUDA
+  const AttentionBackwardView view = view_of(call);
+  EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
+  EXPECT_EQ(backward_takes_tensor_cores(view), backward == Backward::kOnTensorCores);
+#endif
+}
+
 // Runs a case whose tokens are stored as bfloat16, which they become.
-void run_halves(Case& c) {
+void run_halves(Case& c, Backward backward = Backward::kOnTensorCores) {
   constexpr HeadsType kHalf = HeadsType::kBFloat16;
   for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
   StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), d_out(c.d_out, kHalf);
@@ -45,14 +59,15 @@ void run_halves(Case& c) {
   call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
   call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
   call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+  expect_tensor_cores(call, stream, backward);
   jagged_attention_forward(call.forward, stream);
   jagged_attention_backward(call, stream);
   for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
 }
 
 // Holds all results against the reference of what is stored.
-void expect_reference(Case& c) {
-  run_halves(c);
+void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores) {
+  run_halves(c, backward);
   const reference::Attention args = c.in_double();
   const reference::AttentionOutput output = reference::attention_forward(args);
   const reference::AttentionGradients gradients =
@@ -134,22 +149,40 @@ TEST_P(TensorCores, EveryHeadDimAndActivation) {
       shape.activation = activation;
       shape.gaps = kAlignedGaps;
       Case c(shape, *this);
-      expect_reference(c);
+      expect_reference(c, head_dim == 256 ? Backward::kPlain : Backward::kOnTensorCores);
     }
   }
 }
 
-TEST_P(TensorCores, BiasesTablesAndDropout) {
-  for (const AttentionActivation activation :
-       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+class TensorCoreExtras : public KernelTestOver<AttentionActivation> {
+ protected:
+  // Some with several tiles of queries and keys.
+  Case make_case() {
     Shape shape = causal_shape({20, 67, 3}, {20, 80, 9}, 2, 32);
-    shape.activation = activation;
+    shape.activation = param();
     shape.gaps = kAlignedGaps;
-    Case c(shape, *this);
-    const Biases biases(c);
-    set_dropout(c);
-    expect_reference(c);
+    return {shape, *this};
   }
+};
+INSTANTIATE_TEST_SUITE_P(All, TensorCoreExtras,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::Values(AttentionActivation::kSoftmax,
+                                                          AttentionActivation::kSilu)));
+
+TEST_P(TensorCoreExtras, Dropout) {
+  Case c = make_case();
+  set_dropout(c);
+  expect_reference(c);
+}
+
+// Biases and tables that have gradients, and those that have none, with dropout.
+TEST_P(TensorCoreExtras, BiasesAndTables) {
+  Case c = make_case();
+  const Biases biases(c);
+  set_dropout(c);
+  expect_reference(c, Backward::kPlain);
+  c.d_bias = nullptr, c.d_position_table = {}, c.d_time_table = {};
+  expect_reference(c);
 }
 
 // Whether it shares a block with others or not.
