@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
 #include <utility>
@@ -103,9 +104,10 @@ void set_dropout(Case& c) {
   c.kept_of_pairs = kept_of(c, c.in_double());
 }
 
-// Up to 16 and up to 32 queries and keys, one tile, several.
+// Up to 16 and up to 32 queries and keys, one tile, several, and of one side alone.
 Shape some_of_each_size(MaskKind kind, std::int64_t head_dim) {
-  Shape shape{{5, 0, 70, 16, 31, 140, 9, 64}, {3, 7, 150, 16, 20, 129, 0, 64}, 2, head_dim};
+  Shape shape{
+      {5, 0, 70, 16, 31, 140, 9, 64, 70, 0}, {3, 7, 150, 16, 20, 129, 0, 64, 0, 70}, 2, head_dim};
   if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
   shape.num_key_heads = 1;
   shape.gaps = kAlignedGaps;
@@ -140,6 +142,17 @@ TEST_P(TensorCoreMasks, MatchTheReferenceOfTheRoundedInputs) {
 
 class TensorCores : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, TensorCores, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(TensorCores, MasksOfPairsInWideHeads) {
+  for (const MaskKind kind : {MaskKind::kColumns, MaskKind::kBlocks}) {
+    std::mt19937 generator(1);
+    Shape shape = causal_shape({70, 20}, {150, 31}, 1, 128);
+    shape.gaps = kAlignedGaps;
+    const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+    Case c = masked_case(shape, mask, *this);
+    expect_reference(c);
+  }
+}
 
 TEST_P(TensorCores, EveryHeadDimAndActivation) {
   for (const std::int64_t head_dim : {64, 128, 256}) {
@@ -185,38 +198,102 @@ TEST_P(TensorCoreExtras, BiasesAndTables) {
   expect_reference(c);
 }
 
+// More keys than a list of tiles holds: some of the first and of the second list are seen.
+TEST_P(TensorCores, ManyTilesOfKeys) {
+  constexpr std::int64_t kRanges[2][4] = {{100, 130, 16'390, 16'400},
+                                          {5'000, 5'001, 16'440, 16'450}};
+  Shape shape = causal_shape({2}, {16'450}, 1, 32);
+  shape.gaps = kAlignedGaps;
+  std::vector<std::int64_t> ranges(kTokensBefore * 4);
+  for (const auto& of_query : kRanges) ranges.insert(ranges.end(), of_query, of_query + 4);
+  const Buffer<std::int64_t> on_device(ranges, stream);
+  shape.mask = RowMask{on_device.span()};
+  shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t j) {
+    const auto& keys = kRanges[i];
+    return (keys[0] <= j && j < keys[1]) || (keys[2] <= j && j < keys[3]);
+  };
+  Case c(shape, *this);
+  expect_reference(c);
+}
+
+// ---- bits -----------------------------------------------------------------------------------
+
+constexpr Tokens Case::* kInputs[] = {&Case::q, &Case::k, &Case::v, &Case::d_out};
+constexpr Tokens Case::* kResults[] = {&Case::out, &Case::d_q, &Case::d_k, &Case::d_v};
+
+// Calls f(value of a, value of b) for the tokens of sequence s of one case and t of another, of
+// as many queries as keys.
+template <typename F>
+void for_each_value(Case& a, std::size_t s, Case& b, std::size_t t, Tokens Case::* which, F&& f) {
+  for (std::int64_t i = 0; i < a.shape.query_lengths[s]; ++i) {
+    for (std::int64_t head = 0; head < a.shape.num_heads; ++head) {
+      const float* of_a = (a.*which).at(a.query_offsets[s] + i, head);
+      float* of_b = (b.*which).at(b.query_offsets[t] + i, head);
+      for (std::int64_t column = 0; column < a.shape.head_dim; ++column)
+        f(of_a[column], of_b[column]);
+    }
+  }
+}
+
+// Of sequences of a batch that has been run, in this order, and one of them full of NaN: all others
+// have the bits that they had.
+void expect_same_sequences(Case& batch, const std::vector<std::size_t>& sequences,
+                           std::size_t all_nan = ~std::size_t{0}) {
+  Shape shape = batch.shape;
+  shape.query_lengths.clear();
+  for (const std::size_t s : sequences) {
+    shape.query_lengths.push_back(batch.shape.query_lengths[s]);
+  }
+  shape.key_lengths = shape.query_lengths;
+  Case again(shape, batch.streams);
+  for (std::size_t t = 0; t < sequences.size(); ++t) {
+    for (const auto which : kInputs) {
+      for_each_value(batch, sequences[t], again, t, which,
+                     [&](float x, float& to) { to = sequences[t] == all_nan ? std::nanf("") : x; });
+    }
+  }
+  run_halves(again);
+  for (std::size_t t = 0; t < sequences.size(); ++t) {
+    SCOPED_TRACE(sequences[t]);
+    std::int64_t different = 0, values = 0;
+    for (const auto which : kResults) {
+      for_each_value(batch, sequences[t], again, t, which, [&](float x, float y) {
+        different += std::bit_cast<std::uint32_t>(x) != std::bit_cast<std::uint32_t>(y);
+        ++values;
+      });
+    }
+    EXPECT_EQ(different, sequences[t] == all_nan ? values : 0);
+  }
+}
+
 // Whether it shares a block with others or not.
 TEST_P(TensorCores, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
-  constexpr std::int64_t kHeads = 3, kDim = 32, kRow = kHeads * kDim;
-  const std::vector<std::int64_t> lengths = {16, 70, 20, 1, 30};
-  Shape shape = causal_shape(lengths, lengths, kHeads, kDim);
+  const std::vector<std::int64_t> lengths = {16, 70, 20, 1, 30, 9};
+  Shape shape = causal_shape(lengths, lengths, 3, 32);
   shape.gaps = kAlignedGaps;
   Case batch(shape, *this);
   run_halves(batch);
-  std::int64_t first = 0;
-  for (const std::int64_t length : lengths) {
-    shape.query_lengths = shape.key_lengths = {length};
-    Case alone(shape, *this);
-    const auto in_batch = [&](Tokens& x, std::int64_t i) -> float& {
-      return x.at(i / kRow + first, i / kDim % kHeads)[i % kDim];
-    };
-    const std::pair<Tokens*, Tokens*> inputs[] = {{&batch.q, &alone.q},
-                                                  {&batch.k, &alone.k},
-                                                  {&batch.v, &alone.v},
-                                                  {&batch.d_out, &alone.d_out}};
-    for (const auto& [from, to] : inputs) {
-      to->for_each([&, source = from](float& x, std::int64_t i) { x = in_batch(*source, i); });
-    }
-    run_halves(alone);
-    const std::pair<Tokens*, Tokens*> outputs[] = {{&batch.out, &alone.out},
-                                                   {&batch.d_q, &alone.d_q},
-                                                   {&batch.d_k, &alone.d_k},
-                                                   {&batch.d_v, &alone.d_v}};
-    for (const auto& [together, on_its_own] : outputs) {
-      on_its_own->for_each(
-          [&, other = together](float& x, std::int64_t i) { ASSERT_EQ(x, in_batch(*other, i)); });
-    }
-    first += length;
+  for (std::size_t s = 0; s < lengths.size(); ++s) expect_same_sequences(batch, {s});
+  expect_same_sequences(batch, {4, 0, 5, 3, 1, 2});
+  for (const std::size_t all_nan : {0, 1, 2}) {
+    expect_same_sequences(batch, {0, 1, 2, 3, 4, 5}, all_nan);
+  }
+}
+
+TEST_P(TensorCores, BitsAreThoseOfAnotherRunAndOfTheSameMaskInBits) {
+  for (const auto& [kind, activation] :
+       {std::pair{MaskKind::kHstu, AttentionActivation::kSilu},
+        std::pair{MaskKind::kRows, AttentionActivation::kSoftmax}}) {
+    std::mt19937 generator(8);
+    Shape shape = causal_shape({5, 70, 31}, {5, 70, 31}, 2, 32);
+    shape.gaps = kAlignedGaps;
+    shape.activation = activation;
+    const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+    const TestMask in_bits = as_bits(mask, batch_of(shape), stream);
+    Case c = masked_case(shape, mask, *this), again = c, other = masked_case(shape, in_bits, *this);
+    for (Case* x : {&c, &again, &other}) run_halves(*x);
+    expect_same_results(c, again);
+    expect_same_results(c, other);
   }
 }
 
