@@ -133,10 +133,10 @@ void check_backward(const AttentionBackward& args) {
           "gradients of biases and tables need a scale other than 0");
 }
 
-// Calls f with the same arguments and a plan.
+// Calls f with the same arguments and, on the CPU, a plan; CUDA makes one where kernels read it.
 template <typename F>
 decltype(auto) with_plan(const AttentionForward& args, const Stream& stream, F&& f) {
-  if (args.plan) return f(args);
+  if (args.plan || stream.device().type != DeviceType::kCpu) return f(args);
   AttentionForward planned = args;
   const AttentionPlan plan = plan_attention(args, stream);
   planned.plan = &plan;

@@ -44,7 +44,7 @@ class AttentionPlan {
   const AttentionPlanKey& key() const { return key_; }
   /// The part of a backend.
   const CpuAttentionPlan& on_cpu() const { return *on_cpu_; }
-  const CudaAttentionPlan& on_cuda() const { return *on_cuda_; }
+  const CudaAttentionPlan* on_cuda() const { return on_cuda_.get(); }  ///< null: none was wanted
 
  private:
   AttentionPlanKey key_;

@@ -23,14 +23,9 @@ struct BackwardTiles {
 };
 
 // Blocks of 8 keys whose scores a warp has at a time: what registers allow beside the sums.
-constexpr int score_blocks(int head_dim) {
+constexpr int gradient_blocks(int head_dim) {
   return head_dim <= 64 ? 8 : 4;
 }
-
-// Of a query: QuerySums without what they are before.
-struct RowSums {
-  float lse, delta;
-};
 
 // Of 8 columns.
 __device__ float multiply_chunks(const __nv_bfloat16* a, const __nv_bfloat16* b) {
@@ -49,7 +44,7 @@ __device__ float multiply_chunks(const __nv_bfloat16* a, const __nv_bfloat16* b)
 // What the backward needs of a warp's `count` queries, whose d_out are in shared memory.
 template <int kDim>
 __device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
-                            SwizzledRows<kDim> d_out, int first_row, RowSums* sums) {
+                            SwizzledRows<kDim> d_out, int first_row, QuerySums* sums) {
   constexpr int kLanesARow = kDim < 64 ? kDim / 8 : 8;
   const int lane = lane_index();
   const HeadsView<const __nv_bfloat16> out = view_as<__nv_bfloat16>(InputHeads(args.out));
@@ -65,7 +60,8 @@ __device__ void sum_queries(const AttentionView& args, const TilePair& at, int c
       delta += __shfl_xor_sync(~0u, delta, lanes);
     }
     if (lane % kLanesARow != 0) continue;
-    sums[row] = {query_sums(args, at, at.first_query + row, nullptr).lse, delta};
+    sums[row] = query_sums(args, at, at.first_query + row, nullptr);
+    sums[row].delta = delta;
   }
   __syncwarp();
 }
@@ -74,15 +70,14 @@ __device__ void sum_queries(const AttentionView& args, const TilePair& at, int c
 // the gradients of the scores. `sums`: of the warp's 16 queries.
 template <Extras kExtras, int kBlocks>
 __device__ void score_gradients(const AttentionView& args, const TilePair& at, const LaneTile& tile,
-                                const RowSums* sums, Fragment<kBlocks>& weights,
+                                const QuerySums* sums, Fragment<kBlocks>& weights,
                                 Fragment<kBlocks>& d_weights) {
   const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, weights);
   finish_scores<kExtras, kBlocks>(args, at, tile, visible, weights);
   const bool has_dropout = kExtras == Extras::kAny && args.has_dropout;
   const unsigned kept = has_dropout ? kept_pairs<kBlocks>(args, at, tile) : ~0u;
   const int g = lane_index() / 4;
-  const RowSums of_rows[2] = {sums[g], sums[g + 8]};
-  const bool softmax = is_softmax(args);
+  const QuerySums of_rows[2] = {sums[g], sums[g + 8]};
 #pragma unroll
   for (int n = 0; n < kBlocks; ++n) {
 #pragma unroll
@@ -91,20 +86,8 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
         weights[n][i] = d_weights[n][i] = 0;
         continue;
       }
-      float weight, derivative, offset = 0;
-      if (softmax) {
-        weight = derivative = exp2f(weights[n][i] - of_rows[i / 2].lse);
-        offset = of_rows[i / 2].delta;
-      } else {
-        const Silu values = silu(weights[n][i]);
-        weight = values.value / args.silu_divisor;
-        derivative = values.derivative / args.silu_divisor;
-      }
       const float factor = !has_dropout ? 1 : (kept >> (n * 4 + i) & 1) != 0 ? args.draw.scale : 0;
-      const float d_weight = factor == 0 ? 0 : factor * d_weights[n][i];
-      weights[n][i] = factor == 0 ? 0 : factor * weight;
-      // Where the derivative is 0, d_weight need not have a value.
-      d_weights[n][i] = derivative == 0 ? 0 : derivative * (d_weight - offset);
+      weight_and_gradient(args, of_rows[i / 2], factor, weights[n][i], d_weights[n][i]);
     }
   }
 }
@@ -113,9 +96,9 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
 // that the warp does not see are 0.
 template <int kDim, Extras kExtras, typename F>
 __device__ void for_each_gradient(const AttentionView& args, const WarpTask& task, LaneTile tile,
-                                  bool is_empty, const RowSums* sums,
+                                  bool is_empty, const QuerySums* sums,
                                   const BackwardTiles<kDim>& tiles, F&& f) {
-  constexpr int kBlocks = score_blocks(kDim);
+  constexpr int kBlocks = gradient_blocks(kDim);
   const int first_row = thread_index() / kLanes * kWarpRows;
 #pragma unroll 1
   for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
@@ -149,7 +132,7 @@ __device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows
 struct WarpState {
   WarpTask task;
   KeyRanges ranges[kWarpRows];
-  RowSums sums[kWarpRows];
+  QuerySums sums[kWarpRows];
 };
 
 __device__ inline int columns_of(const WarpTask& task) {
@@ -239,7 +222,7 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
       for_each_gradient<kDim, kExtras>(
           args, task, tile, seen.is_empty, state.sums, tiles,
           [&](int column, const auto& weights, const auto& d_scores) {
-            constexpr int kBlocks = score_blocks(kDim);
+            constexpr int kBlocks = gradient_blocks(kDim);
             stage_rows<kMmaTile, kBlocks>(weights, tiles.weights, first_row, column / 8);
             stage_rows<kMmaTile, kBlocks>(d_scores, tiles.d_scores, first_row, column / 8);
           });
@@ -318,7 +301,7 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
                             columns, seen.is_full};
         for_each_gradient<kDim, kExtras>(args, task, tile, false, state.sums, tiles,
                                          [&](int column, const auto&, const auto& d_scores) {
-                                           add_weighted_rows<kDim, kDim, score_blocks(kDim)>(
+                                           add_weighted_rows<kDim, kDim, gradient_blocks(kDim)>(
                                                d_scores, tiles.k, column, columns - column, 0, d_q);
                                          });
       }
@@ -355,10 +338,11 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& call) {
 
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
-  const WorkList work = args.forward.plan->on_cuda().list(batch_size_of(call.forward));
-  if (call.forward.head_dim == 32) run<32>(call, work, stream);
-  if (call.forward.head_dim == 64) run<64>(call, work, stream);
-  if (call.forward.head_dim == 128) run<128>(call, work, stream);
+  with_work_list(args.forward, stream, [&](const WorkList& work) {
+    if (call.forward.head_dim == 32) run<32>(call, work, stream);
+    if (call.forward.head_dim == 64) run<64>(call, work, stream);
+    if (call.forward.head_dim == 128) run<128>(call, work, stream);
+  });
 }
 
 }  // namespace serrate

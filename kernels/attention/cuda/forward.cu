@@ -138,11 +138,14 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 
 }  // namespace
 
-// The plain kernels' blocks find their tiles by the offsets; those on tensor cores have a list.
+// The plain kernels' blocks find their tiles by the offsets; those on tensor cores have a list. A
+// plan that is made without tokens is for either.
 template <>
 AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
                                                    const Stream& stream) {
-  if (!tensor_cores_have(args.head_dim)) return AttentionPlan(plan_key_of(args));
+  if (!tensor_cores_have(args.head_dim) || (args.q.device_data && !are_aligned_halves(args.q))) {
+    return AttentionPlan(plan_key_of(args));
+  }
   return {plan_key_of(args),
           std::make_unique<const CudaAttentionPlan>(list_work(view_of(args), stream))};
 }

@@ -117,7 +117,7 @@ __device__ void write_queries(const AttentionView& args, const WarpTask& task,
 constexpr int blocks_a_processor(int head_dim, Extras extras) {
   return head_dim <= (extras == Extras::kNone ? 64 : 32) ? 3 : 2;
 }
-constexpr int score_blocks(int head_dim) {
+constexpr int forward_blocks(int head_dim) {
   return head_dim <= 128 ? 8 : 2;
 }
 
@@ -125,7 +125,7 @@ constexpr int score_blocks(int head_dim) {
 template <int kDim, Extras kExtras>
 __global__ void __launch_bounds__(kThreadsX* kThreadsY, blocks_a_processor(kDim, kExtras))
     attend(const __grid_constant__ AttentionView args, const WorkList work) {
-  constexpr int kBlocks = score_blocks(kDim);
+  constexpr int kBlocks = forward_blocks(kDim);
   // What a warp reads now and then is in shared memory, as registers are full.
   __shared__ TileList list;
   __shared__ KeyRanges ranges[kMmaTile];
@@ -219,20 +219,21 @@ bool forward_takes_tensor_cores(const AttentionView& args) {
 
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream) {
   const AttentionView view = view_of(args);
-  const WorkList work = args.plan->on_cuda().list(batch_size_of(view));
-  const auto run = [&](auto dim) {
-    constexpr std::int64_t kFloats = ForwardTiles<dim()>::kSize / 2;
-    if constexpr (dim() < 256) {
-      if (extras_of(view) == Extras::kAny) {
-        return launch_tiles(attend<dim(), Extras::kAny>, kFloats, stream, view, work);
+  with_work_list(args, stream, [&](const WorkList& work) {
+    const auto run = [&](auto dim) {
+      constexpr std::int64_t kFloats = ForwardTiles<dim()>::kSize / 2;
+      if constexpr (dim() < 256) {
+        if (extras_of(view) == Extras::kAny) {
+          return launch_tiles(attend<dim(), Extras::kAny>, kFloats, stream, view, work);
+        }
       }
-    }
-    launch_tiles(attend<dim(), Extras::kNone>, kFloats, stream, view, work);
-  };
-  if (args.head_dim == 32) run(std::integral_constant<int, 32>());
-  if (args.head_dim == 64) run(std::integral_constant<int, 64>());
-  if (args.head_dim == 128) run(std::integral_constant<int, 128>());
-  if (args.head_dim == 256) run(std::integral_constant<int, 256>());
+      launch_tiles(attend<dim(), Extras::kNone>, kFloats, stream, view, work);
+    };
+    if (args.head_dim == 32) run(std::integral_constant<int, 32>());
+    if (args.head_dim == 64) run(std::integral_constant<int, 64>());
+    if (args.head_dim == 128) run(std::integral_constant<int, 128>());
+    if (args.head_dim == 256) run(std::integral_constant<int, 256>());
+  });
 }
 
 }  // namespace serrate

@@ -13,7 +13,7 @@ namespace serrate {
 /// dropout and masks of pairs besides, for which it needs more registers.
 enum class Extras { kNone, kAny };
 
-inline bool is_mask_of_pairs(const AttentionMask& mask) {
+constexpr bool is_mask_of_pairs(const AttentionMask& mask) {
   return std::holds_alternative<ColumnMask>(mask) || std::holds_alternative<BlockMask>(mask);
 }
 inline Extras extras_of(const AttentionView& args) {
@@ -50,8 +50,7 @@ template <Extras kExtras, int kBlocks>
 __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
                                   const LaneTile& tile, Fragment<kBlocks>& scores) {
   if (tile.is_full) return ~0u;
-  const bool by_pairs = kExtras == Extras::kAny && (std::holds_alternative<ColumnMask>(args.mask) ||
-                                                    std::holds_alternative<BlockMask>(args.mask));
+  const bool by_pairs = kExtras == Extras::kAny && is_mask_of_pairs(args.mask);
   const int g = lane_index() / 4;
   const KeyRanges keys[2] = {tile.keys[g], tile.keys[g + 8]};
   unsigned visible = 0;
@@ -63,7 +62,8 @@ __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
   return visible;
 }
 
-/// Products become scores, in units of log 2 for softmax; what is hidden is -infinity.
+/// Products become scores, in units of log 2 for softmax; what is hidden is -infinity. Scores are
+/// rounded: nvcc must not fuse the product into what follows with some extras and not with others.
 template <Extras kExtras, int kBlocks>
 __device__ void finish_scores(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                               unsigned visible, Fragment<kBlocks>& scores) {
@@ -72,7 +72,7 @@ __device__ void finish_scores(const AttentionView& args, const TilePair& at, con
       kExtras == Extras::kAny &&
       (args.bias.data || !args.position_table.values.empty() || !args.time_table.values.empty());
   for_each_score(tile, scores, [&](int bit, int r, int key, float& score) {
-    score *= scale;
+    score = __fmul_rn(score, scale);
     if ((visible >> bit & 1) == 0) {
       score = -INFINITY;
     } else if (has_bias && tile.query(r) < at.queries.count) {

@@ -226,12 +226,12 @@ __device__ inline Silu silu(float x) {
 
 /// Of a query, what the backward needs: log-sum-exp in units of log 2, and the sum of d_out * out.
 struct QuerySums {
-  float lse = INFINITY, delta = 0;
+  float lse, delta;
 };
 
 __device__ inline QuerySums query_sums(const AttentionView& args, const TilePair& at,
                                        std::int64_t query, const float* deltas) {
-  if (!is_softmax(args) || query >= at.queries.count) return {};
+  if (!is_softmax(args) || query >= at.queries.count) return {INFINITY, 0};
   const std::int64_t place = at.head * static_cast<std::int64_t>(args.lse.size()) / args.num_heads +
                              at.queries.in_out + query;
   // A query that sees no key: exp(score - infinity) is the 0 it needs.
@@ -239,8 +239,27 @@ __device__ inline QuerySums query_sums(const AttentionView& args, const TilePair
   return {lse == -INFINITY ? INFINITY : lse * kLog2e, deltas ? deltas[place] : 0};
 }
 
-/// Scores become weights as dropout leaves them; d_weights, their gradients before dropout, become
-/// the gradients of the scores.
+/// Of a visible pair: its score becomes the weight as dropout leaves it, and d_weight, the gradient
+/// of that, the gradient of the score. `factor`: what dropout multiplies the weight by.
+__device__ __forceinline__ void weight_and_gradient(const AttentionView& args,
+                                                    const QuerySums& sums, float factor,
+                                                    float& score, float& d_weight) {
+  float weight, derivative, offset = 0;
+  if (is_softmax(args)) {
+    weight = derivative = exp2f(score - sums.lse);
+    offset = sums.delta;
+  } else {
+    const Silu values = silu(score);
+    weight = values.value / args.silu_divisor;
+    derivative = values.derivative / args.silu_divisor;
+  }
+  const float kept = factor == 0 ? 0 : factor * d_weight;
+  score = factor == 0 ? 0 : factor * weight;
+  // Where the derivative is 0, d_weight need not have a value.
+  d_weight = derivative == 0 ? 0 : derivative * (kept - offset);
+}
+
+/// Likewise of a thread's pairs, hidden ones too.
 template <class Shape>
 __device__ void weights_and_gradients(const AttentionView& args, unsigned visible, unsigned kept,
                                       const QuerySums (&sums)[Shape::kRows], Scores<Shape>& weights,
@@ -253,22 +272,10 @@ __device__ void weights_and_gradients(const AttentionView& args, unsigned visibl
         weights[r][m] = d_weights[r][m] = 0;
         continue;
       }
-      float weight, derivative, offset = 0;
-      if (is_softmax(args)) {
-        weight = derivative = exp2f(weights[r][m] - sums[r].lse);
-        offset = sums[r].delta;
-      } else {
-        const Silu values = silu(weights[r][m]);
-        weight = values.value / args.silu_divisor;
-        derivative = values.derivative / args.silu_divisor;
-      }
       const float factor = !args.has_dropout             ? 1
                            : has_pair<Shape>(kept, r, m) ? args.draw.scale
                                                          : 0;
-      const float d_weight = factor == 0 ? 0 : factor * d_weights[r][m];
-      weights[r][m] = factor == 0 ? 0 : factor * weight;
-      // Where the derivative is 0, d_weight need not have a value.
-      d_weights[r][m] = derivative == 0 ? 0 : derivative * (d_weight - offset);
+      weight_and_gradient(args, sums[r], factor, weights[r][m], d_weights[r][m]);
     }
   }
 }

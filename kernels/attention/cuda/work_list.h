@@ -32,4 +32,14 @@ struct CudaAttentionPlan {
 
 CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream);
 
+/// Calls f(WorkList), the one of the call's plan or, without one, of its own.
+template <typename F>
+void with_work_list(const AttentionForward& args, const Stream& stream, F&& f) {
+  const AttentionView view = view_of(args);
+  const std::int64_t batch_size = batch_size_of(view);
+  if (args.plan && args.plan->on_cuda()) return f(args.plan->on_cuda()->list(batch_size));
+  const CudaAttentionPlan plan = list_work(view, stream);
+  f(plan.list(batch_size));
+}
+
 }  // namespace serrate

@@ -271,6 +271,9 @@ inline int __clz(int value) {
 inline int __clzll(long long value) {
   return std::countl_zero(static_cast<unsigned long long>(value));
 }
+inline float __fmul_rn(float x, float y) {
+  return x * y;
+}
 inline float __expf(float x) {
   return expf(x);
 }
