@@ -22,7 +22,9 @@ struct DeviceHeads {
   std::int64_t head_stride = 0;
 };
 
-/// How tokens are stored; arithmetic is in float32, but CUDA rounds the weights of bfloat16, too.
+/// How tokens are stored. Arithmetic is in float32. CUDA's tensor cores, though, multiply bfloat16
+/// tokens by weights and gradients of scores that are rounded to bfloat16; they take head_dim 32,
+/// 64, 128 and 256 where device_data is aligned to 16 bytes and strides are multiples of 8.
 enum class HeadsType { kFloat32, kBFloat16 };
 
 /// DeviceHeads of any of these types; for gradients and outputs without const.
@@ -101,8 +103,9 @@ struct AttentionForward {
   std::int64_t num_heads = 1;
   /// A divisor of num_heads: so many consecutive heads share one of k's and v's. 0: num_heads.
   std::int64_t num_key_heads = 0;
-  std::int64_t head_dim = 64;  ///< 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16
-  float scale = 1;             ///< of q.k; 1 / sqrt(head_dim) is not implied
+  /// 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16, and on CUDA as HeadsType says.
+  std::int64_t head_dim = 64;
+  float scale = 1;                   ///< of q.k; 1 / sqrt(head_dim) is not implied
   AttentionMask mask = kCausalMask;  ///< for cross-attention and shared queries mostly FullMask
   AttentionActivation activation = AttentionActivation::kSoftmax;
   float silu_divisor = 1;
