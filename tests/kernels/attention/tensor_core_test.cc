@@ -297,7 +297,7 @@ TEST_P(TensorCores, BitsAreThoseOfAnotherRunAndOfTheSameMaskInBits) {
   }
 }
 
-// The forward alone: queries that all sequences share, and a log-sum-exp that nobody wants.
+// The forward alone: queries that all sequences share, and a log-sum-exp that nobody wants; plans.
 TEST_P(TensorCores, SharedQueriesGiveWhatCopiesOfThemGive) {
   constexpr std::int64_t kQueries = 5, kHeads = 2, kDim = 64, kRow = kHeads * kDim;
   const std::vector<std::int64_t> key_lengths = {130, 0, 7, 64};
@@ -316,23 +316,39 @@ TEST_P(TensorCores, SharedQueriesGiveWhatCopiesOfThemGive) {
     return DeviceHeads<BFloat16>{x.on(stream).device_data(), kRow, kDim};
   };
   const auto q = random(kQueries), k = random(key_offsets.back()), v = random(key_offsets.back());
-  TestArray<BFloat16> copies, out(rows * kRow), expected(rows * kRow);
+  TestArray<BFloat16> copies, expected(rows * kRow);
   for (std::int64_t i = 0; i < rows * kRow; ++i) {
     copies.host().push_back(q[i % (kQueries * kRow)]);
   }
   Inputs inputs;
   AttentionForward forward;
-  forward.q = view(q), forward.k = view(k), forward.v = view(v), forward.out = view(out);
+  forward.q = view(q), forward.k = view(k), forward.v = view(v), forward.out = view(expected);
   forward.key_offsets = inputs.on(stream, key_offsets);
   forward.num_shared_queries = kQueries;
   forward.num_heads = kHeads, forward.head_dim = kDim, forward.mask = FullMask{};
   jagged_attention_forward(forward, stream);
   forward.num_shared_queries = 0;
   forward.query_offsets = inputs.on(stream, query_offsets);
-  forward.q = view(copies), forward.out = view(expected);
-  jagged_attention_forward(forward, stream);
-  for (std::int64_t i = 0; i < rows * kRow; ++i) {
-    ASSERT_EQ(static_cast<float>(out[i]), static_cast<float>(expected[i]));
+  forward.q = view(copies);
+  const auto expect_same = [&] {
+    const TestArray<BFloat16> out(rows * kRow);
+    forward.out = view(out);
+    jagged_attention_forward(forward, stream);
+    for (std::int64_t i = 0; i < rows * kRow; ++i) {
+      ASSERT_EQ(static_cast<float>(out[i]), static_cast<float>(expected[i]));
+    }
+  };
+  expect_same();
+  // With a plan that was made without tokens, or of tokens that do not take tensor cores.
+  const TestArray<float> floats(rows * kRow);
+  for (const InputHeads& tokens :
+       {InputHeads(),
+        InputHeads(DeviceHeads<float>{floats.on(stream).device_data(), kRow, kDim})}) {
+    AttentionForward before = forward;
+    before.q = tokens;
+    const AttentionPlan plan = plan_attention(before, stream);
+    forward.plan = &plan;
+    expect_same();
   }
 }
 
