@@ -179,7 +179,8 @@ struct RankMemory {
   std::int64_t weights = 0;
   std::int64_t optimizer = 0;
   std::int64_t exchange = 0;
-  std::int64_t ahead = 0;  ///< not in the total: an EmbeddingInput, where a loop has one
+  /// Of the next batch's ids (`EmbeddingInput`); not in total(), as evaluation has none.
+  std::int64_t ahead = 0;
   std::int64_t total() const { return weights + optimizer + exchange; }
 };
 

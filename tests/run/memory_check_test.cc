@@ -54,6 +54,22 @@ TEST_F(MemoryCheck, TheRanksOfAMachineShareWhatItHas) {
   EXPECT_EQ(refusal("", {.host = {{0, 1}, {{1 << 30, 4000}, smaller}}}), "(no exception)");
 }
 
+TEST_F(MemoryCheck, ATrainingHasTheIdsOfTheNextBatch) {
+  const Machines machines{.host = {{0, 0}, {kPlenty}}};
+  model_.batch_size = 100;
+  model_.tables[0].features = {{.pooling_factor = 10}};
+  const RankMemory rank = predict_memory(model_, plan_)[1];
+  ASSERT_GT(rank.ahead, 2 * 100 * 10 * 8);  // the ids of both ranks
+  const auto refused = [&](std::int64_t bytes, MemoryUse use) {
+    return refusal(std::to_string(bytes), machines, use) != "(no exception)";
+  };
+  const std::int64_t evaluation = rank.total() + 3000, training = evaluation + rank.ahead;
+  EXPECT_FALSE(refused(evaluation, MemoryUse::kEvaluation));
+  EXPECT_TRUE(refused(evaluation - 1, MemoryUse::kEvaluation));
+  EXPECT_FALSE(refused(training, MemoryUse::kTraining));
+  EXPECT_TRUE(refused(training - 1, MemoryUse::kTraining));
+}
+
 TEST_F(MemoryCheck, ACheckpointIsWrittenFromACopy) {
   const Machines machines{.host = {{0, 0}, {kPlenty}}};
   // 68,000 bytes again, and three fifths of 2,000.

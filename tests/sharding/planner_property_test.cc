@@ -37,6 +37,20 @@ void expect_constraints(const PlannerTable& table, const PlacedTable& placed,
   }
 }
 
+// What a rank allocates, and the next batch's ids; but for kernels that cache rows.
+void expect_memory_of_training(const PlannerModel& model, const ShardingPlan& plan,
+                               const PlanCost& cost) {
+  const auto caches = [](const TableSharding& sharding) {
+    return sharding.kernel == ComputeKernel::kFusedUvmCaching;
+  };
+  if (std::ranges::any_of(plan.tables, caches)) return;
+  const auto predicted = predict_memory(model, plan);
+  for (int r = 0; r < plan.world_size; ++r) {
+    EXPECT_NEAR(cost.device_bytes[r] + cost.host_bytes[r],
+                predicted[r].total() + predicted[r].ahead, 1);
+  }
+}
+
 void expect_plan_holds(const PlannerInstance& instance, const PlannerOptions& options,
                        const PlannerResult& result) {
   const PlannerModel& model = instance.model;
@@ -56,6 +70,7 @@ void expect_plan_holds(const PlannerInstance& instance, const PlannerOptions& op
   const PlanCost cost = cost_of(model, instance.topology, result.tables, options.estimator);
   EXPECT_EQ(cost.max_rank, result.cost.max_rank);
   EXPECT_EQ(cost.critical_path, result.cost.critical_path);
+  if (options.estimator == PlannerEstimator::kSerrate) expect_memory_of_training(model, plan, cost);
 }
 
 TEST(PlannerProperties, HoldForEveryPlan) {
