@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <queue>
+#include <utility>
 
 #include "sharding/planner/relaxation.h"
 
@@ -61,32 +63,47 @@ bool tighten(Box& box, double known, double uniform) {
 
 constexpr double kCloseEnough = 0.998;
 
-// No placement is below what it returns, which is `goal` or less; found from so many of the cases
-// that are left at most. Cases that are proved not to be below the goal are done with.
-double bound_up_to(const Relaxation& relaxation, double goal, int& boxes_left,
-                   double part_of_left) {
-  constexpr int kRounds = 30;
-  // Many demands mean many shards, which come apart better and take long to look through.
-  constexpr std::size_t kMostToCut = 1500;
-  const bool few = relaxation.num_demands() <= kMostToCut;
-  std::priority_queue<Box> open;
-  const auto add = [&](Box box, int cuttings) {
-    if (!tighten(box, goal, relaxation.least_uniform(box) * (1 - kBoundSlack))) return;
-    relaxation.solve(box, goal, kRounds, cuttings);
-    if (box.value < goal) open.push(box);
-  };
-  add(relaxation.whole(), few ? 4 : 0);
-  const int stop_at = static_cast<int>((1 - part_of_left) * boxes_left);
-  for (; boxes_left > stop_at && !open.empty(); boxes_left -= 2) {
-    if (open.top().value > kCloseEnough * goal) break;
-    Box below, above;
-    if (!cut(open.top(), below, above)) break;
-    open.pop();
-    add(below, few ? 1 : 0);
-    add(above, few ? 1 : 0);
+// The cases in which a placement may yet be below `goal`. Those that are proved not to be are done
+// with.
+class Cases {
+ public:
+  Cases(const Relaxation& relaxation, double goal)
+      : relaxation_(relaxation), goal_(goal), few_(relaxation.num_demands() <= kMostToCut) {
+    add(relaxation.whole(), few_ ? 4 : 0);
   }
-  return (open.empty() ? goal : open.top().value) * (1 - kBoundSlack);
-}
+
+  // No placement is below it; `goal` at most.
+  double bound() const { return (open_.empty() ? goal_ : open_.top().value) * (1 - kBoundSlack); }
+
+  // Tells so many cases apart at most.
+  void split(int most_boxes, int& boxes_left) {
+    const int stop_at = boxes_left - most_boxes;
+    for (; boxes_left > stop_at && !open_.empty(); boxes_left -= 2) {
+      if (open_.top().value > kCloseEnough * goal_) break;
+      Box below, above;
+      if (!cut(open_.top(), below, above)) break;
+      open_.pop();
+      add(std::move(below), few_ ? 1 : 0);
+      add(std::move(above), few_ ? 1 : 0);
+    }
+  }
+
+ private:
+  // Many demands mean many shards, which come apart better and take long to look through.
+  static constexpr std::size_t kMostToCut = 1500;
+
+  void add(Box box, int cuttings) {
+    constexpr int kRounds = 30;
+    if (!tighten(box, goal_, relaxation_.least_uniform(box) * (1 - kBoundSlack))) return;
+    relaxation_.solve(box, goal_, kRounds, cuttings);
+    if (box.value < goal_) open_.push(std::move(box));
+  }
+
+  const Relaxation& relaxation_;
+  double goal_;  // ms
+  bool few_;
+  std::priority_queue<Box> open_;
+};
 
 }  // namespace
 
@@ -106,27 +123,32 @@ PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objec
 double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
                    const PlannerBound& bound, double known) {
   const Relaxation relaxation(problem, objective);
-  // Of demands, in all rounds, about 5 ns each. Where memory has a price there are more cases to
-  // tell apart.
-  const double most_visits = bound.device_price > 0 || bound.host_price > 0 ? 93'000 : 47'000;
+  // Of all boxes, each of which has 30 rounds or more. Where memory has a price there are more
+  // cases to tell apart.
+  const double most_demands = bound.device_price > 0 || bound.host_price > 0 ? 93'000 : 47'000;
   const double num_demands = static_cast<double>(relaxation.num_demands() + 1);
-  int boxes_left = std::clamp(static_cast<int>(most_visits / num_demands), 32, 800);
+  int boxes_left = std::clamp(static_cast<int>(most_demands / num_demands), 32, 800);
   double proved = bound.objective;
+  std::optional<Cases> failed;  // of the least goal that was tried and is not proved
+  const auto is_proved = [&](double part) { return proved >= kCloseEnough * part * known; };
   const auto prove = [&](double part, double part_of_left) {
-    const double goal = part * known;
-    if (proved < kCloseEnough * goal) {
-      proved = std::max(proved, bound_up_to(relaxation, goal, boxes_left, part_of_left));
-    }
-    return proved >= kCloseEnough * goal;
+    if (is_proved(part)) return;
+    Cases cases(relaxation, part * known);
+    cases.split(static_cast<int>(part_of_left * boxes_left), boxes_left);
+    proved = std::max(proved, cases.bound());
+    if (!is_proved(part)) failed.emplace(std::move(cases));
   };
   // A goal is proved by fewer cases than it takes to find the least of all of them.
-  if (prove(0.98, 0.5)) {
+  prove(0.98, 0.5);
+  if (is_proved(0.98)) {
     prove(1, 0.7);
     prove(0.99, 1);
   } else {
-    for (const double part : {0.965, 0.95, 0.92}) {
-      if (prove(part, part > 0.92 ? 0.5 : 1)) break;
-    }
+    for (const double part : {0.965, 0.95, 0.92}) prove(part, part > 0.92 ? 0.5 : 1);
+  }
+  if (failed) {
+    failed->split(boxes_left, boxes_left);
+    proved = std::max(proved, failed->bound());
   }
   return proved;
 }
