@@ -80,11 +80,12 @@ class KernelSets {
     const Candidate* best = nullptr;
     for (const Candidate& c : item.candidates) {
       if (kernel ? c.kernel != *kernel : !is_on_device(c.kernel)) continue;
-      if (kernel && c.time.total(problem_.estimator) > longest_) continue;
+      if (kernel && is_long(c)) continue;
       if (!best || cost_of(c) < cost_of(*best)) best = &c;
     }
     return best;
   }
+  bool is_long(const Candidate& c) const { return c.time.total(problem_.estimator) > longest_; }
   // With the price of its memory.
   double cost_of(const Candidate& c) const {
     const auto bytes = static_cast<double>(c.total_device_bytes());
@@ -144,7 +145,8 @@ class KernelSets {
     for (const int j : chosen) {
       const auto& candidates = problem_.items[savings_[j].item].candidates;
       for (std::size_t c = 0; c < candidates.size(); ++c) {
-        all[savings_[j].item][c] = candidates[c].kernel == savings_[j].kernel;
+        all[savings_[j].item][c] =
+            candidates[c].kernel == savings_[j].kernel && !is_long(candidates[c]);
       }
     }
     return all;
@@ -174,6 +176,7 @@ std::vector<Allowed> kernel_sets(const PlannerProblem& problem, const PlannerBou
     };
     add(1, 5);
     add(kLoose, 3);
+    if (known == std::numeric_limits<double>::infinity()) break;  // parts of it are the same
   }
   return sets;
 }

@@ -1,6 +1,7 @@
 #include "sharding/planner/search.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <memory>
 
@@ -153,17 +154,27 @@ class Search {
   }
 
   // Moves change one item's kernel at a time, to what is cheapest beside the others as they are:
-  // sets of kernels are better chosen before.
+  // sets of kernels are better chosen before. They share as many evaluations as the rest of the
+  // search has: some local search for each, and for the best of them some items taken out and put
+  // back.
   void start_from_kernels(const TypeSet& types, std::vector<Moves>& all) const {
+    constexpr std::ptrdiff_t kRuined = 6;
     double known = std::numeric_limits<double>::infinity();
     for (const auto& moves : all) known = std::min(known, moves->objective_within_memory());
-    for (Allowed& allowed : kernel_sets(problem_, bound_, known)) {
-      if (all.back()->is_late()) return;
-      all.push_back(moves_of({types, std::move(allowed)}));
-      all.back()->start(kKernelLimits);
-      all.back()->descend(evaluations_ / 16);
-      all.back()->ruin_and_recreate(evaluations_ / 16);
+    std::vector<Allowed> sets = kernel_sets(problem_, bound_, known);
+    std::vector<Moves> of_sets;
+    for (Allowed& allowed : sets) {
+      if (all.back()->is_late()) break;
+      of_sets.push_back(moves_of({types, std::move(allowed)}));
+      of_sets.back()->start(kKernelLimits);
+      of_sets.back()->descend(std::min(evaluations_ * 3 / 8 / std::ssize(sets), evaluations_ / 16));
     }
+    std::ranges::stable_sort(of_sets, is_better);
+    const std::ptrdiff_t num_ruined = std::min(std::ssize(of_sets), kRuined);
+    for (std::ptrdiff_t i = 0; i < num_ruined; ++i) {
+      of_sets[i]->ruin_and_recreate(evaluations_ * 5 / 8 / num_ruined);
+    }
+    std::ranges::move(of_sets, std::back_inserter(all));
   }
 
   // Loads of one phase are best balanced from many starts, of several by annealing.

@@ -100,5 +100,19 @@ TEST(PlannerKernelSets, NoneWhereAllFitTheDevices) {
   EXPECT_FALSE(sets(49).empty());
 }
 
+TEST(PlannerKernelSets, NoLongShardsInHostMemory) {
+  // Whole, or in two shards that take a little more together.
+  PlannerItem item{.candidates = {on_one_rank(kFused, 1, 60), on_one_rank(kFusedUvm, 9, 0),
+                                  on_one_rank(kFusedUvm, 5, 0)}};
+  item.candidates.back().work.forward_compute = 10;
+  const PlannerProblem problem = problem_of({item}, 20);
+  using Sets = std::vector<Allowed>;
+  const Allowed any{{false, true, true}}, short_ones{{false, false, true}};
+  EXPECT_EQ(kernel_sets(problem, {}, std::numeric_limits<double>::infinity()), Sets{any});
+  EXPECT_EQ(kernel_sets(problem, {}, 10), (Sets{any, short_ones}));  // at most 10, 6
+  EXPECT_EQ(kernel_sets(problem, {}, 8), Sets{short_ones});          // at most 8
+  EXPECT_EQ(kernel_sets(problem, {}, 4), Sets{});
+}
+
 }  // namespace
 }  // namespace serrate
