@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "serrate/communicator.h"
 #include "serrate/device_span.h"
 #include "serrate/embedding_table.h"
+#include "serrate/error.h"
 #include "serrate/jagged_tensor.h"
 #include "serrate/sharding_plan.h"
 
@@ -46,19 +48,30 @@ struct EmbeddingLookup {
   std::string table;
 };
 
-/// The ids of a batch that waits for its step: what input_dist makes ahead, on a stream of its own,
-/// while the device makes the step before. Its buffers are reused from batch to batch. A loop:
+/// The ids of a batch that waits for its step; its buffers are reused from batch to batch.
+/// input_dist makes it on a stream of its own, beside the one of the steps, which take() then waits
+/// for. At the end that stream waits for the one of the steps, before either object goes. An
+/// exchange that takes its batches has them in no other way. A loop:
 ///   embedding.input_dist(features of the first batch, ahead, input_stream);
 ///   for each step:
 ///     exchange.take(ahead, stream);
 ///     lookup, output_dist, the model, output_dist_backward, update: with exchange, on stream
+///     ahead.send_after(stream);
 ///     embedding.input_dist(features of the next batch, ahead, input_stream);
+///   input_stream.wait_for(stream);
 class EmbeddingInput {
  public:
   EmbeddingInput();
   ~EmbeddingInput();
   EmbeddingInput(EmbeddingInput&&) noexcept;
   EmbeddingInput& operator=(EmbeddingInput&&) noexcept;
+
+  /// Ids that go through nodes are sent when what `stream` has been given is done: kernels of
+  /// several NCCL communicators must not wait for peers on the GPU at once. It comes after the last
+  /// collective of the step; ids are parted and counted before.
+  void send_after(const Stream& stream);
+  /// What take() will throw, of the batch that waits: some rank's is wrong.
+  std::optional<Error> failure() const;
 
   /// Bytes allocated for it on this rank.
   std::int64_t bytes() const;
@@ -143,9 +156,11 @@ class ShardedEmbedding {
                   const Stream& stream);
   /// The same ahead of the batch's step, which begins with EmbeddingExchange::take; a batch that is
   /// wrong is an Error there, so that the step before can be finished. On a GPU `stream` is one
-  /// beside the step's: it runs while the step before does, outlives `ahead` and the exchange, and
-  /// has to wait for the step's before they go. `features` are read on `stream` alone.
+  /// beside the step's, which outlives `ahead` and the exchange. `features` are read on `stream`
+  /// alone.
   void input_dist(const KeyedJaggedTensor& features, EmbeddingInput& ahead, const Stream& stream);
+  /// In place of it on a rank that has no batch: take() throws `why` on every rank.
+  void announce_failure(const Error& why, EmbeddingInput& ahead);
   void lookup(EmbeddingExchange& exchange, const Stream& stream);
   void output_dist(EmbeddingExchange& exchange, const Stream& stream);
   void output_dist_backward(EmbeddingExchange& exchange, const Stream& stream);

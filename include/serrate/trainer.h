@@ -33,20 +33,24 @@ class Trainer {
   bool done() const;
   /// Steps of the whole run, those of earlier processes included.
   std::int64_t steps_done() const;
-  /// One step of every rank.
+  /// One step of every rank. Steps that a run() left unreported, when its on_step threw, are looked
+  /// at first.
   StepResult step();
   /// Steps until done, or until `stop` is set on any rank; writes the configuration, a line of
   /// metrics per step, a checkpoint every options().checkpoint_every and one at the end, also when
   /// stopped, to options().output. Returns false when stopped. Ranks look at `stop` once a step,
-  /// when they exchange its loss: what `on_step` sets is seen after the next step.
+  /// when they exchange losses: what `on_step` sets is seen after the next step. On a GPU `on_step`
+  /// is told of a step when the next one has been queued, so that two more are made.
+  /// A batch that is wrong on some rank is an Error on every one, after the steps before it.
   bool run(const std::atomic<bool>& stop, const std::function<void(const StepResult&)>& on_step);
   /// Writes a checkpoint (docs/checkpoint_format.md) to options().output: all that evaluate() and
-  /// another Trainer need. It is on disk when this returns.
+  /// another Trainer need. It is on disk when this returns. Not for on_step: see checkpoint_every.
   void save();
   /// Ids that InvalidIds::kDrop left out or kOov replaced so far, on all ranks; collective. A
   /// dropped item takes its event with it.
   std::int64_t invalid_ids();
-  /// Seconds spent in each stage so far on this rank, in the order of the step.
+  /// Seconds spent in each stage so far on this rank, in the order of the step. On a GPU input_dist
+  /// runs beside the others, with all that it waits for.
   std::vector<std::pair<std::string, double>> stage_seconds() const;
   /// Bytes held on this rank by part: tables, optimizer, dense, exchange, checkpoint (the copy that
   /// is being written), activations.

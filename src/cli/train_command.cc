@@ -19,11 +19,19 @@ constexpr int kStoppedExitCode = 75;
 
 void print_stages(const Trainer& trainer) {
   if (trainer.stage_seconds().empty()) return;  // no step was left to do
+  const bool on_gpu = trainer.options().device != "cpu";
+  const auto is_beside = [&](const std::string& stage) { return on_gpu && stage == "input_dist"; };
   double total = 0;
-  for (const auto& [stage, seconds] : trainer.stage_seconds()) total += seconds;
+  for (const auto& [stage, seconds] : trainer.stage_seconds()) {
+    if (!is_beside(stage)) total += seconds;
+  }
   put("\n{:<24}{:>10}{:>8}\n", "stage (rank 0)", "seconds", "share");
   for (const auto& [stage, seconds] : trainer.stage_seconds()) {
-    put("{:<24}{:>10.3f}{:>7.1f}%\n", stage, seconds, 100 * seconds / total);
+    if (is_beside(stage)) {
+      put("{:<24}{:>10.3f}  beside the step before\n", stage, seconds);
+    } else {
+      put("{:<24}{:>10.3f}{:>7.1f}%\n", stage, seconds, 100 * seconds / total);
+    }
   }
   put("\n{:<24}{:>10}\n", "memory (rank 0)", "MiB");
   for (const auto& [part, bytes] : trainer.memory_bytes()) {

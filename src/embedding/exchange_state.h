@@ -50,6 +50,7 @@ struct EmbeddingInput::State {
   bool waits = false;  ///< for its step
   Event is_there;      ///< on the stream of input_dist
   Event was_taken;     ///< on the stream of a step, when the step after it took another batch
+  Event may_be_sent;   ///< on the stream of a step, after its last collective
 
   std::vector<BucketizeSegment> bucketize_segments;
   PackingList packing;
@@ -57,8 +58,12 @@ struct EmbeddingInput::State {
   std::int64_t bytes() const;
 };
 
+/// Where the batches of an exchange come from: its buffers are of that stream.
+enum class BatchSource { kNoneYet, kInputDist, kTaken };
+
 struct EmbeddingExchange::State {
   EmbeddingInput::State input;
+  BatchSource source = BatchSource::kNoneYet;
   Buffer<float> outputs, d_outputs;
   Buffer<float> unpooled;  ///< rows, or gradients, of the ids of unpooled lookups
 

@@ -225,6 +225,15 @@ void part_passed_on_ids(const Routing& routing, EmbeddingInput::State& s, const 
   s.passed_on_parts.part(s.bucketize_segments, s.passed_on_counts, stream);
 }
 
+void record(Event& event, const Stream& stream) {
+  if (event.device() != stream.device()) event = Event(stream.device());
+  event.record(stream);
+}
+
+void wait_for(const Event& event, const Stream& stream) {
+  if (event.device() == stream.device()) stream.wait_for(event);
+}
+
 void distribute(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
                 EmbeddingInput::State& s, const Stream& stream) {
   const ProfilerRange range("input_dist");
@@ -238,6 +247,7 @@ void distribute(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
   }
   exchange_counts(counts, m, s);
   if (s.failure) return;
+  if (routing.through_nodes) wait_for(s.may_be_sent, stream);
 
   pack(routing.direct, s.lookups, s.parts, s, s.direct, stream);
   pack(routing.to_node, s.lookups, s.parts, s, s.to_node, stream);
@@ -268,19 +278,21 @@ void swap_rows(EmbeddingInput::State& a, EmbeddingInput::State& b) {
   std::swap(a.gathered.weights, b.gathered.weights);
 }
 
-void record(Event& event, const Stream& stream) {
-  if (event.device() != stream.device()) event = Event(stream.device());
-  event.record(stream);
+void set_source(EmbeddingExchange::State& exchange, BatchSource source) {
+  check(exchange.source == BatchSource::kNoneYet || exchange.source == source,
+        "an exchange gets its batches by input_dist or takes them from an EmbeddingInput, not both");
+  exchange.source = source;
 }
 
-void wait_for(const Event& event, const Stream& stream) {
-  if (event.device() == stream.device()) stream.wait_for(event);
+void check_is_free(const EmbeddingInput::State& ahead) {
+  check(!ahead.waits, "the batch that was sent ahead is taken before the next one is sent");
 }
 
 }  // namespace
 
 void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingExchange& exchange,
                                   const Stream& stream) {
+  set_source(exchange.state(), BatchSource::kInputDist);
   EmbeddingInput::State& input = exchange.state().input;
   distribute(features, *impl_, input, stream);
   if (input.failure) throw Error(*input.failure);
@@ -288,13 +300,33 @@ void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingEx
 
 void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingInput& ahead,
                                   const Stream& stream) {
-  wait_for(ahead.state().was_taken, stream);
-  distribute(features, *impl_, ahead.state(), stream);
-  record(ahead.state().is_there, stream);
-  ahead.state().waits = true;
+  EmbeddingInput::State& s = ahead.state();
+  check_is_free(s);
+  wait_for(s.was_taken, stream);
+  distribute(features, *impl_, s, stream);
+  record(s.is_there, stream);
+  s.waits = true;
+}
+
+void ShardedEmbedding::announce_failure(const Error& why, EmbeddingInput& ahead) {
+  EmbeddingInput::State& s = ahead.state();
+  check_is_free(s);
+  const int num_ranks = impl_->communicator.size();
+  exchange_counts(counts_of_failure(why, num_ranks), *impl_, s);
+  if (num_ranks == 1) s.failure = why;  // there is no rank to name
+  s.waits = true;
+}
+
+void EmbeddingInput::send_after(const Stream& stream) {
+  record(state_->may_be_sent, stream);
+}
+
+std::optional<Error> EmbeddingInput::failure() const {
+  return state_->waits ? state_->failure : std::nullopt;
 }
 
 void EmbeddingExchange::take(EmbeddingInput& ahead, const Stream& stream) {
+  set_source(*state_, BatchSource::kTaken);
   check(std::exchange(ahead.state().waits, false), "input_dist comes before the step of its batch");
   EmbeddingInput::State& input = state_->input;
   record(input.was_taken, stream);

@@ -199,27 +199,41 @@ struct Trainer::Impl {
   /// ranks speak of the one before.
   std::size_t steps_ahead() const { return stream.device().type == DeviceType::kCpu ? 0 : 1; }
 
+  /// What is wrong with it waits in state->ahead, the same on every rank.
   void prepare_next_batch() {
     state->times.start(stream);
-    next_batch = batches->next();
+    try {
+      next_batch = batches->next();
+    } catch (const Error& error) {
+      state->embedding.announce_failure(error, state->ahead);
+      return;
+    }
     state->times.lap("reader", stream);
     prepare_batch(*state, *next_batch);
+  }
+
+  bool next_batch_is_wrong() const { return state->ahead.failure().has_value(); }
+  void check_next_batch() const {
+    if (const auto failure = state->ahead.failure()) throw Error(*failure);
   }
 
   /// Queues the next step, and prepares the batch of the one after it.
   void queue_step() {
     check(steps_done < total_steps, "no step is left");
+    check_next_batch();
     if (!batches) start_batches(steps_done);
     if (!next_batch) {
       prepare_next_batch();
+      check_next_batch();
       next_tokens = count_tokens(*next_batch, communicator);
     }
+    // A step that could not be queued whole leaves its batch here: the device may be at work on it.
+    train_step(*state, *next_batch, next_tokens, steps_done + 1);
     QueuedStep step{.step = steps_done + 1,
                     .batch = std::move(*next_batch),
                     .tokens = next_tokens,
                     .is_done = Event(stream.device())};
     next_batch.reset();
-    train_step(*state, step.batch, step.tokens, step.step);
     step.is_done.record(stream);
     steps_done = step.step;
     dropped_events += step.batch.dropped_events;
@@ -259,6 +273,7 @@ struct Trainer::Impl {
                       "rates",
                       result.loss, result.step));
     }
+    if (metrics) metrics->write(result);
     return result;
   }
 
@@ -358,6 +373,7 @@ ShardedEmbedding& Trainer::embedding() {
 
 StepResult Trainer::step() {
   StepWords words;
+  while (!impl_->queued.empty()) impl_->report(0, words);  // of a run() that was left
   impl_->queue_step();
   return *impl_->report(0, words);
 }
@@ -386,7 +402,7 @@ class Due {
 bool Trainer::run(const std::atomic<bool>& stop,
                   const std::function<void(const StepResult&)>& on_step) {
   Impl& impl = *impl_;
-  if (done()) return true;
+  if (done() && impl.queued.empty()) return true;
   Communicator& communicator = impl.communicator;
   const bool is_first = communicator.rank() == 0;
   impl.describe_run_in_files();
@@ -397,9 +413,7 @@ bool Trainer::run(const std::atomic<bool>& stop,
   // The losses of the steps that are queued: those of a GPU come one step late.
   const auto report = [&](std::size_t most, StepWords& words) {
     const std::optional<StepResult> result = impl.report(most, words);
-    if (!result) return;
-    if (impl.metrics) impl.metrics->write(*result);
-    if (on_step) on_step(*result);
+    if (result && on_step) on_step(*result);
   };
   const auto report_all = [&] {
     StepWords none;
@@ -409,6 +423,7 @@ bool Trainer::run(const std::atomic<bool>& stop,
   Due due(checkpoint_interval_from_string(impl.options.checkpoint_every));
   bool is_due = false, stopped = false;
   while (!done() && !stopped) {
+    if (impl.next_batch_is_wrong()) report_all();
     impl.queue_step();
     // Ranks stop after the same step, whichever of them was told to, and save the same steps.
     StepWords words;
@@ -439,6 +454,9 @@ bool Trainer::run(const std::atomic<bool>& stop,
 
 void Trainer::save() {
   Impl& impl = *impl_;
+  check(impl.queued.empty(),
+        "save() comes after run() or step(): on a GPU, in on_step, the next step is on its way and "
+        "nobody has seen its loss; checkpoint_every has checkpoints written during a run");
   impl.checkpoints->finish();
   if (impl.steps_done > 0 && impl.checkpoints->newest_step() == impl.steps_done) return;
   std::int64_t invalid_ids = impl.own_invalid_ids();

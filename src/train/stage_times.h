@@ -11,13 +11,14 @@
 
 namespace serrate {
 
-/// Seconds per stage of a step, in the order in which stages first ran, by events on the step's
-/// stream: no stage waits for the device. Nothing is recorded before measure().
+/// Seconds per stage, in the order in which stages first ran, by events on the stream that makes
+/// it: no stage waits for the device. Stages of different streams may run at once, and each time
+/// then has in it what the stage waits for. Nothing is recorded before measure().
 class StageTimes {
  public:
   void measure() { is_measured_ = true; }
   void start(const Stream& stream);
-  /// What was queued since start() or the last lap was `stage`.
+  /// What was queued since start() or the last lap, on the same stream, was `stage`.
   void lap(const char* stage, const Stream& stream);
   /// Waits for the end of the last lap.
   const std::vector<std::pair<std::string, double>>& seconds();

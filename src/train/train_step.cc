@@ -96,6 +96,7 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
     : communicator(comm),
       stream(step_stream),
       input_stream(step_stream.device(), step_stream.num_threads()),
+      last_begun(step_stream.device()),
       embedding(
           std::move(tables), std::move(plan),
           {.optimizer = options.sparse_optimizer,
@@ -116,10 +117,12 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
   negative_lookup = embedding.lookup_index(kNegativeFeature, item);
 }
 
-// Memory of the input stream goes in its order, behind the step that may use it.
+// Memory of the input stream goes in its order, behind the step that may use it. Losses may be on
+// their way to the host.
 TrainState::~TrainState() {
   try {
     input_stream.wait_for(stream);
+    stream.synchronize();
   } catch (const Error&) {  // of a device that failed: nothing runs on it any more
   }
 }
@@ -130,20 +133,23 @@ std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator
   return tokens;
 }
 
-// The life of a batch; see docs/architecture.md for the shapes.
+// The buffers are those of the step before the one on its way: the time begins when they are free.
 void prepare_batch(TrainState& s, const NextItemBatch& batch) {
   s.input_stream.wait_for(batch.is_on_device);
+  s.input_stream.wait_for(s.last_begun);
   s.times.start(s.input_stream);
   s.embedding.input_dist(batch.features, s.ahead, s.input_stream);
   s.times.lap("input_dist", s.input_stream);
 }
 
+// The life of a batch; see docs/architecture.md for the shapes.
 void train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_tokens,
                 std::int64_t step) {
   const Stream& stream = s.stream;
   const auto num_shares = std::ssize(batch.share_begins) - 1;
   check(num_shares == s.dense_sum.leaves().size(), "a batch has the shares of its rank");
   const float d_loss = total_tokens > 0 ? 1 / static_cast<float>(total_tokens) : 0;
+  s.last_begun.record(stream);
   s.exchange.take(s.ahead, stream);
   s.times.start(stream);
 
@@ -177,6 +183,7 @@ void train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_to
   s.times.lap("embedding update", stream);
 
   all_reduce_gradients(s);
+  s.ahead.send_after(stream);
   s.times.lap("dense all-reduce", stream);
 
   s.encoder.parameters().update(s.dense_optimizer, step, stream);

@@ -6,6 +6,7 @@
 
 #include "comm/tree_sum.h"
 #include "serrate/communicator.h"
+#include "serrate/event.h"
 #include "serrate/host_buffer.h"
 #include "serrate/sharded_embedding.h"
 #include "serrate/train_options.h"
@@ -27,6 +28,7 @@ struct TrainState {
   Communicator& communicator;
   const Stream& stream;
   Stream input_stream;  // of the ids of the next batch, while `stream` makes the step before
+  Event last_begun;     // where the step that was queued last begins on `stream`
   ShardedEmbedding embedding;
   EmbeddingExchange exchange;
   EmbeddingInput ahead;  // of the batch that prepare_batch had last
@@ -48,8 +50,10 @@ struct TrainState {
 /// collective, which a training has no need of after its first step: exchange_reports knows.
 std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator);
 
-/// Sends the ids of a batch to the owners of their rows, while the device makes the step before;
-/// waits for what it has to know of them. Collective.
+/// Parts and counts the ids of a batch while the device makes the step before, waits for the counts,
+/// and queues what sends the ids to the owners of their rows. Under NCCL they move when the
+/// collectives queued before have: those of one communicator are in order over all streams.
+/// Collective.
 void prepare_batch(TrainState& state, const NextItemBatch& batch);
 
 /// Queues one step on every rank: the life of the batch that was prepared last

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <functional>
 
 #include "tests/embedding/one_table.h"
@@ -151,19 +152,63 @@ TEST(Disagreement, FeatureMissingOnOneRankIsAnErrorOnAll) {
 
 TEST(Disagreement, ABatchAheadIsWrongWhenItsStepBegins) {
   const EmbeddingTable table = make_table();
+  std::array<bool, 2> has_come{};  // to the step of the batch that is wrong
   const auto errors = errors_of(2, [&](Communicator& communicator) {
     Rank rank({table}, plan_of(table, ShardingType::kRowWise, 2), sgd(), communicator);
     rank.set_weights();
     EmbeddingInput ahead;
+    EmbeddingExchange taken;
     rank.forward({{1}});
     rank.embedding.input_dist(items({{communicator.rank() == 1 ? 4 : 3}}, {}, rank.stream), ahead,
                               rank.stream);
     rank.backward(5, 1);
     rank.forward({{1}});
     rank.expect_rows({90}, {1});
+    EXPECT_TRUE(ahead.failure());
+    has_come.at(communicator.rank()) = true;
+    taken.take(ahead, rank.stream);
+  });
+  EXPECT_EQ(has_come, (std::array{true, true}));
+  expect_on_every_rank(errors, "rank 1: feature \"item\": sample (bag) 0 has id 4 at position 0");
+}
+
+TEST(Disagreement, ARankWithoutABatchSaysWhyWhenItsStepBegins) {
+  const EmbeddingTable table = make_table();
+  std::array<bool, 2> has_come{};
+  const auto errors = errors_of(2, [&](Communicator& communicator) {
+    Rank rank({table}, plan_of(table, ShardingType::kRowWise, 2), sgd(), communicator);
+    EmbeddingInput ahead;
+    if (communicator.rank() == 1) {
+      rank.embedding.announce_failure(Error("the file is damaged"), ahead);
+    } else {
+      rank.embedding.input_dist(items({{3}}, {}, rank.stream), ahead, rank.stream);
+    }
+    has_come.at(communicator.rank()) = true;
     rank.exchange.take(ahead, rank.stream);
   });
-  expect_on_every_rank(errors, "rank 1: feature \"item\": sample (bag) 0 has id 4 at position 0");
+  EXPECT_EQ(has_come, (std::array{true, true}));
+  expect_on_every_rank(errors, "rank 1: the file is damaged");
+}
+
+TEST(Disagreement, ABatchAheadIsTakenAndInNoOtherWay) {
+  const EmbeddingTable table = make_table();
+  run_ranks(2, [&](Communicator& communicator) {
+    Rank rank({table}, plan_of(table, ShardingType::kRowWise, 2), sgd(), communicator);
+    EmbeddingInput ahead;
+    const auto send = [&] {
+      rank.embedding.input_dist(items({{1}}, {}, rank.stream), ahead, rank.stream);
+    };
+    send();
+    EXPECT_THROW(send(), Error);  // the first would be lost
+    rank.exchange.take(ahead, rank.stream);
+    rank.look_up(rank.exchange);
+    EXPECT_THROW(rank.forward({{1}}), Error);
+    send();
+    EmbeddingExchange other;
+    rank.embedding.input_dist(items({{1}}, {}, rank.stream), other, rank.stream);
+    EXPECT_THROW(other.take(ahead, rank.stream), Error);
+    rank.exchange.take(ahead, rank.stream);  // it still waits
+  });
 }
 
 TEST(Disagreement, WeightsOnSomeRanksOnly) {

@@ -2,12 +2,16 @@
 // and losses.
 #include <gtest/gtest.h>
 
+#include <cstring>
+#include <string>
 #include <vector>
 
 #include "serrate/trainer.h"
 #include "src/checkpoint/folder.h"
+#include "src/data/dataset_writer.h"
 #include "src/data/generate.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/seal.h"
 #include "tests/support/simt/stream.h"
 #include "tests/support/temporary_folder.h"
 
@@ -119,6 +123,58 @@ TEST_F(StepWaitsTest, SavesNothingThatIsNotFinite) {
   EXPECT_NE(message.find("in step 2 (the training diverged)"), std::string::npos) << message;
   EXPECT_EQ(last, 1);
   EXPECT_TRUE(checkpoints(options_).empty());
+}
+
+/// A dataset of 12 users; one of them has the id -1, under a right seal.
+void write_bad_dataset(const std::string& path, std::int64_t bad_user) {
+  using Ids = std::vector<std::int64_t>;
+  const Ids mark{3, 1, 4, 1, 5, 9};
+  DatasetWriter writer(path,
+                       {.num_users = 12, .num_events = 12 * 6, .features = {{"item", 10}}});
+  for (std::int64_t user = 0; user < 12; ++user) {
+    const Ids ids = user == bad_user ? mark : Ids(6, user % 10);
+    writer.append_user({.timestamps = Ids{0, 1, 2, 3, 4, 5}, .features = {{ids, {}}}});
+  }
+  writer.commit();
+  std::string content = testing::read_file(path);
+  const std::string_view bytes(reinterpret_cast<const char*>(mark.data()),
+                               mark.size() * sizeof(mark[0]));
+  const std::int64_t bad = -1;
+  std::memcpy(&content.at(content.find(bytes) + 8), &bad, sizeof(bad));
+  testing::write_sealed(path, content);
+}
+
+// As on the CPU, where no loss comes late: batch 3 is wrong.
+TEST_F(StepWaitsTest, ABatchThatIsWrongEndsTheTrainingWhenTheStepsBeforeItAreReported) {
+  write_bad_dataset(options_.data, 7);
+  options_.seed = 2;
+  for (const int ranks : {1, 2}) {
+    std::vector<double> losses[2];
+    for (const char* const device : {"cpu", "cuda"}) {
+      SCOPED_TRACE(::testing::Message() << ranks << " on " << device);
+      options_.device = device;
+      options_.output = temporary_.file(device + std::to_string(ranks));
+      const std::string message = message_of<Error>([&] {
+        train(options_, ranks);
+      });
+      EXPECT_NE(message.find("has id -1"), std::string::npos) << message;
+      EXPECT_EQ(testing::read_file(options_.output + "/metrics.jsonl"), "");
+    }
+  }
+}
+
+// The checkpoint would be of the step that is on its way.
+TEST_F(StepWaitsTest, OnStepDoesNotSave) {
+  run_ranks(1, [&](Communicator& communicator) {
+    Trainer trainer(options_, communicator);
+    const std::atomic<bool> stop{false};
+    const std::string message = message_of<Error>(
+        [&] { trainer.run(stop, [&](const StepResult&) { trainer.save(); }); });
+    EXPECT_NE(message.find("save() comes after run() or step()"), std::string::npos) << message;
+    EXPECT_EQ(trainer.step().step, 3);
+    trainer.save();
+  });
+  EXPECT_EQ(checkpoints(options_), (std::vector<std::int64_t>{3}));
 }
 
 }  // namespace
