@@ -279,8 +279,9 @@ void swap_rows(EmbeddingInput::State& a, EmbeddingInput::State& b) {
 }
 
 void set_source(EmbeddingExchange::State& exchange, BatchSource source) {
-  check(exchange.source == BatchSource::kNoneYet || exchange.source == source,
-        "an exchange gets its batches by input_dist or takes them from an EmbeddingInput, not both");
+  check(
+      exchange.source == BatchSource::kNoneYet || exchange.source == source,
+      "an exchange gets its batches by input_dist or takes them from an EmbeddingInput, not both");
   exchange.source = source;
 }
 

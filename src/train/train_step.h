@@ -50,8 +50,8 @@ struct TrainState {
 /// collective, which a training has no need of after its first step: exchange_reports knows.
 std::int64_t count_tokens(const NextItemBatch& batch, Communicator& communicator);
 
-/// Parts and counts the ids of a batch while the device makes the step before, waits for the counts,
-/// and queues what sends the ids to the owners of their rows. Under NCCL they move when the
+/// Parts and counts the ids of a batch while the device makes the step before, waits for the
+/// counts, and queues what sends the ids to the owners of their rows. Under NCCL they move when the
 /// collectives queued before have: those of one communicator are in order over all streams.
 /// Collective.
 void prepare_batch(TrainState& state, const NextItemBatch& batch);
