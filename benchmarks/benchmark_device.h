@@ -31,13 +31,15 @@ struct BenchmarkWork {
 /// L2 cache, and keeps the GPU busy until what is timed is queued, so that launches do not count.
 class BenchmarkDevice {
  public:
-  /// Asks for `--device cpu|cuda|cuda:N`, by default the CPU, `--flush-mib N`, and `--times N`, as
-  /// often as a GPU does each case (30).
+  /// Asks for `--device cpu|cuda|cuda:N`, by default the CPU, `--flush-mib N`, `--times N`, as often
+  /// as a GPU does each case (30), and `--floor-side N`, of the product that is the floor of
+  /// operations (8,192).
   explicit BenchmarkDevice(BenchmarkArguments& arguments)
       : stream_(device_of(arguments.text("--device", "cpu"))),
         flushed_(on_gpu() ? arguments.integer("--flush-mib", 1024) << 20 : 0, stream_),
         copied_(flushed_.size(), stream_),
-        times_(static_cast<int>(arguments.integer("--times", 30))) {}
+        times_(static_cast<int>(arguments.integer("--times", 30))),
+        floor_side_(arguments.integer("--floor-side", 8192)) {}
 
   const Stream& stream() const { return stream_; }
   int times() const { return times_; }
@@ -68,7 +70,7 @@ class BenchmarkDevice {
   }
 
   /// What the GPU needs at the least: to copy as many bytes, or for as many operations in a product
-  /// of 8,192 x 8,192 x 8,192 (in bf16 with the rounding of its factors), whichever is longer. Both
+  /// of two square matrices (in bf16 with the rounding of its factors), whichever is longer. Both
   /// are measured when they are first asked for.
   double floor_seconds(const BenchmarkWork& work) {
     const double copy = bytes_per_second_ == 0 ? measure_copy() : bytes_per_second_;
@@ -95,7 +97,7 @@ class BenchmarkDevice {
     return bytes_per_second_ = 2 * static_cast<double>(flushed_.size()) / time;
   }
   double measure_product(Precision precision) {
-    const std::int64_t side = flushed_.size() < std::int64_t{1} << 30 ? 64 : 8192;
+    const std::int64_t side = floor_side_;
     // Any values but zeros: those take less power, and the GPU's clock would be higher.
     std::vector<float> values(static_cast<std::size_t>(side * side));
     std::uint32_t bits = 1;
@@ -117,6 +119,7 @@ class BenchmarkDevice {
   Buffer<std::byte> flushed_, copied_;
   Event begin_{stream_.device(), EventUse::kTime}, end_{stream_.device(), EventUse::kTime};
   int times_;
+  std::int64_t floor_side_;
   double bytes_per_second_ = 0;
   std::map<Precision, double> flops_per_second_;
 };

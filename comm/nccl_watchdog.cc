@@ -75,14 +75,15 @@ void NcclWatchdog::retire_finished() {
       continue;
     }
     recorder_.done(w->operation.number);
+    if (w == watched_.begin()) first_since_ = Clock::now();
     spare_events_.push_back(std::move(w->ended));
     w = watched_.erase(w);
   }
 }
 
+/// Operations of two steps may be queued, one behind the other: the first one's time alone runs.
 std::optional<Error> NcclWatchdog::find_failure() try {
   retire_finished();
-  const Clock::time_point now = Clock::now();
   for (const auto& [operation, ended] : watched_) {
     const ncclResult_t result = operation.handle->async_error();
     if (result != ncclSuccess && result != ncclInProgress) {
@@ -90,16 +91,15 @@ std::optional<Error> NcclWatchdog::find_failure() try {
                                operation.name, nccl_message(result)),
                    ErrorKind::kRetryable);
     }
-    if (now >= operation.deadline) {
-      return Error(
-          fmt::format("{}: the GPU did not end it within {} ms (another rank was stopped or lost "
-                      "after it had agreed to the exchange, or a GPU hangs) restart the job, with "
-                      "a longer timeout if the GPUs were only busy",
-                      operation.name, operation.allowed.count()),
-          ErrorKind::kRetryable);
-    }
   }
-  return std::nullopt;
+  if (watched_.empty()) return std::nullopt;
+  const Operation& first = watched_.front().operation;
+  if (Clock::now() < std::max(first.deadline, first_since_ + first.allowed)) return std::nullopt;
+  return Error(fmt::format("{}: the GPU did not end it within {} ms (another rank was stopped or "
+                           "lost after it had agreed to the exchange, or a GPU hangs) restart the "
+                           "job, with a longer timeout if the GPUs were only busy",
+                           first.name, first.allowed.count()),
+               ErrorKind::kRetryable);
 } catch (const Error& error) {  // of the device
   return Error(fmt::format("{}: {}", watched_.front().operation.name, error.what()));
 }
@@ -111,7 +111,7 @@ void NcclWatchdog::run() {
       changed_.wait(lock);
       continue;
     }
-    changed_.wait_for(lock, pause(watched_.back().operation.allowed), [&] { return stopping_; });
+    changed_.wait_for(lock, pause(watched_.front().operation.allowed), [&] { return stopping_; });
     if (stopping_ || watched_.empty()) continue;
     if (const std::optional<Error> failure = find_failure()) fail(*failure, lock);
   }

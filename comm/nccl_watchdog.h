@@ -29,8 +29,8 @@ class NcclWatchdog {
     std::string name;     // rank 1: all_to_all "rows" #3
     std::int64_t number;  // in the flight recorder
     NcclHandle* handle;
-    Clock::time_point deadline;
-    std::chrono::milliseconds allowed;  // until the deadline, when the operation began
+    Clock::time_point deadline;         // if the GPU has nothing to end before
+    std::chrono::milliseconds allowed;  // from the end of the operation before, if that is later
   };
 
   NcclWatchdog(int rank, int size, Device device, NcclOptions options);
@@ -70,6 +70,7 @@ class NcclWatchdog {
   std::condition_variable changed_;
   std::vector<NcclHandle*> handles_;
   std::deque<Watched> watched_;      // in the order in which they began
+  Clock::time_point first_since_{};  // when the one before the first of them was seen to have ended
   std::vector<Event> spare_events_;  // to be used again
   std::optional<Error> failure_;
   bool recorded_ = false, stopping_ = false;

@@ -4,11 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 #include <nlohmann/json.hpp>
 
+#include "comm/nccl_watchdog.h"
 #include "serrate/thread_communicator.h"
 #include "tests/comm/conformance.h"
+#include "tests/support/simt/library.h"
 #include "tests/support/simt/nccl_fault.h"
 #include "tests/support/temporary_folder.h"
 
@@ -172,6 +175,35 @@ TEST(NcclCommunicator, ARankThatFailsIsNamedByItsPeers) {
                               }),
                Error);
   expect_in("rank 0: all_reduce_sum \"sum\" #2: rank 1 left", peer_error);
+}
+
+// The second operation is late by what it waited for the first.
+TEST(NcclWatchdog, AnOperationHasItsTimeFromTheEndOfTheOneBefore) {
+  using Clock = NcclWatchdog::Clock;
+  ncclUniqueId id;
+  ASSERT_EQ(ncclGetUniqueId(&id), ncclSuccess);
+  NcclHandle handle;
+  ASSERT_EQ(handle.start(id, 0, 1, kGpu, Clock::now() + 30s), ncclSuccess);
+  std::atomic<int> looks = 0;
+  std::atomic<bool> first_ends = false;
+  const Stream stream(kGpu);
+  simt::enqueue_waiting(
+      simt::stream_id(static_cast<cudaStream_t>(stream.native())), "first", [](const auto&) {},
+      [&] {
+        ++looks;
+        return first_ends.load();
+      },
+      [] { return false; });
+  std::atomic<int> failures = 0;
+  NcclWatchdog watchdog(0, 1, kGpu, {.on_failure = [&](const Error&) { ++failures; }});
+  watchdog.watch({"first", 0, &handle, Clock::now() + 1h, 160ms}, stream);
+  watchdog.watch({"second", 1, &handle, Clock::now() - 1s, 1h}, stream);
+  looks = 0;
+  while (looks < 2 && failures == 0) std::this_thread::sleep_for(10ms);  // the watchdog's
+  first_ends = true;
+  stream.synchronize();
+  EXPECT_EQ(failures, 0);
+  EXPECT_NO_THROW(watchdog.check_health());
 }
 
 // The default: nobody is asked, the process ends.
