@@ -3,7 +3,7 @@
 // backward.
 //
 //   attention_benchmark [--device cpu|cuda] [--bf16] [--flush-mib N] [--times N]
-//   [Google Benchmark's options]
+//   [--floor-side N] [Google Benchmark's options]
 //   attention_benchmark --peer-cases [--threads N] [--case I]   one JSON line for each case of the
 //                                                              peers, or for one of them; with
 //                                                              --device and --bf16 too

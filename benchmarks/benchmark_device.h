@@ -31,8 +31,8 @@ struct BenchmarkWork {
 /// L2 cache, and keeps the GPU busy until what is timed is queued, so that launches do not count.
 class BenchmarkDevice {
  public:
-  /// Asks for `--device cpu|cuda|cuda:N`, by default the CPU, `--flush-mib N`, `--times N`, as often
-  /// as a GPU does each case (30), and `--floor-side N`, of the product that is the floor of
+  /// Asks for `--device cpu|cuda|cuda:N`, by default the CPU, `--flush-mib N`, `--times N`, as
+  /// often as a GPU does each case (30), and `--floor-side N`, of the product that is the floor of
   /// operations (8,192).
   explicit BenchmarkDevice(BenchmarkArguments& arguments)
       : stream_(device_of(arguments.text("--device", "cpu"))),

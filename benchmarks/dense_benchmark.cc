@@ -2,7 +2,7 @@
 // of dim 64, with 512 negatives. On the CPU one thread.
 //
 //   dense_benchmark [--device cpu|cuda] [--tokens N] [--negatives N] [--flush-mib N] [--times N]
-//   [Google Benchmark's options]
+//   [--floor-side N] [Google Benchmark's options]
 #include <numeric>
 #include <vector>
 

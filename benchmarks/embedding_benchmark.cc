@@ -3,7 +3,7 @@
 // does: 4 * bags * dim * (1 + ids per bag) for the lookup, twice that for the update.
 //
 //   embedding_benchmark [--device cpu|cuda] [--rows N] [--bags N] [--flush-mib N] [--times N]
-//   [Google Benchmark's options]
+//   [--floor-side N] [Google Benchmark's options]
 #include <algorithm>
 #include <cmath>
 #include <cstring>

@@ -6,7 +6,7 @@
 // floor.
 //
 //   jagged_ops_benchmark [--device cpu|cuda] [--batch-size N] [--longest N] [--flush-mib N]
-//   [--times N] [Google Benchmark's options]
+//   [--times N] [--floor-side N] [Google Benchmark's options]
 #include <cblas.h>
 
 #include <algorithm>

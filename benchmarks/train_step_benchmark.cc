@@ -3,7 +3,10 @@
 // uniform negatives; item table row-wise Adagrad, dense AdamW. Prints one JSON line;
 // cpu_ms_per_step is the processor time of this process, of all ranks that are threads together.
 //
-// The clock is read when all of a step is done, on GPUs too; --stages are times by events.
+// As serrate train does it, the next batch is prepared when a step is queued, and on GPUs losses
+// are read a step late. A step's time is that of a round of this loop; on CPUs ranks begin it
+// together.
+// --stages are times by events; on GPUs input_dist runs beside the step before, and waits there.
 //
 //   train_step_benchmark [--ranks 2] [--device cpu|cuda] [--precision fp32|tf32|bf16]
 //   [--batch-size 256] [--items N] [--longest L] [--dim D] [--sharding row_wise]
@@ -16,6 +19,7 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <deque>
 #include <numeric>
 #include <optional>
 #include <random>
@@ -24,6 +28,7 @@
 #include "serrate/checkpoint.h"
 #include "src/run/checkpoint.h"
 #include "src/run/options.h"
+#include "src/train/step_report.h"
 #include "src/train/train_step.h"
 
 namespace serrate {
@@ -100,6 +105,29 @@ NextItemBatch make_batch(const Workload& w, std::mt19937_64& random,
                               shape, stream);
 }
 
+struct QueuedStep {
+  std::int64_t step;
+  const NextItemBatch* batch;
+  std::int64_t tokens;
+  Event is_done;
+};
+
+/// Of the oldest step; it has to be done.
+double report(TrainState& state, std::deque<QueuedStep>& queued, const NextItemBatch& next,
+              std::int64_t& next_tokens) {
+  const QueuedStep& oldest = queued.front();
+  oldest.is_done.synchronize();
+  const std::vector<double> losses = share_losses(state, *oldest.batch, oldest.step);
+  state.times.start(state.stream);
+  const StepTotals totals = exchange_reports(
+      {.losses = losses, .next_tokens = next.num_tokens(), .words = {}}, state.communicator);
+  state.times.lap("step report", state.stream);
+  next_tokens = totals.next_tokens;
+  const double loss = mean_loss(totals.loss, oldest.tokens);
+  queued.pop_front();
+  return loss;
+}
+
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
               const Stream& stream) {
   const EmbeddingTable table{.name = "item",
@@ -121,16 +149,32 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
   double process_start = 0;  // processor time of all threads, the writing ones too
   double loss = 0;
   std::int64_t tokens = 0;
+  std::deque<QueuedStep> queued;
+  const bool on_gpu = stream.device().type == DeviceType::kCuda;
+  const std::size_t steps_ahead = on_gpu ? 1 : 0;
+  std::int64_t next_tokens = count_tokens(batches[0], communicator);
+  prepare_batch(state, batches[0]);
   for (int step = 0; step < w.steps; ++step) {
     if (step == kWarmup) {
       state.times = {};
       state.times.measure();
       process_start = process_seconds();
     }
-    communicator.barrier("step begins");
+    if (!on_gpu) communicator.barrier("step begins");
     const double start = benchmark_seconds();
     const std::clock_t cpu_start = std::clock();
-    const TrainStepResult result = train_step(state, batches[step % kBatches], step + 1);
+    const NextItemBatch& batch = batches[step % kBatches];
+    const NextItemBatch& next = batches[(step + 1) % kBatches];
+    train_step(state, batch, next_tokens, step + 1);
+    queued.push_back({step + 1, &batch, next_tokens, Event(stream.device())});
+    queued.back().is_done.record(stream);
+    if (step >= kWarmup) tokens += next_tokens;
+    prepare_batch(state, next);
+    if (queued.size() > steps_ahead) {
+      loss = report(state, queued, next, next_tokens);
+    } else {
+      next_tokens = count_tokens(next, communicator);
+    }
     if (writer) {
       writer->poll();
       if ((step + 1) % w.checkpoint_every == 0) {
@@ -139,15 +183,13 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
         copies.push_back(1e3 * (benchmark_seconds() - copied));
       }
     }
-    stream.synchronize();
-    communicator.barrier("step ended");
+    if (!on_gpu) communicator.barrier("step ended");
     if (step < kWarmup) continue;
     milliseconds.push_back(1e3 * (benchmark_seconds() - start));
     cpu_milliseconds.push_back(1e3 * static_cast<double>(std::clock() - cpu_start) /
                                CLOCKS_PER_SEC);
-    loss = result.loss;
-    tokens += result.tokens;
   }
+  while (!queued.empty()) loss = report(state, queued, batches[0], next_tokens);
   if (writer) writer->finish();
   communicator.barrier("all done");
   const double process_milliseconds =
