@@ -49,9 +49,9 @@ struct EmbeddingLookup {
 };
 
 /// The ids of a batch that waits for its step; its buffers are reused from batch to batch.
-/// input_dist makes it on a stream of its own, beside the one of the steps, which take() then waits
-/// for. At the end that stream waits for the one of the steps, before either object goes. An
-/// exchange that takes its batches has them in no other way. A loop:
+/// input_dist makes it on an input stream, beside the stream of the steps, which waits for it in
+/// take(). At the end the input stream waits for the stream of the steps, before `ahead` or the
+/// exchange goes. An exchange that takes its batches gets none by input_dist. A loop:
 ///   embedding.input_dist(features of the first batch, ahead, input_stream);
 ///   for each step:
 ///     exchange.take(ahead, stream);
@@ -156,8 +156,7 @@ class ShardedEmbedding {
                   const Stream& stream);
   /// The same ahead of the batch's step, which begins with EmbeddingExchange::take; a batch that is
   /// wrong is an Error there, so that the step before can be finished. On a GPU `stream` is one
-  /// beside the step's, which outlives `ahead` and the exchange. `features` are read on `stream`
-  /// alone.
+  /// beside the step's; it outlives `ahead` and the exchange. `features` are read on it alone.
   void input_dist(const KeyedJaggedTensor& features, EmbeddingInput& ahead, const Stream& stream);
   /// In place of it on a rank that has no batch: take() throws `why` on every rank.
   void announce_failure(const Error& why, EmbeddingInput& ahead);
