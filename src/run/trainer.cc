@@ -9,13 +9,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
-#include <deque>
 #include <optional>
 
 #include "comm/agreement.h"
 #include "comm/together.h"
 #include "kernels/simd/target.h"
-#include "serrate/event.h"
 #include "serrate/rank_device.h"
 #include "src/checkpoint/folder.h"
 #include "src/checkpoint/load.h"
@@ -34,8 +32,8 @@
 #include "src/run/metrics_file.h"
 #include "src/run/options.h"
 #include "src/run/plan.h"
+#include "src/run/step_queue.h"
 #include "src/train/model_state.h"
-#include "src/train/step_report.h"
 #include "src/train/train_step.h"
 
 namespace serrate {
@@ -144,6 +142,7 @@ struct Trainer::Impl {
     }
     state.reset(
         new TrainState(make_train_state(*dataset, options, std::move(plan), communicator, stream)));
+    steps.emplace(*state, [this] { return next_batch(); });
     state->times.measure();
     resume();
   }
@@ -199,85 +198,34 @@ struct Trainer::Impl {
   /// ranks speak of the one before.
   std::size_t steps_ahead() const { return stream.device().type == DeviceType::kCpu ? 0 : 1; }
 
-  /// What is wrong with it waits in state->ahead, the same on every rank.
-  void prepare_next_batch() {
-    state->times.start(stream);
-    try {
-      next_batch = batches->next();
-    } catch (const Error& error) {
-      state->embedding.announce_failure(error, state->ahead);
-      return;
-    }
-    state->times.lap("reader", stream);
-    prepare_batch(*state, *next_batch);
+  NextItemBatch next_batch() {
+    if (!batches) start_batches(steps_done);
+    return *batches->next();
   }
 
-  bool next_batch_is_wrong() const { return state->ahead.failure().has_value(); }
-  void check_next_batch() const {
-    if (const auto failure = state->ahead.failure()) throw Error(*failure);
-  }
-
-  /// Queues the next step, and prepares the batch of the one after it.
   void queue_step() {
     check(steps_done < total_steps, "no step is left");
-    check_next_batch();
-    if (!batches) start_batches(steps_done);
-    if (!next_batch) {
-      prepare_next_batch();
-      check_next_batch();
-      next_tokens = count_tokens(*next_batch, communicator);
-    }
-    // A step that could not be queued whole leaves its batch here: the device may be at work on it.
-    train_step(*state, *next_batch, next_tokens, steps_done + 1);
-    QueuedStep step{.step = steps_done + 1,
-                    .batch = std::move(*next_batch),
-                    .tokens = next_tokens,
-                    .is_done = Event(stream.device())};
-    next_batch.reset();
-    step.is_done.record(stream);
-    steps_done = step.step;
-    dropped_events += step.batch.dropped_events;
-    queued.push_back(std::move(step));
-    if (steps_done < total_steps) prepare_next_batch();
+    steps->add(steps_done + 1, steps_done + 1 < total_steps);
+    ++steps_done;
   }
 
-  /// The one host collective after a step: the losses of the oldest step if more than `most` are
-  /// queued; with them go, of the next batch, what the next step has to know, and the words, which
-  /// become the sums over the ranks.
+  /// The loss of the oldest step if more than `most` are queued, and the sums of the words.
   std::optional<StepResult> report(std::size_t most, StepWords& words) {
-    const QueuedStep* const oldest = queued.size() > most ? &queued.front() : nullptr;
-    std::vector<double> losses;
-    if (oldest) {
-      // Mostly it is: the counts of the next batch come when the step before has ended.
-      if (!oldest->is_done.is_reached()) oldest->is_done.synchronize();
-      losses = share_losses(*state, oldest->batch, oldest->step);
-    }
-    state->times.start(stream);
-    const StepTotals totals =
-        exchange_reports({.losses = losses,
-                          .next_tokens = next_batch ? next_batch->num_tokens() : 0,
-                          .words = words.values},
-                         communicator);
-    state->times.lap("step report", stream);
-    next_tokens = totals.next_tokens;
-    std::ranges::copy(totals.words, words.values.begin());
-    if (!oldest) return std::nullopt;
-    const StepResult result{.step = oldest->step,
-                            .epoch = oldest->batch.epoch,
-                            .loss = mean_loss(totals.loss, oldest->tokens),
-                            .tokens = oldest->tokens};
-    queued.pop_front();
-    if (!std::isfinite(result.loss)) {
+    const std::optional<StepResult> result = steps->report(most, words.values);
+    if (!result) return std::nullopt;
+    if (!std::isfinite(result->loss)) {
       throw Error(
           fmt::format("the loss is {} in step {} (the training diverged): lower the learning "
                       "rates",
-                      result.loss, result.step));
+                      result->loss, result->step));
     }
-    if (metrics) metrics->write(result);
+    if (metrics) metrics->write(*result);
     return result;
   }
 
-  std::int64_t own_invalid_ids() const { return dropped_events + state->embedding.invalid_ids(); }
+  std::int64_t own_invalid_ids() const {
+    return steps->dropped_events() + state->embedding.invalid_ids();
+  }
 
   void open_metrics() {
     metrics.emplace(options.metrics.empty() ? metrics_path(options.output) : options.metrics,
@@ -312,14 +260,6 @@ struct Trainer::Impl {
         kBatchesAhead);
   }
 
-  /// A step on its way, with what the device needs until it is done.
-  struct QueuedStep {
-    std::int64_t step;
-    NextItemBatch batch;
-    std::int64_t tokens;  // of all ranks
-    Event is_done;
-  };
-
   TrainOptions options;
   Communicator& communicator;
   Stream stream;
@@ -334,11 +274,8 @@ struct Trainer::Impl {
   std::optional<CheckpointWriter> checkpoints;  // its thread uses the two above
   std::int64_t steps_done = 0;
   std::int64_t invalid_ids_before = 0;  // on all ranks, in what was resumed
-  std::int64_t dropped_events = 0;      // on this rank
   std::int64_t total_steps = 0;
-  std::deque<QueuedStep> queued;                     // not reported yet
-  std::optional<NextItemBatch> next_batch;           // prepared for the next step
-  std::int64_t next_tokens = 0;                      // its tokens on all ranks
+  std::optional<StepQueue> steps;
   std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
 };
 
@@ -373,7 +310,7 @@ ShardedEmbedding& Trainer::embedding() {
 
 StepResult Trainer::step() {
   StepWords words;
-  while (!impl_->queued.empty()) impl_->report(0, words);  // of a run() that was left
+  while (!impl_->steps->empty()) impl_->report(0, words);  // of a run() that was left
   impl_->queue_step();
   return *impl_->report(0, words);
 }
@@ -402,7 +339,7 @@ class Due {
 bool Trainer::run(const std::atomic<bool>& stop,
                   const std::function<void(const StepResult&)>& on_step) {
   Impl& impl = *impl_;
-  if (done() && impl.queued.empty()) return true;
+  if (done() && impl.steps->empty()) return true;
   Communicator& communicator = impl.communicator;
   const bool is_first = communicator.rank() == 0;
   impl.describe_run_in_files();
@@ -417,13 +354,13 @@ bool Trainer::run(const std::atomic<bool>& stop,
   };
   const auto report_all = [&] {
     StepWords none;
-    while (!impl.queued.empty()) report(0, none);
+    while (!impl.steps->empty()) report(0, none);
   };
 
   Due due(checkpoint_interval_from_string(impl.options.checkpoint_every));
   bool is_due = false, stopped = false;
   while (!done() && !stopped) {
-    if (impl.next_batch_is_wrong()) report_all();
+    if (impl.steps->next_is_wrong()) report_all();
     impl.queue_step();
     // Ranks stop after the same step, whichever of them was told to, and save the same steps.
     StepWords words;
@@ -454,7 +391,7 @@ bool Trainer::run(const std::atomic<bool>& stop,
 
 void Trainer::save() {
   Impl& impl = *impl_;
-  check(impl.queued.empty(),
+  check(impl.steps->empty(),
         "save() comes after run() or step(): on a GPU, in on_step, the next step is on its way and "
         "nobody has seen its loss; checkpoint_every has checkpoints written during a run");
   impl.checkpoints->finish();
