@@ -55,6 +55,14 @@ std::string written_value(const std::string& value) {
   return quoted.str();
 }
 
+// Boost puts the option's name into its message until no placeholder is left, and so without end
+// when the name has one: "--%canonical_option%". No option of ours has a % in its name.
+std::string message_of(const po::error& error) {
+  const auto* named = dynamic_cast<const po::error_with_option_name*>(&error);
+  if (!named || named->get_option_name().find('%') == std::string::npos) return error.what();
+  return fmt::format("unrecognised option '{}'", named->get_option_name());
+}
+
 }  // namespace
 
 struct Options::Impl {
@@ -241,7 +249,7 @@ bool Options::parse(const Arguments& arguments) {
     }
     impl_->set(values);
   } catch (const po::error& error) {
-    throw usage_error(error.what() + see);
+    throw usage_error(message_of(error) + see);
   }
   if (!impl_->config.empty()) impl_->read_config();
   for (const Option& option : impl_->options) {

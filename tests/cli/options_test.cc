@@ -1,5 +1,6 @@
 #include "src/cli/options.h"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <fstream>
@@ -109,6 +110,14 @@ TEST_F(OptionsTest, ErrorsNameOptionAndWhatItTakes) {
             "unrecognised option '--stepz' see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "--step", "1"}),
             "unrecognised option '--step' see serrate try --help");
+  // Boost's placeholders, which its own message would be filled with without end.
+  for (const char* name :
+       {"--%original_token%", "--%canonical_option%", "--steps%option%", "-x%original_token%"}) {
+    EXPECT_EQ(error_of({"--data", "x", name}),
+              fmt::format("unrecognised option '{}' see serrate try --help", name));
+  }
+  EXPECT_EQ(error_of({"--data", "x", "--%canonical_option%="}),
+            "unrecognised option '--%canonical_option%' see serrate try --help");
   EXPECT_EQ(error_of({"--data"}),
             "the required argument for option '--data' is missing see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "--config", "/no/such"}),
