@@ -153,7 +153,7 @@ struct Trainer::Impl {
     try {
       reader_stream.wait_for(stream);
       reader_stream.wait_for(state->input_stream);
-    } catch (const Error&) {  // of a device that failed: nothing runs on it any more
+    } catch (const Error&) {  // NOLINT(bugprone-empty-catch): nothing runs on a failed device
     }
   }
 

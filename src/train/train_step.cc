@@ -123,7 +123,7 @@ TrainState::~TrainState() {
   try {
     input_stream.wait_for(stream);
     stream.synchronize();
-  } catch (const Error&) {  // of a device that failed: nothing runs on it any more
+  } catch (const Error&) {  // NOLINT(bugprone-empty-catch): nothing runs on a failed device
   }
 }
 
