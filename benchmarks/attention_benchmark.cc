@@ -238,7 +238,7 @@ int run(BenchmarkArguments& arguments, int argc, char** argv) {
 }  // namespace serrate
 
 int main(int argc, char** argv) {
-  using namespace serrate;
+  using namespace serrate;  // NOLINT(google-build-using-namespace): main is outside of it
   BenchmarkArguments arguments(argc, argv);
   if (arguments.flag("--mask-cases")) {
     run_mask_cases(static_cast<int>(arguments.integer("--length", 4096)),

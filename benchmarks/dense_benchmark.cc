@@ -246,7 +246,7 @@ void register_cases(BenchmarkDevice& device, std::int64_t n, std::int64_t negati
 }  // namespace serrate
 
 int main(int argc, char** argv) {
-  using namespace serrate;
+  using namespace serrate;  // NOLINT(google-build-using-namespace): main is outside of it
   BenchmarkArguments arguments(argc, argv);
   BenchmarkDevice device(arguments);
   const std::int64_t tokens = arguments.integer("--tokens", 12550);

@@ -177,7 +177,7 @@ void register_cases(BenchmarkDevice& device, const Sizes& sizes) {
 }  // namespace serrate
 
 int main(int argc, char** argv) {
-  using namespace serrate;
+  using namespace serrate;  // NOLINT(google-build-using-namespace): main is outside of it
   BenchmarkArguments arguments(argc, argv);
   BenchmarkDevice device(arguments);
   const Sizes sizes{arguments.integer("--rows", 1'000'000), arguments.integer("--bags", 2048)};

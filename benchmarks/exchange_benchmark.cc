@@ -135,7 +135,7 @@ void run_rank(const std::string& only, const Sizes& sizes, Communicator& communi
 // exchange_benchmark [--ranks N] [--device cpu|cuda] [--op NAME] [--min-bytes N] [--max-bytes N]
 // [--factor N]
 int main(int argc, char** argv) {
-  using namespace serrate;
+  using namespace serrate;  // NOLINT(google-build-using-namespace): main is outside of it
   BenchmarkArguments arguments(argc, argv);
   const auto ranks = static_cast<int>(arguments.integer("--ranks", 2));
   const std::string device = arguments.text("--device", "cpu");

@@ -318,7 +318,7 @@ void register_benchmarks(const Batch& batch) {
 }  // namespace serrate
 
 int main(int argc, char** argv) {
-  using namespace serrate;
+  using namespace serrate;  // NOLINT(google-build-using-namespace): main is outside of it
   BenchmarkArguments arguments(argc, argv);
   BenchmarkDevice device(arguments);
   const Batch batch(arguments.integer("--batch-size", 2048), arguments.integer("--longest", 256),

@@ -35,7 +35,7 @@ void time_case(benchmark::State& state, BenchmarkDevice& device, const Benchmark
 /// f(state, device, arguments...) as a benchmark.
 template <typename F, typename... Arguments>
 benchmark::internal::Benchmark* register_case(const std::string& name, BenchmarkDevice& device, F f,
-                                              Arguments... arguments) {
+                                              const Arguments&... arguments) {
   auto* const made = benchmark::RegisterBenchmark(
       name.c_str(),
       [&device, f, arguments...](benchmark::State& state) { f(state, device, arguments...); });
