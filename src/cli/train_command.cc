@@ -30,7 +30,7 @@ void print_stages(const Trainer& trainer) {
     if (is_beside(stage)) {
       put("{:<24}{:>10.3f}  beside the step before\n", stage, seconds);
     } else {
-      put("{:<24}{:>10.3f}{:>7.1f}%\n", stage, seconds, 100 * seconds / total);
+      put("{:<24}{:>10.3f}{:>7.1f}%\n", stage, seconds, total > 0 ? 100 * seconds / total : 0.0);
     }
   }
   put("\n{:<24}{:>10}\n", "memory (rank 0)", "MiB");
