@@ -13,6 +13,7 @@
 #include "serrate/buffer.h"
 #include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/masks.h"
+#include "tests/kernels/attention/packed_tokens.h"
 
 namespace serrate {
 namespace {
@@ -317,21 +318,15 @@ TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsWithEveryOption) {
 
 // bfloat16 sums d_k, d_v and those of shared queries in workspace.
 TEST_P(AttentionContract, ThirtyRunsHaveTheSameBitsInBFloat16WithSharedQueries) {
-  constexpr std::int64_t kHeads = 2, kDim = 24, kRow = kHeads * kDim;
+  constexpr std::int64_t kHeads = 2, kDim = 24;
   const std::int64_t kQueries = on_cpu_or_not(70, 35);
   const TestArray<std::int64_t> key_offsets = on_cpu_or_not<std::vector<std::int64_t>>(
       {0, 200, 200, 230, 231, 330}, {0, 50, 50, 58, 59, 84});
   const std::int64_t keys = key_offsets[5], rows = 5 * kQueries;
   std::mt19937 generator(4);
-  std::normal_distribution<float> normal;
-  const auto random = [&](std::int64_t tokens) {
-    TestArray<BFloat16> values(tokens * kRow);
-    for (BFloat16& x : values.host()) x = BFloat16(normal(generator));
-    return values;
-  };
-  const auto view = [&](const TestArray<BFloat16>& x) {
-    return DeviceHeads<BFloat16>{x.on(stream).device_data(), kRow, kDim};
-  };
+  const PackedTokens packed{kHeads, kDim};
+  const auto random = [&](std::int64_t tokens) { return packed.random(tokens, generator); };
+  const auto view = [&](const TestArray<BFloat16>& x) { return packed.on(x, stream); };
   const auto q = random(kQueries), k = random(keys), v = random(keys), d_out = random(rows);
   std::vector<std::vector<BFloat16>> expected;
   for (int run = 0; run < on_cpu_or_not(30, 2); ++run) {

@@ -12,6 +12,7 @@
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/masks.h"
+#include "tests/kernels/attention/packed_tokens.h"
 
 namespace serrate {
 namespace {
@@ -306,15 +307,9 @@ TEST_P(TensorCores, SharedQueriesGiveWhatCopiesOfThemGive) {
   std::vector<std::int64_t> query_offsets;
   for (std::size_t s = 0; s < key_offsets.size(); ++s) query_offsets.push_back(s * kQueries);
   std::mt19937 generator(4);
-  std::normal_distribution<float> normal;
-  const auto random = [&](std::int64_t tokens) {
-    TestArray<BFloat16> values(tokens * kRow);
-    for (BFloat16& x : values.host()) x = BFloat16(normal(generator));
-    return values;
-  };
-  const auto view = [&](const TestArray<BFloat16>& x) {
-    return DeviceHeads<BFloat16>{x.on(stream).device_data(), kRow, kDim};
-  };
+  const PackedTokens packed{kHeads, kDim};
+  const auto random = [&](std::int64_t tokens) { return packed.random(tokens, generator); };
+  const auto view = [&](const TestArray<BFloat16>& x) { return packed.on(x, stream); };
   const auto q = random(kQueries), k = random(key_offsets.back()), v = random(key_offsets.back());
   TestArray<BFloat16> copies, expected(rows * kRow);
   for (std::int64_t i = 0; i < rows * kRow; ++i) {
