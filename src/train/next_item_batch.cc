@@ -63,6 +63,8 @@ class Upload {
   Buffer<std::int64_t> add(std::span<const std::span<const std::int64_t>> parts) {
     const std::int64_t begin = end_;
     for (const auto part : parts) {
+      check(end_ + std::ssize(part) <= std::ssize(turn_.memory.span()),
+            "a batch has the number of words that it was given memory for");
       std::ranges::copy(part, turn_.memory.span().subspan(end_).begin());
       end_ += std::ssize(part);
     }
