@@ -41,7 +41,8 @@ bool read_all(const std::string& text, T& value) {
 
 std::vector<std::string> split_list(const std::string& text) {
   std::vector<std::string> parts;
-  for (std::size_t begin = 0; begin < text.size();) {
+  if (text.empty()) return parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
     const std::size_t end = std::min(text.find(',', begin), text.size());
     parts.push_back(text.substr(begin, end - begin));
     begin = end + 1;
@@ -130,7 +131,9 @@ Option option(const std::string& name, std::vector<std::string>& field, const st
       [&field] { return fmt::format("{}", fmt::join(field, ",")); },
       [&field](const std::string& text) {
         check_text(text);
-        field = split_list(text);
+        std::vector<std::string> parts = split_list(text);
+        if (std::ranges::count(parts, "") > 0) throw usage_error("A,B,.. without an empty part");
+        field = std::move(parts);
       });
 }
 

@@ -89,6 +89,7 @@ std::chrono::milliseconds milliseconds_from_string(const std::string& text);
 /// "10min": in the largest unit that is exact.
 std::string to_string(std::chrono::milliseconds time);
 
+/// The parts between commas, empty ones too; none of an empty text.
 std::vector<std::string> split_list(const std::string& text);
 
 /// The number that the whole of `text` says.

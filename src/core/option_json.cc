@@ -34,6 +34,7 @@ std::string json_value(const Option& option) {
 std::string text_of(const nlohmann::json& value, const JsonField& field, bool in_list = false) {
   if (value.is_string()) {
     const auto text = value.get<std::string>();
+    if (in_list && text.empty()) field.fail("has an empty part");
     if (in_list && text.find(',') != std::string::npos) field.fail("has a comma in it");
     return text;
   }

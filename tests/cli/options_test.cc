@@ -102,6 +102,11 @@ TEST_F(OptionsTest, ErrorsNameOptionAndWhatItTakes) {
   EXPECT_EQ(error_of({"--data", "x", "--seen=maybe"}), "--seen \"maybe\" (takes true or false)");
   EXPECT_EQ(error_of({"--data", "x", "--k", "5,ten"}),
             "--k \"5,ten\" (takes a whole number from 1)");
+  EXPECT_EQ(error_of({"--data", "x", "--k", "5,"}), "--k \"5,\" (takes a whole number from 1)");
+  for (const char* list : {"a,", ",a", "a,,b", ","}) {
+    EXPECT_EQ(error_of({"--data", "x", "--features", list}),
+              fmt::format("--features \"{}\" (takes A,B,.. without an empty part)", list));
+  }
   EXPECT_EQ(error_of({"--data", "x", "--timeout", "30"}),
             "--timeout \"30\" (takes a time such as 500ms, 30s, 5min or 2h, up to a year)");
   EXPECT_EQ(error_of({"--data", "x", "--fruit", "plum"}), "--fruit \"plum\" (takes apple|pear)");
@@ -178,6 +183,7 @@ TEST_F(OptionsTest, AConfigFileMayBeJson) {
   EXPECT_EQ(error_with(R"({"steps": {}})"),
             path + ": steps: is neither text, a number, true, false nor a list");
   EXPECT_EQ(error_with(R"({"features": ["a,b"]})"), path + ": features: has a comma in it");
+  EXPECT_EQ(error_with(R"({"features": ["a", ""]})"), path + ": features: has an empty part");
   EXPECT_EQ(error_with(R"({"steps": 1, "steps": 2})"),
             path + ": steps: appears twice in the same object");
 }
