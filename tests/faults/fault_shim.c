@@ -10,10 +10,10 @@
 //   FAULT_ONLY   a part of the path that files must have to be concerned; optional
 //   FAULT_STATE  file of sizeof(struct State) bytes, shared by the processes of a job: what was
 //                counted, what was done
-//   FAULT_RULE   CALLS:K[+]:EFFECT, for instance fsync:3:EIO. CALLS: names of kCallNames joined by
-//                commas, or any. K counts these calls over all processes of the job from 1; with +
-//                every later one is meant, too. EFFECT: the name of an errno; short (half of a
-//                write); kill, kill-parent or kill-all (SIGKILL to this process, to its parent, or
+//   FAULT_RULE   CALLS:K[+|%]:EFFECT, for instance fsync:3:EIO. CALLS: names of kCallNames joined
+//                by commas, or any. K counts these calls over all processes of the job from 1; with
+//                + every later one is meant, too, with % every K-th. EFFECT: the name of an errno;
+//                short (half of a write); kill, kill-parent or kill-all (SIGKILL to this process, to its parent, or
 //                to all processes of the job and the parent); stop (SIGSTOP to this process);
 //                delay=MILLISECONDS before the call
 //   FAULT_LOG    file that a record of every call that changes something is appended to
@@ -83,7 +83,7 @@ static struct {
   int log;
   unsigned calls;  // bit mask
   int64_t k;
-  int and_later;
+  int and_later, and_multiples;
   enum Effect effect;
   int64_t argument;
 } shim;
@@ -434,7 +434,7 @@ static void on_trapped_call(int signal, siginfo_t* info, void* context) {
     int hit = 0;
     if (shim.calls & 1u << r.call) {
       const int64_t k = atomic_fetch_add(&shim.state->matched, 1) + 1;
-      hit = k == shim.k || (shim.and_later && k > shim.k);
+      hit = k == shim.k || (shim.and_later && k > shim.k) || (shim.and_multiples && k % shim.k == 0);
       if (shim.effect == kShort && r.call == kWrite && r.number != SYS_writev && r.a[2] < 2)
         hit = 0;
     }
@@ -471,6 +471,7 @@ static void parse_rule(char* rule) {
   char* end = NULL;
   shim.k = strtoll(k, &end, 10);
   shim.and_later = *end == '+';
+  shim.and_multiples = *end == '%' && shim.k > 0;
   static const struct {
     const char* name;
     enum Effect effect;

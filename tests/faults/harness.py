@@ -141,6 +141,19 @@ def find_mpirun():
 # ---- jobs -----------------------------------------------------------------------------------------
 
 
+def fields_of(pid):
+    """What /proc knows of a process, from its state on (proc(5), stat)."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return text[text.rindex(")") + 2:].split()
+
+
+def state_of(pid):
+    """R, S, D, T, ...; nothing of one that is gone."""
+    with contextlib.suppress(OSError):
+        return fields_of(pid)[0]
+    return None
+
+
 class Job:
     """A command and all processes it starts, which are a session of their own."""
 
@@ -167,8 +180,7 @@ class Job:
             if not entry.isdigit() or int(entry) == self.pid:
                 continue
             with contextlib.suppress(OSError):
-                text = Path(f"/proc/{entry}/stat").read_text()
-                fields = text[text.rindex(")") + 2:].split()
+                fields = fields_of(entry)
                 if int(fields[3]) == self.pid and fields[0] not in "ZX":
                     found.append(int(entry))
         return sorted(found)
