@@ -18,7 +18,7 @@ Gpus find_gpus();
 /// In bytes, of one GPU.
 struct GpuMemory {
   std::int64_t total = 0;
-  std::int64_t available = 0;  ///< that may still be allocated
+  std::int64_t available = 0;  ///< to new buffers
 };
 GpuMemory gpu_memory(Device device);
 

@@ -1,4 +1,5 @@
 #include <array>
+#include <cstdint>
 
 #include "src/core/cuda_check.h"
 #include "src/core/cuda_device_scope.h"
@@ -28,8 +29,14 @@ GpuMemory gpu_memory(Device device) {
   const CudaDeviceScope scope(device);
   std::size_t available = 0, total = 0;
   cuda_check(cudaMemGetInfo(&available, &total));
+  // Buffers are made from the pool, which keeps what they free (memory_cuda.cc).
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t reserved = 0, used = 0;
+  cuda_check(cudaDeviceGetDefaultMemPool(&pool, device.index));
+  cuda_check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved));
+  cuda_check(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used));
   return {.total = static_cast<std::int64_t>(total),
-          .available = static_cast<std::int64_t>(available)};
+          .available = static_cast<std::int64_t>(available + reserved - used)};
 }
 
 std::string gpu_architecture(Device device) {

@@ -1,6 +1,7 @@
 // Where there is a GPU: whichever the ranks get, it is one that there is.
 #include <gtest/gtest.h>
 
+#include "serrate/buffer.h"
 #include "serrate/rank_device.h"
 #include "src/core/gpus.h"
 #include "tests/support/run_ranks.h"
@@ -51,6 +52,19 @@ TEST(Gpus, HaveMemoryAndAnArchitecture) {
   EXPECT_GT(memory.available, 0);
   EXPECT_LE(memory.available, memory.total);
   EXPECT_EQ(gpu_architecture(Device::cuda(0)).find("sm_"), 0);
+}
+
+// The pool keeps it for other buffers.
+TEST(Gpus, MemoryThatWasFreedIsAvailable) {
+  constexpr std::int64_t kFloats = 16 << 20;
+  const Stream stream(Device::cuda(0));
+  const std::int64_t before = gpu_memory(stream.device()).available;
+  {
+    const Buffer<float> buffer(kFloats, stream);
+    EXPECT_LE(gpu_memory(stream.device()).available, before - 4 * kFloats);
+  }
+  stream.synchronize();
+  EXPECT_GT(gpu_memory(stream.device()).available, before - 2 * kFloats);
 }
 
 }  // namespace

@@ -92,6 +92,12 @@ Allocation* Memory::allocate(std::size_t bytes, bool pinned) {
   return &made;
 }
 
+void Memory::move_to_pool(Allocation& allocation) {
+  allocation.stream_ordered = true;
+  pool_used_ += allocation.bytes;
+  pool_reserved_ = std::max(pool_reserved_, pool_used_);
+}
+
 Allocation* Memory::find(std::uintptr_t address) {
   const auto after = allocations_.upper_bound(address);
   return after == allocations_.begin() ? nullptr : &std::prev(after)->second;
@@ -105,6 +111,7 @@ void Memory::retire(Allocation& allocation) {
     return;
   }
   live_bytes_ -= allocation.bytes;
+  if (allocation.stream_ordered) pool_used_ -= allocation.bytes;
   const DeviceAccess access;
   std::memset(reinterpret_cast<void*>(allocation.begin), kPoison, allocation.bytes);
   const std::uintptr_t begin = round_up(allocation.begin, kPage);

@@ -63,7 +63,12 @@ class Memory {
   /// Device memory before the first allocation that lives stays closed from now on: opening takes
   /// time for every page that was ever touched.
   void leave_freed();
+  /// Of device memory.
   std::size_t live_bytes() const { return live_bytes_; }
+  /// The allocation is the pool's (cudaMallocAsync), which keeps what it frees.
+  void move_to_pool(Allocation& allocation);
+  std::size_t pool_used() const { return pool_used_; }
+  std::size_t pool_reserved() const { return pool_reserved_; }
   const std::map<std::uintptr_t, Allocation>& allocations() const { return allocations_; }
 
   /// "byte 40 of allocation 3 (32 bytes)"
@@ -87,7 +92,7 @@ class Memory {
   std::uintptr_t device_next_, pinned_next_;
   std::map<std::uintptr_t, Allocation> allocations_;
   std::uint64_t made_ = 0;
-  std::size_t live_bytes_ = 0;
+  std::size_t live_bytes_ = 0, pool_used_ = 0, pool_reserved_ = 0;
   int open_ = 0;
 };
 

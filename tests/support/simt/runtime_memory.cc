@@ -185,8 +185,9 @@ extern "C" {
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   const Lock lock;
+  const Memory& memory = Memory::instance();
   *total = kTotalMemory;
-  *free = kTotalMemory - Memory::instance().live_bytes();
+  *free = kTotalMemory - (memory.live_bytes() - memory.pool_used() + memory.pool_reserved());
   return cudaSuccess;
 }
 
@@ -196,6 +197,16 @@ cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
 }
 
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+  const Lock lock;
+  const Memory& memory = Memory::instance();
+  if (attribute != cudaMemPoolAttrReservedMemCurrent && attribute != cudaMemPoolAttrUsedMemCurrent)
+    return misuse(cudaErrorInvalidValue, "cudaMemPoolGetAttribute: not simulated");
+  *static_cast<std::uint64_t*>(value) =
+      attribute == cudaMemPoolAttrUsedMemCurrent ? memory.pool_used() : memory.pool_reserved();
   return cudaSuccess;
 }
 
@@ -220,7 +231,7 @@ cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream)
   Allocation* made = nullptr;
   const cudaError_t error = allocate(data, bytes, false, &made);
   if (!made) return error;
-  made->stream_ordered = true;
+  Memory::instance().move_to_pool(*made);
   made->made_by = enqueue(stream_id(stream), "cudaMallocAsync", [](const Operation&) {});
   return error;
 }
