@@ -31,6 +31,7 @@ struct Evaluation {
   TrainOptions run;
   std::optional<Dataset> dataset;
   Split split;
+  std::int64_t tokens_at_once = 0;
 };
 
 /// This rank's share of a batch of cases, and the latest events of each history.
@@ -95,7 +96,7 @@ std::vector<std::int64_t> rank_by_model(const Evaluation& e, TrainState& state) 
       }
     });
     BatchShape shape = batch_shape(e.run, e.dataset->num_items());
-    shape.micro_batch_tokens = tokens_at_once(e.run, state.stream.device().type);
+    shape.micro_batch_tokens = e.tokens_at_once;
     const NextItemBatch batch = make_history_batch(share.histories, names, shape, state.stream);
     const Buffer<float> states = history_states(state, batch);
     const auto best =
@@ -174,9 +175,11 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   });
   TrainOptions model = e.run;
   model.sparse_optimizer.type = SparseOptimizer::kSgd;  // which has no state
-  ShardingPlan plan =
+  RunPlan plan =
       evaluation_plan(*e.dataset, e.split, model, options, communicator, stream.device());
-  TrainState state = make_train_state(*e.dataset, model, std::move(plan), communicator, stream);
+  e.tokens_at_once = plan.tokens_at_once;
+  TrainState state =
+      make_train_state(*e.dataset, model, std::move(plan.sharding), communicator, stream);
   // The newest now, which may be newer than the one above; of the same run in any case.
   const auto loaded = load_weights(checkpoints, weights_of(state), communicator, stream);
   check(loaded.has_value(), "the checkpoints of the run went away");

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <vector>
 
 #include "serrate/error.h"
 #include "sharding/files/quantity.h"
 #include "src/core/checked_math.h"
 #include "src/model/model_bytes.h"
-#include "src/run/options.h"
 
 namespace serrate {
 namespace {
@@ -87,25 +87,30 @@ std::string parts_of(const Need& need) {
   return text;
 }
 
-void check_limit(const std::vector<Need>& needs, std::int64_t most, const std::string& largest,
-                 DeviceType device) {
+/// Why ranks do not have what they need.
+using Shortage = std::optional<std::string>;
+using Text = std::function<std::string()>;  // made only where it is shown
+
+Shortage beyond_limit(const std::vector<Need>& needs, std::int64_t most, const Text& largest,
+                      DeviceType device) {
   Need all;
   for (const Need& need : needs) add(need, all);
   const auto fullest = std::ranges::max_element(needs, {}, &Need::total);
   const std::int64_t need = fullest->total();
-  if (need <= most) return;
+  if (need <= most) return std::nullopt;
   const bool fits_evenly = all.total() / std::ssize(needs) <= most;
-  throw usage_error(fmt::format(
+  return fmt::format(
       "rank {} will need {} ({}) and --memory-limit is {}; the largest tables are {} ({}give "
       "each rank {}, or make --dim{} smaller)",
-      fullest - needs.begin(), format_bytes(need), parts_of(*fullest), format_bytes(most), largest,
-      fits_evenly ? "spread them by --plan auto, " : "use more ranks, ", format_bytes(need),
-      device == DeviceType::kCpu ? ", --batch-size or --micro-batch-tokens" : " or --batch-size"));
+      fullest - needs.begin(), format_bytes(need), parts_of(*fullest), format_bytes(most),
+      largest(), fits_evenly ? "spread them by --plan auto, " : "use more ranks, ",
+      format_bytes(need),
+      device == DeviceType::kCpu ? ", --batch-size or --micro-batch-tokens" : " or --batch-size");
 }
 
 /// `what` has the memory: "machine".
-void check_shared(const std::vector<Need>& needs, const SharedMemory& shared,
-                  const std::string& what, const std::string& largest) {
+Shortage beyond_shared(const std::vector<Need>& needs, const SharedMemory& shared,
+                       const std::string& what, const Text& largest) {
   for (int number = 0; number < std::ssize(shared.memory); ++number) {
     Need sum;
     for (std::size_t rank = 0; rank < needs.size(); ++rank) {
@@ -114,37 +119,56 @@ void check_shared(const std::vector<Need>& needs, const SharedMemory& shared,
     const std::int64_t need = sum.total();
     const std::int64_t available = shared.memory[number].available;
     if (need <= available) continue;
-    throw usage_error(fmt::format(
+    return fmt::format(
         "the {} rank{} of one {} will need {} ({}) and it has {} to give; the largest tables "
         "are {} (use {:.0f} such {}s, an optimizer with less state, or make --dim or "
         "--batch-size smaller)",
         shared.num_ranks(number), shared.num_ranks(number) == 1 ? "" : "s", what,
-        format_bytes(need), parts_of(sum), format_bytes(available), largest,
+        format_bytes(need), parts_of(sum), format_bytes(available), largest(),
         std::ceil(static_cast<double>(need) /
                   static_cast<double>(std::max<std::int64_t>(available, 1))) *
             static_cast<double>(shared.memory.size()),
-        what));
+        what);
   }
+  return std::nullopt;
+}
+
+Shortage find_shortage(const PlannerModel& model, const ShardingPlan& plan,
+                       const DenseMemory& dense, const std::string& limit, const Machines& machines,
+                       MemoryUse use) {
+  const bool on_gpus = machines.device_type() == DeviceType::kCuda;
+  std::vector<Need> needs, beside;  // where the model is, and in the memory of GPUs' machines
+  for (const RankMemory& rank : predict_memory(model, plan)) {
+    add_model(rank, dense, needs.emplace_back());
+    Need& host = on_gpus ? beside.emplace_back() : needs.back();
+    if (use != MemoryUse::kEvaluation) add(rank.ahead, needs.back().exchange);
+    if (use == MemoryUse::kTrainingWithCopy) add_copy(rank, dense, host);
+  }
+  const Text largest = [&] { return largest_tables(model, plan); };
+  if (!limit.empty()) {
+    return beyond_limit(needs, bytes_from_string(limit), largest, machines.device_type());
+  }
+  if (on_gpus) {
+    if (Shortage shortage = beyond_shared(needs, machines.gpus, "GPU", largest)) return shortage;
+  }
+  return beyond_shared(on_gpus ? beside : needs, machines.host, "machine", largest);
 }
 
 }  // namespace
 
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
-                         const Machines& machines) {
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size,
+                         std::int64_t tokens_at_once) {
   // Inputs of the items, targets and negatives, as planner_model has them.
   const auto& item_features = model.tables.front().features;
   const double tokens =
       std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size));
-  const std::int64_t most =
-      std::max(tokens_at_once(options, machines.device_type()), options.model.max_length);
+  const std::int64_t most = std::max(tokens_at_once, options.model.max_length);
   const std::int64_t negatives =  // of all ranks: each has them all, looked up in parts
       options.negatives > 0 ? options.negatives : model.tables.front().num_rows;
   const std::int64_t parameters = parameter_bytes(options.model);
   // A TreeSum keeps the sums of subtrees, what it sends and what it receives.
   const double shares =
-      options.reproducible
-          ? std::ceil(static_cast<double>(options.virtual_ranks) / machines.world_size())
-          : 1;
+      options.reproducible ? std::ceil(static_cast<double>(options.virtual_ranks) / world_size) : 1;
   const double copies = 3 + std::ceil(std::log2(std::max(shares, 1.0)));
   const double summed = static_cast<double>(parameters) +
                         static_cast<double>(negatives) * static_cast<double>(options.model.dim) * 4;
@@ -157,14 +181,14 @@ DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
 
 DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
                               const EvaluateOptions& options, std::int64_t num_items,
-                              const Machines& machines) {
-  DenseMemory memory = dense_memory(model, run, machines);
+                              int world_size, std::int64_t tokens_at_once) {
+  DenseMemory memory = dense_memory(model, run, world_size, tokens_at_once);
   memory.sums = 0;
   // The queries of all ranks, and for each the best rows of this rank, sent and received: a row
   // number and a score.
   constexpr double kCandidateBytes = 3 * (8 + 4), kQueries = 3;
   const auto k = static_cast<double>(std::min(std::ranges::max(options.cutoffs), num_items));
-  const auto cases = static_cast<double>(model.batch_size) * machines.world_size();
+  const auto cases = static_cast<double>(model.batch_size) * world_size;
   memory.ranking =
       bytes_of(cases * (kQueries * static_cast<double>(run.model.dim) * 4 + k * kCandidateBytes));
   return memory;
@@ -172,20 +196,24 @@ DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run
 
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
                   const std::string& limit, const Machines& machines, MemoryUse use) {
-  const bool on_gpus = machines.device_type() == DeviceType::kCuda;
-  std::vector<Need> needs, beside;  // where the model is, and in the memory of GPUs' machines
-  for (const RankMemory& rank : predict_memory(model, plan)) {
-    add_model(rank, dense, needs.emplace_back());
-    Need& host = on_gpus ? beside.emplace_back() : needs.back();
-    if (use != MemoryUse::kEvaluation) add(rank.ahead, needs.back().exchange);
-    if (use == MemoryUse::kTrainingWithCopy) add_copy(rank, dense, host);
+  if (const Shortage shortage = find_shortage(model, plan, dense, limit, machines, use)) {
+    throw usage_error(*shortage);
   }
-  const std::string largest = largest_tables(model, plan);
-  if (!limit.empty()) {
-    return check_limit(needs, bytes_from_string(limit), largest, machines.device_type());
+}
+
+std::int64_t tokens_that_fit(const PlannerModel& model, const ShardingPlan& plan,
+                             const std::function<DenseMemory(std::int64_t tokens)>& dense,
+                             std::int64_t least, std::int64_t most, const std::string& limit,
+                             const Machines& machines, MemoryUse use) {
+  const auto fits = [&](std::int64_t tokens) {
+    return !find_shortage(model, plan, dense(tokens), limit, machines, use);
+  };
+  if (fits(most)) return most;
+  while (most - least > 1) {  // most does not fit
+    const std::int64_t middle = least + (most - least) / 2;
+    (fits(middle) ? least : most) = middle;
   }
-  if (on_gpus) check_shared(needs, machines.gpus, "GPU", largest);
-  check_shared(on_gpus ? beside : needs, machines.host, "machine", largest);
+  return least;
 }
 
 }  // namespace serrate

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "serrate/planner.h"
@@ -16,12 +17,13 @@ struct DenseMemory {
   std::int64_t sums = 0;     ///< of gradients over shares and ranks
   std::int64_t ranking = 0;  ///< of evaluate
 };
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
-                         const Machines& machines);
+/// With at most `tokens_at_once` tokens in the encoder, or those of the longest sequence.
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size,
+                         std::int64_t tokens_at_once);
 /// What evaluate needs on a table of `num_items` rows.
 DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
                               const EvaluateOptions& options, std::int64_t num_items,
-                              const Machines& machines);
+                              int world_size, std::int64_t tokens_at_once);
 
 /// A training has the ids of the next batch too, and a copy of its state where it writes
 /// checkpoints while it goes on.
@@ -32,5 +34,12 @@ enum class MemoryUse { kEvaluation, kTraining, kTrainingWithCopy };
 /// than it has to give. Ranks on GPUs need their memory, and the machine's for the copy alone.
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
                   const std::string& limit, const Machines& machines, MemoryUse use);
+
+/// The most tokens, from `least` to `most`, that fit into the memory which check_memory() looks at;
+/// `least` if not even that many do. `dense` says what a number of tokens needs.
+std::int64_t tokens_that_fit(const PlannerModel& model, const ShardingPlan& plan,
+                             const std::function<DenseMemory(std::int64_t tokens)>& dense,
+                             std::int64_t least, std::int64_t most, const std::string& limit,
+                             const Machines& machines, MemoryUse use);
 
 }  // namespace serrate

@@ -29,8 +29,8 @@ void check_options(const EvaluateOptions& options);
 /// Throws Error (usage) for a precision that the device has not.
 void check_precision(Precision precision, Device device);
 
-/// Tokens that pass through the encoder at once: on the CPU as many as its caches are good for, on
-/// a GPU the whole batch.
+/// Tokens that pass through the encoder at once, where there is memory for them: on the CPU as many
+/// as its caches are good for, on a GPU the whole batch.
 std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device);
 
 /// An option in which two runs differ, and its values as a user would write them.

@@ -13,6 +13,7 @@
 #include "src/io/text_file.h"
 #include "src/run/machines.h"
 #include "src/run/memory_check.h"
+#include "src/run/options.h"
 #include "src/run/planner_model.h"
 #include "src/train/model_state.h"
 
@@ -55,8 +56,13 @@ PlannerTopology read_topology(const TrainOptions& options, const Machines& machi
 }
 
 // As the planner has it for our runtime and the time of a step, of the types allowed.
-ShardingPlan make_plan(PlannerModel model, const PlannerTopology& topology,
-                       const TrainOptions& options) {
+PlannerOptions planner_options(const TrainOptions& options) {
+  return {.estimator = PlannerEstimator::kSerrate,
+          .objective = PlannerObjective::kCriticalPath,
+          .seed = options.seed};
+}
+
+void allow_types(const TrainOptions& options, PlannerModel& model) {
   for (PlannerTable& table : model.tables) {
     if (options.sharding_types.empty()) continue;
     table.sharding_types.clear();
@@ -64,12 +70,6 @@ ShardingPlan make_plan(PlannerModel model, const PlannerTopology& topology,
       table.sharding_types.push_back(sharding_type_from_string(type));
     }
   }
-  const PlannerOptions planner{.estimator = PlannerEstimator::kSerrate,
-                               .objective = PlannerObjective::kCriticalPath,
-                               .seed = options.seed};
-  const PlannerResult result = plan_sharding(model, topology, planner);
-  if (!result.feasible()) throw usage_error("--plan auto: " + result.infeasible);
-  return to_sharding_plan(model, topology, planner, result);
 }
 
 // Throws Error (usage) for what the trainer cannot do with a plan.
@@ -103,41 +103,73 @@ ShardingPlan load_plan(const TrainOptions& options, const std::vector<EmbeddingT
   });
 }
 
-ShardingPlan plan_and_check(const Dataset& dataset, const Split& split, const TrainOptions& options,
-                            const Machines& machines) {
+// What is made at once has to fit beside the tables; `least` is tried where `most` leaves no plan.
+ShardingPlan make_plan(PlannerModel model, const TrainOptions& options, const Machines& machines,
+                       const std::function<DenseMemory(std::int64_t)>& dense, std::int64_t least,
+                       std::int64_t most) {
+  allow_types(options, model);
+  const auto topology = [&](std::int64_t tokens) {
+    if (!options.topology.empty()) return read_topology(options, machines);
+    const DenseMemory d = dense(tokens);
+    return default_topology(options, machines, sum_of_bytes({d.activations, d.sums}));
+  };
+  const PlannerOptions planner = planner_options(options);
+  PlannerTopology t = topology(most);
+  PlannerResult result = plan_sharding(model, t, planner);
+  if (!result.feasible() && least < most && options.topology.empty()) {
+    t = topology(least);
+    result = plan_sharding(model, t, planner);
+  }
+  if (!result.feasible()) throw usage_error("--plan auto: " + result.infeasible);
+  return to_sharding_plan(model, t, planner, result);
+}
+
+RunPlan plan_and_check(const Dataset& dataset, const Split& split, const TrainOptions& options,
+                       const Machines& machines) {
   const int world_size = machines.world_size();
   const PlannerModel model = planner_model(dataset, split, options, world_size);
-  const DenseMemory dense = dense_memory(model, options, machines);
+  const auto dense = [&](std::int64_t tokens) {
+    return dense_memory(model, options, world_size, tokens);
+  };
+  const std::int64_t most = tokens_at_once(options, machines.device_type());
+  const bool may_be_cut = machines.device_type() == DeviceType::kCuda && !options.reproducible;
+  const std::int64_t least = may_be_cut ? options.model.max_length : most;
   ShardingPlan plan;
   if (options.plan == "auto") {
-    const PlannerTopology topology =
-        options.topology.empty()
-            ? default_topology(options, machines, sum_of_bytes({dense.activations, dense.sums}))
-            : read_topology(options, machines);
-    plan = make_plan(model, topology, options);
+    plan = make_plan(model, options, machines, dense, least, most);
   } else {
     const auto tables = tables_of(dataset, options);
     plan = options.plan.empty() ? default_plan(tables, world_size)
                                 : load_plan(options, tables, world_size);
   }
-  check_memory(
-      exchanged_model(model, plan, options), plan, dense, options.memory_limit, machines,
-      options.checkpoint_every.empty() ? MemoryUse::kTraining : MemoryUse::kTrainingWithCopy);
-  return plan;
+  const auto exchanged = exchanged_model(model, plan, options);
+  const auto use =
+      options.checkpoint_every.empty() ? MemoryUse::kTraining : MemoryUse::kTrainingWithCopy;
+  const std::int64_t tokens =
+      tokens_that_fit(exchanged, plan, dense, least, most, options.memory_limit, machines, use);
+  check_memory(exchanged, plan, dense(tokens), options.memory_limit, machines, use);
+  return {std::move(plan), tokens};
 }
 
-ShardingPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions run,
-                             const EvaluateOptions& options, const Machines& machines) {
+RunPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions run,
+                        const EvaluateOptions& options, const Machines& machines) {
   const int world_size = machines.world_size();
-  const ShardingPlan plan = default_plan(tables_of(dataset, run), world_size);
+  ShardingPlan plan = default_plan(tables_of(dataset, run), world_size);
   // A batch of the latest events, without negatives.
   run.batch_size = std::min(options.batch_size, std::ssize(split.cases));
   run.windows = TrainingWindows::kLatest;
   run.negatives = 1;
   const PlannerModel model = planner_model(dataset, split, run, world_size);
-  check_memory(model, plan, evaluation_memory(model, run, options, dataset.num_items(), machines),
-               "", machines, MemoryUse::kEvaluation);
-  return plan;
+  const auto dense = [&](std::int64_t tokens) {
+    return evaluation_memory(model, run, options, dataset.num_items(), world_size, tokens);
+  };
+  const std::int64_t most = tokens_at_once(run, machines.device_type());
+  const std::int64_t least =
+      machines.device_type() == DeviceType::kCuda ? run.model.max_length : most;
+  const std::int64_t tokens =
+      tokens_that_fit(model, plan, dense, least, most, "", machines, MemoryUse::kEvaluation);
+  check_memory(model, plan, dense(tokens), "", machines, MemoryUse::kEvaluation);
+  return {std::move(plan), tokens};
 }
 
 void say_gpus(const Machines& machines) {
@@ -150,31 +182,38 @@ void say_gpus(const Machines& machines) {
 }
 
 // What rank 0 makes, on all.
-ShardingPlan plan_of_rank_0(Communicator& communicator, Device device,
-                            const std::function<ShardingPlan(const Machines&)>& make) {
+RunPlan plan_of_rank_0(Communicator& communicator, Device device, const TrainOptions& options,
+                       const std::function<RunPlan(const Machines&)>& make) {
   const Machines machines = find_machines(communicator, device);
   std::string text;
+  std::int64_t tokens = 0;
   together(communicator, "plan", [&] {
     if (communicator.rank() > 0) return;
     say_gpus(machines);
-    text = plan_to_json(make(machines));
+    const RunPlan plan = make(machines);
+    text = plan_to_json(plan.sharding);
+    tokens = plan.tokens_at_once;
+    if (tokens == tokens_at_once(options, device.type)) return;
+    say(fmt::format(
+        "a whole batch does not fit into a GPU's memory at once: in parts of up to {} tokens",
+        tokens));
   });
-  return plan_from_json(communicator.gather_strings("plan of rank 0", text).front());
+  text = communicator.gather_strings("plan of rank 0", text).front();
+  return {plan_from_json(text), communicator.gather_int64("plan of rank 0", tokens).front()};
 }
 
 }  // namespace
 
-ShardingPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
-                      Communicator& communicator, Device device) {
-  return plan_of_rank_0(communicator, device, [&](const Machines& machines) {
+RunPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
+                 Communicator& communicator, Device device) {
+  return plan_of_rank_0(communicator, device, options, [&](const Machines& machines) {
     return plan_and_check(dataset, split, options, machines);
   });
 }
 
-ShardingPlan evaluation_plan(const Dataset& dataset, const Split& split, const TrainOptions& run,
-                             const EvaluateOptions& options, Communicator& communicator,
-                             Device device) {
-  return plan_of_rank_0(communicator, device, [&](const Machines& machines) {
+RunPlan evaluation_plan(const Dataset& dataset, const Split& split, const TrainOptions& run,
+                        const EvaluateOptions& options, Communicator& communicator, Device device) {
+  return plan_of_rank_0(communicator, device, run, [&](const Machines& machines) {
     return plan_evaluation(dataset, split, run, options, machines);
   });
 }

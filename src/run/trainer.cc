@@ -127,7 +127,8 @@ struct Trainer::Impl {
     description = {options, dataset->digest()};
     require_agreement(communicator, "the contents of --data",
                       json_string(description.dataset_digest));
-    ShardingPlan plan = run_plan(*dataset, split, options, communicator, stream.device());
+    RunPlan plan = run_plan(*dataset, split, options, communicator, stream.device());
+    tokens_at_once = plan.tokens_at_once;
     total_steps = options.steps > 0
                       ? options.steps
                       : checked_product("--epochs", {options.epochs, reader->batches_per_epoch()});
@@ -140,8 +141,8 @@ struct Trainer::Impl {
       check_same_run(run_from_texts(saved->texts, options.output), description);
       warn_of_other_processor(saved->texts);
     }
-    state.reset(
-        new TrainState(make_train_state(*dataset, options, std::move(plan), communicator, stream)));
+    state.reset(new TrainState(
+        make_train_state(*dataset, options, std::move(plan.sharding), communicator, stream)));
     steps.emplace(*state, [this] { return next_batch(); });
     state->times.measure();
     resume();
@@ -247,7 +248,7 @@ struct Trainer::Impl {
   void start_batches(std::int64_t first_step) {
     const auto names = token_features(*dataset, options.model);
     BatchShape shape = batch_shape(options, dataset->num_items());
-    shape.micro_batch_tokens = tokens_at_once(options, stream.device().type);
+    shape.micro_batch_tokens = tokens_at_once;
     shape.rank = communicator.rank();
     shape.world_size = communicator.size();
     batches.emplace(
@@ -275,6 +276,7 @@ struct Trainer::Impl {
   std::int64_t steps_done = 0;
   std::int64_t invalid_ids_before = 0;  // on all ranks, in what was resumed
   std::int64_t total_steps = 0;
+  std::int64_t tokens_at_once = 0;
   std::optional<StepQueue> steps;
   std::optional<Prefetcher<NextItemBatch>> batches;  // last: its thread reads the others
 };

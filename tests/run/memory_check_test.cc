@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+
 #include "serrate/error.h"
 #include "tests/support/temporary_folder.h"
 
@@ -96,6 +98,23 @@ TEST_F(MemoryCheck, OnGpusTheModelIsInTheirMemoryAndTheCopyInTheMachines) {
               ::testing::StartsWith("the 2 ranks of one machine will need 68.75 KiB (copy for "
                                     "--checkpoint-every 68.75 KiB) and it has"));
   EXPECT_EQ(refusal("75kB", {.host = smaller_host, .gpus = gpus}, copy), "(no exception)");
+}
+
+TEST_F(MemoryCheck, AsManyTokensAsFit) {
+  // Rank 1 needs 70,000 bytes and 10 for each token; rank 0, on a GPU of its own, 2,000.
+  const auto dense = [](std::int64_t tokens) { return DenseMemory{2000, 10 * tokens}; };
+  const auto most_on = [&](std::int64_t bytes, std::int64_t least, std::int64_t most) {
+    const SharedMemory host{{0, 0}, {kPlenty}}, gpus{{0, 1}, {kPlenty, {1 << 30, bytes}}};
+    return tokens_that_fit(model_, plan_, dense, least, most, "", {.host = host, .gpus = gpus},
+                           MemoryUse::kEvaluation);
+  };
+  const std::int64_t rest = predict_memory(model_, plan_)[1].total() + 2000;
+  const std::int64_t all = std::numeric_limits<std::int64_t>::max() / 10;
+  EXPECT_EQ(most_on(rest + 1239, 50, all), 123);
+  EXPECT_EQ(most_on(rest + 1240, 50, all), 124);
+  EXPECT_EQ(most_on(rest + 1239, 50, 123), 123);
+  EXPECT_EQ(most_on(rest + 1239, 50, 124), 123);
+  EXPECT_EQ(most_on(rest + 1239, 200, all), 200);  // does not fit, as check_memory() will say
 }
 
 TEST(Topology, HasTheMemoryOfGpus) {
