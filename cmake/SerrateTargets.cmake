@@ -78,6 +78,9 @@ function(serrate_test name)
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE serrate_options ${arg_LIBRARIES} GTest::gtest_main)
   serrate_test_on_devices(${name} "${arg_LABELS}")
+  if(SERRATE_SIMT AND "gpu" IN_LIST arg_LABELS)
+    list(APPEND arg_ENVIRONMENT SERRATE_SIMT_DEVICES=2)  # the tests' is the second, not the current one
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
     ENVIRONMENT "${arg_ENVIRONMENT}")

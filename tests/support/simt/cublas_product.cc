@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/simt/device.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/small_floats.h"
 
@@ -319,6 +320,10 @@ cublasStatus_t queue(Product p, cudaStream_t stream) {
   if (!stream_exists(stream_id(stream))) {
     return refuse(CUBLAS_STATUS_EXECUTION_FAILED,
                   p.call + ": the stream does not exist or was destroyed");
+  }
+  if (device_of(stream_id(stream)) != current_device()) {
+    return refuse(CUBLAS_STATUS_EXECUTION_FAILED,
+                  p.call + ": the stream is not of the current device");
   }
   const std::string name = p.call;
   enqueue(stream_id(stream), name,

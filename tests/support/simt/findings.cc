@@ -41,6 +41,8 @@ const char* to_string(Kind kind) {
       return "host memory in a kernel";
     case Kind::kDeviceMemory:
       return "device memory on the host";
+    case Kind::kOtherDevice:
+      return "memory of another device";
     case Kind::kConstantWrite:
       return "write to constant memory";
     case Kind::kSharedRace:

@@ -16,6 +16,7 @@ enum class Kind {
   kMisaligned,         // an address that is no multiple of the access's size
   kHostMemory,         // a kernel touches memory of the host that is not pinned
   kDeviceMemory,       // host code touches device memory
+  kOtherDevice,        // a kernel touches memory of another device
   kConstantWrite,      // a kernel writes its parameters or the program's constants
   kSharedRace,         // two threads, one at least writes, no barrier between
   kGlobalRace,         // the same on global memory, in one kernel

@@ -71,31 +71,42 @@ Memory::Memory()
   sigaction(SIGSEGV, &action, nullptr);
 }
 
-Allocation* Memory::allocate(std::size_t bytes, bool pinned) {
-  if (!pinned && bytes > kTotalMemory - live_bytes_) return nullptr;
-  std::uintptr_t& next = pinned ? pinned_next_ : device_next_;
-  const std::uintptr_t begin = round_up(next, pinned ? kPage : 256);
-  next = pinned ? round_up(begin + bytes, kPage) + kPage : begin + bytes + kGuard;
-  if (pinned) {
-    mprotect(reinterpret_cast<void*>(begin), round_up(bytes, kPage), PROT_READ | PROT_WRITE);
-  }
+Allocation& Memory::add(std::uintptr_t begin, std::size_t bytes) {
   const DeviceAccess access;
   std::memset(reinterpret_cast<void*>(begin), kPoison, bytes);
-  // The host's writes to pinned memory are not seen.
-  std::memset(state(begin), pinned ? kAllocated | kWritten : kAllocated, bytes);
-  if (!pinned) live_bytes_ += bytes;
+  std::memset(state(begin), kAllocated, bytes);
   Allocation& made = allocations_[begin];
   made.begin = begin;
   made.bytes = bytes;
   made.number = ++made_;
-  made.pinned = pinned;
+  return made;
+}
+
+Allocation* Memory::allocate(std::size_t bytes, int device) {
+  if (bytes > kTotalMemory - use_[device].live) return nullptr;
+  const std::uintptr_t begin = round_up(device_next_, 256);
+  device_next_ = begin + bytes + kGuard;
+  use_[device].live += bytes;
+  Allocation& made = add(begin, bytes);
+  made.device = device;
+  return &made;
+}
+
+Allocation* Memory::allocate_pinned(std::size_t bytes) {
+  const std::uintptr_t begin = round_up(pinned_next_, kPage);
+  pinned_next_ = round_up(begin + bytes, kPage) + kPage;
+  mprotect(reinterpret_cast<void*>(begin), round_up(bytes, kPage), PROT_READ | PROT_WRITE);
+  Allocation& made = add(begin, bytes);
+  std::memset(state(begin), kAllocated | kWritten, bytes);  // the host's writes are not seen
+  made.pinned = true;
   return &made;
 }
 
 void Memory::move_to_pool(Allocation& allocation) {
   allocation.stream_ordered = true;
-  pool_used_ += allocation.bytes;
-  pool_reserved_ = std::max(pool_reserved_, pool_used_);
+  Use& use = use_[allocation.device];
+  use.pool_used += allocation.bytes;
+  use.pool_reserved = std::max(use.pool_reserved, use.pool_used);
 }
 
 Allocation* Memory::find(std::uintptr_t address) {
@@ -110,8 +121,9 @@ void Memory::retire(Allocation& allocation) {
              PROT_NONE);
     return;
   }
-  live_bytes_ -= allocation.bytes;
-  if (allocation.stream_ordered) pool_used_ -= allocation.bytes;
+  Use& use = use_[allocation.device];
+  use.live -= allocation.bytes;
+  if (allocation.stream_ordered) use.pool_used -= allocation.bytes;
   const DeviceAccess access;
   std::memset(reinterpret_cast<void*>(allocation.begin), kPoison, allocation.bytes);
   const std::uintptr_t begin = round_up(allocation.begin, kPage);

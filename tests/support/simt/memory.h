@@ -1,10 +1,12 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
 
+#include "tests/support/simt/device.h"
 #include "tests/support/simt/race.h"
 
 namespace simt {
@@ -31,6 +33,7 @@ struct Allocation {
   std::uintptr_t begin = 0;
   std::size_t bytes = 0;
   std::uint64_t number = 0;                 // from 1, in the order of the program
+  int device = 0;                           // unless it is pinned
   std::uint32_t made_by = 0, freed_by = 0;  // operations, or 0
   bool pinned = false, stream_ordered = false, free_queued = false;
   std::map<std::uint32_t, std::uint32_t> last_use;  // stream -> operation
@@ -55,7 +58,8 @@ class Memory {
   Word* word(std::uintptr_t address) { return words_ + (address - base_) / 4; }
 
   /// Null when the device has no room left.
-  Allocation* allocate(std::size_t bytes, bool pinned);
+  Allocation* allocate(std::size_t bytes, int device);
+  Allocation* allocate_pinned(std::size_t bytes);
   /// The allocation that holds an address, whether freed or not, or the last one before it.
   Allocation* find(std::uintptr_t address);
   /// Nothing may touch it any more.
@@ -63,12 +67,13 @@ class Memory {
   /// Device memory before the first allocation that lives stays closed from now on: opening takes
   /// time for every page that was ever touched.
   void leave_freed();
-  /// Of device memory.
-  std::size_t live_bytes() const { return live_bytes_; }
-  /// The allocation is the pool's (cudaMallocAsync), which keeps what it frees.
+  /// The allocation is its device's pool's (cudaMallocAsync), which keeps what it frees.
   void move_to_pool(Allocation& allocation);
-  std::size_t pool_used() const { return pool_used_; }
-  std::size_t pool_reserved() const { return pool_reserved_; }
+  /// In bytes. Those of the pool live, too, while they are used.
+  struct Use {
+    std::size_t live = 0, pool_used = 0, pool_reserved = 0;
+  };
+  const Use& use(int device) const { return use_[device]; }
   const std::map<std::uintptr_t, Allocation>& allocations() const { return allocations_; }
 
   /// "byte 40 of allocation 3 (32 bytes)"
@@ -84,6 +89,7 @@ class Memory {
  private:
   Memory();
   void protect(int protection);
+  Allocation& add(std::uintptr_t begin, std::size_t bytes);
 
   std::uintptr_t base_;
   std::uint8_t* state_;
@@ -92,7 +98,7 @@ class Memory {
   std::uintptr_t device_next_, pinned_next_;
   std::map<std::uintptr_t, Allocation> allocations_;
   std::uint64_t made_ = 0;
-  std::size_t live_bytes_ = 0, pool_used_ = 0, pool_reserved_ = 0;
+  std::array<Use, kMostDevices> use_;
   int open_ = 0;
 };
 

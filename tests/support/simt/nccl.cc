@@ -84,6 +84,7 @@ std::string check_call(const Call& call, const Communicator& c) {
   if (call.op < ncclSum || call.op > ncclAvg) return "there is no such reduction";
   if (call.root < 0 || call.root >= c.size) return "there is no rank " + std::to_string(call.root);
   if (!stream_exists(stream_id(call.stream))) return "the stream does not exist or was destroyed";
+  if (device_of(stream_id(call.stream)) != c.device) return "the stream is of another device";
   const bool reduces = call.name.find("Reduce") != std::string::npos;
   if (reduces && (call.type == ncclFloat8e4m3 || call.type == ncclFloat8e5m2)) {
     return "reductions of 8 bit floats are not simulated";

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/support/simt/device.h"
 #include "tests/support/simt/library.h"
 #include "tests/support/simt/nccl_fault.h"
 
@@ -82,6 +83,7 @@ struct Joining {
 struct Communicator {
   std::shared_ptr<Clique> clique;  // null until all ranks are there
   int rank = 0, size = 0;
+  int device = current_device();
   bool blocking = true, finalized = false, aborted = false, in_progress = false, stuck = false;
   ncclResult_t error = ncclSuccess;
   std::thread::id user;                  // the thread that calls collectives

@@ -59,6 +59,14 @@ void begin_operation(const Operation& operation) {
   uses.operation = operation.id;
 }
 
+// Of another device than the kernel that touches it the first time: nothing here lets kernels reach
+// that.
+bool is_of_other_device(std::uintptr_t address, const Operation& operation) {
+  Memory& memory = Memory::instance();
+  const bool was_seen = address >= uses.begin && address < uses.end;
+  return !was_seen && memory.is_device(address) && memory.find(address)->device != operation.device;
+}
+
 // An operation's first use of an allocation: is it behind the allocation in stream order? Empty
 // when it is.
 std::string check_use(std::uintptr_t address, const Operation& operation) {
@@ -253,6 +261,13 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
     for (std::size_t i = 0; i < bytes; ++i) state[i] |= kWritten;
   }
   if (!shared) {
+    if (is_of_other_device(address, *block.operation)) {
+      say(Kind::kOtherDevice,
+          subject(actor) + sized(touch, bytes) + memory.describe(address) + " of device " +
+              std::to_string(memory.find(address)->device) + ", the kernel is device " +
+              std::to_string(block.operation->device) + "'s",
+          actor.code);
+    }
     const std::string problem = check_use(address, *block.operation);
     if (!problem.empty()) {
       say(Kind::kNotOrdered, subject(actor) + sized(touch, bytes) + problem, actor.code);

@@ -6,6 +6,7 @@
 
 #include <cstdio>
 
+#include "tests/support/simt/device.h"
 #include "tests/support/simt/grid.h"
 #include "tests/support/simt/library.h"
 #include "tests/support/simt/memory.h"
@@ -40,6 +41,15 @@ cudaError_t no_stream(const char* call, cudaStream_t stream) {
   return misuse(cudaErrorInvalidResourceHandle, std::string(call) + ": stream " +
                                                     std::to_string(stream_id(stream)) +
                                                     " does not exist or was destroyed");
+}
+
+bool is_stream_of(int device, const char* call, cudaStream_t stream) {
+  const int of_stream = device_of(stream_id(stream));
+  if (of_stream == device) return true;
+  misuse(cudaErrorInvalidResourceHandle,
+         std::string(call) + ": stream " + std::to_string(stream_id(stream)) + " is of device " +
+             std::to_string(of_stream) + ", not of " + std::to_string(device));
+  return false;
 }
 
 namespace {
@@ -126,18 +136,20 @@ cudaError_t cudaGetDriverEntryPointByVersion(const char* symbol, void** function
 }
 
 cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
+  *count = num_devices();
   return cudaSuccess;
 }
 
 cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = current_device();
   return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device) {
   const Lock lock;
-  return device == 0 ? cudaSuccess : fail(cudaErrorInvalidDevice);
+  if (device < 0 || device >= num_devices()) return fail(cudaErrorInvalidDevice);
+  set_current_device(device);
+  return cudaSuccess;
 }
 
 cudaError_t cudaDeviceSynchronize() {
@@ -147,8 +159,9 @@ cudaError_t cudaDeviceSynchronize() {
   return result();
 }
 
-cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int) {
-  std::snprintf(id, static_cast<std::size_t>(size), "0000:00:00.0");
+cudaError_t cudaDeviceGetPCIBusId(char* id, int size, int device) {
+  std::snprintf(id, static_cast<std::size_t>(size), "0000:%02x:00.0",
+                static_cast<unsigned>(device));
   return cudaSuccess;
 }
 
@@ -226,7 +239,7 @@ cudaError_t cudaLaunchHostFunc(cudaStream_t stream, void (*function)(void*), voi
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   const Lock lock;
   *event = reinterpret_cast<cudaEvent_t>(handles().next_event);
-  handles().events[handles().next_event++];
+  handles().events[handles().next_event++].device = current_device();
   return result();
 }
 
@@ -245,6 +258,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const Lock lock;
   if (!is_stream(stream)) return no_stream("cudaEventRecord", stream);
   if (!event_of(event)) return no_event("cudaEventRecord");
+  if (!is_stream_of(event_of(event)->device, "cudaEventRecord, by the event", stream)) {
+    return cudaErrorInvalidResourceHandle;
+  }
   record_event(*event_of(event), stream_id(stream));
   return result();
 }
@@ -272,6 +288,10 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
   const Lock lock;
   if (!event_of(begin) || !event_of(end)) return no_event("cudaEventElapsedTime");
+  if (event_of(begin)->device != event_of(end)->device) {
+    return misuse(cudaErrorInvalidResourceHandle,
+                  "cudaEventElapsedTime: the events are of two devices");
+  }
   if (!event_of(begin)->recorded || !event_of(end)->recorded) return fail(cudaErrorInvalidValue);
   if (!*event_of(begin)->done || !*event_of(end)->done) return cudaErrorNotReady;
   *milliseconds = 0;

@@ -6,6 +6,7 @@
 #include <map>
 #include <mutex>
 #include <string>
+#include <utility>
 
 #include "tests/support/simt/library.h"
 
@@ -18,7 +19,8 @@ constexpr std::size_t kMostSharedBytes = 227 << 10;
 struct Handles {
   std::map<std::uintptr_t, Event> events;
   std::uintptr_t next_event = 1;
-  std::map<const void*, std::size_t> shared_bytes;  // kernels that asked for more than 48 KiB
+  // Of kernels on a device: those that asked for more than 48 KiB.
+  std::map<std::pair<const void*, int>, std::size_t> shared_bytes;
   cudaError_t last_error = cudaSuccess;
 };
 Handles& handles();
@@ -31,5 +33,7 @@ cudaError_t result();
 
 bool is_stream(cudaStream_t stream);
 cudaError_t no_stream(const char* call, cudaStream_t stream);
+/// A finding unless the stream is of that device.
+bool is_stream_of(int device, const char* call, cudaStream_t stream);
 
 }  // namespace simt

@@ -1,6 +1,7 @@
 // Launches of kernels.
 #include <string>
 
+#include "tests/support/simt/device.h"
 #include "tests/support/simt/grid.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/runtime.h"
@@ -18,8 +19,11 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
                    void (*call)(const void*), bool may_touch_host) {
   const Lock lock;
   if (!is_stream(config.stream)) return no_stream("a kernel's launch", config.stream);
+  if (!is_stream_of(current_device(), "a kernel's launch", config.stream)) {
+    return cudaErrorInvalidResourceHandle;
+  }
   const dim3 &g = config.gridDim, &b = config.blockDim;
-  const auto shared = handles().shared_bytes.find(kernel);
+  const auto shared = handles().shared_bytes.find({kernel, current_device()});
   const std::size_t most_shared =
       shared == handles().shared_bytes.end() ? kDefaultSharedBytes : shared->second;
   if (g.x == 0 || g.y == 0 || g.z == 0 || b.x == 0 || b.y == 0 || b.z == 0 || g.x > 0x7FFFFFFF ||
@@ -65,6 +69,6 @@ cudaError_t simt_set_attribute(const void* kernel, cudaFuncAttribute attribute, 
   if (value < 0 || static_cast<std::size_t>(value) > kMostSharedBytes) {
     return fail(cudaErrorInvalidValue);
   }
-  handles().shared_bytes[kernel] = static_cast<std::size_t>(value);
+  handles().shared_bytes[{kernel, current_device()}] = static_cast<std::size_t>(value);
   return cudaSuccess;
 }

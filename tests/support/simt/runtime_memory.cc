@@ -143,10 +143,10 @@ cudaError_t copy_async(const char* call, Copy copy, cudaMemcpyKind kind, cudaStr
   return result();
 }
 
-cudaError_t allocate(void** data, std::size_t bytes, bool pinned, Allocation** made) {
+cudaError_t allocate(void** data, std::size_t bytes, int device, Allocation** made) {
   *data = nullptr;
   if (bytes == 0) return result();
-  *made = Memory::instance().allocate(bytes, pinned);
+  *made = Memory::instance().allocate(bytes, device);
   if (!*made) return fail(cudaErrorMemoryAllocation);
   *data = reinterpret_cast<void*>((*made)->begin);
   return result();
@@ -185,35 +185,37 @@ extern "C" {
 
 cudaError_t cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   const Lock lock;
-  const Memory& memory = Memory::instance();
+  const Memory::Use& use = Memory::instance().use(current_device());
   *total = kTotalMemory;
-  *free = kTotalMemory - (memory.live_bytes() - memory.pool_used() + memory.pool_reserved());
+  *free = kTotalMemory - (use.live - use.pool_used + use.pool_reserved);
   return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetDefaultMemPool(cudaMemPool_t* pool, int device) {
-  *pool = reinterpret_cast<cudaMemPool_t>(std::uintptr_t{1});
-  return device == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+  if (device < 0 || device >= num_devices()) return cudaErrorInvalidDevice;
+  *pool = reinterpret_cast<cudaMemPool_t>(static_cast<std::uintptr_t>(device) + 1);
+  return cudaSuccess;
 }
 
 cudaError_t cudaMemPoolSetAttribute(cudaMemPool_t, cudaMemPoolAttr, void*) {
   return cudaSuccess;
 }
 
-cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t, cudaMemPoolAttr attribute, void* value) {
+cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, cudaMemPoolAttr attribute, void* value) {
   const Lock lock;
-  const Memory& memory = Memory::instance();
+  const auto device = static_cast<int>(reinterpret_cast<std::uintptr_t>(pool) - 1);
+  const Memory::Use& use = Memory::instance().use(device);
   if (attribute != cudaMemPoolAttrReservedMemCurrent && attribute != cudaMemPoolAttrUsedMemCurrent)
     return misuse(cudaErrorInvalidValue, "cudaMemPoolGetAttribute: not simulated");
   *static_cast<std::uint64_t*>(value) =
-      attribute == cudaMemPoolAttrUsedMemCurrent ? memory.pool_used() : memory.pool_reserved();
+      attribute == cudaMemPoolAttrUsedMemCurrent ? use.pool_used : use.pool_reserved;
   return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void** data, std::size_t bytes) {
   const Lock lock;
   Allocation* made = nullptr;
-  return allocate(data, bytes, false, &made);
+  return allocate(data, bytes, current_device(), &made);
 }
 
 cudaError_t cudaFree(void* data) {
@@ -229,7 +231,7 @@ cudaError_t cudaMallocAsync(void** data, std::size_t bytes, cudaStream_t stream)
   const Lock lock;
   if (!is_stream(stream)) return no_stream("cudaMallocAsync", stream);
   Allocation* made = nullptr;
-  const cudaError_t error = allocate(data, bytes, false, &made);
+  const cudaError_t error = allocate(data, bytes, device_of(stream_id(stream)), &made);
   if (!made) return error;
   Memory::instance().move_to_pool(*made);
   made->made_by = enqueue(stream_id(stream), "cudaMallocAsync", [](const Operation&) {});
@@ -253,8 +255,11 @@ cudaError_t cudaFreeAsync(void* data, cudaStream_t stream) {
 
 cudaError_t cudaMallocHost(void** data, std::size_t bytes) {
   const Lock lock;
-  Allocation* made = nullptr;
-  return allocate(data, bytes, true, &made);
+  *data = nullptr;
+  if (bytes > 0) {
+    *data = reinterpret_cast<void*>(Memory::instance().allocate_pinned(bytes)->begin);
+  }
+  return result();
 }
 
 cudaError_t cudaHostAlloc(void** data, std::size_t bytes, unsigned) {

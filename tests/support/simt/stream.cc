@@ -6,11 +6,14 @@
 #include <thread>
 #include <utility>
 
+#include "tests/support/simt/device.h"
+
 namespace simt {
 namespace {
 
 struct Stream {
   bool blocking = false, destroyed = false;
+  int device = 0;
   std::uint32_t enqueued = 0;  // operations so far
   Clock clock = {};            // of its last operation
   std::deque<Operation> queue = {};
@@ -158,8 +161,14 @@ std::string operation_name(std::uint32_t id) {
 
 StreamId create_stream(bool blocking) {
   State& s = state();
-  s.streams[s.next_stream].blocking = blocking;
+  Stream& stream = s.streams[s.next_stream];
+  stream.blocking = blocking;
+  stream.device = current_device();
   return s.next_stream++;
+}
+
+int device_of(StreamId stream) {
+  return stream == kDefaultStream ? current_device() : state().streams.at(stream).device;
 }
 
 bool destroy_stream(StreamId stream) {
@@ -206,6 +215,7 @@ std::uint32_t enqueue(StreamId id, std::string name, std::function<void(const Op
   operation.id = static_cast<std::uint32_t>(s.operations.size());
   operation.stream = id;
   operation.number = ++stream.enqueued;
+  operation.device = device_of(id);
   stream.last_user = std::this_thread::get_id();
   ++s.movements;
   stream.clock.set(id, operation.number);

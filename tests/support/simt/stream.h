@@ -40,6 +40,7 @@ struct Operation {
   std::uint32_t id = 0;  // from 1, over all streams
   std::uint32_t stream = 0;
   std::uint32_t number = 0;  // in its stream
+  int device = 0;            // of its stream
   Clock before;              // itself too
   std::string name;
   std::function<void(const Operation&)> run;
@@ -64,7 +65,10 @@ std::mt19937_64& schedule();  // seeded by SERRATE_SIMT_SEED
 using StreamId = std::uint32_t;  // 1 is the default stream; ids are not used again
 constexpr StreamId kDefaultStream = 1;
 
+/// On the thread's current device.
 StreamId create_stream(bool blocking);
+/// That of the default stream is the thread's current one.
+int device_of(StreamId stream);
 /// False when there is no such stream. Its work goes on.
 bool destroy_stream(StreamId stream);
 bool stream_exists(StreamId stream);
@@ -100,6 +104,7 @@ struct Event {
   std::shared_ptr<bool> done = std::make_shared<bool>(true);
   Clock clock;
   StreamId stream = 0;
+  int device = 0;  // that it was made on
 };
 void record_event(Event& event, StreamId stream);
 void wait_for_event(StreamId stream, const Event& event);
