@@ -7,6 +7,7 @@
 #include <array>
 #include <string>
 
+#include "comm/machine.h"
 #include "src/core/gpus.h"
 
 namespace serrate {
@@ -58,14 +59,18 @@ int Machines::ranks_per_node() const {
 }
 
 Machines find_machines(Communicator& communicator, Device device) {
+  // Containers of one machine, which have memory of their own, mostly have names of their own;
+  // machines of one name, such as localhost, differ.
   std::array<char, 256> name{};
   ::gethostname(name.data(), name.size() - 1);
-  Machines machines{.host = share(communicator, name.data(), machine_memory())};
+  const std::string machine = machine_identity();
+  Machines machines{
+      .host = share(communicator, fmt::format("{} {}", machine, name.data()), machine_memory())};
   if (device.type == DeviceType::kCpu) return machines;
   const std::string address = find_gpus().addresses[device.index];
   const GpuMemory memory = gpu_memory(device);
-  machines.gpus = share(communicator, fmt::format("{} {}", name.data(), address),
-                        {memory.total, memory.available});
+  machines.gpus =
+      share(communicator, fmt::format("{} {}", machine, address), {memory.total, memory.available});
   return machines;
 }
 
