@@ -1,115 +1,23 @@
 #include "src/io/hdf5_file.h"
 
 #include <fmt/format.h>
-#include <hdf5.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
-#include <mutex>
-#include <source_location>
 
+#include "src/io/hdf5_library.h"
 #include "src/io/hdf5_sealed_driver.h"
 
 namespace serrate {
 namespace {
 
-static_assert(std::is_same_v<hid_t, std::int64_t> && std::is_same_v<herr_t, int>);
 static_assert(std::endian::native == std::endian::little, "values are in memory as in the file");
-
-/// HDF5 uses the null pointers that it gets when memory is short, or keeps its lock for ever, so
-/// there has to be more than it asks for: with the addresses that malloc reserves for a thread.
-void check_memory(const std::string& path) {
-  constexpr std::size_t kAmple = 128 << 20;  // bytes; not used
-  // What malloc does for a block of this size, but AddressSanitizer's, which writes 16 MiB for it.
-  void* const block =
-      ::mmap(nullptr, kAmple, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (block == MAP_FAILED) {
-    throw Error(fmt::format("cannot write {} (there is no memory left)", path));
-  }
-  ::munmap(block, kAmple);
-}
-
-/// Held around every call into HDF5: the process-wide mutex, and HDF5 not printing its errors.
-class Hdf5Session {
- public:
-  /// To write a file: throws Error when there is too little memory to call HDF5.
-  explicit Hdf5Session(const std::string& path) : lock_(mutex()) {
-    check_memory(path);
-    silence();
-  }
-  /// To close something, which has to be done.
-  Hdf5Session() : lock_(mutex()) { silence(); }
-  ~Hdf5Session() { H5Eset_auto2(H5E_DEFAULT, print_, print_data_); }
-  Hdf5Session(const Hdf5Session&) = delete;
-  Hdf5Session& operator=(const Hdf5Session&) = delete;
-
- private:
-  // Recursive: handles close themselves while a call that made them is under way.
-  static std::recursive_mutex& mutex() {
-    static std::recursive_mutex instance;
-    // A close that fails, as on a full disk, leaves HDF5 1.10 with an id of freed memory, which its
-    // exit handler would use. Handles close their files themselves, so it is not needed.
-    [[maybe_unused]] static const herr_t no_exit_handler = H5dont_atexit();
-    return instance;
-  }
-
-  void silence() {
-    H5Eget_auto2(H5E_DEFAULT, &print_, &print_data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-
-  std::lock_guard<std::recursive_mutex> lock_;
-  H5E_auto2_t print_ = nullptr;
-  void* print_data_ = nullptr;
-};
-
-/// The innermost entry of HDF5's error stack: the one that tells the cause.
-struct Hdf5Cause {
-  std::string message = "no message of HDF5";
-  bool of_file = false;  // what the file driver could not read
-  ErrorKind kind = ErrorKind::kFailure;
-};
-
-Hdf5Cause hdf5_cause() {
-  Hdf5Cause cause;
-  const auto take_first = [](unsigned depth, const H5E_error2_t* entry, void* out) -> herr_t {
-    if (depth > 0 || !entry->desc) return 0;
-    const SealedDriver& driver = sealed_driver();
-    *static_cast<Hdf5Cause*>(out) = {
-        .message = entry->desc,
-        .of_file = entry->cls_id == driver.error_class,
-        .kind = entry->min_num == driver.usage ? ErrorKind::kUsage : ErrorKind::kFailure};
-    return 0;
-  };
-  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, take_first, &cause);
-  return cause;
-}
-
-/// Passes on what a call of HDF5 returned; throws Error "cannot `action` `object`" when it failed,
-/// or what the file driver said.
-template <typename Result>
-Result hdf5_check(Result result, std::string_view action, std::string_view object,
-                  const std::source_location& where = std::source_location::current()) {
-  if (result < 0) {
-    const Hdf5Cause cause = hdf5_cause();
-    if (cause.of_file) throw Error(cause.message, cause.kind);
-    throw Error(fmt::format("cannot {} {} (HDF5: {}; {}:{})", action, object, cause.message,
-                            where.file_name(), where.line()));
-  }
-  return result;
-}
 
 /// Behind calls that may write.
 void check_written(const Hdf5Storage& storage) {
   if (storage.write_error) std::rethrow_exception(storage.write_error);
-}
-
-Hdf5Handle own(hid_t id, herr_t (*close)(hid_t), std::string_view action, std::string_view object,
-               const std::source_location& where = std::source_location::current()) {
-  return {hdf5_check(id, action, object, where), close};
 }
 
 template <typename T>
@@ -137,40 +45,6 @@ constexpr std::string_view kTypeName = std::is_same_v<T, std::uint8_t>   ? "uint
                                        : std::is_same_v<T, float>        ? "float32"
                                                                          : "float64";
 
-Hdf5Handle access_properties(Hdf5Storage* storage) {
-  auto properties = own(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "set up", "HDF5");
-  const hid_t id = properties.id();
-  hdf5_check(H5Pset_libver_bounds(id, H5F_LIBVER_LATEST, H5F_LIBVER_LATEST), "set up", "HDF5");
-  hdf5_check(H5Pset_fclose_degree(id, H5F_CLOSE_STRONG), "set up", "HDF5");
-  hdf5_check(H5PLset_loading_state(0), "set up", "HDF5");
-  set_sealed_driver(id, storage);
-  return properties;
-}
-
-/// How a new file, group or dataset is made: without times, so that equal content is equal bytes,
-/// and with its attributes and links in its header, where read_hdf5_metadata finds them.
-Hdf5Handle object_properties(hid_t object_class) {
-  constexpr unsigned kMost = 65535;  // of attributes and of links
-  auto properties = own(H5Pcreate(object_class), H5Pclose, "set up", "HDF5");
-  const hid_t id = properties.id();
-  hdf5_check(H5Pset_obj_track_times(id, false), "set up", "HDF5");
-  hdf5_check(H5Pset_attr_phase_change(id, kMost, kMost), "set up", "HDF5");
-  if (object_class != H5P_DATASET_CREATE) {
-    hdf5_check(H5Pset_link_phase_change(id, kMost, kMost), "set up", "HDF5");
-  }
-  return properties;
-}
-
-/// One run of bytes, which is given its place at once.
-Hdf5Handle dataset_properties() {
-  auto properties = object_properties(H5P_DATASET_CREATE);
-  const hid_t id = properties.id();
-  hdf5_check(H5Pset_layout(id, H5D_CONTIGUOUS), "set up", "HDF5");
-  hdf5_check(H5Pset_alloc_time(id, H5D_ALLOC_TIME_EARLY), "set up", "HDF5");
-  hdf5_check(H5Pset_fill_time(id, H5D_FILL_TIME_NEVER), "set up", "HDF5");
-  return properties;
-}
-
 /// Where the values of a dataset begin; 0 when there are none.
 std::int64_t offset_of(hid_t dataset) {
   const haddr_t offset = H5Dget_offset(dataset);
@@ -193,12 +67,6 @@ std::string absolute(const std::string& name) {
 }
 
 }  // namespace
-
-int Hdf5Handle::reset() noexcept {
-  if (id_ < 0) return 0;
-  const Hdf5Session session;
-  return close_(std::exchange(id_, -1));
-}
 
 void Hdf5Dataset::check_block(const Hdf5Block& block, std::size_t num_values) const {
   const bool inside = 0 <= block.row_begin && block.row_begin <= block.row_end &&
