@@ -1,7 +1,10 @@
 #include "src/run/directory.h"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <optional>
 
@@ -9,8 +12,11 @@
 #include "src/checkpoint/directory_lock.h"
 #include "src/checkpoint/folder.h"
 #include "src/core/say.h"
+#include "src/io/output_file.h"
 
 namespace serrate {
+namespace {
+
 void move_run_aside(const std::string& run) {
   namespace fs = std::filesystem;
   if (!fs::is_directory(run) || fs::is_empty(run)) return;
@@ -19,6 +25,23 @@ void move_run_aside(const std::string& run) {
   const std::string name = fs::canonical(run);
   const std::string moved = rename_to_free_name(name, name);
   say(fmt::format("--fresh: the run that was in {} is now in {}", run, moved));
+}
+
+}  // namespace
+
+void make_run_directory(const std::string& run, bool fresh) {
+  if (fresh) move_run_aside(run);
+  // A link to a folder that is not there: --fresh moved what it led to, not the link.
+  std::string folder = run;
+  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+  try {
+    make_folders(follow_links(folder));
+  } catch (const Error& error) {
+    throw usage_error(fmt::format("--output {}: {}", run, error.what()));
+  }
+  if (::access(run.c_str(), W_OK) != 0) {
+    throw usage_error(fmt::format("--output {} cannot be written ({})", run, std::strerror(errno)));
+  }
 }
 
 }  // namespace serrate

@@ -18,8 +18,8 @@ inline std::string checkpoint_path(const std::string& run) {
   return run + "/checkpoint";
 }
 
-/// Renames a run directory that holds anything to a free name of RUN.1, .2, ... and says so; no
-/// other process may be training in it.
-void move_run_aside(const std::string& run);
+/// Makes a run's directory, or sees that it can be written. With `fresh` one that holds anything is
+/// renamed to a free name of RUN.1, .2, ..., which is said; no other process may be training in it.
+void make_run_directory(const std::string& run, bool fresh);
 
 }  // namespace serrate

@@ -52,4 +52,21 @@ struct CheckpointInterval {
 /// Reads "500", "10min" or "". Throws Error (usage) that says what it may be.
 CheckpointInterval checkpoint_interval_from_string(const std::string& text);
 
+/// When the next checkpoint is due.
+class CheckpointDue {
+ public:
+  explicit CheckpointDue(const CheckpointInterval& interval) : interval_(interval) {}
+
+  bool after(std::int64_t step) const {
+    if (interval_.steps > 0) return step % interval_.steps == 0;
+    return interval_.time.count() > 0 && Clock::now() - since_ >= interval_.time;
+  }
+  void begun() { since_ = Clock::now(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  CheckpointInterval interval_;
+  Clock::time_point since_ = Clock::now();
+};
+
 }  // namespace serrate

@@ -1,14 +1,10 @@
 #include "serrate/trainer.h"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <chrono>
 #include <cmath>
-#include <cstring>
 #include <optional>
 
 #include "comm/agreement.h"
@@ -24,7 +20,6 @@
 #include "src/data/prefetcher.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
-#include "src/io/output_file.h"
 #include "src/io/text_file.h"
 #include "src/run/checkpoint.h"
 #include "src/run/config.h"
@@ -42,22 +37,6 @@ namespace {
 constexpr std::size_t kBatchesAhead = 2;
 constexpr const char* kInvalidIds = "invalid_ids";
 constexpr const char* kProcessor = "processor";
-
-void make_run_directory(const TrainOptions& options) {
-  if (options.fresh) move_run_aside(options.output);
-  // A link to a folder that is not there: --fresh moved what it led to, not the link.
-  std::string folder = options.output;
-  while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
-  try {
-    make_folders(follow_links(folder));
-  } catch (const Error& error) {
-    throw usage_error(fmt::format("--output {}: {}", options.output, error.what()));
-  }
-  if (::access(options.output.c_str(), W_OK) != 0) {
-    throw usage_error(
-        fmt::format("--output {} cannot be written ({})", options.output, std::strerror(errno)));
-  }
-}
 
 /// Checks the options, which all ranks have to have alike, before anything depends on them.
 Device device_of(const TrainOptions& options, Communicator& communicator) {
@@ -134,7 +113,7 @@ struct Trainer::Impl {
                       : checked_product("--epochs", {options.epochs, reader->batches_per_epoch()});
 
     together(communicator, "run directory", [&] {
-      if (communicator.rank() == 0) make_run_directory(options);
+      if (communicator.rank() == 0) make_run_directory(options.output, options.fresh);
     });
     checkpoints.emplace(checkpoint_path(options.output), options.keep_checkpoints, communicator);
     if (const auto saved = read_newest_manifest(checkpoint_path(options.output), communicator)) {
@@ -317,27 +296,6 @@ StepResult Trainer::step() {
   return *impl_->report(0, words);
 }
 
-namespace {
-
-/// Rank 0's decision when the next checkpoint is due; the other ranks are told.
-class Due {
- public:
-  explicit Due(const CheckpointInterval& interval) : interval_(interval) {}
-
-  bool after(std::int64_t step) const {
-    if (interval_.steps > 0) return step % interval_.steps == 0;
-    return interval_.time.count() > 0 && Clock::now() - since_ >= interval_.time;
-  }
-  void begun() { since_ = Clock::now(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  CheckpointInterval interval_;
-  Clock::time_point since_ = Clock::now();
-};
-
-}  // namespace
-
 bool Trainer::run(const std::atomic<bool>& stop,
                   const std::function<void(const StepResult&)>& on_step) {
   Impl& impl = *impl_;
@@ -359,7 +317,7 @@ bool Trainer::run(const std::atomic<bool>& stop,
     while (!impl.steps->empty()) report(0, none);
   };
 
-  Due due(checkpoint_interval_from_string(impl.options.checkpoint_every));
+  CheckpointDue due(checkpoint_interval_from_string(impl.options.checkpoint_every));
   bool is_due = false, stopped = false;
   while (!done() && !stopped) {
     if (impl.steps->next_is_wrong()) report_all();
