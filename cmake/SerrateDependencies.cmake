@@ -35,7 +35,7 @@ if(SERRATE_WITH_CUDA)
   endif()
   enable_language(CUDA)
   find_package(CUDAToolkit REQUIRED)
-  find_package(NCCL)
+  find_package(NCCL 2.14)  # communicators that are made without blocking
 else()
   set(SERRATE_WITH_CUDA OFF)
 endif()
