@@ -75,12 +75,14 @@ bool ThreadGroup::close(int rank) {
     // No deadline: peers are copying out of this rank's memory, which has to stay until they end.
     changed_.wait(lock, [&] { return complete_ >= meeting; });
   }
-  return !failed_;
+  // A peer that is through may have failed since, in what came next.
+  return !failed_ || failed_after_ >= meeting;
 }
 
 void ThreadGroup::fail_locked(std::string_view why) {
   if (failed_) return;
   failure_ = why;
+  failed_after_ = complete_;
   failed_ = true;
   changed_.notify_all();
 }

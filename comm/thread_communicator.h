@@ -46,7 +46,7 @@ class ThreadGroup {
   /// has failed for one rank it cannot succeed for another.
   bool open(int rank, Offer offer, Clock::time_point deadline, const MakeError& make_error);
   /// The second meeting, which every rank that was at the first comes to in bounded time, even
-  /// when its exchange failed; false if the group has failed.
+  /// when its exchange failed; false if the group failed before all came.
   bool close(int rank);
 
   /// What a rank brought to the meeting that was opened last.
@@ -82,6 +82,7 @@ class ThreadGroup {
   int arrived_ = 0;                        // ranks at the meeting that is not complete yet
   std::atomic<std::int64_t> complete_{0};  // meetings that all ranks came to
   std::atomic<bool> failed_{false};
+  std::int64_t failed_after_ = 0;  // meetings that were complete when it did; set before failed_
   std::string failure_;
   std::map<int, Subgroup> subgroups_;
 };
