@@ -49,4 +49,19 @@ std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t 
   return bytes_of(floats * kSlack * kFloatBytes);
 }
 
+std::int64_t gpu_workspace_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
+                                 std::int64_t num_negatives) {
+  // Tiles of 64 rows, of which few are summed in chunks: up to 528 more than there are tiles.
+  constexpr double kTile = 64, kMoreChunks = 528;
+  const double rows = static_cast<double>(num_tokens) + static_cast<double>(num_negatives);
+  const double sums = (rows + 2 * kMoreChunks * kTile) * static_cast<double>(options.dim);
+  // Rounded to whole tiles whose columns are a power of 2.
+  const double padded =
+      (rows + 2 * kTile) * 2 * static_cast<double>(std::max<std::int64_t>(options.dim, 16));
+  const double rounded = options.precision == Precision::kFp32   ? 0
+                         : options.precision == Precision::kBf16 ? padded / 2
+                                                                 : padded;
+  return bytes_of((sums + rounded) * sizeof(float));
+}
+
 }  // namespace serrate

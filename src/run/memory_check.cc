@@ -105,7 +105,8 @@ Shortage beyond_limit(const std::vector<Need>& needs, std::int64_t most, const T
       fullest - needs.begin(), format_bytes(need), parts_of(*fullest), format_bytes(most),
       largest(), fits_evenly ? "spread them by --plan auto, " : "use more ranks, ",
       format_bytes(need),
-      device == DeviceType::kCpu ? ", --batch-size or --micro-batch-tokens" : " or --batch-size");
+      device == DeviceType::kCpu ? ", --batch-size or --micro-batch-tokens"
+                                 : ", --max-length or --batch-size");
 }
 
 /// `what` has the memory: "machine".
@@ -121,8 +122,8 @@ Shortage beyond_shared(const std::vector<Need>& needs, const SharedMemory& share
     if (need <= available) continue;
     return fmt::format(
         "the {} rank{} of one {} will need {} ({}) and it has {} to give; the largest tables "
-        "are {} (use {:.0f} such {}s, an optimizer with less state, or make --dim or "
-        "--batch-size smaller)",
+        "are {} (use {:.0f} such {}s, an optimizer with less state, or make --dim, "
+        "--max-length or --batch-size smaller)",
         shared.num_ranks(number), shared.num_ranks(number) == 1 ? "" : "s", what,
         format_bytes(need), parts_of(sum), format_bytes(available), largest(),
         std::ceil(static_cast<double>(need) /
@@ -156,39 +157,45 @@ Shortage find_shortage(const PlannerModel& model, const ShardingPlan& plan,
 
 }  // namespace
 
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size,
-                         std::int64_t tokens_at_once) {
-  // Inputs of the items, targets and negatives, as planner_model has them.
+// Inputs of the items, targets and negatives, as planner_model has them.
+std::int64_t mean_tokens(const PlannerModel& model) {
   const auto& item_features = model.tables.front().features;
-  const double tokens =
-      std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size));
-  const std::int64_t most = std::max(tokens_at_once, options.model.max_length);
+  return static_cast<std::int64_t>(
+      std::ceil(item_features.front().num_poolings * static_cast<double>(model.batch_size)));
+}
+
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
+                         const Machines& machines, std::int64_t num_tokens) {
   const std::int64_t negatives =  // of all ranks: each has them all, looked up in parts
       options.negatives > 0 ? options.negatives : model.tables.front().num_rows;
   const std::int64_t parameters = parameter_bytes(options.model);
   // A TreeSum keeps the sums of subtrees, what it sends and what it receives.
   const double shares =
-      options.reproducible ? std::ceil(static_cast<double>(options.virtual_ranks) / world_size) : 1;
+      options.reproducible
+          ? std::ceil(static_cast<double>(options.virtual_ranks) / machines.world_size())
+          : 1;
   const double copies = 3 + std::ceil(std::log2(std::max(shares, 1.0)));
   const double summed = static_cast<double>(parameters) +
                         static_cast<double>(negatives) * static_cast<double>(options.model.dim) * 4;
+  const std::int64_t workspace = machines.device_type() == DeviceType::kCuda
+                                     ? gpu_workspace_bytes(options.model, num_tokens, negatives)
+                                     : 0;
   return {.parameters = sum_of_bytes({parameters, parameters, parameters, parameters, parameters}),
-          .activations = activation_bytes(
-              options.model, static_cast<std::int64_t>(std::min(tokens, static_cast<double>(most))),
-              negatives),
+          .activations =
+              sum_of_bytes({activation_bytes(options.model, num_tokens, negatives), workspace}),
           .sums = bytes_of(copies * summed)};
 }
 
 DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
                               const EvaluateOptions& options, std::int64_t num_items,
-                              int world_size, std::int64_t tokens_at_once) {
-  DenseMemory memory = dense_memory(model, run, world_size, tokens_at_once);
+                              const Machines& machines, std::int64_t num_tokens) {
+  DenseMemory memory = dense_memory(model, run, machines, num_tokens);
   memory.sums = 0;
   // The queries of all ranks, and for each the best rows of this rank, sent and received: a row
   // number and a score.
   constexpr double kCandidateBytes = 3 * (8 + 4), kQueries = 3;
   const auto k = static_cast<double>(std::min(std::ranges::max(options.cutoffs), num_items));
-  const auto cases = static_cast<double>(model.batch_size) * world_size;
+  const auto cases = static_cast<double>(model.batch_size) * machines.world_size();
   memory.ranking =
       bytes_of(cases * (kQueries * static_cast<double>(run.model.dim) * 4 + k * kCandidateBytes));
   return memory;
@@ -205,8 +212,10 @@ std::int64_t tokens_that_fit(const PlannerModel& model, const ShardingPlan& plan
                              const std::function<DenseMemory(std::int64_t tokens)>& dense,
                              std::int64_t least, std::int64_t most, const std::string& limit,
                              const Machines& machines, MemoryUse use) {
+  Machines roomy = machines;
+  for (MachineMemory& memory : roomy.gpus.memory) memory.available -= memory.available / 10;
   const auto fits = [&](std::int64_t tokens) {
-    return !find_shortage(model, plan, dense(tokens), limit, machines, use);
+    return !find_shortage(model, plan, dense(tokens), limit, roomy, use);
   };
   if (fits(most)) return most;
   while (most - least > 1) {  // most does not fit

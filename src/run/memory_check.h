@@ -17,13 +17,15 @@ struct DenseMemory {
   std::int64_t sums = 0;     ///< of gradients over shares and ranks
   std::int64_t ranking = 0;  ///< of evaluate
 };
-/// With at most `tokens_at_once` tokens in the encoder, or those of the longest sequence.
-DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options, int world_size,
-                         std::int64_t tokens_at_once);
+/// Of a batch, in the mean.
+std::int64_t mean_tokens(const PlannerModel& model);
+/// With so many tokens at once.
+DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,
+                         const Machines& machines, std::int64_t num_tokens);
 /// What evaluate needs on a table of `num_items` rows.
 DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run,
                               const EvaluateOptions& options, std::int64_t num_items,
-                              int world_size, std::int64_t tokens_at_once);
+                              const Machines& machines, std::int64_t num_tokens);
 
 /// A training has the ids of the next batch too, and a copy of its state where it writes
 /// checkpoints while it goes on.
@@ -35,8 +37,9 @@ enum class MemoryUse { kEvaluation, kTraining, kTrainingWithCopy };
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
                   const std::string& limit, const Machines& machines, MemoryUse use);
 
-/// The most tokens, from `least` to `most`, that fit into the memory which check_memory() looks at;
-/// `least` if not even that many do. `dense` says what a number of tokens needs.
+/// The most tokens, from `least` to `most`, that fit into the memory which check_memory() looks at,
+/// a tenth of a GPU's left to what nobody counts, such as libraries; `least` if not even that many
+/// do. `dense` says what a number of tokens needs.
 std::int64_t tokens_that_fit(const PlannerModel& model, const ShardingPlan& plan,
                              const std::function<DenseMemory(std::int64_t tokens)>& dense,
                              std::int64_t least, std::int64_t most, const std::string& limit,

@@ -103,73 +103,109 @@ ShardingPlan load_plan(const TrainOptions& options, const std::vector<EmbeddingT
   });
 }
 
-// What is made at once has to fit beside the tables; `least` is tried where `most` leaves no plan.
-ShardingPlan make_plan(PlannerModel model, const TrainOptions& options, const Machines& machines,
-                       const std::function<DenseMemory(std::int64_t)>& dense, std::int64_t least,
-                       std::int64_t most) {
-  allow_types(options, model);
-  const auto topology = [&](std::int64_t tokens) {
-    if (!options.topology.empty()) return read_topology(options, machines);
-    const DenseMemory d = dense(tokens);
-    return default_topology(options, machines, sum_of_bytes({d.activations, d.sums}));
-  };
-  const PlannerOptions planner = planner_options(options);
-  PlannerTopology t = topology(most);
-  PlannerResult result = plan_sharding(model, t, planner);
-  if (!result.feasible() && least < most && options.topology.empty()) {
-    t = topology(least);
-    result = plan_sharding(model, t, planner);
+// How many tokens pass at once, and are counted: on the CPU and where the run is reproducible, what
+// the options say; on a GPU else as many as fit, from one sequence to the longest possible batch.
+struct TokenRange {
+  std::int64_t least, most, mean;
+  bool is_cut;  // by what fits
+};
+
+TokenRange tokens_of(const PlannerModel& model, const TrainOptions& options,
+                     const Machines& machines) {
+  const std::int64_t longest = options.model.max_length, mean = mean_tokens(model);
+  if (machines.device_type() == DeviceType::kCpu || options.reproducible) {
+    const std::int64_t most = std::max(tokens_at_once(options, machines.device_type()), longest);
+    return {std::min(mean, most), std::min(mean, most), mean, false};
   }
-  if (!result.feasible()) throw usage_error("--plan auto: " + result.infeasible);
-  return to_sharding_plan(model, t, planner, result);
+  const double all = static_cast<double>(options.batch_size) * static_cast<double>(longest);
+  constexpr double kMost = 1e12;  // memory for them is nowhere, and counts of bytes do not overflow
+  return {longest, std::max({longest, mean, static_cast<std::int64_t>(std::min(all, kMost))}), mean,
+          true};
+}
+
+// What is made at once has to fit beside the tables: a whole batch, or else half of one, and so on.
+ShardingPlan make_plan(PlannerModel model, const TrainOptions& options, const Machines& machines,
+                       const std::function<DenseMemory(std::int64_t)>& dense,
+                       const TokenRange& range) {
+  allow_types(options, model);
+  const PlannerOptions planner = planner_options(options);
+  for (std::int64_t tokens = range.mean;; tokens = std::max(tokens / 2, range.least)) {
+    PlannerTopology topology;
+    if (options.topology.empty()) {
+      const DenseMemory d = dense(range.is_cut ? tokens : range.least);
+      topology = default_topology(options, machines, sum_of_bytes({d.activations, d.sums}));
+    } else {
+      topology = read_topology(options, machines);
+    }
+    const PlannerResult result = plan_sharding(model, topology, planner);
+    if (result.feasible()) return to_sharding_plan(model, topology, planner, result);
+    if (!range.is_cut || tokens <= range.least || !options.topology.empty()) {
+      throw usage_error("--plan auto: " + result.infeasible);
+    }
+  }
+}
+
+// As many tokens as fit beside the plan's tables. Throws Error (usage) when too few do.
+RunPlan with_tokens_that_fit(ShardingPlan plan, const PlannerModel& model,
+                             const TrainOptions& options, const Machines& machines,
+                             const std::function<DenseMemory(std::int64_t)>& dense,
+                             const TokenRange& range, const std::string& limit, MemoryUse use) {
+  const std::int64_t tokens =
+      tokens_that_fit(model, plan, dense, range.least, range.most, limit, machines, use);
+  try {
+    check_memory(model, plan, dense(tokens), limit, machines, use);
+  } catch (const Error& error) {
+    if (!options.reproducible || machines.device_type() == DeviceType::kCpu) throw;
+    throw usage_error(std::string(error.what()) +
+                      "; without --reproducible a batch is taken in parts that fit");
+  }
+  if (!range.is_cut) return {std::move(plan), tokens_at_once(options, machines.device_type())};
+  if (tokens < range.mean) {
+    say(
+        fmt::format("a batch of {} tokens does not fit into a GPU's memory at once: in parts of up "
+                    "to {}",
+                    range.mean, tokens));
+  }
+  return {std::move(plan), tokens};
 }
 
 RunPlan plan_and_check(const Dataset& dataset, const Split& split, const TrainOptions& options,
                        const Machines& machines) {
   const int world_size = machines.world_size();
   const PlannerModel model = planner_model(dataset, split, options, world_size);
+  const TokenRange range = tokens_of(model, options, machines);
   const auto dense = [&](std::int64_t tokens) {
-    return dense_memory(model, options, world_size, tokens);
+    return dense_memory(model, options, machines, tokens);
   };
-  const std::int64_t most = tokens_at_once(options, machines.device_type());
-  const bool may_be_cut = machines.device_type() == DeviceType::kCuda && !options.reproducible;
-  const std::int64_t least = may_be_cut ? options.model.max_length : most;
   ShardingPlan plan;
   if (options.plan == "auto") {
-    plan = make_plan(model, options, machines, dense, least, most);
+    plan = make_plan(model, options, machines, dense, range);
   } else {
     const auto tables = tables_of(dataset, options);
     plan = options.plan.empty() ? default_plan(tables, world_size)
                                 : load_plan(options, tables, world_size);
   }
-  const auto exchanged = exchanged_model(model, plan, options);
-  const auto use =
-      options.checkpoint_every.empty() ? MemoryUse::kTraining : MemoryUse::kTrainingWithCopy;
-  const std::int64_t tokens =
-      tokens_that_fit(exchanged, plan, dense, least, most, options.memory_limit, machines, use);
-  check_memory(exchanged, plan, dense(tokens), options.memory_limit, machines, use);
-  return {std::move(plan), tokens};
+  const PlannerModel exchanged = exchanged_model(model, plan, options);
+  return with_tokens_that_fit(
+      std::move(plan), exchanged, options, machines, dense, range, options.memory_limit,
+      options.checkpoint_every.empty() ? MemoryUse::kTraining : MemoryUse::kTrainingWithCopy);
 }
 
 RunPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions run,
                         const EvaluateOptions& options, const Machines& machines) {
   const int world_size = machines.world_size();
   ShardingPlan plan = default_plan(tables_of(dataset, run), world_size);
-  // A batch of the latest events, without negatives.
+  // A batch of the latest events, without negatives. Parts of a batch have the same results.
   run.batch_size = std::min(options.batch_size, std::ssize(split.cases));
   run.windows = TrainingWindows::kLatest;
   run.negatives = 1;
+  run.reproducible = false;
   const PlannerModel model = planner_model(dataset, split, run, world_size);
   const auto dense = [&](std::int64_t tokens) {
-    return evaluation_memory(model, run, options, dataset.num_items(), world_size, tokens);
+    return evaluation_memory(model, run, options, dataset.num_items(), machines, tokens);
   };
-  const std::int64_t most = tokens_at_once(run, machines.device_type());
-  const std::int64_t least =
-      machines.device_type() == DeviceType::kCuda ? run.model.max_length : most;
-  const std::int64_t tokens =
-      tokens_that_fit(model, plan, dense, least, most, "", machines, MemoryUse::kEvaluation);
-  check_memory(model, plan, dense(tokens), "", machines, MemoryUse::kEvaluation);
-  return {std::move(plan), tokens};
+  return with_tokens_that_fit(std::move(plan), model, run, machines, dense,
+                              tokens_of(model, run, machines), "", MemoryUse::kEvaluation);
 }
 
 void say_gpus(const Machines& machines) {
@@ -182,7 +218,7 @@ void say_gpus(const Machines& machines) {
 }
 
 // What rank 0 makes, on all.
-RunPlan plan_of_rank_0(Communicator& communicator, Device device, const TrainOptions& options,
+RunPlan plan_of_rank_0(Communicator& communicator, Device device,
                        const std::function<RunPlan(const Machines&)>& make) {
   const Machines machines = find_machines(communicator, device);
   std::string text;
@@ -193,10 +229,6 @@ RunPlan plan_of_rank_0(Communicator& communicator, Device device, const TrainOpt
     const RunPlan plan = make(machines);
     text = plan_to_json(plan.sharding);
     tokens = plan.tokens_at_once;
-    if (tokens == tokens_at_once(options, device.type)) return;
-    say(fmt::format(
-        "a whole batch does not fit into a GPU's memory at once: in parts of up to {} tokens",
-        tokens));
   });
   text = communicator.gather_strings("plan of rank 0", text).front();
   return {plan_from_json(text), communicator.gather_int64("plan of rank 0", tokens).front()};
@@ -206,14 +238,14 @@ RunPlan plan_of_rank_0(Communicator& communicator, Device device, const TrainOpt
 
 RunPlan run_plan(const Dataset& dataset, const Split& split, const TrainOptions& options,
                  Communicator& communicator, Device device) {
-  return plan_of_rank_0(communicator, device, options, [&](const Machines& machines) {
+  return plan_of_rank_0(communicator, device, [&](const Machines& machines) {
     return plan_and_check(dataset, split, options, machines);
   });
 }
 
 RunPlan evaluation_plan(const Dataset& dataset, const Split& split, const TrainOptions& run,
                         const EvaluateOptions& options, Communicator& communicator, Device device) {
-  return plan_of_rank_0(communicator, device, run, [&](const Machines& machines) {
+  return plan_of_rank_0(communicator, device, [&](const Machines& machines) {
     return plan_evaluation(dataset, split, run, options, machines);
   });
 }

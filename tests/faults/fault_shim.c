@@ -13,9 +13,9 @@
 //   FAULT_RULE   CALLS:K[+|%]:EFFECT, for instance fsync:3:EIO. CALLS: names of kCallNames joined
 //                by commas, or any. K counts these calls over all processes of the job from 1; with
 //                + every later one is meant, too, with % every K-th. EFFECT: the name of an errno;
-//                short (half of a write); kill, kill-parent or kill-all (SIGKILL to this process, to its parent, or
-//                to all processes of the job and the parent); stop (SIGSTOP to this process);
-//                delay=MILLISECONDS before the call
+//                short (half of a write); kill, kill-parent or kill-all (SIGKILL to this process,
+//                to its parent, or to all processes of the job and the parent); stop (SIGSTOP to
+//                this process); delay=MILLISECONDS before the call
 //   FAULT_LOG    file that a record of every call that changes something is appended to
 #include <dlfcn.h>
 #include <errno.h>
@@ -434,7 +434,8 @@ static void on_trapped_call(int signal, siginfo_t* info, void* context) {
     int hit = 0;
     if (shim.calls & 1u << r.call) {
       const int64_t k = atomic_fetch_add(&shim.state->matched, 1) + 1;
-      hit = k == shim.k || (shim.and_later && k > shim.k) || (shim.and_multiples && k % shim.k == 0);
+      hit = k == shim.k || (shim.and_later && k > shim.k) ||
+            (shim.and_multiples && k % shim.k == 0);
       if (shim.effect == kShort && r.call == kWrite && r.number != SYS_writev && r.a[2] < 2)
         hit = 0;
     }

@@ -62,7 +62,7 @@ def wait_for_stop(job, ranks):
     """The process of `ranks` that has stopped."""
     def stopped():
         return [pid for pid in ranks() if harness.state_of(pid) == "T"]
-    wait_until(stopped, job)
+    wait_until(stopped, job, seconds=300)  # hundreds of steps away, on a busy machine
     return stopped()[0]
 
 
@@ -95,7 +95,7 @@ def stop_instead(stopped, victim):
 
 
 def stopped_rank(training):
-    """SIGSTOP to a random rank after a random time."""
+    """SIGSTOP to a random rank at a random step."""
     def case(draw, folder):
         output, ranks = folder / "run", draw.choice([2, 3, 4])
         shim = stopping_at(training, folder, draw.randrange(30, 400))

@@ -110,11 +110,13 @@ TEST_F(MemoryCheck, AsManyTokensAsFit) {
   };
   const std::int64_t rest = predict_memory(model_, plan_)[1].total() + 2000;
   const std::int64_t all = std::numeric_limits<std::int64_t>::max() / 10;
-  EXPECT_EQ(most_on(rest + 1239, 50, all), 123);
-  EXPECT_EQ(most_on(rest + 1240, 50, all), 124);
-  EXPECT_EQ(most_on(rest + 1239, 50, 123), 123);
-  EXPECT_EQ(most_on(rest + 1239, 50, 124), 123);
-  EXPECT_EQ(most_on(rest + 1239, 200, all), 200);  // does not fit, as check_memory() will say
+  // A tenth of the memory is left.
+  const auto with_rest_and = [&](std::int64_t bytes) { return (rest + bytes) * 10 / 9 + 1; };
+  EXPECT_EQ(most_on(with_rest_and(1238), 50, all), 123);
+  EXPECT_EQ(most_on(with_rest_and(1240), 50, all), 124);
+  EXPECT_EQ(most_on(with_rest_and(1238), 50, 123), 123);
+  EXPECT_EQ(most_on(with_rest_and(1238), 50, 124), 123);
+  EXPECT_EQ(most_on(with_rest_and(1238), 200, all), 200);  // for check_memory() to refuse
 }
 
 TEST(Topology, HasTheMemoryOfGpus) {

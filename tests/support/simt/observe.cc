@@ -59,28 +59,28 @@ void begin_operation(const Operation& operation) {
   uses.operation = operation.id;
 }
 
-// Of another device than the kernel that touches it the first time: nothing here lets kernels reach
-// that.
-bool is_of_other_device(std::uintptr_t address, const Operation& operation) {
-  Memory& memory = Memory::instance();
-  const bool was_seen = address >= uses.begin && address < uses.end;
-  return !was_seen && memory.is_device(address) && memory.find(address)->device != operation.device;
-}
-
-// An operation's first use of an allocation: is it behind the allocation in stream order? Empty
-// when it is.
-std::string check_use(std::uintptr_t address, const Operation& operation) {
-  if (address >= uses.begin && address < uses.end) return {};
-  Memory& memory = Memory::instance();
-  Allocation* a = memory.find(address);
+// The allocation that an operation uses now; null where it is the one that it used before.
+const Allocation* next_allocation(std::uintptr_t address, const Operation& operation) {
+  if (address >= uses.begin && address < uses.end) return nullptr;
+  Allocation* a = Memory::instance().find(address);
   uses.begin = a->begin;
   uses.end = a->end();
   a->last_use[operation.stream] = operation.id;
-  if (a->made_by && !ordered(a->made_by, operation)) {
-    return memory.describe(address) + ", which " + operation_name(a->made_by) +
-           " makes: no event orders it before " + operation_name(operation.id);
-  }
-  return {};
+  return a;
+}
+
+// Is the use behind the allocation in stream order? Empty when it is.
+std::string check_order(const Allocation& a, std::uintptr_t address, const Operation& operation) {
+  if (!a.made_by || ordered(a.made_by, operation)) return {};
+  return Memory::instance().describe(address) + ", which " + operation_name(a.made_by) +
+         " makes: no event orders it before " + operation_name(operation.id);
+}
+
+// Kernels reach their own device's memory alone: nothing here lets them reach another's.
+std::string check_device(const Allocation& a, std::uintptr_t address, const Operation& operation) {
+  if (a.pinned || a.device == operation.device) return {};
+  return Memory::instance().describe(address) + " of device " + std::to_string(a.device) +
+         ", the kernel is device " + std::to_string(operation.device) + "'s";
 }
 
 // Who made an access of this grid: a thread, or an asynchronous operation.
@@ -260,18 +260,14 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
   if (touch != Touch::kRead) {
     for (std::size_t i = 0; i < bytes; ++i) state[i] |= kWritten;
   }
-  if (!shared) {
-    if (is_of_other_device(address, *block.operation)) {
-      say(Kind::kOtherDevice,
-          subject(actor) + sized(touch, bytes) + memory.describe(address) + " of device " +
-              std::to_string(memory.find(address)->device) + ", the kernel is device " +
-              std::to_string(block.operation->device) + "'s",
-          actor.code);
-    }
-    const std::string problem = check_use(address, *block.operation);
-    if (!problem.empty()) {
-      say(Kind::kNotOrdered, subject(actor) + sized(touch, bytes) + problem, actor.code);
-    }
+  const Operation& operation = *block.operation;
+  if (const Allocation* a = shared ? nullptr : next_allocation(address, operation)) {
+    const auto complain = [&](Kind kind, const std::string& problem) {
+      if (problem.empty()) return;
+      say(kind, subject(actor) + sized(touch, bytes) + problem, actor.code);
+    };
+    complain(Kind::kOtherDevice, check_device(*a, address, operation));
+    complain(Kind::kNotOrdered, check_order(*a, address, operation));
   }
   for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
     check_word(*memory.word(w), mask, touch, bytes, w, actor, shared);
@@ -386,8 +382,10 @@ bool observe_operation(std::uintptr_t address, std::size_t bytes, Touch touch,
              memory.describe(address) + (freed ? "" : ", which it does not have"));
     return false;
   }
-  const std::string problem = check_use(address, operation);
-  if (!problem.empty()) complain(Kind::kNotOrdered, problem);
+  if (const Allocation* a = next_allocation(address, operation)) {
+    const std::string problem = check_order(*a, address, operation);
+    if (!problem.empty()) complain(Kind::kNotOrdered, problem);
+  }
   Access now;
   now.operation = operation.id;
   now.writes = touch != Touch::kRead;
