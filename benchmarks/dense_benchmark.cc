@@ -147,7 +147,7 @@ std::vector<std::int64_t> random_items(std::uint64_t seed, std::int64_t n) {
 }
 
 void sampled_softmax_case(State& state, BenchmarkDevice& device, std::int64_t n,
-                          std::int64_t num_negatives) {
+                          std::int64_t num_negatives, Precision precision) {
   constexpr std::int64_t kDim = 64;
   const Stream& stream = device.stream();
   Matrix hidden(n, kDim, stream), targets(n, kDim, stream), negatives(num_negatives, kDim, stream),
@@ -160,11 +160,13 @@ void sampled_softmax_case(State& state, BenchmarkDevice& device, std::int64_t n,
   args.d_hidden = d_hidden.view;
   args.d_targets = d_targets.view;
   args.d_negatives = d_negatives.view;
+  args.precision = precision;
   Buffer<double> loss(1, stream);
   const auto both = static_cast<double>(n + num_negatives);
   const BenchmarkWork work{
       .bytes = kFloat * kDim * 2 * (both + static_cast<double>(n)) + kId * both,
-      .flops = 6.0 * static_cast<double>(n * num_negatives * kDim)};
+      .flops = 6.0 * static_cast<double>(n * num_negatives * kDim),
+      .precision = precision};
   time_case(state, device, work, [&] { sampled_softmax(args, loss.span(), stream); });
 }
 
@@ -232,7 +234,11 @@ void register_cases(BenchmarkDevice& device, std::int64_t n, std::int64_t negati
   register_case("dropout_forward", device, dropout_case, n);
   register_case("l2_normalize_forward", device, l2_normalize_case, n);
   for (const std::int64_t count : {negatives, negatives * 6}) {
-    register_case(fmt::format("sampled_softmax/{}", count), device, sampled_softmax_case, n, count);
+    for (const auto precision : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
+      if (precision != Precision::kFp32 && !device.on_gpu()) continue;
+      register_case(fmt::format("sampled_softmax/{}/{}", count, to_string(precision)), device,
+                    sampled_softmax_case, n, count, precision);
+    }
   }
   register_case("adamw_update", device, adamw_case);
   register_case("token_embedding_forward", device, token_embedding_case, n, Direction::kForward);

@@ -21,7 +21,7 @@ struct SequenceModelOptions {
   Activation activation = Activation::kGelu;
   float temperature = 1;
   bool l2_normalize = false;               ///< score by cosine / temperature
-  Precision precision = Precision::kFp32;  ///< of the linear layers' products
+  Precision precision = Precision::kFp32;  ///< of the linear layers' and the head's products
   std::vector<std::string> features = {};  ///< categorical features that join the item in a token
 };
 

@@ -22,6 +22,8 @@ void sampled_softmax(const SampledSoftmax& args, DeviceSpan<double> loss, const 
         "sampled_softmax: d_targets must have the shape of hidden");
   check(!args.d_negatives.has_data() || same_shape(args.negatives, args.d_negatives),
         "sampled_softmax: d_negatives must have the shape of negatives");
+  check(args.precision == Precision::kFp32 || stream.device().type != DeviceType::kCpu,
+        "sampled_softmax: the CPU computes in fp32 alone");
   dispatch_device(stream.device(), [&](auto d) { sampled_softmax_on<d()>(args, loss, stream); });
 }
 

@@ -33,7 +33,8 @@ void ItemHead::forward_backward(const ItemHeadBatch& batch, DeviceSpan<double> l
                          .d_loss = batch.d_loss,
                          .d_hidden = batch.d_hidden,
                          .d_targets = batch.d_targets,
-                         .d_negatives = d_negatives};
+                         .d_negatives = d_negatives,
+                         .precision = options_.precision};
   if (options_.l2_normalize) {
     softmax.hidden = hidden_.forward(batch.hidden, stream);
     softmax.targets = targets_.forward(batch.targets, stream);

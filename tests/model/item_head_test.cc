@@ -93,5 +93,32 @@ TEST_P(ItemHeadTest, LossAndGradientsMatchTheDefinition) {
   }
 }
 
+// A negative's logit of 1 + 2^-9, of which bf16 leaves 1.
+TEST_P(ItemHeadTest, ProductsHaveThePrecisionOfTheModel) {
+  const Stream stream(GetParam());
+  if (stream.device().type == DeviceType::kCpu) GTEST_SKIP() << "the CPU has fp32 alone";
+  const TestArray<float> hidden{1}, target{0}, negative{1 + 0x1p-9f}, d_hidden(1), d_target(1),
+      d_negative(1);
+  const TestArray<std::int64_t> target_id{0}, negative_id{1};
+  const auto row = [&](const TestArray<float>& values) {
+    return DeviceMatrix<float>{values.on(stream), 1, 1};
+  };
+  for (const auto& [precision, logit] :
+       {std::pair{Precision::kFp32, 1 + 0x1p-9}, {Precision::kBf16, 1.0}}) {
+    const TestArray<double> loss(1);
+    ItemHead head(SequenceModelOptions{.dim = 1, .precision = precision});
+    head.forward_backward({.hidden = row(hidden),
+                           .targets = row(target),
+                           .negatives = row(negative),
+                           .target_ids = target_id.on(stream),
+                           .negative_ids = negative_id.on(stream),
+                           .d_hidden = row(d_hidden),
+                           .d_targets = row(d_target),
+                           .d_negatives = row(d_negative)},
+                          loss.on(stream), stream);
+    EXPECT_NEAR(loss[0], std::log1p(std::exp(logit)), 1e-6);
+  }
+}
+
 }  // namespace
 }  // namespace serrate

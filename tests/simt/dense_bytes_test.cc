@@ -13,6 +13,7 @@
 #include "serrate/kernels/l2_normalize.h"
 #include "serrate/kernels/layer_norm.h"
 #include "serrate/kernels/linear.h"
+#include "serrate/kernels/sampled_softmax.h"
 #include "serrate/kernels/token_embedding.h"
 #include "tests/support/simt/counters.h"
 
@@ -122,6 +123,48 @@ TEST_F(DenseBytes, TokenEmbedding) {
     token_embedding_backward({x, positions.span(), 8, d_features, position.matrix(kLength, kDim)},
                              stream_);
   });
+}
+
+// What the kernels on tensor cores read for each pair of a tile of tokens and one of negatives
+// (here a block has one pair, as there are few), and what those that round the rows read and write.
+TEST_F(DenseBytes, SampledSoftmaxOnTensorCores) {
+  constexpr std::int64_t kSide = 64, kNegatives = 2 * kSide, kHidden = 3 * kSide;
+  const Buffer<std::int64_t> ids = Buffer<std::int64_t>::zeros(kHidden, stream_);
+  Buffer<float> negatives = values(kNegatives), d_negatives = values(kNegatives);
+  const DeviceMatrix<float> hidden = x_.matrix(kHidden, kDim), d_hidden = y_.matrix(kHidden, kDim);
+  Buffer<double> loss(1, stream_);
+  for (const auto& [precision, value] : {std::pair{Precision::kBf16, 2}, {Precision::kTf32, 4}}) {
+    simt::reset_counters();
+    sampled_softmax({.hidden = hidden,
+                     .targets = hidden,
+                     .negatives = negatives.matrix(kNegatives, kDim),
+                     .target_ids = ids.span(),
+                     .negative_ids = ids.span().first(kNegatives),
+                     .d_hidden = d_hidden,
+                     .d_targets = d_x_.matrix(kHidden, kDim),
+                     .d_negatives = d_negatives.matrix(kNegatives, kDim),
+                     .precision = precision},
+                    loss.span(), stream_);
+    stream_.synchronize();
+    const double tile = kSide * kDim, pairs = 6, ids_of_pair = 2 * kSide * 8;
+    const auto expect_floor = [&](const std::string& name, double floor) {
+      double sectors = 0;
+      for (const simt::KernelCounters& c : simt::kernel_counters()) {
+        if (c.kernel.find(name) == std::string::npos) continue;
+        sectors += static_cast<double>(c.global_read_sectors + c.global_written_sectors);
+        EXPECT_EQ(c.shared_bank_conflicts, 0) << c.kernel;
+      }
+      const double ratio = sectors * 32 / floor;
+      std::cout << name << " in " << to_string(precision) << ": " << ratio << " x the floor\n";
+      EXPECT_GE(ratio, 1) << name << ": the floor is wrong";
+      EXPECT_LE(ratio, 1.15) << name;
+    };
+    expect_floor("RoundRows", (kHidden + kNegatives) * kDim * (4 + value));
+    // Two tiles, and a tile of sums with two floats a row, or those of the tokens.
+    const double pair = 2 * tile * value + ids_of_pair + tile * 4 + 2 * kSide * 4;
+    expect_floor("sum_over_negatives", pairs * pair);
+    expect_floor("sum_over_tokens", pairs * pair);
+  }
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "serrate/device_span.h"
+#include "serrate/kernels/linear.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -23,6 +24,11 @@ struct SampledSoftmax {
   float d_loss = 1;  ///< gradient of the total loss by each token's loss: 1 / tokens of all ranks
   /// Written when they have data; the loss alone is computed otherwise.
   DeviceMatrix<float> d_hidden{}, d_targets{}, d_negatives{};
+
+  /// What tensor cores get of the factors: rows of hidden and negatives, and for d_hidden and
+  /// d_negatives the exponentials. The target's logit, d_targets and all sums are fp32, and so are
+  /// rows of more than 256 columns. On the CPU kFp32 and nothing else.
+  Precision precision = Precision::kFp32;
 };
 
 /// loss[0] = the sum over tokens of -log softmax(target), in double. Deterministic. On a GPU rows

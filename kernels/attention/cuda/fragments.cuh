@@ -59,8 +59,16 @@ __device__ void copy_rows(const InputHeads& from, std::int64_t token, std::int64
 template <int kBlocks>
 using Fragment = float[kBlocks][4];
 
-/// scores = 16 rows times the transpose of `count` rows of keys, rounded up to 16; over kDim.
-template <int kDim, int kBlocks>
+struct MmaBf16 {
+  __device__ void operator()(float (&d)[4], const std::uint32_t (&a)[4],
+                             const std::uint32_t (&b)[2]) const {
+    mma_m16n8k16_bf16(d, a, b);
+  }
+};
+
+/// scores = 16 rows times the transpose of `count` rows of keys, rounded up to 16; over kDim. Mma
+/// takes 32 bytes of each row at once.
+template <int kDim, int kBlocks, class Mma = MmaBf16>
 __device__ void multiply_rows(SwizzledRows<kDim> rows, int first_row, SwizzledRows<kDim> keys,
                               int first_key, int count, Fragment<kBlocks>& scores) {
 #pragma unroll
@@ -81,8 +89,8 @@ __device__ void multiply_rows(SwizzledRows<kDim> rows, int first_row, SwizzledRo
       if (n * 16 >= count) break;
       std::uint32_t b[4];
       load_matrices(b, keys.data + (key ^ 16 * k) + n * 16 * kDim);
-      mma_m16n8k16_bf16(scores[2 * n], a, {b[0], b[1]});
-      mma_m16n8k16_bf16(scores[2 * n + 1], a, {b[2], b[3]});
+      Mma{}(scores[2 * n], a, {b[0], b[1]});
+      Mma{}(scores[2 * n + 1], a, {b[2], b[3]});
     }
   }
 }

@@ -3,14 +3,14 @@
 // e = exp(logit - max), and the sum of e times the negative's row; a second one ends each token:
 // loss, d_hidden and d_targets; a third one goes over the tokens for a tile of negatives, makes
 // their e again and sums up d_negatives. Where there are few tiles of the one, the other is cut in
-// chunks, whose sums are then added in order.
-#include <limits>
+// chunks, whose sums are then added in order. The first and the third have a twin on tensor cores
+// (sampled_softmax_mma.cu).
+#include <optional>
 
 #include "kernels/cuda/block_sums.cuh"
 #include "kernels/cuda/parts.cuh"
-#include "kernels/cuda/product_tile.cuh"
 #include "kernels/dense/cuda/row_group.cuh"
-#include "serrate/kernels/sampled_softmax.h"
+#include "kernels/dense/cuda/sampled_softmax.cuh"
 
 namespace serrate {
 namespace {
@@ -19,43 +19,10 @@ constexpr std::int64_t kWantedBlocks = 528;  // four on each of Hopper's 132 mul
 constexpr std::int64_t kMostEndBlocks = 264;
 static_assert(kMostEndBlocks <= kMostSummedBlocks);
 
-/// A side of the logits: rows with their ids.
-struct Side {
-  Rows<const float> rows;
-  const std::int64_t* ids;
-  std::int64_t size;
-};
-
-// SampledSoftmax as kernels see it, with what they leave each other.
-struct Softmax {
-  Side tokens, negatives;  // tokens: hidden, target ids
-  std::int64_t dim;
-  float inverse_temperature, d_loss;
-  // Of each chunk of negatives and token, [chunks, n]: largest logit, sum of e.
-  float *maxima, *sums;
-  float* weighted;  // [chunks, n, dim]: sum of e times the negative's row; or null
-  // Of each token: the largest logit, d_loss / (temperature times the sum of all e).
-  float *max, *scale;
-};
-
-// Which tiles a block goes over: tile blockIdx.x of one side, chunk blockIdx.y of the other,
-// columns from 64 blockIdx.z on of the product.
-struct Chunk {
-  std::int64_t first;       // of the tile
-  std::int64_t begin, end;  // of the chunk
-};
-
-__device__ Chunk chunk_of_block(std::int64_t other_size) {
-  const std::int64_t tiles = (other_size + kTile - 1) / kTile;
-  const std::int64_t begin = tiles * blockIdx.y / gridDim.y * kTile;
-  const std::int64_t end = tiles * (blockIdx.y + 1) / gridDim.y * kTile;
-  return {std::int64_t{blockIdx.x} * kTile, begin, std::min(end, other_size)};
-}
-
 // The logits of a tile, [4][4] for each thread: -inf where there is no row, or target and negative
 // are the same.
 template <Access kAccess>
-__device__ void take_logits(const Side& a, std::int64_t first_a, const Side& b,
+__device__ void take_logits(const SoftmaxSide& a, std::int64_t first_a, const SoftmaxSide& b,
                             std::int64_t first_b, const Softmax& args, SharedTile (&shared)[2],
                             float (&logits)[4][4]) {
   multiply_rows<kAccess>(tile_rows(a.rows, first_a, a.size, args.dim),
@@ -75,9 +42,9 @@ __device__ void take_logits(const Side& a, std::int64_t first_a, const Side& b,
 
 // sums[i][j] += sum over the tile's b of e[i][b] times columns 64 blockIdx.z + 4x + j of row b.
 template <Access kAccess>
-__device__ void add_weighted_rows(const float (&e)[4][4], const Side& b, std::int64_t first_b,
-                                  const Softmax& args, SharedTile (&shared)[2],
-                                  float (&sums)[4][4]) {
+__device__ void add_weighted_rows(const float (&e)[4][4], const SoftmaxSide& b,
+                                  std::int64_t first_b, const Softmax& args,
+                                  SharedTile (&shared)[2], float (&sums)[4][4]) {
   const unsigned x = threadIdx.x % 16, y = threadIdx.x / 16;
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
@@ -142,7 +109,7 @@ struct RunningSoftmax {
 template <Access kAccess>
 __global__ void __launch_bounds__(kTileThreads) sum_over_negatives(Softmax args) {
   __shared__ __align__(16) SharedTile shared[2];
-  const Chunk chunk = chunk_of_block(args.negatives.size);
+  const SoftmaxChunk chunk = chunk_of_block(args.negatives.size);
   RunningSoftmax softmax;
   float weighted[4][4] = {};
 #pragma unroll
@@ -179,7 +146,7 @@ template <Access kAccess>
 __global__ void __launch_bounds__(kTileThreads)
     sum_over_tokens(Softmax args, Rows<float> d_negatives) {
   __shared__ __align__(16) SharedTile shared[2];
-  const Chunk chunk = chunk_of_block(args.tokens.size);
+  const SoftmaxChunk chunk = chunk_of_block(args.tokens.size);
   float sums[4][4] = {};
   for (std::int64_t begin = chunk.begin; begin < chunk.end; begin += kTile) {
     float e[4][4];
@@ -284,18 +251,18 @@ std::int64_t chunks_for(std::int64_t size, std::int64_t other_tiles) {
   return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(num_tiles(size), 1));
 }
 
-dim3 grid_of(std::int64_t tiles, std::int64_t chunks, std::int64_t slices) {
-  return {static_cast<unsigned>(tiles), static_cast<unsigned>(chunks),
-          static_cast<unsigned>(slices)};
-}
-
 }  // namespace
 
 template <>
 void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpan<double> loss,
                                            const Stream& stream) {
   const std::int64_t n = args.hidden.rows, dim = args.hidden.cols;
-  const std::int64_t num_negatives = args.negatives.rows, slices = num_tiles(dim);
+  const std::int64_t num_negatives = args.negatives.rows;
+  std::optional<SoftmaxOnTensorCores> tensor_cores;
+  if (args.precision != Precision::kFp32 && dim <= SoftmaxOnTensorCores::kMostColumns) {
+    tensor_cores.emplace(args, stream);
+  }
+  const std::int64_t slices = tensor_cores ? 1 : num_tiles(dim);
   const bool sums_rows = args.d_hidden.has_data();
   const std::int64_t sum_slices = sums_rows ? slices : 1;
   const std::int64_t chunks =
@@ -316,7 +283,9 @@ void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpa
       .max = maxima + 2 * chunks * n,
       .scale = maxima + (2 * chunks + 1) * n};
 
-  if (n > 0 && chunks > 0) {
+  if (n > 0 && chunks > 0 && tensor_cores) {
+    tensor_cores->sum_over_negatives(softmax, chunks, stream);
+  } else if (n > 0 && chunks > 0) {
     with_access(
         [&](auto access) {
           launch(sum_over_negatives<access()>, grid_of(num_tiles(n), chunks, sum_slices),
@@ -350,12 +319,16 @@ void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpa
   Buffer<float> parts(token_chunks > 1 ? token_chunks * num_negatives * dim : 0, stream);
   const DeviceMatrix<float> d_negatives =
       token_chunks > 1 ? parts.matrix(token_chunks * num_negatives, dim) : args.d_negatives;
-  with_access(
-      [&](auto access) {
-        launch(sum_over_tokens<access()>, grid_of(num_tiles(num_negatives), token_chunks, slices),
-               kTileThreads, 0, stream, softmax, rows_of(d_negatives));
-      },
-      args.hidden, args.negatives, d_negatives);
+  if (tensor_cores) {
+    tensor_cores->sum_over_tokens(softmax, d_negatives, token_chunks, stream);
+  } else {
+    with_access(
+        [&](auto access) {
+          launch(sum_over_tokens<access()>, grid_of(num_tiles(num_negatives), token_chunks, slices),
+                 kTileThreads, 0, stream, softmax, rows_of(d_negatives));
+        },
+        args.hidden, args.negatives, d_negatives);
+  }
   if (token_chunks > 1)
     launch_add_parts<IntoSum::kOverwrite>(d_negatives, args.d_negatives, stream);
 }

@@ -1,0 +1,438 @@
+// A block of four warps has a tile of 64 rows of one side, 16 a warp, and goes over tiles of 64 of
+// the other, of which the next one is copied to shared memory meanwhile. Logits and sums of
+// weighted rows are accumulators of mma.m16n8k16 of bfloat16 or mma.m16n8k8 of tf32.
+//
+// Every tile is read by many blocks, so rows are rounded only once, to copies of whole tiles, with
+// zeros behind the last row and the last column: in bfloat16 these are half as many bytes, too.
+#include <cmath>
+#include <numbers>
+
+#include "kernels/attention/cuda/fragments.cuh"
+#include "kernels/dense/cuda/sampled_softmax.cuh"
+
+namespace serrate {
+namespace {
+
+constexpr int kThreads = kTile / kWarpRows * 32;
+constexpr float kLog2e = std::numbers::log2e_v<float>;
+
+// To the 11 bits that the mma reads, to nearest. NaN stays NaN.
+__device__ float round_to_tf32(float x) {
+  return isnan(x) ? x : __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000);
+}
+
+// What factors are rounded to. Tiles are rows of so many bfloat16, or of their two halves: an mma
+// takes 32 bytes of a row in either type, and the same lanes the same four bytes of them.
+struct Bf16 {
+  using Value = __nv_bfloat16;
+  using Mma = MmaBf16;
+  __device__ static Value round(float x) { return __float2bfloat16_rn(x); }
+
+  template <int kBlocks, int kDim>
+  __device__ static void add_weighted_rows(const Fragment<kBlocks>& weights,
+                                           SwizzledRows<kDim> rows, int first, int count,
+                                           Fragment<kDim / 8>& sums) {
+    serrate::add_weighted_rows<kDim, kDim, kBlocks>(weights, rows, first, count, 0, sums);
+  }
+};
+
+struct Tf32 {
+  using Value = float;
+  struct Mma {
+    __device__ void operator()(float (&d)[4], const std::uint32_t (&a)[4],
+                               const std::uint32_t (&b)[2]) const {
+      mma_m16n8k8_tf32(d, a, b);
+    }
+  };
+  __device__ static Value round(float x) { return round_to_tf32(x); }
+
+  // Of 8 rows the mma is given 2q and 2q + 1 in the places of q and q + 4, so that a lane has the
+  // weights it needs; what the lanes read of them lies in 32 different banks.
+  template <int kBlocks, int kHalves>
+  __device__ static void add_weighted_rows(const Fragment<kBlocks>& weights,
+                                           SwizzledRows<kHalves> rows, int first, int count,
+                                           Fragment<kHalves / 16>& sums) {
+    using Rows = SwizzledRows<kHalves>;
+    const int g = lane_index() / 4, q = lane_index() % 4;
+    const int even = Rows::place(first + 2 * q, g / 4), odd = Rows::place(first + 2 * q + 1, g / 4);
+    const auto bits = [](float x) { return __float_as_uint(round_to_tf32(x)); };
+#pragma unroll
+    for (int k = 0; k < kBlocks; ++k) {
+      if (k * 8 >= count) break;
+      const auto& w = weights[k];
+      const std::uint32_t a[4] = {bits(w[0]), bits(w[2]), bits(w[1]), bits(w[3])};
+#pragma unroll
+      for (int n = 0; n < kHalves / 16; ++n) {
+        // Chunk 2 n + g / 4 of rows 8 k below; the swizzle swaps 8 chunks, 4 blocks.
+        const auto value = [&](int place) {
+          const auto* const chunk = rows.data + (place ^ n % 4 * 16) + n / 4 * 64 + k * 8 * kHalves;
+          return reinterpret_cast<const std::uint32_t*>(chunk)[g % 4];
+        };
+        mma_m16n8k8_tf32(sums[n], a, {value(even), value(odd)});
+      }
+    }
+  }
+};
+
+// What a block knows of a row of the other side.
+struct NegativeColumn {
+  std::int64_t id;
+};
+struct TokenColumn {
+  std::int64_t id;
+  float max, scale;
+};
+
+// What a block has in shared memory.
+template <class Factor, int kDim, class Column>
+struct SoftmaxTiles {
+  static constexpr int kHalves = kDim * static_cast<int>(sizeof(typename Factor::Value)) / 2;
+  static constexpr int kTileHalves = kTile * kHalves;
+  static constexpr int kStages = kHalves < 512 ? 2 : 1;  // three tiles of 64 KiB are too many
+  static constexpr std::size_t kBytes =
+      (1 + kStages) * kTileHalves * sizeof(__nv_bfloat16) + 2 * kTile * sizeof(Column);
+  // Logits that a warp has at once, so that these and its sums fit in registers.
+  static constexpr int kBlocks = kDim <= 128 ? kTile / 8 : kTile / 16;
+  using Tile = SwizzledRows<kHalves>;
+
+  Tile own{dynamic_shared<__nv_bfloat16>()};
+  __device__ Tile other(int index) const {
+    return {own.data + (1 + index % kStages) * kTileHalves};
+  }
+  __device__ Column* columns(int index) const {
+    return reinterpret_cast<Column*>(own.data + (1 + kStages) * kTileHalves) + index % 2 * kTile;
+  }
+
+  // Begins to copy the tile from row `first` on.
+  __device__ static void copy(const void* rows, std::int64_t first, Tile to) {
+    constexpr int kChunks = kHalves / 8;
+    const uint4* const from = static_cast<const uint4*>(rows) + first * kChunks;
+#pragma unroll 4
+    for (int i = static_cast<int>(threadIdx.x); i < kTile * kChunks; i += kThreads) {
+      copy_async(to.at(i / kChunks, i % kChunks), from + i);
+    }
+  }
+};
+
+// The rounded rows of both sides.
+struct RoundedSides {
+  const void *own, *others;
+  std::int64_t own_size;
+};
+
+// Calls use(logits, columns, tile, first, count) for the tiles of the block's chunk, or halves of
+// them, with the products of the warp's rows and those from `first` on, of which there are `count`;
+// load(row) is a row's Column.
+template <class Factor, int kDim, class Column, typename Load, typename Use>
+__device__ void for_each_tile(const SoftmaxChunk& chunk, const RoundedSides& sides, Load load,
+                              Use use) {
+  using Tiles = SoftmaxTiles<Factor, kDim, Column>;
+  const Tiles tiles;
+  const bool has_column = threadIdx.x < kTile;
+  const auto column_of = [&](std::int64_t begin) {
+    const std::int64_t row = begin + threadIdx.x;
+    return has_column && row < chunk.end ? load(row) : Column{};
+  };
+  Tiles::copy(sides.own, chunk.first, tiles.own);
+  if (chunk.begin < chunk.end) {
+    Tiles::copy(sides.others, chunk.begin, tiles.other(0));
+    if (has_column) tiles.columns(0)[threadIdx.x] = column_of(chunk.begin);
+  }
+  copy_async_commit();
+  const int first_row = static_cast<int>(threadIdx.x) / 32 * kWarpRows;
+  const bool has_rows = chunk.first + first_row < sides.own_size;
+  int index = 0;
+  for (std::int64_t begin = chunk.begin; begin < chunk.end; begin += kTile, ++index) {
+    copy_async_wait<0>();
+    __syncthreads();  // the tile is there, and all warps are done with the one before
+    const std::int64_t next = begin + kTile;
+    const bool has_next = next < chunk.end;
+    if (Tiles::kStages == 2 && has_next) Tiles::copy(sides.others, next, tiles.other(index + 1));
+    copy_async_commit();
+    const Column next_column = column_of(next);
+
+    const int count = static_cast<int>(std::min<std::int64_t>(kTile, chunk.end - begin));
+    for (int first = 0; has_rows && first < count; first += 8 * Tiles::kBlocks) {
+      Fragment<Tiles::kBlocks> logits;
+      multiply_rows<Tiles::kHalves, Tiles::kBlocks, typename Factor::Mma>(
+          tiles.own, first_row, tiles.other(index), first, count - first, logits);
+      use(logits, tiles.columns(index) + first, tiles.other(index), first, count - first);
+    }
+
+    if (has_next && has_column) tiles.columns(index + 1)[threadIdx.x] = next_column;
+    if (Tiles::kStages == 1 && has_next) {
+      __syncthreads();
+      Tiles::copy(sides.others, next, tiles.other(0));
+      copy_async_commit();
+    }
+  }
+  copy_async_wait<0>();
+}
+
+// A lane's rows g and g + 8 of a warp's 16.
+struct LaneRows {
+  std::int64_t row[2];
+  std::int64_t id[2];
+
+  __device__ LaneRows(const SoftmaxSide& side, std::int64_t first) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      row[r] = first + static_cast<int>(threadIdx.x) / 32 * kWarpRows + lane_index() / 4 + 8 * r;
+      id[r] = row[r] < side.size ? side.ids[row[r]] : 0;
+    }
+  }
+};
+
+// Calls f(logit, column) for each logit of a lane, which is -infinity where there is no column, or
+// its row has the same id.
+template <int kBlocks, class Column, typename F>
+__device__ void for_each_logit(Fragment<kBlocks>& logits, const LaneRows& rows,
+                               const Column* columns, int count, float inverse_temperature, F f) {
+  const int first = lane_index() % 4 * 2;
+#pragma unroll
+  for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+    for (int c = 0; c < 2; ++c) {
+      const int place = 8 * n + first + c;
+      const Column column = columns[place];
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        float& logit = logits[n][2 * r + c];
+        const bool is_kept = place < count && column.id != rows.id[r];
+        logit = is_kept ? logit * inverse_temperature : -INFINITY;
+        f(logit, column);
+      }
+    }
+  }
+}
+
+// The lane's rows of the sums, of which the first `dim` columns are to be written to row(r), which
+// is null where there is none.
+template <int kDim, typename Row>
+__device__ void write_sums(const Fragment<kDim / 8>& sums, std::int64_t dim, Access access,
+                           Row row) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float* const to = row(r);
+    if (!to) continue;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      const int c = 8 * n + lane_index() % 4 * 2;
+      const float2 pair{sums[n][2 * r], sums[n][2 * r + 1]};
+      if (access == Access::kVectors && c + 2 <= dim) {
+        *reinterpret_cast<float2*>(to + c) = pair;
+      } else {
+        if (c < dim) to[c] = pair.x;
+        if (c + 1 < dim) to[c + 1] = pair.y;
+      }
+    }
+  }
+}
+
+// f over the four lanes that share a row.
+template <typename F>
+__device__ float reduce_four(float x, F f) {
+  x = f(x, __shfl_xor_sync(~0u, x, 1));
+  return f(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+// The maxima so far of a lane's rows, and its own part of the sums.
+struct LaneSoftmax {
+  float max[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+
+  // Turns logits into e; what was summed before shrinks with a new maximum.
+  template <int kBlocks, int kSums>
+  __device__ void add(Fragment<kBlocks>& logits, Fragment<kSums>& weighted) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float now = max[r];
+#pragma unroll
+      for (const auto& block : logits) now = fmaxf(now, fmaxf(block[2 * r], block[2 * r + 1]));
+      now = reduce_four(now, [](float a, float b) { return fmaxf(a, b); });
+      const float shift = now == -INFINITY ? 0 : now;  // nothing is left so far: e = 0
+      const float rescale = exp2f((max[r] - shift) * kLog2e);
+      float sum_of_tile = 0;
+#pragma unroll
+      for (auto& block : logits) {
+#pragma unroll
+        for (int i = 2 * r; i < 2 * r + 2; ++i) {
+          block[i] = exp2f((block[i] - shift) * kLog2e);
+          sum_of_tile += block[i];
+        }
+      }
+      sum[r] = fmaf(sum[r], rescale, sum_of_tile);
+      max[r] = now;
+#pragma unroll
+      for (auto& block : weighted) {
+        block[2 * r] *= rescale;
+        block[2 * r + 1] *= rescale;
+      }
+    }
+  }
+};
+
+// A tile of tokens, a chunk of negatives.
+template <class Factor, int kDim>
+__global__ void __launch_bounds__(kThreads)
+    sum_over_negatives(Softmax args, const void* tokens, const void* negatives, Access access) {
+  using Column = NegativeColumn;
+  constexpr int kBlocks = SoftmaxTiles<Factor, kDim, Column>::kBlocks;
+  const SoftmaxChunk chunk = chunk_of_block(args.negatives.size);
+  const LaneRows rows(args.tokens, chunk.first);
+  LaneSoftmax softmax;
+  Fragment<kDim / 8> weighted = {};
+  for_each_tile<Factor, kDim, Column>(
+      chunk, {tokens, negatives, args.tokens.size},
+      [&](std::int64_t i) { return Column{args.negatives.ids[i]}; },
+      [&](auto& logits, const Column* columns, auto tile, int first, int count) {
+        for_each_logit<kBlocks>(logits, rows, columns, count, args.inverse_temperature,
+                                [](float&, const Column&) {});
+        softmax.add<kBlocks, kDim / 8>(logits, weighted);
+        if (!args.weighted) return;
+        Factor::template add_weighted_rows<kBlocks>(logits, tile, first, count, weighted);
+      });
+  const std::int64_t n = args.tokens.size, chunk_rows = blockIdx.y * n;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const float sum = reduce_four(softmax.sum[r], [](float a, float b) { return a + b; });
+    if (rows.row[r] >= n || lane_index() % 4 != 0) continue;
+    args.maxima[chunk_rows + rows.row[r]] = softmax.max[r];
+    args.sums[chunk_rows + rows.row[r]] = sum;
+  }
+  if (!args.weighted) return;
+  write_sums<kDim>(weighted, args.dim, access, [&](int r) -> float* {
+    return rows.row[r] < n ? args.weighted + (chunk_rows + rows.row[r]) * args.dim : nullptr;
+  });
+}
+
+// A tile of negatives, a chunk of tokens, whose sums are chunk blockIdx.y of d_negatives.
+template <class Factor, int kDim>
+__global__ void __launch_bounds__(kThreads)
+    sum_over_tokens(Softmax args, const void* tokens, const void* negatives,
+                    Rows<float> d_negatives, Access access) {
+  using Column = TokenColumn;
+  constexpr int kBlocks = SoftmaxTiles<Factor, kDim, Column>::kBlocks;
+  const SoftmaxChunk chunk = chunk_of_block(args.tokens.size);
+  const LaneRows rows(args.negatives, chunk.first);
+  Fragment<kDim / 8> sums = {};
+  for_each_tile<Factor, kDim, Column>(
+      chunk, {negatives, tokens, args.negatives.size},
+      [&](std::int64_t t) { return Column{args.tokens.ids[t], args.max[t], args.scale[t]}; },
+      [&](auto& logits, const Column* columns, auto tile, int first, int count) {
+        for_each_logit<kBlocks>(logits, rows, columns, count, args.inverse_temperature,
+                                [](float& logit, const Column& token) {
+                                  logit = exp2f((logit - token.max) * kLog2e) * token.scale;
+                                });
+        Factor::template add_weighted_rows<kBlocks>(logits, tile, first, count, sums);
+      });
+  const std::int64_t size = args.negatives.size;
+  write_sums<kDim>(sums, args.dim, access, [&](int r) -> float* {
+    return rows.row[r] < size ? d_negatives.row(blockIdx.y * size + rows.row[r]) : nullptr;
+  });
+}
+
+template <class Factor>
+struct alignas(4 * sizeof(typename Factor::Value)) FourRounded {
+  typename Factor::Value value[4];
+};
+
+// `to` is [rows, to_fours] without gaps, with more rows and columns than `from` perhaps.
+template <class Factor, Access kAccess>
+struct RoundRows {
+  Rows<const float> from;
+  std::int64_t rows, cols;
+  FourRounded<Factor>* to;
+  std::int64_t to_fours;
+
+  __device__ void operator()(std::int64_t r, std::int64_t c) const {
+    Four four{};
+    if (r < rows) four = load_four<kAccess>(from.row(r), c, cols);
+    FourRounded<Factor> rounded;
+#pragma unroll
+    for (int k = 0; k < 4; ++k) rounded.value[k] = Factor::round(four.value[k]);
+    to[r * to_fours + c / 4] = rounded;
+  }
+};
+
+// Calls f(factor, dim) with a factor and std::integral_constant of the columns of its tiles.
+template <typename F>
+void with_tiles(Precision precision, std::int64_t dim, F f) {
+  const auto with_dim = [&](auto factor) {
+    if (dim <= 32) return f(factor, std::integral_constant<int, 32>{});
+    if (dim <= 64) return f(factor, std::integral_constant<int, 64>{});
+    if (dim <= 128) return f(factor, std::integral_constant<int, 128>{});
+    return f(factor, std::integral_constant<int, 256>{});
+  };
+  static_assert(SoftmaxOnTensorCores::kMostColumns == 256);
+  if (precision == Precision::kBf16) return with_dim(Bf16{});
+  with_dim(Tf32{});
+}
+
+Buffer<std::uint32_t> rounded(Precision precision, DeviceMatrix<const float> from,
+                              const Stream& stream) {
+  Buffer<std::uint32_t> to;
+  with_tiles(precision, from.cols, [&](auto factor, auto dim) {
+    using Factor = decltype(factor);
+    const std::int64_t rows = num_tiles(from.rows) * kTile;
+    constexpr std::int64_t kWords = dim() * sizeof(typename Factor::Value) / sizeof(std::uint32_t);
+    to = Buffer<std::uint32_t>(rows * kWords, stream);
+    with_access(
+        [&](auto access) {
+          const RoundRows<Factor, access()> round{
+              rows_of(from), from.rows, from.cols,
+              reinterpret_cast<FourRounded<Factor>*>(to.device_data()), dim() / 4};
+          launch_for_each_four(rows, dim(), round, stream);
+        },
+        from);
+  });
+  return to;
+}
+
+// Whether two columns can be written at once.
+Access pair_access(const float* data, std::int64_t stride) {
+  const bool aligned = reinterpret_cast<std::uintptr_t>(data) % sizeof(float2) == 0;
+  return aligned && stride % 2 == 0 ? Access::kVectors : Access::kScalars;
+}
+
+// More shared memory than 48 KiB has to be asked for.
+template <typename... Parameters, typename... Arguments>
+void launch_tiles(void (*kernel)(Parameters...), dim3 grid, std::size_t bytes, const Stream& stream,
+                  const Arguments&... arguments) {
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  static_cast<int>(bytes)));
+  launch(kernel, grid, kThreads, bytes, stream, arguments...);
+}
+
+}  // namespace
+
+SoftmaxOnTensorCores::SoftmaxOnTensorCores(const SampledSoftmax& args, const Stream& stream)
+    : precision_(args.precision),
+      tokens_(rounded(precision_, args.hidden, stream)),
+      negatives_(rounded(precision_, args.negatives, stream)) {}
+
+void SoftmaxOnTensorCores::sum_over_negatives(const Softmax& args, std::int64_t chunks,
+                                              const Stream& stream) const {
+  with_tiles(precision_, args.dim, [&](auto factor, auto dim) {
+    using Factor = decltype(factor);
+    launch_tiles(
+        serrate::sum_over_negatives<Factor, dim()>, grid_of(num_tiles(args.tokens.size), chunks, 1),
+        SoftmaxTiles<Factor, dim(), NegativeColumn>::kBytes, stream, args,
+        static_cast<const void*>(tokens_.device_data()),
+        static_cast<const void*>(negatives_.device_data()), pair_access(args.weighted, args.dim));
+  });
+}
+
+void SoftmaxOnTensorCores::sum_over_tokens(const Softmax& args, DeviceMatrix<float> d_negatives,
+                                           std::int64_t chunks, const Stream& stream) const {
+  with_tiles(precision_, args.dim, [&](auto factor, auto dim) {
+    using Factor = decltype(factor);
+    launch_tiles(serrate::sum_over_tokens<Factor, dim()>,
+                 grid_of(num_tiles(args.negatives.size), chunks, 1),
+                 SoftmaxTiles<Factor, dim(), TokenColumn>::kBytes, stream, args,
+                 static_cast<const void*>(tokens_.device_data()),
+                 static_cast<const void*>(negatives_.device_data()), rows_of(d_negatives),
+                 pair_access(d_negatives.device_data(), d_negatives.stride));
+  });
+}
+
+}  // namespace serrate
