@@ -1,6 +1,7 @@
 // Lookup and update of embedding tables, on the CPU on one thread, as benchmarks of FBGEMM's
 // batched embedding are set up: 8 tables of 1 M rows, 2,048 bags of 20 ids. GB/s counts as FBGEMM
-// does: 4 * bags * dim * (1 + ids per bag) for the lookup, twice that for the update.
+// does: bags * dim * (4 + bytes of a weight * ids per bag) for the lookup, twice that for the
+// update.
 //
 //   embedding_benchmark [--device cpu|cuda] [--rows N] [--bags N] [--flush-mib N] [--times N]
 //   [--floor-side N] [Google Benchmark's options]
@@ -47,6 +48,7 @@ std::vector<std::int64_t> random_ids(const Sizes& sizes, IdDistribution distribu
 struct Case {
   std::int64_t dim;
   IdDistribution distribution;
+  DataType type = DataType::kFp32;  ///< or another, for rows that have weights alone
 };
 
 // Tables, ids and outputs of one case. As in ShardedEmbedding, a row of a table is the weights and
@@ -55,12 +57,13 @@ struct Workload {
   const Stream& stream;
   Sizes sizes;
   std::int64_t dim, num_arrays;
+  DataType type;
   std::vector<Buffer<float>> tables, outputs;
   std::vector<Buffer<std::int64_t>> ids;
   Buffer<std::int64_t> offsets;
 
   Workload(const Sizes& sizes_, const Case& c, std::int64_t num_arrays_, const Stream& stream_)
-      : stream(stream_), sizes(sizes_), dim(c.dim), num_arrays(num_arrays_) {
+      : stream(stream_), sizes(sizes_), dim(c.dim), num_arrays(num_arrays_), type(c.type) {
     std::vector<std::int64_t> host_offsets(static_cast<std::size_t>(sizes.bags + 1));
     for (std::int64_t bag = 0; bag <= sizes.bags; ++bag) host_offsets[bag] = bag * kBagSize;
     offsets = {host_offsets, stream};
@@ -74,15 +77,19 @@ struct Workload {
   DeviceMatrix<float> array(std::int64_t t, std::int64_t i) {
     return {tables[t].device_data() + i * dim, sizes.rows, dim, num_arrays * dim};
   }
-  DeviceMatrix<float> table(std::int64_t t) { return array(t, 0); }
+  TableRows table(std::int64_t t) {
+    TableRows rows = array(t, 0);
+    rows.type = type;
+    return rows;
+  }
   DeviceMatrix<float> output(std::int64_t t) { return outputs[t].matrix(sizes.bags, dim); }
   GradientSegment gradient(std::int64_t t) {
     return {ids[t].span(), offsets.span(), {}, output(t)};
   }
 
   BenchmarkWork work(double passes) const {
-    return {.bytes =
-                passes * 4 * static_cast<double>(sizes.bags * kNumTables * dim * (1 + kBagSize))};
+    return {.bytes = passes * static_cast<double>(sizes.bags * kNumTables * dim *
+                                                  (4 + size_of(type) * kBagSize))};
   }
 };
 
@@ -168,6 +175,13 @@ void register_cases(BenchmarkDevice& device, const Sizes& sizes) {
         register_case(fmt::format("update/dim:{}/{}/{}", dim, ids, to_string(type)), device, update,
                       sizes, c, type);
       }
+    }
+    for (const auto& [type, name] :
+         {std::pair{DataType::kFp16, "fp16"}, {DataType::kBf16, "bf16"}}) {
+      const Case c{128, distribution, type};
+      register_case(fmt::format("lookup/dim:128/{}/{}", ids, name), device, lookup, sizes, c);
+      register_case(fmt::format("update/dim:128/{}/row_wise_adagrad/{}", ids, name), device, update,
+                    sizes, c, SparseOptimizer::kRowWiseAdagrad);
     }
     register_case(fmt::format("group/{}", ids), device, group, sizes, distribution);
   }

@@ -30,7 +30,8 @@ enum class RandomUse : std::uint32_t {
   kShuffle = 2,
   kNegatives = 3,
   kDropout = 4,
-  kGenerate = 5
+  kGenerate = 5,
+  kRounding = 6
 };
 
 /// 64 random bits for element `index` of stream (seed, use, stream).

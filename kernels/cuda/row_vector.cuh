@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "serrate/device_span.h"
+#include "serrate/kernels/table_rows.h"
 
 // Columns of a row that one lane reads and writes at once: 16 bytes where rows are aligned so.
 namespace serrate {
@@ -33,10 +33,11 @@ __device__ void multiply_add(float weight, const RowVector<kWidth>& row, RowVect
   for (int k = 0; k < kWidth; ++k) sum.value[k] = fmaf(weight, row.value[k], sum.value[k]);
 }
 
-/// Whether the rows of a matrix can be read by four columns.
-inline bool aligned_by_four(DeviceMatrix<const float> m) {
-  return reinterpret_cast<std::uintptr_t>(m.device_data()) % 16 == 0 && m.stride % 4 == 0 &&
-         m.cols % 4 == 0;
+/// Whether rows can be read by four columns.
+inline bool aligned_by_four(const InputRows& rows) {
+  const auto address = reinterpret_cast<std::uintptr_t>(rows.device_data);
+  return address % static_cast<std::uintptr_t>(4 * size_of(rows.type)) == 0 &&
+         rows.stride % 4 == 0 && rows.cols % 4 == 0;
 }
 
 /// A block of `size` threads: rows of up to a warp, as many as columns need at `width` a thread.

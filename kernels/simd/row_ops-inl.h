@@ -1,6 +1,6 @@
-// Loops over rows of floats, for the Highway target that includes this file: once per target, hence
-// the guard that toggles. Whatever prefetches has to be inlined, and not be a lambda: GCC drops the
-// call of a function that does nothing else as free of effects.
+// Loops over rows of numbers, as floats, for the Highway target that includes this file: once per
+// target, hence the guard that toggles. Whatever prefetches has to be inlined, and not be a lambda:
+// GCC drops the call of a function that does nothing else as free of effects.
 #if defined(SERRATE_KERNELS_ROW_OPS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SERRATE_KERNELS_ROW_OPS_INL_H_
 #undef SERRATE_KERNELS_ROW_OPS_INL_H_
@@ -14,6 +14,8 @@
 
 #include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "serrate/bfloat16.h"
+#include "serrate/float16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
@@ -63,6 +65,23 @@ HWY_INLINE void prefetch_row(const float* row, std::int64_t cols) {
   for (std::int64_t c = 0; c < end; c += kLineFloats) hwy::Prefetch(row + c);
 }
 
+template <class D>
+HWY_INLINE hn::Vec<D> load_values(D d, const float* from) {
+  return hn::LoadU(d, from);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_values(D d, const BFloat16* from) {
+  const hn::RebindToUnsigned<D> words;
+  const hn::Rebind<std::uint16_t, D> halves;
+  const auto bits = hn::LoadU(halves, reinterpret_cast<const std::uint16_t*>(from));
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(words, bits)));
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_values(D d, const Float16* from) {
+  const hn::Rebind<hwy::float16_t, D> halves;
+  return hn::PromoteTo(d, hn::LoadU(halves, reinterpret_cast<const hwy::float16_t*>(from)));
+}
+
 // The sum of rows [begin, end) in columns [column, column + kVectors * lanes), held in registers.
 template <int kVectors, class D, class Rows>
 HWY_INLINE void sum_columns(D d, const Rows& rows, std::int64_t begin, std::int64_t end,
@@ -73,12 +92,12 @@ HWY_INLINE void sum_columns(D d, const Rows& rows, std::int64_t begin, std::int6
     sum[v] = begin == 0 ? hn::Zero(d) : hn::LoadU(d, out + column + v * kLanes);
   }
   for (std::int64_t i = begin; i < end; ++i) {
-    const float* row = rows.row(i) + column;
-    const float* row_ahead = rows.row_ahead(i) + column;
+    const auto* row = rows.row(i) + column;
+    const auto* row_ahead = rows.row_ahead(i) + column;
     const auto weight = hn::Set(d, rows.weight(i));
     for (int v = 0; v < kVectors; ++v) hwy::Prefetch(row_ahead + v * kLanes);
     if constexpr (requires { rows.row_far_ahead(i); }) {
-      const float* row_far_ahead = rows.row_far_ahead(i) + column;
+      const auto* row_far_ahead = rows.row_far_ahead(i) + column;
       for (int v = 0; v < kVectors; ++v) {
         __builtin_prefetch(row_far_ahead + v * kLanes, 0, 2);  // into the second-level cache
       }
@@ -86,7 +105,7 @@ HWY_INLINE void sum_columns(D d, const Rows& rows, std::int64_t begin, std::int6
     // Keeps the compiler from mixing these with the reads below, which measured 8 % slower.
     std::atomic_signal_fence(std::memory_order_acq_rel);
     for (int v = 0; v < kVectors; ++v) {
-      sum[v] = hn::MulAdd(weight, hn::LoadU(d, row + v * kLanes), sum[v]);
+      sum[v] = hn::MulAdd(weight, load_values(d, row + v * kLanes), sum[v]);
     }
   }
   for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[v], d, out + column + v * kLanes);
@@ -94,6 +113,7 @@ HWY_INLINE void sum_columns(D d, const Rows& rows, std::int64_t begin, std::int6
 
 // out[c] = sum over i in [0, count), in this order, of rows.weight(i) * rows.row(i)[c], c < cols.
 // rows.row_ahead(i) is a row that will be read soon, rows.row_far_ahead(i), if there is one, later.
+// What rows are of, load_values makes floats of.
 template <int kVectors, class Rows>
 HWY_INLINE void sum_rows(const Rows& rows, std::int64_t count, std::int64_t cols, float* out) {
   const hn::ScalableTag<float> full;

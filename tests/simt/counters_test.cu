@@ -129,6 +129,34 @@ TEST_F(OpCounters, EmbeddingLookup) {
   EXPECT_EQ(c.global_written_sectors, 2u * 16);
 }
 
+// Rows of two bytes a column are half as many sectors, read and written.
+TEST_F(OpCounters, TablesOfBf16) {
+  Buffer<serrate::BFloat16> halves = Buffer<serrate::BFloat16>::zeros(8 * kCols, stream);
+  const DeviceMatrix<serrate::BFloat16> bf16(halves.device_data(), 8, kCols);
+  const DeviceMatrix<float> out(rows.device_data(), 2, kCols);
+  const Buffer<std::int64_t> indices(std::vector<std::int64_t>{5, 0, 7, 2}, stream);
+  const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 3, 4}, stream);
+  const serrate::LookupSegment segment{bf16, indices.span(), offsets.span(), {}, out};
+  reset_counters();
+  embedding_lookup({&segment, 1}, stream);
+  stream.synchronize();
+  EXPECT_EQ(kernel_counters("pool_bags<4>").global_read_sectors, 8u * 5 + 2 * 3 + 4 * (1 + 8));
+
+  const Buffer<std::int64_t> two(std::vector<std::int64_t>{3, 3}, stream);
+  const Buffer<std::int64_t> bags(std::vector<std::int64_t>{0, 1, 2}, stream);
+  const serrate::GradientSegment twice{two.span(), bags.span(), {}, out};
+  serrate::EmbeddingUpdate args = sgd(twice);
+  args.table = bf16;
+  serrate::RowGroups groups;
+  group_gradients(args.segments, 8, groups, stream);
+  reset_counters();
+  embedding_update(args, groups, {}, 0, stream);
+  stream.synchronize();
+  const KernelCounters c = kernel_counters("update_rows<4, Sgd, BFloat16>");
+  EXPECT_EQ(c.global_read_sectors, 8u + 2 + 2 * (1 + 1 + 16) + 1 + 8);
+  EXPECT_EQ(c.global_written_sectors, 8u);
+}
+
 TEST_F(OpCounters, EmbeddingUpdate) {
   const Buffer<std::int64_t> indices(std::vector<std::int64_t>{3, 3}, stream);
   const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 1, 2}, stream);
@@ -140,7 +168,7 @@ TEST_F(OpCounters, EmbeddingUpdate) {
   group_gradients(args.segments, 8, groups, stream);
   embedding_update(args, groups, {}, 0, stream);
   stream.synchronize();
-  const KernelCounters c = kernel_counters("update_rows<4, Sgd>");
+  const KernelCounters c = kernel_counters("update_rows<4, Sgd, float>");
   EXPECT_EQ(c.launches, 1u);
   EXPECT_EQ(c.threads, 256u);
   // All 8 warps read the number of rows. One has the row: it reads two offsets; for each of two
@@ -177,7 +205,7 @@ TEST_F(OpCounters, EmbeddingUpdateOfAHotRow) {
   embedding_update(args, groups, {}, 0, stream);
   stream.synchronize();
   const std::uint64_t occurrence = 32 * (8 + 16 + 16);  // as above
-  const KernelCounters c = kernel_counters("update_rows<4, Sgd>");
+  const KernelCounters c = kernel_counters("update_rows<4, Sgd, float>");
   EXPECT_EQ(c.global_read_bytes,
             c.threads * 8 + 32 * 16 + 19 * 512 + 136 * occurrence + 32 * 8 + 512);
   const KernelCounters chunks = kernel_counters("sum_chunks<4>");

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "serrate/device_span.h"
+#include "serrate/kernels/table_rows.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -11,7 +12,7 @@ namespace serrate {
 /// Sum pooling of the rows of one table shard for a run of bags. Mean pooling is a scale of the
 /// sum that only the owner of the whole bag knows; see scatter_bags.
 struct LookupSegment {
-  DeviceMatrix<const float> table;         ///< [num_rows, dim]
+  InputRows table;                         ///< [num_rows, dim]
   DeviceSpan<const std::int64_t> indices;  ///< [num_indices], in [0, num_rows)
   DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]; bag i: offsets[i] - offsets[0] ...
   DeviceSpan<const float> weights;         ///< [num_indices], or empty
@@ -19,7 +20,8 @@ struct LookupSegment {
 };
 
 /// output[b] = sum over the bag of weight * table[index], for every segment in one launch
-/// (FBGEMM's table-batched embedding). The sum is in index order.
+/// (FBGEMM's table-batched embedding), whatever types their tables have. The sum is in fp32, in
+/// index order.
 void embedding_lookup(std::span<const LookupSegment> segments, const Stream& stream);
 
 template <DeviceType D>

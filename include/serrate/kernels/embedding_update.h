@@ -6,6 +6,7 @@
 #include "serrate/buffer.h"
 #include "serrate/device_span.h"
 #include "serrate/embedding_table.h"
+#include "serrate/kernels/table_rows.h"
 
 namespace serrate {
 
@@ -33,14 +34,24 @@ struct RowGroups {
   std::int64_t bytes() const;
 };
 
+/// Which random numbers round the changed rows of a fp16 or bf16 table: up or down, so that the
+/// mean is what fp32 has (stochastic rounding, as FBGEMM's). They are a function of these, of the
+/// step, and of row and column in the whole table, so that the cut into shards changes no bit.
+struct TableRounding {
+  std::uint64_t seed = 0;
+  std::uint32_t table = 0;                       ///< another one for each table of the seed
+  std::int64_t row_begin = 0, column_begin = 0;  ///< of the shard; columns best a multiple of 4
+};
+
 struct EmbeddingUpdate {
-  DeviceMatrix<float> table;  ///< [num_rows, dim]
+  TableRows table;  ///< [num_rows, dim]; state is fp32 whatever its type
   /// adagrad: [num_rows, dim]; row_wise_adagrad: [num_rows, 1]; adam: first moment; sgd: empty
   DeviceMatrix<float> state;
   DeviceMatrix<float> second_moment;  ///< adam alone: [num_rows, dim]
   std::span<const GradientSegment> segments;
   SparseOptimizerOptions optimizer;
-  std::int64_t step = 1;  ///< from 1, for adam's bias correction
+  std::int64_t step = 1;  ///< from 1, for adam's bias correction and for `rounding`
+  TableRounding rounding = {};
 };
 
 /// Groups the occurrences of segments whose d_output need not be there yet.

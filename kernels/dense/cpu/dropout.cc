@@ -18,53 +18,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
 
-using Words = hn::RebindToUnsigned<Floats>;  // uint32
-inline constexpr Words kWords;
 using WordVector = hn::Vec<Words>;
-
-#if HWY_TARGET == HWY_SCALAR
-
-// Vectors of one lane: the words of four columns one after the other.
-constexpr std::int64_t kWordsAtOnce = 4;
-
-HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
-                           std::uint32_t* words) {
-  const auto four =
-      philox4x32({static_cast<std::uint32_t>(token), static_cast<std::uint32_t>(token >> 32),
-                  static_cast<std::uint32_t>(column / 4), draw.site},
-                 draw.key);
-  std::copy(four.begin(), four.end(), words);
-}
-
-#else
-
-constexpr std::int64_t kWordsAtOnce = 4 * hn::MaxLanes(kWide);
-
-// A lane is four columns. Lanes are numbered so that interleaving the words inside 128-bit blocks,
-// which is cheap, puts the columns in order.
-HWY_INLINE void draw_words(const DropoutDraw& draw, std::uint64_t token, std::int64_t column,
-                           std::uint32_t* words) {
-  constexpr auto kBlocks = static_cast<std::int64_t>(hn::MaxLanes(kWide) / 2);
-  const WideVector lane = hn::Iota(kWide, 0);
-  const WideVector is_odd = hn::And(lane, hn::Set(kWide, 1));
-  const WideVector lane_block =
-      hn::IfThenElse(hn::Eq(is_odd, hn::Zero(kWide)), hn::ShiftRight<1>(lane),
-                     hn::Add(hn::ShiftRight<1>(lane), hn::Set(kWide, kBlocks)));
-  WideVector c0 = hn::Set(kWide, token), c1 = hn::Set(kWide, token >> 32);
-  WideVector c2 = hn::Add(lane_block, hn::Set(kWide, static_cast<std::uint64_t>(column / 4)));
-  WideVector c3 = hn::Set(kWide, draw.site);
-  philox(draw, c0, c1, c2, c3);
-  const auto pair = [](WideVector low, WideVector high) HWY_ATTR {
-    return hn::BitCast(
-        kWide, hn::OddEven(hn::BitCast(kWords, hn::ShiftLeft<32>(high)), hn::BitCast(kWords, low)));
-  };
-  const WideVector c01 = pair(c0, c1), c23 = pair(c2, c3);
-  hn::StoreU(hn::BitCast(kWords, hn::InterleaveLower(kWide, c01, c23)), kWords, words);
-  hn::StoreU(hn::BitCast(kWords, hn::InterleaveUpper(kWide, c01, c23)), kWords,
-             words + kWordsAtOnce / 2);
-}
-
-#endif
 
 // y = residual + x * keep * scale; residual may be null.
 void dropout_row(const DropoutDraw& draw, std::int64_t token_id, const float* x,

@@ -12,7 +12,7 @@ namespace serrate {
 
 // LookupSegment as the CPU reads it.
 struct HostLookupSegment {
-  MatrixView<const float> table;
+  InputRows table;  // on the host
   std::span<const std::int64_t> indices, offsets;
   std::span<const float> weights;
   MatrixView<float> output;
@@ -25,6 +25,7 @@ struct HostLookupSegment {
 #define HWY_TARGET_INCLUDE "kernels/embedding/cpu/lookup.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "kernels/embedding/cpu/table_rows-inl.h"
 #include "kernels/simd/row_ops-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -37,33 +38,34 @@ constexpr std::int64_t kRowsAhead = 8;
 constexpr std::int64_t kRowsFarAhead = 24;
 
 // The rows of one bag, from position `first` of the segment's indices, for sum_rows.
+template <class Value>
 struct RowsOfBag {
-  const float* table;
+  const Value* table;
   std::int64_t stride;
   const std::int64_t* indices;  // of the segment
   const float* weights;         // of the segment, or null
   std::int64_t first;
   std::int64_t last;  // position in the segment's indices
 
-  const float* row(std::int64_t i) const { return table + indices[first + i] * stride; }
-  const float* row_ahead(std::int64_t i) const {
+  const Value* row(std::int64_t i) const { return table + indices[first + i] * stride; }
+  const Value* row_ahead(std::int64_t i) const {
     return table + indices[HWY_MIN(first + i + kRowsAhead, last)] * stride;
   }
-  const float* row_far_ahead(std::int64_t i) const {
+  const Value* row_far_ahead(std::int64_t i) const {
     return table + indices[HWY_MIN(first + i + kRowsFarAhead, last)] * stride;
   }
   float weight(std::int64_t i) const { return weights ? weights[first + i] : 1.0f; }
 };
 
-template <int kVectors>
-void pool_bags_of_width(const HostLookupSegment& segment, std::int64_t begin, std::int64_t end) {
+template <int kVectors, class Value>
+void pool_bags_of(const HostLookupSegment& segment, std::int64_t begin, std::int64_t end) {
   const std::int64_t cols = segment.table.cols;
-  RowsOfBag rows{segment.table.data,
-                 segment.table.stride,
-                 segment.indices.data(),
-                 segment.weights.empty() ? nullptr : segment.weights.data(),
-                 0,
-                 std::ssize(segment.indices) - 1};
+  RowsOfBag<Value> rows{static_cast<const Value*>(segment.table.device_data),
+                        segment.table.stride,
+                        segment.indices.data(),
+                        segment.weights.empty() ? nullptr : segment.weights.data(),
+                        0,
+                        std::ssize(segment.indices) - 1};
   for (std::int64_t bag = begin; bag < end; ++bag) {
     rows.first = segment.offsets[bag] - segment.offsets[0];
     const std::int64_t count = segment.offsets[bag + 1] - segment.offsets[bag];
@@ -72,8 +74,16 @@ void pool_bags_of_width(const HostLookupSegment& segment, std::int64_t begin, st
 }
 
 void pool_bags(const HostLookupSegment& segment, std::int64_t begin, std::int64_t end) {
-  dispatch_width(segment.table.cols,
-                 [&](auto vectors) { pool_bags_of_width<vectors()>(segment, begin, end); });
+  dispatch_width(segment.table.cols, [&](auto vectors) {
+    switch (segment.table.type) {
+      case DataType::kFp32:
+        return pool_bags_of<vectors(), float>(segment, begin, end);
+      case DataType::kFp16:
+        return pool_bags_of<vectors(), Float16>(segment, begin, end);
+      case DataType::kBf16:
+        return pool_bags_of<vectors(), BFloat16>(segment, begin, end);
+    }
+  });
 }
 
 }  // namespace serrate::HWY_NAMESPACE
@@ -89,9 +99,9 @@ void embedding_lookup_on<DeviceType::kCpu>(std::span<const LookupSegment> segmen
                                            const Stream& stream) {
   std::vector<HostLookupSegment> host;
   for (const LookupSegment& s : segments) {
-    host.push_back({host_view(s.table, stream), host_view(s.indices, stream),
-                    host_view(s.offsets, stream), host_view(s.weights, stream),
-                    host_view(s.output, stream)});
+    check_host_may_read(stream);
+    host.push_back({s.table, host_view(s.indices, stream), host_view(s.offsets, stream),
+                    host_view(s.weights, stream), host_view(s.output, stream)});
   }
 #pragma omp parallel num_threads(stream.num_threads())
   for (const HostLookupSegment& segment : host) {

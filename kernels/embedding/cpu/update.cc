@@ -16,10 +16,12 @@ namespace serrate {
 
 // EmbeddingUpdate and RowGroups as the CPU reads them.
 struct HostUpdate {
-  MatrixView<float> table, state, second_moment;
+  TableRows table;  // on the host
+  MatrixView<float> state, second_moment;
   std::span<const MatrixView<const float>> gradients;  // [segments]
   SparseOptimizerOptions optimizer;
   std::int64_t step;
+  TableRounding rounding;
 };
 struct HostGroups {
   std::span<const std::int64_t> rows, row_offsets;  // [num_rows], [num_rows + 1]
@@ -34,6 +36,7 @@ struct HostGroups {
 #define HWY_TARGET_INCLUDE "kernels/embedding/cpu/update.cc"
 #include "hwy/foreach_target.h"
 #include "hwy/highway.h"
+#include "kernels/embedding/cpu/table_rows-inl.h"
 #include "kernels/simd/row_ops-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -143,19 +146,18 @@ HWY_INLINE void subtract_scaled(float scale, const float* g, std::int64_t cols, 
   });
 }
 
-// The optimizers, with the number of arrays that hold columns of a row: step(i, row, g) changes one
-// row of the table by its gradient g; i is the row's position in the groups. See SparseOptimizer
-// for the definitions. Numbers are copied before the loops, as the compiler has to expect that a
-// store changes the originals.
+// The optimizers, with the number of arrays that hold columns of a row: step(i, row, g, w) changes
+// the weights w of one row by its gradient g; i is the row's position in the groups. See
+// SparseOptimizer for the definitions. Numbers are copied before the loops, as the compiler has to
+// expect that a store changes the originals.
 template <int kVectors>
 struct Sgd {
   static constexpr std::int64_t kArrays = 1;
   const HostUpdate& args;
 
   HWY_INLINE void prefetch(std::int64_t) const {}
-  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
-    subtract_scaled<kVectors>(args.optimizer.learning_rate, g, args.table.cols,
-                              args.table.row(row));
+  HWY_INLINE void step(std::int64_t, std::int64_t, const float* g, float* w) const {
+    subtract_scaled<kVectors>(args.optimizer.learning_rate, g, args.table.cols, w);
   }
 };
 
@@ -167,9 +169,9 @@ struct Adagrad {
   HWY_INLINE void prefetch(std::int64_t row) const {
     prefetch_row<kVectors>(args.state.row(row), args.table.cols);
   }
-  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
+  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g, float* w) const {
     const float rate = args.optimizer.learning_rate, eps = args.optimizer.eps;
-    float *w = args.table.row(row), *s = args.state.row(row);
+    float* s = args.state.row(row);
     for_each_vector<kVectors>(0, args.table.cols, [=](auto d, std::int64_t c) HWY_ATTR {
       const auto gradient = hn::LoadU(d, g + c);
       const auto sum = hn::MulAdd(gradient, gradient, hn::LoadU(d, s + c));
@@ -189,13 +191,13 @@ struct RowWiseAdagrad {
   float full_dim;
 
   HWY_INLINE void prefetch(std::int64_t row) const { hwy::Prefetch(args.state.row(row)); }
-  HWY_INLINE void step(std::int64_t i, std::int64_t row, const float* g) const {
+  HWY_INLINE void step(std::int64_t i, std::int64_t row, const float* g, float* w) const {
     const std::int64_t cols = args.table.cols;
     const float squares = row_squares.empty() ? sum_of_squares<kVectors>(g, cols) : row_squares[i];
     float& sum = *args.state.row(row);
     sum += squares / full_dim;
     const float scale = args.optimizer.learning_rate / (std::sqrt(sum) + args.optimizer.eps);
-    subtract_scaled<kVectors>(scale, g, cols, args.table.row(row));
+    subtract_scaled<kVectors>(scale, g, cols, w);
   }
 };
 
@@ -209,11 +211,11 @@ struct Adam {
     prefetch_row<kVectors>(args.state.row(row), args.table.cols);
     prefetch_row<kVectors>(args.second_moment.row(row), args.table.cols);
   }
-  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g) const {
+  HWY_INLINE void step(std::int64_t, std::int64_t row, const float* g, float* w) const {
     const float beta1 = args.optimizer.beta1, beta2 = args.optimizer.beta2;
     const float eps = args.optimizer.eps;
     const AdamCorrections corrected = corrections;
-    float *w = args.table.row(row), *m = args.state.row(row), *v = args.second_moment.row(row);
+    float *m = args.state.row(row), *v = args.second_moment.row(row);
     for_each_vector<kVectors>(0, args.table.cols, [=](auto d, std::int64_t c) HWY_ATTR {
       const auto gradient = hn::LoadU(d, g + c);
       const auto first = hn::MulAdd(hn::Set(d, beta1), hn::LoadU(d, m + c),
@@ -230,18 +232,37 @@ struct Adam {
 };
 
 // Rows [begin, end) of the groups.
-template <int kVectors, class Optimizer>
-void step_rows(const HostUpdate& args, const HostGroups& groups, const Optimizer& optimizer,
-               std::int64_t begin, std::int64_t end) {
+template <int kVectors, class Rows, class Optimizer>
+void step_rows(const HostUpdate& args, const HostGroups& groups, Rows weights,
+               const Optimizer& optimizer, std::int64_t begin, std::int64_t end) {
   const std::int64_t* rows = groups.rows.data();
   const std::int64_t ahead = rows_ahead(args.table.cols, Optimizer::kArrays);
   std::vector<float> gradient(args.table.cols);
   for (std::int64_t i = begin; i < end; ++i) {
     const std::int64_t row_ahead = rows[HWY_MIN(i + ahead, end - 1)];
-    prefetch_row<kVectors>(args.table.row(row_ahead), args.table.cols);
+    weights.prefetch(row_ahead);
     optimizer.prefetch(row_ahead);
     sum_gradients<kVectors>(args, groups, i, ahead, gradient.data());
-    optimizer.step(i, rows[i], gradient.data());
+    weights.change(rows[i],
+                   [&](float* w) HWY_ATTR { optimizer.step(i, rows[i], gradient.data(), w); });
+  }
+}
+
+template <int kVectors, class Optimizer>
+void step_rows(const HostUpdate& args, const HostGroups& groups, const Optimizer& optimizer,
+               std::int64_t begin, std::int64_t end) {
+  switch (args.table.type) {
+    case DataType::kFp32:
+      return step_rows<kVectors>(args, groups, FloatRows<kVectors>(args.table), optimizer, begin,
+                                 end);
+    case DataType::kFp16:
+      return step_rows<kVectors>(args, groups,
+                                 RoundedRows<Float16>(args.table, args.rounding, args.step),
+                                 optimizer, begin, end);
+    case DataType::kBf16:
+      return step_rows<kVectors>(args, groups,
+                                 RoundedRows<BFloat16>(args.table, args.rounding, args.step),
+                                 optimizer, begin, end);
   }
 }
 
@@ -302,12 +323,14 @@ void for_each_row_range(const EmbeddingUpdate& args, const RowGroups& groups, co
                         F f) {
   std::vector<MatrixView<const float>> gradients;
   for (const GradientSegment& s : args.segments) gradients.push_back(host_view(s.d_output, stream));
-  const HostUpdate update{host_view(args.table, stream),
+  check_host_may_read(stream);
+  const HostUpdate update{args.table,
                           host_view(args.state, stream),
                           host_view(args.second_moment, stream),
                           gradients,
                           args.optimizer,
-                          args.step};
+                          args.step,
+                          args.rounding};
   const std::int64_t num_rows = host_view(groups.num_rows.span(), stream)[0];
   const HostGroups host{host_view(groups.rows.span(), stream).first(num_rows),
                         host_view(groups.row_offsets.span(), stream).first(num_rows + 1),

@@ -2,8 +2,8 @@
 // short), whose lanes read a row of the table together, 16 bytes each, several rows in flight.
 #include <algorithm>
 
-#include "kernels/cuda/row_vector.cuh"
 #include "kernels/embedding/cuda/segment_tiles.cuh"
+#include "kernels/embedding/cuda/table_rows.cuh"
 #include "serrate/kernels/embedding_lookup.h"
 #include "src/core/launch.cuh"
 
@@ -14,7 +14,7 @@ constexpr int kBlockSize = 256;
 
 // LookupSegment as a kernel sees it.
 struct Segment {
-  const float* table;
+  const void* table;
   std::int64_t table_stride;
   const std::int64_t* indices;
   const std::int64_t* offsets;
@@ -22,26 +22,40 @@ struct Segment {
   float* output;
   std::int64_t output_stride;
   std::int64_t num_bags;
-  std::int64_t cols;
+  std::int32_t cols;
+  DataType type;
   std::int64_t first_block = 0;
 };
 
-// Each row of a block's threads has one bag. They stride over the columns, and each adds up its own
-// in the order of the indices.
-template <int kWidth>
-__global__ void pool_bags(const Segment* segments, int num_segments) {
-  const Segment s = segment_of_block(segments, num_segments);
-  const std::int64_t bag = first_of_tile(s, blockDim.y) + threadIdx.y;
-  if (bag >= s.num_bags) return;
+// Lanes stride over the columns of a bag, and each adds up its own in the order of the indices.
+template <int kWidth, class Value>
+__device__ void pool_bag(const Segment& s, std::int64_t bag) {
+  const auto* const table = static_cast<const Value*>(s.table);
   const std::int64_t begin = s.offsets[bag] - s.offsets[0], end = s.offsets[bag + 1] - s.offsets[0];
   for (std::int64_t c = threadIdx.x * kWidth; c < s.cols; c += blockDim.x * kWidth) {
     RowVector<kWidth> sum{};
 #pragma unroll 4
     for (std::int64_t i = begin; i < end; ++i) {
       const float weight = s.weights ? s.weights[i] : 1.0f;
-      multiply_add(weight, load<kWidth>(s.table + s.indices[i] * s.table_stride + c), sum);
+      multiply_add(weight, load_values<kWidth>(table + s.indices[i] * s.table_stride + c), sum);
     }
     store(sum, s.output + bag * s.output_stride + c);
+  }
+}
+
+// Each row of a block's threads has one bag.
+template <int kWidth>
+__global__ void pool_bags(const Segment* segments, int num_segments) {
+  const Segment s = segment_of_block(segments, num_segments);
+  const std::int64_t bag = first_of_tile(s, blockDim.y) + threadIdx.y;
+  if (bag >= s.num_bags) return;
+  switch (s.type) {
+    case DataType::kFp32:
+      return pool_bag<kWidth, float>(s, bag);
+    case DataType::kFp16:
+      return pool_bag<kWidth, Float16>(s, bag);
+    case DataType::kBf16:
+      return pool_bag<kWidth, BFloat16>(s, bag);
   }
 }
 
@@ -59,10 +73,11 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
   const dim3 block = rows_of_threads(most_cols, aligned ? 4 : 1, kBlockSize);
   SegmentTiles<Segment> tiles;
   for (const LookupSegment& s : segments) {
-    tiles.add({s.table.device_data(), s.table.stride, s.indices.device_data(),
-               s.offsets.device_data(), s.weights.empty() ? nullptr : s.weights.device_data(),
-               s.output.device_data(), s.output.stride, s.output.rows, s.output.cols},
-              s.output.rows, block.y);
+    tiles.add(
+        {s.table.device_data, s.table.stride, s.indices.device_data(), s.offsets.device_data(),
+         s.weights.empty() ? nullptr : s.weights.device_data(), s.output.device_data(),
+         s.output.stride, s.output.rows, static_cast<std::int32_t>(s.output.cols), s.table.type},
+        s.output.rows, block.y);
   }
   if (tiles.num_segments() == 0) return;
   const Buffer<Segment> on_device = tiles.on_device(stream);

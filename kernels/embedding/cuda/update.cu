@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "kernels/cuda/primitives.cuh"
-#include "kernels/cuda/row_vector.cuh"
 #include "kernels/cuda/search.cuh"
 #include "kernels/embedding/adam_corrections.h"
+#include "kernels/embedding/cuda/table_rows.cuh"
 #include "kernels/embedding/occurrence.h"
 #include "serrate/kernels/embedding_update.h"
 #include "src/core/launch.cuh"
@@ -24,11 +24,13 @@ struct Gradient {
   std::int64_t stride;
 };
 
-struct Matrix {
-  float* data;
+template <class Value>
+struct Table {
+  Value* data;
   std::int64_t stride;
-  __device__ float* row(std::int64_t r) const { return data + r * stride; }
+  __device__ Value* row(std::int64_t r) const { return data + r * stride; }
 };
+using Matrix = Table<float>;
 
 // RowGroups and the segments' gradients as a kernel sees them.
 struct Groups {
@@ -192,9 +194,9 @@ __global__ void sum_chunks(Groups groups, std::int64_t num_occurrences) {
 // One warp per row of the groups, whose number only the device knows: warps stride over the rows,
 // lanes over the columns. A lane keeps the gradient of its columns in shared memory between the
 // sum and the step, as the step of a row may need the squares of all its columns.
-template <int kWidth, class Optimizer>
-__global__ void update_rows(Groups groups, Optimizer optimizer, Matrix table, Matrix state,
-                            Matrix second_moment) {
+template <int kWidth, class Optimizer, class Value>
+__global__ void update_rows(Groups groups, Optimizer optimizer, Table<Value> table, Matrix state,
+                            Matrix second_moment, RoundingDraw draw) {
   // [warps, cols], every row aligned to 16 bytes
   const std::int64_t shared_stride = (groups.cols + 3) / 4 * 4;
   float* gradient = dynamic_shared<float>() + threadIdx.y * shared_stride;
@@ -209,7 +211,7 @@ __global__ void update_rows(Groups groups, Optimizer optimizer, Matrix table, Ma
     const float rate = optimizer.rate(i, row, squares);
     for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
       const auto g = load<kWidth>(gradient + c);
-      auto w = load<kWidth>(table.row(row) + c);
+      auto w = load_values<kWidth>(table.row(row) + c);
       RowVector<kWidth> s{}, v{};
       if constexpr (Optimizer::kStates >= 1) s = load<kWidth>(state.row(row) + c);
       if constexpr (Optimizer::kStates >= 2) v = load<kWidth>(second_moment.row(row) + c);
@@ -217,7 +219,7 @@ __global__ void update_rows(Groups groups, Optimizer optimizer, Matrix table, Ma
       for (int k = 0; k < kWidth; ++k) {
         optimizer.step(rate, g.value[k], w.value[k], s.value[k], v.value[k]);
       }
-      store(w, table.row(row) + c);
+      store_values(w, draw, row, c, table.row(row));
       if constexpr (Optimizer::kStates >= 1) store(s, state.row(row) + c);
       if constexpr (Optimizer::kStates >= 2) store(v, second_moment.row(row) + c);
     });
@@ -275,23 +277,39 @@ unsigned blocks_for(const RowGroups& groups, std::int64_t warps) {
   return static_cast<unsigned>(std::min(blocks, kMaxBlocks));
 }
 
-template <class Optimizer>
-void launch_update(const EmbeddingUpdate& args, const RowGroups& groups, Optimizer optimizer,
-                   const Stream& stream) {
+template <class Value, class Optimizer>
+void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Optimizer optimizer,
+                      const Stream& stream) {
   constexpr std::int64_t kSharedBytes = 48 << 10;
   const DeviceGroups device(args, groups, stream);
   bool aligned = device.aligned && aligned_by_four(args.table);
   if constexpr (Optimizer::kStates >= 1) aligned = aligned && aligned_by_four(args.state);
   if constexpr (Optimizer::kStates >= 2) aligned = aligned && aligned_by_four(args.second_moment);
+  // Four columns are rounded by the four words of a draw.
+  if (args.table.type != DataType::kFp32) aligned &= args.rounding.column_begin % 4 == 0;
   const std::int64_t row_bytes =
       (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
   check(row_bytes <= kSharedBytes, "rows are too wide for the update on a GPU (12288 columns)");
   const std::int64_t warps = std::clamp<std::int64_t>(
       kSharedBytes / std::max<std::int64_t>(row_bytes, 1), 1, kMaxWarpsPerBlock);
-  const auto kernel = aligned ? update_rows<4, Optimizer> : update_rows<1, Optimizer>;
+  const auto kernel = aligned ? update_rows<4, Optimizer, Value> : update_rows<1, Optimizer, Value>;
+  const Table<Value> table{static_cast<Value*>(args.table.device_data), args.table.stride};
   launch(kernel, blocks_for(groups, warps), dim3(kWarpSize, static_cast<unsigned>(warps)),
-         static_cast<std::size_t>(warps * row_bytes), stream, device.groups, optimizer,
-         matrix(args.table), matrix(args.state), matrix(args.second_moment));
+         static_cast<std::size_t>(warps * row_bytes), stream, device.groups, optimizer, table,
+         matrix(args.state), matrix(args.second_moment), rounding_draw_of(args));
+}
+
+template <class Optimizer>
+void launch_update(const EmbeddingUpdate& args, const RowGroups& groups, Optimizer optimizer,
+                   const Stream& stream) {
+  switch (args.table.type) {
+    case DataType::kFp32:
+      return launch_update_of<float>(args, groups, optimizer, stream);
+    case DataType::kFp16:
+      return launch_update_of<Float16>(args, groups, optimizer, stream);
+    case DataType::kBf16:
+      return launch_update_of<BFloat16>(args, groups, optimizer, stream);
+  }
 }
 
 }  // namespace

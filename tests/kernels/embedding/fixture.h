@@ -13,11 +13,12 @@
 
 namespace serrate {
 
-/// A matrix on a stream's device, with columns behind each row that no kernel may write.
+/// A matrix on a stream's device, with columns behind each row that no kernel may write; with rows
+/// of fours of columns aligned to 16 bytes.
 class TestMatrix {
  public:
-  TestMatrix(const reference::Matrix& values, const Stream& stream, std::int64_t padding = 3)
-      : rows_(values.rows), cols_(values.cols), stride_(values.cols + padding) {
+  TestMatrix(const reference::Matrix& values, const Stream& stream)
+      : rows_(values.rows), cols_(values.cols), stride_(cols_ + (cols_ % 4 == 0 ? 4 : 3)) {
     std::vector<float> host(rows_ * stride_, kGuard);
     for (std::int64_t r = 0; r < rows_; ++r) {
       for (std::int64_t c = 0; c < cols_; ++c) {

@@ -1,0 +1,131 @@
+// Rows of tables of any type, for the Highway target that includes this file: once per target,
+// hence the guard that toggles.
+#if defined(SERRATE_KERNELS_EMBEDDING_TABLE_ROWS_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef SERRATE_KERNELS_EMBEDDING_TABLE_ROWS_INL_H_
+#undef SERRATE_KERNELS_EMBEDDING_TABLE_ROWS_INL_H_
+#else
+#define SERRATE_KERNELS_EMBEDDING_TABLE_ROWS_INL_H_
+#endif
+
+#include <cstdint>
+#include <vector>
+
+#include "hwy/highway.h"
+#include "kernels/embedding/stochastic_rounding.h"
+#include "kernels/simd/philox-inl.h"
+#include "kernels/simd/row_ops-inl.h"
+#include "serrate/kernels/table_rows.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace serrate::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+template <class Value>
+HWY_INLINE void widen_row(const Value* from, std::int64_t cols, float* to) {
+  for_each_vector<0>(0, cols, [=](auto d, std::int64_t c) HWY_ATTR {
+    hn::StoreU(load_values(d, from + c), d, to + c);
+  });
+}
+
+// round_to_bfloat16 and round_to_float16 of vectors.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V rounded_size(D d, V size, V random, BFloat16) {
+  const V sum = hn::Min(hn::Add(size, hn::ShiftRight<16>(random)), hn::Set(d, kInfinity - 1));
+  const V upper = hn::ShiftRight<16>(size);
+  const V special =
+      hn::IfThenElse(hn::Gt(size, hn::Set(d, kInfinity)), hn::Or(upper, hn::Set(d, 0x40)), upper);
+  return hn::IfThenElse(hn::Lt(size, hn::Set(d, kInfinity)), hn::ShiftRight<16>(sum), special);
+}
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V rounded_size(D d, V size, V random, Float16) {
+  const V exponent = hn::ShiftRight<23>(size), smallest = hn::Set(d, kSmallestNormal);
+  const V shift = hn::Min(hn::Sub(smallest, exponent), hn::Set(d, 31));
+  const V significand = hn::Or(hn::And(size, hn::Set(d, 0x7FFFFF)), hn::Set(d, 0x800000));
+  const V units = hn::IfThenElse(hn::Lt(exponent, smallest), hn::Shr(significand, shift),
+                                 hn::Sub(size, hn::Set(d, kHalfBias)));
+  const V rounded =
+      hn::Min(hn::ShiftRight<13>(hn::Add(units, hn::ShiftRight<19>(random))), hn::Set(d, 0x7BFF));
+  const V special =
+      hn::IfThenElse(hn::Gt(size, hn::Set(d, kInfinity)), hn::Set(d, 0x7E00), hn::Set(d, 0x7C00));
+  return hn::IfThenElse(hn::Lt(size, hn::Set(d, kInfinity)), rounded, special);
+}
+
+// `random` has a word for each column.
+template <class Value>
+HWY_INLINE void round_row(const float* from, const std::uint32_t* random, std::int64_t cols,
+                          Value* to) {
+  for_each_vector<0>(0, cols, [=](auto d, std::int64_t c) HWY_ATTR {
+    const hn::RebindToUnsigned<decltype(d)> words;
+    const hn::RebindToSigned<decltype(d)> integers;
+    const hn::Rebind<std::uint16_t, decltype(d)> halves;
+    const auto word = hn::BitCast(words, hn::LoadU(d, from + c));
+    const auto sign = hn::And(hn::ShiftRight<16>(word), hn::Set(words, 0x8000));
+    const auto size = rounded_size(words, hn::And(word, hn::Set(words, kSizeBits)),
+                                   hn::LoadU(words, random + c), Value());
+    hn::StoreU(hn::DemoteTo(halves, hn::BitCast(integers, hn::Or(sign, size))), halves,
+               reinterpret_cast<std::uint16_t*>(to + c));
+  });
+}
+
+// The weights of a table, on the host, whose rows are floats, as an update changes them.
+template <int kVectors>
+class FloatRows {
+ public:
+  explicit FloatRows(const TableRows& table) : table_(table) {}
+
+  HWY_INLINE void prefetch(std::int64_t r) const { prefetch_row<kVectors>(row(r), table_.cols); }
+  template <class Step>
+  HWY_INLINE void change(std::int64_t r, const Step& step) {
+    step(row(r));
+  }
+
+ private:
+  HWY_INLINE float* row(std::int64_t r) const {
+    return static_cast<float*>(table_.device_data) + r * table_.stride;
+  }
+
+  TableRows table_;
+};
+
+// Of any other: a row is changed as floats and rounded at random.
+template <class Value>
+class RoundedRows {
+ public:
+  RoundedRows(const TableRows& table, const TableRounding& rounding, std::int64_t step)
+      : table_(table),
+        draw_(rounding_draw(rounding, step)),
+        rounding_(rounding),
+        weights_(table_.cols),
+        words_(table_.cols + 3 + kWordsAtOnce) {}
+
+  HWY_INLINE void prefetch(std::int64_t r) const {
+    prefetch_row<0>(reinterpret_cast<const float*>(row(r)), (table_.cols + 1) / 2);
+  }
+  template <class Step>
+  HWY_INLINE void change(std::int64_t r, const Step& step) {
+    widen_row(row(r), table_.cols, weights_.data());
+    step(weights_.data());
+    const std::int64_t behind = rounding_.column_begin % 4, end = behind + table_.cols;
+    for (std::int64_t c = 0; c < end; c += kWordsAtOnce) {
+      draw_words(draw_, static_cast<std::uint64_t>(rounding_.row_begin + r),
+                 rounding_.column_begin - behind + c, words_.data() + c);
+    }
+    round_row(weights_.data(), words_.data() + behind, table_.cols, row(r));
+  }
+
+ private:
+  HWY_INLINE Value* row(std::int64_t r) const {
+    return static_cast<Value*>(table_.device_data) + r * table_.stride;
+  }
+
+  TableRows table_;
+  PhiloxDraw draw_;
+  TableRounding rounding_;
+  std::vector<float> weights_;
+  std::vector<std::uint32_t> words_;
+};
+
+}  // namespace serrate::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // SERRATE_KERNELS_EMBEDDING_TABLE_ROWS_INL_H_

@@ -1,0 +1,304 @@
+// Tables of fp16 and bf16: how numbers are stored, looked up and rounded after an update.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+
+#include "kernels/embedding/stochastic_rounding.h"
+#include "serrate/kernels/embedding_lookup.h"
+#include "serrate/kernels/embedding_update.h"
+#include "tests/kernels/embedding/fixture.h"
+
+namespace serrate {
+namespace {
+
+using reference::Bags;
+using reference::Matrix;
+
+constexpr float kInfinite = std::numeric_limits<float>::infinity();
+
+template <typename Value>
+Value of_bits(int bits) {
+  Value value;
+  value.bits = static_cast<std::uint16_t>(bits);
+  return value;
+}
+
+// A number by the definition of its format: sign, exponent, fraction.
+double number(Float16 x) {
+  const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
+  const double size = exponent == 0    ? std::ldexp(fraction, -24)
+                      : exponent == 31 ? kInfinite
+                                       : std::ldexp(1024 + fraction, exponent - 25);
+  return x.bits >> 15 != 0 ? -size : size;
+}
+double number(BFloat16 x) {
+  return std::bit_cast<float>(static_cast<std::uint32_t>(x.bits) << 16);
+}
+
+TEST(Float16Test, EveryNumberIsItself) {
+  for (int bits = 0; bits < 1 << 16; ++bits) {
+    const auto half = of_bits<Float16>(bits);
+    if ((bits & 0x7FFF) > 0x7C00) {
+      EXPECT_TRUE(std::isnan(static_cast<float>(half)));
+      EXPECT_TRUE(std::isnan(static_cast<float>(Float16(static_cast<float>(half)))));
+    } else {
+      ASSERT_EQ(static_cast<float>(half), number(half)) << bits;
+      ASSERT_EQ(Float16(static_cast<float>(half)).bits, bits);
+    }
+  }
+}
+
+TEST(Float16Test, RoundsToTheNearestAndHalvesToEven) {
+  for (int bits = 0; bits < 0x7BFF; ++bits) {
+    const double below = number(of_bits<Float16>(bits)), above = number(of_bits<Float16>(bits + 1));
+    const auto half = static_cast<float>((below + above) / 2);
+    ASSERT_EQ(Float16(half).bits, bits % 2 == 0 ? bits : bits + 1);
+    ASSERT_EQ(Float16(std::nextafter(half, 0.0f)).bits, bits);
+    ASSERT_EQ(Float16(std::nextafter(-half, -kInfinite)).bits, 0x8000 + bits + 1);
+  }
+  EXPECT_EQ(Float16(std::nextafter(65520.0f, 0.0f)).bits, 0x7BFF);
+  EXPECT_EQ(Float16(65520.0f).bits, 0x7C00);
+}
+
+std::uint16_t round_at_random(float x, std::uint32_t random, Float16) {
+  return round_to_float16(std::bit_cast<std::uint32_t>(x), random);
+}
+std::uint16_t round_at_random(float x, std::uint32_t random, BFloat16) {
+  return round_to_bfloat16(std::bit_cast<std::uint32_t>(x), random);
+}
+
+// How many of 2^13 draws, evenly spread, round x away from 0, and that all round to a neighbour.
+template <typename Value>
+int count_away_from_zero(float x) {
+  int count = 0;
+  for (std::uint32_t draw = 0; draw < 1u << 13; ++draw) {
+    const double rounded = number(of_bits<Value>(round_at_random(x, draw << 19, Value())));
+    EXPECT_EQ(std::signbit(rounded), std::signbit(x));
+    count += std::abs(rounded) > std::abs(double{x});
+  }
+  return count;
+}
+
+template <typename Value>
+class StochasticRoundingTest : public testing::Test {};
+using HalfTypes = testing::Types<Float16, BFloat16>;
+TYPED_TEST_SUITE(StochasticRoundingTest, HalfTypes);
+
+// Between all kinds of neighbours: 0, subnormal, around the first normal number, normal, largest.
+TYPED_TEST(StochasticRoundingTest, RoundsUpAsOftenAsTheValueIsFarFromTheOneBelow) {
+  const int largest = std::is_same_v<TypeParam, Float16> ? 0x7BFF : 0x7F7F;
+  for (const int bits : {0, 1, 2, 77, 0x3FF, 0x400, 0x3C00, 0x3F80, 0x4321, largest - 1}) {
+    const double below = number(of_bits<TypeParam>(bits));
+    const double above = number(of_bits<TypeParam>(bits + 1));
+    for (const double part : {0.0, 1.0 / 8192, 0.25, 0.5, 0.75, 8191.0 / 8192}) {
+      const auto x = static_cast<float>(below + part * (above - below));
+      if (x < std::numeric_limits<float>::min() && x > 0) continue;  // has fewer bits than 13 more
+      EXPECT_EQ(count_away_from_zero<TypeParam>(x), part * 8192) << bits << " + " << part;
+      EXPECT_EQ(count_away_from_zero<TypeParam>(-x), part * 8192) << bits << " + " << part;
+    }
+  }
+}
+
+TYPED_TEST(StochasticRoundingTest, LargestStayFiniteAndOthersStayWhatTheyAre) {
+  const auto rounded = [](float x) {
+    return static_cast<float>(of_bits<TypeParam>(round_at_random(x, ~0u, TypeParam())));
+  };
+  const float largest = std::numeric_limits<float>::max();
+  EXPECT_TRUE(std::isfinite(rounded(largest)));
+  EXPECT_EQ(rounded(-largest), -rounded(largest));
+  EXPECT_EQ(rounded(kInfinite), kInfinite);
+  EXPECT_EQ(rounded(-kInfinite), -kInfinite);
+  EXPECT_TRUE(std::isnan(rounded(std::bit_cast<float>(0x7F800001))));
+  EXPECT_EQ(rounded(0), 0);
+}
+
+// A table on a stream's device; behind each row there are some numbers that no kernel may write.
+template <typename Value>
+class TypedTable {
+ public:
+  TypedTable(const Matrix& values, const Stream& stream)
+      : rows_(values.rows), cols_(values.cols), host_(rows_ * stride(), Value(kGuard)) {
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      for (std::int64_t c = 0; c < cols_; ++c) {
+        host_[r * stride() + c] = Value(static_cast<float>(values(r, c)));
+      }
+    }
+    values_ = Buffer<Value>(host_, stream);
+    stream.synchronize();
+  }
+  DeviceMatrix<Value> view() { return {values_.device_data(), rows_, cols_, stride()}; }
+  /// As it was when it was made.
+  Matrix start() const { return in_double(host_); }
+  Matrix to_host(const Stream& stream) const { return in_double(values_.to_host(stream)); }
+
+ private:
+  static constexpr float kGuard = -12344;
+  std::int64_t stride() const { return cols_ + (cols_ % 4 == 0 ? 4 : 3); }
+  Matrix in_double(const std::vector<Value>& host) const {
+    Matrix result(rows_, cols_);
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      for (std::int64_t c = 0; c < cols_; ++c) {
+        result(r, c) = static_cast<float>(host[r * stride() + c]);
+      }
+      for (std::int64_t c = cols_; c < stride(); ++c) {
+        EXPECT_EQ(static_cast<float>(host[r * stride() + c]), static_cast<float>(Value(kGuard)));
+      }
+    }
+    return result;
+  }
+
+  std::int64_t rows_, cols_;
+  std::vector<Value> host_;
+  Buffer<Value> values_;
+};
+
+class TableTypesTest : public EmbeddingTest {};
+INSTANTIATE_TEST_SUITE_P(Device, TableTypesTest, testing::ValuesIn(test_devices()), device_name);
+
+// One call for tables of all three types, with values of every size down to the smallest.
+TEST_P(TableTypesTest, LookupsPoolNumbersOfAnyType) {
+  for (const std::int64_t dim : kDims) {
+    SCOPED_TRACE(dim);
+    Matrix values = random_matrix(50, dim, 1);
+    for (std::size_t i = 0; i < values.values.size(); ++i) {
+      values.values[i] = std::ldexp(values.values[i], -static_cast<int>(i % 26));
+    }
+    const Bags bags = random_bags(40, 50, 9, true, 2);
+    const DeviceBags on_device(bags, stream);
+    TypedTable<float> fp32(values, stream);
+    TypedTable<Float16> fp16(values, stream);
+    TypedTable<BFloat16> bf16(values, stream);
+    std::vector<TestMatrix> outputs;
+    for (int i = 0; i < 3; ++i) outputs.emplace_back(Matrix(bags.num_bags(), dim), stream);
+    const auto segment = [&](const InputRows& table, TestMatrix& output) {
+      return LookupSegment{table, on_device.indices.span(), on_device.offsets.span(),
+                           on_device.weights.span(), output.view()};
+    };
+    const std::vector segments{segment(fp32.view(), outputs[0]), segment(fp16.view(), outputs[1]),
+                               segment(bf16.view(), outputs[2])};
+    embedding_lookup(segments, stream);
+    expect_near(outputs[0].to_host(stream), reference::embedding_lookup(fp32.start(), bags), 1e-6);
+    expect_near(outputs[1].to_host(stream), reference::embedding_lookup(fp16.start(), bags), 1e-6);
+    expect_near(outputs[2].to_host(stream), reference::embedding_lookup(bf16.start(), bags), 1e-6);
+  }
+}
+
+struct Updated {
+  Matrix table, state, second_moment;
+};
+
+// What an update makes of a table of 30 rows; the state is never 0.
+template <typename Value>
+Updated update(TypedTable<Value>& table, std::int64_t dim, SparseOptimizer type, std::int64_t step,
+               const TableRounding& rounding, const Stream& stream) {
+  const Bags bags = random_bags(60, 30, 3, true, 5);
+  const DeviceBags on_device(bags, stream);
+  TestMatrix d_output(random_matrix(bags.num_bags(), dim, 6), stream);
+  const auto positive = [&](std::int64_t cols) {
+    Matrix values = random_matrix(30, cols, 7);
+    for (double& x : values.values) x = std::abs(x) + 0.25;
+    return values;
+  };
+  const bool adam = type == SparseOptimizer::kAdam;
+  TestMatrix state(positive(type == SparseOptimizer::kSgd              ? 0
+                            : type == SparseOptimizer::kRowWiseAdagrad ? 1
+                                                                       : dim),
+                   stream),
+      second(positive(adam ? dim : 0), stream);
+  const GradientSegment segment{on_device.indices.span(), on_device.offsets.span(),
+                                on_device.weights.span(), d_output.view()};
+  RowGroups groups;
+  group_gradients({&segment, 1}, 30, groups, stream);
+  embedding_update({.table = table.view(),
+                    .state = state.view(),
+                    .second_moment = second.view(),
+                    .segments = {&segment, 1},
+                    .optimizer = {.type = type, .learning_rate = 0.01f},
+                    .step = step,
+                    .rounding = rounding},
+                   groups, {}, 0, stream);
+  return {table.to_host(stream), state.to_host(stream), second.to_host(stream)};
+}
+
+// The word of a weight by its definition: word column % 4 of Philox of row, column / 4 and use,
+// with a key that is made of seed, table and step.
+std::uint32_t word_of(const TableRounding& at, std::int64_t step, std::int64_t r, std::int64_t c) {
+  const std::uint64_t key = random_bits(at.seed, RandomUse::kRounding, at.table, step);
+  const auto row = static_cast<std::uint64_t>(at.row_begin + r);
+  const std::int64_t column = at.column_begin + c;
+  return philox4x32(
+      {static_cast<std::uint32_t>(row), static_cast<std::uint32_t>(row >> 32),
+       static_cast<std::uint32_t>(column / 4), 6},
+      {static_cast<std::uint32_t>(key), static_cast<std::uint32_t>(key >> 32)})[column % 4];
+}
+
+// A float table that starts with the same numbers has what the other one's are rounded from, and
+// the same state. Rows without a gradient keep their bits.
+template <typename Value>
+void expect_rounded_update(std::int64_t dim, SparseOptimizer type, const Stream& stream) {
+  SCOPED_TRACE(testing::Message() << to_string(type) << ", dim " << dim);
+  constexpr std::int64_t kStep = 3;
+  for (const TableRounding at :
+       {TableRounding{9, 2, 0, 0}, {9, 2, std::int64_t{5} << 32, 8}, {8, 1, 7, 5}}) {
+    // On a GPU columns that are rounded one by one have their squares summed in another order.
+    if (type == SparseOptimizer::kRowWiseAdagrad && at.column_begin % 4 != 0) continue;
+    TypedTable<Value> table(random_matrix(30, dim, 4), stream);
+    TypedTable<float> exact(table.start(), stream);
+    const Updated rounded = update(table, dim, type, kStep, at, stream);
+    const Updated expected = update(exact, dim, type, kStep, at, stream);
+    EXPECT_EQ(rounded.state.values, expected.state.values);
+    EXPECT_EQ(rounded.second_moment.values, expected.second_moment.values);
+    for (std::int64_t r = 0; r < 30; ++r) {
+      for (std::int64_t c = 0; c < dim; ++c) {
+        const auto bits = round_at_random(static_cast<float>(expected.table(r, c)),
+                                          word_of(at, kStep, r, c), Value());
+        ASSERT_EQ(rounded.table(r, c), number(of_bits<Value>(bits))) << r << ", " << c;
+      }
+    }
+  }
+}
+
+TEST_P(TableTypesTest, UpdatesRoundByTheDrawsOfTheirRowsAndColumns) {
+  for (const SparseOptimizer type : {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
+                                     SparseOptimizer::kRowWiseAdagrad, SparseOptimizer::kAdam}) {
+    for (const std::int64_t dim : {3, 8, 50, 64}) {
+      expect_rounded_update<Float16>(dim, type, stream);
+      expect_rounded_update<BFloat16>(dim, type, stream);
+    }
+  }
+}
+
+// A change of 1/16 of the spacing of bf16 below 1: to nearest it would be lost 4,096 times, at
+// random it is made in a sixteenth of the weights, 256 of which 16 are a standard deviation.
+TEST_P(TableTypesTest, SmallChangesAreMadeInTheMean) {
+  constexpr std::int64_t kRows = 16, kCols = 256;
+  Matrix ones(kRows, kCols), gradient(kRows, kCols);
+  std::ranges::fill(ones.values, 1.0);
+  std::ranges::fill(gradient.values, 0x1p-12);
+  TypedTable<BFloat16> table(ones, stream);
+  Bags bags{{}, {0}, {}};
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    bags.indices.push_back(r);
+    bags.offsets.push_back(r + 1);
+  }
+  const DeviceBags on_device(bags, stream);
+  TestMatrix d_output(gradient, stream);
+  const GradientSegment segment{
+      on_device.indices.span(), on_device.offsets.span(), {}, d_output.view()};
+  RowGroups groups;
+  group_gradients({&segment, 1}, kRows, groups, stream);
+  embedding_update({.table = table.view(),
+                    .state = {},
+                    .second_moment = {},
+                    .segments = {&segment, 1},
+                    .optimizer = {.type = SparseOptimizer::kSgd, .learning_rate = 1}},
+                   groups, {}, 0, stream);
+  const Matrix after = table.to_host(stream);
+  EXPECT_NEAR(std::ranges::count(after.values, 1 - 0x1p-8), 256, 5 * 16);
+  EXPECT_EQ(std::ranges::count(after.values, 1.0) + std::ranges::count(after.values, 1 - 0x1p-8),
+            kRows * kCols);
+}
+
+}  // namespace
+}  // namespace serrate
