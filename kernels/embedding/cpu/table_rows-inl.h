@@ -67,17 +67,16 @@ HWY_INLINE void round_row(const float* from, const std::uint32_t* random, std::i
   });
 }
 
-// The weights of a table, on the host, whose rows are floats, as an update changes them.
+// The weights of a table, on the host, as an update changes them: load() has those of a row as
+// floats, to be changed in place, and store() puts them back. Here rows are floats.
 template <int kVectors>
 class FloatRows {
  public:
   explicit FloatRows(const TableRows& table) : table_(table) {}
 
   HWY_INLINE void prefetch(std::int64_t r) const { prefetch_row<kVectors>(row(r), table_.cols); }
-  template <class Step>
-  HWY_INLINE void change(std::int64_t r, const Step& step) {
-    step(row(r));
-  }
+  HWY_INLINE float* load(std::int64_t r) const { return row(r); }
+  HWY_INLINE void store(std::int64_t) const {}
 
  private:
   HWY_INLINE float* row(std::int64_t r) const {
@@ -87,7 +86,7 @@ class FloatRows {
   TableRows table_;
 };
 
-// Of any other: a row is changed as floats and rounded at random.
+// Rows of 16 bits a column: rounded at random when they are stored.
 template <class Value>
 class RoundedRows {
  public:
@@ -101,10 +100,11 @@ class RoundedRows {
   HWY_INLINE void prefetch(std::int64_t r) const {
     prefetch_row<0>(reinterpret_cast<const float*>(row(r)), (table_.cols + 1) / 2);
   }
-  template <class Step>
-  HWY_INLINE void change(std::int64_t r, const Step& step) {
+  HWY_INLINE float* load(std::int64_t r) {
     widen_row(row(r), table_.cols, weights_.data());
-    step(weights_.data());
+    return weights_.data();
+  }
+  HWY_INLINE void store(std::int64_t r) {
     const std::int64_t behind = rounding_.column_begin % 4, end = behind + table_.cols;
     for (std::int64_t c = 0; c < end; c += kWordsAtOnce) {
       draw_words(draw_, static_cast<std::uint64_t>(rounding_.row_begin + r),

@@ -243,8 +243,8 @@ void step_rows(const HostUpdate& args, const HostGroups& groups, Rows weights,
     weights.prefetch(row_ahead);
     optimizer.prefetch(row_ahead);
     sum_gradients<kVectors>(args, groups, i, ahead, gradient.data());
-    weights.change(rows[i],
-                   [&](float* w) HWY_ATTR { optimizer.step(i, rows[i], gradient.data(), w); });
+    optimizer.step(i, rows[i], gradient.data(), weights.load(rows[i]));
+    weights.store(rows[i]);
   }
 }
 
