@@ -125,8 +125,8 @@ TEST_F(DenseBytes, TokenEmbedding) {
   });
 }
 
-// What the kernels on tensor cores read for each pair of a tile of tokens and one of negatives
-// (here a block has one pair, as there are few), and what those that round the rows read and write.
+// What the kernels on tensor cores read and write: here a block has a tile of one side and all of
+// the other. And what those do that round the rows.
 TEST_F(DenseBytes, SampledSoftmaxOnTensorCores) {
   constexpr std::int64_t kSide = 64, kNegatives = 2 * kSide, kHidden = 3 * kSide;
   const Buffer<std::int64_t> ids = Buffer<std::int64_t>::zeros(kHidden, stream_);
@@ -146,7 +146,7 @@ TEST_F(DenseBytes, SampledSoftmaxOnTensorCores) {
                      .precision = precision},
                     loss.span(), stream_);
     stream_.synchronize();
-    const double tile = kSide * kDim, pairs = 6, ids_of_pair = 2 * kSide * 8;
+    const double tile = kSide * kDim, row = sizeof(float) * kSide;
     const auto expect_floor = [&](const std::string& name, double floor) {
       double sectors = 0;
       for (const simt::KernelCounters& c : simt::kernel_counters()) {
@@ -160,10 +160,12 @@ TEST_F(DenseBytes, SampledSoftmaxOnTensorCores) {
       EXPECT_LE(ratio, 1.15) << name;
     };
     expect_floor("RoundRows", (kHidden + kNegatives) * kDim * (4 + value));
-    // Two tiles, and a tile of sums with two floats a row, or those of the tokens.
-    const double pair = 2 * tile * value + ids_of_pair + tile * 4 + 2 * kSide * 4;
-    expect_floor("sum_over_negatives", pairs * pair);
-    expect_floor("sum_over_tokens", pairs * pair);
+    // Of 3 blocks with 1 + 2 tiles: rows and ids; sums of a tile of floats, and two floats a token.
+    expect_floor("sum_over_negatives",
+                 9 * (tile * value + 2 * row) + 3 * (tile * sizeof(float) + 2 * row));
+    // Of 2 blocks with 1 + 3: two floats a token beside its id.
+    expect_floor("sum_over_tokens",
+                 8 * (tile * value + 2 * row) + 6 * 2 * row + 2 * tile * sizeof(float));
   }
 }
 

@@ -244,11 +244,13 @@ __global__ void __launch_bounds__(kGroupThreads) end_tokens(Softmax args, TokenE
   if (threadIdx.x == 0 && threadIdx.y == 0) *ends.loss = ends.losses[0];
 }
 
-// How many chunks of one side give the device enough blocks, with these tiles of the other.
-std::int64_t chunks_for(std::int64_t size, std::int64_t other_tiles) {
+// How many chunks of one side, of at least `least_tiles`, give the device enough blocks, with these
+// tiles of the other.
+std::int64_t chunks_for(std::int64_t size, std::int64_t other_tiles, std::int64_t least_tiles) {
   const std::int64_t wanted =
       (kWantedBlocks + other_tiles - 1) / std::max<std::int64_t>(other_tiles, 1);
-  return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(num_tiles(size), 1));
+  return std::clamp<std::int64_t>(wanted, 1,
+                                  std::max<std::int64_t>(num_tiles(size) / least_tiles, 1));
 }
 
 }  // namespace
@@ -263,10 +265,12 @@ void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpa
     tensor_cores.emplace(args, stream);
   }
   const std::int64_t slices = tensor_cores ? 1 : num_tiles(dim);
+  // On tensor cores, for one tile, sums would be more bytes than the rows they are of.
+  const std::int64_t least_tiles = tensor_cores ? 2 : 1;
   const bool sums_rows = args.d_hidden.has_data();
   const std::int64_t sum_slices = sums_rows ? slices : 1;
   const std::int64_t chunks =
-      num_negatives == 0 ? 0 : chunks_for(num_negatives, num_tiles(n) * sum_slices);
+      num_negatives == 0 ? 0 : chunks_for(num_negatives, num_tiles(n) * sum_slices, least_tiles);
   Buffer<float> statistics((2 * chunks + 2) * n, stream);
   Buffer<float> weighted(sums_rows ? chunks * n * dim : 0, stream);
   Buffer<double> losses(kMostEndBlocks, stream);
@@ -315,7 +319,7 @@ void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpa
   }
 
   if (!args.d_negatives.has_data() || num_negatives == 0) return;
-  const std::int64_t token_chunks = chunks_for(n, num_tiles(num_negatives) * slices);
+  const std::int64_t token_chunks = chunks_for(n, num_tiles(num_negatives) * slices, least_tiles);
   Buffer<float> parts(token_chunks > 1 ? token_chunks * num_negatives * dim : 0, stream);
   const DeviceMatrix<float> d_negatives =
       token_chunks > 1 ? parts.matrix(token_chunks * num_negatives, dim) : args.d_negatives;
