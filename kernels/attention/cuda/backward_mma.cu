@@ -3,11 +3,10 @@
 // the warps that sum d_k and d_v, of 16 keys each. A block owns a tile of keys, and d_q too of a
 // sequence that has no other: five products. Of a longer one a second kernel sums d_q, whose blocks
 // own tiles of queries: seven products.
-#include <bit>
 #include <cmath>
 
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/attention/cuda/mma_gradients.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
 namespace serrate {
@@ -25,71 +24,6 @@ struct BackwardTiles {
 // Blocks of 8 keys whose scores a warp has at a time: what registers allow beside the sums.
 constexpr int gradient_blocks(int head_dim) {
   return head_dim <= 64 ? 8 : 4;
-}
-
-// Of 8 columns.
-__device__ float multiply_chunks(const __nv_bfloat16* a, const __nv_bfloat16* b) {
-  const uint4 x = *reinterpret_cast<const uint4*>(a), y = *reinterpret_cast<const uint4*>(b);
-  const unsigned of_x[4] = {x.x, x.y, x.z, x.w}, of_y[4] = {y.x, y.y, y.z, y.w};
-  float sum = 0;
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    sum = fmaf(std::bit_cast<float>(of_x[i] << 16), std::bit_cast<float>(of_y[i] << 16), sum);
-    sum = fmaf(std::bit_cast<float>(of_x[i] & 0xFFFF0000u),
-               std::bit_cast<float>(of_y[i] & 0xFFFF0000u), sum);
-  }
-  return sum;
-}
-
-// What the backward needs of a warp's `count` queries, whose d_out are in shared memory.
-template <int kDim>
-__device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
-                            SwizzledRows<kDim> d_out, int first_row, QuerySums* sums) {
-  constexpr int kLanesARow = kDim < 64 ? kDim / 8 : 8;
-  const int lane = lane_index();
-  const HeadsView<const __nv_bfloat16> out = view_as<__nv_bfloat16>(InputHeads(args.out));
-  for (int row = lane / kLanesARow; row < kWarpRows; row += kLanes / kLanesARow) {
-    float delta = 0;
-    if (is_softmax(args) && row < count) {
-      const __nv_bfloat16* of_query = out.at(at.queries.in_out + at.first_query + row, at.head);
-      for (int chunk = lane % kLanesARow; chunk < kDim / 8; chunk += kLanesARow) {
-        delta += multiply_chunks(d_out.at(first_row + row, chunk), of_query + chunk * 8);
-      }
-    }
-    for (int lanes = 1; lanes < kLanesARow; lanes *= 2) {
-      delta += __shfl_xor_sync(~0u, delta, lanes);
-    }
-    if (lane % kLanesARow != 0) continue;
-    sums[row] = query_sums(args, at, at.first_query + row, nullptr);
-    sums[row].delta = delta;
-  }
-  __syncwarp();
-}
-
-// Scores become weights as dropout leaves them; d_weights, their gradients before dropout, become
-// the gradients of the scores. `sums`: of the warp's 16 queries.
-template <Extras kExtras, int kBlocks>
-__device__ void score_gradients(const AttentionView& args, const TilePair& at, const LaneTile& tile,
-                                const QuerySums* sums, Fragment<kBlocks>& weights,
-                                Fragment<kBlocks>& d_weights) {
-  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, weights);
-  finish_scores<kExtras, kBlocks>(args, at, tile, visible, weights);
-  const bool has_dropout = kExtras == Extras::kAny && args.has_dropout;
-  const unsigned kept = has_dropout ? kept_pairs<kBlocks>(args, at, tile) : ~0u;
-  const int g = lane_index() / 4;
-  const QuerySums of_rows[2] = {sums[g], sums[g + 8]};
-#pragma unroll
-  for (int n = 0; n < kBlocks; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if ((visible >> (n * 4 + i) & 1) == 0) {
-        weights[n][i] = d_weights[n][i] = 0;
-        continue;
-      }
-      const float factor = !has_dropout ? 1 : (kept >> (n * 4 + i) & 1) != 0 ? args.draw.scale : 0;
-      weight_and_gradient(args, of_rows[i / 2], factor, weights[n][i], d_weights[n][i]);
-    }
-  }
 }
 
 // Calls f(first column, weights, gradients of scores) for the keys of a tile, some at a time; keys
@@ -113,19 +47,6 @@ __device__ void for_each_gradient(const AttentionView& args, const WarpTask& tas
     f(column, weights, d_scores);
     tile.first_key += 8 * kBlocks, tile.num_columns -= 8 * kBlocks;
   }
-}
-
-// A warp's rows times `scale`, by way of rows of shared memory that it alone uses.
-template <int kDim>
-__device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows<kDim> stage,
-                             const OutputHeads& to, std::int64_t token, std::int64_t head,
-                             std::int64_t count) {
-#pragma unroll
-  for (auto& block : sums) {
-#pragma unroll
-    for (float& x : block) x *= scale;
-  }
-  write_rows<kDim>(sums, stage, thread_index() / kLanes * kWarpRows, to, token, head, count);
 }
 
 // What a warp reads now and then, in shared memory.
@@ -161,7 +82,7 @@ __device__ void write_d_q(const AttentionBackwardView& call, const WarpTask& tas
     }
     OutputHeads to = call.d_q;
     to.device_data = static_cast<__nv_bfloat16*>(to.device_data) + column;
-    write_scaled<kColumns>(call.forward.scale, d_q, {tiles.q.data}, to,
+    write_scaled<kColumns>(call.forward.scale, d_q, {tiles.q.data}, first_row, to,
                            at.queries.in_q + at.first_query, at.head, task.count());
   }
 }
@@ -176,13 +97,14 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
   const BackwardTiles<kDim> tiles;
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
   const std::int64_t group = heads_per_key_head(args);
-  const TaskNumbers numbers{work.first_key_tile, args.num_key_heads};
-  const std::int64_t tasks_of_all = num_tasks(args, work, numbers);
+  const TaskNumbers numbers{work.key_tiles, TaskNumbers::Rows::kKeys, kMmaTile, args.num_key_heads,
+                            group};
+  const TaskRange range = all_tasks(args, work, numbers);
   WarpState& state = states[warp];
   WarpTask& task = state.task;
   TilePair& at = task.at;
-  for (std::int64_t index = blockIdx.x; index < tasks_of_all; index += gridDim.x) {
-    const WarpTask found = task_at(args, work, numbers, index, group);
+  for (std::int64_t index = blockIdx.x; index < range.end; index += gridDim.x) {
+    const WarpTask found = task_at(args, work, numbers, range, index);
     if (lane == 0) task = found;
     __syncwarp();
     const int row_in_span = task.row_in_span();
@@ -229,9 +151,10 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
       __syncthreads();
       const int queries =
           static_cast<int>(std::min<std::int64_t>(at.queries.count - first_of_tile, task.span));
-      add_transposed_rows<kDim>(tiles.weights, tiles.d_out, task.first_row, queries, row_in_span,
-                                d_v);
-      add_transposed_rows<kDim>(tiles.d_scores, tiles.q, task.first_row, queries, row_in_span, d_k);
+      add_transposed_rows<kDim, kDim>(tiles.weights, tiles.d_out, task.first_row, queries,
+                                      row_in_span, 0, d_v);
+      add_transposed_rows<kDim, kDim>(tiles.d_scores, tiles.q, task.first_row, queries, row_in_span,
+                                      0, d_k);
       if (!owns_d_q) continue;
       __syncthreads();
       write_d_q<kDim>(call, task, tiles);
@@ -240,8 +163,9 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
     copy_async_wait<0>();
     __syncthreads();  // the keys and values have been read
     const std::int64_t count = at.num_keys - key;
-    write_scaled<kDim>(args.scale, d_k, tiles.k, call.d_k, at.in_keys + key, key_head, count);
-    write_scaled<kDim>(1, d_v, tiles.v, call.d_v, at.in_keys + key, key_head, count);
+    write_scaled<kDim>(args.scale, d_k, tiles.k, first_row, call.d_k, at.in_keys + key, key_head,
+                       count);
+    write_scaled<kDim>(1, d_v, tiles.v, first_row, call.d_v, at.in_keys + key, key_head, count);
   }
 }
 
@@ -254,17 +178,18 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
                              const WorkList work) {
   const AttentionView& args = call.forward;
   __shared__ WarpState states[kWarps];
-  __shared__ TileList list;
+  using List = TileList<kWarps>;
+  __shared__ List list;
   const BackwardTiles<kDim> tiles;
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
-  const TaskNumbers numbers{work.first_query_tile, args.num_heads};
-  const std::int64_t tasks_of_all = numbers.first_tile[batch_size_of(args)] * numbers.heads;
+  const TaskNumbers numbers{work.query_tiles, TaskNumbers::Rows::kQueries, kMmaTile, args.num_heads,
+                            1};
+  const TaskRange range = all_tasks(args, work, numbers);
   WarpState& state = states[warp];
   WarpTask& task = state.task;
   TilePair& at = task.at;
-  for (std::int64_t index = blockIdx.x; index < tasks_of_all; index += gridDim.x) {
-    WarpTask found = task_at(args, work, numbers, index, 1);
-    if (0 < found.at.num_keys && found.at.num_keys <= kMmaTile) continue;  // sum_keys has it
+  for (std::int64_t index = blockIdx.x; index < range.end_of_long; index += gridDim.x) {
+    WarpTask found = task_at(args, work, numbers, range, index);
     found.at.first_query += first_row;
     if (lane == 0) task = found;
     __syncwarp();
@@ -279,11 +204,11 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
     sum_queries<kDim>(args, at, task.count(), tiles.d_out, first_row, state.sums);
     Fragment<kDim / 8> d_q = {};
     const int num_tiles = static_cast<int>(ceil_div(at.num_keys, kMmaTile));
-    for (int base = 0; base < num_tiles; base += TileList::kTiles) {
+    for (int base = 0; base < num_tiles; base += List::kTiles) {
       __syncthreads();  // the list before has been read
       list.fill(args, at, state.ranges, at.first_query, task.count(), base);
       __syncthreads();
-      for (int now = list.next(0); now < TileList::kTiles; now = list.next(now + 1)) {
+      for (int now = list.next(0); now < List::kTiles; now = list.next(now + 1)) {
         const TileClass seen = list.of_warp(now);
         const int first_key = (base + now) * kMmaTile, key = first_key + first_row;
         __syncthreads();  // the keys and values before have been read
@@ -306,8 +231,8 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
                                          });
       }
     }
-    write_scaled<kDim>(args.scale, d_q, tiles.q, call.d_q, at.queries.in_q + at.first_query,
-                       at.head, task.count());
+    write_scaled<kDim>(args.scale, d_q, tiles.q, first_row, call.d_q,
+                       at.queries.in_q + at.first_query, at.head, task.count());
     __syncthreads();  // the keys have been read
   }
 }
@@ -339,6 +264,7 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& call) {
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
   with_work_list(args.forward, stream, [&](const WorkList& work) {
+    sum_resident(call, work, stream);
     if (call.forward.head_dim == 32) run<32>(call, work, stream);
     if (call.forward.head_dim == 64) run<64>(call, work, stream);
     if (call.forward.head_dim == 128) run<128>(call, work, stream);

@@ -1,8 +1,9 @@
-// FlashAttention's forward on tensor cores (mma.m16n8k16, sm_80 and up), for bfloat16. A block of
-// four warps takes 64 queries of a sequence in one head, 16 a warp, and goes through the tiles of
-// keys that its mask leaves; up to 32 queries and keys, several sequences and heads share the
-// block, a warp or two each. Values are copied to shared memory while scores are computed, and the
-// next keys while values are summed.
+// FlashAttention's forward on tensor cores (mma.m16n8k16, sm_80 and up), for bfloat16. A warp takes
+// 16 queries of a sequence in one head; its block, of four warps or eight, goes through the tiles
+// of 64 keys that its mask leaves. Up to 32 queries and keys, several sequences and heads share a
+// block, a warp or two each. Of longer sequences a block takes one query block after the other, of
+// all heads that share keys, and keeps as many tiles of keys and values as its shared memory has
+// room for: up to 512 keys are read once. The next tile is copied while one is computed.
 #include <cmath>
 
 #include "kernels/attention/cuda/launch_tiles.cuh"
@@ -12,11 +13,35 @@
 namespace serrate {
 namespace {
 
-template <int kDim>
+// Slots of a tile of keys and one of values each, behind a block's queries.
+template <int kDim, int kNumWarps>
 struct ForwardTiles {
-  static constexpr int kSize = 3 * kMmaTile * kDim;  // bfloat16
-  SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()}, k{q.data + kMmaTile * kDim},
-      v{k.data + kMmaTile * kDim};
+  static constexpr int kQueries = kNumWarps * kWarpRows * kDim, kTile = kMmaTile * kDim;
+
+  static constexpr std::int64_t bytes(std::int64_t slots) {
+    return (kQueries + slots * 2 * kTile) * static_cast<std::int64_t>(sizeof(__nv_bfloat16));
+  }
+  SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()};
+  __device__ SwizzledRows<kDim> k(int slot) const { return {q.data + kQueries + slot * 2 * kTile}; }
+  __device__ SwizzledRows<kDim> v(int slot) const { return {k(slot).data + kTile}; }
+};
+
+// Which tiles of a sequence's keys are in shared memory, a bit each; tile t is in slot t % slots. A
+// block that sees a tile more than once has a whole sequence, of few tiles.
+struct HeldTiles {
+  unsigned held = 0;
+
+  // Whether a tile has to be copied, which then is held in place of the one in its slot.
+  __device__ bool take(int tile, int slots) {
+    if (tile >= 32) {
+      held = 0;
+      return true;
+    }
+    if ((held >> tile & 1) != 0) return false;
+    for (int other = tile % slots; other < 32; other += slots) held &= ~(1u << other);
+    held |= 1u << tile;
+    return true;
+  }
 };
 
 // What a lane sums of its two queries; the sums of weights are of the lane's columns alone.
@@ -114,92 +139,159 @@ __device__ void write_queries(const AttentionView& args, const WarpTask& task,
 }
 
 // What registers allow: blocks of a processor, and blocks of 8 columns of a fragment of scores.
-constexpr int blocks_a_processor(int head_dim, Extras extras) {
+constexpr int blocks_a_processor(int head_dim, int num_warps, Extras extras) {
+  if (num_warps > kWarps) return head_dim == 32 && extras == Extras::kNone ? 2 : 1;
   return head_dim <= (extras == Extras::kNone ? 64 : 32) ? 3 : 2;
 }
 constexpr int forward_blocks(int head_dim) {
   return head_dim <= 128 ? 8 : 2;
 }
 
+// Which sequences a launch takes, and how many tiles of keys a block has room for.
+enum class Lengths { kLong, kShort };
+struct ForwardShare {
+  Lengths lengths;
+  int slots;
+};
+
+// What a block's warps read now and then, in shared memory, as registers are full.
+template <int kNumWarps>
+struct ForwardState {
+  TileList<kNumWarps> list;
+  KeyRanges ranges[kNumWarps * kWarpRows];
+  WarpTask tasks[kNumWarps];
+  TaskRange range;
+};
+
 // One task after the other for each block, the longest sequences first.
-template <int kDim, Extras kExtras>
-__global__ void __launch_bounds__(kThreadsX* kThreadsY, blocks_a_processor(kDim, kExtras))
-    attend(const __grid_constant__ AttentionView args, const WorkList work) {
+template <int kDim, Extras kExtras, int kNumWarps>
+__global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kNumWarps, kExtras))
+    attend(const __grid_constant__ AttentionView args, const WorkList work,
+           const ForwardShare share) {
   constexpr int kBlocks = forward_blocks(kDim);
-  // What a warp reads now and then is in shared memory, as registers are full.
-  __shared__ TileList list;
-  __shared__ KeyRanges ranges[kMmaTile];
-  __shared__ WarpTask tasks[kWarps];
-  const ForwardTiles<kDim> tiles;
+  using List = TileList<kNumWarps>;
+  static_assert(sizeof(ForwardState<kNumWarps>) <= kStaticBytes);
+  __shared__ ForwardState<kNumWarps> state;
+  List& list = state.list;
+  const ForwardTiles<kDim, kNumWarps> tiles;
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
-  const TaskNumbers numbers{work.first_query_tile, args.num_heads};
-  __shared__ std::int64_t tasks_of_all;
-  if (thread_index() == 0) tasks_of_all = num_tasks(args, work, numbers);
+  const KeyRanges* const ranges = state.ranges + first_row;
+  WarpTask& task = state.tasks[warp];
+  TilePair& at = task.at;
+  const TaskNumbers numbers{
+      work.forward, TaskNumbers::Rows::kQueries,
+      share.lengths == Lengths::kLong ? kWarpRows * warps_for_long(kDim) : kMmaTile, args.num_heads,
+      1};
+  TaskRange& range = state.range;
+  if (thread_index() == 0) {
+    range = all_tasks(args, work, numbers);
+    const std::int64_t end_of_longest = work.forward[work.counts[0]];
+    (share.lengths == Lengths::kLong ? range.end : range.begin) = end_of_longest;
+  }
   __syncthreads();
-  for (std::int64_t index = blockIdx.x; index < tasks_of_all; index += gridDim.x) {
-    WarpTask found = task_at(args, work, numbers, index, 1);
-    found.at.first_query += found.row_in_span();
-    if (lane == 0) tasks[warp] = found;
-    __syncwarp();
-    const WarpTask& task = tasks[warp];
-    const TilePair& at = task.at;
-    // A tile of the keys or values of the warp's problem, of which it copies its share.
-    const auto copy_tile = [&](const InputHeads& from, int tile, SwizzledRows<kDim> to) {
-      const int key = tile * kMmaTile + task.row_in_span();
-      copy_rows<kDim>(from, at.in_keys + key, task.key_head, at.num_keys - key, to, first_row);
-    };
-    copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
-                    first_row);
-    copy_async_commit();
-    if (lane < kWarpRows) ranges[first_row + lane] = key_ranges(args, at, at.first_query + lane);
-    __syncwarp();
-    RunningSums<kDim> sums;
-    LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges + first_row, 0, 0, false};
-    for (int base = 0; base == 0 || base * kMmaTile < at.num_keys; base += TileList::kTiles) {
-      __syncthreads();  // the list and the tiles before have been read
-      list.fill(args, at, ranges + first_row, at.first_query, task.count(), base);
-      __syncthreads();
-      int now = list.next(0);
-      if (now < TileList::kTiles) copy_tile(args.k, base + now, tiles.k);
-      copy_async_commit();
-      while (now < TileList::kTiles) {
-        const TileClass seen = list.of_warp(now);
-        const int next = list.next(now + 1);
-        copy_async_wait<0>();
-        __syncthreads();  // the keys are there, the values before have been read
-        copy_tile(args.v, base + now, tiles.v);
-        copy_async_commit();
-        tile.is_full = seen.is_full;
-        const int first_key = (base + now) * kMmaTile;
-        const int count =
-            static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, task.span));
-#pragma unroll 1
-        for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
-          const int key = task.first_row + column;
-          tile.first_key = first_key + column;
-          tile.num_columns = count - column;
-          const bool is_empty = seen.is_empty || tile.num_columns <= 0;
-          Fragment<kBlocks> scores;
-          if (!is_empty) {
-            multiply_rows<kDim, kBlocks>(tiles.q, first_row, tiles.k, key, tile.num_columns,
-                                         scores);
-          }
-          const bool is_last = column + 8 * kBlocks == kMmaTile;
-          copy_async_wait<0>();
-          if (column == 0 || is_last) __syncthreads();  // values are there, keys have been read
-          if (is_last && next < TileList::kTiles) copy_tile(args.k, base + next, tiles.k);
-          copy_async_commit();
-          if (is_empty) continue;
-          weigh<kExtras, kDim, kBlocks>(args, at, tile, scores, sums);
-          add_weighted_rows<kDim, kDim, kBlocks>(scores, tiles.v, key, tile.num_columns, 0,
-                                                 sums.out);
-        }
-        now = next;
+  HeldTiles keys;
+  for (std::int64_t index = range.begin + blockIdx.x; index < range.end; index += gridDim.x) {
+    {
+      const WarpTask found = task_at(args, work, numbers, range, index);
+      if (lane == 0) {
+        task = found;
+        at.first_query += found.row_in_span();
       }
     }
-    copy_async_wait<0>();
-    write_queries<kDim>(args, task, sums, tiles.q);
+    __syncwarp();
+    keys.held = 0;
+    // Copies a tile of the warp's problem, of which the warp has its share.
+    const auto hold = [&](int tile) {
+      if (!keys.take(tile, share.slots)) return;
+      const int slot = tile % share.slots, row = first_row % kMmaTile;
+      const int key = tile * kMmaTile + row - task.first_row;
+      const std::int64_t token = at.in_keys + key, count = at.num_keys - key;
+      if (kNumWarps == kWarps || first_row < kMmaTile) {
+        copy_rows<kDim>(args.k, token, task.key_head, count, tiles.k(slot), row);
+      }
+      if (kNumWarps == kWarps || first_row >= kMmaTile) {
+        copy_rows<kDim>(args.v, token, task.key_head, count, tiles.v(slot), row);
+      }
+    };
+    for (int items = task.items; items > 0; --items) {
+      __syncwarp();
+      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
+                      first_row);
+      if (lane < kWarpRows) {
+        state.ranges[first_row + lane] = key_ranges(args, at, at.first_query + lane);
+      }
+      __syncwarp();
+      RunningSums<kDim> sums;
+      LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
+      for (int base = 0; base == 0 || base * kMmaTile < at.num_keys; base += List::kTiles) {
+        __syncthreads();  // the list and the tiles before have been read
+        list.fill(args, at, ranges, at.first_query, task.count(), base);
+        __syncthreads();
+        int now = list.next(0);
+        if (now < List::kTiles) hold(base + now);
+        while (now < List::kTiles) {
+          const TileClass seen = list.of_warp(now);
+          const int next = list.next(now + 1);
+          copy_async_commit();
+          copy_async_wait<0>();
+          __syncthreads();  // this tile is there, the one before has been read
+          const bool has_room = (next - now) % share.slots != 0;
+          if (next < List::kTiles && has_room) hold(base + next);
+          tile.is_full = seen.is_full;
+          const int slot = (base + now) % share.slots, first_key = (base + now) * kMmaTile;
+          const int count =
+              static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, task.span));
+#pragma unroll 1
+          for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
+            const int key = task.first_row + column;
+            tile.first_key = first_key + column;
+            tile.num_columns = count - column;
+            if (seen.is_empty || tile.num_columns <= 0) break;
+            Fragment<kBlocks> scores;
+            multiply_rows<kDim, kBlocks>(tiles.q, first_row, tiles.k(slot), key, tile.num_columns,
+                                         scores);
+            weigh<kExtras, kDim, kBlocks>(args, at, tile, scores, sums);
+            add_weighted_rows<kDim, kDim, kBlocks>(scores, tiles.v(slot), key, tile.num_columns, 0,
+                                                   sums.out);
+          }
+          if (next < List::kTiles && !has_room) {
+            __syncthreads();  // this tile has been read
+            hold(base + next);
+          }
+          now = next;
+        }
+      }
+      copy_async_commit();
+      copy_async_wait<0>();
+      write_queries<kDim>(args, task, sums, tiles.q);
+      if (lane == 0) {  // the head's next block, or the next head's first one
+        at.first_query += numbers.rows_a_block;
+        if (at.first_query - task.row_in_span() >= at.queries.count) {
+          at.first_query = task.row_in_span();
+          ++at.head;
+        }
+      }
+    }
   }
+}
+
+template <int kDim, Extras kExtras>
+void run(const AttentionView& args, const WorkList& work, const Stream& stream) {
+  const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots) {
+    using Tiles = ForwardTiles<kDim, num_warps()>;
+    launch_warps(attend<kDim, kExtras, num_warps()>,
+                 {num_warps(), Tiles::bytes(share.slots), Tiles::bytes(most_slots)}, stream, args,
+                 work, share);
+  };
+  constexpr std::integral_constant<int, kWarps> kForShort;
+  constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
+  constexpr int kShortSlots = short_size(kDim) / kMmaTile, kMostSlots = 8;
+  using Tiles = ForwardTiles<kDim, kForLong()>;
+  const std::int64_t room = shared_bytes_of(stream) - Tiles::bytes(0);
+  const int slots = static_cast<int>(
+      std::min<std::int64_t>(room / (Tiles::bytes(1) - Tiles::bytes(0)), kMostSlots));
+  attend_to(kForLong, {Lengths::kLong, slots}, slots);
+  attend_to(kForShort, {Lengths::kShort, kShortSlots}, kForShort == kForLong ? slots : kShortSlots);
 }
 
 }  // namespace
@@ -220,19 +312,16 @@ bool forward_takes_tensor_cores(const AttentionView& args) {
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream) {
   const AttentionView view = view_of(args);
   with_work_list(args, stream, [&](const WorkList& work) {
-    const auto run = [&](auto dim) {
-      constexpr std::int64_t kFloats = ForwardTiles<dim()>::kSize / 2;
+    const auto run_with = [&](auto dim) {
       if constexpr (dim() < 256) {
-        if (extras_of(view) == Extras::kAny) {
-          return launch_tiles(attend<dim(), Extras::kAny>, kFloats, stream, view, work);
-        }
+        if (extras_of(view) == Extras::kAny) return run<dim(), Extras::kAny>(view, work, stream);
       }
-      launch_tiles(attend<dim(), Extras::kNone>, kFloats, stream, view, work);
+      run<dim(), Extras::kNone>(view, work, stream);
     };
-    if (args.head_dim == 32) run(std::integral_constant<int, 32>());
-    if (args.head_dim == 64) run(std::integral_constant<int, 64>());
-    if (args.head_dim == 128) run(std::integral_constant<int, 128>());
-    if (args.head_dim == 256) run(std::integral_constant<int, 256>());
+    if (args.head_dim == 32) run_with(std::integral_constant<int, 32>());
+    if (args.head_dim == 64) run_with(std::integral_constant<int, 64>());
+    if (args.head_dim == 128) run_with(std::integral_constant<int, 128>());
+    if (args.head_dim == 256) run_with(std::integral_constant<int, 256>());
   });
 }
 

@@ -133,16 +133,18 @@ __device__ void add_weighted_rows(const Fragment<kBlocks>& weights, SwizzledRows
 }
 
 /// sums (of 16 keys) += the transpose of `count` rows of weights, columns `key` to key + 15, times
-/// as many rows of values; both begin at first_row.
-template <int kDim>
+/// as many rows of values, of which it has the columns from first_column on; both begin at
+/// first_row.
+template <int kDim, int kColumns>
 __device__ void add_transposed_rows(SwizzledRows<64> weights, SwizzledRows<kDim> values,
-                                    int first_row, int count, int key, Fragment<kDim / 8>& sums) {
+                                    int first_row, int count, int key, int first_column,
+                                    Fragment<kColumns / 8>& sums) {
   const int lane = lane_index();
   const int row = first_row + lane / 16 * 8 + lane % 8;
   for (int k = 0; k < count; k += 16) {
     std::uint32_t a[4];
     load_matrices_transposed(a, weights.at(row + k, key / 8 + lane / 8 % 2));
-    add_product<kDim, kDim>(a, values, first_row + k, 0, sums);
+    add_product<kDim, kColumns>(a, values, first_row + k, first_column, sums);
   }
 }
 

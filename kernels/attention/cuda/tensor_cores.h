@@ -1,5 +1,6 @@
 #pragma once
 
+#include "kernels/attention/cuda/work_list.h"
 #include "kernels/attention/view.h"
 
 namespace serrate {
@@ -21,5 +22,8 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& args);
 /// Such calls.
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream);
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
+
+/// The part of the backward whose blocks have all queries of a sequence.
+void sum_resident(const AttentionBackwardView& call, const WorkList& work, const Stream& stream);
 
 }  // namespace serrate

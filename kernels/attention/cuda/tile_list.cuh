@@ -105,9 +105,10 @@ __device__ inline TileClass class_of_tile(const AttentionView& args, const TileP
 }
 
 /// The tiles of keys that the warps of a block visit, some kTiles at a time, in shared memory.
+template <int kNumWarps>
 struct TileList {
-  static constexpr int kWords = 8, kTiles = 32 * kWords;
-  unsigned seen[kWarps][kWords], full[kWarps][kWords];
+  static constexpr int kWords = 4, kTiles = 32 * kWords;
+  unsigned seen[kNumWarps][kWords], full[kNumWarps][kWords];
 
   /// Lists the tiles first_tile, ... for the warp's queries; the block waits before it reads.
   __device__ void fill(const AttentionView& args, const TilePair& at, const KeyRanges* ranges,
@@ -129,7 +130,7 @@ struct TileList {
     for (int word = tile / 32; word < kWords; ++word, tile = word * 32) {
       unsigned any = 0;
 #pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) any |= seen[warp][word];
+      for (int warp = 0; warp < kNumWarps; ++warp) any |= seen[warp][word];
       any &= ~0u << tile % 32;
       if (any != 0) return word * 32 + __ffs(static_cast<int>(any)) - 1;
     }
@@ -147,7 +148,8 @@ struct TileList {
 struct WarpTask {
   TilePair at;  // no queries and no keys: nothing to do
   std::int64_t key_head;
-  int first_row, span;
+  std::int16_t first_row, span;
+  int items;  // the task's pairs of a head and a block of queries, one after the other
 
   /// The warp's rows in its problem's part of a tile.
   __device__ int row_in_span() const { return thread_index() / kLanes * kWarpRows - first_row; }
@@ -157,49 +159,68 @@ struct WarpTask {
   }
 };
 
-/// What the blocks of a kernel share: tiles of the queries or keys of the longer sequences, by
-/// their number before each place of the order, and of the others all, in every head.
+/// The tasks of a kernel: those of the longer sequences by their number before each place of the
+/// order, each sequence's by `heads` and then by blocks of rows; and of the others all, in every
+/// head. `heads_apart`: so many heads of queries are one of `heads`.
 struct TaskNumbers {
-  const std::int64_t* first_tile;
-  std::int64_t heads;
+  enum class Rows { kQueries, kKeys };
+
+  const std::int64_t* first_task;
+  Rows rows;
+  int rows_a_block;
+  std::int64_t heads, heads_apart;
 };
 
-__device__ inline std::int64_t num_tasks(const AttentionView& args, const WorkList& list,
-                                         const TaskNumbers& numbers) {
-  return numbers.first_tile[batch_size_of(args)] * numbers.heads +
-         ceil_div(list.counts[1] * numbers.heads, 2) + ceil_div(list.counts[2] * numbers.heads, 4);
+/// A range of them: of long sequences, of those of up to 32 queries and keys (from end_of_long on).
+struct TaskRange {
+  std::int64_t begin, end_of_long, end;
+};
+__device__ inline TaskRange all_tasks(const AttentionView& args, const WorkList& list,
+                                      const TaskNumbers& numbers) {
+  const std::int64_t end_of_long = numbers.first_task[batch_size_of(args)];
+  return {0, end_of_long,
+          end_of_long + ceil_div(list.counts[2] * numbers.heads, 2) +
+              ceil_div(list.counts[3] * numbers.heads, 4)};
 }
 
-/// The part of the calling warp in a task. `heads_apart`: so many heads are one of the numbers'.
-/// first_query and first_key are those of the tile, whichever the numbers count.
+/// The part of the calling warp in a task: its first item. first_query and first_key are those of
+/// the block, whichever the numbers count.
 __device__ inline WarpTask task_at(const AttentionView& args, const WorkList& list,
-                                   const TaskNumbers& numbers, std::int64_t task,
-                                   std::int64_t heads_apart) {
+                                   const TaskNumbers& numbers, const TaskRange& range,
+                                   std::int64_t task) {
   const std::int64_t heads = numbers.heads;
+  const std::int64_t longer = list.counts[0] + list.counts[1];
   const int warp = thread_index() / kLanes;
-  const std::int64_t long_tasks = numbers.first_tile[batch_size_of(args)] * heads;
-  if (task < long_tasks) {
-    const std::int64_t tile = task / heads;
+  if (task < range.end_of_long) {
+    const std::int64_t* first_task = numbers.first_task;
     const std::int64_t place =
-        last_at_most(list.counts[0], tile, [&](std::int64_t p) { return numbers.first_tile[p]; });
-    const std::int64_t head = task % heads * heads_apart;
-    WarpTask result{pair_of(args, list.order[place], head), head / heads_per_key_head(args), 0,
-                    kMmaTile};
-    result.at.first_query = result.at.first_key = (tile - numbers.first_tile[place]) * kMmaTile;
+        last_at_most(longer, task, [&](std::int64_t p) { return first_task[p]; });
+    WarpTask result{pair_of(args, list.order[place], 0), 0, 0, kMmaTile, 1};
+    TilePair& at = result.at;
+    const bool by_queries = numbers.rows == TaskNumbers::Rows::kQueries;
+    const std::int64_t blocks =
+        ceil_div(by_queries ? at.queries.count : at.num_keys, numbers.rows_a_block);
+    const std::int64_t items = blocks * heads / (first_task[place + 1] - first_task[place]);
+    const std::int64_t item = (task - first_task[place]) * items;
+    at.head = item / blocks * numbers.heads_apart;
+    at.first_query = at.first_key = item % blocks * numbers.rows_a_block;
+    result.items = static_cast<int>(items);
+    result.key_head = at.head / heads_per_key_head(args);
     return result;
   }
-  task -= long_tasks;
-  const std::int64_t half_tasks = ceil_div(list.counts[1] * heads, 2);
+  task -= range.end_of_long;
+  const std::int64_t half_tasks = ceil_div(list.counts[2] * heads, 2);
   const bool is_half = task < half_tasks;
   if (!is_half) task -= half_tasks;
   const int span = is_half ? 32 : 16, share = kMmaTile / span;
   const int warps = kWarps / share;  // of a problem
   const std::int64_t problem = task * share + warp / warps;
-  const std::int64_t problems = list.counts[is_half ? 1 : 2] * heads;
-  WarpTask result{{}, 0, warp / warps * span, span};
+  const std::int64_t problems = list.counts[is_half ? 2 : 3] * heads;
+  WarpTask result{
+      {}, 0, static_cast<std::int16_t>(warp / warps * span), static_cast<std::int16_t>(span), 1};
   if (problem >= problems) return result;
-  const std::int64_t place = list.counts[0] + (is_half ? 0 : list.counts[1]) + problem / heads;
-  result.at = pair_of(args, list.order[place], problem % heads * heads_apart);
+  const std::int64_t place = longer + (is_half ? 0 : list.counts[2]) + problem / heads;
+  result.at = pair_of(args, list.order[place], problem % heads * numbers.heads_apart);
   result.key_head = result.at.head / heads_per_key_head(args);
   return result;
 }

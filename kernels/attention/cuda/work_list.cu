@@ -2,7 +2,7 @@
 // block: each thread counts a run of sequences, so that the order within a class is the batch's.
 #include "kernels/attention/cuda/work_list.h"
 
-#include "src/core/launch.cuh"
+#include "kernels/attention/cuda/launch_tiles.cuh"
 
 namespace serrate {
 namespace {
@@ -33,30 +33,41 @@ __device__ std::int64_t sum_before(std::int64_t* values) {
   return all;
 }
 
-struct Lists {
-  std::int64_t *counts, *order, *first_query_tile, *first_key_tile;
+// What the tasks of a batch depend on besides its lengths.
+struct Limits {
+  std::int64_t many_tasks;      // so many keep the device busy
+  std::int64_t resident_tiles;  // of queries, whose gradients a block of the backward has on chip
 };
 
-// first_tile[place] becomes the sum of tiles_at of the places before, for a thread's places and the
+struct Lists {
+  std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_tiles;
+};
+
+// first_task[place] becomes the sum of tasks_at of the places before, for a thread's places and the
 // end of all.
 template <typename F>
-__device__ void number_tiles(std::int64_t begin, std::int64_t end, std::int64_t batch_size,
-                             std::int64_t* first_tile, std::int64_t* sums, F&& tiles_at) {
-  std::int64_t tiles = 0;
-  for (std::int64_t place = begin; place < end; ++place) tiles += tiles_at(place);
-  sums[threadIdx.x] = tiles;
+__device__ void number_tasks(std::int64_t begin, std::int64_t end, std::int64_t batch_size,
+                             std::int64_t* first_task, std::int64_t* sums, F&& tasks_at) {
+  std::int64_t tasks = 0;
+  for (std::int64_t place = begin; place < end; ++place) tasks += tasks_at(place);
+  sums[threadIdx.x] = tasks;
   const std::int64_t all = sum_before(sums);
-  tiles = sums[threadIdx.x];
+  tasks = sums[threadIdx.x];
   for (std::int64_t place = begin; place < end; ++place) {
-    first_tile[place] = tiles;
-    tiles += tiles_at(place);
+    first_task[place] = tasks;
+    tasks += tasks_at(place);
   }
-  if (threadIdx.x == 0) first_tile[batch_size] = all;
+  if (threadIdx.x == 0) first_task[batch_size] = all;
   __syncthreads();
 }
 
+// A task is a whole sequence in a head of keys, which then are read once, unless there are too few
+// of these to keep the device busy, or the sequence is so long that its keys stay nowhere.
+constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
+
 __global__ void __launch_bounds__(kThreads, 1)
-    sort_by_size(const __grid_constant__ AttentionView args, const Lists lists) {
+    sort_by_size(const __grid_constant__ AttentionView args, const Lists lists,
+                 const Limits limits) {
   __shared__ int places[kClasses][kThreads];
   __shared__ std::int64_t sums[kThreads];
   const std::int64_t batch_size = batch_size_of(args);
@@ -65,25 +76,57 @@ __global__ void __launch_bounds__(kThreads, 1)
   const std::int64_t begin = std::min(t * run, batch_size), end = std::min(begin + run, batch_size);
   for (int c = 0; c < kClasses; ++c) places[c][t] = 0;
   for (std::int64_t s = begin; s < end; ++s) ++places[class_of(args, s)][t];
-  std::int64_t before = 0, short_ones = 0;
+  const int short_class = short_size(args.head_dim) == kMmaTile ? 2 : 3;
+  std::int64_t up_to[kClasses + 1];  // sequences of a class and longer
+  up_to[kClasses] = 0;
   for (int c = kClasses - 1; c >= 0; --c) {
     sums[t] = places[c][t];
-    const std::int64_t count = sum_before(sums);
+    const std::int64_t count = sum_before(sums), before = up_to[c + 1];
     places[c][t] = static_cast<int>(before + sums[t]);
-    if (c == 1) short_ones = before;
-    if (t == 0 && c <= 1) lists.counts[2 - c] = count;
-    before += count;
+    up_to[c] = before + count;
   }
-  if (t == 0) lists.counts[0] = short_ones;
+  const std::int64_t num_long = up_to[short_class + 1], longer = up_to[2];
+  if (t == 0) {
+    lists.counts[0] = num_long, lists.counts[1] = longer - num_long;
+    lists.counts[2] = up_to[1] - longer, lists.counts[3] = up_to[0] - up_to[1];
+  }
   for (std::int64_t s = begin; s < end; ++s) lists.order[places[class_of(args, s)][t]++] = s;
   __syncthreads();
-  number_tiles(begin, end, batch_size, lists.first_query_tile, sums, [&](std::int64_t place) {
-    if (place >= short_ones) return std::int64_t{0};
-    return ceil_div(queries_of(args, lists.order[place]).count, kMmaTile);
+  const std::int64_t heads = args.num_heads, key_heads = args.num_key_heads;
+  const auto are_many = [&](std::int64_t sequences) {
+    return sequences * key_heads >= limits.many_tasks;
+  };
+  const bool whole_long = are_many(num_long), whole_short = are_many(longer - num_long);
+  const bool has_resident = are_many(up_to[3]);
+  const auto number = [&](std::int64_t* first_task, auto&& tasks_of) {
+    number_tasks(begin, end, batch_size, first_task, sums, [&](std::int64_t place) {
+      if (place >= longer) return std::int64_t{0};
+      const std::int64_t s = lists.order[place];
+      return tasks_of(place, queries_of(args, s).count, num_keys_of(args, s));
+    });
+  };
+  number(lists.forward, [&](std::int64_t place, std::int64_t queries, std::int64_t keys) {
+    const bool is_long = place < num_long;
+    if ((is_long ? whole_long : whole_short) && std::max(queries, keys) <= kMostOfWhole) {
+      return queries > 0 ? key_heads : 0;
+    }
+    const int rows = is_long ? 16 * warps_for_long(args.head_dim) : kMmaTile;
+    return ceil_div(queries, rows) * heads;
   });
-  number_tiles(begin, end, batch_size, lists.first_key_tile, sums, [&](std::int64_t place) {
-    if (place >= short_ones) return std::int64_t{0};
-    return ceil_div(num_keys_of(args, lists.order[place]), kMmaTile);
+  const auto is_resident = [&](std::int64_t queries, std::int64_t keys) {
+    return has_resident && queries > 0 && keys > kMmaTile &&
+           ceil_div(queries, kMmaTile) * heads <= limits.resident_tiles * key_heads;
+  };
+  number(lists.resident, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
+    return is_resident(queries, keys) ? key_heads : 0;
+  });
+  number(lists.key_tiles, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
+    return is_resident(queries, keys) ? 0 : ceil_div(keys, kMmaTile) * key_heads;
+  });
+  // A block that has all keys of a sequence has its d_q, too.
+  number(lists.query_tiles, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
+    const bool has_one_tile = 0 < keys && keys <= kMmaTile;
+    return has_one_tile || is_resident(queries, keys) ? 0 : ceil_div(queries, kMmaTile) * heads;
   });
 }
 
@@ -91,11 +134,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   const std::int64_t batch_size = batch_size_of(args);
-  CudaAttentionPlan plan{Buffer<std::int64_t>(5 + 3 * batch_size, stream)};
-  std::int64_t *counts = plan.values.device_data(), *order = counts + 3;
-  std::int64_t* first_tile = order + batch_size;
+  CudaAttentionPlan plan{Buffer<std::int64_t>(CudaAttentionPlan::size(batch_size), stream)};
+  std::int64_t *counts = plan.values.device_data(), *order = counts + CudaAttentionPlan::kCounts;
+  std::int64_t *tasks = order + batch_size, step = batch_size + 1;
   launch(sort_by_size, 1, kThreads, 0, stream, args,
-         Lists{counts, order, first_tile, first_tile + batch_size + 1});
+         Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step},
+         Limits{2 * processors_of(stream), resident_tiles(args.head_dim, shared_bytes_of(stream))});
   return plan;
 }
 

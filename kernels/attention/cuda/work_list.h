@@ -10,23 +10,54 @@ namespace serrate {
 /// Queries and keys of a tile on tensor cores.
 inline constexpr int kMmaTile = 64;
 
+/// The most queries and keys of a sequence that blocks of four warps take, 64 queries at a time in
+/// the forward: longer ones are for blocks of 128 queries, where registers and shared memory allow.
+constexpr int short_size(std::int64_t head_dim) {
+  return head_dim <= 128 ? 2 * kMmaTile : kMmaTile;
+}
+/// Warps of the forward's blocks for longer sequences, of 16 queries each.
+constexpr int warps_for_long(std::int64_t head_dim) {
+  return head_dim <= 128 ? 8 : 4;
+}
+
+/// Shared memory of a block of the backward that has all queries of a sequence, and their
+/// gradients: a tile of keys and of values, weights and gradients of scores of two tiles, all
+/// bfloat16; and of every tile of queries these, their d_out, their gradients in float32, and two
+/// floats a query.
+constexpr std::int64_t resident_bytes(std::int64_t head_dim, std::int64_t query_tiles) {
+  return kMmaTile * (4 * (head_dim + kMmaTile) + query_tiles * (8 * head_dim + 8));
+}
+/// How many tiles of queries that may be, of all heads that share keys.
+constexpr std::int64_t resident_tiles(std::int64_t head_dim, std::int64_t shared_bytes) {
+  const std::int64_t others = resident_bytes(head_dim, 0);
+  return shared_bytes < others ? 0
+                               : (shared_bytes - others) / (resident_bytes(head_dim, 1) - others);
+}
+
 /// The order in which kernels on tensor cores take the sequences of a batch, the longest first, in
 /// device memory. Those with at most 16 or 32 queries and keys are last: 4 or 2 of their pairs of
 /// sequence and head share a tile.
 struct WorkList {
-  const std::int64_t* counts;  // how many sequences are longer, of up to 32, of up to 16
-  const std::int64_t* order;   // [batch_size]
-  // [batch_size + 1], by place in the order: tiles of the longer ones, before each and all.
-  const std::int64_t *first_query_tile, *first_key_tile;
+  /// How many sequences are longer than short_size, up to that, up to 32, up to 16.
+  const std::int64_t* counts;
+  const std::int64_t* order;  // [batch_size]
+  /// [batch_size + 1], by place in the order: tasks of the kernels, before each and all. Sequences
+  /// of up to 32 have none here.
+  const std::int64_t *forward, *resident, *key_tiles, *query_tiles;
 };
 
 /// What CUDA's kernels know of a batch beforehand; made on the device from lengths alone.
 struct CudaAttentionPlan {
+  static constexpr std::int64_t kCounts = 4, kNumberings = 4;
+  static std::int64_t size(std::int64_t batch_size) {
+    return kCounts + batch_size + kNumberings * (batch_size + 1);
+  }
+
   Buffer<std::int64_t> values;
   WorkList list(std::int64_t batch_size) const {
-    const std::int64_t *counts = values.device_data(), *order = counts + 3;
-    const std::int64_t* first_tile = order + batch_size;
-    return {counts, order, first_tile, first_tile + batch_size + 1};
+    const std::int64_t *counts = values.device_data(), *order = counts + kCounts;
+    const std::int64_t *tasks = order + batch_size, step = batch_size + 1;
+    return {counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step};
   }
 };
 

@@ -105,12 +105,17 @@ void set_dropout(Case& c) {
   c.kept_of_pairs = kept_of(c, c.in_double());
 }
 
-// Up to 16 and up to 32 queries and keys, one tile, several, and of one side alone.
+// Up to 16 and up to 32 queries and keys, one tile, several, and of one side alone. With four heads
+// of keys there are enough for blocks that take whole sequences (the simulated device has four
+// processors); with one a block takes a tile.
 Shape some_of_each_size(MaskKind kind, std::int64_t head_dim) {
-  Shape shape{
-      {5, 0, 70, 16, 31, 140, 9, 64, 70, 0}, {3, 7, 150, 16, 20, 129, 0, 64, 0, 70}, 2, head_dim};
+  const std::int64_t heads = static_cast<int>(kind) % 2 == 0 ? 2 : 4;
+  Shape shape{{5, 0, 70, 16, 31, 140, 9, 64, 70, 0},
+              {3, 7, 150, 16, 20, 129, 0, 64, 0, 70},
+              heads,
+              head_dim};
   if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
-  shape.num_key_heads = 1;
+  shape.num_key_heads = heads == 2 ? 1 : 4;
   shape.gaps = kAlignedGaps;
   return shape;
 }
@@ -168,6 +173,34 @@ TEST_P(TensorCores, EveryHeadDimAndActivation) {
   }
 }
 
+TEST_P(TensorCores, WholeSequences) {
+  Shape shared = causal_shape({129, 65, 130, 33}, {150, 80, 70, 40}, 8, 32);
+  shared.num_key_heads = 4;
+  for (Shape shape : {shared, causal_shape({70}, {67}, 8, 128), causal_shape({20}, {70}, 8, 64)}) {
+    SCOPED_TRACE(testing::Message() << "head_dim " << shape.head_dim);
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    expect_reference(c);
+  }
+}
+
+// More tiles of keys than there is room for. The first queries of both blocks see all of them.
+TEST_P(TensorCores, WholeSequencesThatDoNotFit) {
+  Shape shape = causal_shape({129}, {400}, 8, 128);
+  shape.gaps = kAlignedGaps;
+  shape.visible = [](std::int64_t, std::int64_t i, std::int64_t j) {
+    return i % 128 == 0 || j < 2;
+  };
+  std::vector<std::int64_t> ranges(kTokensBefore * 4);
+  for (std::int64_t i = 0; i < 129; ++i) {
+    ranges.insert(ranges.end(), {0, i % 128 == 0 ? 400 : 2, 0, 0});
+  }
+  const Buffer<std::int64_t> on_device(ranges, stream);
+  shape.mask = RowMask{on_device.span()};
+  Case c(shape, *this);
+  expect_reference(c);
+}
+
 class TensorCoreExtras : public KernelTestOver<AttentionActivation> {
  protected:
   // Some with several tiles of queries and keys.
@@ -202,7 +235,7 @@ TEST_P(TensorCoreExtras, BiasesAndTables) {
 // More keys than a list of tiles holds: some of the first and of the second list are seen.
 TEST_P(TensorCores, ManyTilesOfKeys) {
   constexpr std::int64_t kRanges[2][4] = {{100, 130, 16'390, 16'400},
-                                          {5'000, 5'001, 16'440, 16'450}};
+                                          {4'750, 4'751, 16'440, 16'450}};
   Shape shape = causal_shape({2}, {16'450}, 1, 32);
   shape.gaps = kAlignedGaps;
   std::vector<std::int64_t> ranges(kTokensBefore * 4);
@@ -279,6 +312,17 @@ TEST_P(TensorCores, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   for (const std::size_t all_nan : {0, 1, 2}) {
     expect_same_sequences(batch, {0, 1, 2, 3, 4, 5}, all_nan);
   }
+}
+
+// Many sequences are each one block's; one alone is several's, in the backward of two kernels.
+TEST_P(TensorCores, WholeSequencesHaveTheBitsOfTheirBlocks) {
+  const std::vector<std::int64_t> lengths = {140, 70, 130, 40};
+  Shape shape = causal_shape(lengths, lengths, 4, 32);
+  shape.gaps = kAlignedGaps;
+  shape.mask = WindowMask{.left = 70, .right = 0};
+  Case batch(shape, *this);
+  run_halves(batch);
+  for (const std::size_t s : {0, 1}) expect_same_sequences(batch, {s});
 }
 
 TEST_P(TensorCores, BitsAreThoseOfAnotherRunAndOfTheSameMaskInBits) {

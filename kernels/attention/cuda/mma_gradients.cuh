@@ -1,0 +1,89 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "kernels/attention/cuda/mma_scores.cuh"
+
+// From scores and gradients of weights to what a backward on tensor cores sums and writes.
+namespace serrate {
+
+/// Of 8 columns.
+__device__ inline float multiply_chunks(const __nv_bfloat16* a, const __nv_bfloat16* b) {
+  const uint4 x = *reinterpret_cast<const uint4*>(a), y = *reinterpret_cast<const uint4*>(b);
+  const unsigned of_x[4] = {x.x, x.y, x.z, x.w}, of_y[4] = {y.x, y.y, y.z, y.w};
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    sum = fmaf(std::bit_cast<float>(of_x[i] << 16), std::bit_cast<float>(of_y[i] << 16), sum);
+    sum = fmaf(std::bit_cast<float>(of_x[i] & 0xFFFF0000u),
+               std::bit_cast<float>(of_y[i] & 0xFFFF0000u), sum);
+  }
+  return sum;
+}
+
+/// What the backward needs of a warp's `count` queries, whose d_out are in shared memory.
+template <int kDim>
+__device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
+                            SwizzledRows<kDim> d_out, int first_row, QuerySums* sums) {
+  constexpr int kLanesARow = kDim < 64 ? kDim / 8 : 8;
+  const int lane = lane_index();
+  const HeadsView<const __nv_bfloat16> out = view_as<__nv_bfloat16>(InputHeads(args.out));
+  for (int row = lane / kLanesARow; row < kWarpRows; row += kLanes / kLanesARow) {
+    float delta = 0;
+    if (is_softmax(args) && row < count) {
+      const __nv_bfloat16* of_query = out.at(at.queries.in_out + at.first_query + row, at.head);
+      for (int chunk = lane % kLanesARow; chunk < kDim / 8; chunk += kLanesARow) {
+        delta += multiply_chunks(d_out.at(first_row + row, chunk), of_query + chunk * 8);
+      }
+    }
+    for (int lanes = 1; lanes < kLanesARow; lanes *= 2) {
+      delta += __shfl_xor_sync(~0u, delta, lanes);
+    }
+    if (lane % kLanesARow != 0) continue;
+    sums[row] = query_sums(args, at, at.first_query + row, nullptr);
+    sums[row].delta = delta;
+  }
+  __syncwarp();
+}
+
+/// Scores become weights as dropout leaves them; d_weights, their gradients before dropout, become
+/// the gradients of the scores. `sums`: of the warp's 16 queries.
+template <Extras kExtras, int kBlocks>
+__device__ void score_gradients(const AttentionView& args, const TilePair& at, const LaneTile& tile,
+                                const QuerySums* sums, Fragment<kBlocks>& weights,
+                                Fragment<kBlocks>& d_weights) {
+  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, weights);
+  finish_scores<kExtras, kBlocks>(args, at, tile, visible, weights);
+  const bool has_dropout = kExtras == Extras::kAny && args.has_dropout;
+  const unsigned kept = has_dropout ? kept_pairs<kBlocks>(args, at, tile) : ~0u;
+  const int g = lane_index() / 4;
+  const QuerySums of_rows[2] = {sums[g], sums[g + 8]};
+#pragma unroll
+  for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((visible >> (n * 4 + i) & 1) == 0) {
+        weights[n][i] = d_weights[n][i] = 0;
+        continue;
+      }
+      const float factor = !has_dropout ? 1 : (kept >> (n * 4 + i) & 1) != 0 ? args.draw.scale : 0;
+      weight_and_gradient(args, of_rows[i / 2], factor, weights[n][i], d_weights[n][i]);
+    }
+  }
+}
+
+/// A warp's rows times `scale`, by way of rows of shared memory that it alone uses.
+template <int kDim>
+__device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows<kDim> stage,
+                             int first_row, const OutputHeads& to, std::int64_t token,
+                             std::int64_t head, std::int64_t count) {
+#pragma unroll
+  for (auto& block : sums) {
+#pragma unroll
+    for (float& x : block) x *= scale;
+  }
+  write_rows<kDim>(sums, stage, first_row, to, token, head, count);
+}
+
+}  // namespace serrate
