@@ -68,21 +68,26 @@ class AttentionBytes : public testing::Test {
                                      x[7].heads, {},         {},         {}};
     const auto pairs = static_cast<double>(batch_size * kHeads * length * (length + 1) / 2);
     const auto rows = static_cast<double>(tokens * kHeads), dim = static_cast<double>(head_dim);
-    const auto expect = [&](const char* direction, const Counted& counted, int tensors, int depth) {
+    const auto expect = [&](const char* direction, const Counted& counted, int tensors, int depth,
+                            double most) {
       const double bytes = counted.bytes / (rows * (tensors * dim * 2 + 4));
       const double products = counted.products / (pairs * depth * dim / (16 * 8 * 16));
       std::cout << direction << ", length " << length << ", head_dim " << head_dim << ": " << bytes
                 << " x the bytes, " << products << " x the products\n";
       EXPECT_GE(bytes, 1) << "the floor is wrong";
-      EXPECT_LE(bytes, head_dim == 32 ? 1.12 : 1.1);  // offsets count beside rows of 64 bytes
+      EXPECT_LE(bytes, most);
       EXPECT_GE(products, 1) << "not all products were counted";
       EXPECT_LE(products, 2);  // what is above the diagonal
       EXPECT_EQ(counted.bank_conflicts, 0);
     };
-    expect("forward", count([&] { jagged_attention_forward(forward, stream_); }), 4, 2);
-    if (head_dim == 256) return;                  // not on tensor cores
-    if (length * head_dim > 5 * 64 * 64) return;  // more queries than a block has room for
-    expect("backward", count([&] { jagged_attention_backward(backward, stream_); }), 8, 5);
+    const double once = head_dim == 32 ? 1.12 : 1.1;  // offsets count beside rows of 64 bytes
+    expect("forward", count([&] { jagged_attention_forward(forward, stream_); }), 4, 2, once);
+    // At head_dim 256 not on tensor cores; of 512 rows it would take long here.
+    if (head_dim == 256 || length == 512) return;
+    // A block has room for five tiles of 64 queries with their gradients; for others that a
+    // sequence has, five tensors are read twice.
+    const double most = length * head_dim <= 5 * 64 * 64 ? once : 1.7;
+    expect("backward", count([&] { jagged_attention_backward(backward, stream_); }), 8, 5, most);
   }
 
   const Stream stream_{Device::cuda(0)};
@@ -102,8 +107,8 @@ TEST_F(AttentionBytes, SequencesOfSeveralTilesAreReadOnce) {
   expect_near_floor(128, 16, 32);
   for (const std::int64_t length : {128, 256, 512}) {
     expect_near_floor(length, std::max<std::int64_t>(4, 1024 / length), 64);
+    expect_near_floor(length, 4, 128);
   }
-  for (const std::int64_t length : {128, 512}) expect_near_floor(length, 4, 128);
 }
 
 }  // namespace

@@ -2,7 +2,7 @@
 // their gradients are computed by queries, 16 a warp, and handed over in shared memory, rounded, to
 // the warps that sum d_k and d_v, of 16 keys each. A block owns a tile of keys, and d_q too of a
 // sequence that has no other: five products. Of a longer one a second kernel sums d_q, whose blocks
-// own tiles of queries: seven products.
+// own tiles of queries: seven products. (backward_queries_mma.cu)
 #include <cmath>
 
 #include "kernels/attention/cuda/launch_tiles.cuh"
@@ -21,34 +21,6 @@ struct BackwardTiles {
       d_scores{weights.data + kMmaTile * kMmaTile};
 };
 
-// Blocks of 8 keys whose scores a warp has at a time: what registers allow beside the sums.
-constexpr int gradient_blocks(int head_dim) {
-  return head_dim <= 64 ? 8 : 4;
-}
-
-// Calls f(first column, weights, gradients of scores) for the keys of a tile, some at a time; keys
-// that the warp does not see are 0.
-template <int kDim, Extras kExtras, typename F>
-__device__ void for_each_gradient(const AttentionView& args, const WarpTask& task, LaneTile tile,
-                                  bool is_empty, const QuerySums* sums,
-                                  const BackwardTiles<kDim>& tiles, F&& f) {
-  constexpr int kBlocks = gradient_blocks(kDim);
-  const int first_row = thread_index() / kLanes * kWarpRows;
-#pragma unroll 1
-  for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
-    Fragment<kBlocks> weights = {}, d_scores = {};
-    if (!is_empty && tile.num_columns > 0) {
-      const int key = task.first_row + column;
-      multiply_rows<kDim, kBlocks>(tiles.q, first_row, tiles.k, key, tile.num_columns, weights);
-      multiply_rows<kDim, kBlocks>(tiles.d_out, first_row, tiles.v, key, tile.num_columns,
-                                   d_scores);
-      score_gradients<kExtras, kBlocks>(args, task.at, tile, sums, weights, d_scores);
-    }
-    f(column, weights, d_scores);
-    tile.first_key += 8 * kBlocks, tile.num_columns -= 8 * kBlocks;
-  }
-}
-
 // What a warp reads now and then, in shared memory.
 struct WarpState {
   WarpTask task;
@@ -59,8 +31,6 @@ struct WarpState {
 __device__ inline int columns_of(const WarpTask& task) {
   return static_cast<int>(std::min<std::int64_t>(task.at.num_keys - task.at.first_key, task.span));
 }
-
-// ---- d_k and d_v, and d_q of one tile of keys -------------------------------------------------
 
 // d_q of a warp's queries, of sequences with one tile of keys, in columns that registers have room
 // for. The block's queries have been read; their memory is the stage.
@@ -142,7 +112,7 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
       const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges,
                           static_cast<int>(at.first_key), columns_of(task), seen.is_full};
       for_each_gradient<kDim, kExtras>(
-          args, task, tile, seen.is_empty, state.sums, tiles,
+          args, task, tile, seen.is_empty, state.sums, {tiles.q, tiles.d_out, tiles.k, tiles.v},
           [&](int column, const auto& weights, const auto& d_scores) {
             constexpr int kBlocks = gradient_blocks(kDim);
             stage_rows<kMmaTile, kBlocks>(weights, tiles.weights, first_row, column / 8);
@@ -169,85 +139,13 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
   }
 }
 
-// ---- d_q of more tiles of keys, or of none ------------------------------------------------------
-
-// One tile of queries of the longer sequences after the other for each block.
-template <int kDim, Extras kExtras>
-__global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
-    sum_queries_of_many_keys(const __grid_constant__ AttentionBackwardView call,
-                             const WorkList work) {
-  const AttentionView& args = call.forward;
-  __shared__ WarpState states[kWarps];
-  using List = TileList<kWarps>;
-  __shared__ List list;
-  const BackwardTiles<kDim> tiles;
-  const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
-  const TaskNumbers numbers{work.query_tiles, TaskNumbers::Rows::kQueries, kMmaTile, args.num_heads,
-                            1};
-  const TaskRange range = all_tasks(args, work, numbers);
-  WarpState& state = states[warp];
-  WarpTask& task = state.task;
-  TilePair& at = task.at;
-  for (std::int64_t index = blockIdx.x; index < range.end_of_long; index += gridDim.x) {
-    WarpTask found = task_at(args, work, numbers, range, index);
-    found.at.first_query += first_row;
-    if (lane == 0) task = found;
-    __syncwarp();
-    copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
-                    first_row);
-    copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, task.count(),
-                    tiles.d_out, first_row);
-    copy_async_commit();
-    if (lane < kWarpRows) state.ranges[lane] = key_ranges(args, at, at.first_query + lane);
-    copy_async_wait<0>();
-    __syncwarp();
-    sum_queries<kDim>(args, at, task.count(), tiles.d_out, first_row, state.sums);
-    Fragment<kDim / 8> d_q = {};
-    const int num_tiles = static_cast<int>(ceil_div(at.num_keys, kMmaTile));
-    for (int base = 0; base < num_tiles; base += List::kTiles) {
-      __syncthreads();  // the list before has been read
-      list.fill(args, at, state.ranges, at.first_query, task.count(), base);
-      __syncthreads();
-      for (int now = list.next(0); now < List::kTiles; now = list.next(now + 1)) {
-        const TileClass seen = list.of_warp(now);
-        const int first_key = (base + now) * kMmaTile, key = first_key + first_row;
-        __syncthreads();  // the keys and values before have been read
-        copy_rows<kDim>(args.k, at.in_keys + key, task.key_head, at.num_keys - key, tiles.k,
-                        first_row);
-        copy_rows<kDim>(args.v, at.in_keys + key, task.key_head, at.num_keys - key, tiles.v,
-                        first_row);
-        copy_async_commit();
-        copy_async_wait<0>();
-        __syncthreads();
-        if (seen.is_empty) continue;
-        const int columns =
-            static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile));
-        const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges, first_key,
-                            columns, seen.is_full};
-        for_each_gradient<kDim, kExtras>(args, task, tile, false, state.sums, tiles,
-                                         [&](int column, const auto&, const auto& d_scores) {
-                                           add_weighted_rows<kDim, kDim, gradient_blocks(kDim)>(
-                                               d_scores, tiles.k, column, columns - column, 0, d_q);
-                                         });
-      }
-    }
-    write_scaled<kDim>(args.scale, d_q, tiles.q, first_row, call.d_q,
-                       at.queries.in_q + at.first_query, at.head, task.count());
-    __syncthreads();  // the keys have been read
-  }
-}
-
 template <int kDim>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
   constexpr std::int64_t kFloats = BackwardTiles<kDim>::kSize / 2;
-  const auto both = [&](auto extras) {
-    launch_tiles(sum_keys<kDim, extras()>, kFloats, stream, call, work);
-    launch_tiles(sum_queries_of_many_keys<kDim, extras()>, kFloats, stream, call, work);
-  };
   if (extras_of(call.forward) == Extras::kNone) {
-    both(std::integral_constant<Extras, Extras::kNone>());
+    launch_tiles(sum_keys<kDim, Extras::kNone>, kFloats, stream, call, work);
   } else {
-    both(std::integral_constant<Extras, Extras::kAny>());
+    launch_tiles(sum_keys<kDim, Extras::kAny>, kFloats, stream, call, work);
   }
 }
 
@@ -265,6 +163,7 @@ void backward_on_tensor_cores(const AttentionBackward& args, const Stream& strea
   const AttentionBackwardView call = view_of(args);
   with_work_list(args.forward, stream, [&](const WorkList& work) {
     sum_resident(call, work, stream);
+    sum_queries_of_many_keys(call, work, stream);
     if (call.forward.head_dim == 32) run<32>(call, work, stream);
     if (call.forward.head_dim == 64) run<64>(call, work, stream);
     if (call.forward.head_dim == 128) run<128>(call, work, stream);

@@ -15,17 +15,18 @@ namespace {
 // Two warps share 16 rows: of scores each has half of the keys, of sums half of the columns.
 constexpr int kNumWarps = 8, kScoreBlocks = kMmaTile / 16;
 
-// A tile of queries has its part behind `queries`.
+// A tile of queries has its part behind `queries`; with d_q, if the task owns it.
 template <int kDim>
 struct ResidentTiles {
   static constexpr int kTile = kMmaTile * kDim, kSums = kDim / 16;  // blocks of 8 columns of a warp
-  static constexpr int kStep = 4 * kTile + 4 * kMmaTile;            // in bfloat16
+  static constexpr int kSumsOfTile = 4 * kMmaTile;                  // in bfloat16
+  int step;                                                         // of a tile of queries
 
   SwizzledRows<kDim> k{dynamic_shared<__nv_bfloat16>()}, v{k.data + kTile};
   SwizzledRows<kMmaTile> weights{v.data + kTile}, d_scores{weights.data + kMmaTile * kMmaTile};
   __nv_bfloat16* queries = d_scores.data + kMmaTile * kMmaTile;
 
-  __device__ SwizzledRows<kDim> q(int tile) const { return {queries + tile * kStep}; }
+  __device__ SwizzledRows<kDim> q(int tile) const { return {queries + tile * step}; }
   __device__ SwizzledRows<kDim> d_out(int tile) const { return {q(tile).data + kTile}; }
   // A lane's part of d_q: block n is 32 n further.
   __device__ float4* d_q(int tile) const {
@@ -34,7 +35,7 @@ struct ResidentTiles {
            lane_index();
   }
   __device__ QuerySums* sums(int tile) const {
-    return reinterpret_cast<QuerySums*>(d_out(tile).data + 3 * kTile);
+    return reinterpret_cast<QuerySums*>(q(tile + 1).data - kSumsOfTile);
   }
 };
 
@@ -76,12 +77,12 @@ __device__ void add_d_q(const ResidentTiles<kDim>& tiles, int tile, int keys, Su
 // One sequence in a head of keys after the other for each block.
 template <int kDim, Extras kExtras>
 __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
-    sum_whole(const __grid_constant__ AttentionBackwardView call, const WorkList work) {
+    sum_whole(const __grid_constant__ AttentionBackwardView call, const WorkList work,
+              const std::int64_t tiles_with_gradients) {
   constexpr int kColumns = kDim / 2, kSums = kDim / 16;
   const AttentionView& args = call.forward;
   __shared__ WarpState states[kNumWarps];
   static_assert(sizeof(states) <= kStaticBytes);
-  const ResidentTiles<kDim> tiles;
   const int lane = lane_index(), warp = thread_index() / kLanes;
   const int row = warp % 4 * kWarpRows, half = warp / 4, first_column = half * kColumns;
   const std::int64_t group = heads_per_key_head(args);
@@ -98,6 +99,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
     const int query_tiles = static_cast<int>(ceil_div(at.queries.count, kMmaTile));
     const int key_tiles = static_cast<int>(ceil_div(at.num_keys, kMmaTile));
     const int steps = static_cast<int>(group) * query_tiles;
+    const bool owns_d_q = steps <= tiles_with_gradients;
+    using Tiles = ResidentTiles<kDim>;
+    const Tiles tiles{(owns_d_q ? 4 : 2) * Tiles::kTile + Tiles::kSumsOfTile};
     // A warp copies 16 rows of one of the two.
     const auto copy_keys = [&](int tile) {
       const int key = tile * kMmaTile + row;
@@ -151,7 +155,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
         }
         const SumOf before = key_tile == 0 ? SumOf::kFirst : SumOf::kNext;
         if (!sees_any) {
-          add_d_q<kDim>(tiles, step, columns, before, true);
+          if (owns_d_q) add_d_q<kDim>(tiles, step, columns, before, true);
           continue;
         }
         Fragment<kScoreBlocks> weights = {}, d_scores = {};
@@ -176,7 +180,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
                                             first_column, d_v);
         add_transposed_rows<kDim, kColumns>(tiles.d_scores, tiles.q(step), 0, queries, row,
                                             first_column, d_k);
-        add_d_q<kDim>(tiles, step, columns, before, seen.is_empty);
+        if (owns_d_q) add_d_q<kDim>(tiles, step, columns, before, seen.is_empty);
       }
       __syncthreads();  // the keys and values and, the last time, the queries have been read
       if (key_tile + 1 < key_tiles) copy_keys(key_tile + 1);
@@ -193,7 +197,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
     }
     OutputHeads to = call.d_q;
     to.device_data = static_cast<__nv_bfloat16*>(to.device_data) + first_column;
-    for (int step = 0; step < steps; ++step) {
+    for (int step = 0; step < steps && owns_d_q; ++step) {
       Fragment<kSums> d_q;
 #pragma unroll
       for (int n = 0; n < kSums; ++n) {
@@ -210,12 +214,20 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
 
 template <int kDim>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
-  const std::int64_t bytes = resident_bytes(kDim, resident_tiles(kDim, shared_bytes_of(stream)));
-  const BlockShape block{kNumWarps, bytes, bytes};
+  const auto room = [&](Resident what) {
+    return resident_tiles(what, kDim, shared_bytes_of(stream));
+  };
+  const auto bytes = [&](Resident what) { return resident_bytes(what, kDim, room(what)); };
+  const std::int64_t most =
+      std::max(bytes(Resident::kQueries), bytes(Resident::kQueriesAndGradients));
+  const auto launch_with = [&](auto kernel) {
+    launch_warps(kernel, {kNumWarps, most, most}, stream, call, work,
+                 room(Resident::kQueriesAndGradients));
+  };
   if (extras_of(call.forward) == Extras::kNone) {
-    launch_warps(sum_whole<kDim, Extras::kNone>, block, stream, call, work);
+    launch_with(sum_whole<kDim, Extras::kNone>);
   } else {
-    launch_warps(sum_whole<kDim, Extras::kAny>, block, stream, call, work);
+    launch_with(sum_whole<kDim, Extras::kAny>);
   }
 }
 

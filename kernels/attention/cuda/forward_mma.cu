@@ -6,43 +6,13 @@
 // room for: up to 512 keys are read once. The next tile is copied while one is computed.
 #include <cmath>
 
+#include "kernels/attention/cuda/key_slots.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_scores.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
 namespace serrate {
 namespace {
-
-// Slots of a tile of keys and one of values each, behind a block's queries.
-template <int kDim, int kNumWarps>
-struct ForwardTiles {
-  static constexpr int kQueries = kNumWarps * kWarpRows * kDim, kTile = kMmaTile * kDim;
-
-  static constexpr std::int64_t bytes(std::int64_t slots) {
-    return (kQueries + slots * 2 * kTile) * static_cast<std::int64_t>(sizeof(__nv_bfloat16));
-  }
-  SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()};
-  __device__ SwizzledRows<kDim> k(int slot) const { return {q.data + kQueries + slot * 2 * kTile}; }
-  __device__ SwizzledRows<kDim> v(int slot) const { return {k(slot).data + kTile}; }
-};
-
-// Which tiles of a sequence's keys are in shared memory, a bit each; tile t is in slot t % slots. A
-// block that sees a tile more than once has a whole sequence, of few tiles.
-struct HeldTiles {
-  unsigned held = 0;
-
-  // Whether a tile has to be copied, which then is held in place of the one in its slot.
-  __device__ bool take(int tile, int slots) {
-    if (tile >= 32) {
-      held = 0;
-      return true;
-    }
-    if ((held >> tile & 1) != 0) return false;
-    for (int other = tile % slots; other < 32; other += slots) held &= ~(1u << other);
-    held |= 1u << tile;
-    return true;
-  }
-};
 
 // What a lane sums of its two queries; the sums of weights are of the lane's columns alone.
 template <int kDim>
@@ -169,12 +139,11 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
     attend(const __grid_constant__ AttentionView args, const WorkList work,
            const ForwardShare share) {
   constexpr int kBlocks = forward_blocks(kDim);
-  using List = TileList<kNumWarps>;
   static_assert(sizeof(ForwardState<kNumWarps>) <= kStaticBytes);
   __shared__ ForwardState<kNumWarps> state;
-  List& list = state.list;
-  const ForwardTiles<kDim, kNumWarps> tiles;
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
+  const SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()};
+  KeySlots<kDim, kNumWarps> slots(q.data + kNumWarps * kWarpRows * kDim, share.slots);
   const KeyRanges* const ranges = state.ranges + first_row;
   WarpTask& task = state.tasks[warp];
   TilePair& at = task.at;
@@ -189,7 +158,6 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
     (share.lengths == Lengths::kLong ? range.end : range.begin) = end_of_longest;
   }
   __syncthreads();
-  HeldTiles keys;
   for (std::int64_t index = range.begin + blockIdx.x; index < range.end; index += gridDim.x) {
     {
       const WarpTask found = task_at(args, work, numbers, range, index);
@@ -199,23 +167,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
       }
     }
     __syncwarp();
-    keys.held = 0;
-    // Copies a tile of the warp's problem, of which the warp has its share.
-    const auto hold = [&](int tile) {
-      if (!keys.take(tile, share.slots)) return;
-      const int slot = tile % share.slots, row = first_row % kMmaTile;
-      const int key = tile * kMmaTile + row - task.first_row;
-      const std::int64_t token = at.in_keys + key, count = at.num_keys - key;
-      if (kNumWarps == kWarps || first_row < kMmaTile) {
-        copy_rows<kDim>(args.k, token, task.key_head, count, tiles.k(slot), row);
-      }
-      if (kNumWarps == kWarps || first_row >= kMmaTile) {
-        copy_rows<kDim>(args.v, token, task.key_head, count, tiles.v(slot), row);
-      }
-    };
+    slots.forget();
     for (int items = task.items; items > 0; --items) {
-      __syncwarp();
-      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
+      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), q,
                       first_row);
       if (lane < kWarpRows) {
         state.ranges[first_row + lane] = key_ranges(args, at, at.first_query + lane);
@@ -223,54 +177,27 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
       __syncwarp();
       RunningSums<kDim> sums;
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
-      for (int base = 0; base == 0 || base * kMmaTile < at.num_keys; base += List::kTiles) {
-        __syncthreads();  // the list and the tiles before have been read
-        list.fill(args, at, ranges, at.first_query, task.count(), base);
-        __syncthreads();
-        int now = list.next(0);
-        if (now < List::kTiles) hold(base + now);
-        while (now < List::kTiles) {
-          const TileClass seen = list.of_warp(now);
-          const int next = list.next(now + 1);
-          copy_async_commit();
-          copy_async_wait<0>();
-          __syncthreads();  // this tile is there, the one before has been read
-          const bool has_room = (next - now) % share.slots != 0;
-          if (next < List::kTiles && has_room) hold(base + next);
-          tile.is_full = seen.is_full;
-          const int slot = (base + now) % share.slots, first_key = (base + now) * kMmaTile;
-          const int count =
-              static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, task.span));
+      slots.for_each_tile(
+          args, task, ranges, state.list,
+          [&](int number, TileClass seen, SwizzledRows<kDim> k, SwizzledRows<kDim> v) {
+            tile.is_full = seen.is_full;
+            const int first_key = number * kMmaTile;
+            const int count =
+                static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, task.span));
 #pragma unroll 1
-          for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
-            const int key = task.first_row + column;
-            tile.first_key = first_key + column;
-            tile.num_columns = count - column;
-            if (seen.is_empty || tile.num_columns <= 0) break;
-            Fragment<kBlocks> scores;
-            multiply_rows<kDim, kBlocks>(tiles.q, first_row, tiles.k(slot), key, tile.num_columns,
-                                         scores);
-            weigh<kExtras, kDim, kBlocks>(args, at, tile, scores, sums);
-            add_weighted_rows<kDim, kDim, kBlocks>(scores, tiles.v(slot), key, tile.num_columns, 0,
-                                                   sums.out);
-          }
-          if (next < List::kTiles && !has_room) {
-            __syncthreads();  // this tile has been read
-            hold(base + next);
-          }
-          now = next;
-        }
-      }
-      copy_async_commit();
-      copy_async_wait<0>();
-      write_queries<kDim>(args, task, sums, tiles.q);
-      if (lane == 0) {  // the head's next block, or the next head's first one
-        at.first_query += numbers.rows_a_block;
-        if (at.first_query - task.row_in_span() >= at.queries.count) {
-          at.first_query = task.row_in_span();
-          ++at.head;
-        }
-      }
+            for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
+              const int key = task.first_row + column;
+              tile.first_key = first_key + column;
+              tile.num_columns = count - column;
+              if (seen.is_empty || tile.num_columns <= 0) break;
+              Fragment<kBlocks> scores;
+              multiply_rows<kDim, kBlocks>(q, first_row, k, key, tile.num_columns, scores);
+              weigh<kExtras, kDim, kBlocks>(args, at, tile, scores, sums);
+              add_weighted_rows<kDim, kDim, kBlocks>(scores, v, key, tile.num_columns, 0, sums.out);
+            }
+          });
+      write_queries<kDim>(args, task, sums, q);
+      go_to_next_item(task, numbers.rows_a_block);
     }
   }
 }
@@ -278,18 +205,17 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 template <int kDim, Extras kExtras>
 void run(const AttentionView& args, const WorkList& work, const Stream& stream) {
   const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots) {
-    using Tiles = ForwardTiles<kDim, num_warps()>;
+    using Slots = KeySlots<kDim, num_warps()>;
+    constexpr std::int64_t kQueryBytes = 2 * num_warps() * kWarpRows * kDim;
     launch_warps(attend<kDim, kExtras, num_warps()>,
-                 {num_warps(), Tiles::bytes(share.slots), Tiles::bytes(most_slots)}, stream, args,
-                 work, share);
+                 {num_warps(), kQueryBytes + share.slots * Slots::kSlotBytes,
+                  kQueryBytes + most_slots * Slots::kSlotBytes},
+                 stream, args, work, share);
   };
   constexpr std::integral_constant<int, kWarps> kForShort;
   constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
-  constexpr int kShortSlots = short_size(kDim) / kMmaTile, kMostSlots = 8;
-  using Tiles = ForwardTiles<kDim, kForLong()>;
-  const std::int64_t room = shared_bytes_of(stream) - Tiles::bytes(0);
-  const int slots = static_cast<int>(
-      std::min<std::int64_t>(room / (Tiles::bytes(1) - Tiles::bytes(0)), kMostSlots));
+  constexpr int kShortSlots = short_size(kDim) / kMmaTile;
+  const int slots = most_slots<kDim>(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * kDim);
   attend_to(kForLong, {Lengths::kLong, slots}, slots);
   attend_to(kForShort, {Lengths::kShort, kShortSlots}, kForShort == kForLong ? slots : kShortSlots);
 }

@@ -73,6 +73,39 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
   }
 }
 
+/// Blocks of 8 keys whose scores a warp has at a time: what registers allow beside the sums.
+constexpr int gradient_blocks(int head_dim) {
+  return head_dim <= 64 ? 8 : 4;
+}
+
+/// Rows of a block, of which a warp has 16 of each of the first two.
+template <int kDim>
+struct GradientRows {
+  SwizzledRows<kDim> q, d_out, k, v;
+};
+
+/// Calls f(first column, weights, gradients of scores) for the keys of a tile, some at a time; keys
+/// that the warp does not see are 0.
+template <int kDim, Extras kExtras, typename F>
+__device__ void for_each_gradient(const AttentionView& args, const WarpTask& task, LaneTile tile,
+                                  bool is_empty, const QuerySums* sums,
+                                  const GradientRows<kDim>& rows, F&& f) {
+  constexpr int kBlocks = gradient_blocks(kDim);
+  const int first_row = thread_index() / kLanes * kWarpRows;
+#pragma unroll 1
+  for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
+    Fragment<kBlocks> weights = {}, d_scores = {};
+    if (!is_empty && tile.num_columns > 0) {
+      const int key = task.first_row + column;
+      multiply_rows<kDim, kBlocks>(rows.q, first_row, rows.k, key, tile.num_columns, weights);
+      multiply_rows<kDim, kBlocks>(rows.d_out, first_row, rows.v, key, tile.num_columns, d_scores);
+      score_gradients<kExtras, kBlocks>(args, task.at, tile, sums, weights, d_scores);
+    }
+    f(column, weights, d_scores);
+    tile.first_key += 8 * kBlocks, tile.num_columns -= 8 * kBlocks;
+  }
+}
+
 /// A warp's rows times `scale`, by way of rows of shared memory that it alone uses.
 template <int kDim>
 __device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows<kDim> stage,

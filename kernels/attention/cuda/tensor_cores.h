@@ -23,7 +23,10 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& args);
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream);
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
 
-/// The part of the backward whose blocks have all queries of a sequence.
+/// Parts of the backward: of sequences all of whose queries a block has, and d_q of others that
+/// have more tiles of keys than one, or none.
 void sum_resident(const AttentionBackwardView& call, const WorkList& work, const Stream& stream);
+void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
+                              const Stream& stream);
 
 }  // namespace serrate

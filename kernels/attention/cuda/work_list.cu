@@ -35,12 +35,13 @@ __device__ std::int64_t sum_before(std::int64_t* values) {
 
 // What the tasks of a batch depend on besides its lengths.
 struct Limits {
-  std::int64_t many_tasks;      // so many keep the device busy
-  std::int64_t resident_tiles;  // of queries, whose gradients a block of the backward has on chip
+  std::int64_t many_tasks;  // so many keep the device busy
+  // Of queries that a block of the backward has on chip, and with their gradients.
+  std::int64_t resident_tiles, resident_gradients;
 };
 
 struct Lists {
-  std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_tiles;
+  std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_blocks;
 };
 
 // first_task[place] becomes the sum of tasks_at of the places before, for a thread's places and the
@@ -60,10 +61,6 @@ __device__ void number_tasks(std::int64_t begin, std::int64_t end, std::int64_t 
   if (threadIdx.x == 0) first_task[batch_size] = all;
   __syncthreads();
 }
-
-// A task is a whole sequence in a head of keys, which then are read once, unless there are too few
-// of these to keep the device busy, or the sequence is so long that its keys stay nowhere.
-constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
 
 __global__ void __launch_bounds__(kThreads, 1)
     sort_by_size(const __grid_constant__ AttentionView args, const Lists lists,
@@ -97,7 +94,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     return sequences * key_heads >= limits.many_tasks;
   };
   const bool whole_long = are_many(num_long), whole_short = are_many(longer - num_long);
-  const bool has_resident = are_many(up_to[3]);
+  const bool whole_backward = are_many(up_to[3]);
   const auto number = [&](std::int64_t* first_task, auto&& tasks_of) {
     number_tasks(begin, end, batch_size, first_task, sums, [&](std::int64_t place) {
       if (place >= longer) return std::int64_t{0};
@@ -113,20 +110,24 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int rows = is_long ? 16 * warps_for_long(args.head_dim) : kMmaTile;
     return ceil_div(queries, rows) * heads;
   });
-  const auto is_resident = [&](std::int64_t queries, std::int64_t keys) {
-    return has_resident && queries > 0 && keys > kMmaTile &&
-           ceil_div(queries, kMmaTile) * heads <= limits.resident_tiles * key_heads;
+  const auto is_whole = [&](std::int64_t queries, std::int64_t keys) {
+    return whole_backward && queries > 0 && keys > kMmaTile &&
+           std::max(queries, keys) <= kMostOfWhole;
+  };
+  const auto fits = [&](std::int64_t queries, std::int64_t keys, std::int64_t tiles) {
+    return is_whole(queries, keys) && ceil_div(queries, kMmaTile) * heads <= tiles * key_heads;
   };
   number(lists.resident, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
-    return is_resident(queries, keys) ? key_heads : 0;
+    return fits(queries, keys, limits.resident_tiles) ? key_heads : 0;
   });
   number(lists.key_tiles, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
-    return is_resident(queries, keys) ? 0 : ceil_div(keys, kMmaTile) * key_heads;
+    return fits(queries, keys, limits.resident_tiles) ? 0 : ceil_div(keys, kMmaTile) * key_heads;
   });
   // A block that has all keys of a sequence has its d_q, too.
-  number(lists.query_tiles, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
+  number(lists.query_blocks, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
     const bool has_one_tile = 0 < keys && keys <= kMmaTile;
-    return has_one_tile || is_resident(queries, keys) ? 0 : ceil_div(queries, kMmaTile) * heads;
+    if (has_one_tile || fits(queries, keys, limits.resident_gradients)) return std::int64_t{0};
+    return is_whole(queries, keys) ? key_heads : ceil_div(queries, 2 * kMmaTile) * heads;
   });
 }
 
@@ -137,9 +138,13 @@ CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   CudaAttentionPlan plan{Buffer<std::int64_t>(CudaAttentionPlan::size(batch_size), stream)};
   std::int64_t *counts = plan.values.device_data(), *order = counts + CudaAttentionPlan::kCounts;
   std::int64_t *tasks = order + batch_size, step = batch_size + 1;
+  const auto room = [&](Resident what) {
+    return resident_tiles(what, args.head_dim, shared_bytes_of(stream));
+  };
   launch(sort_by_size, 1, kThreads, 0, stream, args,
          Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step},
-         Limits{2 * processors_of(stream), resident_tiles(args.head_dim, shared_bytes_of(stream))});
+         Limits{2 * processors_of(stream), room(Resident::kQueries),
+                room(Resident::kQueriesAndGradients)});
   return plan;
 }
 

@@ -10,28 +10,38 @@ namespace serrate {
 /// Queries and keys of a tile on tensor cores.
 inline constexpr int kMmaTile = 64;
 
+/// A task is a whole sequence in a head of keys, which then are read once, unless there are too few
+/// of these to keep the device busy, or it has more queries or keys than this.
+inline constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
+
 /// The most queries and keys of a sequence that blocks of four warps take, 64 queries at a time in
 /// the forward: longer ones are for blocks of 128 queries, where registers and shared memory allow.
 constexpr int short_size(std::int64_t head_dim) {
   return head_dim <= 128 ? 2 * kMmaTile : kMmaTile;
 }
-/// Warps of the forward's blocks for longer sequences, of 16 queries each.
+/// Warps of the forward's blocks for longer sequences, of 16 queries each; of those of the
+/// backward that sum d_q, eight.
 constexpr int warps_for_long(std::int64_t head_dim) {
   return head_dim <= 128 ? 8 : 4;
 }
 
-/// Shared memory of a block of the backward that has all queries of a sequence, and their
-/// gradients: a tile of keys and of values, weights and gradients of scores of two tiles, all
-/// bfloat16; and of every tile of queries these, their d_out, their gradients in float32, and two
-/// floats a query.
-constexpr std::int64_t resident_bytes(std::int64_t head_dim, std::int64_t query_tiles) {
-  return kMmaTile * (4 * (head_dim + kMmaTile) + query_tiles * (8 * head_dim + 8));
+/// What a block of the backward that has all queries of a sequence has of them in shared memory,
+/// in bytes a value: themselves and d_out, and their gradients in float32 where there is room.
+enum class Resident { kQueries = 4, kQueriesAndGradients = 8 };
+
+/// Besides, two floats a query; and a tile of keys and of values, weights and gradients of scores
+/// of two tiles, all bfloat16.
+constexpr std::int64_t resident_bytes(Resident what, std::int64_t head_dim, std::int64_t tiles) {
+  return kMmaTile *
+         (4 * (head_dim + kMmaTile) + tiles * (static_cast<std::int64_t>(what) * head_dim + 8));
 }
-/// How many tiles of queries that may be, of all heads that share keys.
-constexpr std::int64_t resident_tiles(std::int64_t head_dim, std::int64_t shared_bytes) {
-  const std::int64_t others = resident_bytes(head_dim, 0);
-  return shared_bytes < others ? 0
-                               : (shared_bytes - others) / (resident_bytes(head_dim, 1) - others);
+/// How many tiles of queries there may be, of all heads that share keys.
+constexpr std::int64_t resident_tiles(Resident what, std::int64_t head_dim,
+                                      std::int64_t shared_bytes) {
+  const std::int64_t others = resident_bytes(what, head_dim, 0);
+  return shared_bytes < others
+             ? 0
+             : (shared_bytes - others) / (resident_bytes(what, head_dim, 1) - others);
 }
 
 /// The order in which kernels on tensor cores take the sequences of a batch, the longest first, in
@@ -43,7 +53,7 @@ struct WorkList {
   const std::int64_t* order;  // [batch_size]
   /// [batch_size + 1], by place in the order: tasks of the kernels, before each and all. Sequences
   /// of up to 32 have none here.
-  const std::int64_t *forward, *resident, *key_tiles, *query_tiles;
+  const std::int64_t *forward, *resident, *key_tiles, *query_blocks;
 };
 
 /// What CUDA's kernels know of a batch beforehand; made on the device from lengths alone.

@@ -1,0 +1,112 @@
+// d_q on tensor cores of sequences with more than one tile of keys, where no block has all of their
+// queries with d_q: a block of eight warps takes 128 queries, 16 a warp, and goes through the tiles
+// of keys as the forward does. One sequence in a head of keys after the other, which are read once,
+// or one block of queries, where there are few sequences or they are long.
+#include <cmath>
+
+#include "kernels/attention/cuda/key_slots.cuh"
+#include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/mma_gradients.cuh"
+#include "kernels/attention/cuda/tensor_cores.h"
+
+namespace serrate {
+namespace {
+
+constexpr int kNumWarps = 8, kRows = kNumWarps * kWarpRows;
+
+// Dynamic shared memory: queries, d_out, sums of queries, slots of keys and values.
+constexpr std::int64_t bytes_of_queries(int head_dim) {
+  return kRows * (4 * head_dim + static_cast<std::int64_t>(sizeof(QuerySums)));
+}
+
+// What warps read now and then, in shared memory.
+struct BlockState {
+  TileList<kNumWarps> list;
+  KeyRanges ranges[kRows];
+  WarpTask tasks[kNumWarps];
+};
+
+template <int kDim, Extras kExtras>
+__global__ void __launch_bounds__(kNumWarps* kLanes, 1)
+    sum_queries_of_tasks(const __grid_constant__ AttentionBackwardView call, const WorkList work,
+                         const int num_slots) {
+  const AttentionView& args = call.forward;
+  __shared__ BlockState state;
+  static_assert(sizeof(state) <= kStaticBytes);
+  const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
+  const SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()}, d_out{q.data + kRows * kDim};
+  QuerySums* const sums = reinterpret_cast<QuerySums*>(d_out.data + kRows * kDim) + first_row;
+  KeySlots<kDim, kNumWarps> slots(q.data + bytes_of_queries(kDim) / 2, num_slots);
+  KeyRanges* const ranges = state.ranges + first_row;
+  const TaskNumbers numbers{work.query_blocks, TaskNumbers::Rows::kQueries, kRows, args.num_heads,
+                            1};
+  const TaskRange range{0, work.query_blocks[batch_size_of(args)], 0};
+  WarpTask& task = state.tasks[warp];
+  TilePair& at = task.at;
+  for (std::int64_t index = blockIdx.x; index < range.end_of_long; index += gridDim.x) {
+    {
+      const WarpTask found = task_at(args, work, numbers, range, index);
+      if (lane == 0) {
+        task = found;
+        at.first_query += first_row;
+      }
+    }
+    __syncwarp();
+    slots.forget();
+    for (int items = task.items; items > 0; --items) {
+      const int count = task.count();
+      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, count, q, first_row);
+      copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, count, d_out,
+                      first_row);
+      if (lane < kWarpRows) ranges[lane] = key_ranges(args, at, at.first_query + lane);
+      __syncwarp();
+      Fragment<kDim / 8> d_q = {};
+      bool has_sums = false;
+      slots.for_each_tile(
+          args, task, ranges, state.list,
+          [&](int number, TileClass seen, SwizzledRows<kDim> k, SwizzledRows<kDim> v) {
+            if (!has_sums) sum_queries<kDim>(args, at, count, d_out, first_row, sums);
+            has_sums = true;
+            if (seen.is_empty) return;
+            const int first_key = number * kMmaTile;
+            const int columns =
+                static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile));
+            const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, first_key,
+                                columns, seen.is_full};
+            for_each_gradient<kDim, kExtras>(args, task, tile, false, sums, {q, d_out, k, v},
+                                             [&](int column, const auto&, const auto& d_scores) {
+                                               add_weighted_rows<kDim, kDim, gradient_blocks(kDim)>(
+                                                   d_scores, k, column, columns - column, 0, d_q);
+                                             });
+          });
+      write_scaled<kDim>(args.scale, d_q, q, first_row, call.d_q, at.queries.in_q + at.first_query,
+                         at.head, count);
+      go_to_next_item(task, kRows);
+    }
+  }
+}
+
+template <int kDim>
+void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
+  const int slots = most_slots<kDim>(shared_bytes_of(stream) - bytes_of_queries(kDim));
+  const std::int64_t bytes = bytes_of_queries(kDim) + slots * KeySlots<kDim, kNumWarps>::kSlotBytes;
+  const auto launch_with = [&](auto kernel) {
+    launch_warps(kernel, {kNumWarps, bytes, bytes}, stream, call, work, slots);
+  };
+  if (extras_of(call.forward) == Extras::kNone) {
+    launch_with(sum_queries_of_tasks<kDim, Extras::kNone>);
+  } else {
+    launch_with(sum_queries_of_tasks<kDim, Extras::kAny>);
+  }
+}
+
+}  // namespace
+
+void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
+                              const Stream& stream) {
+  if (call.forward.head_dim == 32) run<32>(call, work, stream);
+  if (call.forward.head_dim == 64) run<64>(call, work, stream);
+  if (call.forward.head_dim == 128) run<128>(call, work, stream);
+}
+
+}  // namespace serrate
