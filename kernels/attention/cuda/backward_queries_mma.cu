@@ -1,7 +1,8 @@
 // d_q on tensor cores of sequences with more than one tile of keys, where no block has all of their
-// queries with d_q: a block of eight warps takes 128 queries, 16 a warp, and goes through the tiles
-// of keys as the forward does. One sequence in a head of keys after the other, which are read once,
-// or one block of queries, where there are few sequences or they are long.
+// queries with d_q: a warp takes 16 queries, and its block of eight warps (four at head_dim 128)
+// goes through the tiles of keys as the forward does. One sequence in a head of keys after the
+// other, which are read once, or one block of queries, where there are few sequences or they are
+// long.
 #include <cmath>
 
 #include "kernels/attention/cuda/key_slots.cuh"
@@ -12,26 +13,30 @@
 namespace serrate {
 namespace {
 
-constexpr int kNumWarps = 8, kRows = kNumWarps * kWarpRows;
-
 // Dynamic shared memory: queries, d_out, sums of queries, slots of keys and values.
 constexpr std::int64_t bytes_of_queries(int head_dim) {
-  return kRows * (4 * head_dim + static_cast<std::int64_t>(sizeof(QuerySums)));
+  return rows_for_d_q(head_dim) * (4 * head_dim + static_cast<std::int64_t>(sizeof(QuerySums)));
+}
+// At head_dim 128 with two a multiprocessor of an H100 has room for another block.
+constexpr int most_slots_for(int head_dim) {
+  return head_dim <= 64 ? kMostOfWhole / kMmaTile : 2;
 }
 
 // What warps read now and then, in shared memory.
+template <int kNumWarps>
 struct BlockState {
   TileList<kNumWarps> list;
-  KeyRanges ranges[kRows];
+  KeyRanges ranges[kNumWarps * kWarpRows];
   WarpTask tasks[kNumWarps];
 };
 
 template <int kDim, Extras kExtras>
-__global__ void __launch_bounds__(kNumWarps* kLanes, 1)
+__global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
     sum_queries_of_tasks(const __grid_constant__ AttentionBackwardView call, const WorkList work,
                          const int num_slots) {
   const AttentionView& args = call.forward;
-  __shared__ BlockState state;
+  constexpr int kRows = rows_for_d_q(kDim), kNumWarps = kRows / kWarpRows;
+  __shared__ BlockState<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
   const SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()}, d_out{q.data + kRows * kDim};
@@ -88,7 +93,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
 
 template <int kDim>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
-  const int slots = most_slots<kDim>(shared_bytes_of(stream) - bytes_of_queries(kDim));
+  constexpr int kNumWarps = rows_for_d_q(kDim) / kWarpRows;
+  const int slots = std::min(most_slots<kDim>(shared_bytes_of(stream) - bytes_of_queries(kDim)),
+                             most_slots_for(kDim));
   const std::int64_t bytes = bytes_of_queries(kDim) + slots * KeySlots<kDim, kNumWarps>::kSlotBytes;
   const auto launch_with = [&](auto kernel) {
     launch_warps(kernel, {kNumWarps, bytes, bytes}, stream, call, work, slots);

@@ -127,7 +127,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   number(lists.query_blocks, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
     const bool has_one_tile = 0 < keys && keys <= kMmaTile;
     if (has_one_tile || fits(queries, keys, limits.resident_gradients)) return std::int64_t{0};
-    return is_whole(queries, keys) ? key_heads : ceil_div(queries, 2 * kMmaTile) * heads;
+    return is_whole(queries, keys) ? key_heads
+                                   : ceil_div(queries, rows_for_d_q(args.head_dim)) * heads;
   });
 }
 

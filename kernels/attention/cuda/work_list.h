@@ -19,10 +19,14 @@ inline constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
 constexpr int short_size(std::int64_t head_dim) {
   return head_dim <= 128 ? 2 * kMmaTile : kMmaTile;
 }
-/// Warps of the forward's blocks for longer sequences, of 16 queries each; of those of the
-/// backward that sum d_q, eight.
+/// Warps of the forward's blocks for longer sequences, of 16 queries each.
 constexpr int warps_for_long(std::int64_t head_dim) {
   return head_dim <= 128 ? 8 : 4;
+}
+
+/// Queries of a block that sums d_q alone.
+constexpr int rows_for_d_q(std::int64_t head_dim) {
+  return head_dim <= 64 ? 2 * kMmaTile : kMmaTile;
 }
 
 /// What a block of the backward that has all queries of a sequence has of them in shared memory,
