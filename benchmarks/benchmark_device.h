@@ -13,6 +13,7 @@
 #include "serrate/buffer.h"
 #include "serrate/event.h"
 #include "serrate/kernels/linear.h"
+#include "serrate/kernels/round_to_bfloat16.h"
 #include "serrate/rank_device.h"
 #include "serrate/thread_communicator.h"
 
@@ -70,8 +71,7 @@ class BenchmarkDevice {
   }
 
   /// What the GPU needs at the least: to copy as many bytes, or for as many operations in a product
-  /// of two square matrices (in bf16 with the rounding of its factors), whichever is longer. Both
-  /// are measured when they are first asked for.
+  /// of two square matrices, whichever is longer. Both are measured when they are first asked for.
   double floor_seconds(const BenchmarkWork& work) {
     const double copy = bytes_per_second_ == 0 ? measure_copy() : bytes_per_second_;
     if (work.flops == 0) return work.bytes / copy;
@@ -105,13 +105,18 @@ class BenchmarkDevice {
       bits = bits * 1664525 + 1013904223;
       value = static_cast<float>(bits >> 8) * 0x1p-23f - 1;
     }
-    const Buffer<float> x(values, stream_);
-    Buffer<float> y(side * side, stream_);
-    const double time = median_seconds([&] {
-      linear_forward(
-          {x.matrix(side, side), x.matrix(side, side), {}, y.matrix(side, side), precision},
-          stream_);
-    });
+    const Buffer<float> floats(values, stream_);
+    const bool is_bf16 = precision == Precision::kBf16;
+    Buffer<BFloat16> halves(is_bf16 ? side * side : 0, stream_), y_halves(halves.size(), stream_);
+    Buffer<float> y_floats(is_bf16 ? 0 : side * side, stream_);
+    InputMatrix x = floats.matrix(side, side);
+    OutputMatrix y = y_floats.matrix(side, side);
+    if (is_bf16) {
+      round_to_bfloat16(floats.span(), halves.span(), stream_);
+      x = halves.matrix(side, side);
+      y = y_halves.matrix(side, side);
+    }
+    const double time = median_seconds([&] { linear_forward({x, x, {}, y, precision}, stream_); });
     return 2 * static_cast<double>(side * side * side) / time;
   }
 

@@ -14,6 +14,7 @@
 #include "serrate/kernels/l2_normalize.h"
 #include "serrate/kernels/layer_norm.h"
 #include "serrate/kernels/linear.h"
+#include "serrate/kernels/round_to_bfloat16.h"
 #include "serrate/kernels/sampled_softmax.h"
 #include "serrate/kernels/token_embedding.h"
 #include "serrate/kernels/top_k.h"
@@ -44,6 +45,24 @@ struct Matrix {
   DeviceMatrix<float> view;
 };
 
+/// The same, stored as products of a precision take them.
+struct Factor {
+  Factor(std::int64_t rows, std::int64_t cols, Precision precision, const Stream& stream)
+      : floats(rows, cols, stream), view(floats.view) {
+    if (precision != Precision::kBf16) return;
+    rounded = Buffer<BFloat16>(rows * cols, stream);
+    round_to_bfloat16(floats.span(), rounded.span(), stream);
+    view = rounded.matrix(rows, cols);
+  }
+
+  Matrix floats;
+  Buffer<BFloat16> rounded;
+  OutputMatrix view;
+};
+double bytes_of(Precision precision) {
+  return precision == Precision::kBf16 ? sizeof(BFloat16) : kFloat;
+}
+
 /// Of the linear layers: from so many columns to so many.
 struct Layer {
   std::int64_t in, out;
@@ -53,12 +72,14 @@ struct Layer {
 void linear_forward_case(State& state, BenchmarkDevice& device, std::int64_t n, Layer layer) {
   const Stream& stream = device.stream();
   const auto [in, out, precision] = layer;
-  Matrix x(n, in, stream), weight(out, in, stream), bias(1, out, stream), y(n, out, stream);
-  const BenchmarkWork work{.bytes = kFloat * static_cast<double>(n * (in + out) + out * in),
-                           .flops = 2.0 * static_cast<double>(n * in * out),
-                           .precision = precision};
+  Factor x(n, in, precision, stream), weight(out, in, precision, stream),
+      bias(1, out, precision, stream), y(n, out, precision, stream);
+  const BenchmarkWork work{
+      .bytes = bytes_of(precision) * static_cast<double>(n * (in + out) + out * in),
+      .flops = 2.0 * static_cast<double>(n * in * out),
+      .precision = precision};
   time_case(state, device, work, [&] {
-    linear_forward({x.view, weight.view, bias.span(), y.view, layer.precision}, stream);
+    linear_forward({x.view, weight.view, bias.view, y.view, layer.precision}, stream);
   });
 }
 
@@ -66,11 +87,14 @@ void linear_forward_case(State& state, BenchmarkDevice& device, std::int64_t n, 
 void linear_backward_case(State& state, BenchmarkDevice& device, std::int64_t n, Layer layer) {
   const Stream& stream = device.stream();
   const auto [in, out, precision] = layer;
-  Matrix x(n, in, stream), weight(out, in, stream), d_y(n, out, stream), d_x(n, in, stream),
-      d_weight(out, in, stream), d_bias(1, out, stream);
-  const BenchmarkWork work{.bytes = kFloat * static_cast<double>(n * (2 * in + out) + 3 * out * in),
-                           .flops = 4.0 * static_cast<double>(n * in * out),
-                           .precision = precision};
+  Factor x(n, in, precision, stream), weight(out, in, precision, stream),
+      d_y(n, out, precision, stream), d_x(n, in, precision, stream);
+  Matrix d_weight(out, in, stream), d_bias(1, out, stream);
+  const auto factors = static_cast<double>(n * (2 * in + out) + out * in);
+  const BenchmarkWork work{
+      .bytes = bytes_of(precision) * factors + kFloat * static_cast<double>(2 * out * in),
+      .flops = 4.0 * static_cast<double>(n * in * out),
+      .precision = precision};
   time_case(state, device, work, [&] {
     linear_backward(
         {x.view, weight.view, d_y.view, d_x.view, d_weight.view, d_bias.span(), layer.precision},

@@ -20,8 +20,9 @@ struct SequenceModelOptions {
   float dropout = 0.2f;
   Activation activation = Activation::kGelu;
   float temperature = 1;
-  bool l2_normalize = false;               ///< score by cosine / temperature
-  Precision precision = Precision::kFp32;  ///< of the linear layers' and the head's products
+  bool l2_normalize = false;  ///< score by cosine / temperature
+  /// Of the linear layers' and the head's products; kBf16: of what the encoder stores, too.
+  Precision precision = Precision::kFp32;
   std::vector<std::string> features = {};  ///< categorical features that join the item in a token
 };
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -7,16 +8,22 @@
 #include <span>
 #include <type_traits>
 
+#include "serrate/bfloat16.h"
 #include "serrate/device_span.h"
 #include "src/core/launch.cuh"
 
-// A thread reads and writes four columns of a row at once: 16 bytes, where the rows are aligned so.
+// A thread reads and writes four columns of a row at once: 16 bytes, or 8 of bfloat16, where the
+// rows are aligned so.
 namespace serrate {
 
 enum class Access { kVectors, kScalars };
 
 struct alignas(16) Four {
   float value[4];
+};
+
+struct alignas(8) FourHalves {
+  __nv_bfloat16 value[4];
 };
 
 /// A matrix as kernels see it.
@@ -56,6 +63,40 @@ __device__ void store_four(const Four& four, float* row, std::int64_t c, std::in
   }
 }
 
+/// The same of bfloat16, to which a store rounds to nearest.
+template <Access kAccess>
+__device__ Four load_four(const BFloat16* row, std::int64_t c, std::int64_t cols) {
+  const auto* const from = reinterpret_cast<const __nv_bfloat16*>(row) + c;
+  Four four{};
+  if (kAccess == Access::kVectors && c + 4 <= cols) {
+    const FourHalves halves = *reinterpret_cast<const FourHalves*>(from);
+#pragma unroll
+    for (int k = 0; k < 4; ++k) four.value[k] = __bfloat162float(halves.value[k]);
+    return four;
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if (c + k < cols) four.value[k] = __bfloat162float(from[k]);
+  }
+  return four;
+}
+
+template <Access kAccess>
+__device__ void store_four(const Four& four, BFloat16* row, std::int64_t c, std::int64_t cols) {
+  auto* const to = reinterpret_cast<__nv_bfloat16*>(row) + c;
+  FourHalves halves;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) halves.value[k] = __float2bfloat16_rn(four.value[k]);
+  if (kAccess == Access::kVectors && c + 4 <= cols) {
+    *reinterpret_cast<FourHalves*>(to) = halves;
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    if (c + k < cols) to[k] = halves.value[k];
+  }
+}
+
 /// f(a, b, ...) of each of the four columns.
 template <typename F, typename... Fours>
 __device__ Four map_four(F f, const Fours&... fours) {
@@ -65,12 +106,13 @@ __device__ Four map_four(F f, const Fours&... fours) {
   return result;
 }
 
-inline bool has_vectors(DeviceMatrix<const float> m) {
-  return reinterpret_cast<std::uintptr_t>(m.device_data()) % 16 == 0 &&
-         (m.stride % 4 == 0 || m.rows <= 1);
+template <typename T>
+bool has_vectors(const DeviceSpan<T>& s) {
+  return reinterpret_cast<std::uintptr_t>(s.device_data()) % (4 * sizeof(T)) == 0;
 }
-inline bool has_vectors(DeviceSpan<const float> s) {
-  return reinterpret_cast<std::uintptr_t>(s.device_data()) % 16 == 0;
+template <typename T>
+bool has_vectors(const DeviceMatrix<T>& m) {
+  return has_vectors(DeviceSpan<T>(m.device_data(), 0)) && (m.stride % 4 == 0 || m.rows <= 1);
 }
 template <typename T>
 bool has_vectors(std::span<const DeviceMatrix<T>> matrices) {

@@ -70,17 +70,17 @@ Operation operation_of(const MatrixProduct& product) {
   };
   set(operation, CUBLASLT_MATMUL_DESC_TRANSA, transposition(product.b_is));
   set(operation, CUBLASLT_MATMUL_DESC_TRANSB, transposition(product.a_is));
-  if (!product.bias.empty()) {
+  if (product.bias.has_data()) {
     set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias.device_data());
   }
   return operation;
 }
 
-Layout layout_of(const Factor& matrix) {
+Layout layout_of(const InputMatrix& matrix) {
   cublasLtMatrixLayout_t made = nullptr;
   cublas_check(cublasLtMatrixLayoutCreate(
-      &made, matrix.type == Factor::Type::kFloat ? CUDA_R_32F : CUDA_R_16BF,
+      &made, matrix.type == ElementType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF,
       static_cast<std::uint64_t>(matrix.cols), static_cast<std::uint64_t>(matrix.rows),
       std::max<std::int64_t>(matrix.stride, 1)));
   return Layout(made);
@@ -97,8 +97,10 @@ Preference preference_of(const MatrixProduct& product) {
   cublas_check(cublasLtMatmulPreferenceCreate(&made));
   Preference preference(made);
   set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, kMostWorkspace);
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, alignment_of(product.b.data));
-  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, alignment_of(product.a.data));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+      alignment_of(product.b.device_data()));
+  set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+      alignment_of(product.a.device_data()));
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
       alignment_of(product.result.device_data()));
   set(preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES,
@@ -113,7 +115,7 @@ void multiply(const MatrixProduct& product, const Stream& stream) {
   const cublasLtHandle_t handle = stream.attached<CublasLt>().handle();
   const Operation operation = operation_of(product);
   const Layout a = layout_of(product.b), b = layout_of(product.a);
-  const Layout d = layout_of(DeviceMatrix<const float>(product.result));
+  const Layout d = layout_of(product.result);
   const Preference preference = preference_of(product);
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
@@ -122,10 +124,10 @@ void multiply(const MatrixProduct& product, const Stream& stream) {
   check(found == 1, "cuBLASLt has no algorithm for this product");
   Buffer<std::uint8_t> workspace(static_cast<std::int64_t>(best.workspaceSize), stream);
   const float one = 1, beta = product.write == MatrixProduct::Write::kAccumulate ? 1 : 0;
-  float* const result = product.result.device_data();
-  cublas_check(cublasLtMatmul(handle, operation.get(), &one, product.b.data, a.get(),
-                              product.a.data, b.get(), &beta, result, d.get(), result, d.get(),
-                              &best.algo, workspace.device_data(), best.workspaceSize,
+  void* const result = product.result.device_data();
+  cublas_check(cublasLtMatmul(handle, operation.get(), &one, product.b.device_data(), a.get(),
+                              product.a.device_data(), b.get(), &beta, result, d.get(), result,
+                              d.get(), &best.algo, workspace.device_data(), best.workspaceSize,
                               cuda_stream(stream)));
 }
 

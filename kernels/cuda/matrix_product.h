@@ -2,41 +2,22 @@
 
 #include <cstdint>
 
-#include "serrate/bfloat16.h"
-#include "serrate/device_span.h"
-#include "serrate/kernels/linear.h"
+#include "serrate/any_matrix.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
-/// A matrix that a product reads.
-struct Factor {
-  enum class Type { kFloat, kBFloat16 };
-
-  const void* data;
-  std::int64_t rows, cols, stride;
-  Type type;
-
-  Factor(const DeviceMatrix<const float>& m)  // NOLINT: implicit
-      : data(m.device_data()), rows(m.rows), cols(m.cols), stride(m.stride), type(Type::kFloat) {}
-  Factor(const DeviceMatrix<const BFloat16>& m)  // NOLINT: implicit
-      : data(m.device_data()),
-        rows(m.rows),
-        cols(m.cols),
-        stride(m.stride),
-        type(Type::kBFloat16) {}
-};
-
 enum class Operand { kAsIs, kTransposed };
 
-/// result = a b + bias, or += a b, row-major; a and b are of one type.
+/// result = a b + bias, or += a b, row-major. a and b are of one type; the result has it too, or is
+/// float32; the bias has that of the result.
 struct MatrixProduct {
-  Factor a;
+  InputMatrix a;
   Operand a_is = Operand::kAsIs;
-  Factor b;
+  InputMatrix b;
   Operand b_is = Operand::kAsIs;
-  DeviceSpan<const float> bias = {};  ///< an entry per column of the result, or empty
-  DeviceMatrix<float> result;
+  InputMatrix bias = {};  ///< an entry per column of the result, or without data
+  OutputMatrix result;
   enum class Write { kOverwrite, kAccumulate } write = Write::kOverwrite;
   enum class Round { kNothing, kToTf32 } round = Round::kNothing;  ///< of floats
 };

@@ -24,16 +24,16 @@ std::string to_string(Activation activation) {
   throw Error("activation out of range");
 }
 
-void activation_forward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<float> y,
+void activation_forward(Activation f, const InputMatrix& x, const OutputMatrix& y,
                         const Stream& stream) {
-  check(same_shape(x, y), "activation: y must have the shape of x");
+  check(same_shape(x, y) && x.type == y.type, "activation: y must have the shape and type of x");
   dispatch_device(stream.device(), [&](auto d) { activation_forward_on<d()>(f, x, y, stream); });
 }
 
-void activation_backward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<const float> d_y,
-                         DeviceMatrix<float> d_x, const Stream& stream) {
-  check(same_shape(x, d_y) && same_shape(x, d_x),
-        "activation: d_y and d_x must have the shape of x");
+void activation_backward(Activation f, const InputMatrix& x, const InputMatrix& d_y,
+                         const OutputMatrix& d_x, const Stream& stream) {
+  check(same_shape(x, d_y) && same_shape(x, d_x) && x.type == d_y.type && x.type == d_x.type,
+        "activation: d_y and d_x must have the shape and type of x");
   dispatch_device(stream.device(),
                   [&](auto d) { activation_backward_on<d()>(f, x, d_y, d_x, stream); });
 }

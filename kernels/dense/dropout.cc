@@ -14,7 +14,7 @@ void check_key(const DropoutKey& key, std::int64_t rows) {
 
 }  // namespace
 
-void dropout_forward(const DropoutKey& key, DeviceMatrix<const float> x,
+void dropout_forward(const DropoutKey& key, const InputMatrix& x,
                      DeviceMatrix<const float> residual, DeviceMatrix<float> y,
                      const Stream& stream) {
   check_key(key, x.rows);
@@ -25,7 +25,7 @@ void dropout_forward(const DropoutKey& key, DeviceMatrix<const float> x,
                   [&](auto d) { dropout_forward_on<d()>(key, x, residual, y, stream); });
 }
 
-void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, DeviceMatrix<float> d_x,
+void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, const OutputMatrix& d_x,
                       const Stream& stream) {
   check_key(key, d_y.rows);
   check(same_shape(d_y, d_x), "dropout: d_x must have the shape of d_y");

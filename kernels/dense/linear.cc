@@ -1,13 +1,22 @@
 #include "serrate/kernels/linear.h"
 
+#include <initializer_list>
+
 #include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
 
-void check_precision(Precision precision, const Stream& stream) {
+void check_precision(Precision precision, std::initializer_list<InputMatrix> matrices,
+                     const Stream& stream) {
   check(precision == Precision::kFp32 || stream.device().type != DeviceType::kCpu,
         "linear: on the CPU the precision is fp32");
+  const ElementType type =
+      precision == Precision::kBf16 ? ElementType::kBFloat16 : ElementType::kFloat32;
+  for (const InputMatrix& matrix : matrices) {
+    check(!matrix.has_data() || matrix.type == type,
+          "linear: matrices are stored in bfloat16 for the precision bf16, else in float32");
+  }
 }
 
 }  // namespace
@@ -35,9 +44,9 @@ void linear_forward(const LinearForward& args, const Stream& stream) {
   check(args.x.cols == args.weight.cols, "linear: x and weight must have the same columns (in)");
   check(args.y.rows == args.x.rows && args.y.cols == args.weight.rows,
         "linear: y must be [rows of x, rows of weight]");
-  check(args.bias.empty() || std::ssize(args.bias) == args.weight.rows,
+  check(args.bias.cols == 0 || (args.bias.rows == 1 && args.bias.cols == args.weight.rows),
         "linear: bias must have an entry per row of weight");
-  check_precision(args.precision, stream);
+  check_precision(args.precision, {args.x, args.weight, args.bias, args.y}, stream);
   dispatch_device(stream.device(), [&](auto d) { linear_forward_on<d()>(args, stream); });
 }
 
@@ -51,7 +60,7 @@ void linear_backward(const LinearBackward& args, const Stream& stream) {
         "linear: d_weight must have the shape of weight");
   check(args.d_bias.empty() || std::ssize(args.d_bias) == args.weight.rows,
         "linear: d_bias must have an entry per row of weight");
-  check_precision(args.precision, stream);
+  check_precision(args.precision, {args.x, args.weight, args.d_y, args.d_x}, stream);
   dispatch_device(stream.device(), [&](auto d) { linear_backward_on<d()>(args, stream); });
 }
 

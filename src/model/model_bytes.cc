@@ -1,7 +1,6 @@
 #include "src/model/model_bytes.h"
 
-#include <algorithm>
-
+#include "serrate/bfloat16.h"
 #include "src/core/checked_math.h"
 
 namespace serrate {
@@ -31,22 +30,24 @@ std::int64_t parameter_bytes(const SequenceModelOptions& options) {
 std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
                               std::int64_t num_negatives) {
   const auto dim = static_cast<double>(options.dim), wide = feed_forward(options);
-  // Two norms' outputs and statistics, q, k and v, the attention's output and log-sum-exp, both
-  // residuals, and the feed-forward's inside before and after the activation.
-  const double block = 8 * dim + 2 * wide + 4 + static_cast<double>(options.num_heads);
-  // Around the blocks: tokens, hidden states, statistics; gradients of three widths, a projection
-  // before dropout and d_hidden.
-  const double around = 2 * dim + 2 + (dim + 3 * dim + wide) + dim + dim;
+  const bool is_bf16 = options.precision == Precision::kBf16;
+  const double stored = is_bf16 ? sizeof(BFloat16) : kFloatBytes;
+  // Two norms' outputs, q, k and v, the attention's output, and the feed-forward's inside before
+  // and after the activation; statistics, log-sum-exp and both residuals.
+  const double block = stored * (6 * dim + 2 * wide) +
+                       kFloatBytes * (2 * dim + 4 + static_cast<double>(options.num_heads));
+  // Around the blocks: gradients of three widths and a projection before dropout; tokens, hidden
+  // states, statistics and d_hidden.
+  const double around = stored * (dim + 3 * dim + wide + dim) + kFloatBytes * (2 * dim + 2 + dim);
   const double normalized = options.l2_normalize ? dim + 1 : 0;
-  // In bf16 the widest layer's input and gradient, rounded to half as many bytes.
-  const double rounded =
-      options.precision == Precision::kBf16 ? (dim + std::max(wide, 3 * dim)) / 2 : 0;
   const double token =
-      static_cast<double>(options.num_blocks) * block + around + rounded + 2 * normalized;
-  const double floats = static_cast<double>(num_tokens) * token +
-                        static_cast<double>(num_negatives) * (dim + normalized);
+      static_cast<double>(options.num_blocks) * block + around + kFloatBytes * 2 * normalized;
+  const double weights =
+      is_bf16 ? static_cast<double>(parameter_bytes(options)) / kFloatBytes * stored : 0;
+  const double bytes = weights + static_cast<double>(num_tokens) * token +
+                       static_cast<double>(num_negatives) * kFloatBytes * (dim + normalized);
   constexpr double kSlack = 1.25;  // Buffer::resize_discard
-  return bytes_of(floats * kSlack * kFloatBytes);
+  return bytes_of(bytes * kSlack);
 }
 
 std::int64_t gpu_workspace_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,

@@ -11,7 +11,8 @@ namespace serrate {
 /// Bytes of all dense parameters; their gradients, two moments and decay take as many each.
 std::int64_t parameter_bytes(const SequenceModelOptions& options);
 
-/// For micro-batches of `num_tokens` tokens, forward and backward, with room to grow.
+/// For micro-batches of `num_tokens` tokens, forward and backward, with room to grow; in bf16 with
+/// a copy of the weights.
 std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
                               std::int64_t num_negatives);
 

@@ -4,6 +4,7 @@
 
 #include "serrate/kernels/layer_norm.h"
 #include "serrate/kernels/linear.h"
+#include "serrate/kernels/round_to_bfloat16.h"
 #include "serrate/kernels/token_embedding.h"
 #include "src/core/profiler_range.h"
 
@@ -19,11 +20,25 @@ DeviceMatrix<const float> rows_of(const Buffer<float>& buffer, std::int64_t cols
   return buffer.matrix(buffer.size() / cols, cols);
 }
 
-/// q, k and v are the three dim-wide column blocks of the packed projection.
-template <typename T>
-DeviceHeads<T> heads_of(T* data, std::int64_t token_stride, std::int64_t head_dim) {
-  return {data, token_stride, head_dim};
+/// As heads of so many columns, one behind the other.
+template <typename Void>
+AnyHeads<Void> heads_of(const AnyMatrix<Void>& rows, std::int64_t head_dim) {
+  AnyHeads<Void> heads;
+  heads.device_data = rows.device_data();
+  heads.type = rows.type == ElementType::kBFloat16 ? HeadsType::kBFloat16 : HeadsType::kFloat32;
+  heads.token_stride = rows.stride;
+  heads.head_stride = head_dim;
+  return heads;
 }
+
+/// q, k and v are the three dim-wide column blocks of the packed projection.
+struct PackedHeads {
+  OutputHeads q, k, v;
+  PackedHeads(const OutputMatrix& qkv, std::int64_t head_dim)
+      : q(heads_of(qkv.columns(0, qkv.cols / 3), head_dim)),
+        k(heads_of(qkv.columns(qkv.cols / 3, qkv.cols / 3 * 2), head_dim)),
+        v(heads_of(qkv.columns(qkv.cols / 3 * 2, qkv.cols), head_dim)) {}
+};
 
 }  // namespace
 
@@ -94,6 +109,10 @@ DeviceMatrix<const float> SequenceEncoder::forward(
   step_ = step;
   dropout_rate_ = mode == EncoderMode::kTrain ? options_.dropout : 0;
   attention_plan_ = plan_attention(attention(tokens), stream);
+  if (options_.precision == Precision::kBf16) {
+    round_to_bfloat16(parameters_.values(), rounded_.resize_discard(parameters_.size(), stream),
+                      stream);
+  }
 
   const DeviceMatrix<float> embedded = rows_of(embedded_, n, dim, stream);
   token_embedding_forward({.features = features,
@@ -161,17 +180,17 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                                     const Stream& stream) {
   const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
   const auto vector = [&](std::int64_t slice) { return parameters_.value(slice).flat(); };
-  const auto linear = [&](DeviceMatrix<const float> input, std::int64_t weight, std::int64_t bias,
-                          DeviceMatrix<float> y) {
+  const auto linear = [&](const InputMatrix& input, std::int64_t weight, std::int64_t bias,
+                          const OutputMatrix& y) {
     linear_forward({.x = input,
-                    .weight = parameters_.value(weight),
-                    .bias = vector(bias),
+                    .weight = factor(weight),
+                    .bias = factor(bias),
                     .y = y,
                     .precision = options_.precision},
                    stream);
   };
 
-  const auto normed1 = rows_of(block.normed1, n, dim, stream);
+  const auto normed1 = resize(block.normed1, n, dim, stream);
   layer_norm_forward({.x = x,
                       .gamma = vector(block.norm1_gamma),
                       .beta = vector(block.norm1_beta),
@@ -179,16 +198,16 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                       .mean = block.mean1.resize_discard(n, stream),
                       .rstd = block.rstd1.resize_discard(n, stream)},
                      stream);
-  linear(normed1, block.qkv, block.qkv_bias, rows_of(block.qkv_rows, n, 3 * dim, stream));
-  const auto attended = rows_of(block.attended, n, dim, stream);
+  linear(normed1, block.qkv, block.qkv_bias, resize(block.qkv_rows, n, 3 * dim, stream));
+  const auto attended = resize(block.attended, n, dim, stream);
   block.lse.resize_discard(options_.num_heads * n, stream);
   jagged_attention_forward(attention(block, tokens), stream);
-  const auto mixed = rows_of(mixed_, n, dim, stream);
+  const auto mixed = resize(mixed_, n, dim, stream);
   linear(attended, block.out, block.out_bias, mixed);
   const auto middle = rows_of(block.middle, n, dim, stream);
   dropout_forward(dropout_key(site, tokens), mixed, x, middle, stream);
 
-  const auto normed2 = rows_of(block.normed2, n, dim, stream);
+  const auto normed2 = resize(block.normed2, n, dim, stream);
   layer_norm_forward({.x = middle,
                       .gamma = vector(block.norm2_gamma),
                       .beta = vector(block.norm2_beta),
@@ -196,9 +215,9 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                       .mean = block.mean2.resize_discard(n, stream),
                       .rstd = block.rstd2.resize_discard(n, stream)},
                      stream);
-  const auto up = rows_of(block.up_rows, n, wide, stream);
+  const auto up = resize(block.up_rows, n, wide, stream);
   linear(normed2, block.up, block.up_bias, up);
-  const auto activated = rows_of(block.activated, n, wide, stream);
+  const auto activated = resize(block.activated, n, wide, stream);
   activation_forward(options_.activation, up, activated, stream);
   linear(activated, block.down, block.down_bias, mixed);
   dropout_forward(dropout_key(site + 1, tokens), mixed, middle,
@@ -209,10 +228,10 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                                      DeviceMatrix<float> d_x, const TokenBatch& tokens,
                                      std::uint32_t site, const Stream& stream) {
   const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
-  const auto linear = [&](DeviceMatrix<const float> input, DeviceMatrix<const float> d_y,
-                          DeviceMatrix<float> d_input, std::int64_t weight, std::int64_t bias) {
+  const auto linear = [&](const InputMatrix& input, const InputMatrix& d_y,
+                          const OutputMatrix& d_input, std::int64_t weight, std::int64_t bias) {
     linear_backward({.x = input,
-                     .weight = parameters_.value(weight),
+                     .weight = factor(weight),
                      .d_y = d_y,
                      .d_x = d_input,
                      .d_weight = parameters_.gradient(weight),
@@ -220,9 +239,8 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                      .precision = options_.precision},
                     stream);
   };
-  const auto norm = [&](DeviceMatrix<const float> input, DeviceMatrix<const float> d_y,
-                        std::int64_t gamma, std::int64_t beta, const Buffer<float>& mean,
-                        const Buffer<float>& rstd) {
+  const auto norm = [&](DeviceMatrix<const float> input, const InputMatrix& d_y, std::int64_t gamma,
+                        std::int64_t beta, const Buffer<float>& mean, const Buffer<float>& rstd) {
     layer_norm_backward({.x = input,
                          .d_y = d_y,
                          .gamma = parameters_.value(gamma).flat(),
@@ -235,28 +253,28 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                         stream);
   };
 
-  const auto d_rows = rows_of(d_rows_, n, dim, stream);
-  const auto d_up = rows_of(d_up_, n, wide, stream);
+  const auto d_rows = resize(d_rows_, n, dim, stream);
+  const auto d_up = resize(d_up_, n, wide, stream);
   dropout_backward(dropout_key(site + 1, tokens), d_x, d_rows, stream);
-  linear(rows_of(block.activated, wide), d_rows, d_up, block.down, block.down_bias);
-  activation_backward(options_.activation, rows_of(block.up_rows, wide), d_up, d_up, stream);
-  linear(rows_of(block.normed2, dim), d_up, d_rows, block.up, block.up_bias);
+  linear(block.activated.rows(), d_rows, d_up, block.down, block.down_bias);
+  activation_backward(options_.activation, block.up_rows.rows(), d_up, d_up, stream);
+  linear(block.normed2.rows(), d_up, d_rows, block.up, block.up_bias);
   norm(rows_of(block.middle, dim), d_rows, block.norm2_gamma, block.norm2_beta, block.mean2,
        block.rstd2);
 
-  const auto d_attended = rows_of(mixed_, n, dim, stream);
-  const auto d_qkv = rows_of(d_qkv_, n, 3 * dim, stream);
+  const auto d_attended = resize(mixed_, n, dim, stream);
+  const auto d_qkv = resize(d_qkv_, n, 3 * dim, stream);
   dropout_backward(dropout_key(site, tokens), d_x, d_rows, stream);
-  linear(rows_of(block.attended, dim), d_rows, d_attended, block.out, block.out_bias);
+  linear(block.attended.rows(), d_rows, d_attended, block.out, block.out_bias);
   const std::int64_t head_dim = dim / options_.num_heads;
-  jagged_attention_backward(
-      {.forward = attention(block, tokens),
-       .d_out = heads_of<const float>(d_attended.device_data(), dim, head_dim),
-       .d_q = heads_of(d_qkv.device_data(), 3 * dim, head_dim),
-       .d_k = heads_of(d_qkv.device_data() + dim, 3 * dim, head_dim),
-       .d_v = heads_of(d_qkv.device_data() + 2 * dim, 3 * dim, head_dim)},
-      stream);
-  linear(rows_of(block.normed1, dim), d_qkv, d_rows, block.qkv, block.qkv_bias);
+  const PackedHeads gradients(d_qkv, head_dim);
+  jagged_attention_backward({.forward = attention(block, tokens),
+                             .d_out = heads_of(d_attended, head_dim),
+                             .d_q = gradients.q,
+                             .d_k = gradients.k,
+                             .d_v = gradients.v},
+                            stream);
+  linear(block.normed1.rows(), d_qkv, d_rows, block.qkv, block.qkv_bias);
   norm(x, d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1);
 }
 
@@ -272,16 +290,28 @@ AttentionForward SequenceEncoder::attention(const TokenBatch& tokens) const {
 }
 
 AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& tokens) const {
-  const std::int64_t dim = options_.dim, head_dim = dim / options_.num_heads;
-  const float* qkv = block.qkv_rows.device_data();
   AttentionForward args = attention(tokens);
-  args.q = heads_of(qkv, 3 * dim, head_dim);
-  args.k = heads_of(qkv + dim, 3 * dim, head_dim);
-  args.v = heads_of(qkv + 2 * dim, 3 * dim, head_dim);
-  args.out = heads_of(block.attended.device_data(), dim, head_dim);
+  const PackedHeads heads(block.qkv_rows.rows(), args.head_dim);
+  args.q = heads.q;
+  args.k = heads.k;
+  args.v = heads.v;
+  args.out = heads_of(block.attended.rows(), args.head_dim);
   args.lse = block.lse.span();
   args.plan = &attention_plan_;
   return args;
+}
+
+OutputMatrix SequenceEncoder::resize(ActivationRows& rows, std::int64_t num_rows, std::int64_t cols,
+                                     const Stream& stream) const {
+  const bool is_bf16 = options_.precision == Precision::kBf16;
+  return rows.resize_discard(num_rows, cols,
+                             is_bf16 ? ElementType::kBFloat16 : ElementType::kFloat32, stream);
+}
+
+InputMatrix SequenceEncoder::factor(std::int64_t slice) {
+  if (options_.precision != Precision::kBf16) return parameters_.value(slice);
+  const ParameterSlice& s = parameters_.slices()[slice];
+  return DeviceMatrix<BFloat16>(rounded_.span().subspan(s.offset), s.rows, s.cols);
 }
 
 DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& tokens) const {
@@ -293,20 +323,14 @@ DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& to
 }
 
 std::int64_t SequenceEncoder::activation_bytes() const {
-  std::int64_t values = 0;
-  const auto count = [&](const Buffer<float>& buffer) { values += buffer.capacity(); };
+  std::int64_t bytes = rounded_.bytes();
+  const auto count = [&](const auto&... buffers) { bytes += (buffers.bytes() + ...); };
   for (const Block& b : blocks_) {
-    for (const auto* buffer :
-         {&b.normed1, &b.mean1, &b.rstd1, &b.qkv_rows, &b.attended, &b.lse, &b.middle, &b.normed2,
-          &b.mean2, &b.rstd2, &b.up_rows, &b.activated, &b.result}) {
-      count(*buffer);
-    }
+    count(b.normed1, b.qkv_rows, b.attended, b.normed2, b.up_rows, b.activated, b.mean1, b.rstd1,
+          b.mean2, b.rstd2, b.lse, b.middle, b.result);
   }
-  for (const auto* buffer :
-       {&embedded_, &hidden_, &final_mean_, &final_rstd_, &d_rows_, &d_qkv_, &d_up_, &mixed_}) {
-    count(*buffer);
-  }
-  return values * static_cast<std::int64_t>(sizeof(float));
+  count(embedded_, hidden_, final_mean_, final_rstd_, d_rows_, d_qkv_, d_up_, mixed_);
+  return bytes;
 }
 
 }  // namespace serrate

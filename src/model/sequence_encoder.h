@@ -8,6 +8,7 @@
 #include "serrate/kernels/attention.h"
 #include "serrate/kernels/dropout.h"
 #include "serrate/sequence_model_options.h"
+#include "src/model/activation_rows.h"
 #include "src/model/dense_parameters.h"
 
 namespace serrate {
@@ -23,7 +24,10 @@ struct TokenBatch {
 enum class EncoderMode { kTrain, kEvaluate };
 
 /// The transformer over jagged sequences: tokens [num_tokens, dim] in, hidden states of the same
-/// shape out. Keeps what the backward needs; one batch at a time.
+/// shape out. Keeps what the backward needs; one batch at a time. In bf16 what products read and
+/// make is stored in bfloat16: weights, norms' outputs, attention's rows, the feed-forward's inside
+/// and gradients of all of them. Tokens, residuals, their gradient, hidden states and statistics
+/// are float32.
 class SequenceEncoder {
  public:
   SequenceEncoder(const SequenceModelOptions& options, std::uint64_t seed, const Stream& stream);
@@ -45,13 +49,13 @@ class SequenceEncoder {
   struct Block {
     std::int64_t norm1_gamma, norm1_beta, qkv, qkv_bias, out, out_bias;
     std::int64_t norm2_gamma, norm2_beta, up, up_bias, down, down_bias;
-    Buffer<float> normed1, mean1, rstd1;  // [n, dim], [n], [n]
-    Buffer<float> qkv_rows;               // [n, 3 * dim]
-    Buffer<float> attended, lse;          // [n, dim], [heads, n]
-    Buffer<float> middle;                 // [n, dim]: after the attention's residual
-    Buffer<float> normed2, mean2, rstd2;
-    Buffer<float> up_rows, activated;  // [n, feed_forward_dim]
-    Buffer<float> result;              // [n, dim]: after the feed-forward's residual
+    ActivationRows normed1;                         // [n, dim]
+    ActivationRows qkv_rows;                        // [n, 3 * dim]
+    ActivationRows attended;                        // [n, dim]
+    ActivationRows normed2;                         // [n, dim]
+    ActivationRows up_rows, activated;              // [n, feed_forward_dim]
+    Buffer<float> mean1, rstd1, mean2, rstd2, lse;  // [n], and [heads, n]
+    Buffer<float> middle, result;  // [n, dim]: after the residual of attention, of feed-forward
   };
 
   std::vector<ParameterSlice> layout();
@@ -62,6 +66,10 @@ class SequenceEncoder {
 
   AttentionForward attention(const TokenBatch& tokens) const;
   AttentionForward attention(Block& block, const TokenBatch& tokens) const;
+  OutputMatrix resize(ActivationRows& rows, std::int64_t num_rows, std::int64_t cols,
+                      const Stream& stream) const;
+  /// A weight or bias as products take it.
+  InputMatrix factor(std::int64_t slice);
   DropoutKey dropout_key(std::uint32_t site, const TokenBatch& tokens) const;
 
   SequenceModelOptions options_;
@@ -74,9 +82,10 @@ class SequenceEncoder {
   float dropout_rate_ = 0;
   AttentionPlan attention_plan_;
   Buffer<float> embedded_, hidden_, final_mean_, final_rstd_;
+  Buffer<BFloat16> rounded_;  // of all parameters, in bf16
   // Gradients on their way back: of a dim-wide, a 3 * dim-wide and a feed-forward-wide activation.
-  Buffer<float> d_rows_, d_qkv_, d_up_;
-  Buffer<float> mixed_;  // [n, dim]: a projection before dropout
+  ActivationRows d_rows_, d_qkv_, d_up_;
+  ActivationRows mixed_;  // [n, dim]: a projection before dropout
 };
 
 }  // namespace serrate

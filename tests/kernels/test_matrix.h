@@ -6,6 +6,7 @@
 #include <cmath>
 #include <vector>
 
+#include "serrate/bfloat16.h"
 #include "serrate/device_span.h"
 #include "serrate/random.h"
 #include "tests/reference/dense.h"
@@ -71,6 +72,44 @@ class TestMatrix {
   std::int64_t rows_, cols_;
   TestArray<float> values_;
 };
+
+/// The same of bfloat16, with the values of a TestMatrix rounded to nearest.
+class TestHalves {
+ public:
+  explicit TestHalves(const TestMatrix& matrix) : shape_(matrix.rows(), matrix.cols()) {
+    std::vector<BFloat16> rounded;
+    for (const float value : matrix.raw()) rounded.emplace_back(value);
+    values_ = rounded;
+  }
+
+  DeviceMatrix<BFloat16> on(const Stream& stream) const {
+    return {values_.on(stream).device_data(), shape_.rows(), shape_.cols(),
+            shape_.cols() + TestMatrix::kPadding};
+  }
+  /// Exactly.
+  TestMatrix in_float() const {
+    constexpr std::int64_t kPadding = TestMatrix::kPadding;
+    const auto guard = static_cast<float>(BFloat16(TestMatrix::kGuard));
+    TestMatrix result(shape_.rows(), shape_.cols());
+    for (std::int64_t r = 0; r < result.rows(); ++r) {
+      const BFloat16* const row = values_.host().data() + r * (result.cols() + kPadding);
+      for (std::int64_t c = 0; c < result.cols(); ++c) result(r, c) = static_cast<float>(row[c]);
+      for (std::int64_t c = result.cols(); c < result.cols() + kPadding; ++c) {
+        EXPECT_EQ(static_cast<float>(row[c]), guard) << "written past the columns of row " << r;
+      }
+    }
+    return result;
+  }
+
+ private:
+  TestMatrix shape_;
+  TestArray<BFloat16> values_;
+};
+
+/// What is left of float32 values that are stored in bfloat16.
+inline TestMatrix rounded_to_halves(const TestMatrix& matrix) {
+  return TestHalves(matrix).in_float();
+}
 
 inline TestMatrix test_matrix(std::int64_t rows, std::int64_t cols,
                               const std::vector<float>& values) {

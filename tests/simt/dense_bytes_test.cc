@@ -13,6 +13,7 @@
 #include "serrate/kernels/l2_normalize.h"
 #include "serrate/kernels/layer_norm.h"
 #include "serrate/kernels/linear.h"
+#include "serrate/kernels/round_to_bfloat16.h"
 #include "serrate/kernels/sampled_softmax.h"
 #include "serrate/kernels/token_embedding.h"
 #include "tests/support/simt/counters.h"
@@ -51,6 +52,10 @@ class DenseBytes : public testing::Test {
   Buffer<float> x_ = values(kTokens), y_ = values(kTokens), d_x_ = values(kTokens);
   const DeviceMatrix<const float> x = std::as_const(x_).matrix(kTokens, kDim);
   const DeviceMatrix<float> y = y_.matrix(kTokens, kDim), d_x = d_x_.matrix(kTokens, kDim);
+  // Rows that count half.
+  Buffer<BFloat16> x16_ = Buffer<BFloat16>::zeros(kTokens * kDim, stream_),
+                   y16_ = Buffer<BFloat16>::zeros(kTokens * kDim, stream_);
+  const DeviceMatrix<BFloat16> x16 = x16_.matrix(kTokens, kDim), y16 = y16_.matrix(kTokens, kDim);
 };
 
 TEST_F(DenseBytes, Elementwise) {
@@ -58,6 +63,10 @@ TEST_F(DenseBytes, Elementwise) {
                     [&] { activation_forward(Activation::kGelu, x, y, stream_); });
   expect_near_floor("activation_backward", 3 * kTokens, 1,
                     [&] { activation_backward(Activation::kGelu, x, y, d_x, stream_); });
+  expect_near_floor("activation_forward, bfloat16", kTokens, 1,
+                    [&] { activation_forward(Activation::kGelu, x16, y16, stream_); });
+  expect_near_floor("activation_backward, bfloat16", 1.5 * kTokens, 1,
+                    [&] { activation_backward(Activation::kGelu, x16, y16, y16, stream_); });
   std::vector<std::int64_t> ids(kTokens);
   std::iota(ids.begin(), ids.end(), 0);
   const Buffer<std::int64_t> token_ids(ids, stream_);
@@ -66,6 +75,10 @@ TEST_F(DenseBytes, Elementwise) {
                     [&] { dropout_forward(key, x, y, d_x, stream_); });
   expect_near_floor("dropout_backward", 2 * kTokens, 1,
                     [&] { dropout_backward(key, x, d_x, stream_); });
+  expect_near_floor("dropout_forward, of bfloat16", 2.5 * kTokens, 1,
+                    [&] { dropout_forward(key, x16, y, d_x, stream_); });
+  expect_near_floor("dropout_backward, to bfloat16", 1.5 * kTokens, 1,
+                    [&] { dropout_backward(key, x, y16, stream_); });
   Buffer<float> first = values(kTokens), second = values(kTokens);
   expect_near_floor("adamw_update", 8 * kTokens, 1, [&] {
     adamw_update({y_.span(), first.span(), second.span(), x_.span(), d_x_.span(), {}, 1}, stream_);
@@ -78,12 +91,19 @@ TEST_F(DenseBytes, Norms) {
   expect_near_floor("layer_norm_forward", 2 * kTokens, 1, [&] {
     layer_norm_forward({x, gamma.span(), beta.span(), y, mean.span(), rstd.span()}, stream_);
   });
+  constexpr double kStatistics = 2.0 / kDim;
+  expect_near_floor("layer_norm_forward, to bfloat16", (1.5 + kStatistics) * kTokens, 1, [&] {
+    layer_norm_forward({x, gamma.span(), beta.span(), y16, mean.span(), rstd.span()}, stream_);
+  });
   LayerNormBackward backward{x,           y,   gamma.span(),   mean.span(),
                              rstd.span(), d_x, d_gamma.span(), d_beta.span()};
   expect_near_floor("layer_norm_backward", 3 * kTokens, 1,
                     [&] { layer_norm_backward(backward, stream_); });
   backward.write = LayerNormBackward::Write::kAccumulate;
   expect_near_floor("layer_norm_backward, added", 4 * kTokens, 1,
+                    [&] { layer_norm_backward(backward, stream_); });
+  backward.d_y = y16;
+  expect_near_floor("layer_norm_backward, of bfloat16, added", 3.5 * kTokens, 1,
                     [&] { layer_norm_backward(backward, stream_); });
   expect_near_floor("l2_normalize_forward", 2 * kTokens, 1,
                     [&] { l2_normalize_forward(x, y, mean.span(), stream_); });
@@ -98,13 +118,14 @@ TEST_F(DenseBytes, LinearBackwardOutsideTheProducts) {
         {x, weight.matrix(kDim, kDim), y, d_x, d_weight.matrix(kDim, kDim), d_bias.span()},
         stream_);
   });
-}
-
-TEST_F(DenseBytes, LinearRoundsItsFactorsOnce) {
-  Buffer<float> weight = values(kDim);
-  expect_near_floor("linear_forward, factors in bf16", 1.5 * (kTokens + kDim), 2, [&] {
-    linear_forward({x, weight.matrix(kDim, kDim), {}, y, Precision::kBf16}, stream_);
+  const DeviceMatrix<BFloat16> weight16 = x16_.matrix(kDim, kDim);
+  expect_near_floor("linear_backward in bf16, d_bias", 0.5 * kTokens, 1, [&] {
+    linear_backward(
+        {x16, weight16, y16, {}, d_weight.matrix(kDim, kDim), d_bias.span(), Precision::kBf16},
+        stream_);
   });
+  expect_near_floor("round_to_bfloat16", 1.5 * kTokens, 1,
+                    [&] { round_to_bfloat16(x_.span(), y16_.span(), stream_); });
 }
 
 TEST_F(DenseBytes, TokenEmbedding) {

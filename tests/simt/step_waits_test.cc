@@ -1,18 +1,23 @@
 // What a training on a GPU waits for and copies back, step by step: the counts of the next batch,
-// and losses.
+// and losses; and what it launches.
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cstring>
+#include <iostream>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "serrate/buffer.h"
+#include "serrate/kernels/attention.h"
 #include "serrate/trainer.h"
 #include "src/checkpoint/folder.h"
 #include "src/data/dataset_writer.h"
 #include "src/data/generate.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/seal.h"
+#include "tests/support/simt/counters.h"
 #include "tests/support/simt/stream.h"
 #include "tests/support/temporary_folder.h"
 
@@ -65,15 +70,17 @@ class StepWaitsTest : public ::testing::Test {
   TrainOptions options_;
 };
 
+struct Count {
+  std::uint64_t waits, copies;
+};
+Count count_so_far() {
+  return {simt::host_synchronizations(), simt::copies_to_host()};
+}
+
 TEST_F(StepWaitsTest, AStepWaitsForTheCountsOfTheNextBatchAlone) {
-  struct Count {
-    std::uint64_t waits, copies;
-  };
   std::vector<Count> counts;
   options_.steps = 8;
-  train(options_, 1, [&](std::int64_t, std::atomic<bool>&) {
-    counts.push_back({simt::host_synchronizations(), simt::copies_to_host()});
-  });
+  train(options_, 1, [&](std::int64_t, std::atomic<bool>&) { counts.push_back(count_so_far()); });
   ASSERT_EQ(counts.size(), 8u);
   // Step k is reported when step k + 1 is queued and batch k + 2 prepared; buffers have grown by
   // then, and the last two have no batch after them.
@@ -81,6 +88,83 @@ TEST_F(StepWaitsTest, AStepWaitsForTheCountsOfTheNextBatchAlone) {
     EXPECT_EQ(counts[step].waits - counts[step - 1].waits, 1u) << step;
     EXPECT_EQ(counts[step].copies - counts[step - 1].copies, 2u) << step;  // and the losses
   }
+}
+
+using Kernels = std::map<std::string, simt::KernelCounters>;
+
+/// What ran since reset_counters().
+Kernels kernels_run() {
+  Kernels kernels;
+  for (const simt::KernelCounters& c : simt::kernel_counters()) kernels[c.kernel] = c;
+  return kernels;
+}
+
+/// What causal self-attention of one head in bfloat16 launches, forward and backward.
+Kernels kernels_of_attention(std::int64_t head_dim) {
+  constexpr std::int64_t kLength = 5;
+  const Stream stream(Device::cuda(0));
+  const std::vector<std::int64_t> offsets{0, kLength};
+  const Buffer<std::int64_t> on_device(offsets, stream);
+  auto tokens = Buffer<BFloat16>::zeros(kLength * head_dim, stream);
+  Buffer<BFloat16> results[]{
+      Buffer<BFloat16>(tokens.size(), stream), Buffer<BFloat16>(tokens.size(), stream),
+      Buffer<BFloat16>(tokens.size(), stream), Buffer<BFloat16>(tokens.size(), stream)};
+  Buffer<float> lse(kLength, stream);
+  const auto heads = [&](Buffer<BFloat16>& rows) {
+    return DeviceHeads<BFloat16>{rows.device_data(), head_dim, head_dim};
+  };
+  AttentionForward args;
+  args.q = args.k = args.v = heads(tokens);
+  args.out = heads(results[0]);
+  args.lse = lse.span();
+  args.query_offsets = args.key_offsets = on_device.span();
+  args.head_dim = head_dim;
+  simt::reset_counters();
+  jagged_attention_forward(args, stream);
+  jagged_attention_backward({.forward = args,
+                             .d_out = heads(tokens),
+                             .d_q = heads(results[1]),
+                             .d_k = heads(results[2]),
+                             .d_v = heads(results[3])},
+                            stream);
+  stream.synchronize();
+  return kernels_run();
+}
+
+// Products of cuBLAS are not counted.
+TEST_F(StepWaitsTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
+  constexpr std::uint64_t kSteps = 2;
+  constexpr std::int64_t kHeadDim = 32, kBlocks = 2;
+  options_.steps = 7;
+  options_.model = {.dim = kHeadDim,
+                    .num_blocks = kBlocks,
+                    .num_heads = 1,
+                    .feed_forward_dim = 32,
+                    .max_length = 8,
+                    .precision = Precision::kBf16};
+  Kernels launched;
+  Count first{}, last{};
+  train(options_, 1, [&](std::int64_t step, std::atomic<bool>&) {
+    if (step == 3) simt::reset_counters(), first = count_so_far();
+    if (step == 3 + kSteps) launched = kernels_run(), last = count_so_far();
+  });
+  EXPECT_EQ(last.waits - first.waits, kSteps);
+  EXPECT_EQ(last.copies - first.copies, 2 * kSteps);
+
+  const Kernels of_attention = kernels_of_attention(kHeadDim);
+  int on_tensor_cores = 0;
+  for (const auto& [name, c] : of_attention) {
+    if (c.tensor_core_operations == 0) continue;
+    ++on_tensor_cores;
+    EXPECT_EQ(launched[name].launches, kSteps * kBlocks) << name;
+    EXPECT_GT(launched[name].tensor_core_operations, 0u) << name;
+  }
+  EXPECT_GE(on_tensor_cores, 2);  // forward and backward
+  std::uint64_t others = 0;
+  for (const auto& [name, c] : launched) others += of_attention.contains(name) ? 0 : c.launches;
+  std::cout << static_cast<double>(others) / kSteps << " launches a step outside attention\n";
+  EXPECT_GT(others, 0u);
+  EXPECT_LE(others, 60 * kSteps);
 }
 
 TEST_F(StepWaitsTest, ItIsTheTrainingOfTheCpu) {

@@ -11,7 +11,9 @@
 #include "src/train/train_step.h"
 #include "tests/reference/sasrec.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
+#include "tests/train/bf16_bound.h"
 #include "tests/train/training_fixture.h"
 
 namespace serrate {
@@ -91,6 +93,26 @@ reference::Sasrec reference_of(const SmallTraining& training, const Step& step) 
   return model;
 }
 
+/// Plain SGD: a table's change is its gradient.
+std::vector<double> table_gradient(const Step& step, const std::string& table) {
+  const auto& before = step.before.at(table + ".weights");
+  const auto& after = step.after.at(table + ".weights");
+  std::vector<double> gradient;
+  for (std::size_t i = 0; i < before.size(); ++i) {
+    gradient.push_back((double{before[i]} - after[i]) / kTableLearningRate);
+  }
+  return gradient;
+}
+
+/// AdamW's first moment after its first step is (1 - beta1) times the gradient.
+std::vector<double> dense_gradient(const Step& step, const ParameterSlice& slice,
+                                   const AdamWOptions& adamw) {
+  const auto first = step.after.at("dense.first_moment").begin() + slice.offset;
+  std::vector<double> gradient(first, first + slice.size());
+  for (double& value : gradient) value /= 1 - double{adamw.beta1};
+  return gradient;
+}
+
 /// Each within a few float32 roundings of the largest.
 void expect_close(const std::vector<double>& expected, const std::vector<double>& actual,
                   const std::string& what) {
@@ -121,26 +143,18 @@ TEST_P(SasrecReferenceTest, AStepIsItsDefinition) {
   EXPECT_EQ(step.result.tokens, model.num_tokens());
   EXPECT_NEAR(step.result.loss, model.loss(), 1e-6 * model.loss());
 
-  // Plain SGD: a table's change is its gradient.
   for (const auto& [table, rows] : {std::pair{"item", &model.items}, {"country", &model.others}}) {
-    const std::string weights = std::string(table) + ".weights";
-    const auto& before = step.before.at(weights);
-    const auto& after = step.after.at(weights);
-    std::vector<double> gradient;
-    for (std::size_t i = 0; i < before.size(); ++i) {
-      gradient.push_back((double{before[i]} - after[i]) / kTableLearningRate);
-    }
-    expect_close(reference::numeric_gradient(*rows, loss).values, gradient, weights);
+    expect_close(reference::numeric_gradient(*rows, loss).values, table_gradient(step, table),
+                 table);
   }
 
-  // AdamW's first moment after its first step is (1 - beta1) times the gradient.
   const AdamWOptions& adamw = training.options.dense_optimizer;
   for (const ParameterSlice& slice : step.slices) {
     const Matrix gradient = reference::numeric_gradient(model.parameters.at(slice.name), loss);
-    std::vector<double> actual, expected_values, actual_values;
+    const std::vector<double> actual = dense_gradient(step, slice, adamw);
+    std::vector<double> expected_values, actual_values;
     for (std::int64_t i = 0; i < slice.size(); ++i) {
       const std::int64_t place = slice.offset + i;
-      actual.push_back(step.after.at("dense.first_moment")[place] / (1 - double{adamw.beta1}));
       const double decay = slice.decays ? double{adamw.weight_decay} : 0;
       const double value = step.before.at("dense")[place], g = gradient.values[i];
       expected_values.push_back(value -
@@ -159,6 +173,41 @@ TEST_P(SasrecReferenceTest, AStepIsItsDefinition) {
     }
   }
 }
+
+class SasrecBf16Test : public testing::TestWithParam<std::tuple<Device, std::int64_t>> {};
+
+TEST_P(SasrecBf16Test, AStepIsItsDefinitionToTheRoundingOfBf16) {
+  if (!tests_run_on_devices()) GTEST_SKIP() << "the CPU has fp32 alone";
+  const auto& [device, num_heads] = GetParam();
+  SmallTraining training = small_training(Activation::kGelu, false);
+  SequenceModelOptions& options = training.options.model;
+  options.dim = 32;
+  options.num_heads = num_heads;
+  options.feed_forward_dim = 16;
+  options.precision = Precision::kBf16;
+  const double bound = bf16_bound(options.num_blocks);
+  const Step step = run_step(training, 1, device);
+  reference::Sasrec model = reference_of(training, step);
+  const auto loss = [&] { return model.loss(); };
+  EXPECT_NEAR(step.result.loss, model.loss(), bound * model.loss());
+  const auto check_gradient = [&](Matrix& x, const std::vector<double>& gradient,
+                                  const std::string& what) {
+    const std::vector<double> expected = reference::numeric_gradient(x, loss).values;
+    ASSERT_EQ(expected.size(), gradient.size()) << what;
+    EXPECT_LE(distance(gradient, expected), bound * length(expected)) << what;
+  };
+  check_gradient(model.items, table_gradient(step, "item"), "item");
+  check_gradient(model.others, table_gradient(step, "country"), "country");
+  for (const ParameterSlice& slice : step.slices) {
+    check_gradient(model.parameters.at(slice.name),
+                   dense_gradient(step, slice, training.options.dense_optimizer), slice.name);
+  }
+}
+
+// Of 32 columns a head, which attention takes to tensor cores, and of 16.
+INSTANTIATE_TEST_SUITE_P(Heads, SasrecBf16Test,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::Values(1, 2)));
 
 INSTANTIATE_TEST_SUITE_P(
     Models, SasrecReferenceTest,

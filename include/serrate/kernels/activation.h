@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "serrate/any_matrix.h"
 #include "serrate/device_span.h"
 #include "serrate/stream.h"
 
@@ -14,18 +15,17 @@ enum class Activation { kGelu, kRelu, kSilu };
 Activation activation_from_string(const std::string& name);
 std::string to_string(Activation activation);
 
-/// y = f(x); x and y may be the same memory. Shapes [n, columns].
-void activation_forward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<float> y,
+/// y = f(x); x and y may be the same memory. Shapes [n, columns], all of one type.
+void activation_forward(Activation f, const InputMatrix& x, const OutputMatrix& y,
                         const Stream& stream);
 /// d_x = f'(x) d_y; d_x and d_y may be the same memory.
-void activation_backward(Activation f, DeviceMatrix<const float> x, DeviceMatrix<const float> d_y,
-                         DeviceMatrix<float> d_x, const Stream& stream);
+void activation_backward(Activation f, const InputMatrix& x, const InputMatrix& d_y,
+                         const OutputMatrix& d_x, const Stream& stream);
 
 template <DeviceType D>
-void activation_forward_on(Activation, DeviceMatrix<const float>, DeviceMatrix<float>,
-                           const Stream&);
+void activation_forward_on(Activation, const InputMatrix&, const OutputMatrix&, const Stream&);
 template <DeviceType D>
-void activation_backward_on(Activation, DeviceMatrix<const float>, DeviceMatrix<const float>,
-                            DeviceMatrix<float>, const Stream&);
+void activation_backward_on(Activation, const InputMatrix&, const InputMatrix&, const OutputMatrix&,
+                            const Stream&);
 
 }  // namespace serrate

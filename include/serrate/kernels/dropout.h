@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "serrate/any_matrix.h"
 #include "serrate/device_span.h"
 #include "serrate/stream.h"
 
@@ -21,19 +22,21 @@ struct DropoutKey {
   DeviceSpan<const std::int64_t> token_ids = {};  ///< [n], one id per row of the global batch
 };
 
-/// y = residual + x * keep / (1 - rate), residual optional (no data: 0). y may be x or residual.
-void dropout_forward(const DropoutKey& key, DeviceMatrix<const float> x,
+/// y = residual + x * keep / (1 - rate), residual optional (no data: 0). y may be residual, or an x
+/// of its type.
+void dropout_forward(const DropoutKey& key, const InputMatrix& x,
                      DeviceMatrix<const float> residual, DeviceMatrix<float> y,
                      const Stream& stream);
-/// d_x = d_y * keep / (1 - rate); d_x may be d_y. (The residual's gradient is d_y itself.)
-void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, DeviceMatrix<float> d_x,
+/// d_x = d_y * keep / (1 - rate); d_x may be d_y, if of its type. (The residual's gradient is d_y
+/// itself.)
+void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, const OutputMatrix& d_x,
                       const Stream& stream);
 
 template <DeviceType D>
-void dropout_forward_on(const DropoutKey&, DeviceMatrix<const float>, DeviceMatrix<const float>,
+void dropout_forward_on(const DropoutKey&, const InputMatrix&, DeviceMatrix<const float>,
                         DeviceMatrix<float>, const Stream&);
 template <DeviceType D>
-void dropout_backward_on(const DropoutKey&, DeviceMatrix<const float>, DeviceMatrix<float>,
+void dropout_backward_on(const DropoutKey&, DeviceMatrix<const float>, const OutputMatrix&,
                          const Stream&);
 
 }  // namespace serrate

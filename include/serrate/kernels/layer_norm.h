@@ -1,5 +1,6 @@
 #pragma once
 
+#include "serrate/any_matrix.h"
 #include "serrate/device_span.h"
 #include "serrate/stream.h"
 
@@ -10,14 +11,15 @@ namespace serrate {
 struct LayerNormForward {
   DeviceMatrix<const float> x;          ///< [n, dim]
   DeviceSpan<const float> gamma, beta;  ///< [dim]
-  DeviceMatrix<float> y;                ///< [n, dim]
+  OutputMatrix y;                       ///< [n, dim]
   DeviceSpan<float> mean, rstd;         ///< [n], kept for the backward
   float eps = 1e-5f;
 };
 
 /// d_x += when `accumulate` (the residual path joins here), else =; d_gamma, d_beta +=.
 struct LayerNormBackward {
-  DeviceMatrix<const float> x, d_y;
+  DeviceMatrix<const float> x;
+  InputMatrix d_y;
   DeviceSpan<const float> gamma, mean, rstd;
   DeviceMatrix<float> d_x;
   DeviceSpan<float> d_gamma, d_beta;  ///< [dim]

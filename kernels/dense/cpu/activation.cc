@@ -121,8 +121,8 @@ HWY_EXPORT(activation_forward_rows);
 HWY_EXPORT(activation_backward_rows);
 
 template <>
-void activation_forward_on<DeviceType::kCpu>(Activation f, DeviceMatrix<const float> x_rows,
-                                             DeviceMatrix<float> y_rows, const Stream& stream) {
+void activation_forward_on<DeviceType::kCpu>(Activation f, const InputMatrix& x_rows,
+                                             const OutputMatrix& y_rows, const Stream& stream) {
   const auto x = host_view(x_rows, stream);
   const auto y = host_view(y_rows, stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
@@ -132,9 +132,9 @@ void activation_forward_on<DeviceType::kCpu>(Activation f, DeviceMatrix<const fl
 }
 
 template <>
-void activation_backward_on<DeviceType::kCpu>(Activation f, DeviceMatrix<const float> x_rows,
-                                              DeviceMatrix<const float> d_y_rows,
-                                              DeviceMatrix<float> d_x_rows, const Stream& stream) {
+void activation_backward_on<DeviceType::kCpu>(Activation f, const InputMatrix& x_rows,
+                                              const InputMatrix& d_y_rows,
+                                              const OutputMatrix& d_x_rows, const Stream& stream) {
   const auto x = host_view(x_rows, stream), d_y = host_view(d_y_rows, stream);
   const auto d_x = host_view(d_x_rows, stream);
 #pragma omp parallel for num_threads(stream.num_threads()) schedule(static)

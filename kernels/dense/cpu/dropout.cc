@@ -67,7 +67,7 @@ namespace serrate {
 HWY_EXPORT(dropout_rows);
 
 template <>
-void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, DeviceMatrix<const float> x_rows,
+void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, const InputMatrix& x_rows,
                                           DeviceMatrix<const float> residual_rows,
                                           DeviceMatrix<float> y_rows, const Stream& stream) {
   const auto x = host_view(x_rows, stream), residual = host_view(residual_rows, stream);
@@ -83,8 +83,8 @@ void dropout_forward_on<DeviceType::kCpu>(const DropoutKey& key, DeviceMatrix<co
 
 template <>
 void dropout_backward_on<DeviceType::kCpu>(const DropoutKey& key, DeviceMatrix<const float> d_y,
-                                           DeviceMatrix<float> d_x, const Stream& stream) {
-  dropout_forward_on<DeviceType::kCpu>(key, d_y, {}, d_x, stream);
+                                           const OutputMatrix& d_x, const Stream& stream) {
+  dropout_forward_on<DeviceType::kCpu>(key, d_y, {}, d_x.as<float>(), stream);
 }
 
 }  // namespace serrate

@@ -45,7 +45,8 @@ class Padded {
 template <>
 void linear_forward_on<DeviceType::kCpu>(const LinearForward& linear, const Stream& stream) {
   const HostLinearForward args{host_view(linear.x, stream), host_view(linear.weight, stream),
-                               host_view(linear.bias, stream), host_view(linear.y, stream)};
+                               host_view(linear.bias.as<float>().row(0), stream),
+                               host_view(linear.y, stream)};
   if (is_whole(args.weight)) return whole_linear_forward(args, stream);
   const Padded x(args.x, args.x.rows, stream);
   const Padded weight(args.weight, whole(args.weight.rows), stream);

@@ -27,10 +27,10 @@ struct Silu {
   }
 };
 
-template <class F, Access kAccess>
+template <class F, Access kAccess, typename T>
 struct ActivationForward {
-  Rows<const float> x;
-  Rows<float> y;
+  Rows<const T> x;
+  Rows<T> y;
   std::int64_t cols;
 
   __device__ void operator()(std::int64_t r, std::int64_t c) const {
@@ -40,10 +40,10 @@ struct ActivationForward {
   }
 };
 
-template <class F, Access kAccess>
+template <class F, Access kAccess, typename T>
 struct ActivationBackward {
-  Rows<const float> x, d_y;
-  Rows<float> d_x;
+  Rows<const T> x, d_y;
+  Rows<T> d_x;
   std::int64_t cols;
 
   __device__ void operator()(std::int64_t r, std::int64_t c) const {
@@ -69,31 +69,38 @@ void with_function(Activation activation, F&& f) {
 }  // namespace
 
 template <>
-void activation_forward_on<DeviceType::kCuda>(Activation activation, DeviceMatrix<const float> x,
-                                              DeviceMatrix<float> y, const Stream& stream) {
-  with_function(activation, [&](auto f) {
+void activation_forward_on<DeviceType::kCuda>(Activation activation, const InputMatrix& x,
+                                              const OutputMatrix& y, const Stream& stream) {
+  const auto start = [&]<typename T>(auto f, DeviceMatrix<T> to) {
+    const DeviceMatrix<const T> from = x.as<T>();
     with_access(
         [&](auto access) {
-          const ActivationForward<decltype(f), access()> forward{rows_of(x), rows_of(y), x.cols};
-          launch_for_each_four(x.rows, x.cols, forward, stream);
+          const ActivationForward<decltype(f), access(), T> forward{rows_of(from), rows_of(to),
+                                                                    to.cols};
+          launch_for_each_four(to.rows, to.cols, forward, stream);
         },
-        x, y);
-  });
+        from, to);
+  };
+  with_function(activation,
+                [&](auto f) { with_elements(y, [&](const auto& to) { start(f, to); }); });
 }
 
 template <>
-void activation_backward_on<DeviceType::kCuda>(Activation activation, DeviceMatrix<const float> x,
-                                               DeviceMatrix<const float> d_y,
-                                               DeviceMatrix<float> d_x, const Stream& stream) {
-  with_function(activation, [&](auto f) {
+void activation_backward_on<DeviceType::kCuda>(Activation activation, const InputMatrix& x,
+                                               const InputMatrix& d_y, const OutputMatrix& d_x,
+                                               const Stream& stream) {
+  const auto start = [&]<typename T>(auto f, DeviceMatrix<T> to) {
+    const DeviceMatrix<const T> at = x.as<T>(), from = d_y.as<T>();
     with_access(
         [&](auto access) {
-          const ActivationBackward<decltype(f), access()> backward{rows_of(x), rows_of(d_y),
-                                                                   rows_of(d_x), x.cols};
-          launch_for_each_four(x.rows, x.cols, backward, stream);
+          const ActivationBackward<decltype(f), access(), T> backward{rows_of(at), rows_of(from),
+                                                                      rows_of(to), to.cols};
+          launch_for_each_four(to.rows, to.cols, backward, stream);
         },
-        x, d_y, d_x);
-  });
+        at, from, to);
+  };
+  with_function(activation,
+                [&](auto f) { with_elements(d_x, [&](const auto& to) { start(f, to); }); });
 }
 
 }  // namespace serrate

@@ -5,12 +5,13 @@
 namespace serrate {
 namespace {
 
-template <Access kAccess>
+template <Access kAccess, typename X, typename Y>
 struct Dropout {
   DropoutDraw draw;
   const std::int64_t* token_ids;
-  Rows<const float> x, residual;
-  Rows<float> y;
+  Rows<X> x;
+  Rows<const float> residual;
+  Rows<Y> y;
   std::int64_t cols;
 
   __device__ Four kept(std::int64_t r, std::int64_t c) const {
@@ -35,26 +36,32 @@ struct Dropout {
   }
 };
 
-}  // namespace
-
-template <>
-void dropout_forward_on<DeviceType::kCuda>(const DropoutKey& key, DeviceMatrix<const float> x,
-                                           DeviceMatrix<const float> residual,
-                                           DeviceMatrix<float> y, const Stream& stream) {
+template <typename X, typename Y>
+void start(const DropoutKey& key, DeviceMatrix<X> x, DeviceMatrix<const float> residual,
+           DeviceMatrix<Y> y, const Stream& stream) {
   with_access(
       [&](auto access) {
-        const Dropout<access()> dropout{dropout_draw(key), key.token_ids.device_data(),
-                                        rows_of(x),        rows_of(residual),
-                                        rows_of(y),        x.cols};
+        const Dropout<access(), X, Y> dropout{dropout_draw(key), key.token_ids.device_data(),
+                                              rows_of(x),        rows_of(residual),
+                                              rows_of(y),        x.cols};
         launch_for_each_four(x.rows, x.cols, dropout, stream);
       },
       x, residual, y);
 }
 
+}  // namespace
+
+template <>
+void dropout_forward_on<DeviceType::kCuda>(const DropoutKey& key, const InputMatrix& x,
+                                           DeviceMatrix<const float> residual,
+                                           DeviceMatrix<float> y, const Stream& stream) {
+  with_elements(x, [&](const auto& from) { start(key, from, residual, y, stream); });
+}
+
 template <>
 void dropout_backward_on<DeviceType::kCuda>(const DropoutKey& key, DeviceMatrix<const float> d_y,
-                                            DeviceMatrix<float> d_x, const Stream& stream) {
-  dropout_forward_on<DeviceType::kCuda>(key, d_y, {}, d_x, stream);
+                                            const OutputMatrix& d_x, const Stream& stream) {
+  with_elements(d_x, [&](const auto& to) { start(key, d_y, {}, to, stream); });
 }
 
 }  // namespace serrate

@@ -13,16 +13,19 @@ constexpr std::int64_t kMostBackwardBlocks = 264;  // two on each of Hopper's 13
 static_assert(kMostBackwardBlocks <= kMostSummedBlocks);
 
 // LayerNormForward and LayerNormBackward as kernels see them.
+template <typename Y>
 struct Forward {
   Rows<const float> x;
   const float *gamma, *beta;
-  Rows<float> y;
+  Rows<Y> y;
   float *mean, *rstd;
   float eps;
   std::int64_t rows, cols;
 };
+template <typename Y>
 struct Backward {
-  Rows<const float> x, d_y;
+  Rows<const float> x;
+  Rows<Y> d_y;
   const float *gamma, *mean, *rstd;
   Rows<float> d_x;
   LayerNormBackward::Write write;
@@ -48,8 +51,8 @@ __device__ RowPart<kFours, kAccess> centered(RowPart<kFours, kAccess> part, floa
 }
 
 // Shared memory: gamma and beta.
-template <int kFours, Access kAccess>
-__global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward args) {
+template <int kFours, Access kAccess, typename Y>
+__global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward<Y> args) {
   using Part = RowPart<kFours, kAccess>;
   const std::int64_t num_cols = args.cols;
   float* const gamma = dynamic_shared<float>();
@@ -78,8 +81,8 @@ __global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward args) {
 
 // With x^ the normalized x and g = d_y gamma: d_x = rstd (g - mean(g) - x^ mean(g x^)).
 // Shared memory: gamma; when that is over, the block's sums.
-template <int kFours, Access kAccess>
-__global__ void __launch_bounds__(kGroupThreads) layer_norm_backward_rows(Backward args) {
+template <int kFours, Access kAccess, typename Y>
+__global__ void __launch_bounds__(kGroupThreads) layer_norm_backward_rows(Backward<Y> args) {
   using Part = RowPart<kFours, kAccess>;
   const std::int64_t num_cols = args.cols;
   float* const gamma = dynamic_shared<float>();
@@ -119,55 +122,65 @@ __global__ void __launch_bounds__(kGroupThreads) layer_norm_backward_rows(Backwa
   });
 }
 
+template <typename Y>
+void start_forward(const LayerNormForward& args, DeviceMatrix<Y> y, const Stream& stream) {
+  const Forward<Y> forward{rows_of(args.x),
+                           args.gamma.device_data(),
+                           args.beta.device_data(),
+                           rows_of(y),
+                           args.mean.device_data(),
+                           args.rstd.device_data(),
+                           args.eps,
+                           args.x.rows,
+                           args.x.cols};
+  with_row_groups(
+      args.x.rows, args.x.cols, kMostBlocks,
+      [&](auto fours, auto access, const GroupLaunch& shape) {
+        launch(layer_norm_rows<fours(), access(), Y>, shape.blocks, shape.block,
+               2 * shared_bytes(args.x.cols), stream, forward);
+      },
+      args.x, y);
+}
+
+template <typename Y>
+void start_backward(const LayerNormBackward& args, DeviceMatrix<Y> d_y, const Stream& stream) {
+  const std::int64_t cols = args.x.cols;
+  Buffer<float> parts(kMostBackwardBlocks * 2 * cols, stream);
+  const Backward<Y> backward{rows_of(args.x),
+                             rows_of(d_y),
+                             args.gamma.device_data(),
+                             args.mean.device_data(),
+                             args.rstd.device_data(),
+                             rows_of(args.d_x),
+                             args.write,
+                             parts.device_data(),
+                             args.d_gamma.device_data(),
+                             args.d_beta.device_data(),
+                             stream.attached<DoneBlocks>().device_data(),
+                             args.x.rows,
+                             cols};
+  with_row_groups(
+      args.x.rows, cols, kMostBackwardBlocks,
+      [&](auto fours, auto access, const GroupLaunch& shape) {
+        launch(layer_norm_backward_rows<fours(), access(), Y>, shape.blocks, shape.block,
+               shared_bytes(cols), stream, backward);
+      },
+      args.x, d_y, args.d_x);
+}
+
 }  // namespace
 
 template <>
 void layer_norm_forward_on<DeviceType::kCuda>(const LayerNormForward& args, const Stream& stream) {
   if (args.x.rows == 0) return;
-  const Forward forward{rows_of(args.x),
-                        args.gamma.device_data(),
-                        args.beta.device_data(),
-                        rows_of(args.y),
-                        args.mean.device_data(),
-                        args.rstd.device_data(),
-                        args.eps,
-                        args.x.rows,
-                        args.x.cols};
-  with_row_groups(
-      args.x.rows, args.x.cols, kMostBlocks,
-      [&](auto fours, auto access, const GroupLaunch& shape) {
-        launch(layer_norm_rows<fours(), access()>, shape.blocks, shape.block,
-               2 * shared_bytes(args.x.cols), stream, forward);
-      },
-      args.x, args.y);
+  with_elements(args.y, [&](const auto& y) { start_forward(args, y, stream); });
 }
 
 template <>
 void layer_norm_backward_on<DeviceType::kCuda>(const LayerNormBackward& args,
                                                const Stream& stream) {
   if (args.x.rows == 0) return;
-  const std::int64_t cols = args.x.cols;
-  Buffer<float> parts(kMostBackwardBlocks * 2 * cols, stream);
-  const Backward backward{rows_of(args.x),
-                          rows_of(args.d_y),
-                          args.gamma.device_data(),
-                          args.mean.device_data(),
-                          args.rstd.device_data(),
-                          rows_of(args.d_x),
-                          args.write,
-                          parts.device_data(),
-                          args.d_gamma.device_data(),
-                          args.d_beta.device_data(),
-                          stream.attached<DoneBlocks>().device_data(),
-                          args.x.rows,
-                          cols};
-  with_row_groups(
-      args.x.rows, cols, kMostBackwardBlocks,
-      [&](auto fours, auto access, const GroupLaunch& shape) {
-        launch(layer_norm_backward_rows<fours(), access()>, shape.blocks, shape.block,
-               shared_bytes(cols), stream, backward);
-      },
-      args.x, args.d_y, args.d_x);
+  with_elements(args.d_y, [&](const auto& d_y) { start_backward(args, d_y, stream); });
 }
 
 }  // namespace serrate

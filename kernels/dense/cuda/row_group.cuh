@@ -21,13 +21,15 @@ struct RowPart {
     return (std::int64_t{i} * blockDim.x + threadIdx.x) * 4;
   }
   /// What is past the last column is 0.
-  __device__ static RowPart load(const float* row, std::int64_t cols) {
+  template <typename T>
+  __device__ static RowPart load(const T* row, std::int64_t cols) {
     RowPart part;
 #pragma unroll
     for (int i = 0; i < kFours; ++i) part.fours[i] = load_four<kAccess>(row, column(i), cols);
     return part;
   }
-  __device__ void store(float* row, std::int64_t cols) const {
+  template <typename T>
+  __device__ void store(T* row, std::int64_t cols) const {
 #pragma unroll
     for (int i = 0; i < kFours; ++i) store_four<kAccess>(fours[i], row, column(i), cols);
   }

@@ -2,6 +2,7 @@
 
 #include "serrate/error.h"
 #include "tests/kernels/test_matrix.h"
+#include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
 
 namespace serrate {
@@ -68,6 +69,28 @@ TEST_P(ActivationFunctions, InPlaceOnAnyShapeAndThreads) {
     EXPECT_EQ(in_place.raw(), y.raw());
     activation_backward(param(), x.on(stream), d_y.on(stream), d_y.on(stream), two_threads);
     EXPECT_EQ(d_y.raw(), d_x.raw());
+  }
+}
+
+TEST_P(ActivationFunctions, OfBfloat16) {
+  for (const std::int64_t cols : {0, 1, 13, 33}) {
+    TestMatrix x = rounded_to_halves(TestMatrix::random(70, cols, 1, 3)), y(70, cols);
+    TestMatrix d_y = rounded_to_halves(TestMatrix::random(70, cols, 2)), d_x(70, cols);
+    const TestHalves x16(x), y16(y), d_y16(d_y);
+    const auto run = [&] {
+      activation_forward(param(), x16.on(stream), y16.on(stream), stream);
+      activation_backward(param(), x16.on(stream), d_y16.on(stream), d_y16.on(stream), stream);
+    };
+    if (!tests_run_on_devices()) {
+      EXPECT_THROW(run(), Error);
+      return;
+    }
+    run();
+    activation_forward(param(), x.on(stream), y.on(stream), stream);
+    activation_backward(param(), x.on(stream), d_y.on(stream), d_x.on(stream), stream);
+    EXPECT_EQ(y16.in_float().raw(), rounded_to_halves(y).raw());
+    EXPECT_EQ(d_y16.in_float().raw(), rounded_to_halves(d_x).raw());
+    EXPECT_THROW(activation_forward(param(), x16.on(stream), y.on(stream), stream), Error);
   }
 }
 

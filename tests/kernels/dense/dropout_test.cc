@@ -2,6 +2,7 @@
 
 #include "serrate/error.h"
 #include "tests/kernels/test_matrix.h"
+#include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
 
 namespace serrate {
@@ -56,6 +57,30 @@ TEST_P(DropoutColumns, KeepsTheDocumentedElements) {
   expect_close(alone, expected_alone, 1e-6);
   expect_close(y, expected, 1e-6);
   EXPECT_EQ(d_x.raw(), alone.raw());
+}
+
+// A product's result is dropped into the float32 residual, and its gradient comes of it.
+TEST_P(DropoutColumns, FromAndToBfloat16) {
+  const std::int64_t rows = 9, cols = param();
+  const TestArray<std::int64_t> tokens(std::vector<std::int64_t>{3, 1, 4, 15, 9, 2, 6, 5, 35});
+  const DropoutKey key{0.3f, 8, 9, 7, tokens.on(stream)};
+  TestMatrix x = rounded_to_halves(TestMatrix::random(rows, cols, 1)),
+             residual = TestMatrix::random(rows, cols, 2), y(rows, cols), d_x(rows, cols),
+             of_halves(rows, cols);
+  const TestHalves x16(x), d_x16(d_x);
+  const auto run = [&] {
+    dropout_forward(key, x16.on(stream), residual.on(stream), of_halves.on(stream), stream);
+    dropout_backward(key, residual.on(stream), d_x16.on(stream), stream);
+  };
+  if (!tests_run_on_devices()) {
+    EXPECT_THROW(run(), Error);
+    return;
+  }
+  run();
+  dropout_forward(key, x.on(stream), residual.on(stream), y.on(stream), stream);
+  dropout_backward(key, residual.on(stream), d_x.on(stream), stream);
+  EXPECT_EQ(of_halves.raw(), y.raw());
+  EXPECT_EQ(d_x16.in_float().raw(), rounded_to_halves(d_x).raw());
 }
 
 class DropoutTest : public KernelTest {};

@@ -1,5 +1,6 @@
 #include "serrate/kernels/layer_norm.h"
 
+#include "serrate/error.h"
 #include "tests/kernels/test_matrix.h"
 #include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
@@ -84,6 +85,35 @@ TEST_P(LayerNormShapes, AgreesWithTheReference) {
   expect_close(norm.d_x, numeric_gradient(x, loss), 2e-5);
   expect_close(norm.d_gamma, numeric_gradient(gamma, loss), 1e-5);
   expect_close(norm.d_beta, numeric_gradient(beta, loss), 1e-5);
+}
+
+// What a product is to read and made is bfloat16: the same, rounded.
+TEST_P(LayerNormShapes, OfBfloat16) {
+  LayerNorm norm(param());
+  norm.d_y = rounded_to_halves(norm.d_y);
+  norm.run(*this, 1);
+  LayerNorm halves(param());
+  const TestHalves y(halves.y), d_y(halves.d_y);
+  const auto run = [&] {
+    layer_norm_forward(
+        {halves.x.on(stream), halves.gamma.row_on(stream), halves.beta.row_on(stream), y.on(stream),
+         halves.mean.on(stream), halves.rstd.on(stream), LayerNorm::kEps},
+        stream);
+    layer_norm_backward({halves.x.on(stream), d_y.on(stream), halves.gamma.row_on(stream),
+                         halves.mean.on(stream), halves.rstd.on(stream), halves.d_x.on(stream),
+                         halves.d_gamma.row_on(stream), halves.d_beta.row_on(stream)},
+                        stream);
+  };
+  if (!tests_run_on_devices()) {
+    EXPECT_THROW(run(), Error);
+    return;
+  }
+  run();
+  EXPECT_EQ(y.in_float().raw(), rounded_to_halves(norm.y).raw());
+  EXPECT_EQ(halves.mean.host(), norm.mean.host());
+  EXPECT_EQ(halves.d_x.raw(), norm.d_x.raw());
+  EXPECT_EQ(halves.d_gamma.raw(), norm.d_gamma.raw());
+  EXPECT_EQ(halves.d_beta.raw(), norm.d_beta.raw());
 }
 
 TEST_P(LayerNormShapes, ThreadsChangeNoBits) {

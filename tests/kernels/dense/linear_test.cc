@@ -1,6 +1,7 @@
 #include "serrate/kernels/linear.h"
 
 #include "serrate/error.h"
+#include "serrate/kernels/round_to_bfloat16.h"
 #include "tests/kernels/test_matrix.h"
 #include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
@@ -72,6 +73,20 @@ struct Linear {
                     stream);
   }
 
+  /// From and to bfloat16; the factors and results here are rounded.
+  void run_in_bf16(const Stream& stream) {
+    const TestHalves x16(x), weight16(weight), bias16(bias), y16(y), d_y16(d_y), d_x16(d_x);
+    linear_forward(
+        {x16.on(stream), weight16.on(stream), bias16.on(stream), y16.on(stream), Precision::kBf16},
+        stream);
+    linear_backward({x16.on(stream), weight16.on(stream), d_y16.on(stream), d_x16.on(stream),
+                     d_weight.on(stream), d_bias.row_on(stream), Precision::kBf16},
+                    stream);
+    const auto read = [](const TestHalves& from, TestMatrix& to) { to = from.in_float(); };
+    read(x16, x), read(weight16, weight), read(bias16, bias), read(y16, y);
+    read(d_y16, d_y), read(d_x16, d_x);
+  }
+
   TestMatrix x, weight, bias, y, d_y, d_x, d_weight, d_bias;
 };
 
@@ -117,46 +132,56 @@ reference::Matrix magnitudes(reference::Matrix matrix) {
   return matrix;
 }
 
+struct Rounding {
+  double of_factors = 0, of_result = 0;
+};
+
 // y = a b^T + bias of factors that are rounded by u at most: each product is off by 2 u + u^2 of
-// itself, and a sum of k of them and the bias by k + 1 roundings of fp32, or cuts.
-void expect_rounded_by(double u, const TestMatrix& actual, const reference::Matrix& a,
+// itself, and a sum of k of them and the bias by k + 1 roundings of fp32, or cuts. Then the sum is
+// rounded.
+void expect_rounded_by(const Rounding& by, const TestMatrix& actual, const reference::Matrix& a,
                        const reference::Matrix& b, const reference::Matrix& bias) {
   ASSERT_TRUE(actual.guards_hold());
   const reference::Matrix exact = reference::linear(a, b, bias);
   const reference::Matrix sizes = reference::linear(magnitudes(a), magnitudes(b), magnitudes(bias));
-  const double bound = 2 * u + u * u + static_cast<double>(a.cols + 1) * 0x1p-23;
+  const double u = by.of_factors;
+  const double of_sum = 2 * u + u * u + static_cast<double>(a.cols + 1) * 0x1p-23;
   for (std::int64_t r = 0; r < exact.rows; ++r) {
     for (std::int64_t c = 0; c < exact.cols; ++c) {
-      ASSERT_LE(std::abs(actual(r, c) - exact(r, c)), bound * sizes(r, c)) << r << ", " << c;
+      const double bound =
+          of_sum * sizes(r, c) * (1 + by.of_result) + std::abs(exact(r, c)) * by.of_result;
+      ASSERT_LE(std::abs(actual(r, c) - exact(r, c)), bound) << r << ", " << c;
     }
   }
 }
 
-TEST_P(LinearShapes, TensorCoresRoundFactorsByNoMoreThanTheirPrecision) {
+TEST_P(LinearShapes, TensorCoresRoundByNoMoreThanTheirPrecision) {
   if (!tests_run_on_devices()) {
     Linear linear(param());
     EXPECT_THROW(linear.run(*this, 1, Precision::kTf32), Error);
-    EXPECT_THROW(linear.run(*this, 1, Precision::kBf16), Error);
+    EXPECT_THROW(linear.run_in_bf16(stream), Error);
     return;
   }
-  for (const auto& [precision, u] :
-       {std::pair{Precision::kTf32, 0x1p-10}, {Precision::kBf16, 0x1p-8}}) {
+  for (const auto precision : {Precision::kTf32, Precision::kBf16}) {
     SCOPED_TRACE(to_string(precision));
     Linear linear(param());
-    linear.run(*this, 1, precision);
+    const bool is_bf16 = precision == Precision::kBf16;
+    is_bf16 ? linear.run_in_bf16(stream) : linear.run(*this, 1, precision);
+    const Rounding by = is_bf16 ? Rounding{.of_result = 0x1p-8} : Rounding{.of_factors = 0x1p-10};
     const reference::Matrix x = linear.x.in_double(), weight = linear.weight.in_double(),
                             d_y = linear.d_y.in_double();
-    expect_rounded_by(u, linear.y, x, weight, linear.bias.in_double());
-    expect_rounded_by(u, linear.d_x, d_y, transposed(weight), {});
-    expect_rounded_by(u, linear.d_weight, transposed(d_y), transposed(x), {});
+    expect_rounded_by(by, linear.y, x, weight, linear.bias.in_double());
+    expect_rounded_by(by, linear.d_x, d_y, transposed(weight), {});
+    expect_rounded_by({.of_factors = by.of_factors}, linear.d_weight, transposed(d_y),
+                      transposed(x), {});
     reference::Matrix ones(1, param().n);
     std::ranges::fill(ones.values, 1.0);
-    expect_rounded_by(0, linear.d_bias, ones, transposed(d_y), {});
+    expect_rounded_by({}, linear.d_bias, ones, transposed(d_y), {});
   }
 }
 
-// Factors of 1 + 2^-12, which tf32 and bf16 make 1, and of 1 + 2^-9, which tf32 keeps. With its
-// padding a row of 61 is aligned as tensor cores want it.
+// Factors of 1 + 2^-12, which tf32 makes 1, and of 1 + 2^-9, which it keeps. With its padding a row
+// of 61 is aligned as tensor cores want it.
 TEST_P(LinearTest, PrecisionByHand) {
   if (!tests_run_on_devices()) GTEST_SKIP() << "the CPU has fp32 alone";
   constexpr std::int64_t kSide = 61;
@@ -176,7 +201,37 @@ TEST_P(LinearTest, PrecisionByHand) {
   EXPECT_EQ(sums(Precision::kFp32, small), kSide * small);
   EXPECT_EQ(sums(Precision::kTf32, small), kSide);
   EXPECT_EQ(sums(Precision::kTf32, large), kSide * large);
-  EXPECT_EQ(sums(Precision::kBf16, large), kSide);
+}
+
+// bf16 keeps 1 + 2^-7. The sum of 61 of them, 61 + 61 / 128, has more than 8 bits.
+TEST_P(LinearTest, Bf16ByHand) {
+  constexpr std::int64_t kSide = 61;
+  constexpr float kFactor = 1 + 0x1p-7f;
+  Linear linear({kSide, kSide, kSide});
+  linear.x = linear.d_y = TestMatrix(kSide, kSide, kFactor);
+  linear.weight = TestMatrix(kSide, kSide, 1);
+  linear.bias = TestMatrix(1, kSide);
+  if (!tests_run_on_devices()) {
+    EXPECT_THROW(linear.run_in_bf16(stream), Error);
+    return;
+  }
+  linear.run_in_bf16(stream);
+  EXPECT_EQ(linear.y(0, kSide - 1), 61.5f);
+  EXPECT_EQ(linear.d_x(kSide - 1, 0), 61.5f);
+  EXPECT_EQ(linear.d_weight(kSide - 1, 0), kSide * kFactor * kFactor);
+  EXPECT_EQ(linear.d_bias(0, kSide - 1), kSide * kFactor);
+}
+
+// To nearest, halves to even; of whole vectors and a rest.
+TEST_P(LinearTest, WeightsAreRoundedToBfloat16) {
+  const TestArray<float> values{1, 1 + 0x1p-8f, 1 + 0x3p-8f, 1 + 0x1.1p-7f, -3e38f, 0x1p-130f, 0};
+  const TestArray<BFloat16> rounded(values.size());
+  round_to_bfloat16(values.on(stream), rounded.on(stream), stream);
+  std::vector<float> found;
+  for (const BFloat16& value : rounded.host()) found.push_back(static_cast<float>(value));
+  EXPECT_EQ(found,
+            (std::vector<float>{1, 1, 1 + 0x1p-6f, 1 + 0x1p-7f, -0x1.c4p127f, 0x1p-130f, 0}));
+  EXPECT_THROW(round_to_bfloat16(values.on(stream), rounded.on(stream).first(2), stream), Error);
 }
 
 TEST_P(LinearTest, WithoutBiasAndWithoutInputGradient) {
@@ -192,6 +247,18 @@ TEST_P(LinearTest, WithoutBiasAndWithoutInputGradient) {
 TEST_P(LinearTest, ShapesThatDoNotFitAreErrors) {
   TestMatrix x(2, 3), weight(4, 2), y(2, 4);
   EXPECT_THROW(linear_forward({x.on(stream), weight.on(stream), {}, y.on(stream)}, stream), Error);
+}
+
+TEST_P(LinearTest, StorageThatIsNotThePrecisionsIsAnError) {
+  TestMatrix x(2, 3), weight(4, 3), y(2, 4);
+  const TestHalves x16(x), weight16(weight);
+  for (const auto precision : {Precision::kFp32, Precision::kTf32, Precision::kBf16}) {
+    const LinearForward half{x16.on(stream), weight16.on(stream), {}, y.on(stream), precision};
+    EXPECT_THROW(linear_forward(half, stream), Error);
+  }
+  EXPECT_THROW(
+      linear_forward({x.on(stream), weight.on(stream), {}, y.on(stream), Precision::kBf16}, stream),
+      Error);
 }
 
 }  // namespace
