@@ -7,6 +7,7 @@
 
 #include "tests/support/on_host.h"
 #include "tests/support/test_array.h"
+#include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
 
 namespace serrate {
@@ -133,6 +134,18 @@ TEST_P(SequenceEncoderTest, DropoutIsForTrainingAndChangesWithTheStep) {
   EXPECT_EQ(run(1, EncoderMode::kTrain), run(1, EncoderMode::kTrain));
   EXPECT_NE(run(1, EncoderMode::kTrain), run(2, EncoderMode::kTrain));
   EXPECT_EQ(run(1, EncoderMode::kEvaluate), run(2, EncoderMode::kEvaluate));
+}
+
+// In bf16, which a GPU has, products take copies of them.
+TEST_P(SequenceEncoderTest, EveryForwardTakesTheWeightsThatThereAre) {
+  SequenceModelOptions options = small_model(0);
+  if (tests_run_on_devices()) options.precision = Precision::kBf16;
+  SequenceEncoder encoder(options, 3, stream_), other(options, 4, stream_);
+  const std::vector<float> before = forward(encoder, 1, EncoderMode::kEvaluate);
+  copy<float>(other.parameters().values(), encoder.parameters().values(), stream_);
+  const std::vector<float> after = forward(encoder, 1, EncoderMode::kEvaluate);
+  EXPECT_NE(after, before);
+  EXPECT_EQ(after, forward(other, 1, EncoderMode::kEvaluate));
 }
 
 TEST(DenseParametersTest, StartsAsLaidOutAndDecaysMatricesOnly) {
