@@ -174,13 +174,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
       *value = 4;
       break;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 9;
+      *value = architecture().major;
       break;
     case cudaDevAttrComputeCapabilityMinor:
-      *value = 0;
+      *value = architecture().minor;
       break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = static_cast<int>(kMostSharedBytes);
+      *value = static_cast<int>(architecture().shared_bytes);
       break;
   }
   return cudaSuccess;

@@ -14,8 +14,6 @@
 
 namespace simt {
 
-constexpr std::size_t kMostSharedBytes = 227 << 10;
-
 struct Handles {
   std::map<std::uintptr_t, Event> events;
   std::uintptr_t next_event = 1;

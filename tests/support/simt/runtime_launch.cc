@@ -66,7 +66,7 @@ using namespace simt;
 cudaError_t simt_set_attribute(const void* kernel, cudaFuncAttribute attribute, int value) {
   const Lock lock;
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value < 0 || static_cast<std::size_t>(value) > kMostSharedBytes) {
+  if (value < 0 || static_cast<std::size_t>(value) > architecture().shared_bytes) {
     return fail(cudaErrorInvalidValue);
   }
   handles().shared_bytes[{kernel, current_device()}] = static_cast<std::size_t>(value);
