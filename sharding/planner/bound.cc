@@ -27,12 +27,10 @@ bool cut(const Box& box, Box& below, Box& above) {
       phase = k;
     }
   }
-  if (phase < 0 && box.torn > 1e-4 * box.value) {
+  if (phase < 0 && !box.torn_much.empty()) {
     below = above = box;
-    for (std::size_t c = 0; c < box.takes_much.size(); ++c) {
-      auto& without = box.takes_much[c] ? below : above;
-      without.allowed[box.torn_item][c] = false;
-    }
+    for (const std::size_t d : box.torn_much) below.allowed[d] = false;
+    for (const std::size_t d : box.torn_little) above.allowed[d] = false;
     return true;
   }
   double at = phase < 0 ? 0 : box.slowest[phase] + most / 2;
@@ -75,11 +73,16 @@ class Cases {
   // No placement is below it; `goal` at most.
   double bound() const { return (open_.empty() ? goal_ : open_.top().value) * (1 - kBoundSlack); }
 
-  // Tells so many cases apart at most.
+  // Tells so many cases apart at most, the one with the least bound first. visit(box) sees them.
   void split(int most_boxes, int& boxes_left) {
+    split(most_boxes, boxes_left, [](const Box&) {});
+  }
+  template <typename Visit>
+  void split(int most_boxes, int& boxes_left, const Visit& visit) {
     const int stop_at = boxes_left - most_boxes;
     for (; boxes_left > stop_at && !open_.empty(); boxes_left -= 2) {
       if (open_.top().value > kCloseEnough * goal_) break;
+      visit(open_.top());
       Box below, above;
       if (!cut(open_.top(), below, above)) break;
       open_.pop();
@@ -109,23 +112,49 @@ class Cases {
 
 PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objective) {
   constexpr int kRounds = 100;
-  const Relaxation relaxation(problem, objective);
+  const Relaxation relaxation(problem, objective, Relaxation::Nodes::kTogether);
   Box box = relaxation.whole();
   relaxation.solve(box, kUnbounded, kRounds, 0);
-  const auto price = [&](int row, const std::vector<std::int64_t>& bytes) {
-    return box.prices[row] * relaxation.scale() / std::max(sum_of(bytes), 1.0);
+  const auto price = [&](int load, const std::vector<std::int64_t>& bytes) {
+    return relaxation.price(box, load) * relaxation.scale() / std::max(sum_of(bytes), 1.0);
   };
   return {.objective = box.value * (1 - kBoundSlack),
           .device_price = price(kPhases, problem.device_bytes),
           .host_price = price(kPhases + 1, problem.host_bytes)};
 }
 
+std::vector<std::vector<ItemChoice>> relaxed_choices(const PlannerProblem& problem,
+                                                     PlannerObjective objective, double known,
+                                                     std::size_t most, int most_cases) {
+  const Relaxation relaxation(problem, objective, Relaxation::Nodes::kApartIfFew);
+  constexpr int kMostDemands = 60'000;  // of all cases
+  most_cases = std::min(most_cases, kMostDemands / static_cast<int>(relaxation.num_demands() + 1));
+  std::vector<std::vector<ItemChoice>> found;
+  Cases cases(relaxation, known);
+  cases.split(most_cases, most_cases, [&](const Box& box) {
+    std::vector<ItemChoice> choices;
+    for (const std::size_t i : box.rounded) {
+      const Demand& d = relaxation.demand(i);
+      ItemChoice& choice = choices.emplace_back(d.candidate);
+      for (int g = 0; g < relaxation.num_groups() && relaxation.num_groups() > 1; ++g) {
+        choice.nodes.insert(choice.nodes.end(), d.blocks[g], g);
+      }
+    }
+    if (std::ranges::find(found, choices) == found.end()) found.push_back(std::move(choices));
+  });
+  const auto left_out =
+      std::max(std::ssize(found) - static_cast<std::ptrdiff_t>(most), std::ptrdiff_t{0});
+  found.erase(found.begin(), found.begin() + left_out);
+  return found;
+}
+
 double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
                    const PlannerBound& bound, double known) {
-  const Relaxation relaxation(problem, objective);
-  // Of all boxes, each of which has 30 rounds or more. Where memory has a price there are more
-  // cases to tell apart.
-  const double most_demands = bound.device_price > 0 || bound.host_price > 0 ? 93'000 : 47'000;
+  const Relaxation relaxation(problem, objective, Relaxation::Nodes::kApartIfFew);
+  // Of all boxes, each of which has 30 rounds or more. Where memory has a price, or nodes are told
+  // apart, there are more cases.
+  const bool is_priced = bound.device_price > 0 || bound.host_price > 0;
+  const double most_demands = relaxation.num_groups() > 1 ? 110'000 : is_priced ? 93'000 : 47'000;
   const double num_demands = static_cast<double>(relaxation.num_demands() + 1);
   int boxes_left = std::clamp(static_cast<int>(most_demands / num_demands), 32, 800);
   double proved = bound.objective;

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "sharding/planner/problem.h"
 
 namespace serrate {
@@ -14,6 +16,19 @@ struct PlannerBound {
 
 /// From loads and memory that may be spread freely over the ranks.
 PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objective);
+
+/// Which candidate of an item, and the node of each of its blocks where the nodes are told apart.
+struct ItemChoice {
+  int candidate = 0;
+  std::vector<int> nodes = {};
+  friend bool operator==(const ItemChoice&, const ItemChoice&) = default;
+};
+
+/// Choices of all items that nearly do in the mean over ranks what a placement below `known` has to
+/// do: those of the last cases of `most_cases` that are told apart, `most` of them.
+std::vector<std::vector<ItemChoice>> relaxed_choices(const PlannerProblem& problem,
+                                                     PlannerObjective objective, double known,
+                                                     std::size_t most, int most_cases);
 
 /// A bound at least as high as `bound`, for which cases are told apart by how long the slowest
 /// rank of a phase takes, as no shard may be longer. `known` is what a placement that was found

@@ -16,12 +16,11 @@
 namespace serrate {
 
 /// What one shard may take, in a start: of the bound in a phase, of the most memory that a rank
-/// has; what all may of all memory; and whether large shards go where they leave the least memory.
+/// has; and what all may of all memory.
 struct ShardLimit {
   double time = 1;
   double memory = 1;
   double filled = 1;
-  bool packed = false;
 };
 
 /// Moves of a search over one restriction of the candidates. Each begins at the best placement so
@@ -35,6 +34,8 @@ class SearchMoves {
 
   /// Greedy starts, as they are; one at least.
   void start(std::span<const ShardLimit> limits);
+  /// A start from choices, not where the state has none of them.
+  void start(std::span<const ItemChoice> choices);
   /// Those of the limits that lead to different starts.
   std::vector<ShardLimit> distinct(std::span<const ShardLimit> limits) const;
   /// A placement to begin at, by choices that do the same; nothing when there are none.
@@ -98,8 +99,9 @@ class SearchMoves {
   std::vector<int> choose(ShardLimit limit) const;
   Allowed allowed_by(ShardLimit limit) const;
   std::vector<int> choose_at(const Allowed& allowed, double device_price, double host_price) const;
-  void build(const std::vector<int>& choices, double noise, bool packed);
-  bool pack(int item, int choice);
+  using Nodes = std::vector<std::vector<int>>;  // of each item's blocks; empty: any
+  void build(const std::vector<int>& choices, const Nodes& nodes, double noise);
+  std::vector<int> ranks_of(int node) const;
   std::vector<int> hardest_first(const std::vector<int>& choices, double noise);
   std::vector<int> least_ranks() const;
 

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <algorithm>
+#include <cstdint>
+
 namespace serrate {
 
 /// A function of what part of a rank a shard takes, by which the shards of a rank sum to 1 at most
@@ -18,5 +21,33 @@ struct PackingFunction {
   /// For a part from 0 to 1; grows with it.
   double operator()(double part) const;
 };
+
+// As std::floor, which is a call where there is no SSE4.1.
+inline double whole(double parts) {
+  return static_cast<double>(static_cast<std::int64_t>(parts));
+}
+
+inline double PackingFunction::operator()(double part) const {
+  switch (kind) {
+    case Kind::kThreshold:
+      return part > 1 - parameter ? 1 : part < parameter ? 0 : part;
+    case Kind::kCommonParts: {
+      const double parts = part * (parameter + 1);
+      return parts == whole(parts) ? part : whole(parts) / parameter;
+    }
+    case Kind::kRest: {
+      const double most = whole(1 / parameter);
+      if (part == 0.5) return 0.5;
+      return part < 0.5 ? whole(part / parameter) / most : 1 - whole((1 - part) / parameter) / most;
+    }
+    case Kind::kSteps: {
+      const double most = whole(1 / parameter);
+      const double left = 1 / parameter - most;
+      const double steps = whole(part / parameter);
+      return (steps + std::max(0.0, part / parameter - steps - left) / (1 - left)) / most;
+    }
+  }
+  return part;
+}
 
 }  // namespace serrate

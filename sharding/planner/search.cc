@@ -18,9 +18,7 @@ constexpr ShardLimit kOnePhaseLimits[] = {{1.0}, {0.75}, {0.55}};
 constexpr ShardLimit kPhaseLimits[] = {{0.25}, {0.27}, {0.3}, {0.33}, {0.36}, {0.4}, {0.45}, {0.5}};
 
 // Of a set of kernels.
-constexpr ShardLimit kKernelLimits[] = {{0.6, 1, 0.98},       {1.0, 1, 0.98},
-                                        {1.7, 1, 0.98},       {0.6, 1, 0.98, true},
-                                        {1.0, 1, 0.98, true}, {1.7, 1, 0.98, true}};
+constexpr ShardLimit kKernelLimits[] = {{0.6, 1, 0.98}, {1.0, 1, 0.98}, {1.7, 1, 0.98}};
 
 // Where memory is scarce.
 std::vector<ShardLimit> scarce_limits() {
@@ -28,7 +26,7 @@ std::vector<ShardLimit> scarce_limits() {
   for (const double memory : {1.0, 0.4, 0.15, 0.05, 0.01}) {
     for (const double time : {0.6, 1.0, 1.3, 1.7, 2.2, 3.0}) {
       limits.push_back({time, memory, memory > 0.5 ? 0.98 : 0.9});
-      if (memory > 0.1) limits.push_back({time, memory, 0.98, true});
+      if (memory > 0.1 && memory <= 0.5) limits.push_back({time, memory, 0.98});
     }
   }
   return limits;
@@ -102,10 +100,10 @@ class Search {
     const bool one_phase = options_.objective == PlannerObjective::kMaxRank;
     const bool scarce = effort_ != SearchEffort::kPlenty;
     if (is_small()) {
-      return std::min<std::int64_t>(num_items * num_items * num_items * (scarce ? 60 : 250),
-                                    scarce      ? 250'000
-                                    : one_phase ? 2'000'000
-                                                : 400'000);
+      return std::min<std::int64_t>(num_items * num_items * num_items * (scarce ? 60 : 180),
+                                    scarce      ? 200'000
+                                    : one_phase ? 1'400'000
+                                                : 300'000);
     }
     const std::int64_t more = std::max<std::int64_t>(num_items - 500, 0);
     const std::int64_t all = one_phase ? 1'000'000 + more * 4'000 : 400'000 + more * 2'000;
@@ -140,7 +138,7 @@ class Search {
       }
       if (all.back()->is_late()) break;
     }
-    if (effort_ == SearchEffort::kScarce && is_small()) start_from_kernels(sets.front(), all);
+    if (is_small()) start_from_choices(sets.front(), all);
     std::ranges::stable_sort(all, is_better);
     if (all.size() > kKept) all.resize(kKept);
     for (const auto& moves : all) {
@@ -153,28 +151,64 @@ class Search {
     return all;
   }
 
-  // Moves change one item's kernel at a time, to what is cheapest beside the others as they are:
-  // sets of kernels are better chosen before. They share as many evaluations as the rest of the
-  // search has: some local search for each, and for the best of them some items taken out and put
-  // back.
-  void start_from_kernels(const TypeSet& types, std::vector<Moves>& all) const {
+  // Moves change one item at a time, to what is cheapest beside the others as they are: which items
+  // are on which node, and which have their rows in host memory, is better chosen before, for all
+  // of them together. Where memory is scarce, the best of these starts have some items taken out
+  // and put back.
+  void start_from_choices(const TypeSet& types, std::vector<Moves>& all) const {
     constexpr std::ptrdiff_t kRuined = 6;
+    if (all.back()->is_late()) return;
     double known = std::numeric_limits<double>::infinity();
     for (const auto& moves : all) known = std::min(known, moves->objective_within_memory());
+    std::vector<Moves> chosen;
+    if (effort_ == SearchEffort::kScarce) start_from_kernels(types, known, chosen);
+    start_from_relaxed(types, known, chosen);
+    if (effort_ == SearchEffort::kScarce) {
+      std::ranges::stable_sort(chosen, is_better);
+      const std::ptrdiff_t num_ruined = std::min(std::ssize(chosen), kRuined);
+      for (std::ptrdiff_t i = 0; i < num_ruined; ++i) {
+        chosen[i]->ruin_and_recreate(evaluations_ / 2 / num_ruined);
+      }
+    }
+    std::ranges::move(chosen, std::back_inserter(all));
+  }
+
+  void start_from_kernels(const TypeSet& types, double known, std::vector<Moves>& all) const {
     std::vector<Allowed> sets = kernel_sets(problem_, bound_, known);
-    std::vector<Moves> of_sets;
     for (Allowed& allowed : sets) {
-      if (all.back()->is_late()) break;
-      of_sets.push_back(moves_of({types, std::move(allowed)}));
-      of_sets.back()->start(kKernelLimits);
-      of_sets.back()->descend(std::min(evaluations_ * 3 / 8 / std::ssize(sets), evaluations_ / 16));
+      if (!all.empty() && all.back()->is_late()) return;
+      all.push_back(moves_of({types, std::move(allowed)}));
+      all.back()->start(kKernelLimits);
+      all.back()->descend(std::min(evaluations_ * 3 / 8 / std::ssize(sets), evaluations_ / 16));
     }
-    std::ranges::stable_sort(of_sets, is_better);
-    const std::ptrdiff_t num_ruined = std::min(std::ssize(of_sets), kRuined);
-    for (std::ptrdiff_t i = 0; i < num_ruined; ++i) {
-      of_sets[i]->ruin_and_recreate(evaluations_ * 5 / 8 / num_ruined);
+  }
+
+  // Adds starts from what the relaxed problem chooses in a few cases of a placement below `known`.
+  void start_from_relaxed(const TypeSet& types, double known, std::vector<Moves>& all) const {
+    constexpr std::size_t kMost = 4;
+    const int cases = effort_ == SearchEffort::kPlenty ? 100 : 60;
+    for (const auto& choices : relaxed_choices(problem_, options_.objective, known, kMost, cases)) {
+      if (!all.empty() && all.back()->is_late()) return;
+      all.push_back(moves_of({types, with_kernels(choices)}));
+      all.back()->start(choices);
+      all.back()->descend(evaluations_ / 16);
     }
-    std::ranges::move(of_sets, std::back_inserter(all));
+  }
+
+  // In host memory those whose candidate is, and no others.
+  Allowed with_kernels(std::span<const ItemChoice> choices) const {
+    const auto on_device = [](const Candidate& c) {
+      return c.kernel == ComputeKernel::kDense || c.kernel == ComputeKernel::kFused;
+    };
+    Allowed allowed;
+    for (std::size_t i = 0; i < problem_.items.size(); ++i) {
+      const auto& candidates = problem_.items[i].candidates;
+      auto& of_item = allowed.emplace_back();
+      for (const Candidate& c : candidates) {
+        of_item.push_back(on_device(c) == on_device(candidates[choices[i].candidate]));
+      }
+    }
+    return allowed;
   }
 
   // Loads of one phase are best balanced from many starts, of several by annealing.
@@ -184,17 +218,18 @@ class Search {
       moves.anneal(evaluations / 4);
     } else if (effort_ == SearchEffort::kScarce && is_small()) {
       moves.restart(moves.distinct(scarce_limits()), evaluations / 2);
-      moves.descend(evaluations / 4);
       moves.ruin_and_recreate(evaluations / 2);
     } else if (moves.num_phases() == 1) {
       const std::int64_t stop_at = moves.evaluations() + evaluations;
-      moves.descend(evaluations / 2);
       if (is_small()) moves.ruin_and_recreate(evaluations / 2);
       moves.restart(kOnePhaseLimits, stop_at - moves.evaluations());
     } else {
       moves.restart(kPhaseLimits, evaluations);
-      moves.descend(evaluations / 2);
-      if (is_small()) moves.ruin_and_recreate(evaluations / 2);
+      if (is_small()) {
+        moves.ruin_and_recreate(evaluations / 2);
+      } else {
+        moves.descend(evaluations / 2);
+      }
       moves.anneal(evaluations / 2);
     }
   }

@@ -28,9 +28,10 @@ bool is_small(const PlannerProblem& problem);
 enum class SearchEffort { kPlenty, kScarce, kRefine };
 
 /// A placement that is cheap in `options.objective`. Greedy starts over several restrictions of the
-/// candidates and the placements `starts` (an empty one is left out), local search from the best,
-/// then more starts or annealing, until a number of evaluations that depends on the problem's size
-/// alone, or the time limit; small problems are searched through.
+/// candidates, from what the relaxed problem chooses, and the placements `starts` (an empty one is
+/// left out), local search from the best, then more starts or annealing, until a number of
+/// evaluations that depends on the problem's size alone, or the time limit; small problems are
+/// searched through.
 SearchResult search_placement(const PlannerProblem& problem, const PlannerBound& bound,
                               const PlannerOptions& options,
                               std::span<const std::vector<ItemPlacement>> starts,

@@ -13,18 +13,30 @@ double sum_of(const std::vector<std::int64_t>& bytes) {
 }  // namespace
 
 void SearchMoves::start(std::span<const ShardLimit> limits) {
-  for (const ShardLimit limit : limits) {
-    build(choose(limit), 0, limit.packed);
+  for (const ShardLimit& limit : limits) {
+    build(choose(limit), {}, 0);
     note_best();
     if (is_late()) return;
   }
 }
 
+void SearchMoves::start(std::span<const ItemChoice> choices) {
+  std::vector<int> chosen;
+  Nodes nodes;
+  for (int i = 0; i < std::ssize(choices); ++i) {
+    chosen.push_back(choice_like(i, {choices[i].candidate, {}}));
+    if (chosen.back() < 0) return;
+    nodes.push_back(choices[i].nodes);
+  }
+  build(chosen, nodes, 0);
+  note_best();
+}
+
 std::vector<ShardLimit> SearchMoves::distinct(std::span<const ShardLimit> limits) const {
-  std::vector<std::pair<std::vector<int>, bool>> starts;
+  std::vector<std::vector<int>> starts;
   std::vector<ShardLimit> some;
   for (const ShardLimit& limit : limits) {
-    std::pair start(choose(limit), limit.packed);
+    std::vector<int> start = choose(limit);
     if (std::ranges::find(starts, start) != starts.end()) continue;
     starts.push_back(std::move(start));
     some.push_back(limit);
@@ -38,7 +50,7 @@ void SearchMoves::restart(std::span<const ShardLimit> limits, std::int64_t evalu
   const std::int64_t end = state_.evaluations() + evaluations;
   for (std::int64_t i = 0; state_.evaluations() < end && !is_late(); ++i) {
     const ShardLimit& limit = limits[i % num_limits];
-    build(choose(limit), i < num_limits ? 0 : kNoise, limit.packed);
+    build(choose(limit), {}, i < num_limits ? 0 : kNoise);
     stop_at_ = std::min(end, state_.evaluations() + evaluations / num_limits);
     local_search();
   }
@@ -133,7 +145,7 @@ std::vector<int> SearchMoves::choose_at(const Allowed& allowed, double device_pr
 
 // Places the items, each where it costs the least; one that would exceed a rank's memory may take
 // another choice.
-void SearchMoves::build(const std::vector<int>& choices, double noise, bool packed) {
+void SearchMoves::build(const std::vector<int>& choices, const Nodes& nodes, double noise) {
   constexpr int kPlacedPerLook = 8;  // items, before the emptiest ranks are looked for again
   clear();
   std::vector<double> targets(phases_.num_phases, 0.0);
@@ -151,8 +163,15 @@ void SearchMoves::build(const std::vector<int>& choices, double noise, bool pack
   int placed = 0;
   for (const int i : hardest_first(choices, noise)) {
     if (placed++ % kPlacedPerLook == 0) some = least_ranks();
-    if (packed && pack(i, choices[i])) continue;
-    double energy = state_.cheapest_blocks(i, choices[i], some, blocks);
+    const BlockScope scope = state_.candidate(i, choices[i]).scope;
+    const std::vector<int> in = nodes.empty() ? std::vector<int>{} : nodes[i];
+    if (scope == BlockScope::kNode && !in.empty()) {
+      state_.place(i, choices[i], in);
+      continue;
+    }
+    const bool in_one = !in.empty() && in.front() == in.back();
+    const std::vector<int> of_node = in_one ? ranks_of(in.front()) : std::vector<int>{};
+    double energy = state_.cheapest_blocks(i, choices[i], in_one ? of_node : some, blocks);
     if (energy > kTooMuch * bound_.objective) {
       energy = state_.cheapest_blocks(i, choices[i], {}, blocks);
     }
@@ -162,29 +181,6 @@ void SearchMoves::build(const std::vector<int>& choices, double noise, bool pack
       state_.place(i, choices[i], blocks);
     }
   }
-}
-
-// Places an item whose shards are large where they leave the least memory. False when they are not,
-// or have no place.
-bool SearchMoves::pack(int item, int choice) {
-  constexpr double kLeastMemory = 0.02;
-  const Candidate& c = state_.candidate(item, choice);
-  const MemoryRun& shard = c.memory.front();
-  const bool in_node = c.type == ShardingType::kTableColumnWise && c.num_blocks > 1;
-  if (c.scope != BlockScope::kRank || in_node) return false;
-  std::vector<std::pair<double, int>> rooms;
-  for (int rank = 0; rank < state_.num_ranks(); ++rank) {
-    const double room = state_.room_with(rank, shard);
-    const bool is_large = room <= state_.room_with(rank, {}) - kLeastMemory;
-    if (state_.may_be_on(item, rank) && is_large && room >= 0) rooms.emplace_back(room, rank);
-  }
-  if (std::ssize(rooms) < c.num_blocks) return false;
-  std::partial_sort(rooms.begin(), rooms.begin() + c.num_blocks, rooms.end());
-  std::vector<int> blocks;
-  for (int b = 0; b < c.num_blocks; ++b) blocks.push_back(rooms[b].second);
-  std::sort(blocks.begin(), blocks.end());
-  state_.place(item, choice, blocks);
-  return true;
 }
 
 // Those on nodes, then those that take the largest part of a rank's time or memory.
@@ -206,6 +202,12 @@ std::vector<int> SearchMoves::hardest_first(const std::vector<int>& choices, dou
   std::vector<int> items;
   for (const auto& [key, item] : order) items.push_back(item);
   return items;
+}
+
+std::vector<int> SearchMoves::ranks_of(int node) const {
+  std::vector<int> ranks(problem_.ranks_per_node);
+  std::iota(ranks.begin(), ranks.end(), node * problem_.ranks_per_node);
+  return ranks;
 }
 
 // A few ranks of least energy; none, for all, when there are not many.

@@ -7,6 +7,8 @@
 #include <random>
 #include <vector>
 
+#include "sharding/planner/bound.h"
+
 namespace serrate {
 namespace {
 
@@ -50,6 +52,44 @@ TEST(PlannerPacking, CountsWhatDoesNotComeApart) {
   EXPECT_EQ((PackingFunction{kRest, 0.35}(0.35)), 0.5);
   EXPECT_EQ((PackingFunction{kRest, 0.35}(0.7)), 1);
   EXPECT_NEAR((PackingFunction{kSteps, 0.4}(0.4)), 0.5, 1e-12);
+}
+
+Candidate on_node(double ms, int ranks) {
+  Candidate c{.type = ShardingType::kTableRowWise,
+              .scope = BlockScope::kNode,
+              .ranks_per_block = ranks,
+              .full_ranks = ranks};
+  c.time = {.forward_compute = ms};
+  c.work = {.forward_compute = ms * ranks};
+  c.memory = {{ranks, 0, 0}};
+  return c;
+}
+
+Candidate on_rank(double ms) {
+  Candidate c{};
+  c.time = c.work = {.forward_compute = ms};
+  c.memory = {{1, 0, 0}};
+  return c;
+}
+
+// Two nodes of two ranks. Three shards of 5 ms are on a rank each, so that one node has two of
+// them; four of 1.5 ms are on both ranks of a node. Two there beside the two make 8 ms; with fewer,
+// the other node has three and the third shard: 9.5 ms. In the mean over all ranks, which takes the
+// node with one shard to have an empty rank for whatever is too much, 7.5 ms would do.
+TEST(PlannerBound, SeesThatRanksOfANodeShare) {
+  PlannerProblem problem{.world_size = 4,
+                         .ranks_per_node = 2,
+                         .device_bytes = {1, 1, 1, 1},
+                         .host_bytes = {1, 1, 1, 1}};
+  for (int i = 0; i < 3; ++i) problem.items.push_back({.candidates = {on_rank(5)}});
+  for (int i = 0; i < 4; ++i) problem.items.push_back({.candidates = {on_node(1.5, 2)}});
+  const PlannerBound first = planner_bound(problem, PlannerObjective::kMaxRank);
+  EXPECT_NEAR(first.objective, 6.75, 0.01);  // the mean: (3 * 5 + 4 * 2 * 1.5) / 4
+  for (const double known : {8.0, 8.2, 9.0}) {
+    const double bound = raise_bound(problem, PlannerObjective::kMaxRank, first, known);
+    EXPECT_GE(bound, 0.98 * 8) << known;
+    EXPECT_LE(bound, 8 * (1 + 1e-9)) << known;
+  }
 }
 
 }  // namespace
