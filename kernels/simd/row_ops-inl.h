@@ -78,8 +78,22 @@ HWY_INLINE hn::Vec<D> load_values(D d, const BFloat16* from) {
 }
 template <class D>
 HWY_INLINE hn::Vec<D> load_values(D d, const Float16* from) {
+#if HWY_TARGET <= HWY_AVX2 && !defined(HWY_DISABLE_F16C)
   const hn::Rebind<hwy::float16_t, D> halves;
   return hn::PromoteTo(d, hn::LoadU(halves, reinterpret_cast<const hwy::float16_t*>(from)));
+#else  // where PromoteTo makes numbers of infinities and NaN
+  const hn::RebindToUnsigned<D> words;
+  const hn::Rebind<std::uint16_t, D> halves;
+  const auto word =
+      hn::PromoteTo(words, hn::LoadU(halves, reinterpret_cast<const std::uint16_t*>(from)));
+  const auto magnitude = hn::And(word, hn::Set(words, 0x7FFF));
+  const auto sign = hn::ShiftLeft<16>(hn::Xor(word, magnitude));
+  // In the places of a float's bits these are 2^-112 of the number.
+  const auto finite = hn::Mul(hn::BitCast(d, hn::ShiftLeft<13>(magnitude)), hn::Set(d, 0x1p112f));
+  const auto is_finite = hn::Lt(magnitude, hn::Set(words, 0x7C00));
+  const auto exponent = hn::IfThenElse(is_finite, hn::Zero(words), hn::Set(words, 0x7F800000));
+  return hn::BitCast(d, hn::Or(hn::BitCast(words, finite), hn::Or(exponent, sign)));
+#endif
 }
 
 // The sum of rows [begin, end) in columns [column, column + kVectors * lanes), held in registers.
