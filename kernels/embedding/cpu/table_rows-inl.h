@@ -27,27 +27,29 @@ HWY_INLINE void widen_row(const Value* from, std::int64_t cols, float* to) {
   });
 }
 
-// round_to_bfloat16 and round_to_float16 of vectors.
+// round_to_bfloat16 and round_to_float16 of vectors, all but the sign.
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V rounded_size(D d, V size, V random, BFloat16) {
-  const V sum = hn::Min(hn::Add(size, hn::ShiftRight<16>(random)), hn::Set(d, kInfinity - 1));
-  const V upper = hn::ShiftRight<16>(size);
-  const V special =
-      hn::IfThenElse(hn::Gt(size, hn::Set(d, kInfinity)), hn::Or(upper, hn::Set(d, 0x40)), upper);
-  return hn::IfThenElse(hn::Lt(size, hn::Set(d, kInfinity)), hn::ShiftRight<16>(sum), special);
+HWY_INLINE V rounded_magnitude(D d, V magnitude, V random, BFloat16) {
+  const V sum = hn::Min(hn::Add(magnitude, hn::ShiftRight<16>(random)), hn::Set(d, kInfinity - 1));
+  const V upper = hn::ShiftRight<16>(magnitude);
+  const V special = hn::IfThenElse(hn::Gt(magnitude, hn::Set(d, kInfinity)),
+                                   hn::Or(upper, hn::Set(d, 0x40)), upper);
+  return hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, kInfinity)), hn::ShiftRight<16>(sum), special);
 }
 template <class D, class V = hn::Vec<D>>
-HWY_INLINE V rounded_size(D d, V size, V random, Float16) {
-  const V exponent = hn::ShiftRight<23>(size), smallest = hn::Set(d, kSmallestNormal);
-  const V shift = hn::Min(hn::Sub(smallest, exponent), hn::Set(d, 31));
-  const V significand = hn::Or(hn::And(size, hn::Set(d, 0x7FFFFF)), hn::Set(d, 0x800000));
-  const V units = hn::IfThenElse(hn::Lt(exponent, smallest), hn::Shr(significand, shift),
-                                 hn::Sub(size, hn::Set(d, kHalfBias)));
-  const V rounded =
-      hn::Min(hn::ShiftRight<13>(hn::Add(units, hn::ShiftRight<19>(random))), hn::Set(d, 0x7BFF));
-  const V special =
-      hn::IfThenElse(hn::Gt(size, hn::Set(d, kInfinity)), hn::Set(d, 0x7E00), hn::Set(d, 0x7C00));
-  return hn::IfThenElse(hn::Lt(size, hn::Set(d, kInfinity)), rounded, special);
+HWY_INLINE V rounded_magnitude(D d, V magnitude, V random, Float16) {
+  const V exponent = hn::ShiftRight<23>(magnitude), largest = hn::Set(d, kLargestSubnormal);
+  const V shift = hn::Min(hn::Sub(largest, exponent), hn::Set(d, 31));
+  const V significand = hn::Or(hn::And(magnitude, hn::Set(d, 0x7FFFFF)), hn::Set(d, 0x800000));
+  const V units = hn::Shr(hn::ShiftLeft<7>(significand), shift);
+  const V subnormal = hn::ShiftRight<21>(hn::Add(units, hn::ShiftRight<11>(random)));
+  const V rebiased = hn::Sub(magnitude, hn::Set(d, kRebias));
+  const V normal = hn::Min(hn::ShiftRight<13>(hn::Add(rebiased, hn::ShiftRight<19>(random))),
+                           hn::Set(d, 0x7BFF));
+  const V finite = hn::IfThenElse(hn::Gt(exponent, largest), normal, subnormal);
+  const V special = hn::IfThenElse(hn::Gt(magnitude, hn::Set(d, kInfinity)), hn::Set(d, 0x7E00),
+                                   hn::Set(d, 0x7C00));
+  return hn::IfThenElse(hn::Lt(magnitude, hn::Set(d, kInfinity)), finite, special);
 }
 
 // `random` has a word for each column.
@@ -60,9 +62,9 @@ HWY_INLINE void round_row(const float* from, const std::uint32_t* random, std::i
     const hn::Rebind<std::uint16_t, decltype(d)> halves;
     const auto word = hn::BitCast(words, hn::LoadU(d, from + c));
     const auto sign = hn::And(hn::ShiftRight<16>(word), hn::Set(words, 0x8000));
-    const auto size = rounded_size(words, hn::And(word, hn::Set(words, kSizeBits)),
-                                   hn::LoadU(words, random + c), Value());
-    hn::StoreU(hn::DemoteTo(halves, hn::BitCast(integers, hn::Or(sign, size))), halves,
+    const auto magnitude = rounded_magnitude(words, hn::And(word, hn::Set(words, kMagnitudeBits)),
+                                             hn::LoadU(words, random + c), Value());
+    hn::StoreU(hn::DemoteTo(halves, hn::BitCast(integers, hn::Or(sign, magnitude))), halves,
                reinterpret_cast<std::uint16_t*>(to + c));
   });
 }
@@ -105,12 +107,13 @@ class RoundedRows {
     return weights_.data();
   }
   HWY_INLINE void store(std::int64_t r) {
-    const std::int64_t behind = rounding_.column_begin % 4, end = behind + table_.cols;
+    // Words are drawn from a multiple of 4 of the whole table's columns on.
+    const std::int64_t skipped = rounding_.column_begin % 4, end = skipped + table_.cols;
     for (std::int64_t c = 0; c < end; c += kWordsAtOnce) {
       draw_words(draw_, static_cast<std::uint64_t>(rounding_.row_begin + r),
-                 rounding_.column_begin - behind + c, words_.data() + c);
+                 rounding_.column_begin - skipped + c, words_.data() + c);
     }
-    round_row(weights_.data(), words_.data() + behind, table_.cols, row(r));
+    round_row(weights_.data(), words_.data() + skipped, table_.cols, row(r));
   }
 
  private:

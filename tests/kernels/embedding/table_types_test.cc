@@ -75,12 +75,13 @@ std::uint16_t round_at_random(float x, std::uint32_t random, BFloat16) {
   return round_to_bfloat16(std::bit_cast<std::uint32_t>(x), random);
 }
 
-// How many of 2^13 draws, evenly spread, round x away from 0, and that all round to a neighbour.
-template <typename Value>
+// How many of 2^kBits draws, evenly spread, round x away from 0.
+template <typename Value, int kBits = 13>
 int count_away_from_zero(float x) {
   int count = 0;
-  for (std::uint32_t draw = 0; draw < 1u << 13; ++draw) {
-    const double rounded = number(of_bits<Value>(round_at_random(x, draw << 19, Value())));
+  for (std::uint32_t draw = 0; draw < 1u << kBits; ++draw) {
+    const double rounded =
+        number(of_bits<Value>(round_at_random(x, draw << (32 - kBits), Value())));
     EXPECT_EQ(std::signbit(rounded), std::signbit(x));
     count += std::abs(rounded) > std::abs(double{x});
   }
@@ -88,32 +89,45 @@ int count_away_from_zero(float x) {
 }
 
 template <typename Value>
-class StochasticRoundingTest : public testing::Test {};
+class StochasticRoundingTypes : public testing::Test {};
 using HalfTypes = testing::Types<Float16, BFloat16>;
-TYPED_TEST_SUITE(StochasticRoundingTest, HalfTypes);
+TYPED_TEST_SUITE(StochasticRoundingTypes, HalfTypes);
 
 // Between all kinds of neighbours: 0, subnormal, around the first normal number, normal, largest.
-TYPED_TEST(StochasticRoundingTest, RoundsUpAsOftenAsTheValueIsFarFromTheOneBelow) {
+TYPED_TEST(StochasticRoundingTypes, RoundsUpAsOftenAsTheValueIsFarFromTheOneBelow) {
   const int largest = std::is_same_v<TypeParam, Float16> ? 0x7BFF : 0x7F7F;
-  for (const int bits : {0, 1, 2, 77, 0x3FF, 0x400, 0x3C00, 0x3F80, 0x4321, largest - 1}) {
+  for (const int bits : {0, 1, 2, 77, 0x7F, 0x3FF, 0x400, 0x3C00, 0x3F80, 0x4321, largest - 1}) {
     const double below = number(of_bits<TypeParam>(bits));
     const double above = number(of_bits<TypeParam>(bits + 1));
     for (const double part : {0.0, 1.0 / 8192, 0.25, 0.5, 0.75, 8191.0 / 8192}) {
       const auto x = static_cast<float>(below + part * (above - below));
-      if (x < std::numeric_limits<float>::min() && x > 0) continue;  // has fewer bits than 13 more
       EXPECT_EQ(count_away_from_zero<TypeParam>(x), part * 8192) << bits << " + " << part;
       EXPECT_EQ(count_away_from_zero<TypeParam>(-x), part * 8192) << bits << " + " << part;
     }
   }
 }
 
-TYPED_TEST(StochasticRoundingTest, LargestStayFiniteAndOthersStayWhatTheyAre) {
+// Subnormal numbers of Float16 have fewer bits than 11, so that a float has more than 13 behind
+// them: down to 2^-45 all count.
+TEST(StochasticRoundingTest, SubnormalNumbersOfFloat16RoundByAllBitsOfAFloat) {
+  for (const float x : {0x1p-45f, 0x3p-42f, 0x1p-38f, 0x1.23456p-25f, 0x1.000002p-22f,
+                        0x1.fffffep-22f, 0x1.fffffep-20f, 0x1.fffffep-15f}) {
+    const double places = std::ldexp(double{x}, 24), part = places - std::floor(places);
+    EXPECT_EQ((count_away_from_zero<Float16, 21>(x)), part * (1 << 21)) << x;
+  }
+  EXPECT_EQ((count_away_from_zero<Float16, 21>(0x1.fffffep-46f)), 0);
+}
+
+TYPED_TEST(StochasticRoundingTypes, LargestStayFiniteAndOthersStayWhatTheyAre) {
   const auto rounded = [](float x) {
     return static_cast<float>(of_bits<TypeParam>(round_at_random(x, ~0u, TypeParam())));
   };
-  const float largest = std::numeric_limits<float>::max();
-  EXPECT_TRUE(std::isfinite(rounded(largest)));
-  EXPECT_EQ(rounded(-largest), -rounded(largest));
+  const float largest = std::is_same_v<TypeParam, Float16> ? 65504.0f : 0x1.FEp127f;
+  for (const float x :
+       {largest, std::nextafter(largest, kInfinite), std::numeric_limits<float>::max()}) {
+    EXPECT_EQ(rounded(x), largest);
+    EXPECT_EQ(rounded(-x), -largest);
+  }
   EXPECT_EQ(rounded(kInfinite), kInfinite);
   EXPECT_EQ(rounded(-kInfinite), -kInfinite);
   EXPECT_TRUE(std::isnan(rounded(std::bit_cast<float>(0x7F800001))));
@@ -323,16 +337,12 @@ TEST_P(TableTypesTest, UpdatesRoundByTheDrawsOfTheirRowsAndColumns) {
   }
 }
 
-// A change of 1/16 of the spacing of bf16 below 1: to nearest it would be lost 4,096 times, at
-// random it is made in a sixteenth of the weights, 256 of which 16 are a standard deviation.
-TEST_P(TableTypesTest, SmallChangesAreMadeInTheMean) {
-  constexpr std::int64_t kRows = 16, kCols = 256;
-  Matrix ones(kRows, kCols), gradient(kRows, kCols);
-  std::ranges::fill(ones.values, 1.0);
-  std::ranges::fill(gradient.values, 0x1p-12);
-  TypedTable<BFloat16> table(ones, stream);
+// One step of SGD at rate 1.
+template <typename Value>
+void update_all_rows(TypedTable<Value>& table, const Matrix& gradient,
+                     const TableRounding& rounding, const Stream& stream) {
   Bags bags{{}, {0}, {}};
-  for (std::int64_t r = 0; r < kRows; ++r) {
+  for (std::int64_t r = 0; r < gradient.rows; ++r) {
     bags.indices.push_back(r);
     bags.offsets.push_back(r + 1);
   }
@@ -341,13 +351,89 @@ TEST_P(TableTypesTest, SmallChangesAreMadeInTheMean) {
   const GradientSegment segment{
       on_device.indices.span(), on_device.offsets.span(), {}, d_output.view()};
   RowGroups groups;
-  group_gradients({&segment, 1}, kRows, groups, stream);
+  group_gradients({&segment, 1}, gradient.rows, groups, stream);
   embedding_update({.table = table.view(),
                     .state = {},
                     .second_moment = {},
                     .segments = {&segment, 1},
-                    .optimizer = {.type = SparseOptimizer::kSgd, .learning_rate = 1}},
+                    .optimizer = {.type = SparseOptimizer::kSgd, .learning_rate = 1},
+                    .step = 1,
+                    .rounding = rounding},
                    groups, {}, 0, stream);
+}
+
+// A step of SGD that makes weights x of weights -0.
+template <typename Value>
+Matrix set_weights(const Matrix& x, const TableRounding& rounding, const Stream& stream) {
+  Matrix zeros(x.rows, x.cols), gradient = x;
+  std::ranges::fill(zeros.values, -0.0);
+  for (double& g : gradient.values) g = -g;
+  TypedTable<Value> table(zeros, stream);
+  update_all_rows(table, gradient, rounding, stream);
+  return table.to_host(stream);
+}
+
+// Weights of all kinds, each with the draws of 64 rows, by as many columns at a time as there are
+// and by one.
+template <typename Value>
+void expect_weights_round_as_numbers_do(const Stream& stream) {
+  std::vector<float> sizes{0x1p-149f,    0x1.23p-140f,
+                           0x1p-126f,    0x1p-46f,
+                           0x1.8p-45f,   0x1p-38f,
+                           0x1.5p-30f,   0x1.8p-25f,
+                           0x1p-24f,     0x1.765432p-20f,
+                           0x1p-15f,     0x1.ffcp-15f,
+                           0x1.ffep-15f, 0x1.fffffep-15f,
+                           0x1p-14f,     0x1.002p-14f,
+                           1.2345678f,   65503,
+                           65504,        65519,
+                           65520,        65535,
+                           65536,        3e38f,
+                           0x1.fep127f,  std::numeric_limits<float>::max(),
+                           kInfinite,    std::numeric_limits<float>::quiet_NaN()};
+  constexpr std::int64_t kRows = 64;
+  const std::int64_t cols = 2 * std::ssize(sizes);
+  Matrix x(kRows, cols);
+  for (std::int64_t r = 0; r < kRows; ++r) {
+    for (std::int64_t c = 0; c < cols; ++c) x(r, c) = c % 2 == 0 ? sizes[c / 2] : -sizes[c / 2];
+  }
+  for (const TableRounding at : {TableRounding{4, 1, 0, 0}, {4, 1, 3, 2}}) {
+    const Matrix rounded = set_weights<Value>(x, at, stream);
+    for (std::int64_t r = 0; r < kRows; ++r) {
+      for (std::int64_t c = 0; c < cols; ++c) {
+        const auto weight = static_cast<float>(x(r, c));
+        const auto expected =
+            of_bits<Value>(round_at_random(weight, word_of(at, 1, r, c), Value()));
+        const Value actual(static_cast<float>(rounded(r, c)));
+        if (std::isnan(weight)) {
+          ASSERT_TRUE(is_nan(actual)) << r << ", " << c;
+        } else {
+          ASSERT_EQ(actual.bits, expected.bits) << r << ", " << weight;
+        }
+      }
+    }
+  }
+  Matrix zero(1, 5);
+  std::ranges::fill(zero.values, -0.0);
+  for (const double w : set_weights<Value>(zero, {}, stream).values) {
+    EXPECT_TRUE(w == 0 && std::signbit(w));
+  }
+}
+
+TEST_P(TableTypesTest, UpdatesRoundNumbersOfEveryKind) {
+  expect_weights_round_as_numbers_do<Float16>(stream);
+  expect_weights_round_as_numbers_do<BFloat16>(stream);
+}
+
+// A change of 1/16 of the spacing of bf16 below 1: to nearest it would be lost 4,096 times, at
+// random it is made in a sixteenth of the weights, 256 of which 16 are a standard deviation.
+TEST_P(TableTypesTest, SmallChangesAreMadeInTheMean) {
+  constexpr std::int64_t kRows = 16, kCols = 256;
+  Matrix ones(kRows, kCols), gradient(kRows, kCols);
+  std::ranges::fill(ones.values, 1.0);
+  std::ranges::fill(gradient.values, 0x1p-12);
+  TypedTable<BFloat16> table(ones, stream);
+  update_all_rows(table, gradient, {}, stream);
   const Matrix after = table.to_host(stream);
   EXPECT_NEAR(std::ranges::count(after.values, 1 - 0x1p-8), 256, 5 * 16);
   EXPECT_EQ(std::ranges::count(after.values, 1.0) + std::ranges::count(after.values, 1 - 0x1p-8),
