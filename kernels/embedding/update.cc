@@ -29,6 +29,13 @@ void check_state(const EmbeddingUpdate& args) {
   }
 }
 
+void check_rounding(const EmbeddingUpdate& args) {
+  if (args.table.type == DataType::kFp32) return;
+  check(args.step >= 1, "the step of an update that rounds counts from 1");
+  check(args.rounding.row_begin >= 0 && args.rounding.column_begin >= 0,
+        "a shard's first row and column, which an update rounds by, must be at least 0");
+}
+
 void check_gradients(const EmbeddingUpdate& args) {
   for (const GradientSegment& s : args.segments) {
     check(has_shape(s.d_output, std::ssize(s.offsets) - 1, args.table.cols),
@@ -80,6 +87,7 @@ void embedding_update(const EmbeddingUpdate& args, const RowGroups& groups,
                       const Stream& stream) {
   check_gradients(args);
   check_state(args);
+  check_rounding(args);
   check(row_squares.empty() || (args.optimizer.type == SparseOptimizer::kRowWiseAdagrad &&
                                 full_dim >= args.table.cols),
         "row_squares are for row_wise_adagrad and need the dim of the whole row");

@@ -39,8 +39,8 @@ struct RowGroups {
 /// step, and of row and column in the whole table, so that the cut into shards changes no bit.
 struct TableRounding {
   std::uint64_t seed = 0;
-  std::uint32_t table = 0;                       ///< another one for each table of the seed
-  std::int64_t row_begin = 0, column_begin = 0;  ///< of the shard; columns best a multiple of 4
+  std::uint32_t table = 0;                       ///< its number among those with that seed
+  std::int64_t row_begin = 0, column_begin = 0;  ///< of the shard; fastest at multiples of 4
 };
 
 struct EmbeddingUpdate {
@@ -50,7 +50,7 @@ struct EmbeddingUpdate {
   DeviceMatrix<float> second_moment;  ///< adam alone: [num_rows, dim]
   std::span<const GradientSegment> segments;
   SparseOptimizerOptions optimizer;
-  std::int64_t step = 1;  ///< from 1, for adam's bias correction and for `rounding`
+  std::int64_t step = 0;  ///< from 1: for adam's bias correction and for `rounding`
   TableRounding rounding = {};
 };
 

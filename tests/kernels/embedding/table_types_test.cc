@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "kernels/embedding/stochastic_rounding.h"
+#include "serrate/error.h"
 #include "serrate/kernels/embedding_lookup.h"
 #include "serrate/kernels/embedding_update.h"
 #include "tests/kernels/embedding/fixture.h"
@@ -423,6 +424,29 @@ void expect_weights_round_as_numbers_do(const Stream& stream) {
 TEST_P(TableTypesTest, UpdatesRoundNumbersOfEveryKind) {
   expect_weights_round_as_numbers_do<Float16>(stream);
   expect_weights_round_as_numbers_do<BFloat16>(stream);
+}
+
+TEST_P(TableTypesTest, UpdatesThatRoundNeedAStepAndAPlace) {
+  TypedTable<Float16> fp16(Matrix(2, 3), stream);
+  TypedTable<float> fp32(Matrix(2, 3), stream);
+  const auto update = [&](const TableRows& table, std::int64_t step, std::int64_t row_begin,
+                          std::int64_t column_begin) {
+    RowGroups groups;
+    group_gradients({}, 2, groups, stream);
+    embedding_update({.table = table,
+                      .state = {},
+                      .second_moment = {},
+                      .segments = {},
+                      .optimizer = {.type = SparseOptimizer::kSgd},
+                      .step = step,
+                      .rounding = {1, 0, row_begin, column_begin}},
+                     groups, {}, 0, stream);
+  };
+  EXPECT_NO_THROW(update(fp16.view(), 1, 0, 0));
+  EXPECT_NO_THROW(update(fp32.view(), 0, -1, -1));
+  EXPECT_THROW(update(fp16.view(), 0, 0, 0), Error);
+  EXPECT_THROW(update(fp16.view(), 1, -1, 0), Error);
+  EXPECT_THROW(update(fp16.view(), 1, 0, -1), Error);
 }
 
 // A change of 1/16 of the spacing of bf16 below 1: to nearest it would be lost 4,096 times, at
