@@ -11,9 +11,10 @@ namespace serrate {
 
 inline constexpr int kSoftmaxThreads = kTile / kWarpRows * 32;
 
-/// To the 11 bits that the mma reads, to nearest. NaN stays NaN.
+/// To the 11 bits that the mma reads, to nearest. NaN stays NaN, which may have no bit among them.
 __device__ inline float round_to_tf32(float x) {
-  return isnan(x) ? x : __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000);
+  return isnan(x) ? __uint_as_float(0x7fffffff)
+                  : __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000);
 }
 
 /// What factors are rounded to. Tiles are rows of so many bfloat16, or of their two halves: an mma
