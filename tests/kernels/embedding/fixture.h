@@ -13,12 +13,14 @@
 
 namespace serrate {
 
-/// A matrix on a stream's device, with columns behind each row that no kernel may write; with rows
-/// of fours of columns aligned to 16 bytes.
+/// A matrix on a stream's device, with columns behind each row that no kernel may write: so many
+/// that rows of fours of columns are aligned to 16 bytes, unless it is said how many.
 class TestMatrix {
  public:
   TestMatrix(const reference::Matrix& values, const Stream& stream)
-      : rows_(values.rows), cols_(values.cols), stride_(cols_ + (cols_ % 4 == 0 ? 4 : 3)) {
+      : TestMatrix(values, stream, values.cols % 4 == 0 ? 4 : 3) {}
+  TestMatrix(const reference::Matrix& values, const Stream& stream, std::int64_t gap)
+      : rows_(values.rows), cols_(values.cols), stride_(cols_ + gap) {
     std::vector<float> host(rows_ * stride_, kGuard);
     for (std::int64_t r = 0; r < rows_; ++r) {
       for (std::int64_t c = 0; c < cols_; ++c) {

@@ -91,6 +91,23 @@ TEST_P(EmbeddingLookupTest, LooksUpSeveralTablesAtOnce) {
   }
 }
 
+// Rows of fours of columns, which are not aligned in the table or not in the output.
+TEST_P(EmbeddingLookupTest, AlignmentChangesNoBits) {
+  const Matrix values = random_matrix(20, 8, 4);
+  const Bags bags = random_bags(30, 20, 6, true, 5);
+  const DeviceBags on_device(bags, stream);
+  const auto pooled = [&](std::int64_t table_gap, std::int64_t output_gap) {
+    TestMatrix rows(values, stream, table_gap), output(Matrix(30, 8), stream, output_gap);
+    const LookupSegment segment{rows.view(), on_device.indices.span(), on_device.offsets.span(),
+                                on_device.weights.span(), output.view()};
+    embedding_lookup({&segment, 1}, stream);
+    return output.to_host(stream).values;
+  };
+  const std::vector<double> aligned = pooled(4, 4);
+  EXPECT_EQ(pooled(3, 4), aligned);
+  EXPECT_EQ(pooled(4, 3), aligned);
+}
+
 TEST_P(EmbeddingLookupTest, BitsDoNotDependOnThreads) {
   const Matrix values = random_matrix(100, 64, 6);
   const Bags bags = random_bags(200, 100, 30, true, 7);

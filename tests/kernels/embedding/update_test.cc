@@ -165,6 +165,38 @@ TEST_P(EmbeddingUpdateTest, MatchesReferenceForEveryOptimizerAndWidth) {
   }
 }
 
+// Rows of fours of columns, of which each matrix in turn has rows that are not aligned.
+TEST_P(EmbeddingUpdateTest, AlignmentChangesNoBits) {
+  constexpr std::int64_t kRows = 20, kDim = 8;
+  const Bags bags = random_bags(30, kRows, 5, true, 41);
+  const DeviceBags on_device(bags, stream);
+  const Matrix zeros(kRows, kDim);
+  const auto update = [&](int unaligned) {
+    const auto gap = [&](int i) { return i == unaligned ? 3 : 4; };
+    TestMatrix d_output(random_matrix(30, kDim, 42), stream, gap(0));
+    TestMatrix table(random_matrix(kRows, kDim, 43), stream, gap(1));
+    TestMatrix first(zeros, stream, gap(2)), second(zeros, stream, gap(3));
+    const GradientSegment segment{on_device.indices.span(), on_device.offsets.span(),
+                                  on_device.weights.span(), d_output.view()};
+    group_gradients({&segment, 1}, kRows, groups, stream);
+    embedding_update({.table = table.view(),
+                      .state = first.view(),
+                      .second_moment = second.view(),
+                      .segments = {&segment, 1},
+                      .optimizer = {.type = SparseOptimizer::kAdam},
+                      .step = 1},
+                     groups, {}, 0, stream);
+    return Parameters{table.to_host(stream), first.to_host(stream), second.to_host(stream)};
+  };
+  const Parameters aligned = update(-1);
+  for (int i = 0; i < 4; ++i) {
+    const Parameters actual = update(i);
+    EXPECT_EQ(actual.table.values, aligned.table.values);
+    EXPECT_EQ(actual.state.values, aligned.state.values);
+    EXPECT_EQ(actual.second_moment.values, aligned.second_moment.values);
+  }
+}
+
 // Rows 0 to 4 have 1, 511, 512, 513 and 5,000 occurrences, one in each bag, and gradients of small
 // integers, whose sums are exact in any order.
 TEST_P(EmbeddingUpdateTest, AddsUpRowsWithVeryManyOccurrences) {
