@@ -53,7 +53,7 @@ void require(bool holds, const char* option, const std::string& need) {
 
 Option precision_option(Precision& field) {
   return option("precision", field,
-                "of the encoder: bf16 stores its activations so, too; on the CPU fp32 alone",
+                "of products in encoder and head; bf16: of activations, too; on the CPU fp32 alone",
                 "fp32|tf32|bf16", precision_from_string);
 }
 

@@ -45,7 +45,7 @@ class DenseBytes : public testing::Test {
     std::cout << name << ": " << launched << " launches, " << ratio << " x the floor\n";
     EXPECT_EQ(launched, launches) << name;
     EXPECT_GE(ratio, 1) << name << ": the floor is wrong";
-    EXPECT_LE(ratio, 1.15) << name;
+    EXPECT_LE(ratio, 1.01) << name;
   }
 
   const Stream stream_{Device::cuda(0)};
