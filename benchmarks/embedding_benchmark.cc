@@ -48,7 +48,7 @@ std::vector<std::int64_t> random_ids(const Sizes& sizes, IdDistribution distribu
 struct Case {
   std::int64_t dim;
   IdDistribution distribution;
-  DataType type = DataType::kFp32;  ///< or another, for rows that have weights alone
+  DataType type = DataType::kFloat32;  ///< or another, for rows that have weights alone
 };
 
 // Tables, ids and outputs of one case. As in ShardedEmbedding, a row of a table is the weights and
@@ -77,8 +77,8 @@ struct Workload {
   DeviceMatrix<float> array(std::int64_t t, std::int64_t i) {
     return {tables[t].device_data() + i * dim, sizes.rows, dim, num_arrays * dim};
   }
-  TableRows table(std::int64_t t) {
-    TableRows rows = array(t, 0);
+  OutputMatrix table(std::int64_t t) {
+    OutputMatrix rows = array(t, 0);
     rows.type = type;
     return rows;
   }
@@ -177,7 +177,7 @@ void register_cases(BenchmarkDevice& device, const Sizes& sizes) {
       }
     }
     for (const auto& [type, name] :
-         {std::pair{DataType::kFp16, "fp16"}, {DataType::kBf16, "bf16"}}) {
+         {std::pair{DataType::kFloat16, "fp16"}, {DataType::kBFloat16, "bf16"}}) {
       const Case c{128, distribution, type};
       register_case(fmt::format("lookup/dim:128/{}/{}", ids, name), device, lookup, sizes, c);
       register_case(fmt::format("update/dim:128/{}/row_wise_adagrad/{}", ids, name), device, update,

@@ -4,26 +4,12 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "serrate/bfloat16.h"
+#include "serrate/data_type.h"
 #include "serrate/device_span.h"
 
 namespace serrate {
 
-/// How the elements of a matrix are stored.
-enum class ElementType { kFloat32, kBFloat16 };
-
-template <typename T>
-constexpr ElementType element_type_of() {
-  using Element = std::remove_const_t<T>;
-  static_assert(std::is_same_v<Element, float> || std::is_same_v<Element, BFloat16>);
-  return std::is_same_v<Element, float> ? ElementType::kFloat32 : ElementType::kBFloat16;
-}
-
-constexpr std::size_t size_of(ElementType type) {
-  return type == ElementType::kFloat32 ? sizeof(float) : sizeof(BFloat16);
-}
-
-/// A DeviceMatrix of any of these types; on the CPU, of float32.
+/// A DeviceMatrix of any type.
 template <typename Void>
 class AnyMatrix {
   static_assert(std::is_void_v<Void>);
@@ -34,11 +20,11 @@ class AnyMatrix {
   std::int64_t rows = 0;
   std::int64_t cols = 0;
   std::int64_t stride = 0;  ///< elements from one row to the next
-  ElementType type = ElementType::kFloat32;
+  DataType type = DataType::kFloat32;
 
   constexpr AnyMatrix() = default;
   /// Row after row.
-  constexpr AnyMatrix(Void* device_data, ElementType type_, std::int64_t rows_, std::int64_t cols_)
+  constexpr AnyMatrix(Void* device_data, DataType type_, std::int64_t rows_, std::int64_t cols_)
       : rows(rows_), cols(cols_), stride(cols_), type(type_), data_(device_data) {}
   template <typename T>
     requires std::is_convertible_v<T*, Void*>
@@ -46,14 +32,13 @@ class AnyMatrix {
       : rows(m.rows),
         cols(m.cols),
         stride(m.stride),
-        type(element_type_of<T>()),
+        type(data_type_of<T>()),
         data_(m.device_data()) {}
   /// A row.
   template <typename T>
     requires std::is_convertible_v<T*, Void*>
   constexpr AnyMatrix(const DeviceSpan<T>& row)  // NOLINT: implicit
-      : AnyMatrix(row.device_data(), element_type_of<T>(), 1,
-                  static_cast<std::int64_t>(row.size())) {}
+      : AnyMatrix(row.device_data(), data_type_of<T>(), 1, static_cast<std::int64_t>(row.size())) {}
   /// A const view of the same matrix.
   template <typename OtherVoid>
     requires(std::is_const_v<Void> && !std::is_const_v<OtherVoid>)
@@ -66,14 +51,14 @@ class AnyMatrix {
   constexpr AnyMatrix columns(std::int64_t begin, std::int64_t end) const {
     AnyMatrix result = *this;
     using Byte = Element<std::byte>;
-    result.data_ = static_cast<Byte*>(data_) + begin * static_cast<std::int64_t>(size_of(type));
+    result.data_ = static_cast<Byte*>(data_) + begin * size_of(type);
     result.cols = end - begin;
     return result;
   }
   /// Throws Error if the elements are of another type.
   template <typename T>
   constexpr DeviceMatrix<Element<T>> as() const {
-    check(type == element_type_of<T>(), "a matrix is not of the type that is asked for");
+    check(type == data_type_of<T>(), "a matrix is not of the type that is asked for");
     return {static_cast<Element<T>*>(data_), rows, cols, stride};
   }
 
@@ -83,17 +68,17 @@ class AnyMatrix {
 using InputMatrix = AnyMatrix<const void>;
 using OutputMatrix = AnyMatrix<void>;
 
-/// Calls f with the matrix as a DeviceMatrix of its elements' type.
+/// Calls f with the matrix as a DeviceMatrix of its elements' type, float32 or bfloat16.
 template <typename Void, typename F>
 decltype(auto) with_elements(const AnyMatrix<Void>& matrix, F&& f) {
-  if (matrix.type == ElementType::kBFloat16) return f(matrix.template as<BFloat16>());
+  if (matrix.type == DataType::kBFloat16) return f(matrix.template as<BFloat16>());
   return f(matrix.template as<float>());
 }
 
-/// For a CPU backend, which computes on float32.
+/// For a CPU backend that takes float32 alone.
 template <typename Void>
 auto host_view(const AnyMatrix<Void>& matrix, const Stream& stream) {
-  check(matrix.type == ElementType::kFloat32, "on the CPU matrices are of float32");
+  check(matrix.type == DataType::kFloat32, "on the CPU matrices are of float32");
   return host_view(matrix.template as<float>(), stream);
 }
 

@@ -77,12 +77,16 @@ Operation operation_of(const MatrixProduct& product) {
   return operation;
 }
 
+cudaDataType_t type_of(const InputMatrix& matrix) {
+  check(matrix.type != DataType::kFloat16, "products are of float32 or bfloat16 matrices");
+  return matrix.type == DataType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF;
+}
+
 Layout layout_of(const InputMatrix& matrix) {
   cublasLtMatrixLayout_t made = nullptr;
   cublas_check(cublasLtMatrixLayoutCreate(
-      &made, matrix.type == ElementType::kFloat32 ? CUDA_R_32F : CUDA_R_16BF,
-      static_cast<std::uint64_t>(matrix.cols), static_cast<std::uint64_t>(matrix.rows),
-      std::max<std::int64_t>(matrix.stride, 1)));
+      &made, type_of(matrix), static_cast<std::uint64_t>(matrix.cols),
+      static_cast<std::uint64_t>(matrix.rows), std::max<std::int64_t>(matrix.stride, 1)));
   return Layout(made);
 }
 

@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "serrate/kernels/table_rows.h"
+#include "serrate/any_matrix.h"
 
 // Columns of a row that one lane reads and writes at once: 16 bytes where rows are aligned so.
 namespace serrate {
@@ -34,8 +34,8 @@ __device__ void multiply_add(float weight, const RowVector<kWidth>& row, RowVect
 }
 
 /// Whether rows can be read by four columns.
-inline bool aligned_by_four(const InputRows& rows) {
-  const auto address = reinterpret_cast<std::uintptr_t>(rows.device_data);
+inline bool aligned_by_four(const InputMatrix& rows) {
+  const auto address = reinterpret_cast<std::uintptr_t>(rows.device_data());
   return address % static_cast<std::uintptr_t>(4 * size_of(rows.type)) == 0 &&
          rows.stride % 4 == 0 && rows.cols % 4 == 0;
 }

@@ -11,8 +11,7 @@ void check_precision(Precision precision, std::initializer_list<InputMatrix> mat
                      const Stream& stream) {
   check(precision == Precision::kFp32 || stream.device().type != DeviceType::kCpu,
         "linear: on the CPU the precision is fp32");
-  const ElementType type =
-      precision == Precision::kBf16 ? ElementType::kBFloat16 : ElementType::kFloat32;
+  const DataType type = precision == Precision::kBf16 ? DataType::kBFloat16 : DataType::kFloat32;
   for (const InputMatrix& matrix : matrices) {
     check(!matrix.has_data() || matrix.type == type,
           "linear: matrices are stored in bfloat16 for the precision bf16, else in float32");

@@ -30,7 +30,7 @@ void check_state(const EmbeddingUpdate& args) {
 }
 
 void check_rounding(const EmbeddingUpdate& args) {
-  if (args.table.type == DataType::kFp32) return;
+  if (args.table.type == DataType::kFloat32) return;
   check(args.step >= 1, "the step of an update that rounds counts from 1");
   check(args.rounding.row_begin >= 0 && args.rounding.column_begin >= 0,
         "a shard's first row and column, which an update rounds by, must be at least 0");

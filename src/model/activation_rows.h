@@ -11,10 +11,9 @@ namespace serrate {
 /// Rows that a model keeps, float32 or bfloat16.
 class ActivationRows {
  public:
-  OutputMatrix resize_discard(std::int64_t rows, std::int64_t cols, ElementType type,
+  OutputMatrix resize_discard(std::int64_t rows, std::int64_t cols, DataType type,
                               const Stream& stream) {
-    const auto size = static_cast<std::int64_t>(size_of(type));
-    memory_.resize_discard(rows * cols * size, stream);
+    memory_.resize_discard(rows * cols * size_of(type), stream);
     return rows_ = {memory_.device_data(), type, rows, cols};
   }
   const OutputMatrix& rows() { return rows_; }

@@ -25,7 +25,7 @@ template <typename Void>
 AnyHeads<Void> heads_of(const AnyMatrix<Void>& rows, std::int64_t head_dim) {
   AnyHeads<Void> heads;
   heads.device_data = rows.device_data();
-  heads.type = rows.type == ElementType::kBFloat16 ? HeadsType::kBFloat16 : HeadsType::kFloat32;
+  heads.type = rows.type;
   heads.token_stride = rows.stride;
   heads.head_stride = head_dim;
   return heads;
@@ -304,8 +304,8 @@ AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& toke
 OutputMatrix SequenceEncoder::resize(ActivationRows& rows, std::int64_t num_rows, std::int64_t cols,
                                      const Stream& stream) const {
   const bool is_bf16 = options_.precision == Precision::kBf16;
-  return rows.resize_discard(num_rows, cols,
-                             is_bf16 ? ElementType::kBFloat16 : ElementType::kFloat32, stream);
+  return rows.resize_discard(num_rows, cols, is_bf16 ? DataType::kBFloat16 : DataType::kFloat32,
+                             stream);
 }
 
 InputMatrix SequenceEncoder::factor(std::int64_t slice) {

@@ -26,12 +26,12 @@ void add(float a, const float* x, std::int64_t n, float* y) {
 
 struct Unfused {
   const Attention& args;
-  const HeadsType stored;
+  const DataType stored;
   Floats q, k, v, d_out, out, lse, d_q, d_k, d_v;
   std::vector<double> d_bias;
 
   float store(float x) const {
-    return stored == HeadsType::kFloat32 ? x : static_cast<float>(BFloat16(x));
+    return stored == DataType::kFloat32 ? x : static_cast<float>(BFloat16(x));
   }
 
   // The scores of query i of sequence s.
@@ -113,7 +113,7 @@ Floats as_floats(const std::vector<double>& values) {
 }  // namespace
 
 UnfusedAttention unfused_attention(const Attention& args, const std::vector<double>& d_out,
-                                   HeadsType stored) {
+                                   DataType stored) {
   const std::int64_t rows = std::ssize(args.q) / args.head_dim;
   Unfused call{args,
                stored,

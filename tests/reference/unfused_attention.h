@@ -13,6 +13,6 @@ struct UnfusedAttention {
 /// Attention and its backward as one op after the other, with float32 sums and every result stored:
 /// the error of which is the measure of a fused kernel's in FlashAttention's tests (Dao et al.).
 UnfusedAttention unfused_attention(const Attention& args, const std::vector<double>& d_out,
-                                   HeadsType stored);
+                                   DataType stored);
 
 }  // namespace serrate::reference

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "serrate/bfloat16.h"
+#include "serrate/data_type.h"
 #include "serrate/device_span.h"
 #include "serrate/kernels/attention_mask.h"
 #include "serrate/kernels/attention_plan.h"
@@ -22,18 +22,16 @@ struct DeviceHeads {
   std::int64_t head_stride = 0;
 };
 
-/// How tokens are stored. Arithmetic is in float32. CUDA's tensor cores, though, multiply bfloat16
-/// tokens by weights and gradients of scores that are rounded to bfloat16; they take head_dim 32,
-/// 64, 128 and 256 where device_data is aligned to 16 bytes and strides are multiples of 8.
-enum class HeadsType { kFloat32, kBFloat16 };
-
-/// DeviceHeads of any of these types; for gradients and outputs without const.
+/// DeviceHeads of float32 or bfloat16; for gradients and outputs without const. Arithmetic is in
+/// float32. CUDA's tensor cores, though, multiply bfloat16 tokens by weights and gradients of
+/// scores that are rounded to bfloat16; they take head_dim 32, 64, 128 and 256 where device_data is
+/// aligned to 16 bytes and strides are multiples of 8.
 template <typename Void>
 struct AnyHeads {
   static_assert(std::is_void_v<Void>);
 
   Void* device_data = nullptr;
-  HeadsType type = HeadsType::kFloat32;
+  DataType type = DataType::kFloat32;
   std::int64_t token_stride = 0;
   std::int64_t head_stride = 0;
 
@@ -42,12 +40,10 @@ struct AnyHeads {
     requires std::is_convertible_v<T*, Void*>
   constexpr AnyHeads(const DeviceHeads<T>& heads)  // NOLINT: implicit
       : device_data(heads.device_data),
-        type(std::is_same_v<std::remove_const_t<T>, float> ? HeadsType::kFloat32
-                                                           : HeadsType::kBFloat16),
+        type(data_type_of<T>()),
         token_stride(heads.token_stride),
         head_stride(heads.head_stride) {
-    static_assert(std::is_same_v<std::remove_const_t<T>, float> ||
-                  std::is_same_v<std::remove_const_t<T>, BFloat16>);
+    static_assert(data_type_of<T>() != DataType::kFloat16);
   }
   /// The same tokens, const.
   template <typename OtherVoid>
@@ -103,7 +99,7 @@ struct AttentionForward {
   std::int64_t num_heads = 1;
   /// A divisor of num_heads: so many consecutive heads share one of k's and v's. 0: num_heads.
   std::int64_t num_key_heads = 0;
-  /// 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16, and on CUDA as HeadsType says.
+  /// 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16, and on CUDA as AnyHeads says.
   std::int64_t head_dim = 64;
   float scale = 1;                   ///< of q.k; 1 / sqrt(head_dim) is not implied
   AttentionMask mask = kCausalMask;  ///< for cross-attention and shared queries mostly FullMask

@@ -3,8 +3,8 @@
 #include <cstdint>
 #include <span>
 
+#include "serrate/any_matrix.h"
 #include "serrate/device_span.h"
-#include "serrate/kernels/table_rows.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -12,7 +12,7 @@ namespace serrate {
 /// Sum pooling of the rows of one table shard for a run of bags. Mean pooling is a scale of the
 /// sum that only the owner of the whole bag knows; see scatter_bags.
 struct LookupSegment {
-  InputRows table;                         ///< [num_rows, dim]
+  InputMatrix table;                       ///< [num_rows, dim]
   DeviceSpan<const std::int64_t> indices;  ///< [num_indices], in [0, num_rows)
   DeviceSpan<const std::int64_t> offsets;  ///< [num_bags + 1]; bag i: offsets[i] - offsets[0] ...
   DeviceSpan<const float> weights;         ///< [num_indices], or empty

@@ -3,10 +3,10 @@
 #include <cstdint>
 #include <span>
 
+#include "serrate/any_matrix.h"
 #include "serrate/buffer.h"
 #include "serrate/device_span.h"
 #include "serrate/embedding_table.h"
-#include "serrate/kernels/table_rows.h"
 
 namespace serrate {
 
@@ -44,7 +44,7 @@ struct TableRounding {
 };
 
 struct EmbeddingUpdate {
-  TableRows table;  ///< [num_rows, dim]; state is fp32 whatever its type
+  OutputMatrix table;  ///< [num_rows, dim]; state is fp32 whatever its type
   /// adagrad: [num_rows, dim]; row_wise_adagrad: [num_rows, 1]; adam: first moment; sgd: empty
   DeviceMatrix<float> state;
   DeviceMatrix<float> second_moment;  ///< adam alone: [num_rows, dim]

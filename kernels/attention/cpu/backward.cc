@@ -223,7 +223,7 @@ void store_keys(const BackwardCall& call, const BackwardTask& task) {
   const AttentionView& forward = call.args.forward;
   const std::int64_t token = forward.key_offsets[task.sequence] + task.keys.begin;
   const auto store = [&](const OutputHeads& sum, const OutputHeads& result) {
-    if (result.type == HeadsType::kFloat32) return;
+    if (result.type == DataType::kFloat32) return;
     store_rows(rows_of(view_as<float>(sum), token, task.key_head), task.keys.end - task.keys.begin,
                forward.head_dim, result, token, task.key_head);
   };

@@ -148,8 +148,8 @@ BackwardWorkspace backward_workspace(const AttentionBackwardView& args) {
                             forward.num_key_heads * forward.head_dim;
   return {
       .d_q = heads * forward.num_shared_queries * forward.head_dim,
-      .d_k = args.d_k.type == HeadsType::kFloat32 ? 0 : keys,
-      .d_v = args.d_v.type == HeadsType::kFloat32 ? 0 : keys,
+      .d_k = args.d_k.type == DataType::kFloat32 ? 0 : keys,
+      .d_v = args.d_v.type == DataType::kFloat32 ? 0 : keys,
       .d_position = args.d_position_table.empty() ? 0 : heads * num_entries(forward.position_table),
       .d_time = args.d_time_table.empty() ? 0 : heads * num_entries(forward.time_table)};
 }

@@ -124,7 +124,7 @@ HWY_INLINE void add_block(Tile<const float> p, const float* v, std::int64_t toke
 
 /// As floats that end with 0s up to whole vectors: where they are if they can be, else a copy.
 inline HeadsView<const float> load_heads(const HeadsBlock& block, float* copy) {
-  if (block.from.type == HeadsType::kFloat32 && block.head_dim % kLanes == 0) {
+  if (block.from.type == DataType::kFloat32 && block.head_dim % kLanes == 0) {
     const HeadsView<const float> view = view_as<float>(block.from);
     return {view.at(block.token, block.head), view.token_stride, view.head_stride};
   }
@@ -142,7 +142,7 @@ struct Footprint {
   std::int64_t token_stride, run_stride, num_runs, run;
 
   explicit Footprint(const HeadsBlock& block) {
-    const std::int64_t size = block.from.type == HeadsType::kFloat32 ? 4 : 2;
+    const std::int64_t size = block.from.type == DataType::kFloat32 ? 4 : 2;
     token_stride = block.from.token_stride * size, run_stride = block.from.head_stride * size;
     first = static_cast<const char*>(block.from.device_data) + block.token * token_stride +
             block.head * run_stride;

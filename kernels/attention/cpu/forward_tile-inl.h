@@ -106,7 +106,7 @@ inline void normalise(const ForwardTile& tile, ForwardScratch& scratch) {
 // What a tile has gathered in its scratch goes to out and lse.
 inline void write_tile(const ForwardTile& tile, ForwardScratch& scratch) {
   const AttentionView& args = tile.args();
-  const bool in_place = args.out.type == HeadsType::kFloat32;
+  const bool in_place = args.out.type == DataType::kFloat32;
   const std::int64_t token = tile.token();
   if (tile.is_softmax()) normalise(tile, scratch);
   for (std::int64_t h = 0; h < tile.task.num_heads; ++h) {

@@ -65,7 +65,7 @@ enum class RowEnds { kAsTheyAre, kWholeVectors };
 inline Tile<const float> load_rows(const InputHeads& from, std::int64_t token, std::int64_t head,
                                    std::int64_t rows, std::int64_t columns, RowEnds ends,
                                    float* copy) {
-  if (from.type == HeadsType::kFloat32) {
+  if (from.type == DataType::kFloat32) {
     const Tile<const float> tile = rows_of(view_as<float>(from), token, head);
     return ends == RowEnds::kAsTheyAre ? tile : whole_vectors(tile, rows, columns, copy);
   }
@@ -79,7 +79,7 @@ inline Tile<const float> load_rows(const InputHeads& from, std::int64_t token, s
 
 inline void store_rows(Tile<const float> from, std::int64_t rows, std::int64_t columns,
                        const OutputHeads& to, std::int64_t token, std::int64_t head) {
-  if (to.type == HeadsType::kFloat32) {
+  if (to.type == DataType::kFloat32) {
     copy_rows(from, rows, columns, rows_of(view_as<float>(to), token, head));
     return;
   }

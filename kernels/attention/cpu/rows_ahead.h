@@ -19,7 +19,7 @@ class RowsAhead {
 
   void add(const InputHeads& x, std::int64_t token, std::int64_t rows, std::int64_t head,
            std::int64_t head_dim) {
-    const std::int64_t size = x.type == HeadsType::kFloat32 ? 4 : 2;
+    const std::int64_t size = x.type == DataType::kFloat32 ? 4 : 2;
     const std::int64_t row_bytes = head_dim * size;
     rows = std::min(rows, kMostBytes / row_bytes);
     if (rows <= 0) return;

@@ -224,7 +224,7 @@ void run(const AttentionView& args, const WorkList& work, const Stream& stream) 
 
 bool are_aligned_halves(const InputHeads& heads) {
   constexpr std::int64_t kChunk = 8;
-  return heads.type == HeadsType::kBFloat16 &&
+  return heads.type == DataType::kBFloat16 &&
          reinterpret_cast<std::uintptr_t>(heads.device_data) % 16 == 0 &&
          heads.token_stride % kChunk == 0 && heads.head_stride % kChunk == 0;
 }

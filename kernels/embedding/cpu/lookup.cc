@@ -12,7 +12,7 @@ namespace serrate {
 
 // LookupSegment as the CPU reads it.
 struct HostLookupSegment {
-  InputRows table;  // on the host
+  InputMatrix table;  // on the host
   std::span<const std::int64_t> indices, offsets;
   std::span<const float> weights;
   MatrixView<float> output;
@@ -60,7 +60,7 @@ struct RowsOfBag {
 template <int kVectors, class Value>
 void pool_bags_of(const HostLookupSegment& segment, std::int64_t begin, std::int64_t end) {
   const std::int64_t cols = segment.table.cols;
-  RowsOfBag<Value> rows{static_cast<const Value*>(segment.table.device_data),
+  RowsOfBag<Value> rows{static_cast<const Value*>(segment.table.device_data()),
                         segment.table.stride,
                         segment.indices.data(),
                         segment.weights.empty() ? nullptr : segment.weights.data(),
@@ -76,11 +76,11 @@ void pool_bags_of(const HostLookupSegment& segment, std::int64_t begin, std::int
 void pool_bags(const HostLookupSegment& segment, std::int64_t begin, std::int64_t end) {
   dispatch_width(segment.table.cols, [&](auto vectors) {
     switch (segment.table.type) {
-      case DataType::kFp32:
+      case DataType::kFloat32:
         return pool_bags_of<vectors(), float>(segment, begin, end);
-      case DataType::kFp16:
+      case DataType::kFloat16:
         return pool_bags_of<vectors(), Float16>(segment, begin, end);
-      case DataType::kBf16:
+      case DataType::kBFloat16:
         return pool_bags_of<vectors(), BFloat16>(segment, begin, end);
     }
   });

@@ -14,7 +14,7 @@
 #include "kernels/embedding/stochastic_rounding.h"
 #include "kernels/simd/philox-inl.h"
 #include "kernels/simd/row_ops-inl.h"
-#include "serrate/kernels/table_rows.h"
+#include "serrate/any_matrix.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace serrate::HWY_NAMESPACE {
@@ -74,7 +74,7 @@ HWY_INLINE void round_row(const float* from, const std::uint32_t* random, std::i
 template <int kVectors>
 class FloatRows {
  public:
-  explicit FloatRows(const TableRows& table) : table_(table) {}
+  explicit FloatRows(const OutputMatrix& table) : table_(table) {}
 
   HWY_INLINE void prefetch(std::int64_t r) const { prefetch_row<kVectors>(row(r), table_.cols); }
   HWY_INLINE float* load(std::int64_t r) const { return row(r); }
@@ -82,17 +82,17 @@ class FloatRows {
 
  private:
   HWY_INLINE float* row(std::int64_t r) const {
-    return static_cast<float*>(table_.device_data) + r * table_.stride;
+    return static_cast<float*>(table_.device_data()) + r * table_.stride;
   }
 
-  TableRows table_;
+  OutputMatrix table_;
 };
 
 // Rows of 16 bits a column: rounded at random when they are stored.
 template <class Value>
 class RoundedRows {
  public:
-  RoundedRows(const TableRows& table, const TableRounding& rounding, std::int64_t step)
+  RoundedRows(const OutputMatrix& table, const TableRounding& rounding, std::int64_t step)
       : table_(table),
         draw_(rounding_draw(rounding, step)),
         rounding_(rounding),
@@ -118,10 +118,10 @@ class RoundedRows {
 
  private:
   HWY_INLINE Value* row(std::int64_t r) const {
-    return static_cast<Value*>(table_.device_data) + r * table_.stride;
+    return static_cast<Value*>(table_.device_data()) + r * table_.stride;
   }
 
-  TableRows table_;
+  OutputMatrix table_;
   PhiloxDraw draw_;
   TableRounding rounding_;
   std::vector<float> weights_;

@@ -16,7 +16,7 @@ namespace serrate {
 
 // EmbeddingUpdate and RowGroups as the CPU reads them.
 struct HostUpdate {
-  TableRows table;  // on the host
+  OutputMatrix table;  // on the host
   MatrixView<float> state, second_moment;
   std::span<const MatrixView<const float>> gradients;  // [segments]
   SparseOptimizerOptions optimizer;
@@ -252,14 +252,14 @@ template <int kVectors, class Optimizer>
 void step_rows(const HostUpdate& args, const HostGroups& groups, const Optimizer& optimizer,
                std::int64_t begin, std::int64_t end) {
   switch (args.table.type) {
-    case DataType::kFp32:
+    case DataType::kFloat32:
       return step_rows<kVectors>(args, groups, FloatRows<kVectors>(args.table), optimizer, begin,
                                  end);
-    case DataType::kFp16:
+    case DataType::kFloat16:
       return step_rows<kVectors>(args, groups,
                                  RoundedRows<Float16>(args.table, args.rounding, args.step),
                                  optimizer, begin, end);
-    case DataType::kBf16:
+    case DataType::kBFloat16:
       return step_rows<kVectors>(args, groups,
                                  RoundedRows<BFloat16>(args.table, args.rounding, args.step),
                                  optimizer, begin, end);

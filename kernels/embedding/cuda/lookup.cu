@@ -50,11 +50,11 @@ __global__ void pool_bags(const Segment* segments, int num_segments) {
   const std::int64_t bag = first_of_tile(s, blockDim.y) + threadIdx.y;
   if (bag >= s.num_bags) return;
   switch (s.type) {
-    case DataType::kFp32:
+    case DataType::kFloat32:
       return pool_bag<kWidth, float>(s, bag);
-    case DataType::kFp16:
+    case DataType::kFloat16:
       return pool_bag<kWidth, Float16>(s, bag);
-    case DataType::kBf16:
+    case DataType::kBFloat16:
       return pool_bag<kWidth, BFloat16>(s, bag);
   }
 }
@@ -74,7 +74,7 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
   SegmentTiles<Segment> tiles;
   for (const LookupSegment& s : segments) {
     tiles.add(
-        {s.table.device_data, s.table.stride, s.indices.device_data(), s.offsets.device_data(),
+        {s.table.device_data(), s.table.stride, s.indices.device_data(), s.offsets.device_data(),
          s.weights.empty() ? nullptr : s.weights.device_data(), s.output.device_data(),
          s.output.stride, s.output.rows, static_cast<std::int32_t>(s.output.cols), s.table.type},
         s.output.rows, block.y);

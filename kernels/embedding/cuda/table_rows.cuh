@@ -4,7 +4,7 @@
 
 #include "kernels/cuda/row_vector.cuh"
 #include "kernels/embedding/stochastic_rounding.h"
-#include "serrate/kernels/table_rows.h"
+#include "serrate/any_matrix.h"
 
 // Rows of tables of any type, as one lane reads and writes some of their columns.
 namespace serrate {

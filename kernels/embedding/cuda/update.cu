@@ -286,14 +286,14 @@ void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Opti
   if constexpr (Optimizer::kStates >= 1) aligned = aligned && aligned_by_four(args.state);
   if constexpr (Optimizer::kStates >= 2) aligned = aligned && aligned_by_four(args.second_moment);
   // Four columns are rounded by the four words of a draw.
-  if (args.table.type != DataType::kFp32) aligned &= args.rounding.column_begin % 4 == 0;
+  if (args.table.type != DataType::kFloat32) aligned &= args.rounding.column_begin % 4 == 0;
   const std::int64_t row_bytes =
       (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
   check(row_bytes <= kSharedBytes, "rows are too wide for the update on a GPU (12288 columns)");
   const std::int64_t warps = std::clamp<std::int64_t>(
       kSharedBytes / std::max<std::int64_t>(row_bytes, 1), 1, kMaxWarpsPerBlock);
   const auto kernel = aligned ? update_rows<4, Optimizer, Value> : update_rows<1, Optimizer, Value>;
-  const Table<Value> table{static_cast<Value*>(args.table.device_data), args.table.stride};
+  const Table<Value> table{static_cast<Value*>(args.table.device_data()), args.table.stride};
   launch(kernel, blocks_for(groups, warps), dim3(kWarpSize, static_cast<unsigned>(warps)),
          static_cast<std::size_t>(warps * row_bytes), stream, device.groups, optimizer, table,
          matrix(args.state), matrix(args.second_moment), rounding_draw_of(args));
@@ -303,11 +303,11 @@ template <class Optimizer>
 void launch_update(const EmbeddingUpdate& args, const RowGroups& groups, Optimizer optimizer,
                    const Stream& stream) {
   switch (args.table.type) {
-    case DataType::kFp32:
+    case DataType::kFloat32:
       return launch_update_of<float>(args, groups, optimizer, stream);
-    case DataType::kFp16:
+    case DataType::kFloat16:
       return launch_update_of<Float16>(args, groups, optimizer, stream);
-    case DataType::kBf16:
+    case DataType::kBFloat16:
       return launch_update_of<BFloat16>(args, groups, optimizer, stream);
   }
 }

@@ -19,8 +19,8 @@
 namespace serrate {
 namespace {
 
-float store(float x, HeadsType stored) {
-  return stored == HeadsType::kFloat32 ? x : static_cast<float>(BFloat16(x));
+float store(float x, DataType stored) {
+  return stored == DataType::kFloat32 ? x : static_cast<float>(BFloat16(x));
 }
 
 struct Errors {
@@ -39,7 +39,7 @@ enum class Of { kPairs, kSumsOverPairs };
 
 template <typename Values>
 void expect_small_error(const std::string& name, const Values& actual, const Expected& expected,
-                        HeadsType stored, Of of) {
+                        DataType stored, Of of) {
   SCOPED_TRACE(name);
   ASSERT_EQ(actual.size(), expected.exact.size());
   Errors of_kernel, of_unfused, of_rounding;
@@ -50,7 +50,7 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
     const float above = store(static_cast<float>(exact) + 0.3f, stored);
     of_rounding.add(store(above - 0.3f, stored) - exact);
   }
-  const bool is_half = stored == HeadsType::kBFloat16;
+  const bool is_half = stored == DataType::kBFloat16;
   const double factor = is_half ? 2 : of == Of::kPairs ? 4 : 8;
   const double rms_factor = is_half || of == Of::kPairs ? 2 : 8;
   EXPECT_LE(of_kernel.max, factor * of_unfused.max + 2 * of_rounding.max);
@@ -61,9 +61,9 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
 enum class WithBiases { kNo, kYes };
 
 // Of bfloat16 in rows as CUDA's tensor cores want them.
-void expect_small_errors(Shape shape, HeadsType stored, WithBiases with_biases,
+void expect_small_errors(Shape shape, DataType stored, WithBiases with_biases,
                          TestStreams& streams) {
-  if (stored == HeadsType::kBFloat16) shape.gaps = kAlignedGaps;
+  if (stored == DataType::kBFloat16) shape.gaps = kAlignedGaps;
   Case c(shape, streams);
   StoredTokens q(c.q, stored), k(c.k, stored), v(c.v, stored), d_out(c.d_out, stored);
   StoredTokens out(c.out, stored), d_q(c.d_q, stored), d_k(c.d_k, stored), d_v(c.d_v, stored);
@@ -109,7 +109,7 @@ std::vector<std::int64_t> lengths() {
   return on_cpu_or_not<std::vector<std::int64_t>>({0, 1, 7, 63, 64, 65, 127, 128, 129}, {0, 1, 33});
 }
 
-class Accuracy : public KernelTestOver<std::tuple<HeadsType, std::int64_t>> {};
+class Accuracy : public KernelTestOver<std::tuple<DataType, std::int64_t>> {};
 
 Shape every_pair_of(const std::vector<std::int64_t>& lengths, Shape shape) {
   for (const std::int64_t queries : lengths) {
@@ -142,13 +142,13 @@ TEST_P(Accuracy, OfBiasesTablesAndSharedKeys) {
 
 std::string name_of(const testing::TestParamInfo<Accuracy::ParamType>& test) {
   const auto [stored, head_dim] = std::get<1>(test.param);
-  return (stored == HeadsType::kFloat32 ? "Float32x" : "BFloat16x") + std::to_string(head_dim);
+  return (stored == DataType::kFloat32 ? "Float32x" : "BFloat16x") + std::to_string(head_dim);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, Accuracy,
     testing::Combine(testing::ValuesIn(test_devices()),
-                     testing::Combine(testing::Values(HeadsType::kFloat32, HeadsType::kBFloat16),
+                     testing::Combine(testing::Values(DataType::kFloat32, DataType::kBFloat16),
                                       testing::ValuesIn(on_cpu_or_not<std::vector<std::int64_t>>(
                                           {32, 64, 128, 256}, {64})))),
     name_of);
@@ -165,7 +165,7 @@ TEST_P(AccuracyOfLongSequences, InPairsWithEveryLength) {
     shape.query_lengths.insert(shape.query_lengths.end(), {length, longest});
     shape.key_lengths.insert(shape.key_lengths.end(), {longest, length});
   }
-  for (const HeadsType stored : {HeadsType::kFloat32, HeadsType::kBFloat16}) {
+  for (const DataType stored : {DataType::kFloat32, DataType::kBFloat16}) {
     expect_small_errors(shape, stored, WithBiases::kNo, *this);
   }
 }

@@ -40,7 +40,7 @@ void expect_reference_of_rounded_inputs(const Shape& shape, unsigned half, TestS
   Case c(shape, streams);
   unsigned next = 0;
   const auto stored = [&](Tokens& x) {
-    return StoredTokens(x, half >> next++ & 1 ? HeadsType::kBFloat16 : HeadsType::kFloat32);
+    return StoredTokens(x, half >> next++ & 1 ? DataType::kBFloat16 : DataType::kFloat32);
   };
   StoredTokens q = stored(c.q), k = stored(c.k), v = stored(c.v), d_out = stored(c.d_out);
   StoredTokens out = stored(c.out), d_q = stored(c.d_q), d_k = stored(c.d_k), d_v = stored(c.d_v);

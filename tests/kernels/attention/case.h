@@ -146,8 +146,8 @@ struct StoredTokens {
   Tokens& tokens;
   TestArray<BFloat16> halves;
 
-  StoredTokens(Tokens& x, HeadsType type) : tokens(x) {
-    if (type != HeadsType::kBFloat16) return;
+  StoredTokens(Tokens& x, DataType type) : tokens(x) {
+    if (type != DataType::kBFloat16) return;
     for (const float value : x.values.host()) halves.host().push_back(BFloat16(value));
     load();
   }

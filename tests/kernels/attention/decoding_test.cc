@@ -216,8 +216,8 @@ TEST_P(AttentionDecoding, BFloat16MatchesTheReferenceOfTheRoundedInputs) {
     Shape shape = few_queries(4, 2);
     shape.head_dim = head_dim;
     Case c(shape, *this);
-    StoredTokens q(c.q, HeadsType::kBFloat16), k(c.k, HeadsType::kBFloat16);
-    StoredTokens v(c.v, HeadsType::kBFloat16), out(c.out, HeadsType::kBFloat16);
+    StoredTokens q(c.q, DataType::kBFloat16), k(c.k, DataType::kBFloat16);
+    StoredTokens v(c.v, DataType::kBFloat16), out(c.out, DataType::kBFloat16);
     const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
     for_every_target(stream.device(), [&] {
       AttentionForward args = c.forward_args();

@@ -52,7 +52,7 @@ void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call, const S
 
 // Runs a case whose tokens are stored as bfloat16, which they become.
 void run_halves(Case& c, Backward backward = Backward::kOnTensorCores) {
-  constexpr HeadsType kHalf = HeadsType::kBFloat16;
+  constexpr DataType kHalf = DataType::kBFloat16;
   for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
   StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), d_out(c.d_out, kHalf);
   StoredTokens out(c.out, kHalf), d_q(c.d_q, kHalf), d_k(c.d_k, kHalf), d_v(c.d_v, kHalf);

@@ -204,7 +204,7 @@ TEST_P(TableTypesTest, LookupsPoolNumbersOfAnyType) {
     TypedTable<BFloat16> bf16(values, stream);
     std::vector<TestMatrix> outputs;
     for (int i = 0; i < 3; ++i) outputs.emplace_back(Matrix(bags.num_bags(), dim), stream);
-    const auto segment = [&](const InputRows& table, TestMatrix& output) {
+    const auto segment = [&](const InputMatrix& table, TestMatrix& output) {
       return LookupSegment{table, on_device.indices.span(), on_device.offsets.span(),
                            on_device.weights.span(), output.view()};
     };
@@ -429,7 +429,7 @@ TEST_P(TableTypesTest, UpdatesRoundNumbersOfEveryKind) {
 TEST_P(TableTypesTest, UpdatesThatRoundNeedAStepAndAPlace) {
   TypedTable<Float16> fp16(Matrix(2, 3), stream);
   TypedTable<float> fp32(Matrix(2, 3), stream);
-  const auto update = [&](const TableRows& table, std::int64_t step, std::int64_t row_begin,
+  const auto update = [&](const OutputMatrix& table, std::int64_t step, std::int64_t row_begin,
                           std::int64_t column_begin) {
     RowGroups groups;
     group_gradients({}, 2, groups, stream);
