@@ -5,6 +5,7 @@
 // own tiles of queries: seven products. (backward_queries_mma.cu)
 #include <cmath>
 
+#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_gradients.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"

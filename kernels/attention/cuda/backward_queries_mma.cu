@@ -5,6 +5,7 @@
 // long.
 #include <cmath>
 
+#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/key_slots.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_gradients.cuh"

@@ -5,6 +5,7 @@
 // order as in backward_mma.cu, which takes the sequence where this does not pay, and have its bits.
 #include <cmath>
 
+#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_gradients.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"

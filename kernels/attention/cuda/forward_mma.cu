@@ -6,6 +6,7 @@
 // room for: up to 512 keys are read once. The next tile is copied while one is computed.
 #include <cmath>
 
+#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/key_slots.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_scores.cuh"

@@ -3,6 +3,7 @@
 #include <bit>
 #include <cstdint>
 
+#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/mma_scores.cuh"
 
 // From scores and gradients of weights to what a backward on tensor cores sums and writes.

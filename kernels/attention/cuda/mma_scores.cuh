@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "kernels/attention/cuda/fragments.cuh"
 #include "kernels/attention/cuda/tile_list.cuh"
+#include "kernels/cuda/fragments.cuh"
 
 // From products of queries and keys to scores, as the fragments of tensor cores have them: what
 // scores.cuh is for the plain kernels.

@@ -4,9 +4,9 @@
 #include <cstdint>
 
 #include "kernels/attention/bit_mask.h"
-#include "kernels/attention/cuda/fragments.cuh"
 #include "kernels/attention/cuda/scores.cuh"
 #include "kernels/attention/cuda/work_list.h"
+#include "kernels/cuda/fragments.cuh"
 
 // What a mask leaves of tiles, for kernels on tensor cores: a pair of 16 queries and kMmaTile keys
 // is empty, full, or has to be tested. Both directions and all masks have it from here.

@@ -177,26 +177,18 @@ __global__ void __launch_bounds__(kSoftmaxThreads)
   });
 }
 
-template <class Factor>
-struct alignas(4 * sizeof(typename Factor::Value)) FourRounded {
-  typename Factor::Value value[4];
-};
-
-// `to` is [rows, to_fours] without gaps, with more rows and columns than `from` perhaps.
+// `to` is [rows, to_cols] without gaps, with more rows and columns than `from` perhaps.
 template <class Factor, Access kAccess>
 struct RoundRows {
   Rows<const float> from;
   std::int64_t rows, cols;
-  FourRounded<Factor>* to;
-  std::int64_t to_fours;
+  typename Factor::Value* to;
+  std::int64_t to_cols;
 
   __device__ void operator()(std::int64_t r, std::int64_t c) const {
     Four four{};
     if (r < rows) four = load_four<kAccess>(from.row(r), c, cols);
-    FourRounded<Factor> rounded;
-#pragma unroll
-    for (int k = 0; k < 4; ++k) rounded.value[k] = Factor::round(four.value[k]);
-    to[r * to_fours + c / 4] = rounded;
+    store_four<Access::kVectors>(Factor::round(four), to + r * to_cols, c, to_cols);
   }
 };
 
@@ -226,7 +218,7 @@ Buffer<std::uint32_t> rounded(Precision precision, DeviceMatrix<const float> fro
         [&](auto access) {
           const RoundRows<Factor, access()> round{
               rows_of(from), from.rows, from.cols,
-              reinterpret_cast<FourRounded<Factor>*>(to.device_data()), dim() / 4};
+              reinterpret_cast<typename Factor::Value*>(to.device_data()), dim()};
           launch_for_each_four(rows, dim(), round, stream);
         },
         from);
@@ -242,8 +234,8 @@ Access pair_access(const float* data, std::int64_t stride) {
 
 // More shared memory than 48 KiB has to be asked for.
 template <typename... Parameters, typename... Arguments>
-void launch_tiles(void (*kernel)(Parameters...), dim3 grid, std::size_t bytes, const Stream& stream,
-                  const Arguments&... arguments) {
+void launch_softmax(void (*kernel)(Parameters...), dim3 grid, std::size_t bytes,
+                    const Stream& stream, const Arguments&... arguments) {
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(bytes)));
   launch(kernel, grid, kSoftmaxThreads, bytes, stream, arguments...);
@@ -260,7 +252,7 @@ void SoftmaxOnTensorCores::sum_over_negatives(const Softmax& args, std::int64_t 
                                               const Stream& stream) const {
   with_tiles(precision_, args.dim, [&](auto factor, auto dim) {
     using Factor = decltype(factor);
-    launch_tiles(
+    launch_softmax(
         serrate::sum_over_negatives<Factor, dim()>, grid_of(num_tiles(args.tokens.size), chunks, 1),
         SoftmaxTiles<Factor, dim(), NegativeColumn>::kBytes, stream, args,
         static_cast<const void*>(tokens_.device_data()),
@@ -272,12 +264,12 @@ void SoftmaxOnTensorCores::sum_over_tokens(const Softmax& args, DeviceMatrix<flo
                                            std::int64_t chunks, const Stream& stream) const {
   with_tiles(precision_, args.dim, [&](auto factor, auto dim) {
     using Factor = decltype(factor);
-    launch_tiles(serrate::sum_over_tokens<Factor, dim()>,
-                 grid_of(num_tiles(args.negatives.size), chunks, 1),
-                 SoftmaxTiles<Factor, dim(), TokenColumn>::kBytes, stream, args,
-                 static_cast<const void*>(tokens_.device_data()),
-                 static_cast<const void*>(negatives_.device_data()), rows_of(d_negatives),
-                 pair_access(d_negatives.device_data(), d_negatives.stride));
+    launch_softmax(serrate::sum_over_tokens<Factor, dim()>,
+                   grid_of(num_tiles(args.negatives.size), chunks, 1),
+                   SoftmaxTiles<Factor, dim(), TokenColumn>::kBytes, stream, args,
+                   static_cast<const void*>(tokens_.device_data()),
+                   static_cast<const void*>(negatives_.device_data()), rows_of(d_negatives),
+                   pair_access(d_negatives.device_data(), d_negatives.stride));
   });
 }
 

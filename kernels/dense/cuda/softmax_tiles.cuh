@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/attention/cuda/fragments.cuh"
+#include "kernels/cuda/fragments.cuh"
 #include "kernels/dense/cuda/sampled_softmax.cuh"
 
 // Tiles of rounded rows in shared memory, and their products on tensor cores.
@@ -20,9 +20,9 @@ __device__ inline float round_to_tf32(float x) {
 /// What factors are rounded to. Tiles are rows of so many bfloat16, or of their two halves: an mma
 /// takes 32 bytes of a row in either type, and the same lanes the same four bytes of them.
 struct Bf16Factor {
-  using Value = __nv_bfloat16;
+  using Value = BFloat16;
   using Mma = MmaBf16;
-  __device__ static Value round(float x) { return __float2bfloat16_rn(x); }
+  __device__ static Four round(const Four& four) { return four; }  // store_four does
 
   template <int kBlocks, int kDim>
   __device__ static void add_weighted_rows(const Fragment<kBlocks>& weights,
@@ -40,7 +40,9 @@ struct Tf32Factor {
       mma_m16n8k8_tf32(d, a, b);
     }
   };
-  __device__ static Value round(float x) { return round_to_tf32(x); }
+  __device__ static Four round(const Four& four) {
+    return map_four([](float x) { return round_to_tf32(x); }, four);
+  }
 
   // Of 8 rows the mma is given 2q and 2q + 1 in the places of q and q + 4, so that a lane has the
   // weights it needs; what the lanes read of them lies in 32 different banks.
