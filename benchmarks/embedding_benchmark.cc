@@ -143,6 +143,7 @@ void update(benchmark::State& state, BenchmarkDevice& device, const Sizes& sizes
       if (row_states[t].size() > 0) args.state = row_states[t].matrix(sizes.rows, 1);
       args.segments = {&segment, 1};
       args.optimizer.type = type;
+      args.step = 1;
       group_gradients(args.segments, sizes.rows, groups, work.stream);
       embedding_update(args, groups, {}, 0, work.stream);
     }
