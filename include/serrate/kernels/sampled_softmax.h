@@ -27,7 +27,8 @@ struct SampledSoftmax {
 
   /// What tensor cores get of the factors: rows of hidden and negatives, and for d_hidden and
   /// d_negatives the exponentials. The target's logit, d_targets and all sums are fp32, and so are
-  /// rows of more than 256 columns. On the CPU kFp32 and nothing else.
+  /// rows of more than 256 columns, in tf32 of more than 128 where a block has only 99 KiB of
+  /// shared memory. On the CPU kFp32 and nothing else.
   Precision precision = Precision::kFp32;
 };
 

@@ -261,7 +261,7 @@ void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpa
   const std::int64_t n = args.hidden.rows, dim = args.hidden.cols;
   const std::int64_t num_negatives = args.negatives.rows;
   std::optional<SoftmaxOnTensorCores> tensor_cores;
-  if (args.precision != Precision::kFp32 && dim <= SoftmaxOnTensorCores::kMostColumns) {
+  if (SoftmaxOnTensorCores::take(args, stream)) {
     tensor_cores.emplace(args, stream);
   }
   const std::int64_t slices = tensor_cores ? 1 : num_tiles(dim);

@@ -44,10 +44,14 @@ inline dim3 grid_of(std::int64_t tiles, std::int64_t chunks, std::int64_t slices
           static_cast<unsigned>(slices)};
 }
 
-/// The sums over one side, on tensor cores, for rows of at most kMostColumns.
+/// The sums over one side, on tensor cores.
 class SoftmaxOnTensorCores {
  public:
   static constexpr std::int64_t kMostColumns = 256;
+
+  /// Whether they are for such a call: in tf32 or bf16, of at most kMostColumns, whose tiles fit in
+  /// the shared memory of a block (those of 256 columns in tf32 not in 99 KiB).
+  static bool take(const SampledSoftmax& args, const Stream& stream);
 
   /// Rounds the rows of both sides to `precision`, kTf32 or kBf16.
   SoftmaxOnTensorCores(const SampledSoftmax& args, const Stream& stream);

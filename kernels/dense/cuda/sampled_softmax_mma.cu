@@ -243,6 +243,19 @@ void launch_softmax(void (*kernel)(Parameters...), dim3 grid, std::size_t bytes,
 
 }  // namespace
 
+bool SoftmaxOnTensorCores::take(const SampledSoftmax& args, const Stream& stream) {
+  if (args.precision == Precision::kFp32 || args.hidden.cols > kMostColumns) return false;
+  int most = 0;
+  cuda_check(cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                    stream.device().index));
+  bool fits = false;
+  with_tiles(args.precision, args.hidden.cols, [&](auto factor, auto dim) {
+    fits = SoftmaxTiles<decltype(factor), dim(), TokenColumn>::kBytes <=
+           static_cast<std::size_t>(most);
+  });
+  return fits;
+}
+
 SoftmaxOnTensorCores::SoftmaxOnTensorCores(const SampledSoftmax& args, const Stream& stream)
     : precision_(args.precision),
       tokens_(rounded(precision_, args.hidden, stream)),
