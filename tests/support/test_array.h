@@ -23,7 +23,7 @@ class TestArray {
   TestArray(const TestArray& other) : host_(other.host()) {}
   TestArray(TestArray&&) = default;
   TestArray& operator=(const TestArray& other) {
-    host() = other.host();
+    if (this != &other) host() = other.host();
     return *this;
   }
   TestArray& operator=(TestArray&&) = default;
