@@ -70,7 +70,7 @@ Operation operation_of(const MatrixProduct& product) {
   };
   set(operation, CUBLASLT_MATMUL_DESC_TRANSA, transposition(product.b_is));
   set(operation, CUBLASLT_MATMUL_DESC_TRANSB, transposition(product.a_is));
-  if (product.bias.has_data()) {
+  if (product.bias.cols > 0) {
     set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias.device_data());
   }

@@ -19,11 +19,11 @@ Precision precision_from_string(const std::string& name);
 std::string to_string(Precision precision);
 
 /// y = x w^T + bias, all [rows, columns] row-major; weight is [out_features, in_features]. All are
-/// bfloat16 with kBf16, else float32.
+/// bfloat16 with kBf16, else float32. A bias of bfloat16 is aligned to 16 bytes.
 struct LinearForward {
   InputMatrix x;                           ///< [n, in]
   InputMatrix weight;                      ///< [out, in]
-  InputMatrix bias;                        ///< [1, out], or without data
+  InputMatrix bias;                        ///< [1, out], or no columns
   OutputMatrix y;                          ///< [n, out]
   Precision precision = Precision::kFp32;  ///< on the CPU nothing else
 };

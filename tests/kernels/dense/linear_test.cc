@@ -238,6 +238,12 @@ TEST_P(LinearTest, WithoutBiasAndWithoutInputGradient) {
   TestMatrix x = test_matrix(1, 2, {3, 4}), weight = test_matrix(1, 2, {2, 1}), y(1, 1, 99);
   linear_forward({x.on(stream), weight.on(stream), {}, y.on(stream)}, stream);
   EXPECT_EQ(y(0, 0), 10);
+  // An empty one, behind which there is something.
+  const TestArray<float> others{500};
+  y(0, 0) = 99;
+  linear_forward({x.on(stream), weight.on(stream), others.on(stream).first(0), y.on(stream)},
+                 stream);
+  EXPECT_EQ(y(0, 0), 10);
   TestMatrix d_weight(1, 2);
   linear_backward({x.on(stream), weight.on(stream), y.on(stream), {}, d_weight.on(stream), {}},
                   stream);
