@@ -2,10 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
 #include "serrate/data_type.h"
 #include "serrate/device_span.h"
+#include "serrate/error.h"
 
 namespace serrate {
 
@@ -49,6 +51,8 @@ class AnyMatrix {
   constexpr Void* device_data() const { return data_; }
   constexpr bool has_data() const { return data_ != nullptr; }
   constexpr AnyMatrix columns(std::int64_t begin, std::int64_t end) const {
+    check(0 <= begin && begin <= end && end <= cols,
+          "columns of a matrix are out of range (they end after they begin, within its cols)");
     AnyMatrix result = *this;
     using Byte = Element<std::byte>;
     result.data_ = static_cast<Byte*>(data_) + begin * size_of(type);
@@ -58,7 +62,11 @@ class AnyMatrix {
   /// Throws Error if the elements are of another type.
   template <typename T>
   constexpr DeviceMatrix<Element<T>> as() const {
-    check(type == data_type_of<T>(), "a matrix is not of the type that is asked for");
+    if (type != data_type_of<T>()) {
+      throw Error(std::string("a matrix of ") + name_of(type) + " is taken as one of " +
+                  name_of(data_type_of<T>()) +
+                  " (as() converts nothing): with_elements() takes float32 and bfloat16");
+    }
     return {static_cast<Element<T>*>(data_), rows, cols, stride};
   }
 

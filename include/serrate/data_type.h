@@ -19,6 +19,12 @@ constexpr DataType data_type_of() {
   return kIsFloat ? DataType::kFloat32 : kIsHalf ? DataType::kFloat16 : DataType::kBFloat16;
 }
 
+constexpr const char* name_of(DataType type) {
+  return type == DataType::kFloat32   ? "float32"
+         : type == DataType::kFloat16 ? "float16"
+                                      : "bfloat16";
+}
+
 constexpr std::int64_t size_of(DataType type) {
   return type == DataType::kFloat32 ? 4 : 2;
 }

@@ -5,10 +5,14 @@
 #include <array>
 #include <vector>
 
+#include "serrate/any_matrix.h"
 #include "serrate/buffer.h"
+#include "tests/support/temporary_folder.h"
 
 namespace serrate {
 namespace {
+
+using testing::message_of;
 
 template <typename T>
 concept HasElements = requires(T values) { values[0]; } || requires(T values) {
@@ -66,6 +70,24 @@ TEST(DeviceMatrix, IsCutAsAMatrixView) {
   EXPECT_EQ(matrix.row(2).size(), 3u);
   EXPECT_TRUE(matrix.has_data());
   EXPECT_FALSE(DeviceMatrix<float>().has_data());
+}
+
+TEST(AnyMatrix, IsCutWithinItsColumnsAndConvertsNothing) {
+  std::array<BFloat16, 20> memory{};
+  const OutputMatrix matrix = DeviceMatrix<BFloat16>(memory.data(), 4, 3, 5);
+  const OutputMatrix columns = matrix.columns(1, 3);
+  EXPECT_EQ(columns.device_data(), &memory[1]);
+  EXPECT_EQ(columns.rows, 4);
+  EXPECT_EQ(columns.cols, 2);
+  EXPECT_EQ(columns.stride, 5);
+  EXPECT_EQ(matrix.columns(3, 3).cols, 0);
+  EXPECT_THROW(matrix.columns(-1, 2), Error);
+  EXPECT_THROW(matrix.columns(2, 1), Error);
+  EXPECT_THROW(matrix.columns(1, 4), Error);
+  EXPECT_EQ(matrix.as<BFloat16>().device_data(), memory.data());
+  const std::string message = message_of<Error>([&] { (void)matrix.as<float>(); });
+  EXPECT_NE(message.find("a matrix of bfloat16 is taken as one of float32"), std::string::npos)
+      << message;
 }
 
 TEST(DeviceSpan, IsReadOnTheHostByWhoHasACpuStream) {
