@@ -1,5 +1,7 @@
 #include "src/model/model_bytes.h"
 
+#include <cmath>
+
 #include "serrate/bfloat16.h"
 #include "src/core/checked_math.h"
 
@@ -11,6 +13,17 @@ constexpr double kFloatBytes = sizeof(float);
 double feed_forward(const SequenceModelOptions& options) {
   return static_cast<double>(options.feed_forward_dim > 0 ? options.feed_forward_dim
                                                           : 4 * options.dim);
+}
+
+// SequenceEncoder's copies of the blocks' parameters in bf16, each of whole 16 bytes.
+double rounded_weight_bytes(const SequenceModelOptions& options) {
+  const auto dim = static_cast<double>(options.dim), wide = feed_forward(options);
+  double block = 0;
+  for (const double size : {dim, dim, 3 * dim * dim, 3 * dim, dim * dim, dim, dim, dim, wide * dim,
+                            wide, dim * wide, dim}) {
+    block += std::ceil(size / 8) * 8;
+  }
+  return static_cast<double>(options.num_blocks) * block * sizeof(BFloat16);
 }
 
 }  // namespace
@@ -42,12 +55,10 @@ std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t 
   const double normalized = options.l2_normalize ? dim + 1 : 0;
   const double token =
       static_cast<double>(options.num_blocks) * block + around + kFloatBytes * 2 * normalized;
-  const double weights =
-      is_bf16 ? static_cast<double>(parameter_bytes(options)) / kFloatBytes * stored : 0;
-  const double bytes = weights + static_cast<double>(num_tokens) * token +
+  const double bytes = static_cast<double>(num_tokens) * token +
                        static_cast<double>(num_negatives) * kFloatBytes * (dim + normalized);
   constexpr double kSlack = 1.25;  // Buffer::resize_discard
-  return bytes_of(bytes * kSlack);
+  return bytes_of((is_bf16 ? rounded_weight_bytes(options) : 0) + bytes * kSlack);
 }
 
 std::int64_t gpu_workspace_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,

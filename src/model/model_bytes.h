@@ -12,7 +12,7 @@ namespace serrate {
 std::int64_t parameter_bytes(const SequenceModelOptions& options);
 
 /// For micro-batches of `num_tokens` tokens, forward and backward, with room to grow; in bf16 with
-/// a copy of the weights.
+/// a copy of the blocks' weights.
 std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
                               std::int64_t num_negatives);
 

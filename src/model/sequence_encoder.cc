@@ -20,6 +20,11 @@ DeviceMatrix<const float> rows_of(const Buffer<float>& buffer, std::int64_t cols
   return buffer.matrix(buffer.size() / cols, cols);
 }
 
+/// As many bfloat16s as fill whole 16 bytes, so that what follows them is aligned to these.
+std::int64_t aligned_bfloat16s(std::int64_t size) {
+  return (size + 7) / 8 * 8;
+}
+
 /// As heads of so many columns, one behind the other.
 template <typename Void>
 AnyHeads<Void> heads_of(const AnyMatrix<Void>& rows, std::int64_t head_dim) {
@@ -49,6 +54,14 @@ SequenceEncoder::SequenceEncoder(const SequenceModelOptions& options, std::uint6
       blocks_(options.num_blocks),
       parameters_(layout(), seed, stream) {
   check(options_.dim % options_.num_heads == 0, "dim has to be a multiple of num_heads");
+  if (options_.precision != Precision::kBf16) return;
+  std::int64_t size = 0;
+  for (const ParameterSlice& slice : parameters_.slices()) {
+    rounded_begins_.push_back(size);
+    const std::int64_t index = std::ssize(rounded_begins_) - 1;
+    if (index > position_ && index < final_gamma_) size += aligned_bfloat16s(slice.size());
+  }
+  rounded_ = Buffer<BFloat16>(size, stream);
 }
 
 // Linear layers start uniform in +-1/sqrt(in) with zero bias, positions in +-0.02, norms at one.
@@ -109,10 +122,7 @@ DeviceMatrix<const float> SequenceEncoder::forward(
   step_ = step;
   dropout_rate_ = mode == EncoderMode::kTrain ? options_.dropout : 0;
   attention_plan_ = plan_attention(attention(tokens), stream);
-  if (options_.precision == Precision::kBf16) {
-    round_to_bfloat16(parameters_.values(), rounded_.resize_discard(parameters_.size(), stream),
-                      stream);
-  }
+  if (options_.precision == Precision::kBf16) round_weights(stream);
 
   const DeviceMatrix<float> embedded = rows_of(embedded_, n, dim, stream);
   token_embedding_forward({.features = features,
@@ -311,7 +321,23 @@ OutputMatrix SequenceEncoder::resize(ActivationRows& rows, std::int64_t num_rows
 InputMatrix SequenceEncoder::factor(std::int64_t slice) {
   if (options_.precision != Precision::kBf16) return parameters_.value(slice);
   const ParameterSlice& s = parameters_.slices()[slice];
-  return DeviceMatrix<BFloat16>(rounded_.span().subspan(s.offset), s.rows, s.cols);
+  return DeviceMatrix<BFloat16>(rounded_.span().subspan(rounded_begins_[slice]), s.rows, s.cols);
+}
+
+// Slices that follow one another in both places are rounded at once: all of them, where dim and
+// feed_forward_dim are multiples of 8.
+void SequenceEncoder::round_weights(const Stream& stream) {
+  const std::vector<ParameterSlice>& slices = parameters_.slices();
+  for (std::int64_t first = position_ + 1, end = first; first < final_gamma_; first = end) {
+    const std::int64_t from = slices[first].offset, to = rounded_begins_[first];
+    std::int64_t size = 0;
+    while (end < final_gamma_ && slices[end].offset == from + size &&
+           rounded_begins_[end] == to + size) {
+      size += slices[end++].size();
+    }
+    round_to_bfloat16(parameters_.values().subspan(from, size), rounded_.span().subspan(to, size),
+                      stream);
+  }
 }
 
 DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& tokens) const {

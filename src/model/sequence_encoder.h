@@ -70,6 +70,7 @@ class SequenceEncoder {
                       const Stream& stream) const;
   /// A weight or bias as products take it.
   InputMatrix factor(std::int64_t slice);
+  void round_weights(const Stream& stream);
   DropoutKey dropout_key(std::uint32_t site, const TokenBatch& tokens) const;
 
   SequenceModelOptions options_;
@@ -82,7 +83,9 @@ class SequenceEncoder {
   float dropout_rate_ = 0;
   AttentionPlan attention_plan_;
   Buffer<float> embedded_, hidden_, final_mean_, final_rstd_;
-  Buffer<BFloat16> rounded_;  // of all parameters, in bf16
+  // In bf16: the parameters of blocks, and where each slice's are.
+  Buffer<BFloat16> rounded_;
+  std::vector<std::int64_t> rounded_begins_;
   // Gradients on their way back: of a dim-wide, a 3 * dim-wide and a feed-forward-wide activation.
   ActivationRows d_rows_, d_qkv_, d_up_;
   ActivationRows mixed_;  // [n, dim]: a projection before dropout

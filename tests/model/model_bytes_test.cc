@@ -25,7 +25,8 @@ TEST_P(ModelBytes, AreWhatEncoderAndHeadAllocate) {
        .num_heads = 3,
        .feed_forward_dim = 20,
        .max_length = 9,
-       .l2_normalize = true}};
+       .l2_normalize = true},
+      {.dim = 13, .num_blocks = 2, .num_heads = 1, .feed_forward_dim = 11, .max_length = 9}};
   for (SequenceModelOptions& options : models) {
     if (tests_run_on_devices()) options.precision = Precision::kBf16;
   }

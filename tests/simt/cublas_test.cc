@@ -288,17 +288,17 @@ class Lt : public testing::Test {
               CUBLAS_STATUS_SUCCESS);
   }
 
-  // D [m, n] = A [m, k] B [k, n], of floats, with what `more` adds to the descriptor.
-  cublasStatus_t multiply(const float* a, const float* b, float* d, int m, int n, int k,
+  // D [m, n] = A [m, k] B [k, n], of `type`, with what `more` adds to the descriptor.
+  cublasStatus_t multiply(const void* a, const void* b, void* d, int m, int n, int k,
                           cublasLtEpilogue_t epilogue,
                           const std::function<void(cublasLtMatmulDesc_t)>& more = {},
                           bool by_rows = false) {
     cublasLtMatmulDesc_t desc = nullptr;
     cublasLtMatrixLayout_t la = nullptr, lb = nullptr, ld = nullptr;
     cublasLtMatmulDescCreate(&desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-    cublasLtMatrixLayoutCreate(&la, CUDA_R_32F, m, k, by_rows ? k : m);
-    cublasLtMatrixLayoutCreate(&lb, CUDA_R_32F, k, n, by_rows ? n : k);
-    cublasLtMatrixLayoutCreate(&ld, CUDA_R_32F, m, n, by_rows ? n : m);
+    cublasLtMatrixLayoutCreate(&la, type, m, k, by_rows ? k : m);
+    cublasLtMatrixLayoutCreate(&lb, type, k, n, by_rows ? n : k);
+    cublasLtMatrixLayoutCreate(&ld, type, m, n, by_rows ? n : m);
     const std::int32_t order = CUBLASLT_ORDER_ROW;
     for (const auto layout : {la, lb, ld}) {
       if (!by_rows) break;
@@ -316,6 +316,7 @@ class Lt : public testing::Test {
 
   cublasLtHandle_t handle = nullptr;
   cudaStream_t stream = nullptr;
+  cudaDataType type = CUDA_R_32F;
 };
 
 double gelu(double x) {
@@ -423,6 +424,23 @@ TEST_F(PlantedLt, BiasThatIsTooShort) {
              set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<void*>(bias.data()));
            });
   expect_found_on_host(Kind::kOutOfBounds, "reads the bias");
+}
+
+TEST_F(PlantedLt, BiasOfBfloat16ThatIsNotAligned) {
+  type = CUDA_R_16BF;
+  const Array<std::uint16_t> halves(std::vector<std::uint16_t>(16, 0x3f80)), result(16);  // ones
+  const auto with_bias_from = [&](int begin) {
+    return multiply(halves.data(), halves.data(), result.data(), 4, 4, 4, CUBLASLT_EPILOGUE_BIAS,
+                    [&](cublasLtMatmulDesc_t desc) {
+                      set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER,
+                          static_cast<void*>(halves.data() + begin));
+                    });
+  };
+  EXPECT_EQ(with_bias_from(8), CUBLAS_STATUS_SUCCESS);
+  EXPECT_EQ(result.host(), std::vector<std::uint16_t>(16, 0x40a0));  // 4 + 1
+  expect_nothing_found();
+  EXPECT_EQ(with_bias_from(4), CUBLAS_STATUS_INVALID_VALUE);
+  expect_found_on_host(Kind::kBadCall, "a bias of bfloat16 at a multiple of 16");
 }
 
 TEST_F(PlantedLt, LeadingDimensionOfTheAuxiliaryMatrix) {

@@ -439,6 +439,10 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   if ((e & (kBias | kBiasGradient | kGradientA | kGradientB)) && !is_device_memory(p.bias)) {
     return invalid("the epilogue wants a bias in device memory");
   }
+  if ((e & kBias) && p.d.type == CUDA_R_16BF &&
+      reinterpret_cast<std::uintptr_t>(p.bias) % 16 != 0) {
+    return invalid("the epilogue wants a bias of bfloat16 at a multiple of 16");
+  }
   if ((e & kAux) &&
       (!is_device_memory(p.aux) || reinterpret_cast<std::uintptr_t>(p.aux) % 16 != 0)) {
     return invalid("the epilogue wants an auxiliary matrix in device memory, at a multiple of 16");
