@@ -163,8 +163,8 @@ TEST_F(StepWaitsTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
   std::uint64_t others = 0;
   for (const auto& [name, c] : launched) others += of_attention.contains(name) ? 0 : c.launches;
   std::cout << static_cast<double>(others) / kSteps << " launches a step outside attention\n";
-  EXPECT_GT(others, 0u);
-  EXPECT_LE(others, 60 * kSteps);
+  // A kernel of a batch to come may run ahead of the report of a step, or behind it.
+  EXPECT_NEAR(static_cast<double>(others), 56.0 * kSteps, 1);
 }
 
 TEST_F(StepWaitsTest, ItIsTheTrainingOfTheCpu) {

@@ -16,12 +16,13 @@ inline double distance(std::vector<double> x, const std::vector<double>& y) {
   return length(x);
 }
 
-/// What the roundings of a model in bf16 may do to a gradient, relative to its length. On its way
-/// it meets 22 of a block: 8 stored activations, attention's weights and 4 matrices forward, 8
-/// stored gradients and attention's of the scores backward; and 4 of the head: hidden states and
-/// negatives, the exponentials and once more one of the two backward. One is by at most u = 2^-8 of
-/// an element, and as errors are spread evenly, by u / sqrt(3) of a vector's length; those of many
-/// add up in their squares.
+/// An estimate of what the roundings of a model in bf16 do to a gradient, relative to its length;
+/// no bound of the worst case, in which they add up. On its way it meets 22 of a block: 8 stored
+/// activations, attention's weights and 4 matrices forward, 8 stored gradients and attention's of
+/// the scores backward; and 4 of the head: hidden states and negatives, the exponentials and once
+/// more one of the two backward. One is by at most u = 2^-8 of an element, and if errors are
+/// independent and spread evenly, by u / sqrt(3) of a vector's length; those of many add up in
+/// their squares.
 inline double bf16_bound(std::int64_t num_blocks) {
   return std::sqrt((22.0 * static_cast<double>(num_blocks) + 4) / 3) * 0x1p-8;
 }
