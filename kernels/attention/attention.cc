@@ -6,8 +6,10 @@
 #include <string_view>
 #include <variant>
 
+#include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/require.h"
 #include "kernels/attention/view.h"
+#include "serrate/kernels/attention_tensor_cores.h"
 #include "src/core/dispatch.h"
 
 namespace serrate {
@@ -207,6 +209,10 @@ std::int64_t jagged_attention_backward_workspace(const AttentionBackward& args,
       return jagged_attention_backward_workspace_on<device()>(planned, stream);
     });
   });
+}
+
+bool attention_has_tensor_cores(std::int64_t head_dim) {
+  return tensor_cores_have(head_dim);
 }
 
 }  // namespace serrate

@@ -178,6 +178,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   RunPlan plan =
       evaluation_plan(*e.dataset, e.split, model, options, communicator, stream.device());
   e.tokens_at_once = plan.tokens_at_once;
+  if (communicator.rank() == 0) say_plain_attention(e.run.model);
   TrainState state =
       make_train_state(*e.dataset, model, std::move(plan.sharding), communicator, stream);
   // The newest now, which may be newer than the one above; of the same run in any case.

@@ -5,8 +5,10 @@
 #include <limits>
 
 #include "serrate/kernels/attention.h"
+#include "serrate/kernels/attention_tensor_cores.h"
 #include "serrate/rank_device.h"
 #include "sharding/files/quantity.h"
+#include "src/core/say.h"
 #include "src/data/split.h"
 #include "src/run/files.h"
 
@@ -238,6 +240,15 @@ void check_options(const EvaluateOptions& o) {
 void check_precision(Precision precision, Device device) {
   require(precision == Precision::kFp32 || device.type == DeviceType::kCuda, "precision",
           fmt::format("fp32 on the CPU (got {})", to_string(precision)));
+}
+
+void say_plain_attention(const SequenceModelOptions& model) {
+  const std::int64_t head_dim = model.dim / model.num_heads;
+  if (model.precision != Precision::kBf16 || attention_has_tensor_cores(head_dim)) return;
+  say(fmt::format(
+      "attention in bf16 runs without tensor cores (--dim {} over --heads {} are heads of {} "
+      "columns): faster with 32, 64, 128 or 256",
+      model.dim, model.num_heads, head_dim));
 }
 
 std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device) {

@@ -29,6 +29,9 @@ void check_options(const EvaluateOptions& options);
 /// Throws Error (usage) for a precision that the device has not.
 void check_precision(Precision precision, Device device);
 
+/// Says, if so, that attention will run without tensor cores in bf16; for rank 0.
+void say_plain_attention(const SequenceModelOptions& model);
+
 /// Tokens that pass through the encoder at once, where there is memory for them: on the CPU as many
 /// as its caches are good for, on a GPU the whole batch.
 std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device);

@@ -120,6 +120,7 @@ struct Trainer::Impl {
       check_same_run(run_from_texts(saved->texts, options.output), description);
       warn_of_other_processor(saved->texts);
     }
+    if (communicator.rank() == 0) say_plain_attention(options.model);
     state.reset(new TrainState(
         make_train_state(*dataset, options, std::move(plan.sharding), communicator, stream)));
     steps.emplace(*state, [this] { return next_batch(); });
