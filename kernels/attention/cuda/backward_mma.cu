@@ -94,8 +94,7 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
         at.first_query = first_of_tile + row_in_span;
       }
       __syncwarp();
-      if (lane < kWarpRows) state.ranges[lane] = key_ranges(args, at, at.first_query + lane);
-      __syncwarp();
+      set_key_ranges(args, at, state.ranges);
       const TileClass seen = class_of_tile(args, at, state.ranges, at.first_query, task.count(),
                                            static_cast<int>(at.first_key));
       // The queries before have been read.
@@ -165,9 +164,7 @@ void backward_on_tensor_cores(const AttentionBackward& args, const Stream& strea
   with_work_list(args.forward, stream, [&](const WorkList& work) {
     sum_resident(call, work, stream);
     sum_queries_of_many_keys(call, work, stream);
-    if (call.forward.head_dim == 32) run<32>(call, work, stream);
-    if (call.forward.head_dim == 64) run<64>(call, work, stream);
-    if (call.forward.head_dim == 128) run<128>(call, work, stream);
+    with_head_dim<128>(call.forward.head_dim, [&](auto dim) { run<dim()>(call, work, stream); });
   });
 }
 

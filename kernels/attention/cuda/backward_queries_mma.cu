@@ -1,8 +1,7 @@
 // d_q on tensor cores of sequences with more than one tile of keys, where no block has all of their
 // queries with d_q: a warp takes 16 queries, and its block of eight warps (four at head_dim 128)
 // goes through the tiles of keys as the forward does. One sequence in a head of keys after the
-// other, which are read once, or one block of queries, where there are few sequences or they are
-// long.
+// other, or one block of queries, where there are few sequences or they are long.
 #include <cmath>
 
 #include "kernels/attention/cuda/head_rows.cuh"
@@ -23,21 +22,13 @@ constexpr int most_slots_for(int head_dim) {
   return head_dim <= 64 ? kMostOfWhole / kMmaTile : 2;
 }
 
-// What warps read now and then, in shared memory.
-template <int kNumWarps>
-struct BlockState {
-  TileList<kNumWarps> list;
-  KeyRanges ranges[kNumWarps * kWarpRows];
-  WarpTask tasks[kNumWarps];
-};
-
 template <int kDim, Extras kExtras>
 __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
     sum_queries_of_tasks(const __grid_constant__ AttentionBackwardView call, const WorkList work,
                          const int num_slots) {
   const AttentionView& args = call.forward;
   constexpr int kRows = rows_for_d_q(kDim), kNumWarps = kRows / kWarpRows;
-  __shared__ BlockState<kNumWarps> state;
+  __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
   const SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()}, d_out{q.data + kRows * kDim};
@@ -46,26 +37,20 @@ __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
   KeyRanges* const ranges = state.ranges + first_row;
   const TaskNumbers numbers{work.query_blocks, TaskNumbers::Rows::kQueries, kRows, args.num_heads,
                             1};
-  const TaskRange range{0, work.query_blocks[batch_size_of(args)], 0};
+  const std::int64_t num_tasks = work.query_blocks[batch_size_of(args)];
+  if (thread_index() == 0) state.range = {0, num_tasks, num_tasks};
+  __syncthreads();
   WarpTask& task = state.tasks[warp];
   TilePair& at = task.at;
-  for (std::int64_t index = blockIdx.x; index < range.end_of_long; index += gridDim.x) {
-    {
-      const WarpTask found = task_at(args, work, numbers, range, index);
-      if (lane == 0) {
-        task = found;
-        at.first_query += first_row;
-      }
-    }
-    __syncwarp();
+  for (std::int64_t index = blockIdx.x; index < num_tasks; index += gridDim.x) {
+    state.take(args, work, numbers, index);
     slots.forget();
     for (int items = task.items; items > 0; --items) {
       const int count = task.count();
       copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, count, q, first_row);
       copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, count, d_out,
                       first_row);
-      if (lane < kWarpRows) ranges[lane] = key_ranges(args, at, at.first_query + lane);
-      __syncwarp();
+      set_key_ranges(args, at, ranges);
       Fragment<kDim / 8> d_q = {};
       bool has_sums = false;
       slots.for_each_tile(
@@ -112,9 +97,7 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
 
 void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
                               const Stream& stream) {
-  if (call.forward.head_dim == 32) run<32>(call, work, stream);
-  if (call.forward.head_dim == 64) run<64>(call, work, stream);
-  if (call.forward.head_dim == 128) run<128>(call, work, stream);
+  with_head_dim<128>(call.forward.head_dim, [&](auto dim) { run<dim()>(call, work, stream); });
 }
 
 }  // namespace serrate

@@ -135,8 +135,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
           at.first_query = first_of_tile + row;
         }
         __syncwarp();
-        if (lane < kWarpRows) state.ranges[lane] = key_ranges(args, at, at.first_query + lane);
-        __syncwarp();
+        set_key_ranges(args, at, state.ranges);
         const int count = state.task.count();
         const TileClass seen =
             class_of_tile(args, at, state.ranges, at.first_query, count, first_key);
@@ -222,8 +221,9 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
   const std::int64_t most =
       std::max(bytes(Resident::kQueries), bytes(Resident::kQueriesAndGradients));
   const auto launch_with = [&](auto kernel) {
-    launch_warps(kernel, {kNumWarps, most, most}, stream, call, work,
-                 room(Resident::kQueriesAndGradients));
+    launch_warps(kernel,
+                 {kNumWarps, most, most, batch_size_of(call.forward) * call.forward.num_key_heads},
+                 stream, call, work, room(Resident::kQueriesAndGradients));
   };
   if (extras_of(call.forward) == Extras::kNone) {
     launch_with(sum_whole<kDim, Extras::kNone>);
@@ -235,9 +235,7 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
 }  // namespace
 
 void sum_resident(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
-  if (call.forward.head_dim == 32) run<32>(call, work, stream);
-  if (call.forward.head_dim == 64) run<64>(call, work, stream);
-  if (call.forward.head_dim == 128) run<128>(call, work, stream);
+  with_head_dim<128>(call.forward.head_dim, [&](auto dim) { run<dim()>(call, work, stream); });
 }
 
 }  // namespace serrate

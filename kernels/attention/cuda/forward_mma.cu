@@ -3,7 +3,7 @@
 // of 64 keys that its mask leaves. Up to 32 queries and keys, several sequences and heads share a
 // block, a warp or two each. Of longer sequences a block takes one query block after the other, of
 // all heads that share keys, and keeps as many tiles of keys and values as its shared memory has
-// room for: up to 512 keys are read once. The next tile is copied while one is computed.
+// room for, up to eight: so many keys are read once. The next tile is copied while one is computed.
 #include <cmath>
 
 #include "kernels/attention/cuda/head_rows.cuh"
@@ -125,57 +125,39 @@ struct ForwardShare {
   int slots;
 };
 
-// What a block's warps read now and then, in shared memory, as registers are full.
-template <int kNumWarps>
-struct ForwardState {
-  TileList<kNumWarps> list;
-  KeyRanges ranges[kNumWarps * kWarpRows];
-  WarpTask tasks[kNumWarps];
-  TaskRange range;
-};
-
 // One task after the other for each block, the longest sequences first.
 template <int kDim, Extras kExtras, int kNumWarps>
 __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kNumWarps, kExtras))
     attend(const __grid_constant__ AttentionView args, const WorkList work,
            const ForwardShare share) {
   constexpr int kBlocks = forward_blocks(kDim);
-  static_assert(sizeof(ForwardState<kNumWarps>) <= kStaticBytes);
-  __shared__ ForwardState<kNumWarps> state;
+  __shared__ QueryBlock<kNumWarps> state;
+  static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
   const SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()};
   KeySlots<kDim, kNumWarps> slots(q.data + kNumWarps * kWarpRows * kDim, share.slots);
-  const KeyRanges* const ranges = state.ranges + first_row;
+  KeyRanges* const ranges = state.ranges + first_row;
   WarpTask& task = state.tasks[warp];
   TilePair& at = task.at;
   const TaskNumbers numbers{
       work.forward, TaskNumbers::Rows::kQueries,
       share.lengths == Lengths::kLong ? kWarpRows * warps_for_long(kDim) : kMmaTile, args.num_heads,
       1};
-  TaskRange& range = state.range;
   if (thread_index() == 0) {
-    range = all_tasks(args, work, numbers);
+    TaskRange range = all_tasks(args, work, numbers);
     const std::int64_t end_of_longest = work.forward[work.counts[0]];
     (share.lengths == Lengths::kLong ? range.end : range.begin) = end_of_longest;
+    state.range = range;
   }
   __syncthreads();
-  for (std::int64_t index = range.begin + blockIdx.x; index < range.end; index += gridDim.x) {
-    {
-      const WarpTask found = task_at(args, work, numbers, range, index);
-      if (lane == 0) {
-        task = found;
-        at.first_query += found.row_in_span();
-      }
-    }
-    __syncwarp();
+  for (std::int64_t index = state.range.begin + blockIdx.x; index < state.range.end;
+       index += gridDim.x) {
+    state.take(args, work, numbers, index);
     slots.forget();
     for (int items = task.items; items > 0; --items) {
       copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), q,
                       first_row);
-      if (lane < kWarpRows) {
-        state.ranges[first_row + lane] = key_ranges(args, at, at.first_query + lane);
-      }
-      __syncwarp();
+      set_key_ranges(args, at, ranges);
       RunningSums<kDim> sums;
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
       slots.for_each_tile(
@@ -205,20 +187,25 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 
 template <int kDim, Extras kExtras>
 void run(const AttentionView& args, const WorkList& work, const Stream& stream) {
-  const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots) {
+  const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
+                             std::int64_t most_tasks) {
     using Slots = KeySlots<kDim, num_warps()>;
     constexpr std::int64_t kQueryBytes = 2 * num_warps() * kWarpRows * kDim;
     launch_warps(attend<kDim, kExtras, num_warps()>,
                  {num_warps(), kQueryBytes + share.slots * Slots::kSlotBytes,
-                  kQueryBytes + most_slots * Slots::kSlotBytes},
+                  kQueryBytes + most_slots * Slots::kSlotBytes, most_tasks},
                  stream, args, work, share);
   };
   constexpr std::integral_constant<int, kWarps> kForShort;
   constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
   constexpr int kShortSlots = short_size(kDim) / kMmaTile;
-  const int slots = most_slots<kDim>(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * kDim);
-  attend_to(kForLong, {Lengths::kLong, slots}, slots);
-  attend_to(kForShort, {Lengths::kShort, kShortSlots}, kForShort == kForLong ? slots : kShortSlots);
+  const std::int64_t pairs = batch_size_of(args) * args.num_key_heads;
+  const int most = most_slots<kDim>(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * kDim);
+  // A block that has not a whole sequence sees each tile once.
+  const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
+  attend_to(kForLong, {Lengths::kLong, slots}, most, std::numeric_limits<std::int64_t>::max());
+  attend_to(kForShort, {Lengths::kShort, kShortSlots}, kForShort == kForLong ? most : kShortSlots,
+            kShortSlots * batch_size_of(args) * args.num_heads);
 }
 
 }  // namespace
@@ -239,16 +226,12 @@ bool forward_takes_tensor_cores(const AttentionView& args) {
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream) {
   const AttentionView view = view_of(args);
   with_work_list(args, stream, [&](const WorkList& work) {
-    const auto run_with = [&](auto dim) {
+    with_head_dim<256>(view.head_dim, [&](auto dim) {
       if constexpr (dim() < 256) {
         if (extras_of(view) == Extras::kAny) return run<dim(), Extras::kAny>(view, work, stream);
       }
       run<dim(), Extras::kNone>(view, work, stream);
-    };
-    if (args.head_dim == 32) run_with(std::integral_constant<int, 32>());
-    if (args.head_dim == 64) run_with(std::integral_constant<int, 64>());
-    if (args.head_dim == 128) run_with(std::integral_constant<int, 128>());
-    if (args.head_dim == 256) run_with(std::integral_constant<int, 256>());
+    });
   });
 }
 

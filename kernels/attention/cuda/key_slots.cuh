@@ -93,6 +93,28 @@ class KeySlots {
   unsigned held_ = 0;
 };
 
+/// What the warps of a block that takes queries read now and then, in shared memory, as registers
+/// are full.
+template <int kNumWarps>
+struct QueryBlock {
+  TileList<kNumWarps> list;
+  KeyRanges ranges[kNumWarps * kWarpRows];
+  WarpTask tasks[kNumWarps];
+  TaskRange range;
+
+  /// The calling warp's part of a task.
+  __device__ void take(const AttentionView& args, const WorkList& work, const TaskNumbers& numbers,
+                       std::int64_t index) {
+    const WarpTask found = task_at(args, work, numbers, range, index);
+    if (lane_index() == 0) {
+      WarpTask& task = tasks[thread_index() / kLanes];
+      task = found;
+      task.at.first_query += found.row_in_span();
+    }
+    __syncwarp();
+  }
+};
+
 /// Slots that a block has room for, as many as a whole sequence needs.
 template <int kDim>
 int most_slots(std::int64_t bytes) {

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <limits>
+#include <type_traits>
 
 #include "kernels/attention/cuda/tile.cuh"
 #include "src/core/launch.cuh"
@@ -14,6 +17,17 @@ void with_tile_shape(std::int64_t head_dim, F&& f) {
   if (head_dim <= 64) return f(TileShape<32, 64>());
   if (head_dim <= 128) return f(TileShape<32, 128>());
   f(TileShape<16, 256>());
+}
+
+/// Calls f(head_dim, as a constant), one that tensor cores have, up to kMost.
+template <int kMost, typename F>
+void with_head_dim(std::int64_t head_dim, F&& f) {
+  if (head_dim == 32) f(std::integral_constant<int, 32>());
+  if (head_dim == 64) f(std::integral_constant<int, 64>());
+  if (head_dim == 128) f(std::integral_constant<int, 128>());
+  if constexpr (kMost == 256) {
+    if (head_dim == 256) f(std::integral_constant<int, 256>());
+  }
 }
 
 inline std::int64_t attribute_of(const Stream& stream, cudaDeviceAttr attribute) {
@@ -31,22 +45,39 @@ inline std::int64_t shared_bytes_of(const Stream& stream) {
   return attribute_of(stream, cudaDevAttrMaxSharedMemoryPerBlockOptin) - kStaticBytes;
 }
 
-/// A block of a kernel: its dynamic shared memory, and the most that the kernel has in any call.
+/// So many pairs of a sequence and a head of keys keep the device busy.
+inline std::int64_t many_pairs(const Stream& stream) {
+  return 2 * processors_of(stream);
+}
+
+/// A block of a kernel: its dynamic shared memory, and the most that the kernel has in any call;
+/// what the host knows of how many tasks there may be.
 struct BlockShape {
   int warps;
   std::int64_t bytes, most_bytes;
+  std::int64_t most_tasks = std::numeric_limits<std::int64_t>::max();
 };
 
-/// Launches a kernel whose blocks go through tasks by themselves: as many as the device may run at
-/// a time, as how many tasks there are is known to the device alone. most_bytes has to be the same
-/// in all calls of a kernel: the limit is the kernel's, whichever thread launches it.
+/// Blocks of a launch, whose number of tasks is known to the device alone: twice as many as there
+/// is shared memory for at a time, so that the second half goes where a task ended early, and at
+/// most kMost a multiprocessor.
+inline std::int64_t blocks_of_launch(const BlockShape& block, const Stream& stream) {
+  constexpr std::int64_t kMost = 8, kReserved = 1 << 10;  // bytes of a block that CUDA takes
+  const std::int64_t of_processor = shared_bytes_of(stream) + kStaticBytes + kReserved;
+  const std::int64_t at_a_time = of_processor / (block.bytes + kStaticBytes + kReserved);
+  return std::clamp<std::int64_t>(
+      block.most_tasks, 1,
+      std::clamp<std::int64_t>(2 * at_a_time, 1, kMost) * processors_of(stream));
+}
+
+/// Launches a kernel whose blocks go through tasks by themselves. most_bytes has to be the same in
+/// all calls of a kernel: the limit is the kernel's, whichever thread launches it.
 template <typename... Parameters, typename... Arguments>
 void launch_warps(void (*kernel)(Parameters...), const BlockShape& block, const Stream& stream,
                   Arguments&&... arguments) {
-  constexpr unsigned kBlocksAProcessor = 8;
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(block.most_bytes)));
-  launch(kernel, kBlocksAProcessor * static_cast<unsigned>(processors_of(stream)),
+  launch(kernel, static_cast<unsigned>(blocks_of_launch(block, stream)),
          dim3(kThreadsX, 4 * static_cast<unsigned>(block.warps)),
          static_cast<std::size_t>(block.bytes), stream, std::forward<Arguments>(arguments)...);
 }

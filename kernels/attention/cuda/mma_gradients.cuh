@@ -42,8 +42,9 @@ __device__ void sum_queries(const AttentionView& args, const TilePair& at, int c
       delta += __shfl_xor_sync(~0u, delta, lanes);
     }
     if (lane % kLanesARow != 0) continue;
-    sums[row] = query_sums(args, at, at.first_query + row, nullptr);
-    sums[row].delta = delta;
+    QuerySums of_row = query_sums(args, at, at.first_query + row, nullptr);
+    of_row.delta = delta;
+    sums[row] = of_row;
   }
   __syncwarp();
 }

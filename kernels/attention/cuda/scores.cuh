@@ -253,7 +253,8 @@ __device__ __forceinline__ void weight_and_gradient(const AttentionView& args,
     weight = values.value / args.silu_divisor;
     derivative = values.derivative / args.silu_divisor;
   }
-  const float kept = factor == 0 ? 0 : factor * d_weight;
+  // Rounded: nvcc must not fuse the product into the difference in one kernel and not in another.
+  const float kept = factor == 0 ? 0 : __fmul_rn(factor, d_weight);
   score = factor == 0 ? 0 : factor * weight;
   // Where the derivative is 0, d_weight need not have a value.
   d_weight = derivative == 0 ? 0 : derivative * (kept - offset);

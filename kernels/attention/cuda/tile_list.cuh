@@ -43,6 +43,17 @@ __device__ inline KeyRanges key_ranges(const AttentionView& args, const TilePair
   return result;
 }
 
+/// Those of a warp's 16 queries from at.first_query on, to shared memory.
+__device__ inline void set_key_ranges(const AttentionView& args, const TilePair& at,
+                                      KeyRanges* ranges) {
+  const int lane = lane_index();
+  if (lane < kWarpRows) {
+    const KeyRanges keys = key_ranges(args, at, at.first_query + lane);
+    ranges[lane] = keys;
+  }
+  __syncwarp();
+}
+
 struct TileClass {
   bool is_empty, is_full;
 };

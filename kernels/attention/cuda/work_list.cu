@@ -35,7 +35,7 @@ __device__ std::int64_t sum_before(std::int64_t* values) {
 
 // What the tasks of a batch depend on besides its lengths.
 struct Limits {
-  std::int64_t many_tasks;  // so many keep the device busy
+  std::int64_t many_pairs;  // many_pairs() of the device
   // Of queries that a block of the backward has on chip, and with their gradients.
   std::int64_t resident_tiles, resident_gradients;
 };
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   const std::int64_t heads = args.num_heads, key_heads = args.num_key_heads;
   const auto are_many = [&](std::int64_t sequences) {
-    return sequences * key_heads >= limits.many_tasks;
+    return sequences * key_heads >= limits.many_pairs;
   };
   const bool whole_long = are_many(num_long), whole_short = are_many(longer - num_long);
   const bool whole_backward = are_many(up_to[3]);
@@ -142,10 +142,10 @@ CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   const auto room = [&](Resident what) {
     return resident_tiles(what, args.head_dim, shared_bytes_of(stream));
   };
-  launch(sort_by_size, 1, kThreads, 0, stream, args,
-         Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step},
-         Limits{2 * processors_of(stream), room(Resident::kQueries),
-                room(Resident::kQueriesAndGradients)});
+  launch(
+      sort_by_size, 1, kThreads, 0, stream, args,
+      Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step},
+      Limits{many_pairs(stream), room(Resident::kQueries), room(Resident::kQueriesAndGradients)});
   return plan;
 }
 

@@ -10,8 +10,10 @@ namespace serrate {
 /// Queries and keys of a tile on tensor cores.
 inline constexpr int kMmaTile = 64;
 
-/// A task is a whole sequence in a head of keys, which then are read once, unless there are too few
-/// of these to keep the device busy, or it has more queries or keys than this.
+/// A task is a whole sequence in a head of keys, unless there are too few of these to keep the
+/// device busy, or it has more queries or keys than this. Those keys that a block has room for are
+/// read once: with 227 / 163 / 99 KiB of shared memory, in the forward, 512 up to head_dim 64 (320
+/// at 64 with 99 KiB) and 384 / 256 / 128 at 128.
 inline constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
 
 /// The most queries and keys of a sequence that blocks of four warps take, 64 queries at a time in
