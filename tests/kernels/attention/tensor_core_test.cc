@@ -5,109 +5,20 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <numeric>
 #include <utility>
 #include <vector>
 
-#include "kernels/attention/cuda/tensor_cores.h"
 #include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/masks.h"
 #include "tests/kernels/attention/packed_tokens.h"
+#include "tests/kernels/attention/tensor_core_cases.h"
 
 namespace serrate {
 namespace {
 
-constexpr double kRounding = 0x1p-8;  // of a bfloat16, relative
-
-// A sum over pairs of |weight * value|: how far rounded weights may be off is kRounding of it.
-std::vector<double> absolute_output(const Case& c, reference::Attention args) {
-  for (double& x : args.v) x = std::abs(x);
-  if (args.kept.empty()) args.kept.resize(args.num_pairs(), 1);
-  const std::int64_t group = args.num_heads / args.num_key_heads;
-  c.for_each_pair(
-      [&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
-        const std::int64_t query = (c.query_offsets[s] + i) * args.num_heads + head;
-        const std::int64_t key = (c.key_offsets[s] + j) * args.num_key_heads + head / group;
-        const double* q = args.q.data() + query * args.head_dim;
-        const double* k = args.k.data() + key * args.head_dim;
-        const double score = args.scale * std::inner_product(q, q + args.head_dim, k, 0.0) +
-                             (args.bias.empty() ? 0 : args.bias[pair]);
-        if (args.silu_divisor != 0 && score < 0) args.kept[pair] *= -1;
-      });
-  return reference::attention_forward(args).out;
-}
-
-// What the backward of a case runs on where there are tensor cores; its forward is on them.
-enum class Backward { kOnTensorCores, kPlain };
-
-void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call, const Stream& stream,
-                         [[maybe_unused]] Backward backward) {
-  if (stream.device().type == DeviceType::kCpu) return;
-#if SERRATE_WITH_CUDA
-  const AttentionBackwardView view = view_of(call);
-  EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
-  EXPECT_EQ(backward_takes_tensor_cores(view), backward == Backward::kOnTensorCores);
-#endif
-}
-
-// Runs a case whose tokens are stored as bfloat16, which they become.
-void run_halves(Case& c, Backward backward = Backward::kOnTensorCores) {
-  constexpr DataType kHalf = DataType::kBFloat16;
-  for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
-  StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), d_out(c.d_out, kHalf);
-  StoredTokens out(c.out, kHalf), d_q(c.d_q, kHalf), d_k(c.d_k, kHalf), d_v(c.d_v, kHalf);
-  const Stream& stream = c.streams.stream;
-  AttentionBackward call = c.backward_args();
-  call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
-  call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
-  call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
-  expect_tensor_cores(call, stream, backward);
-  jagged_attention_forward(call.forward, stream);
-  jagged_attention_backward(call, stream);
-  for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
-}
-
-// Holds all results against the reference of what is stored.
-void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores) {
-  run_halves(c, backward);
-  const reference::Attention args = c.in_double();
-  const reference::AttentionOutput output = reference::attention_forward(args);
-  const reference::AttentionGradients gradients =
-      reference::attention_backward(args, c.d_out.dense());
-  const std::vector<double> absolute = absolute_output(c, args);
-  EXPECT_TRUE(c.out.nothing_else_written());
-  double worst = 0;
-  c.out.for_each([&](float& x, std::int64_t i) {
-    const double bound = kRounding * (absolute[i] + std::abs(output.out[i])) + 1e-5 * absolute[i];
-    worst = std::max(worst, std::abs(x - output.out[i]) - bound);
-  });
-  EXPECT_LE(worst, 1e-30);
-  // Gradients have their own rounding, and those of weights and of out.
-  expect_close(c.d_q, gradients.d_q, 2 * kRounding);
-  expect_close(c.d_k, gradients.d_k, 2 * kRounding);
-  expect_close(c.d_v, gradients.d_v, 2 * kRounding);
-  if (c.shape.activation != AttentionActivation::kSoftmax) return;
-  for (std::int64_t i = 0; i < c.lse.size(); ++i) {
-    const std::int64_t token = i % (c.lse.size() / c.shape.num_heads);
-    if (token < c.query_offsets.front() || token >= c.query_offsets.back()) {
-      ASSERT_TRUE(std::isnan(c.lse[i]));
-    } else if (output.lse[i] == -kInfinity) {
-      ASSERT_EQ(c.lse[i], -kInfinity);
-    } else {
-      ASSERT_NEAR(c.lse[i], output.lse[i], 1e-5);
-    }
-  }
-}
-
-void set_dropout(Case& c) {
-  c.token_ids = ids_of_tokens(c);
-  c.dropout = {.rate = 0.3f, .seed = 5, .step = 2, .site = 3};
-  c.kept_of_pairs = kept_of(c, c.in_double());
-}
-
 // Up to 16 and up to 32 queries and keys, one tile, several, and of one side alone. With four heads
-// of keys there are enough for blocks that take whole sequences (the simulated device has four
-// processors); with one a block takes a tile.
+// of keys there are enough for blocks of the simulated device that take whole sequences; with one a
+// block takes a tile.
 Shape some_of_each_size(MaskKind kind, std::int64_t head_dim) {
   const bool is_whole = kind == MaskKind::kCausal || kind == MaskKind::kRows ||
                         kind == MaskKind::kBlocks || kind == MaskKind::kDocuments;
@@ -166,7 +77,7 @@ TEST_P(TensorCores, EveryHeadDimAndActivation) {
   for (const std::int64_t head_dim : {64, 128, 256}) {
     for (const AttentionActivation activation :
          {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
-      Shape shape = causal_shape({20, 70, 3}, {20, 65, 9}, head_dim == 256 ? 1 : 2, head_dim);
+      Shape shape = causal_shape({20, 70, 3}, {20, 65, 9}, head_dim == 64 ? 2 : 1, head_dim);
       shape.activation = activation;
       shape.gaps = kAlignedGaps;
       Case c(shape, *this);
@@ -181,7 +92,8 @@ TEST_P(TensorCores, WholeSequences) {
   for (Shape shape : {shared, causal_shape({70}, {67}, 8, 128), causal_shape({20}, {70}, 8, 64)}) {
     SCOPED_TRACE(testing::Message() << "head_dim " << shape.head_dim);
     shape.gaps = kAlignedGaps;
-    Case c(shape, *this);
+    Case c(with_enough_heads(stream, shape), *this);
+    expect_whole_sequences(c);
     expect_reference(c);
   }
 }
@@ -199,18 +111,24 @@ TEST_P(TensorCores, WholeSequencesThatDoNotFit) {
   }
   const Buffer<std::int64_t> on_device(ranges, stream);
   shape.mask = RowMask{on_device.span()};
-  Case c(shape, *this);
+  Case c(with_enough_heads(stream, shape), *this);
+  expect_whole_sequences(c);
   expect_reference(c);
 }
 
 class TensorCoreExtras : public KernelTestOver<AttentionActivation> {
  protected:
-  // Some with several tiles of queries and keys.
-  Case make_case() {
-    Shape shape = causal_shape({20, 67, 3}, {20, 80, 9}, 2, 32);
+  // Some with several tiles of queries and keys, which blocks take whole.
+  Case make_case(std::int64_t num_heads) {
+    Shape shape = causal_shape({20, 67, 3}, {20, 70, 80}, num_heads, 32);
+    shape.num_key_heads = 4;
     shape.activation = param();
     shape.gaps = kAlignedGaps;
-    return {shape, *this};
+    Case c(with_enough_heads(stream, shape), *this);
+    if (stream.device().type != DeviceType::kCpu) {
+      EXPECT_EQ(tasks_of(c).resident, 2 * c.shape.num_key_heads);
+    }
+    return c;
   }
 };
 INSTANTIATE_TEST_SUITE_P(All, TensorCoreExtras,
@@ -218,15 +136,15 @@ INSTANTIATE_TEST_SUITE_P(All, TensorCoreExtras,
                                           testing::Values(AttentionActivation::kSoftmax,
                                                           AttentionActivation::kSilu)));
 
-TEST_P(TensorCoreExtras, Dropout) {
-  Case c = make_case();
+TEST_P(TensorCoreExtras, DropoutOfHeadsThatShareKeys) {
+  Case c = make_case(8);
   set_dropout(c);
   expect_reference(c);
 }
 
 // Biases and tables that have gradients, and those that have none, with dropout.
 TEST_P(TensorCoreExtras, BiasesAndTables) {
-  Case c = make_case();
+  Case c = make_case(4);
   const Biases biases(c);
   set_dropout(c);
   expect_reference(c, Backward::kPlain);
@@ -282,7 +200,13 @@ void expect_same_sequences(Case& batch, const std::vector<std::size_t>& sequence
   }
   shape.key_lengths = shape.query_lengths;
   Case again(shape, batch.streams);
+  again.dropout = batch.dropout;
+  if (!batch.token_ids.empty()) again.token_ids.resize(again.query_offsets.back());
   for (std::size_t t = 0; t < sequences.size(); ++t) {
+    if (!batch.token_ids.empty()) {
+      std::copy_n(batch.token_ids.begin() + batch.query_offsets[sequences[t]],
+                  shape.query_lengths[t], again.token_ids.begin() + again.query_offsets[t]);
+    }
     for (const auto which : kInputs) {
       for_each_value(batch, sequences[t], again, t, which,
                      [&](float x, float& to) { to = sequences[t] == all_nan ? std::nanf("") : x; });
@@ -318,13 +242,19 @@ TEST_P(TensorCores, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
 
 // Many sequences are each one block's; one alone is several's, in the backward of two kernels.
 TEST_P(TensorCores, WholeSequencesHaveTheBitsOfTheirBlocks) {
-  const std::vector<std::int64_t> lengths = {140, 70, 130, 40};
-  Shape shape = causal_shape(lengths, lengths, 4, 32);
-  shape.gaps = kAlignedGaps;
-  shape.mask = WindowMask{.left = 70, .right = 0};
-  Case batch(shape, *this);
-  run_halves(batch);
-  for (const std::size_t s : {0, 1}) expect_same_sequences(batch, {s});
+  const auto run = [&](const std::vector<std::int64_t>& lengths, const DropoutKey& dropout) {
+    Shape shape = causal_shape(lengths, lengths, 4, 32);
+    shape.gaps = kAlignedGaps;
+    shape.mask = WindowMask{.left = 70, .right = 0};
+    Case batch(with_enough_heads(stream, shape), *this);
+    if (dropout.rate > 0) batch.token_ids = ids_of_tokens(batch);
+    batch.dropout = dropout;
+    expect_whole_sequences(batch);
+    run_halves(batch);
+    for (const std::size_t s : {0, 1}) expect_same_sequences(batch, {s});
+  };
+  run({140, 70, 130, 40}, {});
+  run({70, 66}, kDropout);
 }
 
 TEST_P(TensorCores, BitsAreThoseOfAnotherRunAndOfTheSameMaskInBits) {

@@ -1,0 +1,160 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#if SERRATE_WITH_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
+#include "kernels/attention/cuda/tensor_cores.h"
+#include "tests/kernels/attention/case.h"
+
+// Cases of bfloat16, which run on tensor cores where there are any.
+namespace serrate {
+
+inline constexpr double kRounding = 0x1p-8;  // of a bfloat16, relative
+
+// A sum over pairs of |weight * value|: how far rounded weights may be off is kRounding of it.
+inline std::vector<double> absolute_output(const Case& c, reference::Attention args) {
+  for (double& x : args.v) x = std::abs(x);
+  if (args.kept.empty()) args.kept.resize(args.num_pairs(), 1);
+  const std::int64_t group = args.num_heads / args.num_key_heads;
+  c.for_each_pair(
+      [&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
+        const std::int64_t query = (c.query_offsets[s] + i) * args.num_heads + head;
+        const std::int64_t key = (c.key_offsets[s] + j) * args.num_key_heads + head / group;
+        const double* q = args.q.data() + query * args.head_dim;
+        const double* k = args.k.data() + key * args.head_dim;
+        const double score = args.scale * std::inner_product(q, q + args.head_dim, k, 0.0) +
+                             (args.bias.empty() ? 0 : args.bias[pair]);
+        if (args.silu_divisor != 0 && score < 0) args.kept[pair] *= -1;
+      });
+  return reference::attention_forward(args).out;
+}
+
+// What the backward of a case runs on where there are tensor cores; its forward is on them.
+enum class Backward { kOnTensorCores, kPlain };
+
+inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
+                                const Stream& stream, [[maybe_unused]] Backward backward) {
+  if (stream.device().type == DeviceType::kCpu) return;
+#if SERRATE_WITH_CUDA
+  const AttentionBackwardView view = view_of(call);
+  EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
+  EXPECT_EQ(backward_takes_tensor_cores(view), backward == Backward::kOnTensorCores);
+#endif
+}
+
+// Runs a case whose tokens are stored as bfloat16, which they become.
+inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores) {
+  constexpr DataType kHalf = DataType::kBFloat16;
+  for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
+  StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), d_out(c.d_out, kHalf);
+  StoredTokens out(c.out, kHalf), d_q(c.d_q, kHalf), d_k(c.d_k, kHalf), d_v(c.d_v, kHalf);
+  const Stream& stream = c.streams.stream;
+  AttentionBackward call = c.backward_args();
+  call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
+  call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
+  call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+  expect_tensor_cores(call, stream, backward);
+  jagged_attention_forward(call.forward, stream);
+  jagged_attention_backward(call, stream);
+  for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
+}
+
+// Holds all results against the reference of what is stored.
+inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores) {
+  run_halves(c, backward);
+  const reference::Attention args = c.in_double();
+  const reference::AttentionOutput output = reference::attention_forward(args);
+  const reference::AttentionGradients gradients =
+      reference::attention_backward(args, c.d_out.dense());
+  const std::vector<double> absolute = absolute_output(c, args);
+  EXPECT_TRUE(c.out.nothing_else_written());
+  double worst = 0;
+  c.out.for_each([&](float& x, std::int64_t i) {
+    const double bound = kRounding * (absolute[i] + std::abs(output.out[i])) + 1e-5 * absolute[i];
+    worst = std::max(worst, std::abs(x - output.out[i]) - bound);
+  });
+  EXPECT_LE(worst, 1e-30);
+  // Gradients have their own rounding, and those of weights and of out.
+  expect_close(c.d_q, gradients.d_q, 2 * kRounding);
+  expect_close(c.d_k, gradients.d_k, 2 * kRounding);
+  expect_close(c.d_v, gradients.d_v, 2 * kRounding);
+  if (c.shape.activation != AttentionActivation::kSoftmax) return;
+  for (std::int64_t i = 0; i < c.lse.size(); ++i) {
+    const std::int64_t token = i % (c.lse.size() / c.shape.num_heads);
+    if (token < c.query_offsets.front() || token >= c.query_offsets.back()) {
+      ASSERT_TRUE(std::isnan(c.lse[i]));
+    } else if (output.lse[i] == -kInfinity) {
+      ASSERT_EQ(c.lse[i], -kInfinity);
+    } else {
+      ASSERT_NEAR(c.lse[i], output.lse[i], 1e-5);
+    }
+  }
+}
+
+inline const DropoutKey kDropout{.rate = 0.3f, .seed = 5, .step = 2, .site = 3};
+
+inline void set_dropout(Case& c) {
+  c.token_ids = ids_of_tokens(c);
+  c.dropout = kDropout;
+  c.kept_of_pairs = kept_of(c, c.in_double());
+}
+
+// ---- whole sequences -------------------------------------------------------------------------
+
+/// A shape with so many times the heads that, where it has eight pairs of a sequence and a head of
+/// keys, blocks take whole sequences. (The simulated device has four multiprocessors.)
+inline Shape with_enough_heads([[maybe_unused]] const Stream& stream, Shape shape) {
+#if SERRATE_WITH_CUDA
+  if (stream.device().type == DeviceType::kCpu) return shape;
+  int processors = 0;
+  EXPECT_EQ(
+      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, stream.device().index),
+      cudaSuccess);
+  const std::int64_t times = (processors + 3) / 4;
+  shape.num_heads *= times, shape.num_key_heads *= times;
+#endif
+  return shape;
+}
+
+/// Tasks of the forward and of the backward that has a sequence's queries on chip.
+struct NumTasks {
+  std::int64_t forward, resident;
+};
+inline NumTasks tasks_of([[maybe_unused]] Case& c) {
+#if SERRATE_WITH_CUDA
+  const Stream& stream = c.streams.stream;
+  AttentionForward args = c.forward_args();
+  args.q = {};  // the case's are float32
+  const AttentionPlan plan = plan_attention(args, stream);
+  const std::int64_t batch_size = std::ssize(c.shape.query_lengths);
+  const Buffer<std::int64_t>& values = plan.on_cuda()->values;
+  const WorkList list = plan.on_cuda()->list(batch_size);
+  const std::vector<std::int64_t> host = values.to_host(stream);
+  const auto all = [&](const std::int64_t* first_task) {
+    return host[first_task - values.device_data() + batch_size];
+  };
+  return {all(list.forward), all(list.resident)};
+#else
+  return {};
+#endif
+}
+
+/// Of a case with sequences of more than 32 queries or keys: a block of the forward takes a whole
+/// one, and one of the backward where its queries have room, as they have at head_dim 32.
+inline void expect_whole_sequences(Case& c) {
+  if (c.streams.stream.device().type == DeviceType::kCpu) return;
+  const NumTasks tasks = tasks_of(c);
+  const std::int64_t pairs = std::ssize(c.shape.query_lengths) * c.shape.num_key_heads;
+  EXPECT_EQ(tasks.forward, pairs);
+  EXPECT_TRUE(tasks.resident > 0 || c.shape.head_dim > 32);
+}
+
+}  // namespace serrate
