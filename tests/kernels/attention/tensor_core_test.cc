@@ -251,10 +251,11 @@ TEST_P(TensorCores, WholeSequencesHaveTheBitsOfTheirBlocks) {
     batch.dropout = dropout;
     expect_whole_sequences(batch);
     run_halves(batch);
-    for (const std::size_t s : {0, 1}) expect_same_sequences(batch, {s});
+    expect_same_sequences(batch, {0});
   };
-  run({140, 70, 130, 40}, {});
-  run({70, 66}, kDropout);
+  run({140, 130}, {});
+  run({70, 66}, {});
+  run({66, 70}, kDropout);
 }
 
 TEST_P(TensorCores, BitsAreThoseOfAnotherRunAndOfTheSameMaskInBits) {
