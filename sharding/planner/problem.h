@@ -22,6 +22,7 @@ struct MemoryRun {
   int end = 0;
   std::int64_t device_bytes = 0;
   std::int64_t host_bytes = 0;
+  friend bool operator==(const MemoryRun&, const MemoryRun&) = default;
 };
 
 /// One way to shard an item: equal blocks, of which the last ranks may hold fewer rows, or none.

@@ -204,8 +204,18 @@ void Relaxation::add_parts(const Candidate& c, const Demand& d) {
   }
 }
 
-// They take the same of everything that the bound counts.
+// They take the same of everything that the bound counts, and of the memory of the ranks that they
+// are on: what fits, and what is surely on all ranks, is then the same for both. That they take the
+// same on the mean is too little: the rows of a short row_wise table are on a few ranks, and two
+// blocks of a grid may be on one node.
 bool Relaxation::is_twin(const Demand& a, const Demand& b) const {
+  const auto candidate = [&](const Demand& d) -> const Candidate& {
+    return problem_.items[d.item].candidates[d.candidate];
+  };
+  if (candidate(a).ranks_per_block != candidate(b).ranks_per_block ||
+      candidate(a).memory != candidate(b).memory) {
+    return false;
+  }
   const auto parts = [&](const Demand& d) {
     return std::span(parts_).subspan(d.first_part, d.end_part - d.first_part);
   };

@@ -92,5 +92,64 @@ TEST(PlannerBound, SeesThatRanksOfANodeShare) {
   }
 }
 
+// A table of two rows, 4 MB each, without lookups: on the devices or on the hosts of the first two
+// ranks. Another one is on all devices with 6 MB, or on one rank for ten times as long. In the mean
+// of a node's ranks, which are taken to have as few rows as the last, the first table takes nothing
+// either way; but beside the 6 MB it fits on the hosts alone.
+TEST(PlannerBound, TellsMemoriesApartOfWhichTheLastRanksHaveNone) {
+  constexpr std::int64_t kMegabyte = 1'000'000;
+  Candidate on_devices{.type = ShardingType::kRowWise,
+                       .scope = BlockScope::kAll,
+                       .ranks_per_block = 4,
+                       .full_ranks = 4,
+                       .memory = {{2, 4 * kMegabyte, 0}, {4, 0, 0}}};
+  Candidate on_hosts = on_devices;
+  on_hosts.kernel = ComputeKernel::kFusedUvm;
+  on_hosts.memory = {{2, 0, 4 * kMegabyte}, {4, 0, 0}};
+  Candidate replicated{.type = ShardingType::kDataParallel,
+                       .kernel = ComputeKernel::kDense,
+                       .scope = BlockScope::kAll,
+                       .ranks_per_block = 4,
+                       .full_ranks = 4,
+                       .time = {.forward_compute = 1},
+                       .work = {.forward_compute = 4},
+                       .memory = {{4, 6 * kMegabyte, 0}}};
+  const PlannerProblem problem{
+      .world_size = 4,
+      .ranks_per_node = 2,
+      .device_bytes = std::vector<std::int64_t>(4, 8 * kMegabyte),
+      .host_bytes = std::vector<std::int64_t>(4, 8 * kMegabyte),
+      .items = {{.candidates = {on_devices, on_hosts}}, {.candidates = {replicated, on_rank(10)}}}};
+  const PlannerBound first = planner_bound(problem, PlannerObjective::kMaxRank);
+  EXPECT_LE(raise_bound(problem, PlannerObjective::kMaxRank, first, 1.02), 1 + 1e-9);
+}
+
+// A table without lookups has a fourth on every rank, or two blocks in two halves, which take the
+// same in the mean over all ranks but may be on one node: there alone is room for the other
+// table on the other node.
+TEST(PlannerBound, TellsBlocksOfNodesFromThoseOnAllRanks) {
+  Candidate on_all{.type = ShardingType::kRowWise,
+                   .scope = BlockScope::kAll,
+                   .ranks_per_block = 4,
+                   .full_ranks = 4,
+                   .memory = {{4, 3, 0}}};
+  Candidate on_nodes{.type = ShardingType::kGrid,
+                     .scope = BlockScope::kNode,
+                     .num_blocks = 2,
+                     .ranks_per_block = 2,
+                     .full_ranks = 2,
+                     .memory = {{2, 3, 0}}};
+  Candidate large = on_node(1, 2);
+  large.memory = {{2, 6, 0}};
+  const PlannerProblem problem{
+      .world_size = 4,
+      .ranks_per_node = 2,
+      .device_bytes = {8, 8, 8, 8},
+      .host_bytes = {1, 1, 1, 1},
+      .items = {{.candidates = {on_all, on_nodes}}, {.candidates = {large, on_rank(10)}}}};
+  const PlannerBound first = planner_bound(problem, PlannerObjective::kCriticalPath);
+  EXPECT_LE(raise_bound(problem, PlannerObjective::kCriticalPath, first, 1.02), 1 + 1e-9);
+}
+
 }  // namespace
 }  // namespace serrate
