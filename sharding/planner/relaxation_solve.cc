@@ -3,6 +3,11 @@
 #include "sharding/planner/relaxation.h"
 
 namespace serrate {
+namespace {
+
+constexpr double kOne = 1e-12;  // sums of prices are 1 but for rounding
+
+}  // namespace
 
 void Relaxation::solve(Box& box, double known, int rounds, int cuttings) const {
   if (!take_out(box, known)) return;
@@ -71,7 +76,6 @@ PhaseSums Relaxation::phase_prices(const Rows& prices) const {
 
 // What each row has at the prices: of a phase, the time of the slowest rank that is cheapest.
 Rows Relaxation::supply(const Box& box, const Rows& prices, const Solution& s) const {
-  constexpr double kOne = 1e-12;  // sums of prices are 1 but for rounding
   const PhaseSums sums = phase_prices(prices);
   PhaseSums slowest{};
   for (std::size_t j = 0; j < rows_.size(); ++j) {
@@ -104,7 +108,7 @@ double Relaxation::value(const Box& box, const Rows& prices, const Solution& s) 
 }
 
 // New prices along what the rows lack. Those of a phase stop where they come to 1 together, at
-// which its slowest rank may take any time.
+// which its slowest rank may take any time; from there they go on either way.
 Rows Relaxation::step(const Box& box, const Rows& excess, double length) const {
   Rows prices = box.prices;
   for (int j = 0; j < num_rows(box); ++j) {
@@ -114,7 +118,7 @@ Rows Relaxation::step(const Box& box, const Rows& excess, double length) const {
   for (std::size_t j = 0; j < rows_.size(); ++j) {
     const int k = rows_[j].load;
     if (k >= kPhases) continue;
-    const bool passes_one = (after[k] - 1) * (before[k] - 1) < 0;
+    const bool passes_one = std::abs(before[k] - 1) > kOne && (after[k] - 1) * (before[k] - 1) < 0;
     if (passes_one || (after[k] > 1 && box.high[k] == kUnbounded)) {
       // Never above 1 by rounding.
       prices[j] = (1 - 1e-15) * (after[k] > 0 ? prices[j] / after[k] : 1.0 / num_groups_);
