@@ -337,13 +337,19 @@ void print(const Tally& t) {
       t.planned, t.close, t.impossible, t.missed, t.bounds, t.raised);
 }
 
+// Up to four nodes of one rank, or three of two, in turn.
+PlannerInstance wide_instance(RandomInstances& instances, int i) {
+  return i % 20 == 0 ? instances.next(4, 4, 1) : instances.next(3, 3, 2);
+}
+
 TEST(PlannerOptimum, BoundIsHonestAndPlansAreClose) {
   constexpr int kInstances = 1000;
   RandomInstances instances(1);
   Tally tally;
   for (int i = 0; i < kInstances; ++i) {
     SCOPED_TRACE(testing::Message() << "instance " << i);
-    const PlannerInstance instance = instances.next(6, 2, 2);
+    const PlannerInstance instance =
+        i % 10 == 0 ? wide_instance(instances, i) : instances.next(6, 2, 2);
     compare(instance, PlannerEstimator::kTorchRec, instances.any_objective(), tally);
   }
   EXPECT_GE(tally.planned, kInstances / 2);
@@ -361,7 +367,8 @@ TEST(PlannerOptimum, BoundIsHonestAndPlansAreCloseByOurModel) {
   Tally tally;
   for (int i = 0; i < kInstances; ++i) {
     SCOPED_TRACE(testing::Message() << "instance " << i);
-    const PlannerInstance instance = instances.next(4, 2, 2);
+    const PlannerInstance instance =
+        i % 10 == 0 ? wide_instance(instances, i) : instances.next(4, 2, 2);
     compare(instance, PlannerEstimator::kSerrate, instances.any_objective(), tally);
   }
   EXPECT_GE(tally.planned, kInstances / 3);

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "sharding/planner/bound.h"
+#include "sharding/planner/moves.h"
 
 namespace serrate {
 namespace {
@@ -76,20 +77,52 @@ Candidate on_rank(double ms) {
 // them; four of 1.5 ms are on both ranks of a node. Two there beside the two make 8 ms; with fewer,
 // the other node has three and the third shard: 9.5 ms. In the mean over all ranks, which takes the
 // node with one shard to have an empty rank for whatever is too much, 7.5 ms would do.
-TEST(PlannerBound, SeesThatRanksOfANodeShare) {
+PlannerProblem shared_nodes() {
   PlannerProblem problem{.world_size = 4,
                          .ranks_per_node = 2,
                          .device_bytes = {1, 1, 1, 1},
                          .host_bytes = {1, 1, 1, 1}};
   for (int i = 0; i < 3; ++i) problem.items.push_back({.candidates = {on_rank(5)}});
   for (int i = 0; i < 4; ++i) problem.items.push_back({.candidates = {on_node(1.5, 2)}});
+  return problem;
+}
+
+TEST(PlannerBound, SeesThatRanksOfANodeShare) {
+  const PlannerProblem problem = shared_nodes();
   const PlannerBound first = planner_bound(problem, PlannerObjective::kMaxRank);
   EXPECT_NEAR(first.objective, 6.75, 0.01);  // the mean: (3 * 5 + 4 * 2 * 1.5) / 4
-  for (const double known : {8.0, 8.2, 9.0}) {
+  for (const double known : {8.1, 8.4, 9.0}) {
     const double bound = raise_bound(problem, PlannerObjective::kMaxRank, first, known);
     EXPECT_GE(bound, 0.98 * 8) << known;
     EXPECT_LE(bound, 8 * (1 + 1e-9)) << known;
   }
+}
+
+// Some of what the relaxation chooses has two shards of a rank on a node with two of the node's,
+// from which a start comes to the 8 ms without moves. Other choices do not: they are kept to as
+// well.
+TEST(PlannerStarts, KeepToTheNodesOfTheRelaxation) {
+  const PlannerProblem problem = shared_nodes();
+  const PlannerObjective objective = PlannerObjective::kMaxRank;
+  const PlannerBound bound = planner_bound(problem, objective);
+  double least = 9;
+  bool uneven = false;
+  for (const auto& choices : relaxed_choices(problem, objective, 9.0, 4, 30)) {
+    SearchMoves moves(problem, bound, {.objective = objective}, {},
+                      SearchMoves::Clock::time_point::max());
+    moves.start(choices);
+    ASSERT_TRUE(moves.has_placement());
+    const SearchResult start = moves.result();
+    for (std::size_t i = 0; i < choices.size(); ++i) {
+      ASSERT_EQ(choices[i].nodes.size(), 1);
+      const bool on_rank = problem.items[i].candidates[0].scope == BlockScope::kRank;
+      EXPECT_EQ(start.items[i].blocks[0] / (on_rank ? 2 : 1), choices[i].nodes[0]) << i;
+    }
+    least = std::min(least, start.objective);
+    uneven |= start.objective > 8.1;
+  }
+  EXPECT_NEAR(least, 8, 1e-9);
+  EXPECT_TRUE(uneven);
 }
 
 // A table of two rows, 4 MB each, without lookups: on the devices or on the hosts of the first two

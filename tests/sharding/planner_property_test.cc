@@ -86,7 +86,6 @@ TEST(PlannerProperties, HoldForEveryPlan) {
     if (result.feasible()) {
       ++planned;
       expect_plan_holds(instance, options, result);
-      EXPECT_LE(result.bound, result.objective(options.objective) * (1 + 1e-9));
     }
     if (i % 10 == 0) {
       const PlannerResult again = plan_sharding(instance.model, instance.topology, options);
