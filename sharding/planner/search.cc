@@ -186,11 +186,16 @@ class Search {
   // Adds starts from what the relaxed problem chooses in a few cases of a placement below `known`.
   void start_from_relaxed(const TypeSet& types, double known, std::vector<Moves>& all) const {
     constexpr std::size_t kMost = 4;
+    if (SearchMoves::Clock::now() >= deadline_) return;
     const int cases = effort_ == SearchEffort::kPlenty ? 100 : 60;
     for (const auto& choices : relaxed_choices(problem_, options_.objective, known, kMost, cases)) {
       if (!all.empty() && all.back()->is_late()) return;
       all.push_back(moves_of({types, with_kernels(choices)}));
       all.back()->start(choices);
+      if (!all.back()->has_placement()) {
+        all.pop_back();
+        continue;
+      }
       all.back()->descend(evaluations_ / 16);
     }
   }

@@ -144,7 +144,9 @@ std::vector<int> SearchMoves::choose_at(const Allowed& allowed, double device_pr
 }
 
 // Places the items, each where it costs the least; one that would exceed a rank's memory may take
-// another choice.
+// another choice. Nodes are kept to by blocks on nodes, and by blocks on ranks that are all on one
+// node, unless another rank has more room; those of a table on several nodes, and of a
+// table_column_wise one, which chooses its node itself, go where they cost the least.
 void SearchMoves::build(const std::vector<int>& choices, const Nodes& nodes, double noise) {
   constexpr int kPlacedPerLook = 8;  // items, before the emptiest ranks are looked for again
   clear();
@@ -164,7 +166,7 @@ void SearchMoves::build(const std::vector<int>& choices, const Nodes& nodes, dou
   for (const int i : hardest_first(choices, noise)) {
     if (placed++ % kPlacedPerLook == 0) some = least_ranks();
     const BlockScope scope = state_.candidate(i, choices[i]).scope;
-    const std::vector<int> in = nodes.empty() ? std::vector<int>{} : nodes[i];
+    const auto in = nodes.empty() ? std::span<const int>{} : std::span<const int>(nodes[i]);
     if (scope == BlockScope::kNode && !in.empty()) {
       state_.place(i, choices[i], in);
       continue;
