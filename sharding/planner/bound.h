@@ -24,15 +24,17 @@ struct ItemChoice {
   friend bool operator==(const ItemChoice&, const ItemChoice&) = default;
 };
 
-/// Choices of all items that nearly do in the mean over ranks what a placement below `known` has to
-/// do: those of the last cases of `most_cases` that are told apart, `most` of them.
+/// Choices of all items that come near to a placement below `known` in the mean over ranks: what
+/// the relaxed problem has most of for each item. `most` at most, which differ, of the last ones
+/// found when `most_cases` cases are told apart, fewer where there are many candidates.
 std::vector<std::vector<ItemChoice>> relaxed_choices(const PlannerProblem& problem,
                                                      PlannerObjective objective, double known,
                                                      std::size_t most, int most_cases);
 
-/// A bound at least as high as `bound`, for which cases are told apart by how long the slowest
-/// rank of a phase takes, as no shard may be longer. `known` is what a placement that was found
-/// takes, in ms. Returns the best bound proved while trying 0.92 to 1 of `known` as goals.
+/// A bound at least as high as `bound`, for which cases are told apart: by how long the slowest
+/// rank of a phase takes, as no shard may be longer, and by the candidate of one item, with the
+/// nodes of its blocks. `known` is what a placement that was found takes, in ms. Returns the best
+/// bound proved while trying 0.92 to 1 of `known` as goals.
 double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
                    const PlannerBound& bound, double known);
 

@@ -23,7 +23,7 @@ struct PackingFunction {
 };
 
 // As std::floor, which is a call where there is no SSE4.1.
-inline double whole(double parts) {
+inline double whole_part(double parts) {
   return static_cast<double>(static_cast<std::int64_t>(parts));
 }
 
@@ -33,17 +33,18 @@ inline double PackingFunction::operator()(double part) const {
       return part > 1 - parameter ? 1 : part < parameter ? 0 : part;
     case Kind::kCommonParts: {
       const double parts = part * (parameter + 1);
-      return parts == whole(parts) ? part : whole(parts) / parameter;
+      return parts == whole_part(parts) ? part : whole_part(parts) / parameter;
     }
     case Kind::kRest: {
-      const double most = whole(1 / parameter);
+      const double most = whole_part(1 / parameter);
       if (part == 0.5) return 0.5;
-      return part < 0.5 ? whole(part / parameter) / most : 1 - whole((1 - part) / parameter) / most;
+      return part < 0.5 ? whole_part(part / parameter) / most
+                        : 1 - whole_part((1 - part) / parameter) / most;
     }
     case Kind::kSteps: {
-      const double most = whole(1 / parameter);
+      const double most = whole_part(1 / parameter);
       const double left = 1 / parameter - most;
-      const double steps = whole(part / parameter);
+      const double steps = whole_part(part / parameter);
       return (steps + std::max(0.0, part / parameter - steps - left) / (1 - left)) / most;
     }
   }

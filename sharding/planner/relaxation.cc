@@ -1,7 +1,5 @@
 #include "sharding/planner/relaxation.h"
 
-#include <numeric>
-
 namespace serrate {
 
 Box Relaxation::whole() const {

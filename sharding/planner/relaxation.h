@@ -26,7 +26,9 @@ constexpr int kPhases = 3;
 constexpr int kLoads = kPhases + 2;  // and memory of the devices and hosts
 constexpr int kMostGroups = 4;       // of ranks: nodes, or all ranks
 constexpr int kMostCuts = 12;
-// Of max_rank, with one phase, where nodes are told apart.
+// Where nodes are told apart, of max_rank, each has one row of time, as only the first phase takes
+// any, and two of memory; where not, one group has all kLoads. Before rows that no placement can
+// break are left out, and cuts are added, each group has kLoads.
 constexpr int kMostRows = std::max(kLoads, 3 * kMostGroups) + kMostCuts;
 static_assert(kLoads * kMostGroups <= kMostRows);
 using PhaseSums = std::array<double, kPhases>;
@@ -64,7 +66,7 @@ struct LoadRow {
 struct Choices {
   std::vector<Demand> demands = {};
   std::vector<std::size_t> item_ends = {};
-  std::vector<std::size_t> names = {};  // which of all demands
+  std::vector<std::size_t> names = {};  // which of all demands, in a box
   std::vector<double> chosen = {};      // in the relaxed solution, how much of each
 };
 
@@ -98,10 +100,9 @@ struct Box {
   double proved = 0;       // by these prices alone
   PhaseSums slowest = {};  // in the relaxed solution
   PhaseSums longest = {};  // of its shards
-  // The item that it puts together most from candidates that take little and much of a row, in ms,
-  // and which take much.
-  double torn = 0;
-  std::vector<std::size_t> torn_little = {}, torn_much = {};  // demands of the item
+  // Demands of the item that it puts together most from those that take little and much of a row;
+  // where it tears none, much is the one demand that the item which takes the most time has.
+  std::vector<std::size_t> torn_little = {}, torn_much = {};
   std::vector<std::size_t> rounded = {};  // of each item, the demand that it has most of
 
   friend bool operator<(const Box& a, const Box& b) { return a.value > b.value; }
@@ -111,10 +112,14 @@ struct Box {
 // as means over the ranks of a group. Every price of the rows (Lagrange) then proves a bound.
 //
 // Groups are the nodes where there are few of them, of max_rank; else one has all ranks.
-// Every placement has so many blocks of each item in each node, which is one of the demands. It
-// keeps to the rows of each node, as the slowest rank is no faster than the mean of any node's; and
-// what an item that is on all ranks of a node takes there, as a table_row_wise one does, is taken
-// off what the node's ranks have left for the shards that do not come apart.
+// Every placement has so many blocks of each item in each node, which is one of the demands, or its
+// twin: one that takes the same in every way, of which the first is kept. It keeps to the rows of
+// each node, as the slowest rank is no faster than the mean of any node's; and what an item takes
+// of all ranks of a node whatever its demand, as a table_row_wise one does when all its demands
+// left have a block there, is taken off what the node's ranks have left for the shards that do not
+// come apart. Where nodes are alike, they can be numbered anew so that one item has its blocks
+// sorted by node; what the last ranks of a row_wise table lack does not tell nodes apart, as all
+// ranks are taken to lack it.
 class Relaxation {
  public:
   enum class Nodes { kTogether, kApartIfFew };

@@ -53,14 +53,16 @@ bool Relaxation::is_on_all(const Demand& d, int group) const {
 // What a shard takes of the room, by their weights; never more than it does.
 double Relaxation::part_of(const Part& part, int item, const Room& room,
                            const Loads& weights) const {
-  constexpr double kLeastRoom = 1e-4;
+  constexpr double kLeastRoom = 1e-4;    // of what the shard takes
+  constexpr double kLeastMemory = 1e-6;  // of what a rank has
   const Loads& surely = room.surely[item][part.group];
   const Loads& left = room.left[part.group];
   double sum = 0;
   for (int k = 0; k < kLoads; ++k) {
     const double takes = part.takes[k] - surely[k];
     // Of next to no room the rounding would count.
-    if (weights[k] == 0 || takes <= 0 || left[k] < kLeastRoom * part.takes[k]) continue;
+    const double least = std::max(kLeastRoom * part.takes[k], k < kPhases ? 0 : kLeastMemory);
+    if (weights[k] == 0 || takes <= 0 || left[k] < least) continue;
     sum += weights[k] * std::min(1.0, takes / left[k]);
   }
   return std::min(sum, 1.0) * (1 - 1e-9);

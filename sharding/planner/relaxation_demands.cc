@@ -1,4 +1,5 @@
-#include <cmath>
+#include <cassert>
+#include <functional>
 #include <numeric>
 #include <span>
 
@@ -107,7 +108,6 @@ void Relaxation::add_demands(PlannerObjective objective) {
           parts_.resize(first_part);
           continue;
         }
-        all_.names.push_back(all_.demands.size());
         all_.demands.push_back(d);
       }
     }
@@ -240,6 +240,7 @@ void Relaxation::keep_rows() {
     columns.push_back(j);
   }
   rows_ = std::move(kept);
+  assert(std::ssize(rows_) <= kMostRows - kMostCuts);
   for (Demand& d : all_.demands) {
     Rows mean{};
     for (std::size_t j = 0; j < columns.size(); ++j) mean[j] = d.mean[columns[j]];

@@ -200,7 +200,7 @@ void Relaxation::raise(Box& box, Choices& choices, double known, int rounds) con
 
 void Relaxation::find_torn(Box& box, const Choices& choices) const {
   constexpr double kLeastTorn = 1e-4;
-  box.torn = 0;
+  double most_torn = 0;
   box.torn_little.clear();
   box.torn_much.clear();
   int torn_row = 0;
@@ -216,8 +216,8 @@ void Relaxation::find_torn(Box& box, const Choices& choices) const {
       for (std::size_t i = begin; i < end; ++i) {
         spread += choices.chosen[i] * std::abs(choices.demands[i].mean[j] - mean);
       }
-      if (box.prices[j] * spread <= box.torn) continue;
-      box.torn = box.prices[j] * spread;
+      if (box.prices[j] * spread <= most_torn) continue;
+      most_torn = box.prices[j] * spread;
       torn_row = j;
       torn_mean = mean;
       torn_begin = begin;
@@ -225,7 +225,7 @@ void Relaxation::find_torn(Box& box, const Choices& choices) const {
     }
     begin = end;
   }
-  if (box.torn < kLeastTorn * box.value) return tell_apart(box, choices);
+  if (most_torn < kLeastTorn * box.value) return tell_apart(box, choices);
   for (std::size_t i = torn_begin; i < torn_end; ++i) {
     auto& side = choices.demands[i].mean[torn_row] > torn_mean ? box.torn_much : box.torn_little;
     side.push_back(choices.names[i]);
