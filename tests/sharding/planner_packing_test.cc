@@ -9,6 +9,7 @@
 
 #include "sharding/planner/bound.h"
 #include "sharding/planner/moves.h"
+#include "sharding/planner/relaxation.h"
 
 namespace serrate {
 namespace {
@@ -71,6 +72,30 @@ Candidate on_rank(double ms) {
   c.time = c.work = {.forward_compute = ms};
   c.memory = {{1, 0, 0}};
   return c;
+}
+
+// Four items on two ranks, each with 2 ms of compute and 4 of exchange or with 4 and 1: 10 ms in
+// the mean, all of the second. With at most 6 ms of compute half are of the first: 11 ms, which
+// only a price of compute above 1 shows. The prices that the box begins with were stopped at 1.
+TEST(PlannerBound, PricesPassOneWhereTheyWereStopped) {
+  const auto candidate = [](double compute, double exchange) {
+    Candidate c = on_rank(compute);
+    c.time.forward_comms = c.work.forward_comms = exchange;
+    return c;
+  };
+  PlannerProblem problem{
+      .world_size = 2, .ranks_per_node = 2, .device_bytes = {1, 1}, .host_bytes = {1, 1}};
+  problem.items.assign(4, {.candidates = {candidate(2, 4), candidate(4, 1)}});
+  const Relaxation relaxation(problem, PlannerObjective::kCriticalPath,
+                              Relaxation::Nodes::kTogether);
+  Box box = relaxation.whole();
+  for (double& price : box.prices) price /= 2;
+  relaxation.solve(box, kUnbounded, 100, 0);
+  EXPECT_NEAR(box.value, 10, 1e-6);
+  box.high[0] = 6;
+  relaxation.solve(box, 12, 200, 0);
+  EXPECT_GE(box.value, 10.9);
+  EXPECT_LE(box.value, 11 * (1 + 1e-9));
 }
 
 // Two nodes of two ranks. Three shards of 5 ms are on a rank each, so that one node has two of
