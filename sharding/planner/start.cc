@@ -145,7 +145,7 @@ std::vector<int> SearchMoves::choose_at(const Allowed& allowed, double device_pr
 
 // Places the items, each where it costs the least; one that would exceed a rank's memory may take
 // another choice. Nodes are kept to by blocks on nodes, and by blocks on ranks that are all on one
-// node, unless another rank has more room; those of a table on several nodes, and of a
+// node, unless they do not fit there; those of a table on several nodes, and of a
 // table_column_wise one, which chooses its node itself, go where they cost the least.
 void SearchMoves::build(const std::vector<int>& choices, const Nodes& nodes, double noise) {
   constexpr int kPlacedPerLook = 8;  // items, before the emptiest ranks are looked for again
