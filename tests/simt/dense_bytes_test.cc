@@ -45,7 +45,7 @@ class DenseBytes : public testing::Test {
     std::cout << name << ": " << launched << " launches, " << ratio << " x the floor\n";
     EXPECT_EQ(launched, launches) << name;
     EXPECT_GE(ratio, 1) << name << ": the floor is wrong";
-    EXPECT_LE(ratio, 1.01) << name;
+    EXPECT_LE(ratio, 1.15) << name;
   }
 
   const Stream stream_{Device::cuda(0)};
@@ -178,7 +178,7 @@ TEST_F(DenseBytes, SampledSoftmaxOnTensorCores) {
       const double ratio = sectors * 32 / floor;
       std::cout << name << " in " << to_string(precision) << ": " << ratio << " x the floor\n";
       EXPECT_GE(ratio, 1) << name << ": the floor is wrong";
-      EXPECT_LE(ratio, 1.15) << name;
+      EXPECT_LE(ratio, 1.01) << name;
     };
     expect_floor("RoundRows", (kHidden + kNegatives) * kDim * (4 + value));
     // Of 3 blocks with 1 + 2 tiles: rows and ids; sums of a tile of floats, and two floats a token.
