@@ -147,6 +147,7 @@ TEST_F(OpCounters, TablesOfBf16) {
   const serrate::GradientSegment twice{two.span(), bags.span(), {}, out};
   serrate::EmbeddingUpdate args = sgd(twice);
   args.table = bf16;
+  args.step = 1;
   serrate::RowGroups groups;
   group_gradients(args.segments, 8, groups, stream);
   reset_counters();
