@@ -38,7 +38,7 @@ def make_instance(num_tables, num_ranks, kernels="fused", memory=None, seed=0):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(usage=__doc__.replace("%", "%%"))
     parser.add_argument("tables", type=int)
     parser.add_argument("ranks", type=int)
     parser.add_argument("--kernels", choices=["fused", "all"], default="fused")

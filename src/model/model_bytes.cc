@@ -63,7 +63,8 @@ std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t 
 
 std::int64_t gpu_workspace_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
                                  std::int64_t num_negatives) {
-  // Tiles of 64 rows, of which few are summed in chunks: up to 528 more than there are tiles.
+  // kTile and kWantedBlocks of kernels/dense/cuda/sampled_softmax.cu: few tiles are summed in
+  // chunks, up to so many more than there are tiles.
   constexpr double kTile = 64, kMoreChunks = 528;
   const double rows = static_cast<double>(num_tokens) + static_cast<double>(num_negatives);
   const double sums = (rows + 2 * kMoreChunks * kTile) * static_cast<double>(options.dim);
