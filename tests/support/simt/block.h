@@ -158,7 +158,7 @@ struct Block {
 };
 
 /// The block whose thread this host thread runs, or null.
-extern thread_local Block* running_block;
+extern constinit thread_local Block* running_block;
 
 /// The thread that runs is in the simulator's code for a scope. That code shares functions of the
 /// standard library with the kernels' files, where the compiler has them call observe().

@@ -6,7 +6,8 @@
 
 namespace simt {
 
-/// What a kernel did since reset_counters(), over all its launches.
+/// What a kernel did since reset_counters(), over all its launches. Before the first of those,
+/// accesses are not counted: it takes time.
 struct KernelCounters {
   std::string kernel;
   std::uint64_t launches = 0, blocks = 0, threads = 0;

@@ -21,7 +21,7 @@ simt::Indices simt_indices;
 
 namespace simt {
 
-thread_local Block* running_block = nullptr;
+constinit thread_local Block* running_block = nullptr;
 
 namespace {
 

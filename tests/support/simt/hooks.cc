@@ -9,11 +9,15 @@ using simt::Touch;
 
 inline void on_access(const void* address, std::size_t bytes, Touch touch, bool aligned,
                       const void* code) {
-  const auto at = reinterpret_cast<std::uintptr_t>(address);
   // Host code in the same file faults where it touches device memory.
-  if (simt::in_kernel()) {
-    simt::observe(at, bytes, touch, aligned, reinterpret_cast<std::uintptr_t>(code));
-  }
+  const simt::Block* block = simt::running_block;
+  if (!block || !block->current) return;
+  const simt::Thread& thread = *block->current;
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  // Most accesses are of the thread's own variables.
+  const bool own = at >= thread.stack_begin && at < thread.stack_end && !thread.products;
+  if (own || thread.in_simulator) return;
+  simt::observe(at, bytes, touch, aligned, reinterpret_cast<std::uintptr_t>(code));
 }
 
 }  // namespace

@@ -53,11 +53,6 @@ void on_fault(int number, siginfo_t* info, void* context) {
 
 }  // namespace
 
-Memory& Memory::instance() {
-  static Memory memory;
-  return memory;
-}
-
 Memory::Memory()
     : base_(reinterpret_cast<std::uintptr_t>(reserve(kArenaBytes, PROT_NONE))),
       state_(static_cast<std::uint8_t*>(reserve(kArenaBytes, PROT_READ | PROT_WRITE))),

@@ -43,7 +43,10 @@ struct Allocation {
 
 class Memory {
  public:
-  static Memory& instance();
+  static Memory& instance() {
+    static Memory memory;
+    return memory;
+  }
 
   bool contains(std::uintptr_t address) const { return address - base_ < kArenaBytes; }
   bool is_shared(std::uintptr_t address) const { return address - base_ < kSharedBytes; }

@@ -169,7 +169,7 @@ void check_word(Word& word, std::uint32_t bytes, Touch touch, std::size_t size,
       }
     }
   }
-  const auto racing = record(word, now, before, static_cast<unsigned>(schedule()()));
+  const auto racing = record(word, now, before, schedule());
   if (!racing) return;
   if (racing->operation != now.operation) {
     say(Kind::kStreamRace,
@@ -396,7 +396,7 @@ bool observe_operation(std::uintptr_t address, std::size_t bytes, Touch touch,
         [&](const Access& earlier) {
           return earlier.operation == now.operation || before_now(earlier.operation, operation);
         },
-        static_cast<unsigned>(schedule()()));
+        schedule());
     if (racing && first_time(Kind::kStreamRace, 0)) {
       complain(Kind::kStreamRace, memory.describe(w) + ", which " +
                                       operation_name(racing->operation) +

@@ -25,10 +25,10 @@ static_assert(sizeof(Word) == 64);
 
 /// Records an access; returns the one that it races with: both touch a byte, at least one writes,
 /// not both are atomic, and ordered(earlier) is false. An access that a later one makes redundant
-/// is forgotten; when all are needed, `victim` says which one goes.
-template <typename Ordered>
+/// is forgotten; when all are needed, victim() says which one goes.
+template <typename Ordered, typename Victim>
 std::optional<Access> record(Word& word, const Access& now, const Ordered& ordered,
-                             unsigned victim) {
+                             Victim&& victim) {
   Access* free = nullptr;
   for (Access& earlier : word.kept) {
     if (earlier.operation == 0) {
@@ -50,7 +50,7 @@ std::optional<Access> record(Word& word, const Access& now, const Ordered& order
       if (!free) free = &earlier;
     }
   }
-  if (!free) free = &word.kept[victim % 4];
+  if (!free) free = &word.kept[victim() % 4];
   *free = now;
   return std::nullopt;
 }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <set>
 #include <unordered_map>
 #include <vector>
 
@@ -32,7 +31,7 @@ struct Counts {
   std::vector<const void*> kernels;  // in the order of first launch
   std::unordered_map<const void*, KernelCounters> of;
   KernelCounters* now = nullptr;
-  bool is_off = false;
+  bool is_on = false, is_paused = false;
   std::array<std::vector<std::unordered_map<std::uint64_t, Site>>, kMostResident> warps;
 };
 
@@ -41,32 +40,45 @@ Counts& counts() {
   return instance;
 }
 
+// Calls f(number) for the units of so many bytes that a piece touches.
+template <typename F>
+void for_each_unit(const Piece& piece, std::uintptr_t unit, const F& f) {
+  for (auto n = piece.address / unit; n <= (piece.address + piece.bytes - 1) / unit; ++n) f(n);
+}
+
+// Sorts them and takes out those that are there twice.
+void make_unique(std::vector<std::uintptr_t>& numbers) {
+  std::sort(numbers.begin(), numbers.end());
+  numbers.erase(std::unique(numbers.begin(), numbers.end()), numbers.end());
+}
+
 std::uint64_t sectors(const std::vector<Piece>& pieces) {
-  std::set<std::uintptr_t> touched;
+  static thread_local std::vector<std::uintptr_t> touched;
+  touched.clear();
   for (const Piece& piece : pieces) {
-    for (auto s = piece.address / 32; s <= (piece.address + piece.bytes - 1) / 32; ++s) {
-      touched.insert(s);
-    }
+    for_each_unit(piece, 32, [](std::uintptr_t sector) { touched.push_back(sector); });
   }
+  make_unique(touched);
   return touched.size();
 }
 
 // 32 banks of 4 bytes. Accesses of 8 and 16 bytes take a half and a quarter of the warp a pass.
 std::uint64_t bank_conflicts(const std::vector<Piece>& pieces) {
+  static thread_local std::vector<std::uintptr_t> words;
   std::uint64_t conflicts = 0;
   const std::uint32_t bytes = pieces.front().bytes;
   const unsigned lanes = bytes <= 4 ? 32 : bytes <= 8 ? 16 : 8;
   for (unsigned first = 0; first < kWarpSize; first += lanes) {
-    std::array<std::set<std::uintptr_t>, 32> banks;
+    words.clear();
     for (const Piece& piece : pieces) {
       if (piece.lane < first || piece.lane >= first + lanes) continue;
-      for (auto w = piece.address / 4; w <= (piece.address + piece.bytes - 1) / 4; ++w) {
-        banks[w % 32].insert(w);
-      }
+      for_each_unit(piece, 4, [](std::uintptr_t word) { words.push_back(word); });
     }
-    std::size_t most = 1;
-    for (const auto& words : banks) most = std::max(most, words.size());
-    conflicts += most - 1;
+    make_unique(words);
+    std::array<std::uint64_t, 32> in_bank{};
+    for (const std::uintptr_t word : words) ++in_bank[word % 32];
+    const std::uint64_t most = *std::max_element(in_bank.begin(), in_bank.end());
+    conflicts += std::max<std::uint64_t>(most, 1) - 1;
   }
   return conflicts;
 }
@@ -97,16 +109,16 @@ void count_launch(const Block& block) {
 }
 
 Uncounted::Uncounted() {
-  counts().is_off = true;
+  counts().is_paused = true;
 }
 Uncounted::~Uncounted() {
-  counts().is_off = false;
+  counts().is_paused = false;
 }
 
 void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,
                   std::uintptr_t address, std::size_t bytes) {
   Counts& c = counts();
-  if (c.is_off) return;
+  if (!c.is_on || c.is_paused) return;
   if (touch == Touch::kAtomic) ++c.now->atomics;
   if (space == Space::kShared) {
     c.now->shared_bytes += bytes;
@@ -124,7 +136,10 @@ void count_access(const Block& block, Space space, Touch touch, std::uintptr_t c
     site.space = space;
     site.touch = touch;
     const std::uint32_t n = site.done[lane]++;
-    if (n >= site.instructions.size()) site.instructions.resize(n + 1);
+    if (n >= site.instructions.size()) {
+      site.instructions.resize(n + 1);
+      site.instructions[n].reserve(kWarpSize);
+    }
     site.instructions[n].push_back(
         {address + piece * 16,
          static_cast<std::uint32_t>(std::min<std::size_t>(bytes - piece * 16, 16)), lane});
@@ -175,6 +190,7 @@ KernelCounters kernel_counters(const std::string& name) {
 }
 
 void reset_counters() {
+  counts().is_on = true;
   counts().kernels.clear();
   counts().of.clear();
 }

@@ -1,12 +1,12 @@
 #include "tests/support/simt/stream.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <deque>
 #include <thread>
 #include <utility>
 
 #include "tests/support/simt/device.h"
+#include "tests/support/simt/library.h"
 
 namespace simt {
 namespace {
@@ -137,11 +137,8 @@ std::recursive_mutex& runtime_mutex() {
   return mutex;
 }
 
-std::mt19937_64& schedule() {
-  static std::mt19937_64 random([] {
-    const char* seed = std::getenv("SERRATE_SIMT_SEED");
-    return seed ? std::strtoull(seed, nullptr, 10) : 1;
-  }());
+SplitMix64& schedule() {
+  static SplitMix64 random(schedule_seed());
   return random;
 }
 

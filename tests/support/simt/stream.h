@@ -7,7 +7,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
-#include <random>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -60,7 +60,25 @@ std::recursive_mutex& runtime_mutex();
 struct Lock {
   std::lock_guard<std::recursive_mutex> guard{runtime_mutex()};
 };
-std::mt19937_64& schedule();  // seeded by SERRATE_SIMT_SEED
+
+/// What is open is drawn from this (SplitMix64: Steele, Lea and Flood 2014).
+class SplitMix64 {
+ public:
+  using result_type = std::uint64_t;
+  explicit SplitMix64(std::uint64_t seed) : state_(seed) {}
+  static constexpr result_type min() { return 0; }
+  static constexpr result_type max() { return std::numeric_limits<result_type>::max(); }
+  result_type operator()() {
+    result_type z = state_ += 0x9E3779B97F4A7C15;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
+    z = (z ^ z >> 27) * 0x94D049BB133111EB;
+    return z ^ z >> 31;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+SplitMix64& schedule();  // seeded by SERRATE_SIMT_SEED
 
 using StreamId = std::uint32_t;  // 1 is the default stream; ids are not used again
 constexpr StreamId kDefaultStream = 1;

@@ -1,6 +1,8 @@
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdio>
+#include <span>
 
 #include "tests/support/simt/block.h"
 
@@ -13,9 +15,11 @@ std::string in_hex(std::uint32_t mask) {
   return text;
 }
 
+using Lanes = std::array<Thread*, kWarpSize>;
+
 // The lanes of the warp; null where the block ends.
-std::vector<Thread*> lanes_of(Block& block, const Thread& thread) {
-  std::vector<Thread*> lanes(kWarpSize, nullptr);
+Lanes lanes_of(Block& block, const Thread& thread) {
+  Lanes lanes{};
   const unsigned first = thread.number / kWarpSize * kWarpSize;
   for (unsigned l = 0; l < kWarpSize && first + l < block.size(); ++l) {
     lanes[l] = &block.threads[first + l];
@@ -54,7 +58,7 @@ bool is_shuffle(WarpOperation operation) {
   return operation >= WarpOperation::kShuffle && operation <= WarpOperation::kShuffleXor;
 }
 
-std::uint64_t reduce(WarpOperation operation, const std::vector<Thread*>& there, bool is_signed) {
+std::uint64_t reduce(WarpOperation operation, std::span<Thread* const> there, bool is_signed) {
   std::uint32_t result = static_cast<std::uint32_t>(there.front()->wait.argument.value);
   for (auto it = there.begin() + 1; it != there.end(); ++it) {
     const auto value = static_cast<std::uint32_t>((*it)->wait.argument.value);
@@ -98,10 +102,16 @@ unsigned elected_lane(std::uint32_t mask) {
   return l;
 }
 
-std::uint64_t result_for(const Thread& thread, const std::vector<Thread*>& lanes,
-                         const std::vector<Thread*>& there) {
+std::uint64_t result_for(const Thread& thread, const Lanes& lanes,
+                         std::span<Thread* const> there) {
   const Wait& wait = thread.wait;
   const int mine = static_cast<int>(thread.number % kWarpSize);
+  if (is_shuffle(wait.operation)) {
+    return lanes[static_cast<std::size_t>(shuffle_source(wait, mine))]->wait.argument.value;
+  }
+  if (wait.operation == WarpOperation::kSync || wait.operation == WarpOperation::kCollective) {
+    return 0;
+  }
   std::uint32_t ballot = 0, equal = 0;
   for (const Thread* other : there) {
     const std::uint32_t bit = 1u << (other->number % kWarpSize);
@@ -109,14 +119,6 @@ std::uint64_t result_for(const Thread& thread, const std::vector<Thread*>& lanes
     if (truncated(other->wait.argument) == truncated(wait.argument)) equal |= bit;
   }
   switch (wait.operation) {
-    case WarpOperation::kSync:
-    case WarpOperation::kCollective:
-      return 0;
-    case WarpOperation::kShuffle:
-    case WarpOperation::kShuffleUp:
-    case WarpOperation::kShuffleDown:
-    case WarpOperation::kShuffleXor:
-      return lanes[static_cast<std::size_t>(shuffle_source(wait, mine))]->wait.argument.value;
     case WarpOperation::kAll:
       return ballot == wait.mask;
     case WarpOperation::kAny:
@@ -147,26 +149,28 @@ const char* to_string(WarpOperation operation) {
 }
 
 void try_warp_operation(Block& block, Thread& arrived) {
-  const std::vector<Thread*> lanes = lanes_of(block, arrived);
-  std::vector<Thread*> there;
+  const Lanes lanes = lanes_of(block, arrived);
+  Lanes in_mask;
+  std::size_t count = 0;
   for (unsigned l = 0; l < kWarpSize; ++l) {
     if (!(arrived.wait.mask >> l & 1)) continue;
     if (!lanes[l] || !at_same_operation(*lanes[l], arrived)) return;
-    there.push_back(lanes[l]);
+    in_mask[count++] = lanes[l];
   }
+  const std::span<Thread* const> there(in_mask.data(), count);
   if (arrived.wait.operation == WarpOperation::kCollective) {
     void* data[kWarpSize] = {};
     for (const Thread* thread : there) data[thread->number % kWarpSize] = thread->wait.mine;
     arrived.wait.all(data);
   }
-  std::vector<std::uint64_t> results;
-  for (Thread* thread : there) results.push_back(result_for(*thread, lanes, there));
+  std::array<std::uint64_t, kWarpSize> results;
+  for (std::size_t i = 0; i < count; ++i) results[i] = result_for(*there[i], lanes, there);
   if (arrived.wait.operation == WarpOperation::kSync) {
     std::vector<unsigned> numbers;
     for (const Thread* thread : there) numbers.push_back(thread->number);
     block.order.barrier(numbers);
   }
-  for (std::size_t i = 0; i < there.size(); ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     there[i]->wait.result = results[i];
     make_runnable(*there[i]);
   }
@@ -187,7 +191,7 @@ std::uint64_t meet(Wait wait) {
                   std::to_string(lane()) + " is not in",
               wait.where);
   }
-  const std::vector<Thread*> lanes = lanes_of(block, thread);
+  const Lanes lanes = lanes_of(block, thread);
   for (unsigned l = 0; l < kWarpSize; ++l) {
     if (!(wait.mask >> l & 1)) continue;
     if (!lanes[l] || lanes[l]->state == Thread::State::kDone) {
