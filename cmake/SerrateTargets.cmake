@@ -68,10 +68,11 @@ function(serrate_test_on_devices name labels)
   endif()
 endfunction()
 
-# serrate_test(NAME [LONG] SOURCES ... LIBRARIES ... [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...])
-# One GoogleTest binary and one ctest entry. LONG ones are started first, lest one be left at the end.
+# serrate_test(NAME [LONG] SOURCES ... LIBRARIES ... [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...] [SCHEDULES n])
+# One GoogleTest binary and one ctest entry. LONG ones are started first, lest one be left at the end. On the simulated
+# device, NAME.seed2 to NAME.seedN run it under more schedules.
 function(serrate_test name)
-  cmake_parse_arguments(arg "LONG" "TIMEOUT" "SOURCES;LIBRARIES;LABELS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(arg "LONG" "TIMEOUT;SCHEDULES" "SOURCES;LIBRARIES;LABELS;ENVIRONMENT" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 900)
   endif()
@@ -84,8 +85,17 @@ function(serrate_test name)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
     ENVIRONMENT "${arg_ENVIRONMENT}")
+  set(entries ${name})
+  if(SERRATE_SIMT AND arg_SCHEDULES)
+    foreach(seed RANGE 2 ${arg_SCHEDULES})
+      add_test(NAME ${name}.seed${seed} COMMAND ${name})
+      set_tests_properties(${name}.seed${seed} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
+        ENVIRONMENT "${arg_ENVIRONMENT};SERRATE_SIMT_SEED=${seed}")
+      list(APPEND entries ${name}.seed${seed})
+    endforeach()
+  endif()
   if(arg_LONG)
-    set_tests_properties(${name} PROPERTIES COST 1000)
+    set_tests_properties(${entries} PROPERTIES COST 1000)
   endif()
 endfunction()
 
