@@ -38,10 +38,14 @@ HWY_INLINE V rounded_magnitude(D d, V magnitude, V random, BFloat16) {
 }
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V rounded_magnitude(D d, V magnitude, V random, Float16) {
+  const hn::RebindToFloat<D> floats;
+  const hn::RebindToSigned<D> integers;
   const V exponent = hn::ShiftRight<23>(magnitude), largest = hn::Set(d, kLargestSubnormal);
-  const V shift = hn::Min(hn::Sub(largest, exponent), hn::Set(d, 31));
-  const V significand = hn::Or(hn::And(magnitude, hn::Set(d, 0x7FFFFF)), hn::Set(d, 0x800000));
-  const V units = hn::Shr(hn::ShiftLeft<7>(significand), shift);
+  // Whole units of 2^-45: what a shift by the exponent leaves of the significand. (Highway's Shr of
+  // one lane takes its count from two.)
+  const V below_normal = hn::Min(magnitude, hn::Set(d, ((kLargestSubnormal + 1) << 23) - 1));
+  const auto scaled = hn::Mul(hn::BitCast(floats, below_normal), hn::Set(floats, 0x1p45f));
+  const V units = hn::BitCast(d, hn::ConvertTo(integers, scaled));
   const V subnormal = hn::ShiftRight<21>(hn::Add(units, hn::ShiftRight<11>(random)));
   const V rebiased = hn::Sub(magnitude, hn::Set(d, kRebias));
   const V normal = hn::Min(hn::ShiftRight<13>(hn::Add(rebiased, hn::ShiftRight<19>(random))),
