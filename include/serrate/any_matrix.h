@@ -59,13 +59,22 @@ class AnyMatrix {
     result.cols = end - begin;
     return result;
   }
+  constexpr AnyMatrix middle_rows(std::int64_t begin, std::int64_t end) const {
+    check(0 <= begin && begin <= end && end <= rows,
+          "rows of a matrix are out of range (they end after they begin, within its rows)");
+    AnyMatrix result = *this;
+    using Byte = Element<std::byte>;
+    result.data_ = static_cast<Byte*>(data_) + begin * stride * size_of(type);
+    result.rows = end - begin;
+    return result;
+  }
   /// Throws Error if the elements are of another type.
   template <typename T>
   constexpr DeviceMatrix<Element<T>> as() const {
     if (type != data_type_of<T>()) {
-      throw Error(std::string("a matrix of ") + name_of(type) + " is taken as one of " +
-                  name_of(data_type_of<T>()) +
-                  " (as() converts nothing): with_elements() takes float32 and bfloat16");
+      throw Error("a matrix of " + to_string(type) + " is taken as one of " +
+                  to_string(data_type_of<T>()) +
+                  " (as() converts nothing): ask for its type, or call with_any_elements()");
     }
     return {static_cast<Element<T>*>(data_), rows, cols, stride};
   }
@@ -81,6 +90,13 @@ template <typename Void, typename F>
 decltype(auto) with_elements(const AnyMatrix<Void>& matrix, F&& f) {
   if (matrix.type == DataType::kBFloat16) return f(matrix.template as<BFloat16>());
   return f(matrix.template as<float>());
+}
+
+/// The same with matrices of any type, such as tables.
+template <typename Void, typename F>
+decltype(auto) with_any_elements(const AnyMatrix<Void>& matrix, F&& f) {
+  if (matrix.type == DataType::kFloat16) return f(matrix.template as<Float16>());
+  return with_elements(matrix, f);
 }
 
 /// For a CPU backend that takes float32 alone.

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "serrate/any_matrix.h"
 #include "serrate/device_span.h"
 #include "serrate/error.h"
 #include "serrate/stream.h"
@@ -22,8 +23,8 @@ void deallocate_bytes(void* data, std::size_t bytes, Device device, void* native
 /// followed by stream.synchronize() before the host reads.
 void copy_bytes(const void* from, void* to, std::size_t bytes, const Stream& stream);
 void zero_bytes(void* data, std::size_t bytes, const Stream& stream);
-/// Between matrices of the same shape.
-void copy_matrix(DeviceMatrix<const float> from, DeviceMatrix<float> to, const Stream& stream);
+/// Between matrices of the same shape and type.
+void copy_matrix(const InputMatrix& from, const OutputMatrix& to, const Stream& stream);
 
 template <typename T>
 void copy_to_host(DeviceSpan<const std::type_identity_t<T>> from, std::span<T> to,
@@ -142,12 +143,14 @@ void copy_to_host(DeviceSpan<const std::type_identity_t<T>> from, std::span<T> t
 }
 
 /// The same with matrices, whose rows need not follow one another.
-inline void copy_from_host(const MatrixView<const float>& from, const DeviceMatrix<float>& to,
-                           const Stream& stream) {
+template <typename T>
+void copy_from_host(const MatrixView<const std::type_identity_t<T>>& from,
+                    const DeviceMatrix<T>& to, const Stream& stream) {
   copy_matrix(on_cpu(from), to, stream);
 }
-inline void copy_to_host(const DeviceMatrix<const float>& from, const MatrixView<float>& to,
-                         const Stream& stream) {
+template <typename T>
+void copy_to_host(const DeviceMatrix<const std::type_identity_t<T>>& from, const MatrixView<T>& to,
+                  const Stream& stream) {
   copy_matrix(from, on_cpu(to), stream);
   stream.synchronize();
 }

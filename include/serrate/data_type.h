@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <type_traits>
 
 #include "serrate/bfloat16.h"
@@ -19,11 +20,9 @@ constexpr DataType data_type_of() {
   return kIsFloat ? DataType::kFloat32 : kIsHalf ? DataType::kFloat16 : DataType::kBFloat16;
 }
 
-constexpr const char* name_of(DataType type) {
-  return type == DataType::kFloat32   ? "float32"
-         : type == DataType::kFloat16 ? "float16"
-                                      : "bfloat16";
-}
+/// "fp32", "fp16", "bf16"; from_string throws Error (usage) otherwise.
+std::string to_string(DataType type);
+DataType data_type_from_string(const std::string& name);
 
 constexpr std::int64_t size_of(DataType type) {
   return type == DataType::kFloat32 ? 4 : 2;

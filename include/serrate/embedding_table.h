@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "serrate/data_type.h"
+
 namespace serrate {
 
 enum class PoolingType { kSum, kMean };
@@ -18,6 +20,10 @@ struct EmbeddingTable {
   std::vector<std::string> features = {};
   /// Rows start uniform in [-init_scale, init_scale); 0 means 1 / sqrt(num_rows), as in TorchRec.
   float init_scale = 0;
+  /// Of the weights in memory and in checkpoints; optimizer state and arithmetic are float32. In 16
+  /// bits an update rounds the rows it changes up or down at random, so that their mean is what
+  /// float32 has; see TableRounding. First weights are rounded to nearest.
+  DataType data_type = DataType::kFloat32;
 };
 
 /// How a row is changed by its gradient g, once per step. State is per row of the table.

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "serrate/any_matrix.h"
 #include "serrate/buffer.h"
 #include "serrate/communicator.h"
 #include "serrate/device_span.h"
@@ -116,8 +117,8 @@ class EmbeddingExchange {
 struct LocalShard {
   std::string table;
   Shard shard;
-  DeviceMatrix<float> weights;  ///< [shard rows, shard columns]
-  DeviceMatrix<float> state;    ///< see EmbeddingUpdate
+  OutputMatrix weights;       ///< [shard rows, shard columns] of the table's data_type
+  DeviceMatrix<float> state;  ///< see EmbeddingUpdate
   DeviceMatrix<float> second_moment;
 };
 

@@ -39,6 +39,7 @@ struct TrainOptions {
   bool fresh = false;            ///< moves an earlier run in `output` aside instead of resuming it
   AdamWOptions dense_optimizer;
   SparseOptimizerOptions sparse_optimizer;
+  DataType embedding_precision = DataType::kFloat32;  ///< EmbeddingTable::data_type of all tables
   InvalidIds invalid_ids = InvalidIds::kError;
   SequenceModelOptions model;
 };

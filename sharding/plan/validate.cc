@@ -9,6 +9,8 @@
 namespace serrate {
 namespace {
 
+constexpr float kLargestFloat16 = 65504;
+
 void check_tables(std::span<const EmbeddingTable> tables) {
   std::set<std::string> names;
   for (const EmbeddingTable& table : tables) {
@@ -19,6 +21,10 @@ void check_tables(std::span<const EmbeddingTable> tables) {
     if (table.num_rows < 1)
       fail(fmt::format("num_rows: must be at least 1 (got {})", table.num_rows));
     if (table.dim < 1) fail(fmt::format("dim: must be at least 1 (got {})", table.dim));
+    if (table.data_type == DataType::kFloat16 && table.init_scale > kLargestFloat16) {
+      fail(fmt::format("init_scale: must be at most {} in fp16 (got {})", kLargestFloat16,
+                       table.init_scale));
+    }
     const std::set<std::string> features(table.features.begin(), table.features.end());
     if (features.size() != table.features.size()) fail("features: one of them is there twice");
   }

@@ -122,6 +122,11 @@ void check_same_model(const Candidate& candidate, const CheckpointState& state, 
                        fmt::format("its table \"{}\" is {} x {}, the model's {} x {}", table.name,
                                    stored->num_rows, stored->dim, table.num_rows, table.dim));
     }
+    if (stored->data_type != table.data_type) {
+      fail_other_model(candidate.path,
+                       fmt::format("its table \"{}\" is in {}, the model's in {}", table.name,
+                                   to_string(stored->data_type), to_string(table.data_type)));
+    }
   }
   for (const CheckpointTensor& tensor : state.tensors) {
     const auto stored = std::ranges::find(manifest.tensors, tensor.name, &ManifestTensor::name);

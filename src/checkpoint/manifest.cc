@@ -23,6 +23,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int kFormatVersion = 2;
+constexpr int kVersionWithDataTypes = 3;  // where a table is not of float32
 constexpr std::int64_t kMostBytes = std::int64_t{256} << 20;
 constexpr std::int64_t kMost = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kMostRanks = 1 << 20;
@@ -83,14 +84,19 @@ void check_size(const JsonField& json, std::int64_t rows, std::int64_t columns) 
   if (columns > 0 && rows > most / columns) json.fail("has more values than memory");
 }
 
-std::vector<ManifestTable> tables_of(const JsonField& json) {
+std::vector<ManifestTable> tables_of(const JsonField& json, std::int64_t version) {
   std::vector<ManifestTable> tables;
   std::set<std::string> names;
   for (const JsonField& field : json.array()) {
-    field.allow_only({"name", "num_rows", "dim"});
+    const bool has_type = version == kVersionWithDataTypes;
+    if (!has_type) field.allow_only({"name", "num_rows", "dim"});
+    field.allow_only({"name", "num_rows", "dim", "data_type"});
     take_name(field.at("name"), names);
     tables.push_back({field.at("name").string(), field.at("num_rows").int64(1, kMost),
                       field.at("dim").int64(1, kMost)});
+    if (has_type) {
+      tables.back().data_type = field.at("data_type").string_as(data_type_from_string);
+    }
     check_size(field, tables.back().num_rows, tables.back().dim);
   }
   return tables;
@@ -199,16 +205,23 @@ ManifestFile manifest_file_from_json(const std::string& text) {
 }
 
 std::string manifest_to_json(const Manifest& manifest) {
-  Json json{{"format", "serrate-checkpoint"}, {"version", kFormatVersion},
-            {"step", manifest.step},          {"optimizer", to_string(manifest.optimizer)},
-            {"tables", Json::array()},        {"tensors", Json::array()},
-            {"integers", manifest.integers},  {"texts", manifest.texts},
+  const bool has_types = std::ranges::any_of(
+      manifest.tables, [](const auto& t) { return t.data_type != DataType::kFloat32; });
+  Json json{{"format", "serrate-checkpoint"},
+            {"version", has_types ? kVersionWithDataTypes : kFormatVersion},
+            {"step", manifest.step},
+            {"optimizer", to_string(manifest.optimizer)},
+            {"tables", Json::array()},
+            {"tensors", Json::array()},
+            {"integers", manifest.integers},
+            {"texts", manifest.texts},
             {"files", Json::array()}};
   // An empty map is null otherwise.
   if (manifest.integers.empty()) json["integers"] = Json::object();
   if (manifest.texts.empty()) json["texts"] = Json::object();
   for (const ManifestTable& t : manifest.tables) {
     json["tables"].push_back({{"name", t.name}, {"num_rows", t.num_rows}, {"dim", t.dim}});
+    if (has_types) json["tables"].back()["data_type"] = to_string(t.data_type);
   }
   for (const ManifestTensor& t : manifest.tensors) {
     json["tensors"].push_back({{"name", t.name}, {"rows", t.rows}, {"columns", t.columns}});
@@ -236,13 +249,13 @@ Manifest manifest_from_json(const std::string& text, const std::string& document
   if (json.at("format").string() != "serrate-checkpoint") {
     json.at("format").fail("must be \"serrate-checkpoint\"");
   }
-  json.at("version").int64(kFormatVersion, kFormatVersion);
+  const std::int64_t version = json.at("version").int64(kFormatVersion, kVersionWithDataTypes);
   json.allow_only({"format", "version", "step", "optimizer", "tables", "tensors", "integers",
                    "texts", "files", "checksum"});
   Manifest manifest;
   manifest.step = json.at("step").int64(0, kMost);
   manifest.optimizer = json.at("optimizer").string_as(sparse_optimizer_from_string);
-  manifest.tables = tables_of(json.at("tables"));
+  manifest.tables = tables_of(json.at("tables"), version);
   manifest.tensors = tensors_of(json.at("tensors"));
   const JsonField integers = json.at("integers"), texts = json.at("texts");
   for (const std::string& name : integers.names()) {

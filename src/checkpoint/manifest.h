@@ -38,6 +38,7 @@ struct ManifestTable {
   std::string name;
   std::int64_t num_rows = 0;
   std::int64_t dim = 0;
+  DataType data_type = DataType::kFloat32;  // of the weights
 };
 
 struct ManifestTensor {

@@ -39,23 +39,31 @@ void for_each_piece(std::int64_t rows, std::int64_t columns, const Use& use) {
     use(begin, std::min(begin + step, rows));
 }
 
+template <typename T>
+constexpr std::uint32_t kExponent = 0x7f800000;
+template <>
+constexpr std::uint16_t kExponent<Float16> = 0x7c00;
+template <>
+constexpr std::uint16_t kExponent<BFloat16> = 0x7f80;
+
 /// All ones in the exponent: infinite or not a number. Branch-free, so that it keeps pace with
 /// memory.
-bool all_finite(std::span<const float> values) {
-  constexpr std::uint32_t kExponent = 0x7f800000;
-  std::uint32_t found = 0;
-  for (const float value : values) {
-    found |= (std::bit_cast<std::uint32_t>(value) & kExponent) == kExponent ? 1 : 0;
+template <typename T>
+bool all_finite(std::span<const T> values) {
+  using Bits = std::remove_const_t<decltype(kExponent<T>)>;
+  Bits found = 0;
+  for (const T value : values) {
+    found |= (std::bit_cast<Bits>(value) & kExponent<T>) == kExponent<T> ? 1 : 0;
   }
   return found == 0;
 }
 
 /// The row of the first value that is not finite, of values that have one.
-std::pair<std::int64_t, float> first_not_finite(std::span<const float> values,
-                                                std::int64_t columns) {
+template <typename T>
+std::pair<std::int64_t, float> first_not_finite(std::span<const T> values, std::int64_t columns) {
   for (std::size_t i = 0; i < values.size(); ++i) {
-    if (!all_finite(values.subspan(i, 1))) {
-      return {static_cast<std::int64_t>(i) / columns, values[i]};
+    if (!all_finite<T>(values.subspan(i, 1))) {
+      return {static_cast<std::int64_t>(i) / columns, static_cast<float>(values[i])};
     }
   }
   return {0, 0};
@@ -72,26 +80,32 @@ MatrixName name_of(const SavedShard& shard, const MatrixKind& kind) {
 }
 
 /// Copies a matrix to the host, `to` or a piece of memory at a time, and checks what it copies.
-void copy_finite(DeviceMatrix<const float> from, float* to, const MatrixName& name,
-                 std::int64_t step, const Stream& stream) {
-  std::vector<float> piece;
+template <typename T>
+void copy_finite(DeviceMatrix<const T> from, T* to, const MatrixName& name, std::int64_t step,
+                 const Stream& stream) {
+  std::vector<T> piece;
   for_each_piece(from.rows, from.cols, [&](std::int64_t begin, std::int64_t end) {
     const auto count = static_cast<std::size_t>((end - begin) * from.cols);
     if (!to) piece.resize(count);
-    float* const values = to ? to + begin * from.cols : piece.data();
-    const DeviceMatrix<const float> rows = from.middle_rows(begin, end);
+    T* const values = to ? to + begin * from.cols : piece.data();
+    const DeviceMatrix<const T> rows = from.middle_rows(begin, end);
     if (rows.stride == rows.cols) {
-      copy_to_host<float>(rows.flat(), {values, count}, stream);
+      copy_to_host<T>(rows.flat(), std::span<T>(values, count), stream);
     } else {
-      copy_to_host(rows, MatrixView<float>(values, end - begin, from.cols), stream);
+      copy_to_host<T>(rows, MatrixView<T>(values, end - begin, from.cols), stream);
     }
-    if (all_finite({values, count})) return;
-    const auto [row, value] = first_not_finite({values, count}, from.cols);
+    if (all_finite<T>({values, count})) return;
+    const auto [row, value] = first_not_finite<T>({values, count}, from.cols);
     throw Error(
         fmt::format("after step {}, row {} of the {} is {} (the training diverged: nothing "
                     "is saved, earlier checkpoints stay) lower the learning rates",
                     step, name.first_row + begin + row, name.name, value));
   });
+}
+
+/// Bytes of a matrix in a copy; what is behind it is aligned to 4 bytes.
+std::int64_t copied_bytes(const InputMatrix& matrix) {
+  return (matrix.rows * matrix.cols * size_of(matrix.type) + 3) / 4 * 4;
 }
 
 /// Calls `use` with every matrix and its name.
@@ -132,27 +146,29 @@ Hdf5File open_rank_file(const std::string& checkpoint, const Manifest& manifest,
   return file;
 }
 
-void write_matrix(Hdf5File& file, const std::string& name, DeviceMatrix<const float> matrix,
+template <typename T>
+void write_matrix(Hdf5File& file, const std::string& name, DeviceMatrix<const T> matrix,
                   const std::atomic<bool>& cancelled, const Stream& stream) {
-  auto dataset = file.create_dataset<float>(name, {matrix.rows, matrix.cols});
-  std::vector<float> host;
+  auto dataset = file.create_dataset<T>(name, {matrix.rows, matrix.cols});
+  std::vector<T> host;
   for_each_piece(matrix.rows, matrix.cols, [&](std::int64_t begin, std::int64_t end) {
     if (cancelled) throw Error(fmt::format("{}: writing was given up", file.path()));
-    const DeviceMatrix<const float> rows = matrix.middle_rows(begin, end);
+    const DeviceMatrix<const T> rows = matrix.middle_rows(begin, end);
     if (rows.stride == rows.cols && stream.device().type == DeviceType::kCpu) {
-      dataset.write_rows<float>(begin, end, host_view(rows.flat(), stream));
+      dataset.template write_rows<T>(begin, end, host_view(rows.flat(), stream));
       return;
     }
     host.resize(static_cast<std::size_t>(rows.rows * rows.cols));
-    copy_to_host(rows, MatrixView<float>(host.data(), rows.rows, rows.cols), stream);
-    dataset.write_rows<float>(begin, end, host);
+    copy_to_host<T>(rows, MatrixView<T>(host.data(), rows.rows, rows.cols), stream);
+    dataset.template write_rows<T>(begin, end, host);
   });
 }
 
 /// A dataset that has to have the shape the manifest gives it.
+template <typename T>
 Hdf5Dataset open_matrix(const Hdf5File& file, const std::string& name, std::int64_t rows,
                         std::int64_t columns) {
-  auto dataset = file.dataset<float>(name);
+  auto dataset = file.dataset<T>(name);
   if (dataset.rows() != rows || dataset.columns() != columns) {
     throw usage_error(fmt::format("{}: {} is {} x {} (its manifest says {} x {})", file.path(),
                                   name, dataset.rows(), dataset.columns(), rows, columns));
@@ -161,32 +177,34 @@ Hdf5Dataset open_matrix(const Hdf5File& file, const std::string& name, std::int6
 }
 
 /// Reads a block and checks that it is finite.
+template <typename T>
 void read_finite(const Hdf5File& file, const Hdf5Dataset& dataset, const Hdf5Block& block,
-                 std::span<float> values) {
-  dataset.read_block<float>(block, values);
-  if (all_finite(values)) return;
-  const auto [row, value] = first_not_finite(values, block.column_end - block.column_begin);
+                 std::span<T> values) {
+  dataset.read_block<T>(block, values);
+  if (all_finite<T>(values)) return;
+  const auto [row, value] = first_not_finite<T>(values, block.column_end - block.column_begin);
   throw usage_error(fmt::format("{}: row {} of {} is {}", file.path(), block.row_begin + row,
                                 dataset.name(), value));
 }
 
 /// Copies the part of a stored matrix that `matrix` covers too; `stored` and `wanted` are the two
 /// rectangles of the table.
+template <typename T>
 void read_overlap(const Hdf5File& file, const Hdf5Dataset& dataset, const Rectangle& stored,
-                  const Rectangle& wanted, DeviceMatrix<float> matrix, const Stream& stream) {
+                  const Rectangle& wanted, DeviceMatrix<T> matrix, const Stream& stream) {
   const Rectangle both = overlap(stored, wanted);
   const std::int64_t columns = both.num_columns();
-  std::vector<float> host;
+  std::vector<T> host;
   for_each_piece(both.num_rows(), columns, [&](std::int64_t begin, std::int64_t end) {
     host.resize(static_cast<std::size_t>((end - begin) * columns));
     const std::int64_t first = both.row_begin + begin, last = both.row_begin + end;
-    read_finite(file, dataset,
-                {.row_begin = first - stored.row_begin,
-                 .row_end = last - stored.row_begin,
-                 .column_begin = both.column_begin - stored.column_begin,
-                 .column_end = both.column_end - stored.column_begin},
-                host);
-    copy_from_host(MatrixView<const float>(host.data(), end - begin, columns),
+    read_finite<T>(file, dataset,
+                   {.row_begin = first - stored.row_begin,
+                    .row_end = last - stored.row_begin,
+                    .column_begin = both.column_begin - stored.column_begin,
+                    .column_end = both.column_end - stored.column_begin},
+                   host);
+    copy_from_host(MatrixView<const T>(host.data(), end - begin, columns),
                    matrix.middle_rows(first - wanted.row_begin, last - wanted.row_begin)
                        .columns(both.column_begin - wanted.column_begin,
                                 both.column_end - wanted.column_begin),
@@ -208,8 +226,9 @@ struct RowState {
     const std::int64_t begin = std::max(stored.row_begin, wanted.row_begin);
     const std::int64_t end = std::min(stored.row_end, wanted.row_end);
     std::vector<float> found(static_cast<std::size_t>(end - begin));
-    read_finite(file, dataset,
-                {.row_begin = begin - stored.row_begin, .row_end = end - stored.row_begin}, found);
+    read_finite<float>(file, dataset,
+                       {.row_begin = begin - stored.row_begin, .row_end = end - stored.row_begin},
+                       found);
     for (std::int64_t row = begin; row < end; ++row) {
       const auto to = static_cast<std::size_t>(row - wanted.row_begin);
       const float value = found[static_cast<std::size_t>(row - begin)];
@@ -228,7 +247,7 @@ struct RowState {
 struct LocalPart {
   LocalShard shard;
   Rectangle part;
-  std::vector<DeviceMatrix<float>> matrices;  // in the order of matrix_kinds()
+  std::vector<OutputMatrix> matrices;  // in the order of matrix_kinds()
   RowState row_state;
 };
 
@@ -273,13 +292,17 @@ void read_shard(const Hdf5File& file, std::size_t number, const Rectangle& store
     for (LocalPart& local : parts) {
       if (!needs(local, stored, one_a_row)) continue;
       if (!dataset) {
-        dataset = open_matrix(file, fmt::format("{}/{}", group, kinds[k].name), stored.num_rows(),
-                              one_a_row ? 1 : stored.num_columns());
+        dataset = with_any_elements(local.matrices[k], [&]<typename T>(const DeviceMatrix<T>&) {
+          return open_matrix<T>(file, fmt::format("{}/{}", group, kinds[k].name), stored.num_rows(),
+                                one_a_row ? 1 : stored.num_columns());
+        });
       }
       if (one_a_row) {
         local.row_state.read(file, *dataset, stored, local.part);
       } else {
-        read_overlap(file, *dataset, stored, local.part, local.matrices[k], stream);
+        with_any_elements(local.matrices[k], [&](const auto& matrix) {
+          read_overlap(file, *dataset, stored, local.part, matrix, stream);
+        });
       }
     }
   }
@@ -292,19 +315,18 @@ void read_tensors(const Hdf5File& file, const Manifest& manifest, const Checkpoi
     const auto found = std::ranges::find(state.tensors, stored.name, &CheckpointTensor::name);
     if (found == state.tensors.end()) continue;
     const Rectangle all{0, stored.rows, 0, stored.columns};
-    read_overlap(file, open_matrix(file, tensor_path(i), stored.rows, stored.columns), all, all,
-                 found->values, stream);
+    read_overlap(file, open_matrix<float>(file, tensor_path(i), stored.rows, stored.columns), all,
+                 all, found->values, stream);
   }
 }
 
 }  // namespace
 
-std::int64_t RankContent::num_values() const {
-  std::int64_t count = 0;
-  for_each_matrix(*this, [&](const DeviceMatrix<const float>& matrix, const MatrixName&) {
-    count += matrix.rows * matrix.cols;
-  });
-  return count;
+std::int64_t RankContent::num_bytes() const {
+  std::int64_t bytes = 0;
+  for_each_matrix(
+      *this, [&](const InputMatrix& matrix, const MatrixName&) { bytes += copied_bytes(matrix); });
+  return bytes;
 }
 
 RankContent content_of(const CheckpointState& state, int rank) {
@@ -329,24 +351,28 @@ RankContent content_of(const CheckpointState& state, int rank) {
 }
 
 void check_finite(const RankContent& content, std::int64_t step, const Stream& stream) {
-  for_each_matrix(content, [&](const DeviceMatrix<const float>& matrix, const MatrixName& name) {
-    copy_finite(matrix, nullptr, name, step, stream);
+  for_each_matrix(content, [&](const InputMatrix& any, const MatrixName& name) {
+    with_any_elements(any, [&]<typename T>(const DeviceMatrix<const T>& matrix) {
+      copy_finite<T>(matrix, nullptr, name, step, stream);
+    });
   });
 }
 
-RankContent copy_content(const RankContent& content, std::int64_t step, Buffer<float>& memory,
+RankContent copy_content(const RankContent& content, std::int64_t step, Buffer<std::byte>& memory,
                          const Stream& stream) {
   const Stream host(Device::cpu());
-  if (const std::int64_t count = content.num_values(); memory.size() != count) {
-    memory = Buffer<float>();
-    memory = Buffer<float>(count, host);
+  if (const std::int64_t bytes = content.num_bytes(); memory.size() != bytes) {
+    memory = Buffer<std::byte>();
+    memory = Buffer<std::byte>(bytes, host);
   }
   RankContent copied = content;
-  float* to = host_view(memory.span(), host).data();
-  for_each_matrix(copied, [&](DeviceMatrix<const float>& matrix, const MatrixName& name) {
-    copy_finite(matrix, to, name, step, stream);
-    matrix = on_cpu(MatrixView<const float>(to, matrix.rows, matrix.cols));
-    to += matrix.rows * matrix.cols;
+  std::byte* to = host_view(memory.span(), host).data();
+  for_each_matrix(copied, [&](InputMatrix& any, const MatrixName& name) {
+    with_any_elements(any, [&]<typename T>(const DeviceMatrix<const T>& matrix) {
+      copy_finite<T>(matrix, reinterpret_cast<T*>(to), name, step, stream);
+    });
+    any = InputMatrix(to, any.type, any.rows, any.cols);
+    to += copied_bytes(any);
   });
   return copied;
 }
@@ -365,13 +391,15 @@ ManifestFile write_rank_file(const std::string& path, const RankContent& content
     file.write_attribute(group, "column_begin", shard.part.column_begin);
     file.write_attribute(group, "column_end", shard.part.column_end);
     for (std::size_t k = 0; k < kinds.size(); ++k) {
-      write_matrix(file, group + "/" + kinds[k].name, shard.matrices[k], cancelled, stream);
+      with_any_elements(shard.matrices[k], [&]<typename T>(const DeviceMatrix<const T>& matrix) {
+        write_matrix<T>(file, group + "/" + kinds[k].name, matrix, cancelled, stream);
+      });
     }
     written.shards.push_back({shard.table, shard.part});
   }
   for (std::size_t i = 0; i < content.tensors.size(); ++i) {
     const std::string name = tensor_path(i);
-    write_matrix(file, name, content.tensors[i].values, cancelled, stream);
+    write_matrix<float>(file, name, content.tensors[i].values.as<float>(), cancelled, stream);
     file.write_attribute(name, "name", content.tensors[i].name);
   }
   file.close();

@@ -15,12 +15,12 @@ namespace serrate {
 struct SavedShard {
   std::string table;
   Rectangle part;
-  std::vector<DeviceMatrix<const float>> matrices;
+  std::vector<InputMatrix> matrices;
 };
 
 struct SavedTensor {
   std::string name;
-  DeviceMatrix<const float> values;
+  InputMatrix values;
 };
 
 /// What the file of one rank holds. The values are somebody else's.
@@ -28,7 +28,7 @@ struct RankContent {
   SparseOptimizer optimizer = SparseOptimizer::kSgd;
   std::vector<SavedShard> shards;
   std::vector<SavedTensor> tensors;
-  std::int64_t num_values() const;
+  std::int64_t num_bytes() const;  // of a copy
 };
 
 /// What rank `rank` writes, as the state stands. Rank 0 has what all have: data-parallel tables and
@@ -39,7 +39,7 @@ RankContent content_of(const CheckpointState& state, int rank);
 void check_finite(const RankContent& content, std::int64_t step, const Stream& stream);
 
 /// A copy in host memory, whose values are in `memory`. Checks that they are finite on the way.
-RankContent copy_content(const RankContent& content, std::int64_t step, Buffer<float>& memory,
+RankContent copy_content(const RankContent& content, std::int64_t step, Buffer<std::byte>& memory,
                          const Stream& stream);
 
 /// Writes the file and makes it durable. Throws Error when `cancelled` becomes true.

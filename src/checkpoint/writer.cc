@@ -25,7 +25,7 @@ Manifest manifest_of(std::int64_t step, const CheckpointState& state) {
                     .texts = state.texts,
                     .files = {}};
   for (const EmbeddingTable& t : state.embedding.tables()) {
-    manifest.tables.push_back({t.name, t.num_rows, t.dim});
+    manifest.tables.push_back({t.name, t.num_rows, t.dim, t.data_type});
   }
   for (const CheckpointTensor& t : state.tensors) {
     manifest.tensors.push_back({t.name, t.values.rows, t.values.cols});
@@ -72,7 +72,7 @@ struct CheckpointWriter::Impl {
   Manifest manifest;
   RankContent content;
   ManifestFile written;
-  Buffer<float> copy;
+  Buffer<std::byte> copy;
   std::atomic<bool> cancelled{false};
   Worker worker;  // last: its thread uses the others
 };
@@ -89,8 +89,7 @@ void CheckpointWriter::Impl::begin(std::int64_t step, const CheckpointState& sta
     try {
       if (from == Source::kCopy) content = copy_content(content, step, copy, stream);
     } catch (const std::bad_alloc&) {
-      cannot = fmt::format("there is no memory for a copy of {} bytes",
-                           content.num_values() * std::int64_t{sizeof(float)});
+      cannot = fmt::format("there is no memory for a copy of {} bytes", content.num_bytes());
     }
   });
   together(communicator, "checkpoint: folder", [&] {

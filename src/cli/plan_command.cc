@@ -198,9 +198,9 @@ void add_options(Options& line, PlanArguments& a) {
       option("write-model", a.write_model, "model file to write, of what --from says").output());
   // What of a training decides its tables and how a step looks them up.
   for (Option& option : option_table(a.training)) {
-    for (const char* name :
-         {"split", "time-quantile", "batch-size", "windows", "negatives", "optimizer",
-          "invalid-ids", "features", "dim", "blocks", "feed-forward", "max-length"}) {
+    for (const char* name : {"split", "time-quantile", "batch-size", "windows", "negatives",
+                             "optimizer", "embedding-precision", "invalid-ids", "features", "dim",
+                             "blocks", "feed-forward", "max-length"}) {
       if (option.name == name) line.add(std::move(option));
     }
   }

@@ -30,8 +30,9 @@ void copy_bytes(const void* from, void* to, std::size_t bytes, const Stream& str
   dispatch_device(stream.device(), [&](auto d) { copy_on<d()>(from, to, bytes, stream.native()); });
 }
 
-void copy_matrix(DeviceMatrix<const float> from, DeviceMatrix<float> to, const Stream& stream) {
-  check(from.rows == to.rows && from.cols == to.cols, "copy_matrix needs matrices of one shape");
+void copy_matrix(const InputMatrix& from, const OutputMatrix& to, const Stream& stream) {
+  check(from.rows == to.rows && from.cols == to.cols && from.type == to.type,
+        "copy_matrix needs matrices of one shape and type");
   dispatch_device(stream.device(), [&](auto d) { copy_matrix_on<d()>(from, to, stream.native()); });
 }
 

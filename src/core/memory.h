@@ -2,7 +2,7 @@
 
 #include <cstddef>
 
-#include "serrate/device_span.h"
+#include "serrate/any_matrix.h"
 #include "serrate/event.h"
 #include "serrate/stream.h"
 
@@ -40,7 +40,7 @@ void deallocate_host_on(void* data) noexcept;
 template <DeviceType D>
 void copy_on(const void* from, void* to, std::size_t bytes, void* native);
 template <DeviceType D>
-void copy_matrix_on(DeviceMatrix<const float> from, DeviceMatrix<float> to, void* native);
+void copy_matrix_on(const InputMatrix& from, const OutputMatrix& to, void* native);
 template <DeviceType D>
 void zero_on(void* data, std::size_t bytes, void* native);
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <new>
@@ -98,10 +99,12 @@ void copy_on<DeviceType::kCpu>(const void* from, void* to, std::size_t bytes, vo
 }
 
 template <>
-void copy_matrix_on<DeviceType::kCpu>(DeviceMatrix<const float> from, DeviceMatrix<float> to,
-                                      void*) {
+void copy_matrix_on<DeviceType::kCpu>(const InputMatrix& from, const OutputMatrix& to, void*) {
+  const auto* source = static_cast<const std::byte*>(from.device_data());
+  auto* target = static_cast<std::byte*>(to.device_data());
+  const std::int64_t size = size_of(from.type);
   for (std::int64_t r = 0; r < from.rows; ++r) {
-    std::copy_n(from.row(r).device_data(), from.cols, to.row(r).device_data());
+    std::copy_n(source + r * from.stride * size, from.cols * size, target + r * to.stride * size);
   }
 }
 

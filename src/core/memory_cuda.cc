@@ -130,11 +130,11 @@ void copy_on<DeviceType::kCuda>(const void* from, void* to, std::size_t bytes, v
 }
 
 template <>
-void copy_matrix_on<DeviceType::kCuda>(DeviceMatrix<const float> from, DeviceMatrix<float> to,
+void copy_matrix_on<DeviceType::kCuda>(const InputMatrix& from, const OutputMatrix& to,
                                        void* native) {
   if (from.rows == 0 || from.cols == 0) return;
-  const auto bytes = [](std::int64_t floats) {
-    return static_cast<std::size_t>(floats) * sizeof(float);
+  const auto bytes = [&](std::int64_t values) {
+    return static_cast<std::size_t>(values * size_of(from.type));
   };
   cuda_check(cudaMemcpy2DAsync(
       to.device_data(), bytes(to.stride), from.device_data(), bytes(from.stride), bytes(from.cols),

@@ -26,7 +26,8 @@ std::string describe(std::span<const EmbeddingTable> tables, const ShardingPlan&
                              {"dim", table.dim},
                              {"pooling", table.pooling == PoolingType::kSum ? "sum" : "mean"},
                              {"features", table.features},
-                             {"init_scale", table.init_scale}});
+                             {"init_scale", table.init_scale},
+                             {"data_type", to_string(table.data_type)}});
   }
   const SparseOptimizerOptions& optimizer = options.optimizer;
   all["options"] = {{"optimizer", to_string(optimizer.type)},

@@ -9,28 +9,41 @@
 namespace serrate {
 namespace {
 
-std::int64_t num_arrays(SparseOptimizer optimizer) {
+// Values of state for each weight.
+std::int64_t state_arrays(SparseOptimizer optimizer) {
   switch (optimizer) {
     case SparseOptimizer::kSgd:
     case SparseOptimizer::kRowWiseAdagrad:
-      return 1;
+      return 0;
     case SparseOptimizer::kAdagrad:
-      return 2;
+      return 1;
     case SparseOptimizer::kAdam:
-      return 3;
+      return 2;
   }
-  return 1;
+  return 0;
 }
 
 ShardStorage make_storage(const ShardPlace& place, const EmbeddingTable& table,
                           const EmbeddingOptions& options, const Stream& stream) {
   const SparseOptimizer optimizer = options.optimizer.type;
-  const std::int64_t arrays = num_arrays(optimizer);
+  const std::int64_t rows = place.shard.num_rows(), columns = place.shard.num_columns();
+  ShardStorage storage{.place = place,
+                       .data_type = table.data_type,
+                       .num_arrays = state_arrays(optimizer),
+                       .rows = {},
+                       .rounded = {},
+                       .row_state = {}};
+  if (table.data_type == DataType::kFloat32) {
+    storage.num_arrays += 1;
+    storage.rows =
+        initial_rows(table, place.shard, storage.num_arrays * columns, options.seed, stream);
+  } else {
+    storage.rounded = initial_rounded_rows(table, place.shard, options.seed, stream);
+    storage.rows = Buffer<float>::zeros(rows * storage.num_arrays * columns, stream);
+  }
   const bool row_state = optimizer == SparseOptimizer::kRowWiseAdagrad;
-  return {
-      place, arrays,
-      initial_rows(table, place.shard, arrays * place.shard.num_columns(), options.seed, stream),
-      Buffer<float>::zeros(row_state ? place.shard.num_rows() : 0, stream)};
+  storage.row_state = Buffer<float>::zeros(row_state ? rows : 0, stream);
+  return storage;
 }
 
 // By rank `rank` of a group in which every ranks_per_node ranks are on one node.
@@ -118,15 +131,13 @@ std::int64_t ShardedEmbedding::invalid_ids() const {
 
 std::int64_t ShardedEmbedding::weight_bytes() const {
   std::int64_t bytes = 0;
-  for (const ShardStorage& s : impl_->shards) bytes += s.rows.bytes() / s.num_arrays;
+  for (const ShardStorage& s : impl_->shards) bytes += s.weight_bytes();
   return bytes;
 }
 
 std::int64_t ShardedEmbedding::optimizer_bytes() const {
   std::int64_t bytes = 0;
-  for (const ShardStorage& s : impl_->shards) {
-    bytes += s.rows.bytes() / s.num_arrays * (s.num_arrays - 1) + s.row_state.bytes();
-  }
+  for (const ShardStorage& s : impl_->shards) bytes += s.bytes() - s.weight_bytes();
   return bytes;
 }
 

@@ -8,6 +8,7 @@
 #include "serrate/kernels/copy_runs.h"
 #include "src/core/ordered_sum.h"
 #include "src/core/profiler_range.h"
+#include "src/embedding/init_weights.h"
 #include "src/embedding/sharded_embedding_impl.h"
 
 namespace serrate {
@@ -48,12 +49,17 @@ EmbeddingUpdate update_args(ShardedEmbedding::Impl& m, EmbeddingExchange::State&
                                      messages.piece_rows(ids, shard.place.shard.num_columns())});
     }
   }
+  const Shard& part = shard.place.shard;
   return {.table = shard.weights(),
           .state = shard.state(),
           .second_moment = shard.second_moment(),
           .segments = s.gradient_segments,
           .optimizer = m.options.optimizer,
-          .step = step};
+          .step = step,
+          .rounding = {.seed = m.options.seed,
+                       .table = random_stream(m.tables[shard.place.table]),
+                       .row_begin = part.row_begin,
+                       .column_begin = part.column_begin}};
 }
 
 // The part of one shard in State::squares.

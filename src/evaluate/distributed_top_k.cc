@@ -8,6 +8,7 @@
 #include <numeric>
 
 #include "serrate/error.h"
+#include "serrate/kernels/embedding_lookup.h"
 #include "serrate/kernels/top_k.h"
 
 namespace serrate {
@@ -18,9 +19,9 @@ constexpr std::int64_t kRowsAtOnce = 8192;
 /// A rectangle of the table.
 struct ScoredShard {
   Shard shard;
-  bool first_columns = false;         // its rank scores the row block
-  int home = 0;                       // the rank that does
-  DeviceMatrix<const float> weights;  // empty when another rank holds it
+  bool first_columns = false;  // its rank scores the row block
+  int home = 0;                // the rank that does
+  InputMatrix weights;         // empty when another rank holds it
 };
 
 /// The shards of a table; of a replicated one, an equal run of rows for each rank.
@@ -94,6 +95,22 @@ std::int64_t rows_at(const ScoredShard& s, std::int64_t begin) {
   return std::clamp<std::int64_t>(s.shard.num_rows() - begin, 0, kRowsAtOnce);
 }
 
+/// Copies rows [begin, end) of a shard, as float32: each is a bag of its own.
+void copy_rows(const ScoredShard& s, std::int64_t begin, std::int64_t end, DeviceMatrix<float> to,
+               const Stream& stream) {
+  const InputMatrix rows = s.weights.middle_rows(begin, end);
+  if (rows.type == DataType::kFloat32) return copy_matrix(rows, to, stream);
+  std::vector<std::int64_t> numbers(static_cast<std::size_t>(rows.rows + 1));
+  std::iota(numbers.begin(), numbers.end(), 0);
+  const Buffer<std::int64_t> offsets(numbers, stream);
+  const LookupSegment segment{.table = rows,
+                              .indices = offsets.span().first(numbers.size() - 1),
+                              .offsets = offsets.span(),
+                              .weights = {},
+                              .output = to};
+  embedding_lookup({&segment, 1}, stream);
+}
+
 /// The columns of other ranks for the rows from `begin` on of the blocks that this rank is home to.
 struct OtherColumns {
   Buffer<float> values;
@@ -116,7 +133,7 @@ OtherColumns exchange_columns(const std::vector<ScoredShard>& shards, std::int64
     const std::int64_t rows = rows_at(s, begin);
     if (s.shard.rank != communicator.rank() || s.home == s.shard.rank || rows == 0) continue;
     const DeviceMatrix<float> to(send.span().subspan(next[s.home]), rows, s.shard.num_columns());
-    copy_matrix(s.weights.middle_rows(begin, begin + rows), to, stream);
+    copy_rows(s, begin, begin + rows, to, stream);
     next[s.home] += to.rows * to.cols;
   }
   OtherColumns received;
@@ -162,17 +179,21 @@ void rank_rows(const std::vector<ScoredShard>& shards, std::int64_t begin, Other
     const ScoredShard& first = shards[i];
     const std::int64_t num_rows = rows_at(first, begin);
     if (!first.first_columns || first.home != rank || num_rows == 0) continue;
-    DeviceMatrix<const float> rows = first.weights.middle_rows(begin, begin + num_rows);
-    if (first.shard.num_columns() < dim) {
+    DeviceMatrix<const float> rows;
+    if (first.shard.num_columns() == dim && first.weights.type == DataType::kFloat32) {
+      rows = first.weights.as<float>().middle_rows(begin, begin + num_rows);
+    } else {
       const DeviceMatrix<float> whole(joined.resize_discard(num_rows * dim, stream), num_rows, dim);
       for (std::size_t j = i; j == i || (j < shards.size() && !shards[j].first_columns); ++j) {
         const ScoredShard& s = shards[j];
         const DeviceMatrix<float> to = whole.columns(s.shard.column_begin, s.shard.column_end);
         if (s.shard.rank == rank) {
-          copy_matrix(s.weights.middle_rows(begin, begin + num_rows), to, stream);
+          copy_rows(s, begin, begin + num_rows, to, stream);
         } else {
           std::int64_t& next = received.next[s.shard.rank];
-          copy_matrix({received.values.device_data() + next, num_rows, to.cols}, to, stream);
+          const DeviceMatrix<const float> from(received.values.device_data() + next, num_rows,
+                                               to.cols);
+          copy_matrix(from, to, stream);
           next += num_rows * to.cols;
         }
       }

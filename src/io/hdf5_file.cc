@@ -7,6 +7,8 @@
 #include <bit>
 #include <cstring>
 
+#include "serrate/bfloat16.h"
+#include "serrate/float16.h"
 #include "src/io/hdf5_library.h"
 #include "src/io/hdf5_sealed_driver.h"
 
@@ -20,28 +22,53 @@ void check_written(const Hdf5Storage& storage) {
   if (storage.write_error) std::rethrow_exception(storage.write_error);
 }
 
+Hdf5Handle copy_of(hid_t type) {
+  return own(H5Tcopy(type), H5Tclose, "copy", "a type");
+}
+
+/// A sign, an exponent and a mantissa in 16 bits, for which HDF5 1.10 has no name.
+Hdf5Handle small_float(std::size_t exponent_bits, std::size_t exponent_bias) {
+  const std::size_t mantissa_bits = 15 - exponent_bits;
+  Hdf5Handle type = copy_of(H5T_IEEE_F32LE);
+  hdf5_check(H5Tset_fields(type.id(), 15, mantissa_bits, exponent_bits, 0, mantissa_bits), "make",
+             "a type");
+  hdf5_check(H5Tset_size(type.id(), 2), "make", "a type");
+  hdf5_check(H5Tset_ebias(type.id(), exponent_bias), "make", "a type");
+  return type;
+}
+
 template <typename T>
-hid_t file_type();
+Hdf5Handle file_type();
 template <>
-hid_t file_type<std::uint8_t>() {
-  return H5T_STD_U8LE;
+Hdf5Handle file_type<std::uint8_t>() {
+  return copy_of(H5T_STD_U8LE);
 }
 template <>
-hid_t file_type<std::int64_t>() {
-  return H5T_STD_I64LE;
+Hdf5Handle file_type<std::int64_t>() {
+  return copy_of(H5T_STD_I64LE);
 }
 template <>
-hid_t file_type<float>() {
-  return H5T_IEEE_F32LE;
+Hdf5Handle file_type<Float16>() {
+  return small_float(5, 15);
 }
 template <>
-hid_t file_type<double>() {
-  return H5T_IEEE_F64LE;
+Hdf5Handle file_type<BFloat16>() {
+  return small_float(8, 127);
+}
+template <>
+Hdf5Handle file_type<float>() {
+  return copy_of(H5T_IEEE_F32LE);
+}
+template <>
+Hdf5Handle file_type<double>() {
+  return copy_of(H5T_IEEE_F64LE);
 }
 
 template <typename T>
 constexpr std::string_view kTypeName = std::is_same_v<T, std::uint8_t>   ? "uint8"
                                        : std::is_same_v<T, std::int64_t> ? "int64"
+                                       : std::is_same_v<T, Float16>      ? "float16"
+                                       : std::is_same_v<T, BFloat16>     ? "bfloat16"
                                        : std::is_same_v<T, float>        ? "float32"
                                                                          : "float64";
 
@@ -59,6 +86,8 @@ bool exists(hid_t file, const std::string& name) {
 template <typename T>
 constexpr Hdf5Type kType = std::is_same_v<T, std::uint8_t>   ? Hdf5Type::kUint8
                            : std::is_same_v<T, std::int64_t> ? Hdf5Type::kInt64
+                           : std::is_same_v<T, Float16>      ? Hdf5Type::kFloat16
+                           : std::is_same_v<T, BFloat16>     ? Hdf5Type::kBFloat16
                            : std::is_same_v<T, float>        ? Hdf5Type::kFloat32
                                                              : Hdf5Type::kFloat64;
 
@@ -240,7 +269,7 @@ Hdf5Dataset Hdf5File::create_dataset(const std::string& name,
     create_group(name.substr(0, end));
   }
   const auto properties = dataset_properties();
-  const auto object = own(H5Dcreate2(handle_.id(), name.c_str(), file_type<T>(), space.id(),
+  const auto object = own(H5Dcreate2(handle_.id(), name.c_str(), file_type<T>().id(), space.id(),
                                      H5P_DEFAULT, properties.id(), H5P_DEFAULT),
                           H5Dclose, "create", name + " of " + path_);
   check_written(*storage_);
@@ -340,6 +369,8 @@ std::int64_t Hdf5File::read_integer(const std::string& object_name, const std::s
                                                    const std::vector<std::int64_t>&);
 SERRATE_HDF5_TYPE(std::uint8_t)
 SERRATE_HDF5_TYPE(std::int64_t)
+SERRATE_HDF5_TYPE(Float16)
+SERRATE_HDF5_TYPE(BFloat16)
 SERRATE_HDF5_TYPE(float)
 SERRATE_HDF5_TYPE(double)
 #undef SERRATE_HDF5_TYPE

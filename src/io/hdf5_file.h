@@ -48,8 +48,8 @@ struct Hdf5Block {
 
 /// An open dataset of one or two dimensions: [rows] or [rows, columns]. Its values are one run of
 /// bytes of the file, which any number of threads may read at once; they do not wait for HDF5.
-/// T is uint8_t, int64_t, float or double, and has to be the type of the file. Hold the Hdf5File
-/// longer than its datasets.
+/// T is uint8_t, int64_t, Float16, BFloat16, float or double, and has to be the type of the file.
+/// Hold the Hdf5File longer than its datasets.
 class Hdf5Dataset {
  public:
   Hdf5Dataset() = default;

@@ -11,7 +11,7 @@
 namespace serrate {
 
 /// The element types of datasets and attributes that are read.
-enum class Hdf5Type { kUint8, kInt64, kFloat32, kFloat64, kText, kOther };
+enum class Hdf5Type { kUint8, kInt64, kFloat16, kBFloat16, kFloat32, kFloat64, kText, kOther };
 
 struct Hdf5Attribute {
   Hdf5Type type = Hdf5Type::kOther;

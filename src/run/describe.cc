@@ -26,7 +26,8 @@ std::string describe_plan(const std::string& directory) {
 std::string describe_manifest(const Manifest& manifest) {
   std::string text = "\ntables\n";
   for (const ManifestTable& table : manifest.tables) {
-    text += fmt::format("  {:<24} {} x {}\n", table.name, table.num_rows, table.dim);
+    text += fmt::format("  {:<24} {} x {}, {}\n", table.name, table.num_rows, table.dim,
+                        to_string(table.data_type));
   }
   std::int64_t dense = 0;
   for (const ManifestTensor& tensor : manifest.tensors) dense += tensor.rows * tensor.columns;

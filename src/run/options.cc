@@ -160,6 +160,11 @@ std::vector<Option> option_table(TrainOptions& o) {
       option("optimizer", o.sparse_optimizer.type, "optimizer of the embedding tables",
              "sgd|adagrad|row_wise_adagrad|adam", sparse_optimizer_from_string)
           .must_match(),
+      option("embedding-precision", o.embedding_precision,
+             "of the embedding tables' weights in memory and in checkpoints", "fp32|fp16|bf16",
+             data_type_from_string)
+          .must_match()
+          .newer(),
       option("embedding-learning-rate", o.sparse_optimizer.learning_rate,
              "learning rate of the embedding tables")
           .must_match(),

@@ -91,6 +91,7 @@ PlannerModel planner_model(const Dataset& dataset, const Split& split, const Tra
     planned.name = table.name;
     planned.num_rows = table.num_rows;
     planned.dim = table.dim;
+    planned.bytes_per_element = size_of(table.data_type);
     planned.features = {
         {.name = table.name, .pooling_factor = sample.ids_per_event, .num_poolings = tokens}};
     planned.optimizer = options.sparse_optimizer.type;

@@ -36,7 +36,8 @@ std::vector<EmbeddingTable> tables_of(const Dataset& dataset, const TrainOptions
                       .num_rows = ids + (options.invalid_ids == InvalidIds::kOov ? 1 : 0),
                       .dim = options.model.dim,
                       .pooling = PoolingType::kSum,
-                      .features = {name}});
+                      .features = {name},
+                      .data_type = options.embedding_precision});
   }
   auto& item_features = tables.front().features;
   item_features.insert(item_features.end(), {kTargetFeature, kNegativeFeature});

@@ -54,6 +54,7 @@ constexpr Layout kLayouts[] = {
 constexpr SparseOptimizer kOptimizers[] = {SparseOptimizer::kSgd, SparseOptimizer::kAdagrad,
                                            SparseOptimizer::kRowWiseAdagrad,
                                            SparseOptimizer::kAdam};
+constexpr DataType kDataTypes[] = {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16};
 
 class CheckpointTest : public ::testing::Test {
  protected:
@@ -132,6 +133,7 @@ class CheckpointTest : public ::testing::Test {
 TEST_F(CheckpointTest, EveryRanksAndPlanLoadsIntoEveryOther) {
   for (std::size_t from = 0; from < std::size(kLayouts); ++from) {
     training_.options.sparse_optimizer.type = kOptimizers[from % std::size(kOptimizers)];
+    training_.options.embedding_precision = kDataTypes[from % std::size(kDataTypes)];
     const Tensors saved = train_and_save(kLayouts[from], 3);
     for (const Layout& to : kLayouts) {
       const auto [loaded, step] = load(to);
@@ -140,6 +142,62 @@ TEST_F(CheckpointTest, EveryRanksAndPlanLoadsIntoEveryOther) {
     }
     fs::remove_all(directory_);
   }
+}
+
+TEST_F(CheckpointTest, TablesOf16BitsGoOnWithTheSameBits) {
+  const Layout layout{2, ShardingType::kRowWise};
+  for (const DataType data_type : {DataType::kFloat16, DataType::kBFloat16}) {
+    training_.options.embedding_precision = data_type;
+    const Tensors whole = train_and_save(layout, 6);
+    fs::remove_all(directory_);
+    train_and_save(layout, 3);
+    Tensors resumed;
+    on_ranks(layout, 3, [&](Communicator&, TrainState& state, CheckpointWriter& writer) {
+      EXPECT_EQ(writer.resume(checkpoint_state(state), state.stream)->step, 3);
+      steps(state, 4, 6);
+      collect(state, resumed);
+    });
+    EXPECT_EQ(resumed, whole) << to_string(data_type);
+    fs::remove_all(directory_);
+  }
+}
+
+TEST_F(CheckpointTest, SaysOfWhatTypeTablesAreAndLoadsNoOther) {
+  const Layout layout{1, ShardingType::kTableWise};
+  train_and_save(layout, 1);
+  EXPECT_NE(read_text_file(folder(1) / kManifestName).find("\"version\": 2,"), std::string::npos);
+  const auto refusal = [&] { return message_of<Error>([&] { load(layout); }); };
+  training_.options.embedding_precision = DataType::kFloat16;
+  EXPECT_NE(refusal().find("its table \"item\" is in fp32, the model's in fp16"), std::string::npos)
+      << refusal();
+  fs::remove_all(directory_);
+  train_and_save(layout, 1);
+  EXPECT_NE(read_text_file(folder(1) / kManifestName).find("\"version\": 3,"), std::string::npos);
+  EXPECT_EQ(read_manifest(folder(1), 1).find_table("item")->data_type, DataType::kFloat16);
+  training_.options.embedding_precision = DataType::kBFloat16;
+  EXPECT_NE(refusal().find("its table \"item\" is in fp16, the model's in bf16"), std::string::npos)
+      << refusal();
+  // A manifest that says otherwise than its file.
+  rewrite_manifest(1, [](Manifest& m) {
+    for (ManifestTable& table : m.tables) table.data_type = DataType::kBFloat16;
+  });
+  EXPECT_NE(refusal().find("does not hold values of type bfloat16"), std::string::npos)
+      << refusal();
+}
+
+TEST_F(CheckpointTest, ACopyOfTablesOf16BitsHasThem) {
+  training_.options.sparse_optimizer.type = SparseOptimizer::kSgd;
+  std::vector<std::int64_t> bytes;
+  for (const DataType data_type : kDataTypes) {
+    training_.options.embedding_precision = data_type;
+    on_ranks({1, ShardingType::kTableWise}, 3,
+             [&](Communicator&, TrainState& state, CheckpointWriter& writer) {
+               writer.start(1, checkpoint_state(state), state.stream);
+               bytes.push_back(writer.copy_bytes());
+             });
+  }
+  const std::int64_t saved = (40 + 5) * 8 * 2;
+  EXPECT_EQ(bytes, (std::vector{bytes[0], bytes[0] - saved, bytes[0] - saved}));
 }
 
 TEST_F(CheckpointTest, ColumnsOfOneHaveTheirOwnState) {
@@ -471,6 +529,34 @@ TEST_F(CheckpointTest, SavesNoValueThatIsNotFinite) {
   EXPECT_EQ(step, 1);
   EXPECT_EQ(loaded, before);
   EXPECT_FALSE(fs::exists(unfinished_folder(directory_, 2)));
+}
+
+TEST_F(CheckpointTest, SavesNoValueOf16BitsThatIsNotFinite) {
+  const auto refusal = [&](DataType data_type, const auto& bad) {
+    training_.options.embedding_precision = data_type;
+    return message_of<Error>([&] {
+      on_ranks({1, ShardingType::kTableWise}, 3,
+               [&](Communicator&, TrainState& state, CheckpointWriter& writer) {
+                 using T = std::remove_cvref_t<decltype(bad)>;
+                 const LocalShard local = state.embedding.local_shards().at(0);
+                 host_view(local.weights.as<T>(), state.stream).row(5)[3] = bad;
+                 writer.save(2, checkpoint_state(state), state.stream);
+               });
+    });
+  };
+  // Numbers that are large in the one and not finite in the other.
+  EXPECT_EQ(refusal(DataType::kFloat16, Float16(65504)), "(no exception)");
+  EXPECT_EQ(refusal(DataType::kBFloat16, BFloat16(3.3e38f)), "(no exception)");
+  constexpr float kInfinite = std::numeric_limits<float>::infinity();
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  for (const float value : {kInfinite, -kInfinite, kNan}) {
+    for (const std::string& message : {refusal(DataType::kFloat16, Float16(value)),
+                                       refusal(DataType::kBFloat16, BFloat16(value))}) {
+      EXPECT_NE(message.find("after step 2, row 5 of the weights of table \"item\" is"),
+                std::string::npos)
+          << message;
+    }
+  }
 }
 
 /// Files cannot become longer than this while it exists.

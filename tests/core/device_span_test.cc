@@ -86,8 +86,7 @@ TEST(AnyMatrix, IsCutWithinItsColumnsAndConvertsNothing) {
   EXPECT_THROW(matrix.columns(1, 4), Error);
   EXPECT_EQ(matrix.as<BFloat16>().device_data(), memory.data());
   const std::string message = message_of<Error>([&] { (void)matrix.as<float>(); });
-  EXPECT_NE(message.find("a matrix of bfloat16 is taken as one of float32"), std::string::npos)
-      << message;
+  EXPECT_NE(message.find("a matrix of bf16 is taken as one of fp32"), std::string::npos) << message;
 }
 
 TEST(DeviceSpan, IsReadOnTheHostByWhoHasACpuStream) {

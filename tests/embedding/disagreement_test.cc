@@ -95,6 +95,8 @@ TEST(Disagreement, NamesTheFieldAndTheRank) {
        [](auto& ts, auto&, auto&) { ts[1].features.push_back("y"); }},
       {"rank 2 differs from rank 0 in tables[1].pooling: \"mean\" there, \"sum\" on rank 0",
        [](auto& ts, auto&, auto&) { ts[1].pooling = PoolingType::kMean; }},
+      {"rank 2 differs from rank 0 in tables[1].data_type: \"bf16\" there, \"fp32\" on rank 0",
+       [](auto& ts, auto&, auto&) { ts[1].data_type = DataType::kBFloat16; }},
       {"rank 2 differs from rank 0 in options.seed: 3 there, 0 on rank 0",
        [](auto&, auto&, auto& options) { options.seed = 3; }},
       {"rank 2 differs from rank 0 in options.optimizer: \"adam\" there",

@@ -125,6 +125,27 @@ TEST_P(Reference, ThreadsDoNotChangeABit) {
   }
 }
 
+TEST_P(Reference, TablesOf16BitsAreThoseOfFloat32ButForRoundings) {
+  const Workload workload = rounded_workload(GetParam()), exact = in_float32(workload);
+  const ShardingPlan plan = unsharded_plan(workload);
+  const auto train_exact = [&](const Workload& w) { return train(w, plan); };
+  expect_within_roundings(workload, train(workload, plan), train_exact(exact),
+                          largest_weights(exact, train_exact));
+}
+
+// The random numbers go by row and column of the table. Feedback carries a bit that differs on.
+TEST_P(Reference, TablesOf16BitsAreTheSameBitsUnderEveryPlan) {
+  Workload workload = rounded_workload(GetParam());
+  workload.feedback = 0.25;
+  const auto unsharded = train(workload, unsharded_plan(workload));
+  for (const char* plan : {"table_wise", "row_wise", "column_wise", "data_parallel", "mixed"}) {
+    expect_same_bits(train(workload, make_plan(workload, {plan, GetParam(), 3, 0})), unsharded);
+  }
+  for (const char* plan : {"table_row_wise", "table_column_wise", "grid", "mixed_nodes"}) {
+    expect_same_bits(train(workload, make_plan(workload, {plan, GetParam(), 4, 2}), 2), unsharded);
+  }
+}
+
 // A plan that says all ranks are one node has the same shards, and exchanges with their owners
 // directly. A mean is scaled part by part then, after the parts are added up otherwise.
 TEST_P(Reference, SumsThatGoThroughNodesAreTheSameBits) {

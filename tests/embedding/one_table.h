@@ -80,7 +80,7 @@ struct Rank {
         }
       }
       copy_from_host(MatrixView<const float>(values.data(), local.weights.rows, local.weights.cols),
-                     local.weights, stream);
+                     local.weights.as<float>(), stream);
     }
   }
 

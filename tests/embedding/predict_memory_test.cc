@@ -21,10 +21,12 @@ struct Configuration {
   std::int64_t dim;
   std::int64_t ids_per_bag;
   bool weighted = false;
+  DataType data_type = DataType::kFloat32;
 
   std::string name() const {
-    return fmt::format("{} {} on {} ranks, dim {}, {} ids{}", to_string(type), to_string(optimizer),
-                       world_size, dim, ids_per_bag, weighted ? ", weighted" : "");
+    return fmt::format("{} {} on {} ranks, dim {}, {}, {} ids{}", to_string(type),
+                       to_string(optimizer), world_size, dim, to_string(data_type), ids_per_bag,
+                       weighted ? ", weighted" : "");
   }
 };
 
@@ -39,8 +41,8 @@ std::vector<Configuration> configurations() {
                            {type, kAdagrad, 4, 16, 6},
                            {type, kRowWiseAdagrad, 2, 64, 20},
                            {type, kRowWiseAdagrad, 4, 32, 1},
-                           {type, kRowWiseAdagrad, 4, 16, 3, true},
-                           {type, kAdam, 4, 48, 5},
+                           {type, kRowWiseAdagrad, 4, 16, 3, true, DataType::kFloat16},
+                           {type, kAdam, 4, 48, 5, false, DataType::kBFloat16},
                            {type, kAdam, 2, 16, 2, true}});
   }
   return all;
@@ -48,7 +50,11 @@ std::vector<Configuration> configurations() {
 
 // One table with two features and one with one.
 std::vector<EmbeddingTable> tables_of(const Configuration& c) {
-  return {{.name = "items", .num_rows = 5000, .dim = c.dim, .features = {"history", "target"}},
+  return {{.name = "items",
+           .num_rows = 5000,
+           .dim = c.dim,
+           .features = {"history", "target"},
+           .data_type = c.data_type},
           {.name = "users", .num_rows = 999, .dim = 2 * c.dim, .features = {"user"}}};
 }
 
@@ -57,6 +63,7 @@ PlannerModel model_of(const Configuration& c) {
   for (const EmbeddingTable& table : tables_of(c)) {
     model.tables.push_back(
         {.name = table.name, .num_rows = table.num_rows, .dim = table.dim, .weighted = c.weighted});
+    model.tables.back().bytes_per_element = size_of(table.data_type);
     model.tables.back().optimizer = c.optimizer;
     for (const std::string& feature : table.features) {
       model.tables.back().features.push_back(

@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
+#include "kernels/embedding/stochastic_rounding.h"
+#include "src/embedding/init_weights.h"
 #include "tests/embedding/one_table.h"
 #include "tests/support/devices.h"
 
@@ -43,6 +46,57 @@ TEST_P(EveryType, SumsAndTheirUpdate) {
     rank.forward({{0}, {1}, {2}, {3}});
     rank.expect_rows({-5, 95, 190, 295}, {1, 1, 1, 1});
   });
+}
+
+// By the definitions: what is drawn goes by seed, table, step, and row and column in the table.
+TEST_P(EveryType, TablesOf16BitsAreRounded) {
+  constexpr float kGradient = 0.37f;
+  constexpr std::int64_t kStep = 5;
+  const EmbeddingTable exact_table = make_table();
+  EmbeddingOptions options = sgd();
+  options.seed = 7;
+  for (const DataType data_type : {DataType::kFloat16, DataType::kBFloat16}) {
+    const bool is_half = data_type == DataType::kFloat16;
+    EmbeddingTable table = exact_table;
+    table.data_type = data_type;
+    const PhiloxDraw draw =
+        rounding_draw({.seed = options.seed, .table = random_stream(table)}, kStep);
+    run_ranks(world_of(type(), 2), [&](Communicator& communicator) {
+      Rank rank = rank_of(table, options, communicator);
+      Rank exact = rank_of(exact_table, options, communicator);
+      const auto shards = rank.embedding.local_shards(),
+                 exact_shards = exact.embedding.local_shards();
+      std::vector<Floats> first;
+      for (std::size_t s = 0; s < shards.size(); ++s) {
+        EXPECT_EQ(shards[s].weights.type, data_type);
+        first.push_back(on_host(shards[s].weights, rank.stream));
+        Floats nearest = on_host(exact_shards[s].weights, rank.stream);
+        for (float& w : nearest) w = is_half ? float(Float16(w)) : float(BFloat16(w));
+        EXPECT_EQ(first[s], nearest);
+      }
+      rank.forward(communicator.rank() == 0 ? std::vector<Ids>{{0}, {1}, {2}, {3}}
+                                            : std::vector<Ids>());
+      rank.backward(kGradient, kStep);
+      for (std::size_t s = 0; s < shards.size(); ++s) {
+        const Shard& shard = shards[s].shard;
+        Floats expected;
+        for (std::int64_t r = shard.row_begin; r < shard.row_end; ++r) {
+          for (std::int64_t c = shard.column_begin; c < shard.column_end; ++c) {
+            const auto word = std::bit_cast<std::uint32_t>(first[s][expected.size()] - kGradient);
+            const std::uint32_t random = philox4x32(
+                {static_cast<std::uint32_t>(r), 0, static_cast<std::uint32_t>(c / 4), draw.site},
+                draw.key)[c % 4];
+            Float16 half;
+            BFloat16 brain;
+            half.bits = round_to_float16(word, random);
+            brain.bits = round_to_bfloat16(word, random);
+            expected.push_back(is_half ? float(half) : float(brain));
+          }
+        }
+        EXPECT_EQ(on_host(shards[s].weights, rank.stream), expected);
+      }
+    });
+  }
 }
 
 TEST_P(EveryType, WeightedMeans) {

@@ -138,8 +138,8 @@ void train_step(Training& t, int step, Tensors<float>& outputs) {
     const std::int64_t dim = exchange.output(l).cols;
     std::vector<float> gradient;
     for (std::int64_t i = 0; i < std::ssize(output); ++i) {
-      gradient.push_back(
-          static_cast<float>(d_output(output[i], l, first_bag + i / dim, i % dim, step)));
+      gradient.push_back(static_cast<float>(
+          d_output(t.workload.feedback * output[i], l, first_bag + i / dim, i % dim, step)));
     }
     copy_from_host<float>(gradient, exchange.d_output(l).flat(), stream);
     auto& tensor = outputs[output_name(step, lookup)];
@@ -201,11 +201,11 @@ GlobalBatch global_batch(const Workload& workload, int step) {
   return batch;
 }
 
-double d_output(double output, std::int64_t lookup, std::int64_t bag, std::int64_t column,
+double d_output(double feedback, std::int64_t lookup, std::int64_t bag, std::int64_t column,
                 int step) {
   const auto mixed = static_cast<std::uint32_t>(
       (((lookup * 1009 + bag) * 1013 + column) * 1019 + step) * 2654435761u);
-  return 0.25 * output + (static_cast<double>(mixed >> 24) - 127.5) / 128.0;
+  return feedback + (static_cast<double>(mixed >> 24) - 127.5) / 128.0;
 }
 
 RankResult train_rank(const Workload& workload, const ShardingPlan& plan,
@@ -338,7 +338,7 @@ Tensors<double> train_reference(const Workload& workload, const Tensors<float>& 
         all[output_name(step, {feature, table.definition.name})] = output;
         auto& gradient = gradients.emplace_back(output);
         for (std::int64_t i = 0; i < std::ssize(output); ++i) {
-          gradient[i] = d_output(output[i], lookup, i / dim, i % dim, step);
+          gradient[i] = d_output(workload.feedback * output[i], lookup, i / dim, i % dim, step);
         }
         ++lookup;
       }

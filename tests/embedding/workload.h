@@ -18,6 +18,7 @@ struct Workload {
   std::int64_t bags_per_feature = 40;  ///< at most
   std::int64_t longest_bag = 5;
   SplitBags split_bags = SplitBags::kPartialSums;
+  double feedback = 0.25;  ///< of an output in its gradient
 };
 
 /// Tables that share features and features that share a table; sum and mean; dims that a column cut
@@ -30,8 +31,9 @@ using GlobalBatch = std::map<std::string, reference::Bags>;
 GlobalBatch global_batch(const Workload& workload, int step);
 bool is_weighted(int step);
 
-/// The gradient that training pulls from an output, from its place in the global batch.
-double d_output(double output, std::int64_t lookup, std::int64_t bag, std::int64_t column,
+/// The gradient that training pulls from an output: what of it is fed back, and a function of its
+/// place in the global batch.
+double d_output(double feedback, std::int64_t lookup, std::int64_t bag, std::int64_t column,
                 int step);
 
 /// Everything a job computes, named: "output 3 items/user", "items weights", ...

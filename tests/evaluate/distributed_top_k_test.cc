@@ -53,8 +53,9 @@ TEST_P(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
   // Query 2 leaves out all rows but three.
   std::vector<std::vector<std::int64_t>> excluded{{}, {0, 5, 49}, {}, {7}, {}};
   for (std::int64_t r = 3; r < kRows; ++r) excluded[2].push_back(r);
-  const EmbeddingTable table{
+  EmbeddingTable table{
       .name = "item", .num_rows = kRows, .dim = kDim, .features = {"item"}, .init_scale = 1};
+  constexpr DataType kDataTypes[] = {DataType::kFloat32, DataType::kFloat16, DataType::kBFloat16};
 
   for (const ShardingType type :
        {ShardingType::kDataParallel, ShardingType::kTableWise, ShardingType::kRowWise,
@@ -62,7 +63,9 @@ TEST_P(DistributedTopKTest, EqualsBruteForceUnderEverySharding) {
         ShardingType::kGrid}) {
     for (const int world_size : {1, 2, 3, 4}) {
       for (const ScoreBy score_by : {ScoreBy::kDotProduct, ScoreBy::kCosine}) {
-        SCOPED_TRACE(to_string(type) + " on " + std::to_string(world_size));
+        table.data_type = kDataTypes[(world_size + static_cast<int>(score_by)) % 3];
+        SCOPED_TRACE(to_string(type) + " on " + std::to_string(world_size) + " in " +
+                     to_string(table.data_type));
         const int in_node = world_size % 2 == 0 ? 2 : 1;
         const ShardingPlan plan{.world_size = world_size,
                                 .tables = {shard_table(table, type, world_size, 0, in_node)},
@@ -137,7 +140,7 @@ TEST_P(DistributedTopKTest, RoundingDoesNotDependOnRanksThreadsOrPlan) {
         const MatrixView<const float> all(rows.data(), kMany, kWide);
         copy_from_host(
             all.middle_rows(s.row_begin, s.row_end).columns(s.column_begin, s.column_end),
-            local.weights, stream);
+            local.weights.as<float>(), stream);
       }
       const std::int64_t n = communicator.rank() == 0 ? 1 : 0;
       const Buffer<float> own(query, stream);

@@ -64,7 +64,7 @@ struct SmallCheckpoint {
   }
 };
 
-void check_finite(const DeviceMatrix<float>& matrix, const Stream& stream) {
+void check_finite(const InputMatrix& matrix, const Stream& stream) {
   for (const float value : on_host(matrix, stream)) {
     if (!std::isfinite(value)) fail("loaded a value", std::to_string(value));
   }
@@ -89,7 +89,8 @@ void check_rank_file(const std::string& input) {
     fail("not an Error", error.what());
   }
   for (const LocalShard& shard : small.embedding.local_shards()) {
-    for (const auto& matrix : {shard.weights, shard.state}) check_finite(matrix, small.stream);
+    check_finite(shard.weights, small.stream);
+    check_finite(shard.state, small.stream);
   }
   check_finite(small.state.tensors[0].values, small.stream);
 }

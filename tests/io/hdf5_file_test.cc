@@ -19,6 +19,8 @@
 #include <utility>
 #include <vector>
 
+#include "serrate/bfloat16.h"
+#include "serrate/float16.h"
 #include "src/io/atomic_file.h"
 #include "tests/support/latest_hdf5.h"
 #include "tests/support/seal.h"
@@ -34,14 +36,22 @@ using testing::TemporaryFolder;
 
 template <typename T>
 std::vector<T> counted(std::int64_t size) {
-  std::vector<T> values(static_cast<std::size_t>(size));
-  std::iota(values.begin(), values.end(), T{0});
+  std::vector<T> values;
+  for (std::int64_t i = 0; i < size; ++i) values.push_back(T(static_cast<double>(i)));
   return values;
 }
 
 template <typename T>
+std::vector<double> doubles(const std::vector<T>& values) {
+  std::vector<double> result;
+  using Number = std::conditional_t<std::is_arithmetic_v<T>, T, float>;
+  for (const T value : values) result.push_back(static_cast<double>(static_cast<Number>(value)));
+  return result;
+}
+
+template <typename T>
 class Hdf5FileTypes : public ::testing::Test {};
-using Types = ::testing::Types<std::uint8_t, std::int64_t, float, double>;
+using Types = ::testing::Types<std::uint8_t, std::int64_t, Float16, BFloat16, float, double>;
 TYPED_TEST_SUITE(Hdf5FileTypes, Types);
 
 TYPED_TEST(Hdf5FileTypes, KeepValues) {
@@ -56,8 +66,8 @@ TYPED_TEST(Hdf5FileTypes, KeepValues) {
     file.close();
   }
   const auto file = Hdf5File::open(folder.file("a.h5"));
-  EXPECT_EQ(file.read<TypeParam>("/group/matrix"), values);
-  EXPECT_EQ(file.read<TypeParam>("line"), values);
+  EXPECT_EQ(doubles(file.read<TypeParam>("/group/matrix")), doubles(values));
+  EXPECT_EQ(doubles(file.read<TypeParam>("line")), doubles(values));
   EXPECT_TRUE(file.read<TypeParam>("none").empty());
   EXPECT_TRUE(file.read<TypeParam>("no_columns").empty());
   const auto matrix = file.dataset<TypeParam>("/group/matrix");
@@ -66,7 +76,7 @@ TYPED_TEST(Hdf5FileTypes, KeepValues) {
   EXPECT_EQ(matrix.columns(), 3);
   std::vector<TypeParam> block(4);
   matrix.read_block({1, 3, 1, 3}, std::span(block));
-  EXPECT_THAT(block, ElementsAre(4, 5, 7, 8));
+  EXPECT_THAT(doubles(block), ElementsAre(4, 5, 7, 8));
 }
 
 // HDF5 itself finds what was written past it.
@@ -84,7 +94,7 @@ TYPED_TEST(Hdf5FileTypes, AreWhatOtherProgramsRead) {
   EXPECT_GE(H5Dread(data, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, read.data()), 0);
   H5Dclose(data);
   H5Fclose(file);
-  EXPECT_EQ(read, std::vector<double>(values.begin(), values.end()));
+  EXPECT_EQ(read, doubles(values));
 }
 
 TEST(Hdf5File, WritesRowsAndColumnsInAnyOrder) {

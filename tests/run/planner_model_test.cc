@@ -26,6 +26,7 @@ TEST(PlannerModel, CountsAnAverageStep) {
   options.batch_size = 9;
   options.negatives = 6;
   options.sparse_optimizer.type = SparseOptimizer::kAdam;
+  options.embedding_precision = DataType::kBFloat16;
   options.model.dim = 8;
   options.model.max_length = 2;
   options.model.features = {"tag"};
@@ -38,6 +39,7 @@ TEST(PlannerModel, CountsAnAverageStep) {
   EXPECT_EQ(item.name, "item");
   EXPECT_EQ(item.num_rows, 20);
   EXPECT_EQ(item.dim, 8);
+  EXPECT_EQ(item.bytes_per_element, 2);
   EXPECT_EQ(item.optimizer, SparseOptimizer::kAdam);
   ASSERT_EQ(item.features.size(), 3u);  // inputs, targets, negatives
   EXPECT_DOUBLE_EQ(item.features[0].pooling_factor, 1);

@@ -77,6 +77,9 @@ TEST(TrainOptions, EndsOfRanges) {
   EXPECT_EQ(set("device", "gpu"), "--device \"gpu\" (takes auto|cpu|cuda|cuda:N)");
   EXPECT_EQ(set("precision", "bf16"), "");
   EXPECT_EQ(set("precision", "fp16"), "--precision \"fp16\" (takes fp32|tf32|bf16)");
+  EXPECT_EQ(set("embedding-precision", "fp16"), "");
+  EXPECT_EQ(set("embedding-precision", "tf32"),
+            "--embedding-precision \"tf32\" (takes fp32|fp16|bf16)");
   EXPECT_EQ(set("dropout", "0"), "");
   EXPECT_EQ(set("dropout", "1"), "--dropout \"1\" (takes a number from 0 and below 1)");
   // Below one as a double, but one as the float that it becomes.

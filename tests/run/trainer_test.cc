@@ -134,6 +134,18 @@ TEST_F(TrainerTest, InPiecesItIsTheSameTraining) {
   EXPECT_TRUE(std::ranges::is_sorted(seconds));
 }
 
+TEST_F(TrainerTest, WithTablesOf16BitsInPiecesItIsTheSameTraining) {
+  options_.embedding_precision = DataType::kBFloat16;
+  train(in("whole"));
+  for (const std::int64_t steps : {5, 12}) EXPECT_TRUE(train(to(steps)).done);
+  EXPECT_EQ(lines().losses, read_lines(temporary_.file("whole/metrics.jsonl")).losses);
+  EXPECT_EQ(read_file(file_of(12)),
+            read_file(temporary_.file("whole/checkpoint/step_12/rank0.h5")));
+  options_.embedding_precision = DataType::kFloat32;
+  const std::string message = message_of<Error>([&] { train(to(13)); });
+  EXPECT_NE(message.find("--embedding-precision"), std::string::npos) << message;
+}
+
 TEST_F(TrainerTest, OnOtherRanksAndPlansItIsTheSameTraining) {
   train(in("whole"));
   train(to(3), 3);

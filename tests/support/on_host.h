@@ -25,4 +25,15 @@ std::vector<float> on_host(const DeviceMatrix<T>& matrix, const Stream& stream) 
   return host;
 }
 
+/// The same of a matrix of any type, as floats.
+inline std::vector<float> on_host(const InputMatrix& any, const Stream& stream) {
+  return with_any_elements(any, [&]<typename T>(const DeviceMatrix<const T>& matrix) {
+    std::vector<T> host(static_cast<std::size_t>(matrix.rows * matrix.cols));
+    copy_to_host<T>(matrix, MatrixView<T>(host.data(), matrix.rows, matrix.cols), stream);
+    std::vector<float> floats;
+    for (const T value : host) floats.push_back(static_cast<float>(value));
+    return floats;
+  });
+}
+
 }  // namespace serrate

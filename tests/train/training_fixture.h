@@ -40,12 +40,14 @@ struct SmallTraining {
              .num_rows = num_items,
              .dim = options.model.dim,
              .features = {"item", kTargetFeature, kNegativeFeature},
-             .init_scale = 0.3f},
+             .init_scale = 0.3f,
+             .data_type = options.embedding_precision},
             {.name = "country",
              .num_rows = num_countries,
              .dim = options.model.dim,
              .features = {"country"},
-             .init_scale = 0.3f}};
+             .init_scale = 0.3f,
+             .data_type = options.embedding_precision}};
   }
 
   struct Event {
@@ -116,8 +118,9 @@ inline void collect(TrainState& state, Tensors& tensors) {
   const std::lock_guard lock(mutex);
   for (const LocalShard& local : state.embedding.local_shards()) {
     for (const auto& [part, on_device] :
-         {std::pair{"weights", local.weights}, std::pair{"state", local.state},
-          std::pair{"second_moment", local.second_moment}}) {
+         {std::pair<const char*, InputMatrix>{"weights", local.weights},
+          {"state", local.state},
+          {"second_moment", local.second_moment}}) {
       if (!on_device.has_data()) continue;
       std::vector<float> values = on_host(on_device, state.stream);
       const MatrixView<float> matrix(values.data(), on_device.rows, on_device.cols);
