@@ -26,7 +26,12 @@ namespace fs = std::filesystem;
 struct SmallCheckpoint {
   std::vector<EmbeddingTable> tables = {
       {.name = "item", .num_rows = 5, .dim = 4, .features = {"item"}, .init_scale = 0.5f},
-      {.name = "tag", .num_rows = 3, .dim = 2, .features = {"tag"}, .init_scale = 0.5f}};
+      {.name = "tag",
+       .num_rows = 3,
+       .dim = 2,
+       .features = {"tag"},
+       .init_scale = 0.5f,
+       .data_type = DataType::kBFloat16}};
   std::unique_ptr<Communicator> communicator =
       std::move(make_thread_communicators(1, std::chrono::seconds(5)).front());
   Stream stream;
@@ -46,7 +51,7 @@ struct SmallCheckpoint {
     const RankContent content = content_of(state, 0);
     manifest = {.step = 1,
                 .optimizer = content.optimizer,
-                .tables = {{"item", 5, 4}, {"tag", 3, 2}},
+                .tables = {{"item", 5, 4}, {"tag", 3, 2, DataType::kBFloat16}},
                 .tensors = {{"dense", 2, 3}},
                 .integers = {},
                 .texts = {},
