@@ -70,7 +70,7 @@ TEST_P(EveryType, TablesOf16BitsAreRounded) {
       for (std::size_t s = 0; s < shards.size(); ++s) {
         EXPECT_EQ(shards[s].weights.type, data_type);
         first.push_back(on_host(shards[s].weights, rank.stream));
-        Floats nearest = on_host(exact_shards[s].weights, rank.stream);
+        Floats nearest = on_host(exact_shards[s].weights, exact.stream);
         for (float& w : nearest) w = is_half ? float(Float16(w)) : float(BFloat16(w));
         EXPECT_EQ(first[s], nearest);
       }
