@@ -94,6 +94,11 @@ using Tables = std::vector<EmbeddingTable>;
 INSTANTIATE_TEST_SUITE_P(
     Plans, BadPlans,
     testing::Values(
+        BadPlan{"embedding table \"a\": init_scale: must be at most 65504 in fp16 (got 70000)",
+                [](Plan&, Tables& tables) {
+                  tables[0].data_type = DataType::kFloat16;
+                  tables[0].init_scale = 70000;
+                }},
         BadPlan{"world_size: is 3, but there are 2 ranks",
                 [](Plan& p, Tables&) { p.world_size = 3; }},
         BadPlan{"tables: \"d\" is missing", [](Plan& p, Tables&) { p.tables.pop_back(); }},
