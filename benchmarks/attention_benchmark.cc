@@ -1,36 +1,34 @@
-// Jagged causal self-attention, in float32 or bfloat16. Work is counted as a jagged kernel needs
-// it, and as the peers' scripts count it: 4 heads head_dim sum(L^2) / 2 forward, 2.5 times that
-// backward.
+// Jagged self-attention, in float32 or bfloat16.
 //
-//   attention_benchmark [--device cpu|cuda] [--bf16] [--flush-mib N] [--times N]
-//   [--floor-side N] [Google Benchmark's options]
-//   attention_benchmark --peer-cases [--threads N] [--case I]   one JSON line for each case of the
-//                                                              peers, or for one of them; with
-//                                                              --device and --bf16 too
+//   attention_benchmark --device cuda [--workload W1,W6|all] [--bf16] [--json FILE]
+//   [--sequences N] [--longest N] [--flush-mib N] [--times N] [--floor-side N]   the workloads of
+//       docs/performance.md, forward and backward; --sequences and --longest cut them. The lines of
+//       --json are what benchmarks/peers/attention_gpu.py runs the peers on.
+//   attention_benchmark [--bf16] [Google Benchmark's options]
+//   attention_benchmark --peer-cases [--bf16] [--threads N] [--case I]   one JSON line for each
+//                                                        case of the peers, or for one of them
 //   attention_benchmark --mask-cases [--length N] [--rounds N]   one for each mask, see
 //                                                                attention_masks.h
 //   attention_benchmark --option-cases [--rounds N]   one for each option, see attention_options.h
-// The last two are of the CPU.
+// The last four are of the CPU; work is counted there as the peers' scripts count it: 4 heads
+// head_dim sum(L^2) / 2 forward, 2.5 times that backward.
 
 #include <fmt/core.h>
 #include <malloc.h>
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <fstream>
-#include <random>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
+#include "benchmarks/attention_device.h"
 #include "benchmarks/attention_masks.h"
 #include "benchmarks/attention_options.h"
+#include "benchmarks/attention_run.h"
 #include "benchmarks/peer_lengths.h"
 #include "benchmarks/timed_cases.h"
-#include "serrate/buffer.h"
-#include "serrate/kernels/attention.h"
 
 namespace serrate {
 namespace {
@@ -55,86 +53,21 @@ const Case kPeerCases[] = {
 const Case kOtherCases[] = {
     {"uniform", 256, 256, 4, 64}, {"fixed", 4096, 4, 4, 64}, {"fixed", 1024, 16, 4, 64}};
 
-// Dense [num_tokens, num_heads, head_dim] arguments of one case.
-template <typename T>
-class Attention {
- public:
-  Attention(const Case& c, const Stream& stream) : case_(c), stream_(stream) {
-    std::vector<std::int64_t> offsets{0};
-    for (const std::int64_t length : lengths_of(c.kind, c.batch_size, c.longest)) {
-      offsets.push_back(offsets.back() + length);
-      forward_flops_ += 2.0 * c.num_heads * c.head_dim * length * length;
-    }
-    offsets_ = {offsets, stream_};
-    tokens_ = offsets.back();
-    std::mt19937 generator(0);
-    std::normal_distribution<float> normal;
-    for (Buffer<T>* x : {&q_, &k_, &v_, &d_out_, &out_, &d_q_, &d_k_, &d_v_}) {
-      std::vector<T> values(static_cast<std::size_t>(tokens_ * c.num_heads * c.head_dim));
-      for (T& value : values) value = T(normal(generator));
-      *x = Buffer<T>(values, stream_);
-    }
-    lse_ = Buffer<float>(tokens_ * c.num_heads, stream_);
-  }
+AttentionWorkload workload_of(const Case& c) {
+  AttentionWorkload w;
+  w.query_lengths = w.key_lengths = lengths_of(c.kind, c.batch_size, c.longest);
+  w.num_heads = c.num_heads;
+  w.head_dim = c.head_dim;
+  return w;
+}
 
-  /// As a model of one layer calls it: the backward has the plan of its forward.
-  void forward() {
-    plan_ = plan_attention(forward_args(), stream_);
-    jagged_attention_forward(planned_args(), stream_);
+double forward_flops(const Case& c) {
+  double flops = 0;
+  for (const std::int64_t length : lengths_of(c.kind, c.batch_size, c.longest)) {
+    flops += 2.0 * static_cast<double>(c.num_heads * c.head_dim * length * length);
   }
-  void backward() {
-    jagged_attention_backward({.forward = planned_args(),
-                               .d_out = view(d_out_),
-                               .d_q = view(d_q_),
-                               .d_k = view(d_k_),
-                               .d_v = view(d_v_)},
-                              stream_);
-  }
-  double forward_flops() const { return forward_flops_; }
-  /// q, k, v, out and the log-sum-exp; those, d_out and three gradients.
-  BenchmarkWork forward_work() const { return work(4, 1); }
-  BenchmarkWork backward_work() const { return work(8, 2.5); }
-
- private:
-  BenchmarkWork work(double rows, double forwards) const {
-    constexpr auto kPrecision = std::is_same_v<T, float> ? Precision::kFp32 : Precision::kBf16;
-    const auto heads = static_cast<double>(tokens_ * case_.num_heads);
-    const double row_bytes = static_cast<double>(case_.head_dim) * sizeof(T);
-    return {.bytes = heads * (rows * row_bytes + sizeof(float)),
-            .flops = forwards * forward_flops_,
-            .precision = kPrecision};
-  }
-  DeviceHeads<T> view(Buffer<T>& x) const {
-    return {x.device_data(), case_.num_heads * case_.head_dim, case_.head_dim};
-  }
-  AttentionForward forward_args() {
-    return {.q = view(q_),
-            .k = view(k_),
-            .v = view(v_),
-            .out = view(out_),
-            .lse = lse_.span(),
-            .query_offsets = offsets_.span(),
-            .key_offsets = offsets_.span(),
-            .num_heads = case_.num_heads,
-            .head_dim = case_.head_dim,
-            .scale = 1 / std::sqrt(static_cast<float>(case_.head_dim)),
-            .mask = kCausalMask};
-  }
-  AttentionForward planned_args() {
-    AttentionForward args = forward_args();
-    args.plan = &plan_;
-    return args;
-  }
-
-  Case case_;
-  const Stream& stream_;
-  Buffer<std::int64_t> offsets_;
-  std::int64_t tokens_ = 0;
-  double forward_flops_ = 0;
-  AttentionPlan plan_;
-  Buffer<T> q_, k_, v_, d_out_, out_, d_q_, d_k_, d_v_;
-  Buffer<float> lse_;
-};
+  return flops;
+}
 
 template <typename F>
 double median_seconds(F&& f) {
@@ -172,31 +105,29 @@ std::int64_t peak_extra_bytes(F&& f) {
 }
 
 template <typename T>
-void run_peer_cases(BenchmarkDevice& device, int num_threads, int only) {
-  const Stream threads(Device::cpu(), num_threads);
-  const Stream& stream = device.on_gpu() ? device.stream() : threads;
+void run_peer_cases(int num_threads, int only) {
+  const Stream stream(Device::cpu(), num_threads);
   for (const Case& c : kPeerCases) {
     if (only >= 0 && &c != &kPeerCases[only]) continue;
-    Attention<T> attention(c, stream);
-    const auto both = [&] {
+    AttentionRun<T> attention(workload_of(c), stream);
+    const auto forward_once = [&] {
+      attention.plan();
       attention.forward();
+    };
+    const auto both = [&] {
+      forward_once();
       attention.backward();
     };
     both();
-    const std::int64_t bytes = device.on_gpu() ? 0 : peak_extra_bytes(both);
-    const auto median = [&](auto&& f) {
-      return device.on_gpu() ? device.median_seconds(f) : median_seconds(f);
-    };
-    const double forward = median([&] { attention.forward(); });
-    const double forward_backward = median(both);
+    const std::int64_t bytes = peak_extra_bytes(both);
+    const double forward = median_seconds(forward_once);
+    const double forward_backward = median_seconds(both);
     fmt::print(
         "{{\"case\": \"{}\", \"forward_ms\": {:.3f}, \"forward_backward_ms\": {:.3f}, "
         "\"peak_extra_bytes\": {}, \"forward_gflops\": {:.1f}, \"forward_backward_gflops\": "
-        "{:.1f}, \"threads\": {}, \"device\": \"{}\", \"type\": \"{}\"}}\n",
-        c.name(), forward * 1e3, forward_backward * 1e3, bytes,
-        attention.forward_flops() / forward / 1e9,
-        3.5 * attention.forward_flops() / forward_backward / 1e9, num_threads,
-        to_string(stream.device()), std::is_same_v<T, float> ? "float32" : "bfloat16");
+        "{:.1f}, \"threads\": {}, \"type\": \"{}\"}}\n",
+        c.name(), forward * 1e3, forward_backward * 1e3, bytes, forward_flops(c) / forward / 1e9,
+        3.5 * forward_flops(c) / forward_backward / 1e9, num_threads, name_of(data_type_of<T>()));
     std::fflush(stdout);
   }
 }
@@ -204,13 +135,17 @@ void run_peer_cases(BenchmarkDevice& device, int num_threads, int only) {
 template <typename T>
 void register_cases(BenchmarkDevice& device) {
   const auto forward = [](benchmark::State& state, BenchmarkDevice& on, const Case& c) {
-    Attention<T> attention(c, on.stream());
-    time_case(state, on, attention.forward_work(), [&] { attention.forward(); });
+    AttentionRun<T> attention(workload_of(c), on.stream());
+    time_case(state, on, {attention.forward_bytes(), forward_flops(c)}, [&] {
+      attention.plan();
+      attention.forward();
+    });
   };
   const auto backward = [](benchmark::State& state, BenchmarkDevice& on, const Case& c) {
-    Attention<T> attention(c, on.stream());
+    AttentionRun<T> attention(workload_of(c), on.stream());
     attention.forward();
-    time_case(state, on, attention.backward_work(), [&] { attention.backward(); });
+    time_case(state, on, {attention.backward_bytes(), 2.5 * forward_flops(c)},
+              [&] { attention.backward(); });
   };
   const auto add = [&](const Case& c) {
     register_case("forward/" + c.name(), device, forward, c)->Unit(benchmark::kMillisecond);
@@ -221,13 +156,12 @@ void register_cases(BenchmarkDevice& device) {
 }
 
 template <typename T>
-int run(BenchmarkArguments& arguments, int argc, char** argv) {
-  BenchmarkDevice device(arguments);
+int run(BenchmarkDevice& device, BenchmarkArguments& arguments, int argc, char** argv) {
   if (arguments.flag("--peer-cases")) {
     const int only = std::stoi(arguments.text("--case", "-1"));
     const auto threads = static_cast<int>(arguments.integer("--threads", 1));
     arguments.finish();
-    run_peer_cases<T>(device, threads, only);
+    run_peer_cases<T>(threads, only);
     return 0;
   }
   register_cases<T>(device);
@@ -249,6 +183,11 @@ int main(int argc, char** argv) {
     run_option_cases(static_cast<int>(arguments.integer("--rounds", 5)));
     return 0;
   }
-  if (arguments.flag("--bf16")) return run<BFloat16>(arguments, argc, argv);
-  return run<float>(arguments, argc, argv);
+  BenchmarkDevice device(arguments);
+  if (device.on_gpu()) {
+    run_workloads(device, arguments);
+    return 0;
+  }
+  if (arguments.flag("--bf16")) return run<BFloat16>(device, arguments, argc, argv);
+  return run<float>(device, arguments, argc, argv);
 }

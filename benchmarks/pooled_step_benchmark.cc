@@ -1,10 +1,11 @@
 // One training step of sharded pooled embeddings, the workload of the TorchRec script of
 // docs/performance.md: 8 tables of 1 M rows x 128 columns, 2,048 bags a feature and rank, uniform
 // ids, row-wise Adagrad, a linear layer over all outputs and the mean of its squares as the loss.
-// Prints one JSON line; with --stages the time of each stage on rank 0, by the clock and in use of
-// its processor (the first is more when the rank waits for others); on a GPU each stage is waited
-// for then. With --topology (a file of
-// serrate calibrate) also what the planner says, for the step but for the linear layer.
+// Prints one JSON line: floor_megabytes is what a rank's step has to read and write in its memory
+// at the least, and GB_per_s is by it. With --stages the time of each stage on rank 0, by the clock
+// and in use of its processor (the first is more when the rank waits for others); on a GPU each
+// stage is waited for then. With --topology (a file of serrate calibrate) also what the planner
+// says, for the step but for the linear layer.
 //
 //   pooled_step_benchmark [--mode tw|cw|rw|dp|twrw|twcw|grid] [--batch-size 2048] [--ids-per-bag
 //   20]
@@ -14,6 +15,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <fstream>
 #include <iterator>
 #include <map>
@@ -191,6 +193,19 @@ std::array<double, kStages> predict(const Workload& w, const ShardingPlan& plan)
   return stages;
 }
 
+/// What a rank's step has to read and write in its memory, each byte once: the ids and their rows,
+/// outputs written, read by the linear layer forward and backward, gradients of outputs written and
+/// read by the update, and its rows with their state, read and written. Ranks have equal parts.
+double floor_bytes(const Workload& w, int world_size) {
+  const auto bags = static_cast<double>(kTables * w.batch_size),
+             ids = bags * static_cast<double>(w.ids_per_bag),
+             all_rows = static_cast<double>(w.rows);
+  constexpr double kRow = 4 * kDim;
+  const double of_table = ids * world_size / kTables;
+  const double rows = kTables * all_rows * -std::expm1(of_table * std::log1p(-1 / all_rows));
+  return ids * (8 + kRow) + bags * (3 + 2) * kRow + ids * 8 + rows / world_size * (2 * kRow + 8);
+}
+
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
               const Stream& stream) {
   std::vector<EmbeddingTable> tables;
@@ -258,12 +273,14 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
       "{{\"mode\": \"{}\", \"ids_per_bag\": {}, \"ranks\": {}, \"device\": \"{}\", "
       "\"ms_per_step\": {:.2f}, "
       "\"best_ms\": {:.2f}, \"samples_per_second\": {:.0f}, \"exchange_megabytes\": {:.1f}, "
-      "\"megabytes_between_nodes\": {:.1f}}}\n",
+      "\"megabytes_between_nodes\": {:.1f}, \"floor_megabytes\": {:.1f}, \"GB_per_s\": "
+      "{:.1f}}}\n",
       w.mode, w.ids_per_bag, world_size, to_string(stream.device()), median,
       *std::min_element(milliseconds.begin(), milliseconds.end()),
       static_cast<double>(w.batch_size * world_size) / median * 1e3,
       static_cast<double>(exchange.bytes()) / 1e6,
-      static_cast<double>(embedding.bytes_between_nodes(exchange)) / 1e6);
+      static_cast<double>(embedding.bytes_between_nodes(exchange)) / 1e6,
+      floor_bytes(w, world_size) * 1e-6, floor_bytes(w, world_size) / median * 1e-6);
   std::array<double, kStages> predicted{};
   if (!w.topology.empty()) {
     predicted = predict(w, plan);

@@ -11,8 +11,8 @@
 namespace serrate {
 
 /// The loop of a benchmark that was registered by register_case, over calls of f: the median and,
-/// of what `work` counts, rates by it. On a GPU of_floor is the share of the time that
-/// BenchmarkDevice::floor_seconds() needs.
+/// of what `work` counts, rates by it. On a GPU also that work, and as of_floor the share of the
+/// time that BenchmarkDevice::floor_seconds() needs for it.
 template <typename F>
 void time_case(benchmark::State& state, BenchmarkDevice& device, const BenchmarkWork& work, F&& f) {
   f();
@@ -28,6 +28,8 @@ void time_case(benchmark::State& state, BenchmarkDevice& device, const Benchmark
   if (work.bytes > 0) state.counters["GB/s"] = work.bytes / *median * 1e-9;
   if (work.flops > 0) state.counters["GFLOP/s"] = work.flops / *median * 1e-9;
   if (device.on_gpu() && work.bytes > 0) {
+    state.counters["bytes"] = work.bytes;
+    if (work.flops > 0) state.counters["flop"] = work.flops;
     state.counters["of_floor"] = device.floor_seconds(work) / *median;
   }
 }

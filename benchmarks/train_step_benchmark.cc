@@ -5,7 +5,8 @@
 //
 // As serrate train does it, the next batch is prepared when a step is queued, and on GPUs losses
 // are read a step late. A step's time is that of a round of this loop; on CPUs ranks begin it
-// together.
+// together. floor_megabytes and gigaflop are what a rank's step has to move and to compute at the
+// least, and the rates are by them.
 // --stages are times by events; on GPUs input_dist runs beside the step before, and waits there.
 //
 //   train_step_benchmark [--ranks 2] [--device cpu|cuda] [--precision fp32|tf32|bf16]
@@ -23,6 +24,7 @@
 #include <numeric>
 #include <optional>
 #include <random>
+#include <set>
 
 #include "benchmarks/benchmark_ranks.h"
 #include "serrate/checkpoint.h"
@@ -69,8 +71,42 @@ TrainOptions options_of(const Workload& w) {
   return options;
 }
 
+/// What the floor of a step depends on, of one rank.
+struct StepCounts {
+  double tokens = 0, pairs = 0;  // pairs: of a query and a key that it sees
+  double ids = 0, rows = 0;      // that are looked up, and that differ
+};
+
+struct Floor {
+  double bytes = 0, flop = 0;
+};
+
+/// What one rank's step has to read and write, each byte once and nothing between ranks, and to
+/// compute: docs/performance.md has the bytes of a block.
+Floor floor_of(const Workload& w, const StepCounts& c, std::int64_t num_weights) {
+  const bool is_bf16 = w.precision == Precision::kBf16;
+  const SequenceModelOptions& model = options_of(w).model;
+  const auto dim = static_cast<double>(w.dim), blocks = static_cast<double>(model.num_blocks),
+             weights = static_cast<double>(num_weights), wide = 4 * dim;
+  const double of_block = is_bf16 ? 154 * dim + 24 * wide : 252 * dim + 48 * wide;
+  // The token embedding and the norm behind the blocks, forward and backward.
+  const double of_token = blocks * of_block + 20 * dim + 20 * dim;
+  // Lookup: an id, its row, the output. Head: targets, negatives and hidden states, together as
+  // many as ids, and their gradients. Update: an id and its gradient; of each row weights and the
+  // state, read and written.
+  const double of_id = (8 + 8 * dim) + 8 * dim + (8 + 4 * dim);
+  // AdamW, and the copies of the blocks' weights in bf16.
+  const double of_weight = 32 + (is_bf16 ? 6 : 0);
+  const double products =
+      blocks * (8 * dim * dim + 4 * dim * wide) * c.tokens + 2 * dim * kNegatives * c.tokens;
+  return {
+      .bytes = c.tokens * of_token + c.ids * of_id + c.rows * (8 * dim + 8) + weights * of_weight,
+      .flop = 3 * products + 3.5 * blocks * 4 * dim * c.pairs};
+}
+
 NextItemBatch make_batch(const Workload& w, std::mt19937_64& random,
-                         const Communicator& communicator, int index, const Stream& stream) {
+                         const Communicator& communicator, int index, const Stream& stream,
+                         StepCounts& counts) {
   const int rank = communicator.rank();
   std::normal_distribution<double> normal;
   std::uniform_real_distribution<double> uniform;
@@ -91,6 +127,9 @@ NextItemBatch make_batch(const Workload& w, std::mt19937_64& random,
     }
     sequences.sample_ids.push_back((index * 64 + rank) * w.batch_size + s);
     sequences.sequence_offsets.push_back(sequences.sequence_offsets.back() + length + 1);
+    const auto tokens = static_cast<double>(length);
+    counts.tokens += tokens;
+    counts.pairs += tokens * (tokens + 1) / 2;
   }
   const BatchShares shares = batch_shares(options_of(w), rank, communicator.size());
   const std::int64_t own = shares.end - shares.begin;
@@ -101,8 +140,13 @@ NextItemBatch make_batch(const Workload& w, std::mt19937_64& random,
   shape.micro_batch_tokens = tokens_at_once(options_of(w), stream.device().type);
   shape.rank = rank;
   shape.world_size = communicator.size();
-  return make_next_item_batch(sequences, {"item"}, draw_negatives(kNegatives, w.items, 1, index),
-                              shape, stream);
+  const std::vector<std::int64_t> negatives = draw_negatives(kNegatives, w.items, 1, index);
+  std::set<std::int64_t> rows(items.values.begin(), items.values.end());
+  rows.insert(negatives.begin(), negatives.end());
+  counts.ids += 2 * static_cast<double>(items.values.size()) -
+                2 * static_cast<double>(w.batch_size) + kNegatives;
+  counts.rows += static_cast<double>(rows.size());
+  return make_next_item_batch(sequences, {"item"}, negatives, shape, stream);
 }
 
 struct QueuedStep {
@@ -139,9 +183,14 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
   TrainState state({table}, plan, options_of(w), communicator, stream);
   std::mt19937_64 random(communicator.rank());
   std::vector<NextItemBatch> batches;
+  StepCounts counts;
   for (int i = 0; i < kBatches; ++i) {
-    batches.push_back(make_batch(w, random, communicator, i, stream));
+    batches.push_back(make_batch(w, random, communicator, i, stream, counts));
   }
+  for (double* count : {&counts.tokens, &counts.pairs, &counts.ids, &counts.rows}) {
+    *count /= kBatches;
+  }
+  const Floor floor = floor_of(w, counts, state.encoder.parameters().size());
 
   std::optional<CheckpointWriter> writer;
   if (w.checkpoint_every < kNever) writer.emplace(w.checkpoints, 2, communicator);
@@ -206,13 +255,15 @@ void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
       "{:.0f}, \"sequences_per_second\": {:.0f}, "
       "\"ranks\": {}, \"device\": \"{}\", \"precision\": \"{}\", \"items\": {}, \"longest\": {}, "
       "\"dim\": {}, \"sharding\": \"{}\", "
-      "\"reproducible\": {}, \"tokens_per_step\": {:.0f}, \"loss\": {:.4f}}}\n",
+      "\"reproducible\": {}, \"tokens_per_step\": {:.0f}, \"floor_megabytes\": {:.1f}, "
+      "\"gigaflop\": {:.2f}, \"GB_per_s\": {:.1f}, \"TFLOP_per_s\": {:.3f}, \"loss\": {:.4f}}}\n",
       median, mean, benchmark_median(cpu_milliseconds),
       copies.empty() ? 0 : benchmark_median(copies), process_milliseconds,
       tokens_per_step / median * 1e3,
       static_cast<double>(w.batch_size * communicator.size()) / median * 1e3, communicator.size(),
       to_string(stream.device()), to_string(w.precision), w.items, w.longest, w.dim,
-      to_string(w.sharding), w.reproducible, tokens_per_step, loss);
+      to_string(w.sharding), w.reproducible, tokens_per_step, floor.bytes * 1e-6, floor.flop * 1e-9,
+      floor.bytes / median * 1e-6, floor.flop / median * 1e-9, loss);
   if (!print_stages) return;
   for (const auto& [stage, seconds] : state.times.seconds()) {
     fmt::print("  {:<22} {:8.2f} ms\n", stage,

@@ -1,0 +1,186 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "benchmarks/attention_workloads.h"
+#include "benchmarks/benchmark_device.h"
+#include "serrate/buffer.h"
+#include "serrate/kernels/attention.h"
+
+namespace serrate {
+
+/// Dense [num_tokens, num_heads, head_dim] arguments of one workload, and calls with them.
+template <typename T>
+class AttentionRun {
+ public:
+  AttentionRun(AttentionWorkload workload, const Stream& stream)
+      : w_(std::move(workload)),
+        stream_(stream),
+        query_offsets_(offsets_of(w_.query_lengths), stream),
+        key_offsets_(offsets_of(w_.key_lengths), stream),
+        tokens_of_q_(w_.shares_queries ? w_.query_lengths.front() : w_.num_queries()),
+        q_(random_rows(tokens_of_q_, 0)),
+        k_(random_rows(w_.num_keys(), 1)),
+        v_(random_rows(w_.num_keys(), 2)),
+        out_(w_.num_queries() * columns(), stream),
+        lse_(w_.num_queries() * w_.num_heads, stream) {
+    if (w_.has_backward) {
+      d_out_ = random_rows(w_.num_queries(), 3);
+      for (Buffer<T>* x : {&d_q_, &d_k_, &d_v_}) {
+        *x = Buffer<T>((x == &d_q_ ? q_ : k_).size(), stream);
+      }
+    }
+    make_mask();
+    plan();
+    partials_ = Buffer<float>(plan_.num_partials(), stream);
+  }
+
+  /// Of all layers of a model; both directions have it.
+  void plan() { plan_ = plan_attention(args(), stream_); }
+  void forward() { jagged_attention_forward(planned_args(), stream_); }
+  void backward() { jagged_attention_backward(backward_args(), stream_); }
+
+  /// q, k, v, out and the log-sum-exp, once; for the backward those, d_out and three gradients.
+  double forward_bytes() const {
+    const bool has_lse = w_.activation == AttentionActivation::kSoftmax;
+    return static_cast<double>(sizeof(T) * (q_.size() + k_.size() + v_.size() + out_.size()) +
+                               (has_lse ? lse_.bytes() : 0));
+  }
+  double backward_bytes() const {
+    return forward_bytes() + static_cast<double>(sizeof(T) * (d_out_.size() + d_q_.size() +
+                                                              d_k_.size() + d_v_.size()));
+  }
+  /// Besides q, k, v and d_out: results, and what calls allocate.
+  double extra_bytes() {
+    const auto results = static_cast<double>(
+        sizeof(T) * (out_.size() + d_q_.size() + d_k_.size() + d_v_.size()) + lse_.bytes());
+    const std::int64_t forward =
+        partials_.bytes() + jagged_attention_forward_workspace(planned_args(), stream_);
+    const std::int64_t backward =
+        w_.has_backward ? jagged_attention_backward_workspace(backward_args(), stream_) : 0;
+    return results + static_cast<double>(std::max(forward, backward));
+  }
+
+ private:
+  static std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& lengths) {
+    std::vector<std::int64_t> offsets{0};
+    for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
+    return offsets;
+  }
+  std::int64_t columns() const { return w_.num_heads * w_.head_dim; }
+
+  /// Of a normal distribution; what is drawn repeats, which takes less time than to draw all.
+  Buffer<T> random_rows(std::int64_t tokens, std::uint32_t seed) const {
+    const std::int64_t size = tokens * columns();
+    std::mt19937 generator(seed);
+    std::normal_distribution<float> normal;
+    std::vector<T> drawn(static_cast<std::size_t>(std::min<std::int64_t>(size, 1 << 18)));
+    for (T& value : drawn) value = T(normal(generator));
+    Buffer<T> rows(size, stream_);
+    copy_from_host(drawn, rows.span().first(drawn.size()), stream_);
+    for (std::size_t filled = drawn.size(); filled < rows.span().size();) {
+      const std::size_t more = std::min(filled, rows.span().size() - filled);
+      copy<T>(rows.span().first(more), rows.span().subspan(filled, more), stream_);
+      filled += more;
+    }
+    return rows;
+  }
+
+  void make_mask() {
+    const std::int64_t length = w_.key_lengths.front();
+    if (w_.has_bit_mask) return make_bits(length);
+    switch (w_.mask) {
+      case WorkloadMask::kFull:
+        mask_ = FullMask{};
+        return;
+      case WorkloadMask::kCausal:
+        mask_ = kCausalMask;
+        return;
+      case WorkloadMask::kWindow:
+        mask_ = WindowMask{w_.window, 0};
+        return;
+      default:
+        break;
+    }
+    std::vector<std::int64_t> ranges;
+    for (const std::int64_t keys : w_.key_lengths) {
+      for (std::int64_t i = 0; i < keys; ++i) {
+        const KeyRanges seen = w_.keys_of(i, keys);
+        ranges.insert(ranges.end(), {seen.begin[0], seen.end[0], seen.begin[1], seen.end[1]});
+      }
+    }
+    ranges_ = {ranges, stream_};
+    mask_ = RowMask{std::as_const(ranges_).span()};
+  }
+  void make_bits(std::int64_t length) {
+    std::vector<std::uint8_t> visible(static_cast<std::size_t>(length * length));
+    for (std::int64_t i = 0; i < length; ++i) {
+      const KeyRanges seen = w_.keys_of(i, length);
+      for (int range = 0; range < 2; ++range) {
+        for (std::int64_t j = seen.begin[range]; j < seen.end[range]; ++j) {
+          visible[i * length + j] = 1;
+        }
+      }
+    }
+    const Buffer<std::uint8_t> on_device(visible, stream_);
+    bits_.emplace_back(on_device.matrix(length, length), stream_);
+    views_ = {std::vector{bits_.front().view()}, stream_};
+    mask_ = BlockMask{std::as_const(views_).span()};
+  }
+
+  DeviceHeads<T> view(Buffer<T>& x) const { return {x.device_data(), columns(), w_.head_dim}; }
+  AttentionForward args() {
+    AttentionForward args{.q = view(q_),
+                          .k = view(k_),
+                          .v = view(v_),
+                          .out = view(out_),
+                          .lse = lse_.span(),
+                          .query_offsets = query_offsets_.span(),
+                          .key_offsets = key_offsets_.span(),
+                          .num_heads = w_.num_heads,
+                          .head_dim = w_.head_dim,
+                          .scale = 1 / std::sqrt(static_cast<float>(w_.head_dim)),
+                          .mask = mask_,
+                          .activation = w_.activation};
+    if (w_.shares_queries) {
+      args.query_offsets = {};
+      args.num_shared_queries = tokens_of_q_;
+    }
+    if (w_.activation == AttentionActivation::kSilu) {
+      args.silu_divisor = static_cast<float>(std::ranges::max(w_.key_lengths));
+    }
+    return args;
+  }
+  AttentionForward planned_args() {
+    AttentionForward planned = args();
+    planned.plan = &plan_;
+    planned.partials = partials_.span();
+    return planned;
+  }
+  AttentionBackward backward_args() {
+    return {.forward = planned_args(),
+            .d_out = view(d_out_),
+            .d_q = view(d_q_),
+            .d_k = view(d_k_),
+            .d_v = view(d_v_)};
+  }
+
+  AttentionWorkload w_;
+  const Stream& stream_;
+  Buffer<std::int64_t> query_offsets_, key_offsets_;
+  std::int64_t tokens_of_q_;
+  Buffer<T> q_, k_, v_, d_out_, out_, d_q_, d_k_, d_v_;
+  Buffer<float> lse_, partials_;
+  AttentionMask mask_;
+  Buffer<std::int64_t> ranges_;
+  std::vector<BitMask> bits_;
+  Buffer<BitMaskView> views_;
+  AttentionPlan plan_;
+};
+
+}  // namespace serrate
