@@ -127,7 +127,7 @@ void run_peer_cases(int num_threads, int only) {
         "\"peak_extra_bytes\": {}, \"forward_gflops\": {:.1f}, \"forward_backward_gflops\": "
         "{:.1f}, \"threads\": {}, \"type\": \"{}\"}}\n",
         c.name(), forward * 1e3, forward_backward * 1e3, bytes, forward_flops(c) / forward / 1e9,
-        3.5 * forward_flops(c) / forward_backward / 1e9, num_threads, name_of(data_type_of<T>()));
+        3.5 * forward_flops(c) / forward_backward / 1e9, num_threads, to_string(data_type_of<T>()));
     std::fflush(stdout);
   }
 }

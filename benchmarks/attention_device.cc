@@ -83,7 +83,7 @@ void time_workload(BenchmarkDevice& device, const AttentionWorkload& w, std::ofs
       "\"tile_pairs_of_visible\": {}, \"megabytes\": {}, \"plan_ms\": {}, \"forward\": {}, "
       "\"backward\": {}, "
       "\"query_lengths\": [{}], \"key_lengths\": [{}], \"key_ranges\": [{}]}}\n",
-      w.name, name_of(data_type_of<T>()), w.num_heads, w.head_dim, to_string(w.mask), w.window,
+      w.name, to_string(data_type_of<T>()), w.num_heads, w.head_dim, to_string(w.mask), w.window,
       w.activation == AttentionActivation::kSilu ? std::ranges::max(w.key_lengths) : 0,
       w.shares_queries, in_tiles, run.extra_bytes() * 1e-6, plan_ms, forward.json(),
       backward ? backward->json() : "null", fmt::join(w.query_lengths, ","),

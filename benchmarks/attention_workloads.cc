@@ -45,7 +45,9 @@ struct Maker {
     result.resize(static_cast<std::size_t>(batch_size));
     return result;
   }
-  AttentionWorkload& self(std::string name, Lengths of) { return cross(std::move(name), of, of); }
+  AttentionWorkload& self(std::string name, const Lengths& of) {
+    return cross(std::move(name), of, of);
+  }
   AttentionWorkload& cross(std::string name, Lengths queries, Lengths keys) {
     AttentionWorkload& w = all.emplace_back();
     w.name = std::move(name);

@@ -85,7 +85,7 @@ struct Floor {
 /// compute: docs/performance.md has the bytes of a block.
 Floor floor_of(const Workload& w, const StepCounts& c, std::int64_t num_weights) {
   const bool is_bf16 = w.precision == Precision::kBf16;
-  const SequenceModelOptions& model = options_of(w).model;
+  const SequenceModelOptions model = options_of(w).model;
   const auto dim = static_cast<double>(w.dim), blocks = static_cast<double>(model.num_blocks),
              weights = static_cast<double>(num_weights), wide = 4 * dim;
   const double of_block = is_bf16 ? 154 * dim + 24 * wide : 252 * dim + 48 * wide;
