@@ -84,16 +84,11 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
     copy_rows<kDim>(args.v, at.in_keys + key, key_head, at.num_keys - key, tiles.v, first_row);
     Fragment<kDim / 8> d_k = {}, d_v = {};
     const bool owns_d_q = at.num_keys <= kMmaTile;
-    const int query_tiles =
-        task.span < kMmaTile ? 1 : static_cast<int>(ceil_div(at.queries.count, kMmaTile));
-    for (std::int64_t step = 0; step < group * query_tiles; ++step) {
-      const int first_of_tile = static_cast<int>(step % query_tiles) * kMmaTile;
-      __syncwarp();
-      if (lane == 0) {
-        at.head = key_head * group + step / query_tiles;
-        at.first_query = first_of_tile + row_in_span;
-      }
-      __syncwarp();
+    const GroupTiles queries{
+        key_head * group, group,
+        task.span < kMmaTile ? 1 : static_cast<int>(ceil_div(at.queries.count, kMmaTile))};
+    for (std::int64_t step = 0; step < queries.steps(); ++step) {
+      queries.go_to(step, row_in_span, at);
       set_key_ranges(args, at, state.ranges);
       const TileClass seen = class_of_tile(args, at, state.ranges, at.first_query, task.count(),
                                            static_cast<int>(at.first_key));
@@ -119,11 +114,11 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
             stage_rows<kMmaTile, kBlocks>(d_scores, tiles.d_scores, first_row, column / 8);
           });
       __syncthreads();
-      const int queries =
-          static_cast<int>(std::min<std::int64_t>(at.queries.count - first_of_tile, task.span));
-      add_transposed_rows<kDim, kDim>(tiles.weights, tiles.d_out, task.first_row, queries,
+      const int count = static_cast<int>(
+          std::min<std::int64_t>(at.queries.count - queries.first_query(step), task.span));
+      add_transposed_rows<kDim, kDim>(tiles.weights, tiles.d_out, task.first_row, count,
                                       row_in_span, 0, d_v);
-      add_transposed_rows<kDim, kDim>(tiles.d_scores, tiles.q, task.first_row, queries, row_in_span,
+      add_transposed_rows<kDim, kDim>(tiles.d_scores, tiles.q, task.first_row, count, row_in_span,
                                       0, d_k);
       if (!owns_d_q) continue;
       __syncthreads();

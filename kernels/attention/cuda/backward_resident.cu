@@ -97,9 +97,10 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
     if (lane == 0) state.task = found;
     __syncwarp();
     const std::int64_t key_head = state.task.key_head;
-    const int query_tiles = static_cast<int>(ceil_div(at.queries.count, kMmaTile));
+    const GroupTiles queries{key_head * group, group,
+                             static_cast<int>(ceil_div(at.queries.count, kMmaTile))};
     const int key_tiles = static_cast<int>(ceil_div(at.num_keys, kMmaTile));
-    const int steps = static_cast<int>(group) * query_tiles;
+    const int steps = static_cast<int>(queries.steps());
     const bool owns_d_q = steps <= tiles_with_gradients;
     using Tiles = ResidentTiles<kDim>;
     const Tiles tiles{(owns_d_q ? 4 : 2) * Tiles::kTile + Tiles::kSumsOfTile};
@@ -111,11 +112,10 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
                       of_k ? tiles.k : tiles.v, row);
     };
     const auto copy_queries = [&](int step) {
-      const std::int64_t head = key_head * group + step / query_tiles;
-      const int query = step % query_tiles * kMmaTile + row;
+      const int query = queries.first_query(step) + row;
       const bool of_q = half == 0;
       copy_rows<kDim>(of_q ? args.q : call.d_out,
-                      (of_q ? at.queries.in_q : at.queries.in_out) + query, head,
+                      (of_q ? at.queries.in_q : at.queries.in_out) + query, queries.head(step),
                       at.queries.count - query, of_q ? tiles.q(step) : tiles.d_out(step), row);
     };
     __syncthreads();  // the sequence before has been read and written
@@ -128,13 +128,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
           static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile));
       Fragment<kSums> d_k = {}, d_v = {};
       for (int step = 0; step < steps; ++step) {
-        const int first_of_tile = step % query_tiles * kMmaTile;
-        __syncwarp();
-        if (lane == 0) {
-          at.head = key_head * group + step / query_tiles;
-          at.first_query = first_of_tile + row;
-        }
-        __syncwarp();
+        queries.go_to(step, row, at);
         set_key_ranges(args, at, state.ranges);
         const int count = state.task.count();
         const TileClass seen =
@@ -174,11 +168,11 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
         stage_rows<kMmaTile, kScoreBlocks>(d_scores, tiles.d_scores, row,
                                            first_column_of_scores / 8);
         __syncthreads();
-        const int queries =
-            static_cast<int>(std::min<std::int64_t>(at.queries.count - first_of_tile, kMmaTile));
-        add_transposed_rows<kDim, kColumns>(tiles.weights, tiles.d_out(step), 0, queries, row,
+        const int rows = static_cast<int>(
+            std::min<std::int64_t>(at.queries.count - queries.first_query(step), kMmaTile));
+        add_transposed_rows<kDim, kColumns>(tiles.weights, tiles.d_out(step), 0, rows, row,
                                             first_column, d_v);
-        add_transposed_rows<kDim, kColumns>(tiles.d_scores, tiles.q(step), 0, queries, row,
+        add_transposed_rows<kDim, kColumns>(tiles.d_scores, tiles.q(step), 0, rows, row,
                                             first_column, d_k);
         if (owns_d_q) add_d_q<kDim>(tiles, step, columns, before, seen.is_empty);
       }
@@ -204,10 +198,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
         const float4 x = tiles.d_q(step)[n * kLanes];
         d_q[n][0] = x.x, d_q[n][1] = x.y, d_q[n][2] = x.z, d_q[n][3] = x.w;
       }
-      const int query = step % query_tiles * kMmaTile + row;
+      const int query = queries.first_query(step) + row;
       write_scaled<kColumns>(args.scale, d_q, {tiles.weights.data}, warp * kWarpRows, to,
-                             at.queries.in_q + query, key_head * group + step / query_tiles,
-                             at.queries.count - query);
+                             at.queries.in_q + query, queries.head(step), at.queries.count - query);
     }
   }
 }

@@ -23,6 +23,27 @@ __device__ inline float multiply_chunks(const __nv_bfloat16* a, const __nv_bfloa
   return sum;
 }
 
+/// The tiles of queries of a sequence, of all heads that share one of keys, head by head.
+struct GroupTiles {
+  std::int64_t first_head, group;
+  int tiles;  // of a head
+
+  __device__ std::int64_t steps() const { return group * tiles; }
+  __device__ std::int64_t head(std::int64_t step) const { return first_head + step / tiles; }
+  __device__ int first_query(std::int64_t step) const {
+    return static_cast<int>(step % tiles) * kMmaTile;
+  }
+  /// A warp's place, in shared memory, becomes that of its 16 queries from `row` of a tile on.
+  __device__ void go_to(std::int64_t step, int row, TilePair& at) const {
+    __syncwarp();
+    if (lane_index() == 0) {
+      at.head = head(step);
+      at.first_query = first_query(step) + row;
+    }
+    __syncwarp();
+  }
+};
+
 /// What the backward needs of a warp's `count` queries, whose d_out are in shared memory.
 template <int kDim>
 __device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
