@@ -97,18 +97,8 @@ void check_batch(const AttentionForward& args) {
   std::visit(MaskChecks{args}, args.mask);
 }
 
-template <typename Void>
-void check_type(std::string_view name, const AnyHeads<Void>& heads) {
-  require(heads.type == DataType::kFloat32 || heads.type == DataType::kBFloat16,
-          "{} is neither float32 nor bfloat16; convert it to one of them", name);
-}
-
 void check_forward(const AttentionForward& args) {
   check_batch(args);
-  check_type("q", args.q);
-  check_type("k", args.k);
-  check_type("v", args.v);
-  check_type("out", args.out);
   require(!args.plan || args.plan->key() == plan_key_of(args),
           "the plan is of another batch, mask, heads or options; give plan_attention those of the "
           "call");
@@ -133,10 +123,6 @@ void check_forward(const AttentionForward& args) {
 void check_backward(const AttentionBackward& args) {
   const AttentionForward& forward = args.forward;
   check_forward(forward);
-  check_type("d_out", args.d_out);
-  check_type("d_q", args.d_q);
-  check_type("d_k", args.d_k);
-  check_type("d_v", args.d_v);
   require(args.d_bias.empty() || !forward.bias.data.empty(),
           "d_bias needs the bias of the forward");
   const std::size_t position = args.d_position_table.size(), time = args.d_time_table.size();

@@ -1,13 +1,14 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
 
 #include "kernels/cuda/primitives.cuh"
 
-// Tiles of bfloat16 rows in shared memory, and products of a warp's 16 rows of them on tensor
-// cores. A lane has the rows g = lane / 4 and g + 8 of the 16, and of every 8 columns 2q and
+// Tiles of bfloat16 or float16 rows in shared memory, and products of a warp's 16 rows of them on
+// tensor cores. A lane has the rows g = lane / 4 and g + 8 of the 16, and of every 8 columns 2q and
 // 2q + 1, q = lane % 4 (primitives.cuh).
 namespace serrate {
 
@@ -15,10 +16,10 @@ inline constexpr int kWarpRows = 16;
 
 /// Rows of kDim columns. Chunks of 8 columns, 16 bytes, are swapped within a row so that those of
 /// the same columns in 8 rows that follow one another are in different banks.
-template <int kDim>
+template <int kDim, class Half = __nv_bfloat16>
 struct SwizzledRows {
   static constexpr int kChunks = kDim / 8;
-  __nv_bfloat16* data;
+  Half* data;
 
   /// Where a chunk is; that of chunk ^ c is there ^ 8 c.
   __device__ static int place(int row, int chunk) {
@@ -26,7 +27,7 @@ struct SwizzledRows {
     constexpr int kSwapped = kChunks < 8 ? kChunks : 8;
     return row * kDim + (chunk ^ (row / kRowsALine % kSwapped)) * 8;
   }
-  __device__ __nv_bfloat16* at(int row, int chunk) const { return data + place(row, chunk); }
+  __device__ Half* at(int row, int chunk) const { return data + place(row, chunk); }
 };
 
 __device__ inline int lane_index() {
@@ -38,24 +39,51 @@ __device__ inline int lane_index() {
 template <int kBlocks>
 using Fragment = float[kBlocks][4];
 
-struct MmaBf16 {
+/// d += a b of halves in pairs, and pairs from floats, rounded to nearest, and to floats. Beyond
+/// the largest float16 they are infinite.
+template <class Half>
+struct Mma;
+template <>
+struct Mma<__nv_bfloat16> {
   __device__ void operator()(float (&d)[4], const std::uint32_t (&a)[4],
                              const std::uint32_t (&b)[2]) const {
     mma_m16n8k16_bf16(d, a, b);
   }
+  __device__ static std::uint32_t pack(float low, float high) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const std::uint32_t*>(&pair);
+  }
+  __device__ static float2 unpack(std::uint32_t pair) {
+    return {__uint_as_float(pair << 16), __uint_as_float(pair & 0xFFFF0000u)};
+  }
+};
+template <>
+struct Mma<__half> {
+  __device__ void operator()(float (&d)[4], const std::uint32_t (&a)[4],
+                             const std::uint32_t (&b)[2]) const {
+    mma_m16n8k16_f16(d, a, b);
+  }
+  __device__ static std::uint32_t pack(float low, float high) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const std::uint32_t*>(&pair);
+  }
+  __device__ static float2 unpack(std::uint32_t pair) {
+    return __half22float2(*reinterpret_cast<const __half2*>(&pair));
+  }
 };
 
-/// scores = 16 rows times the transpose of `count` rows of keys, rounded up to 16; over kDim. Mma
-/// takes 32 bytes of each row at once.
-template <int kDim, int kBlocks, class Mma = MmaBf16>
-__device__ void multiply_rows(SwizzledRows<kDim> rows, int first_row, SwizzledRows<kDim> keys,
-                              int first_key, int count, Fragment<kBlocks>& scores) {
+/// scores = 16 rows times the transpose of `count` rows of keys, rounded up to 16; over kDim.
+/// Product takes 32 bytes of each row at once.
+template <int kDim, int kBlocks, class Half, class Product = Mma<Half>>
+__device__ void multiply_rows(SwizzledRows<kDim, Half> rows, int first_row,
+                              SwizzledRows<kDim, Half> keys, int first_key, int count,
+                              Fragment<kBlocks>& scores) {
 #pragma unroll
   for (auto& block : scores) {
 #pragma unroll
     for (float& x : block) x = 0;
   }
-  using Rows = SwizzledRows<kDim>;
+  using Rows = SwizzledRows<kDim, Half>;
   const int lane = lane_index();
   const int row = Rows::place(first_row + lane % 16, lane / 16);
   const int key = Rows::place(first_key + lane / 16 * 8 + lane % 8, lane / 8 % 2);
@@ -68,36 +96,31 @@ __device__ void multiply_rows(SwizzledRows<kDim> rows, int first_row, SwizzledRo
       if (n * 16 >= count) break;
       std::uint32_t b[4];
       load_matrices(b, keys.data + (key ^ 16 * k) + n * 16 * kDim);
-      Mma{}(scores[2 * n], a, {b[0], b[1]});
-      Mma{}(scores[2 * n + 1], a, {b[2], b[3]});
+      Product{}(scores[2 * n], a, {b[0], b[1]});
+      Product{}(scores[2 * n + 1], a, {b[2], b[3]});
     }
   }
 }
 
-__device__ inline std::uint32_t pack_bf16(float low, float high) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<const std::uint32_t*>(&pair);
-}
-
 /// sums (16 rows, kColumns columns) += a (16 rows x 16) times 16 rows of values from first_row on,
 /// of which it has the columns from first_column on, a multiple of kColumns.
-template <int kDim, int kColumns>
-__device__ void add_product(const std::uint32_t (&a)[4], SwizzledRows<kDim> values, int first_row,
-                            int first_column, Fragment<kColumns / 8>& sums) {
+template <int kDim, int kColumns, class Half>
+__device__ void add_product(const std::uint32_t (&a)[4], SwizzledRows<kDim, Half> values,
+                            int first_row, int first_column, Fragment<kColumns / 8>& sums) {
   const int lane = lane_index();
-  const int value = SwizzledRows<kDim>::place(first_row + lane % 16, lane / 16);
+  const int value = values.place(first_row + lane % 16, lane / 16);
 #pragma unroll
   for (int n = 0; n < kColumns / 16; ++n) {
     std::uint32_t b[4];
     load_matrices_transposed(b, values.data + (value ^ (first_column + 16 * n)));
-    mma_m16n8k16_bf16(sums[2 * n], a, {b[0], b[1]});
-    mma_m16n8k16_bf16(sums[2 * n + 1], a, {b[2], b[3]});
+    Mma<Half>{}(sums[2 * n], a, {b[0], b[1]});
+    Mma<Half>{}(sums[2 * n + 1], a, {b[2], b[3]});
   }
 }
 
-/// sums += weights, rounded to bfloat16, times `count` rows of values.
-template <int kDim, int kColumns, int kBlocks>
-__device__ void add_weighted_rows(const Fragment<kBlocks>& weights, SwizzledRows<kDim> values,
+/// sums += weights, rounded to the type of the values, times `count` rows of these.
+template <int kDim, int kColumns, int kBlocks, class Half>
+__device__ void add_weighted_rows(const Fragment<kBlocks>& weights, SwizzledRows<kDim, Half> values,
                                   int first_key, int count, int first_column,
                                   Fragment<kColumns / 8>& sums) {
 #pragma unroll
@@ -105,8 +128,9 @@ __device__ void add_weighted_rows(const Fragment<kBlocks>& weights, SwizzledRows
     if (k * 16 >= count) break;
     const auto& low = weights[2 * k];
     const auto& high = weights[2 * k + 1];
-    const std::uint32_t a[4] = {pack_bf16(low[0], low[1]), pack_bf16(low[2], low[3]),
-                                pack_bf16(high[0], high[1]), pack_bf16(high[2], high[3])};
+    const auto pack = [](float x, float y) { return Mma<Half>::pack(x, y); };
+    const std::uint32_t a[4] = {pack(low[0], low[1]), pack(low[2], low[3]), pack(high[0], high[1]),
+                                pack(high[2], high[3])};
     add_product<kDim, kColumns>(a, values, first_key + k * 16, first_column, sums);
   }
 }
@@ -114,8 +138,8 @@ __device__ void add_weighted_rows(const Fragment<kBlocks>& weights, SwizzledRows
 /// sums (of 16 keys) += the transpose of `count` rows of weights, columns `key` to key + 15, times
 /// as many rows of values, of which it has the columns from first_column on; both begin at
 /// first_row.
-template <int kDim, int kColumns>
-__device__ void add_transposed_rows(SwizzledRows<64> weights, SwizzledRows<kDim> values,
+template <int kDim, int kColumns, class Half>
+__device__ void add_transposed_rows(SwizzledRows<64, Half> weights, SwizzledRows<kDim, Half> values,
                                     int first_row, int count, int key, int first_column,
                                     Fragment<kColumns / 8>& sums) {
   const int lane = lane_index();
@@ -127,17 +151,17 @@ __device__ void add_transposed_rows(SwizzledRows<64> weights, SwizzledRows<kDim>
   }
 }
 
-/// Rounds a warp's 16 rows x 8 kBlocks columns to bfloat16, to chunks of shared memory.
-template <int kDim, int kBlocks>
-__device__ void stage_rows(const Fragment<kBlocks>& values, SwizzledRows<kDim> stage, int first_row,
-                           int first_chunk) {
+/// Rounds a warp's 16 rows x 8 kBlocks columns, to chunks of shared memory.
+template <int kDim, int kBlocks, class Half>
+__device__ void stage_rows(const Fragment<kBlocks>& values, SwizzledRows<kDim, Half> stage,
+                           int first_row, int first_chunk) {
   const int lane = lane_index(), g = lane / 4, q = lane % 4;
 #pragma unroll
   for (int n = 0; n < kBlocks; ++n) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       reinterpret_cast<std::uint32_t*>(stage.at(first_row + g + 8 * r, first_chunk + n))[q] =
-          pack_bf16(values[n][2 * r], values[n][2 * r + 1]);
+          Mma<Half>::pack(values[n][2 * r], values[n][2 * r + 1]);
     }
   }
 }

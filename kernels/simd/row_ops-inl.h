@@ -25,8 +25,8 @@ namespace hn = hwy::HWY_NAMESPACE;
 // fit in registers; n = 0 stands for any other width.
 template <class F>
 HWY_INLINE void dispatch_width(std::int64_t cols, F f) {
-  constexpr std::int64_t kLanes = hn::MaxLanes(hn::ScalableTag<float>());
-  switch (cols % kLanes == 0 ? cols / kLanes : 0) {
+  constexpr std::int64_t kWidth = hn::MaxLanes(hn::ScalableTag<float>());
+  switch (cols % kWidth == 0 ? cols / kWidth : 0) {
     case 1:
       return f(std::integral_constant<int, 1>());
     case 2:
@@ -44,15 +44,15 @@ HWY_INLINE void dispatch_width(std::int64_t cols, F f) {
 template <int kVectors, class F>
 HWY_INLINE void for_each_vector(std::int64_t begin, std::int64_t cols, F f) {
   const hn::ScalableTag<float> full;
-  constexpr std::int64_t kLanes = hn::MaxLanes(full);
+  constexpr std::int64_t kWidth = hn::MaxLanes(full);
   if constexpr (kVectors > 0) {
-    for (int v = 0; v < kVectors; ++v) f(full, v * kLanes);
+    for (int v = 0; v < kVectors; ++v) f(full, v * kWidth);
   } else {
     const hn::CappedTag<float, 4> quarter;
     const hn::CappedTag<float, 1> one;
     constexpr std::int64_t kQuarter = hn::MaxLanes(quarter);
     std::int64_t c = begin;
-    for (; c + kLanes <= cols; c += kLanes) f(full, c);
+    for (; c + kWidth <= cols; c += kWidth) f(full, c);
     for (; c + kQuarter <= cols; c += kQuarter) f(quarter, c);
     for (; c < cols; ++c) f(one, c);
   }
@@ -60,8 +60,8 @@ HWY_INLINE void for_each_vector(std::int64_t begin, std::int64_t cols, F f) {
 
 template <int kVectors>
 HWY_INLINE void prefetch_row(const float* row, std::int64_t cols) {
-  constexpr std::int64_t kLineFloats = 16, kLanes = hn::MaxLanes(hn::ScalableTag<float>());
-  const std::int64_t end = kVectors > 0 ? kVectors * kLanes : cols;
+  constexpr std::int64_t kLineFloats = 16, kWidth = hn::MaxLanes(hn::ScalableTag<float>());
+  const std::int64_t end = kVectors > 0 ? kVectors * kWidth : cols;
   for (std::int64_t c = 0; c < end; c += kLineFloats) hwy::Prefetch(row + c);
 }
 
@@ -100,29 +100,29 @@ HWY_INLINE hn::Vec<D> load_values(D d, const Float16* from) {
 template <int kVectors, class D, class Rows>
 HWY_INLINE void sum_columns(D d, const Rows& rows, std::int64_t begin, std::int64_t end,
                             std::int64_t column, float* out) {
-  constexpr std::int64_t kLanes = hn::MaxLanes(D());
+  constexpr std::int64_t kWidth = hn::MaxLanes(D());
   hn::Vec<D> sum[kVectors];
   for (int v = 0; v < kVectors; ++v) {
-    sum[v] = begin == 0 ? hn::Zero(d) : hn::LoadU(d, out + column + v * kLanes);
+    sum[v] = begin == 0 ? hn::Zero(d) : hn::LoadU(d, out + column + v * kWidth);
   }
   for (std::int64_t i = begin; i < end; ++i) {
     const auto* row = rows.row(i) + column;
     const auto* row_ahead = rows.row_ahead(i) + column;
     const auto weight = hn::Set(d, rows.weight(i));
-    for (int v = 0; v < kVectors; ++v) hwy::Prefetch(row_ahead + v * kLanes);
+    for (int v = 0; v < kVectors; ++v) hwy::Prefetch(row_ahead + v * kWidth);
     if constexpr (requires { rows.row_far_ahead(i); }) {
       const auto* row_far_ahead = rows.row_far_ahead(i) + column;
       for (int v = 0; v < kVectors; ++v) {
-        __builtin_prefetch(row_far_ahead + v * kLanes, 0, 2);  // into the second-level cache
+        __builtin_prefetch(row_far_ahead + v * kWidth, 0, 2);  // into the second-level cache
       }
     }
     // Keeps the compiler from mixing these with the reads below, which measured 8 % slower.
     std::atomic_signal_fence(std::memory_order_acq_rel);
     for (int v = 0; v < kVectors; ++v) {
-      sum[v] = hn::MulAdd(weight, load_values(d, row + v * kLanes), sum[v]);
+      sum[v] = hn::MulAdd(weight, load_values(d, row + v * kWidth), sum[v]);
     }
   }
-  for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[v], d, out + column + v * kLanes);
+  for (int v = 0; v < kVectors; ++v) hn::StoreU(sum[v], d, out + column + v * kWidth);
 }
 
 // out[c] = sum over i in [0, count), in this order, of rows.weight(i) * rows.row(i)[c], c < cols.

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "serrate/bfloat16.h"
+#include "serrate/float16.h"
 
 namespace serrate::reference {
 namespace {
@@ -30,9 +31,7 @@ struct Unfused {
   Floats q, k, v, d_out, out, lse, d_q, d_k, d_v;
   std::vector<double> d_bias;
 
-  float store(float x) const {
-    return stored == DataType::kFloat32 ? x : static_cast<float>(BFloat16(x));
-  }
+  float store(float x) const { return reference::store(x, stored); }
 
   // The scores of query i of sequence s.
   Floats scores(std::int64_t s, std::int64_t head, std::int64_t i, const float* q_row,
@@ -111,6 +110,12 @@ Floats as_floats(const std::vector<double>& values) {
 }
 
 }  // namespace
+
+float store(float x, DataType stored) {
+  return stored == DataType::kFloat32   ? x
+         : stored == DataType::kFloat16 ? static_cast<float>(Float16(x))
+                                        : static_cast<float>(BFloat16(x));
+}
 
 UnfusedAttention unfused_attention(const Attention& args, const std::vector<double>& d_out,
                                    DataType stored) {

@@ -5,6 +5,9 @@
 
 namespace serrate::reference {
 
+/// x as it is stored.
+float store(float x, DataType stored);
+
 struct UnfusedAttention {
   AttentionOutput output;
   AttentionGradients gradients;

@@ -22,10 +22,11 @@ struct DeviceHeads {
   std::int64_t head_stride = 0;
 };
 
-/// DeviceHeads of float32 or bfloat16; for gradients and outputs without const. Arithmetic is in
-/// float32. CUDA's tensor cores, though, multiply bfloat16 tokens by weights and gradients of
-/// scores that are rounded to bfloat16; they take head_dim 32, 64, 128 and 256 where device_data is
-/// aligned to 16 bytes and strides are multiples of 8.
+/// DeviceHeads of float32, bfloat16 or float16; for gradients and outputs without const. Arithmetic
+/// is in float32. CUDA's tensor cores, though, multiply bfloat16 or float16 tokens by weights and
+/// gradients of scores that are rounded to their type; they take head_dim 32, 64, 128 and 256 where
+/// device_data is aligned to 16 bytes and strides are multiples of 8. What is beyond the range of
+/// float16 becomes infinite, never the largest number.
 template <typename Void>
 struct AnyHeads {
   static_assert(std::is_void_v<Void>);
@@ -42,9 +43,7 @@ struct AnyHeads {
       : device_data(heads.device_data),
         type(data_type_of<T>()),
         token_stride(heads.token_stride),
-        head_stride(heads.head_stride) {
-    static_assert(data_type_of<T>() != DataType::kFloat16);
-  }
+        head_stride(heads.head_stride) {}
   /// The same tokens, const.
   template <typename OtherVoid>
     requires(std::is_const_v<Void> && !std::is_const_v<OtherVoid>)

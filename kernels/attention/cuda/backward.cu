@@ -272,7 +272,7 @@ template <>
 void jagged_attention_backward_on<DeviceType::kCuda>(const AttentionBackward& on_device,
                                                      const Stream& stream) {
   const AttentionBackwardView args = view_of(on_device);
-  if (backward_takes_tensor_cores(args)) return backward_on_tensor_cores(on_device, stream);
+  if (backward_takes_tensor_cores(args, stream)) return backward_on_tensor_cores(on_device, stream);
   const Workspace sizes(args);
   Buffer<float> deltas(sizes.deltas, stream);
   auto position = Buffer<float>::zeros(sizes.position, stream);
@@ -294,9 +294,9 @@ void jagged_attention_backward_on<DeviceType::kCuda>(const AttentionBackward& on
 
 template <>
 std::int64_t jagged_attention_backward_workspace_on<DeviceType::kCuda>(
-    const AttentionBackward& on_device, const Stream&) {
+    const AttentionBackward& on_device, const Stream& stream) {
   const AttentionBackwardView args = view_of(on_device);
-  if (backward_takes_tensor_cores(args)) return 0;
+  if (backward_takes_tensor_cores(args, stream)) return 0;
   const Workspace sizes(args);
   return (sizes.deltas + sizes.position + sizes.time) * static_cast<std::int64_t>(sizeof(float));
 }

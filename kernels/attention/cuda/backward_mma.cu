@@ -1,4 +1,4 @@
-// The backward on tensor cores, for bfloat16, without atomics. Scores of 64 queries and 64 keys and
+// The backward on tensor cores, for halves, without atomics. Scores of 64 queries and 64 keys and
 // their gradients are computed by queries, 16 a warp, and handed over in shared memory, rounded, to
 // the warps that sum d_k and d_v, of 16 keys each. A block owns a tile of keys, and d_q too of a
 // sequence that has no other: five products. Of a longer one a second kernel sums d_q, whose blocks
@@ -13,20 +13,31 @@
 namespace serrate {
 namespace {
 
-template <int kDim>
+template <int kDim, class Half>
 struct BackwardTiles {
-  static constexpr int kSize = 4 * kMmaTile * kDim + 2 * kMmaTile * kMmaTile;  // bfloat16
-  SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()}, d_out{q.data + kMmaTile * kDim},
+  static constexpr std::int64_t kBytes = resident_bytes(Resident::kQueries, kDim, 1);
+  SwizzledRows<kDim, Half> q{dynamic_shared<Half>()}, d_out{q.data + kMmaTile * kDim},
       k{d_out.data + kMmaTile * kDim}, v{k.data + kMmaTile * kDim};
-  SwizzledRows<kMmaTile> weights{v.data + kMmaTile * kDim},
+  SwizzledRows<kMmaTile, Half> weights{v.data + kMmaTile * kDim},
       d_scores{weights.data + kMmaTile * kMmaTile};
+  QuerySums* sums = reinterpret_cast<QuerySums*>(d_scores.data + kMmaTile * kMmaTile);
 };
 
 // What a warp reads now and then, in shared memory.
 struct WarpState {
   WarpTask task;
   KeyRanges ranges[kWarpRows];
-  QuerySums sums[kWarpRows];
+};
+
+// The warp's part of a tile: its rows, and of sums its kColumns columns.
+template <int kDim>
+struct WarpPart {
+  static constexpr int kSharing = warps_that_share(kDim), kColumns = kDim / kSharing;
+  int warp = thread_index() / kLanes, part = kSharing == 1 ? 0 : warp / kWarps;
+  int first_row = (warp - part * kWarps) * kWarpRows, first_column = part * kColumns;
+
+  // Of two tensors the warp copies both, or the one that is its part.
+  __device__ bool copies(int tensor) const { return kSharing == 1 || part == tensor; }
 };
 
 __device__ inline int columns_of(const WarpTask& task) {
@@ -35,54 +46,66 @@ __device__ inline int columns_of(const WarpTask& task) {
 
 // d_q of a warp's queries, of sequences with one tile of keys, in columns that registers have room
 // for. The block's queries have been read; their memory is the stage.
-template <int kDim>
+template <int kDim, class Half>
 __device__ void write_d_q(const AttentionBackwardView& call, const WarpTask& task,
-                          const BackwardTiles<kDim>& tiles) {
+                          const BackwardTiles<kDim, Half>& tiles) {
   constexpr int kColumns = kDim < 64 ? kDim : 64;
   const TilePair& at = task.at;
-  const int lane = lane_index(), first_row = thread_index() / kLanes * kWarpRows;
-  const int keys = columns_of(task);
+  const WarpPart<kDim> own;
+  const int lane = lane_index(), keys = columns_of(task);
 #pragma unroll 1
-  for (int column = 0; column < kDim; column += kColumns) {
+  for (int i = 0; i < own.kColumns; i += kColumns) {
+    const int column = own.first_column + i;
     Fragment<kColumns / 8> d_q = {};
 #pragma unroll 1
     for (int key = 0; key < keys; key += 16) {
       std::uint32_t a[4];
-      load_matrices(a, tiles.d_scores.at(first_row + lane % 16, key / 8 + lane / 16));
+      load_matrices(a, tiles.d_scores.at(own.first_row + lane % 16, key / 8 + lane / 16));
       add_product<kDim, kColumns>(a, tiles.k, task.first_row + key, column, d_q);
     }
     OutputHeads to = call.d_q;
-    to.device_data = static_cast<__nv_bfloat16*>(to.device_data) + column;
-    write_scaled<kColumns>(call.forward.scale, d_q, {tiles.q.data}, first_row, to,
-                           at.queries.in_q + at.first_query, at.head, task.count());
+    to.device_data = static_cast<Half*>(to.device_data) + column;
+    write_scaled<kColumns, Half>(call.forward.scale * scale_of_sums(call.forward), d_q,
+                                 {tiles.q.data}, own.warp * kWarpRows, to,
+                                 at.queries.in_q + at.first_query, at.head, task.count());
   }
 }
 
 // One tile of keys after the other for each block; the queries go by in tiles, of all heads that
 // share the keys.
-template <int kDim, Extras kExtras>
-__global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
+template <int kDim, class Half, Extras kExtras>
+__global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
+                                  warps_that_share(kDim) == 1 ? 2 : 1)
     sum_keys(const __grid_constant__ AttentionBackwardView call, const WorkList work) {
   const AttentionView& args = call.forward;
-  __shared__ WarpState states[kWarps];
-  const BackwardTiles<kDim> tiles;
-  const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
+  constexpr int kSharing = warps_that_share(kDim), kColumns = kDim / kSharing;
+  __shared__ WarpState states[kWarps * kSharing];
+  static_assert(sizeof(states) <= kStaticBytes);
+  const BackwardTiles<kDim, Half> tiles;
+  const WarpPart<kDim> own;
+  const int lane = lane_index(), first_row = own.first_row;
   const std::int64_t group = heads_per_key_head(args);
   const TaskNumbers numbers{work.key_tiles, TaskNumbers::Rows::kKeys, kMmaTile, args.num_key_heads,
                             group};
   const TaskRange range = all_tasks(args, work, numbers);
-  WarpState& state = states[warp];
+  WarpState& state = states[own.warp];
   WarpTask& task = state.task;
   TilePair& at = task.at;
+  QuerySums* const sums = tiles.sums + first_row;
   for (std::int64_t index = blockIdx.x; index < range.end; index += gridDim.x) {
     const WarpTask found = task_at(args, work, numbers, range, index);
     if (lane == 0) task = found;
     __syncwarp();
-    const int row_in_span = task.row_in_span();
+    const int row_in_span = first_row - task.first_row;
     const std::int64_t key_head = task.key_head, key = at.first_key + row_in_span;
-    copy_rows<kDim>(args.k, at.in_keys + key, key_head, at.num_keys - key, tiles.k, first_row);
-    copy_rows<kDim>(args.v, at.in_keys + key, key_head, at.num_keys - key, tiles.v, first_row);
-    Fragment<kDim / 8> d_k = {}, d_v = {};
+    const std::int64_t keys = at.num_keys - key;
+    if (own.copies(0)) {
+      copy_rows<kDim>(args.k, at.in_keys + key, key_head, keys, tiles.k, first_row);
+    }
+    if (own.copies(1)) {
+      copy_rows<kDim>(args.v, at.in_keys + key, key_head, keys, tiles.v, first_row);
+    }
+    Fragment<kColumns / 8> d_k = {}, d_v = {};
     const bool owns_d_q = at.num_keys <= kMmaTile;
     const GroupTiles queries{
         key_head * group, group,
@@ -94,20 +117,25 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
                                            static_cast<int>(at.first_key));
       // The queries before have been read.
       if (__syncthreads_or(!seen.is_empty) == 0 && !owns_d_q) continue;
-      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
-                      first_row);
-      copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, task.count(),
-                      tiles.d_out, first_row);
+      if (own.copies(0)) {
+        copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
+                        first_row);
+      }
+      if (own.copies(1)) {
+        copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, task.count(),
+                        tiles.d_out, first_row);
+      }
       copy_async_commit();
       copy_async_wait<0>();
       __syncthreads();
-      if (!seen.is_empty) {
-        sum_queries<kDim>(args, at, task.count(), tiles.d_out, first_row, state.sums);
+      if (!seen.is_empty && own.part == 0) {
+        sum_queries<kDim>(args, at, task.count(), tiles.d_out, first_row, sums);
       }
+      if (kSharing > 1) __syncthreads();
       const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges,
                           static_cast<int>(at.first_key), columns_of(task), seen.is_full};
-      for_each_gradient<kDim, kExtras>(
-          args, task, tile, seen.is_empty, state.sums, {tiles.q, tiles.d_out, tiles.k, tiles.v},
+      for_each_gradient<kDim, kExtras, kMmaTile / kSharing, Half>(
+          args, task, tile, seen.is_empty, sums, {tiles.q, tiles.d_out, tiles.k, tiles.v},
           [&](int column, const auto& weights, const auto& d_scores) {
             constexpr int kBlocks = gradient_blocks(kDim);
             stage_rows<kMmaTile, kBlocks>(weights, tiles.weights, first_row, column / 8);
@@ -116,10 +144,10 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
       __syncthreads();
       const int count = static_cast<int>(
           std::min<std::int64_t>(at.queries.count - queries.first_query(step), task.span));
-      add_transposed_rows<kDim, kDim>(tiles.weights, tiles.d_out, task.first_row, count,
-                                      row_in_span, 0, d_v);
-      add_transposed_rows<kDim, kDim>(tiles.d_scores, tiles.q, task.first_row, count, row_in_span,
-                                      0, d_k);
+      add_transposed_rows<kDim, kColumns>(tiles.weights, tiles.d_out, task.first_row, count,
+                                          row_in_span, own.first_column, d_v);
+      add_transposed_rows<kDim, kColumns>(tiles.d_scores, tiles.q, task.first_row, count,
+                                          row_in_span, own.first_column, d_k);
       if (!owns_d_q) continue;
       __syncthreads();
       write_d_q<kDim>(call, task, tiles);
@@ -127,31 +155,40 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
     copy_async_commit();
     copy_async_wait<0>();
     __syncthreads();  // the keys and values have been read
-    const std::int64_t count = at.num_keys - key;
-    write_scaled<kDim>(args.scale, d_k, tiles.k, first_row, call.d_k, at.in_keys + key, key_head,
-                       count);
-    write_scaled<kDim>(1, d_v, tiles.v, first_row, call.d_v, at.in_keys + key, key_head, count);
+    const auto write = [&](float scale, Fragment<kColumns / 8>& sums_of_keys, Half* stage,
+                           OutputHeads to) {
+      to.device_data = static_cast<Half*>(to.device_data) + own.first_column;
+      write_scaled<kColumns, Half>(scale * scale_of_sums(args), sums_of_keys, {stage},
+                                   own.warp * kWarpRows, to, at.in_keys + key, key_head, keys);
+    };
+    write(args.scale, d_k, tiles.k.data, call.d_k);
+    write(1, d_v, tiles.v.data, call.d_v);
   }
 }
 
-template <int kDim>
+template <int kDim, class Half>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
-  constexpr std::int64_t kFloats = BackwardTiles<kDim>::kSize / 2;
+  constexpr std::int64_t kBytes = BackwardTiles<kDim, Half>::kBytes;
+  const auto launch_with = [&](auto kernel) {
+    launch_warps(kernel, {kWarps * warps_that_share(kDim), kBytes, kBytes}, stream, call, work);
+  };
   if (extras_of(call.forward) == Extras::kNone) {
-    launch_tiles(sum_keys<kDim, Extras::kNone>, kFloats, stream, call, work);
+    launch_with(sum_keys<kDim, Half, Extras::kNone>);
   } else {
-    launch_tiles(sum_keys<kDim, Extras::kAny>, kFloats, stream, call, work);
+    launch_with(sum_keys<kDim, Half, Extras::kAny>);
   }
 }
 
 }  // namespace
 
-bool backward_takes_tensor_cores(const AttentionBackwardView& call) {
+bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream& stream) {
   const AttentionView& args = call.forward;
-  return forward_takes_tensor_cores(args) && args.head_dim <= 128 && args.num_shared_queries == 0 &&
-         !call.d_bias && call.d_position_table.empty() && call.d_time_table.empty() &&
-         are_aligned_halves(call.d_out) && are_aligned_halves(call.d_q) &&
-         are_aligned_halves(call.d_k) && are_aligned_halves(call.d_v);
+  const auto takes = [&](const InputHeads& x) { return are_aligned_halves(x, args.q.type); };
+  return forward_takes_tensor_cores(args) &&
+         resident_tiles(Resident::kQueries, args.head_dim, shared_bytes_of(stream)) > 0 &&
+         args.num_shared_queries == 0 && !call.d_bias && call.d_position_table.empty() &&
+         call.d_time_table.empty() && takes(call.d_out) && takes(call.d_q) && takes(call.d_k) &&
+         takes(call.d_v);
 }
 
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
@@ -159,7 +196,8 @@ void backward_on_tensor_cores(const AttentionBackward& args, const Stream& strea
   with_work_list(args.forward, stream, [&](const WorkList& work) {
     sum_resident(call, work, stream);
     sum_queries_of_many_keys(call, work, stream);
-    with_head_dim<128>(call.forward.head_dim, [&](auto dim) { run<dim()>(call, work, stream); });
+    with_halves<256>(call.forward,
+                     [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
   });
 }
 

@@ -1,6 +1,6 @@
 // d_q on tensor cores of sequences with more than one tile of keys, where no block has all of their
-// queries with d_q: a warp takes 16 queries, and its block of eight warps (four at head_dim 128)
-// goes through the tiles of keys as the forward does. One sequence in a head of keys after the
+// queries with d_q: a warp takes 16 queries, and its block of eight warps (four from head_dim 128
+// on) goes through the tiles of keys as the forward does. One sequence in a head of keys after the
 // other, or one block of queries, where there are few sequences or they are long.
 #include <cmath>
 
@@ -22,7 +22,7 @@ constexpr int most_slots_for(int head_dim) {
   return head_dim <= 64 ? kMostOfWhole / kMmaTile : 2;
 }
 
-template <int kDim, Extras kExtras>
+template <int kDim, class Half, Extras kExtras>
 __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
     sum_queries_of_tasks(const __grid_constant__ AttentionBackwardView call, const WorkList work,
                          const int num_slots) {
@@ -31,9 +31,10 @@ __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
-  const SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()}, d_out{q.data + kRows * kDim};
+  using Rows = SwizzledRows<kDim, Half>;
+  const Rows q{dynamic_shared<Half>()}, d_out{q.data + kRows * kDim};
   QuerySums* const sums = reinterpret_cast<QuerySums*>(d_out.data + kRows * kDim) + first_row;
-  KeySlots<kDim, kNumWarps> slots(q.data + bytes_of_queries(kDim) / 2, num_slots);
+  KeySlots<kDim, kNumWarps, Half> slots(q.data + bytes_of_queries(kDim) / 2, num_slots);
   KeyRanges* const ranges = state.ranges + first_row;
   const TaskNumbers numbers{work.query_blocks, TaskNumbers::Rows::kQueries, kRows, args.num_heads,
                             1};
@@ -54,8 +55,7 @@ __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
       Fragment<kDim / 8> d_q = {};
       bool has_sums = false;
       slots.for_each_tile(
-          args, task, ranges, state.list,
-          [&](int number, TileClass seen, SwizzledRows<kDim> k, SwizzledRows<kDim> v) {
+          args, task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
             if (!has_sums) sum_queries<kDim>(args, at, count, d_out, first_row, sums);
             has_sums = true;
             if (seen.is_empty) return;
@@ -64,32 +64,33 @@ __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
                 static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile));
             const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, first_key,
                                 columns, seen.is_full};
-            for_each_gradient<kDim, kExtras>(args, task, tile, false, sums, {q, d_out, k, v},
-                                             [&](int column, const auto&, const auto& d_scores) {
-                                               add_weighted_rows<kDim, kDim, gradient_blocks(kDim)>(
-                                                   d_scores, k, column, columns - column, 0, d_q);
-                                             });
+            for_each_gradient<kDim, kExtras, kMmaTile, Half>(
+                args, task, tile, false, sums, {q, d_out, k, v},
+                [&](int column, const auto&, const auto& d_scores) {
+                  add_weighted_rows<kDim, kDim, gradient_blocks(kDim)>(d_scores, k, column,
+                                                                       columns - column, 0, d_q);
+                });
           });
-      write_scaled<kDim>(args.scale, d_q, q, first_row, call.d_q, at.queries.in_q + at.first_query,
-                         at.head, count);
+      write_scaled<kDim>(args.scale * scale_of_sums(args), d_q, q, first_row, call.d_q,
+                         at.queries.in_q + at.first_query, at.head, count);
       go_to_next_item(task, kRows);
     }
   }
 }
 
-template <int kDim>
+template <int kDim, class Half>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
   constexpr int kNumWarps = rows_for_d_q(kDim) / kWarpRows;
-  const int slots = std::min(most_slots<kDim>(shared_bytes_of(stream) - bytes_of_queries(kDim)),
+  const int slots = std::min(most_slots(shared_bytes_of(stream) - bytes_of_queries(kDim), kDim),
                              most_slots_for(kDim));
-  const std::int64_t bytes = bytes_of_queries(kDim) + slots * KeySlots<kDim, kNumWarps>::kSlotBytes;
+  const std::int64_t bytes = bytes_of_queries(kDim) + slots * slot_bytes(kDim);
   const auto launch_with = [&](auto kernel) {
     launch_warps(kernel, {kNumWarps, bytes, bytes}, stream, call, work, slots);
   };
   if (extras_of(call.forward) == Extras::kNone) {
-    launch_with(sum_queries_of_tasks<kDim, Extras::kNone>);
+    launch_with(sum_queries_of_tasks<kDim, Half, Extras::kNone>);
   } else {
-    launch_with(sum_queries_of_tasks<kDim, Extras::kAny>);
+    launch_with(sum_queries_of_tasks<kDim, Half, Extras::kAny>);
   }
 }
 
@@ -97,7 +98,8 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
 
 void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
                               const Stream& stream) {
-  with_head_dim<128>(call.forward.head_dim, [&](auto dim) { run<dim()>(call, work, stream); });
+  with_halves<256>(call.forward,
+                   [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
 }
 
 }  // namespace serrate

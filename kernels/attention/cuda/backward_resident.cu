@@ -17,18 +17,19 @@ namespace {
 constexpr int kNumWarps = 8, kScoreBlocks = kMmaTile / 16;
 
 // A tile of queries has its part behind `queries`; with d_q, if the task owns it.
-template <int kDim>
+template <int kDim, class Half>
 struct ResidentTiles {
   static constexpr int kTile = kMmaTile * kDim, kSums = kDim / 16;  // blocks of 8 columns of a warp
-  static constexpr int kSumsOfTile = 4 * kMmaTile;                  // in bfloat16
+  static constexpr int kSumsOfTile = 4 * kMmaTile;                  // in halves
   int step;                                                         // of a tile of queries
 
-  SwizzledRows<kDim> k{dynamic_shared<__nv_bfloat16>()}, v{k.data + kTile};
-  SwizzledRows<kMmaTile> weights{v.data + kTile}, d_scores{weights.data + kMmaTile * kMmaTile};
-  __nv_bfloat16* queries = d_scores.data + kMmaTile * kMmaTile;
+  SwizzledRows<kDim, Half> k{dynamic_shared<Half>()}, v{k.data + kTile};
+  SwizzledRows<kMmaTile, Half> weights{v.data + kTile},
+      d_scores{weights.data + kMmaTile * kMmaTile};
+  Half* queries = d_scores.data + kMmaTile * kMmaTile;
 
-  __device__ SwizzledRows<kDim> q(int tile) const { return {queries + tile * step}; }
-  __device__ SwizzledRows<kDim> d_out(int tile) const { return {q(tile).data + kTile}; }
+  __device__ SwizzledRows<kDim, Half> q(int tile) const { return {queries + tile * step}; }
+  __device__ SwizzledRows<kDim, Half> d_out(int tile) const { return {q(tile).data + kTile}; }
   // A lane's part of d_q: block n is 32 n further.
   __device__ float4* d_q(int tile) const {
     const int warp = thread_index() / kLanes;
@@ -48,11 +49,11 @@ struct WarpState {
 
 // d_q of a tile of queries += the gradients of its scores times keys; begins with 0.
 enum class SumOf { kFirst, kNext };
-template <int kDim>
-__device__ void add_d_q(const ResidentTiles<kDim>& tiles, int tile, int keys, SumOf before,
+template <int kDim, class Half>
+__device__ void add_d_q(const ResidentTiles<kDim, Half>& tiles, int tile, int keys, SumOf before,
                         bool is_empty) {
   if (is_empty && before == SumOf::kNext) return;
-  constexpr int kSums = ResidentTiles<kDim>::kSums;
+  constexpr int kSums = ResidentTiles<kDim, Half>::kSums;
   const int lane = lane_index(), warp = thread_index() / kLanes;
   const int first_row = warp % 4 * kWarpRows, first_column = warp / 4 * kDim / 2;
   float4* const stored = tiles.d_q(tile);
@@ -76,7 +77,7 @@ __device__ void add_d_q(const ResidentTiles<kDim>& tiles, int tile, int keys, Su
 }
 
 // One sequence in a head of keys after the other for each block.
-template <int kDim, Extras kExtras>
+template <int kDim, class Half, Extras kExtras>
 __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
     sum_whole(const __grid_constant__ AttentionBackwardView call, const WorkList work,
               const std::int64_t tiles_with_gradients) {
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
     const int key_tiles = static_cast<int>(ceil_div(at.num_keys, kMmaTile));
     const int steps = static_cast<int>(queries.steps());
     const bool owns_d_q = steps <= tiles_with_gradients;
-    using Tiles = ResidentTiles<kDim>;
+    using Tiles = ResidentTiles<kDim, Half>;
     const Tiles tiles{(owns_d_q ? 4 : 2) * Tiles::kTile + Tiles::kSumsOfTile};
     // A warp copies 16 rows of one of the two.
     const auto copy_keys = [&](int tile) {
@@ -179,18 +180,18 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
       __syncthreads();  // the keys and values and, the last time, the queries have been read
       if (key_tile + 1 < key_tiles) copy_keys(key_tile + 1);
       copy_async_commit();
-      const SwizzledRows<kColumns> stage{tiles.weights.data};
+      const SwizzledRows<kColumns, Half> stage{tiles.weights.data};
       const auto write = [&](float scale, Fragment<kSums>& of_keys, OutputHeads to) {
-        to.device_data = static_cast<__nv_bfloat16*>(to.device_data) + first_column;
+        to.device_data = static_cast<Half*>(to.device_data) + first_column;
         const int key = first_key + row;
         write_scaled<kColumns>(scale, of_keys, stage, warp * kWarpRows, to, at.in_keys + key,
                                key_head, at.num_keys - key);
       };
-      write(args.scale, d_k, call.d_k);
-      write(1, d_v, call.d_v);
+      write(args.scale * scale_of_sums(args), d_k, call.d_k);
+      write(scale_of_sums(args), d_v, call.d_v);
     }
     OutputHeads to = call.d_q;
-    to.device_data = static_cast<__nv_bfloat16*>(to.device_data) + first_column;
+    to.device_data = static_cast<Half*>(to.device_data) + first_column;
     for (int step = 0; step < steps && owns_d_q; ++step) {
       Fragment<kSums> d_q;
 #pragma unroll
@@ -199,13 +200,14 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
         d_q[n][0] = x.x, d_q[n][1] = x.y, d_q[n][2] = x.z, d_q[n][3] = x.w;
       }
       const int query = queries.first_query(step) + row;
-      write_scaled<kColumns>(args.scale, d_q, {tiles.weights.data}, warp * kWarpRows, to,
-                             at.queries.in_q + query, queries.head(step), at.queries.count - query);
+      write_scaled<kColumns, Half>(args.scale * scale_of_sums(args), d_q, {tiles.weights.data},
+                                   warp * kWarpRows, to, at.queries.in_q + query,
+                                   queries.head(step), at.queries.count - query);
     }
   }
 }
 
-template <int kDim>
+template <int kDim, class Half>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
   const auto room = [&](Resident what) {
     return resident_tiles(what, kDim, shared_bytes_of(stream));
@@ -219,16 +221,17 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
                  stream, call, work, room(Resident::kQueriesAndGradients));
   };
   if (extras_of(call.forward) == Extras::kNone) {
-    launch_with(sum_whole<kDim, Extras::kNone>);
+    launch_with(sum_whole<kDim, Half, Extras::kNone>);
   } else {
-    launch_with(sum_whole<kDim, Extras::kAny>);
+    launch_with(sum_whole<kDim, Half, Extras::kAny>);
   }
 }
 
 }  // namespace
 
 void sum_resident(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
-  with_head_dim<128>(call.forward.head_dim, [&](auto dim) { run<dim()>(call, work, stream); });
+  with_halves<128>(call.forward,
+                   [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
 }
 
 }  // namespace serrate

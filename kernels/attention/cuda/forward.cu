@@ -143,7 +143,8 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 template <>
 AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
                                                    const Stream& stream) {
-  if (!tensor_cores_have(args.head_dim) || (args.q.device_data && !are_aligned_halves(args.q))) {
+  if (!tensor_cores_have(args.head_dim) ||
+      (args.q.device_data && !are_aligned_halves(args.q, args.q.type))) {
     return AttentionPlan(plan_key_of(args));
   }
   return {plan_key_of(args),

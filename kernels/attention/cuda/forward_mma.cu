@@ -1,4 +1,4 @@
-// FlashAttention's forward on tensor cores (mma.m16n8k16, sm_80 and up), for bfloat16. A warp takes
+// FlashAttention's forward on tensor cores (mma.m16n8k16, sm_80 and up), for halves. A warp takes
 // 16 queries of a sequence in one head; its block, of four warps or eight, goes through the tiles
 // of 64 keys that its mask leaves. Up to 32 queries and keys, several sequences and heads share a
 // block, a warp or two each. Of longer sequences a block takes one query block after the other, of
@@ -72,7 +72,7 @@ __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneT
     online_softmax<kDim, kBlocks>(scores, sums);
   } else {
     for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& x) {
-      x = (visible >> bit & 1) != 0 ? silu(x).value / args.silu_divisor : 0;
+      x = (visible >> bit & 1) != 0 ? silu(x).value : 0;
     });
   }
   if (kExtras == Extras::kNone || !args.has_dropout) return;
@@ -82,9 +82,9 @@ __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneT
   });
 }
 
-template <int kDim>
+template <int kDim, class Half>
 __device__ void write_queries(const AttentionView& args, const WarpTask& task,
-                              RunningSums<kDim>& sums, SwizzledRows<kDim> stage) {
+                              RunningSums<kDim>& sums, SwizzledRows<kDim, Half> stage) {
   const TilePair& at = task.at;
   if (is_softmax(args)) {
 #pragma unroll
@@ -103,6 +103,13 @@ __device__ void write_queries(const AttentionView& args, const WarpTask& task,
           at.head * (static_cast<std::int64_t>(args.lse.size()) / args.num_heads);
       args.lse[row_of_head + at.queries.in_out + query] =
           saw_none ? -INFINITY : (sums.max[r] + log2f(sum)) / kLog2e;
+    }
+  } else {
+    const float factor = scale_of_sums(args);
+#pragma unroll
+    for (auto& block : sums.out) {
+#pragma unroll
+      for (float& x : block) x *= factor;
     }
   }
   write_rows<kDim>(sums.out, stage, thread_index() / kLanes * kWarpRows, args.out,
@@ -126,7 +133,7 @@ struct ForwardShare {
 };
 
 // One task after the other for each block, the longest sequences first.
-template <int kDim, Extras kExtras, int kNumWarps>
+template <int kDim, class Half, Extras kExtras, int kNumWarps>
 __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kNumWarps, kExtras))
     attend(const __grid_constant__ AttentionView args, const WorkList work,
            const ForwardShare share) {
@@ -134,8 +141,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
-  const SwizzledRows<kDim> q{dynamic_shared<__nv_bfloat16>()};
-  KeySlots<kDim, kNumWarps> slots(q.data + kNumWarps * kWarpRows * kDim, share.slots);
+  using Rows = SwizzledRows<kDim, Half>;
+  const Rows q{dynamic_shared<Half>()};
+  KeySlots<kDim, kNumWarps, Half> slots(q.data + kNumWarps * kWarpRows * kDim, share.slots);
   KeyRanges* const ranges = state.ranges + first_row;
   WarpTask& task = state.tasks[warp];
   TilePair& at = task.at;
@@ -161,8 +169,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
       RunningSums<kDim> sums;
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
       slots.for_each_tile(
-          args, task, ranges, state.list,
-          [&](int number, TileClass seen, SwizzledRows<kDim> k, SwizzledRows<kDim> v) {
+          args, task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
             tile.is_full = seen.is_full;
             const int first_key = number * kMmaTile;
             const int count =
@@ -185,22 +192,21 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
   }
 }
 
-template <int kDim, Extras kExtras>
+template <int kDim, class Half, Extras kExtras>
 void run(const AttentionView& args, const WorkList& work, const Stream& stream) {
   const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
                              std::int64_t most_tasks) {
-    using Slots = KeySlots<kDim, num_warps()>;
     constexpr std::int64_t kQueryBytes = 2 * num_warps() * kWarpRows * kDim;
-    launch_warps(attend<kDim, kExtras, num_warps()>,
-                 {num_warps(), kQueryBytes + share.slots * Slots::kSlotBytes,
-                  kQueryBytes + most_slots * Slots::kSlotBytes, most_tasks},
+    launch_warps(attend<kDim, Half, kExtras, num_warps()>,
+                 {num_warps(), kQueryBytes + share.slots * slot_bytes(kDim),
+                  kQueryBytes + most_slots * slot_bytes(kDim), most_tasks},
                  stream, args, work, share);
   };
   constexpr std::integral_constant<int, kWarps> kForShort;
   constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
   constexpr int kShortSlots = short_size(kDim) / kMmaTile;
   const std::int64_t pairs = batch_size_of(args) * args.num_key_heads;
-  const int most = most_slots<kDim>(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * kDim);
+  const int most = most_slots(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * kDim, kDim);
   // A block that has not a whole sequence sees each tile once.
   const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
   attend_to(kForLong, {Lengths::kLong, slots}, most, std::numeric_limits<std::int64_t>::max());
@@ -210,27 +216,28 @@ void run(const AttentionView& args, const WorkList& work, const Stream& stream) 
 
 }  // namespace
 
-bool are_aligned_halves(const InputHeads& heads) {
+bool are_aligned_halves(const InputHeads& heads, DataType type) {
   constexpr std::int64_t kChunk = 8;
-  return heads.type == DataType::kBFloat16 &&
+  return type != DataType::kFloat32 && heads.type == type &&
          reinterpret_cast<std::uintptr_t>(heads.device_data) % 16 == 0 &&
          heads.token_stride % kChunk == 0 && heads.head_stride % kChunk == 0;
 }
 
 bool forward_takes_tensor_cores(const AttentionView& args) {
   if (args.head_dim == 256 && extras_of(args) == Extras::kAny) return false;  // too many registers
-  return tensor_cores_have(args.head_dim) && are_aligned_halves(args.q) &&
-         are_aligned_halves(args.k) && are_aligned_halves(args.v) && are_aligned_halves(args.out);
+  const auto takes = [&](const InputHeads& x) { return are_aligned_halves(x, args.q.type); };
+  return tensor_cores_have(args.head_dim) && takes(args.q) && takes(args.k) && takes(args.v) &&
+         takes(args.out);
 }
 
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream) {
   const AttentionView view = view_of(args);
   with_work_list(args, stream, [&](const WorkList& work) {
-    with_head_dim<256>(view.head_dim, [&](auto dim) {
-      if constexpr (dim() < 256) {
-        if (extras_of(view) == Extras::kAny) return run<dim(), Extras::kAny>(view, work, stream);
-      }
-      run<dim(), Extras::kNone>(view, work, stream);
+    with_halves<256>(view, [&](auto dim, auto half) {
+      using Half = decltype(half);
+      if (extras_of(view) == Extras::kAny)
+        return run<dim(), Half, Extras::kAny>(view, work, stream);
+      run<dim(), Half, Extras::kNone>(view, work, stream);
     });
   });
 }

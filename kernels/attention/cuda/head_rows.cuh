@@ -7,16 +7,16 @@
 namespace serrate {
 
 /// The warp begins to copy 16 rows from `token` on; those from `count` on become 0.
-template <int kDim>
+template <int kDim, class Half>
 __device__ void copy_rows(const InputHeads& from, std::int64_t token, std::int64_t head,
-                          std::int64_t count, SwizzledRows<kDim> to, int first_row) {
+                          std::int64_t count, SwizzledRows<kDim, Half> to, int first_row) {
   constexpr int kChunks = kDim / 8;
-  const HeadsView<const __nv_bfloat16> rows = view_as<__nv_bfloat16>(from);
+  const HeadsView<const Half> rows = view_as<Half>(from);
   const uint4 zeros{};
 #pragma unroll 1
   for (int i = lane_index(); i < kWarpRows * kChunks; i += 32) {
     const int row = i / kChunks, chunk = i % kChunks;
-    __nv_bfloat16* const place = to.at(first_row + row, chunk);
+    Half* const place = to.at(first_row + row, chunk);
     if (row < count) {
       copy_async(place, rows.at(token + row, head) + chunk * 8);
     } else {
@@ -25,18 +25,18 @@ __device__ void copy_rows(const InputHeads& from, std::int64_t token, std::int64
   }
 }
 
-/// Rounds 16 rows to bfloat16 and writes the first `count` of them, by way of `stage`, rows of
-/// shared memory that the warp alone uses.
-template <int kDim>
-__device__ void write_rows(const Fragment<kDim / 8>& sums, SwizzledRows<kDim> stage, int first_row,
-                           const OutputHeads& to, std::int64_t token, std::int64_t head,
-                           std::int64_t count) {
+/// Rounds 16 rows and writes the first `count` of them, by way of `stage`, rows of shared memory
+/// that the warp alone uses.
+template <int kDim, class Half>
+__device__ void write_rows(const Fragment<kDim / 8>& sums, SwizzledRows<kDim, Half> stage,
+                           int first_row, const OutputHeads& to, std::int64_t token,
+                           std::int64_t head, std::int64_t count) {
   constexpr int kChunks = kDim / 8;
   const int lane = lane_index();
   __syncwarp();
   stage_rows<kDim, kChunks>(sums, stage, first_row, 0);
   __syncwarp();
-  const HeadsView<__nv_bfloat16> rows = view_as<__nv_bfloat16>(to);
+  const HeadsView<Half> rows = view_as<Half>(to);
 #pragma unroll 4
   for (int i = lane; i < kWarpRows * kChunks; i += 32) {
     const int row = i / kChunks, chunk = i % kChunks;

@@ -8,16 +8,20 @@
 
 namespace serrate {
 
+constexpr std::int64_t slot_bytes(std::int64_t head_dim) {
+  return 4 * kMmaTile * head_dim;
+}
+
 /// The tiles of keys and values that a block of kNumWarps has in shared memory, tile t in slot
 /// t % slots, and how it goes through them. A block that sees a tile more than once has a whole
 /// sequence, of few tiles.
-template <int kDim, int kNumWarps>
+template <int kDim, int kNumWarps, class Half>
 class KeySlots {
  public:
   using List = TileList<kNumWarps>;
-  static constexpr std::int64_t kSlotBytes = 4 * kMmaTile * kDim;
+  using Rows = SwizzledRows<kDim, Half>;
 
-  __device__ KeySlots(__nv_bfloat16* data, int slots) : data_(data), slots_(slots) {}
+  __device__ KeySlots(Half* data, int slots) : data_(data), slots_(slots) {}
 
   /// Before another sequence or head of keys.
   __device__ void forget() { held_ = 0; }
@@ -44,8 +48,8 @@ class KeySlots {
         __syncthreads();  // this tile is there, the one before has been read
         const bool has_room = (next - now) % slots_ != 0;
         if (next < List::kTiles && has_room) hold(args, task, base + next);
-        __nv_bfloat16* const slot = data_of(base + now);
-        f(base + now, seen, SwizzledRows<kDim>{slot}, SwizzledRows<kDim>{slot + kMmaTile * kDim});
+        Half* const slot = data_of(base + now);
+        f(base + now, seen, Rows{slot}, Rows{slot + kMmaTile * kDim});
         if (next < List::kTiles && !has_room) {
           __syncthreads();  // this tile has been read
           hold(args, task, base + next);
@@ -58,9 +62,7 @@ class KeySlots {
   }
 
  private:
-  __device__ __nv_bfloat16* data_of(int tile) const {
-    return data_ + tile % slots_ * 2 * kMmaTile * kDim;
-  }
+  __device__ Half* data_of(int tile) const { return data_ + tile % slots_ * 2 * kMmaTile * kDim; }
   // Whether a tile has to be copied, which then is held in place of the one in its slot.
   __device__ bool take(int tile) {
     if (tile >= 32) {
@@ -79,7 +81,7 @@ class KeySlots {
     const int first_row = thread_index() / kLanes * kWarpRows, row = first_row % kMmaTile;
     const int key = tile * kMmaTile + row - task.first_row;
     const std::int64_t token = at.in_keys + key, count = at.num_keys - key;
-    const SwizzledRows<kDim> keys{data_of(tile)}, values{keys.data + kMmaTile * kDim};
+    const Rows keys{data_of(tile)}, values{keys.data + kMmaTile * kDim};
     if (kNumWarps == kWarps || first_row < kMmaTile) {
       copy_rows<kDim>(args.k, token, task.key_head, count, keys, row);
     }
@@ -88,7 +90,7 @@ class KeySlots {
     }
   }
 
-  __nv_bfloat16* data_;
+  Half* data_;
   int slots_;
   unsigned held_ = 0;
 };
@@ -116,10 +118,9 @@ struct QueryBlock {
 };
 
 /// Slots that a block has room for, as many as a whole sequence needs.
-template <int kDim>
-int most_slots(std::int64_t bytes) {
+inline int most_slots(std::int64_t bytes, std::int64_t head_dim) {
   return static_cast<int>(
-      std::min<std::int64_t>(bytes / KeySlots<kDim, kWarps>::kSlotBytes, kMostOfWhole / kMmaTile));
+      std::min<std::int64_t>(bytes / slot_bytes(head_dim), kMostOfWhole / kMmaTile));
 }
 
 /// A whole task's next item: the head's next block, or the next head's first one. `task` is in

@@ -19,14 +19,19 @@ void with_tile_shape(std::int64_t head_dim, F&& f) {
   f(TileShape<16, 256>());
 }
 
-/// Calls f(head_dim, as a constant), one that tensor cores have, up to kMost.
+/// Calls f(head_dim, as a constant, a value of the type of the rows), of what tensor cores have up
+/// to kMost.
 template <int kMost, typename F>
-void with_head_dim(std::int64_t head_dim, F&& f) {
-  if (head_dim == 32) f(std::integral_constant<int, 32>());
-  if (head_dim == 64) f(std::integral_constant<int, 64>());
-  if (head_dim == 128) f(std::integral_constant<int, 128>());
+void with_halves(const AttentionView& args, F&& f) {
+  const auto with_type = [&](auto dim) {
+    if (args.q.type == DataType::kFloat16) return f(dim, __half());
+    f(dim, __nv_bfloat16());
+  };
+  if (args.head_dim == 32) with_type(std::integral_constant<int, 32>());
+  if (args.head_dim == 64) with_type(std::integral_constant<int, 64>());
+  if (args.head_dim == 128) with_type(std::integral_constant<int, 128>());
   if constexpr (kMost == 256) {
-    if (head_dim == 256) f(std::integral_constant<int, 256>());
+    if (args.head_dim == 256) with_type(std::integral_constant<int, 256>());
   }
 }
 

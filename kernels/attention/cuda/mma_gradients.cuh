@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <cstdint>
 
 #include "kernels/attention/cuda/head_rows.cuh"
@@ -10,15 +9,15 @@
 namespace serrate {
 
 /// Of 8 columns.
-__device__ inline float multiply_chunks(const __nv_bfloat16* a, const __nv_bfloat16* b) {
+template <class Half>
+__device__ float multiply_chunks(const Half* a, const Half* b) {
   const uint4 x = *reinterpret_cast<const uint4*>(a), y = *reinterpret_cast<const uint4*>(b);
   const unsigned of_x[4] = {x.x, x.y, x.z, x.w}, of_y[4] = {y.x, y.y, y.z, y.w};
   float sum = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    sum = fmaf(std::bit_cast<float>(of_x[i] << 16), std::bit_cast<float>(of_y[i] << 16), sum);
-    sum = fmaf(std::bit_cast<float>(of_x[i] & 0xFFFF0000u),
-               std::bit_cast<float>(of_y[i] & 0xFFFF0000u), sum);
+    const float2 u = Mma<Half>::unpack(of_x[i]), v = Mma<Half>::unpack(of_y[i]);
+    sum = fmaf(u.y, v.y, fmaf(u.x, v.x, sum));
   }
   return sum;
 }
@@ -45,16 +44,16 @@ struct GroupTiles {
 };
 
 /// What the backward needs of a warp's `count` queries, whose d_out are in shared memory.
-template <int kDim>
+template <int kDim, class Half>
 __device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
-                            SwizzledRows<kDim> d_out, int first_row, QuerySums* sums) {
+                            SwizzledRows<kDim, Half> d_out, int first_row, QuerySums* sums) {
   constexpr int kLanesARow = kDim < 64 ? kDim / 8 : 8;
   const int lane = lane_index();
-  const HeadsView<const __nv_bfloat16> out = view_as<__nv_bfloat16>(InputHeads(args.out));
+  const HeadsView<const Half> out = view_as<Half>(InputHeads(args.out));
   for (int row = lane / kLanesARow; row < kWarpRows; row += kLanes / kLanesARow) {
     float delta = 0;
     if (is_softmax(args) && row < count) {
-      const __nv_bfloat16* of_query = out.at(at.queries.in_out + at.first_query + row, at.head);
+      const Half* of_query = out.at(at.queries.in_out + at.first_query + row, at.head);
       for (int chunk = lane % kLanesARow; chunk < kDim / 8; chunk += kLanesARow) {
         delta += multiply_chunks(d_out.at(first_row + row, chunk), of_query + chunk * 8);
       }
@@ -71,7 +70,7 @@ __device__ void sum_queries(const AttentionView& args, const TilePair& at, int c
 }
 
 /// Scores become weights as dropout leaves them; d_weights, their gradients before dropout, become
-/// the gradients of the scores. `sums`: of the warp's 16 queries.
+/// the gradients of the scores; both without scale_of_sums(). `sums`: of the warp's 16 queries.
 template <Extras kExtras, int kBlocks>
 __device__ void score_gradients(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                                 const QuerySums* sums, Fragment<kBlocks>& weights,
@@ -91,32 +90,36 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
         continue;
       }
       const float factor = !has_dropout ? 1 : (kept >> (n * 4 + i) & 1) != 0 ? args.draw.scale : 0;
-      weight_and_gradient(args, of_rows[i / 2], factor, weights[n][i], d_weights[n][i]);
+      weight_and_gradient(args, of_rows[i / 2], factor, 1, weights[n][i], d_weights[n][i]);
     }
   }
 }
 
 /// Blocks of 8 keys whose scores a warp has at a time: what registers allow beside the sums.
 constexpr int gradient_blocks(int head_dim) {
-  return head_dim <= 64 ? 8 : 4;
+  return head_dim <= 64 ? 8 : head_dim <= 128 ? 4 : 2;
 }
 
 /// Rows of a block, of which a warp has 16 of each of the first two.
-template <int kDim>
+template <int kDim, class Half>
 struct GradientRows {
-  SwizzledRows<kDim> q, d_out, k, v;
+  SwizzledRows<kDim, Half> q, d_out, k, v;
 };
 
 /// Calls f(first column, weights, gradients of scores) for the keys of a tile, some at a time; keys
-/// that the warp does not see are 0.
-template <int kDim, Extras kExtras, typename F>
+/// that the warp does not see are 0. Of each kMmaTile / kColumns warps that have the same queries,
+/// a warp has kColumns of the keys.
+template <int kDim, Extras kExtras, int kColumns, class Half, typename F>
 __device__ void for_each_gradient(const AttentionView& args, const WarpTask& task, LaneTile tile,
                                   bool is_empty, const QuerySums* sums,
-                                  const GradientRows<kDim>& rows, F&& f) {
+                                  const GradientRows<kDim, Half>& rows, F&& f) {
   constexpr int kBlocks = gradient_blocks(kDim);
-  const int first_row = thread_index() / kLanes * kWarpRows;
+  const int warp = thread_index() / kLanes;
+  const int first_row = (kColumns == kMmaTile ? warp : warp % kWarps) * kWarpRows;
+  const int begin = kColumns == kMmaTile ? 0 : warp / kWarps * kColumns;
+  tile.first_key += begin, tile.num_columns -= begin;
 #pragma unroll 1
-  for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
+  for (int column = begin; column < begin + kColumns; column += 8 * kBlocks) {
     Fragment<kBlocks> weights = {}, d_scores = {};
     if (!is_empty && tile.num_columns > 0) {
       const int key = task.first_row + column;
@@ -130,8 +133,8 @@ __device__ void for_each_gradient(const AttentionView& args, const WarpTask& tas
 }
 
 /// A warp's rows times `scale`, by way of rows of shared memory that it alone uses.
-template <int kDim>
-__device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows<kDim> stage,
+template <int kDim, class Half>
+__device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows<kDim, Half> stage,
                              int first_row, const OutputHeads& to, std::int64_t token,
                              std::int64_t head, std::int64_t count) {
 #pragma unroll

@@ -23,6 +23,12 @@ inline Extras extras_of(const AttentionView& args) {
   return any ? Extras::kAny : Extras::kNone;
 }
 
+/// What sums of weights are multiplied by once they are complete. SiLU's are divided by its divisor
+/// here: of long sequences, float16 has no numbers as small as the quotients.
+__device__ inline float scale_of_sums(const AttentionView& args) {
+  return is_softmax(args) ? 1 : 1 / args.silu_divisor;
+}
+
 /// Of a warp's 16 queries and a tile of keys, as a lane sees them: the first of its two queries,
 /// the keys of the warp's queries, in shared memory, and of the tile how many columns count.
 struct LaneTile {

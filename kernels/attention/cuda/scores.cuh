@@ -240,18 +240,19 @@ __device__ inline QuerySums query_sums(const AttentionView& args, const TilePair
 }
 
 /// Of a visible pair: its score becomes the weight as dropout leaves it, and d_weight, the gradient
-/// of that, the gradient of the score. `factor`: what dropout multiplies the weight by.
+/// of that, the gradient of the score. `factor`: what dropout multiplies the weight by; `divisor`:
+/// what SiLU is divided by.
 __device__ __forceinline__ void weight_and_gradient(const AttentionView& args,
                                                     const QuerySums& sums, float factor,
-                                                    float& score, float& d_weight) {
+                                                    float divisor, float& score, float& d_weight) {
   float weight, derivative, offset = 0;
   if (is_softmax(args)) {
     weight = derivative = exp2f(score - sums.lse);
     offset = sums.delta;
   } else {
     const Silu values = silu(score);
-    weight = values.value / args.silu_divisor;
-    derivative = values.derivative / args.silu_divisor;
+    weight = values.value / divisor;
+    derivative = values.derivative / divisor;
   }
   // Rounded: nvcc must not fuse the product into the difference in one kernel and not in another.
   const float kept = factor == 0 ? 0 : __fmul_rn(factor, d_weight);
@@ -276,7 +277,7 @@ __device__ void weights_and_gradients(const AttentionView& args, unsigned visibl
       const float factor = !args.has_dropout             ? 1
                            : has_pair<Shape>(kept, r, m) ? args.draw.scale
                                                          : 0;
-      weight_and_gradient(args, sums[r], factor, weights[r][m], d_weights[r][m]);
+      weight_and_gradient(args, sums[r], factor, args.silu_divisor, weights[r][m], d_weights[r][m]);
     }
   }
 }

@@ -10,14 +10,15 @@ constexpr bool tensor_cores_have(std::int64_t head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
 
-/// Whether they are bfloat16, and every row is aligned to 16 bytes.
-bool are_aligned_halves(const InputHeads& heads);
+/// Whether they are of this type, bfloat16 or float16, and every row is aligned to 16 bytes.
+bool are_aligned_halves(const InputHeads& heads, DataType type);
 
-/// Whether a call runs on tensor cores; else it takes the plain kernels, which do everything. They
-/// multiply bfloat16: float32 tokens keep the float32 products that their callers expect. The
-/// backward leaves out gradients of biases and tables, shared queries and head_dim 256.
+/// Whether a call runs on tensor cores; else it takes the plain kernels, which do everything. All
+/// rows are of one type, bfloat16 or float16: float32 tokens keep the float32 products that their
+/// callers expect. The backward leaves out gradients of biases and tables, shared queries, and
+/// head_dim 256 where a block has less than 163 KiB of shared memory.
 bool forward_takes_tensor_cores(const AttentionView& args);
-bool backward_takes_tensor_cores(const AttentionBackwardView& args);
+bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream& stream);
 
 /// Such calls.
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -72,12 +73,17 @@ __device__ inline float max_of_row(float x) {
 __device__ inline float load(const InputHeads& from, std::int64_t token, std::int64_t head,
                              int column) {
   if (from.type == DataType::kFloat32) return view_as<float>(from).at(token, head)[column];
+  if (from.type == DataType::kFloat16) {
+    return __half2float(view_as<__half>(from).at(token, head)[column]);
+  }
   return __bfloat162float(view_as<__nv_bfloat16>(from).at(token, head)[column]);
 }
 __device__ inline void store(float x, const OutputHeads& to, std::int64_t token, std::int64_t head,
                              int column) {
   if (to.type == DataType::kFloat32) {
     view_as<float>(to).at(token, head)[column] = x;
+  } else if (to.type == DataType::kFloat16) {
+    view_as<__half>(to).at(token, head)[column] = __float2half_rn(x);
   } else {
     view_as<__nv_bfloat16>(to).at(token, head)[column] = __float2bfloat16_rn(x);
   }

@@ -201,7 +201,6 @@ __device__ inline WarpTask task_at(const AttentionView& args, const WorkList& li
                                    std::int64_t task) {
   const std::int64_t heads = numbers.heads;
   const std::int64_t longer = list.counts[0] + list.counts[1];
-  const int warp = thread_index() / kLanes;
   if (task < range.end_of_long) {
     const std::int64_t* first_task = numbers.first_task;
     const std::int64_t place =
@@ -225,6 +224,7 @@ __device__ inline WarpTask task_at(const AttentionView& args, const WorkList& li
   if (!is_half) task -= half_tasks;
   const int span = is_half ? 32 : 16, share = kMmaTile / span;
   const int warps = kWarps / share;  // of a problem
+  const int warp = thread_index() / kLanes % kWarps;
   const std::int64_t problem = task * share + warp / warps;
   const std::int64_t problems = list.counts[is_half ? 2 : 3] * heads;
   WarpTask result{

@@ -139,7 +139,8 @@ CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   CudaAttentionPlan plan{Buffer<std::int64_t>(CudaAttentionPlan::size(batch_size), stream)};
   std::int64_t *counts = plan.values.device_data(), *order = counts + CudaAttentionPlan::kCounts;
   std::int64_t *tasks = order + batch_size, step = batch_size + 1;
-  const auto room = [&](Resident what) {
+  const auto room = [&](Resident what) -> std::int64_t {
+    if (args.head_dim > 128) return 0;
     return resident_tiles(what, args.head_dim, shared_bytes_of(stream));
   };
   launch(

@@ -26,6 +26,12 @@ constexpr int warps_for_long(std::int64_t head_dim) {
   return head_dim <= 128 ? 8 : 4;
 }
 
+/// Warps of a block of the backward that share 16 queries and 16 keys, as registers allow: of
+/// scores each has a part of the keys, of sums a part of the columns.
+constexpr int warps_that_share(std::int64_t head_dim) {
+  return head_dim <= 128 ? 1 : 2;
+}
+
 /// Queries of a block that sums d_q alone.
 constexpr int rows_for_d_q(std::int64_t head_dim) {
   return head_dim <= 64 ? 2 * kMmaTile : kMmaTile;

@@ -21,7 +21,7 @@ __device__ inline float round_to_tf32(float x) {
 /// takes 32 bytes of a row in either type, and the same lanes the same four bytes of them.
 struct Bf16Factor {
   using Value = BFloat16;
-  using Mma = MmaBf16;
+  using Product = Mma<__nv_bfloat16>;
   __device__ static Four round(const Four& four) { return four; }  // store_four does
 
   template <int kBlocks, int kDim>
@@ -34,7 +34,7 @@ struct Bf16Factor {
 
 struct Tf32Factor {
   using Value = float;
-  struct Mma {
+  struct Product {
     __device__ void operator()(float (&d)[4], const std::uint32_t (&a)[4],
                                const std::uint32_t (&b)[2]) const {
       mma_m16n8k8_tf32(d, a, b);
@@ -152,7 +152,7 @@ __device__ void for_each_tile(const SoftmaxChunk& chunk, const RoundedSides& sid
     const int count = static_cast<int>(std::min<std::int64_t>(kTile, chunk.end - begin));
     for (int first = 0; has_rows && first < count; first += 8 * Tiles::kBlocks) {
       Fragment<Tiles::kBlocks> logits;
-      multiply_rows<Tiles::kHalves, Tiles::kBlocks, typename Factor::Mma>(
+      multiply_rows<Tiles::kHalves, Tiles::kBlocks, __nv_bfloat16, typename Factor::Product>(
           tiles.own, first_row, tiles.other(index), first, count - first, logits);
       use(logits, tiles.columns(index) + first, tiles.other(index), first, count - first);
     }

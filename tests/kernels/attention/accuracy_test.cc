@@ -12,16 +12,13 @@
 #include <string>
 #include <vector>
 
-#include "serrate/bfloat16.h"
 #include "tests/kernels/attention/biases.h"
 #include "tests/reference/unfused_attention.h"
 
 namespace serrate {
 namespace {
 
-float store(float x, DataType stored) {
-  return stored == DataType::kFloat32 ? x : static_cast<float>(BFloat16(x));
-}
+using reference::store;
 
 struct Errors {
   double max = 0, sum_of_squares = 0;
@@ -50,7 +47,7 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
     const float above = store(static_cast<float>(exact) + 0.3f, stored);
     of_rounding.add(store(above - 0.3f, stored) - exact);
   }
-  const bool is_half = stored == DataType::kBFloat16;
+  const bool is_half = stored != DataType::kFloat32;
   const double factor = is_half ? 2 : of == Of::kPairs ? 4 : 8;
   const double rms_factor = is_half || of == Of::kPairs ? 2 : 8;
   EXPECT_LE(of_kernel.max, factor * of_unfused.max + 2 * of_rounding.max);
@@ -60,10 +57,10 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
 
 enum class WithBiases { kNo, kYes };
 
-// Of bfloat16 in rows as CUDA's tensor cores want them.
+// Of halves in rows as CUDA's tensor cores want them.
 void expect_small_errors(Shape shape, DataType stored, WithBiases with_biases,
                          TestStreams& streams) {
-  if (stored == DataType::kBFloat16) shape.gaps = kAlignedGaps;
+  if (stored != DataType::kFloat32) shape.gaps = kAlignedGaps;
   Case c(shape, streams);
   StoredTokens q(c.q, stored), k(c.k, stored), v(c.v, stored), d_out(c.d_out, stored);
   StoredTokens out(c.out, stored), d_q(c.d_q, stored), d_k(c.d_k, stored), d_v(c.d_v, stored);
@@ -142,13 +139,14 @@ TEST_P(Accuracy, OfBiasesTablesAndSharedKeys) {
 
 std::string name_of(const testing::TestParamInfo<Accuracy::ParamType>& test) {
   const auto [stored, head_dim] = std::get<1>(test.param);
-  return (stored == DataType::kFloat32 ? "Float32x" : "BFloat16x") + std::to_string(head_dim);
+  return std::string(to_string(stored)) + "x" + std::to_string(head_dim);
 }
 
 INSTANTIATE_TEST_SUITE_P(
     All, Accuracy,
     testing::Combine(testing::ValuesIn(test_devices()),
-                     testing::Combine(testing::Values(DataType::kFloat32, DataType::kBFloat16),
+                     testing::Combine(testing::Values(DataType::kFloat32, DataType::kBFloat16,
+                                                      DataType::kFloat16),
                                       testing::ValuesIn(on_cpu_or_not<std::vector<std::int64_t>>(
                                           {32, 64, 128, 256}, {64})))),
     name_of);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <vector>
@@ -25,25 +26,25 @@ TEST(BFloat16, RoundsToNearestAndHalvesToEven) {
   EXPECT_TRUE(std::isnan(rounded(std::nanf(""))));
 }
 
-void expect_near(Tokens& actual, const std::vector<double>& expected) {
+void expect_near(Tokens& actual, const std::vector<double>& expected, double tolerance) {
   double largest = 0;
   for (const double x : expected) largest = std::max(largest, std::abs(x));
   double worst = 0;
   actual.for_each(
       [&](float& x, std::int64_t i) { worst = std::max(worst, std::abs(x - expected[i])); });
-  EXPECT_LE(worst, largest * 0x1p-8);
+  EXPECT_LE(worst, largest * tolerance);
 }
 
-// Each result is off by its own rounding, and gradients by that of out. Every tensor may have a
-// type of its own: bit i of `half` is that of tensor i.
-void expect_reference_of_rounded_inputs(const Shape& shape, unsigned half, TestStreams& streams) {
+using Types = std::array<DataType, 8>;
+
+// Each result is off by its own rounding, and gradients by that of out.
+void expect_reference_of_rounded_inputs(const Shape& shape, const Types& types,
+                                        TestStreams& streams) {
   Case c(shape, streams);
-  unsigned next = 0;
-  const auto stored = [&](Tokens& x) {
-    return StoredTokens(x, half >> next++ & 1 ? DataType::kBFloat16 : DataType::kFloat32);
-  };
-  StoredTokens q = stored(c.q), k = stored(c.k), v = stored(c.v), d_out = stored(c.d_out);
-  StoredTokens out = stored(c.out), d_q = stored(c.d_q), d_k = stored(c.d_k), d_v = stored(c.d_v);
+  StoredTokens q(c.q, types[0]), k(c.k, types[1]), v(c.v, types[2]), d_out(c.d_out, types[3]);
+  StoredTokens out(c.out, types[4]), d_q(c.d_q, types[5]), d_k(c.d_k, types[6]);
+  StoredTokens d_v(c.d_v, types[7]);
+  const double tolerance = std::ranges::count(types, DataType::kBFloat16) > 0 ? 0x1p-8 : 0x1p-11;
   const reference::Attention args = c.in_double();
   const reference::AttentionOutput output = reference::attention_forward(args);
   const reference::AttentionGradients gradients =
@@ -60,35 +61,62 @@ void expect_reference_of_rounded_inputs(const Shape& shape, unsigned half, TestS
       x->load();
       EXPECT_TRUE(x->tokens.nothing_else_written());
     }
-    expect_near(c.out, output.out);
-    expect_near(c.d_q, gradients.d_q);
-    expect_near(c.d_k, gradients.d_k);
-    expect_near(c.d_v, gradients.d_v);
+    expect_near(c.out, output.out, tolerance);
+    expect_near(c.d_q, gradients.d_q, tolerance);
+    expect_near(c.d_k, gradients.d_k, tolerance);
+    expect_near(c.d_v, gradients.d_v, tolerance);
   });
 }
 
-class AttentionBFloat16 : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionBFloat16, testing::ValuesIn(test_devices()), device_name);
+class AttentionHalves : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionHalves, testing::ValuesIn(test_devices()), device_name);
 
-TEST_P(AttentionBFloat16, MatchesTheReferenceOfTheRoundedInputs) {
+TEST_P(AttentionHalves, MatchTheReferenceOfTheRoundedInputs) {
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
     for (const std::int64_t head_dim : {20, 64}) {
       Shape shape = sized(causal_shape({130, 0, 97, 30, 3}, {150, 5, 97, 7, 0}, 4, head_dim));
       shape.num_key_heads = 2;
       shape.activation = activation;
-      expect_reference_of_rounded_inputs(shape, ~0u, *this);
+      for (const DataType half : {DataType::kBFloat16, DataType::kFloat16}) {
+        SCOPED_TRACE(to_string(half));
+        Types types;
+        types.fill(half);
+        expect_reference_of_rounded_inputs(shape, types, *this);
+      }
     }
   }
 }
 
-TEST_P(AttentionBFloat16, EveryTensorMayHaveATypeOfItsOwn) {
+TEST_P(AttentionHalves, EveryTensorMayHaveATypeOfItsOwn) {
   Shape shape = sized(causal_shape({130, 0, 1, 6}, {110, 5, 97, 200}, 4, 20));
   shape.num_key_heads = 2;
-  for (unsigned half = 1; half < 255; half += on_cpu_or_not(11u, 43u)) {
-    SCOPED_TRACE(half);
-    expect_reference_of_rounded_inputs(shape, half, *this);
+  constexpr int kAll = 6561;  // 3^8
+  for (int number = 1; number < kAll; number += on_cpu_or_not(281, 1093)) {
+    SCOPED_TRACE(number);
+    Types types;
+    int digits = number;
+    for (DataType& type : types) type = static_cast<DataType>(digits % 3), digits /= 3;
+    expect_reference_of_rounded_inputs(shape, types, *this);
   }
+}
+
+// Infinities, NaN, subnormals and what lies half-way, in vectors and one by one.
+TEST_P(AttentionHalves, RoundAsFloat16Does) {
+  Case c(causal_shape({1}, {1}, 1, 70), *this);
+  const float values[] = {65519,      65520,     -1e6f,        0x1p-25f,     0x1.8p-24f,
+                          0x1.7p-14f, -0x1p-14f, 1 + 0x1p-11f, 1 + 0x3p-11f, -0.0f};
+  c.v.for_each([&](float& x, std::int64_t i) { x = values[i % 10]; });
+  StoredTokens out(c.out, DataType::kFloat16);
+  for_every_target(stream.device(), [&] {
+    AttentionForward args = c.forward_args();
+    args.out = out.on(stream);
+    jagged_attention_forward(args, stream);
+    out.load();
+    c.out.for_each([&](float& x, std::int64_t i) {
+      ASSERT_EQ(x, static_cast<float>(Float16(values[i % 10]))) << values[i % 10];
+    });
+  });
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -16,6 +17,7 @@
 
 #include "hwy/highway.h"
 #include "serrate/bfloat16.h"
+#include "serrate/float16.h"
 #include "serrate/kernels/attention.h"
 #include "serrate/random.h"
 #include "tests/reference/attention.h"
@@ -144,23 +146,30 @@ struct Tokens {
 // A case's tokens as they are stored: what the kernels see. The tokens become the same numbers.
 struct StoredTokens {
   Tokens& tokens;
-  TestArray<BFloat16> halves;
+  DataType type;
+  TestArray<std::uint16_t> halves;
 
-  StoredTokens(Tokens& x, DataType type) : tokens(x) {
-    if (type != DataType::kBFloat16) return;
-    for (const float value : x.values.host()) halves.host().push_back(BFloat16(value));
+  StoredTokens(Tokens& x, DataType stored) : tokens(x), type(stored) {
+    if (type == DataType::kFloat32) return;
+    for (const float value : x.values.host()) {
+      halves.host().push_back(type == DataType::kFloat16 ? Float16(value).bits
+                                                         : BFloat16(value).bits);
+    }
     load();
   }
   // What is stored, as float32.
   void load() {
     for (std::int64_t i = 0; i < halves.size(); ++i) {
-      tokens.values[i] = static_cast<float>(halves[i]);
+      tokens.values[i] = type == DataType::kFloat16
+                             ? static_cast<float>(std::bit_cast<Float16>(halves[i]))
+                             : static_cast<float>(std::bit_cast<BFloat16>(halves[i]));
     }
   }
   OutputHeads on(const Stream& stream) {
-    if (halves.size() == 0) return tokens.on(stream);
-    return DeviceHeads<BFloat16>{halves.on(stream).device_data(), tokens.token_stride,
-                                 tokens.head_stride};
+    OutputHeads heads = tokens.on(stream);
+    heads.type = type;
+    if (type != DataType::kFloat32) heads.device_data = halves.on(stream).device_data();
+    return heads;
   }
 };
 

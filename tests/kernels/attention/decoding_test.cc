@@ -211,13 +211,14 @@ TEST_P(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
   }
 }
 
-TEST_P(AttentionDecoding, BFloat16MatchesTheReferenceOfTheRoundedInputs) {
-  for (const std::int64_t head_dim : {20, 64}) {
+TEST_P(AttentionDecoding, HalvesMatchTheReferenceOfTheRoundedInputs) {
+  for (const auto& [head_dim, half] : {std::pair<std::int64_t, DataType>{20, DataType::kBFloat16},
+                                       {64, DataType::kBFloat16},
+                                       {64, DataType::kFloat16}}) {
     Shape shape = few_queries(4, 2);
     shape.head_dim = head_dim;
     Case c(shape, *this);
-    StoredTokens q(c.q, DataType::kBFloat16), k(c.k, DataType::kBFloat16);
-    StoredTokens v(c.v, DataType::kBFloat16), out(c.out, DataType::kBFloat16);
+    StoredTokens q(c.q, half), k(c.k, half), v(c.v, half), out(c.out, half);
     const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
     for_every_target(stream.device(), [&] {
       AttentionForward args = c.forward_args();

@@ -14,12 +14,19 @@
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "tests/kernels/attention/case.h"
 
-// Cases of bfloat16, which run on tensor cores where there are any.
+// Cases of bfloat16 or float16, which run on tensor cores where there are any.
 namespace serrate {
 
-inline constexpr double kRounding = 0x1p-8;  // of a bfloat16, relative
+// How far a rounded number may be off, relative to it, and the least of float16 where it is small.
+inline double rounding_of(DataType half) {
+  return half == DataType::kFloat16 ? 0x1p-11 : 0x1p-8;
+}
+inline double least_rounding_of(DataType half) {
+  return half == DataType::kFloat16 ? 0x1p-25 : 0;
+}
 
-// A sum over pairs of |weight * value|: how far rounded weights may be off is kRounding of it.
+// A sum over pairs of |weight * value|: how far rounded weights may be off is their
+// rounding of it.
 inline std::vector<double> absolute_output(const Case& c, reference::Attention args) {
   for (double& x : args.v) x = std::abs(x);
   if (args.kept.empty()) args.kept.resize(args.num_pairs(), 1);
@@ -46,16 +53,22 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
 #if SERRATE_WITH_CUDA
   const AttentionBackwardView view = view_of(call);
   EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
-  EXPECT_EQ(backward_takes_tensor_cores(view), backward == Backward::kOnTensorCores);
+  int bytes = 0;
+  EXPECT_EQ(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
+                                   stream.device().index),
+            cudaSuccess);
+  const bool has_room = view.forward.head_dim < 256 || bytes >= 163 << 10;
+  EXPECT_EQ(backward_takes_tensor_cores(view, stream),
+            has_room && backward == Backward::kOnTensorCores);
 #endif
 }
 
-// Runs a case whose tokens are stored as bfloat16, which they become.
-inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores) {
-  constexpr DataType kHalf = DataType::kBFloat16;
+// Runs a case whose tokens are stored as halves, which they become.
+inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
+                       DataType half = DataType::kBFloat16) {
   for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
-  StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), d_out(c.d_out, kHalf);
-  StoredTokens out(c.out, kHalf), d_q(c.d_q, kHalf), d_k(c.d_k, kHalf), d_v(c.d_v, kHalf);
+  StoredTokens q(c.q, half), k(c.k, half), v(c.v, half), d_out(c.d_out, half);
+  StoredTokens out(c.out, half), d_q(c.d_q, half), d_k(c.d_k, half), d_v(c.d_v, half);
   const Stream& stream = c.streams.stream;
   AttentionBackward call = c.backward_args();
   call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
@@ -68,8 +81,10 @@ inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores) {
 }
 
 // Holds all results against the reference of what is stored.
-inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores) {
-  run_halves(c, backward);
+inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores,
+                             DataType half = DataType::kBFloat16) {
+  run_halves(c, backward, half);
+  const double rounding = rounding_of(half);
   const reference::Attention args = c.in_double();
   const reference::AttentionOutput output = reference::attention_forward(args);
   const reference::AttentionGradients gradients =
@@ -78,14 +93,15 @@ inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCor
   EXPECT_TRUE(c.out.nothing_else_written());
   double worst = 0;
   c.out.for_each([&](float& x, std::int64_t i) {
-    const double bound = kRounding * (absolute[i] + std::abs(output.out[i])) + 1e-5 * absolute[i];
+    const double bound = rounding * (absolute[i] + std::abs(output.out[i])) + 1e-5 * absolute[i] +
+                         least_rounding_of(half);
     worst = std::max(worst, std::abs(x - output.out[i]) - bound);
   });
   EXPECT_LE(worst, 1e-30);
   // Gradients have their own rounding, and those of weights and of out.
-  expect_close(c.d_q, gradients.d_q, 2 * kRounding);
-  expect_close(c.d_k, gradients.d_k, 2 * kRounding);
-  expect_close(c.d_v, gradients.d_v, 2 * kRounding);
+  expect_close(c.d_q, gradients.d_q, 2 * rounding);
+  expect_close(c.d_k, gradients.d_k, 2 * rounding);
+  expect_close(c.d_v, gradients.d_v, 2 * rounding);
   if (c.shape.activation != AttentionActivation::kSoftmax) return;
   for (std::int64_t i = 0; i < c.lse.size(); ++i) {
     const std::int64_t token = i % (c.lse.size() / c.shape.num_heads);

@@ -1,5 +1,5 @@
-// What runs on tensor cores where there are any: bfloat16 in rows that are aligned to 16 bytes, of
-// 32, 64, 128 or 256 columns. Weights are rounded to bfloat16 before they meet values.
+// What runs on tensor cores where there are any: bfloat16 or float16 in rows that are aligned to 16
+// bytes, of 32, 64, 128 or 256 columns. Weights are rounded to that type before they meet values.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -80,8 +80,10 @@ TEST_P(TensorCores, EveryHeadDimAndActivation) {
       Shape shape = causal_shape({20, 70, 3}, {20, 65, 9}, head_dim == 64 ? 2 : 1, head_dim);
       shape.activation = activation;
       shape.gaps = kAlignedGaps;
-      Case c(shape, *this);
-      expect_reference(c, head_dim == 256 ? Backward::kPlain : Backward::kOnTensorCores);
+      for (const DataType half : {DataType::kBFloat16, DataType::kFloat16}) {
+        Case c(shape, *this);
+        expect_reference(c, Backward::kOnTensorCores, half);
+      }
     }
   }
 }
@@ -96,6 +98,39 @@ TEST_P(TensorCores, WholeSequences) {
     expect_whole_sequences(c);
     expect_reference(c);
   }
+}
+
+TEST_P(TensorCores, WholeSequencesInFloat16) {
+  Shape shape = causal_shape({129, 130}, {150, 70}, 4, 32);
+  shape.gaps = kAlignedGaps;
+  Case c(with_enough_heads(stream, shape), *this);
+  expect_whole_sequences(c);
+  expect_reference(c, Backward::kOnTensorCores, DataType::kFloat16);
+}
+
+// Where gradients of scores are beyond float16, tensor cores give no number, never a wrong one.
+TEST_P(TensorCores, GradientsOfScoresBeyondFloat16AreNotLostInSilence) {
+  Shape shape = causal_shape({70}, {70}, 1, 32);
+  shape.gaps = kAlignedGaps;
+  Case c(shape, *this);
+  c.k.for_each([](float& x, std::int64_t) { x *= 1e-3f; });
+  c.v.for_each([](float& x, std::int64_t) { x *= 100; });
+  c.d_out.for_each([](float& x, std::int64_t) { x *= 3000; });
+  run_halves(c, Backward::kOnTensorCores, DataType::kFloat16);
+  const std::vector<double> expected =
+      reference::attention_backward(c.in_double(), c.d_out.dense()).d_q;
+  const double largest = std::abs(*std::ranges::max_element(
+      expected, [](double a, double b) { return std::abs(a) < std::abs(b); }));
+  ASSERT_LT(largest, 65504);
+  std::int64_t not_finite = 0;
+  c.d_q.for_each([&](float& x, std::int64_t i) {
+    if (std::isfinite(x)) {
+      EXPECT_LE(std::abs(x - expected[i]), 2 * rounding_of(DataType::kFloat16) * largest);
+    } else {
+      ++not_finite;
+    }
+  });
+  EXPECT_EQ(not_finite > 0, stream.device().type != DeviceType::kCpu);
 }
 
 // More tiles of keys than there is room for. The first queries of both blocks see all of them.
