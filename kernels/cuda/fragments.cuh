@@ -135,6 +135,21 @@ __device__ void add_weighted_rows(const Fragment<kBlocks>& weights, SwizzledRows
   }
 }
 
+/// sums (of 16 rows) += `count` columns of weights, from row `row` on, times as many rows of values
+/// from first_row on, of which it has the columns from first_column on.
+template <int kDim, int kColumns, class Half>
+__device__ void add_staged_rows(SwizzledRows<64, Half> weights, int row,
+                                SwizzledRows<kDim, Half> values, int first_row, int count,
+                                int first_column, Fragment<kColumns / 8>& sums) {
+  const int lane = lane_index();
+#pragma unroll 1
+  for (int k = 0; k < count; k += 16) {
+    std::uint32_t a[4];
+    load_matrices(a, weights.at(row + lane % 16, k / 8 + lane / 16));
+    add_product<kDim, kColumns>(a, values, first_row + k, first_column, sums);
+  }
+}
+
 /// sums (of 16 keys) += the transpose of `count` rows of weights, columns `key` to key + 15, times
 /// as many rows of values, of which it has the columns from first_column on; both begin at
 /// first_row.

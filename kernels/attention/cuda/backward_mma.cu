@@ -29,17 +29,6 @@ struct WarpState {
   KeyRanges ranges[kWarpRows];
 };
 
-// The warp's part of a tile: its rows, and of sums its kColumns columns.
-template <int kDim>
-struct WarpPart {
-  static constexpr int kSharing = warps_that_share(kDim), kColumns = kDim / kSharing;
-  int warp = thread_index() / kLanes, part = kSharing == 1 ? 0 : warp / kWarps;
-  int first_row = (warp - part * kWarps) * kWarpRows, first_column = part * kColumns;
-
-  // Of two tensors the warp copies both, or the one that is its part.
-  __device__ bool copies(int tensor) const { return kSharing == 1 || part == tensor; }
-};
-
 __device__ inline int columns_of(const WarpTask& task) {
   return static_cast<int>(std::min<std::int64_t>(task.at.num_keys - task.at.first_key, task.span));
 }
@@ -51,18 +40,13 @@ __device__ void write_d_q(const AttentionBackwardView& call, const WarpTask& tas
                           const BackwardTiles<kDim, Half>& tiles) {
   constexpr int kColumns = kDim < 64 ? kDim : 64;
   const TilePair& at = task.at;
-  const WarpPart<kDim> own;
-  const int lane = lane_index(), keys = columns_of(task);
+  const WarpPart<kDim, warps_that_share(kDim)> own;
 #pragma unroll 1
   for (int i = 0; i < own.kColumns; i += kColumns) {
     const int column = own.first_column + i;
     Fragment<kColumns / 8> d_q = {};
-#pragma unroll 1
-    for (int key = 0; key < keys; key += 16) {
-      std::uint32_t a[4];
-      load_matrices(a, tiles.d_scores.at(own.first_row + lane % 16, key / 8 + lane / 16));
-      add_product<kDim, kColumns>(a, tiles.k, task.first_row + key, column, d_q);
-    }
+    add_staged_rows<kDim, kColumns>(tiles.d_scores, own.row, tiles.k, task.first_row,
+                                    columns_of(task), column, d_q);
     OutputHeads to = call.d_q;
     to.device_data = static_cast<Half*>(to.device_data) + column;
     write_scaled<kColumns, Half>(call.forward.scale * scale_of_sums(call.forward), d_q,
@@ -82,8 +66,8 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
   __shared__ WarpState states[kWarps * kSharing];
   static_assert(sizeof(states) <= kStaticBytes);
   const BackwardTiles<kDim, Half> tiles;
-  const WarpPart<kDim> own;
-  const int lane = lane_index(), first_row = own.first_row;
+  const WarpPart<kDim, warps_that_share(kDim)> own;
+  const int lane = lane_index(), first_row = own.row;
   const std::int64_t group = heads_per_key_head(args);
   const TaskNumbers numbers{work.key_tiles, TaskNumbers::Rows::kKeys, kMmaTile, args.num_key_heads,
                             group};
@@ -96,7 +80,7 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
     const WarpTask found = task_at(args, work, numbers, range, index);
     if (lane == 0) task = found;
     __syncwarp();
-    const int row_in_span = first_row - task.first_row;
+    const int row_in_span = task.row_in_span();
     const std::int64_t key_head = task.key_head, key = at.first_key + row_in_span;
     const std::int64_t keys = at.num_keys - key;
     if (own.copies(0)) {

@@ -1,7 +1,9 @@
 // d_q on tensor cores of sequences with more than one tile of keys, where no block has all of their
-// queries with d_q: a warp takes 16 queries, and its block of eight warps (four from head_dim 128
-// on) goes through the tiles of keys as the forward does. One sequence in a head of keys after the
-// other, or one block of queries, where there are few sequences or they are long.
+// queries with d_q: a warp takes 16 queries, and its block of eight warps (four at head_dim 128)
+// goes through the tiles of keys as the forward does. At head_dim 256 two warps share 16 queries:
+// each has half of the keys of a tile and hands over its gradients of scores, and half of the
+// columns of d_q. One sequence in a head of keys after the other, or one block of queries, where
+// there are few sequences or they are long.
 #include <cmath>
 
 #include "kernels/attention/cuda/head_rows.cuh"
@@ -13,9 +15,17 @@
 namespace serrate {
 namespace {
 
-// Dynamic shared memory: queries, d_out, sums of queries, slots of keys and values.
+// Dynamic shared memory: queries, d_out, gradients of scores if warps share rows, sums of queries,
+// slots of keys and values.
+constexpr int staged_size(int head_dim) {
+  return warps_that_share(head_dim) == 1 ? 0 : kMmaTile * kMmaTile;
+}
 constexpr std::int64_t bytes_of_queries(int head_dim) {
-  return rows_for_d_q(head_dim) * (4 * head_dim + static_cast<std::int64_t>(sizeof(QuerySums)));
+  return rows_for_d_q(head_dim) * (4 * head_dim + static_cast<std::int64_t>(sizeof(QuerySums))) +
+         2 * staged_size(head_dim);
+}
+constexpr int warps_for_d_q(int head_dim) {
+  return rows_for_d_q(head_dim) / kWarpRows * warps_that_share(head_dim);
 }
 // At head_dim 128 with two a multiprocessor of an H100 has room for another block.
 constexpr int most_slots_for(int head_dim) {
@@ -23,40 +33,52 @@ constexpr int most_slots_for(int head_dim) {
 }
 
 template <int kDim, class Half, Extras kExtras>
-__global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
+__global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 : 1)
     sum_queries_of_tasks(const __grid_constant__ AttentionBackwardView call, const WorkList work,
                          const int num_slots) {
   const AttentionView& args = call.forward;
-  constexpr int kRows = rows_for_d_q(kDim), kNumWarps = kRows / kWarpRows;
+  constexpr int kRows = rows_for_d_q(kDim), kNumWarps = warps_for_d_q(kDim);
+  constexpr int kSharing = warps_that_share(kDim), kColumns = kDim / kSharing;
+  constexpr int kBlocks = gradient_blocks(kDim);
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
-  const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
+  const int lane = lane_index();
+  const WarpPart<kDim, kSharing> own;
+  const int first_row = own.row;
   using Rows = SwizzledRows<kDim, Half>;
   const Rows q{dynamic_shared<Half>()}, d_out{q.data + kRows * kDim};
-  QuerySums* const sums = reinterpret_cast<QuerySums*>(d_out.data + kRows * kDim) + first_row;
+  const SwizzledRows<kMmaTile, Half> staged{d_out.data + kRows * kDim};
+  QuerySums* const sums = reinterpret_cast<QuerySums*>(staged.data + staged_size(kDim)) + first_row;
   KeySlots<kDim, kNumWarps, Half> slots(q.data + bytes_of_queries(kDim) / 2, num_slots);
-  KeyRanges* const ranges = state.ranges + first_row;
+  KeyRanges* const ranges = state.ranges + own.warp * kWarpRows;
   const TaskNumbers numbers{work.query_blocks, TaskNumbers::Rows::kQueries, kRows, args.num_heads,
                             1};
   const std::int64_t num_tasks = work.query_blocks[batch_size_of(args)];
   if (thread_index() == 0) state.range = {0, num_tasks, num_tasks};
   __syncthreads();
-  WarpTask& task = state.tasks[warp];
+  WarpTask& task = state.tasks[own.warp];
   TilePair& at = task.at;
   for (std::int64_t index = blockIdx.x; index < num_tasks; index += gridDim.x) {
     state.take(args, work, numbers, index);
     slots.forget();
     for (int items = task.items; items > 0; --items) {
       const int count = task.count();
-      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, count, q, first_row);
-      copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, count, d_out,
-                      first_row);
+      if (own.copies(0)) {
+        copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, count, q, first_row);
+      }
+      if (own.copies(1)) {
+        copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, count, d_out,
+                        first_row);
+      }
       set_key_ranges(args, at, ranges);
-      Fragment<kDim / 8> d_q = {};
+      Fragment<kColumns / 8> d_q = {};
       bool has_sums = false;
       slots.for_each_tile(
           args, task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
-            if (!has_sums) sum_queries<kDim>(args, at, count, d_out, first_row, sums);
+            if (!has_sums && own.part == 0) {
+              sum_queries<kDim>(args, at, count, d_out, first_row, sums);
+            }
+            if (!has_sums) own.sync();
             has_sums = true;
             if (seen.is_empty) return;
             const int first_key = number * kMmaTile;
@@ -64,15 +86,29 @@ __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
                 static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile));
             const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, first_key,
                                 columns, seen.is_full};
-            for_each_gradient<kDim, kExtras, kMmaTile, Half>(
+            for_each_gradient<kDim, kExtras, kMmaTile / kSharing, Half>(
                 args, task, tile, false, sums, {q, d_out, k, v},
                 [&](int column, const auto&, const auto& d_scores) {
-                  add_weighted_rows<kDim, kDim, gradient_blocks(kDim)>(d_scores, k, column,
-                                                                       columns - column, 0, d_q);
+                  if constexpr (kSharing == 1) {
+                    add_weighted_rows<kDim, kDim, kBlocks>(d_scores, k, column, columns - column, 0,
+                                                           d_q);
+                  } else {
+                    stage_rows<kMmaTile, kBlocks>(d_scores, staged, first_row, column / 8);
+                  }
                 });
+            if constexpr (kSharing > 1) {
+              own.sync();
+              add_staged_rows<kDim, kColumns>(staged, first_row, k, 0, columns, own.first_column,
+                                              d_q);
+            }
           });
-      write_scaled<kDim>(args.scale * scale_of_sums(args), d_q, q, first_row, call.d_q,
-                         at.queries.in_q + at.first_query, at.head, count);
+      if (kSharing > 1) __syncthreads();  // the stage is rows of other warps
+      OutputHeads to = call.d_q;
+      to.device_data = static_cast<Half*>(to.device_data) + own.first_column;
+      write_scaled<kColumns, Half>(args.scale * scale_of_sums(args), d_q, {q.data},
+                                   own.warp * kWarpRows, to, at.queries.in_q + at.first_query,
+                                   at.head, count);
+      if (kSharing > 1) __syncthreads();
       go_to_next_item(task, kRows);
     }
   }
@@ -80,7 +116,7 @@ __global__ void __launch_bounds__(rows_for_d_q(kDim) * 2, kDim <= 64 ? 1 : 2)
 
 template <int kDim, class Half>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
-  constexpr int kNumWarps = rows_for_d_q(kDim) / kWarpRows;
+  constexpr int kNumWarps = warps_for_d_q(kDim);
   const int slots = std::min(most_slots(shared_bytes_of(stream) - bytes_of_queries(kDim), kDim),
                              most_slots_for(kDim));
   const std::int64_t bytes = bytes_of_queries(kDim) + slots * slot_bytes(kDim);

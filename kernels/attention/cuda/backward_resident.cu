@@ -54,7 +54,7 @@ __device__ void add_d_q(const ResidentTiles<kDim, Half>& tiles, int tile, int ke
                         bool is_empty) {
   if (is_empty && before == SumOf::kNext) return;
   constexpr int kSums = ResidentTiles<kDim, Half>::kSums;
-  const int lane = lane_index(), warp = thread_index() / kLanes;
+  const int warp = thread_index() / kLanes;
   const int first_row = warp % 4 * kWarpRows, first_column = warp / 4 * kDim / 2;
   float4* const stored = tiles.d_q(tile);
   Fragment<kSums> d_q = {};
@@ -65,10 +65,8 @@ __device__ void add_d_q(const ResidentTiles<kDim, Half>& tiles, int tile, int ke
       d_q[n][0] = x.x, d_q[n][1] = x.y, d_q[n][2] = x.z, d_q[n][3] = x.w;
     }
   }
-  for (int key = 0; key < keys && !is_empty; key += 16) {
-    std::uint32_t a[4];
-    load_matrices(a, tiles.d_scores.at(first_row + lane % 16, key / 8 + lane / 16));
-    add_product<kDim, kDim / 2>(a, tiles.k, key, first_column, d_q);
+  if (!is_empty) {
+    add_staged_rows<kDim, kDim / 2>(tiles.d_scores, first_row, tiles.k, 0, keys, first_column, d_q);
   }
 #pragma unroll
   for (int n = 0; n < kSums; ++n) {

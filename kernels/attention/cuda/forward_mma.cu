@@ -82,9 +82,10 @@ __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneT
   });
 }
 
-template <int kDim, class Half>
-__device__ void write_queries(const AttentionView& args, const WarpTask& task,
-                              RunningSums<kDim>& sums, SwizzledRows<kDim, Half> stage) {
+// Of `own.kColumns` columns, by way of `stage`.
+template <class Half, class Part>
+__device__ void write_queries(const AttentionView& args, const WarpTask& task, const Part& own,
+                              RunningSums<Part::kColumns>& sums, Half* stage) {
   const TilePair& at = task.at;
   if (is_softmax(args)) {
 #pragma unroll
@@ -98,7 +99,9 @@ __device__ void write_queries(const AttentionView& args, const WarpTask& task,
         block[2 * r + 1] = saw_none ? 0 : block[2 * r + 1] * factor;
       }
       const std::int64_t query = at.first_query + lane_index() / 4 + 8 * r;
-      if (args.lse.empty() || lane_index() % 4 != 0 || query >= at.queries.count) continue;
+      if (args.lse.empty() || own.part > 0 || lane_index() % 4 != 0 || query >= at.queries.count) {
+        continue;
+      }
       const std::int64_t row_of_head =
           at.head * (static_cast<std::int64_t>(args.lse.size()) / args.num_heads);
       args.lse[row_of_head + at.queries.in_out + query] =
@@ -112,17 +115,23 @@ __device__ void write_queries(const AttentionView& args, const WarpTask& task,
       for (float& x : block) x *= factor;
     }
   }
-  write_rows<kDim>(sums.out, stage, thread_index() / kLanes * kWarpRows, args.out,
-                   at.queries.in_out + at.first_query, at.head, task.count());
+  OutputHeads to = args.out;
+  to.device_data = static_cast<Half*>(to.device_data) + own.first_column;
+  write_rows<Part::kColumns, Half>(sums.out, {stage}, own.warp * kWarpRows, to,
+                                   at.queries.in_out + at.first_query, at.head, task.count());
 }
 
-// What registers allow: blocks of a processor, and blocks of 8 columns of a fragment of scores.
+// What registers allow: warps that have the same 16 queries, with all scores and a part of the
+// columns of out each; blocks of a processor; blocks of 8 columns of a fragment of scores.
+constexpr int warps_that_share(int head_dim, Extras extras) {
+  return head_dim == 256 && extras == Extras::kAny ? 2 : 1;
+}
 constexpr int blocks_a_processor(int head_dim, int num_warps, Extras extras) {
   if (num_warps > kWarps) return head_dim == 32 && extras == Extras::kNone ? 2 : 1;
   return head_dim <= (extras == Extras::kNone ? 64 : 32) ? 3 : 2;
 }
-constexpr int forward_blocks(int head_dim) {
-  return head_dim <= 128 ? 8 : 2;
+constexpr int forward_blocks(int columns) {
+  return columns <= 128 ? 8 : 2;
 }
 
 // Which sequences a launch takes, and how many tiles of keys a block has room for.
@@ -137,15 +146,17 @@ template <int kDim, class Half, Extras kExtras, int kNumWarps>
 __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kNumWarps, kExtras))
     attend(const __grid_constant__ AttentionView args, const WorkList work,
            const ForwardShare share) {
-  constexpr int kBlocks = forward_blocks(kDim);
+  constexpr int kSharing = warps_that_share(kDim, kExtras), kColumns = kDim / kSharing;
+  constexpr int kRows = kNumWarps * kWarpRows / kSharing, kBlocks = forward_blocks(kColumns);
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
-  const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
+  const int lane = lane_index();
+  const WarpPart<kDim, kSharing> own;
   using Rows = SwizzledRows<kDim, Half>;
   const Rows q{dynamic_shared<Half>()};
-  KeySlots<kDim, kNumWarps, Half> slots(q.data + kNumWarps * kWarpRows * kDim, share.slots);
-  KeyRanges* const ranges = state.ranges + first_row;
-  WarpTask& task = state.tasks[warp];
+  KeySlots<kDim, kNumWarps, Half> slots(q.data + kRows * kDim, share.slots);
+  KeyRanges* const ranges = state.ranges + own.warp * kWarpRows;
+  WarpTask& task = state.tasks[own.warp];
   TilePair& at = task.at;
   const TaskNumbers numbers{
       work.forward, TaskNumbers::Rows::kQueries,
@@ -163,10 +174,12 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
     state.take(args, work, numbers, index);
     slots.forget();
     for (int items = task.items; items > 0; --items) {
-      copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), q,
-                      first_row);
+      if (own.part == 0) {
+        copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), q,
+                        own.row);
+      }
       set_key_ranges(args, at, ranges);
-      RunningSums<kDim> sums;
+      RunningSums<kColumns> sums;
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
       slots.for_each_tile(
           args, task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
@@ -181,12 +194,15 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               tile.num_columns = count - column;
               if (seen.is_empty || tile.num_columns <= 0) break;
               Fragment<kBlocks> scores;
-              multiply_rows<kDim, kBlocks>(q, first_row, k, key, tile.num_columns, scores);
-              weigh<kExtras, kDim, kBlocks>(args, at, tile, scores, sums);
-              add_weighted_rows<kDim, kDim, kBlocks>(scores, v, key, tile.num_columns, 0, sums.out);
+              multiply_rows<kDim, kBlocks>(q, own.row, k, key, tile.num_columns, scores);
+              weigh<kExtras, kColumns, kBlocks>(args, at, tile, scores, sums);
+              add_weighted_rows<kDim, kColumns, kBlocks>(scores, v, key, tile.num_columns,
+                                                         own.first_column, sums.out);
             }
           });
-      write_queries<kDim>(args, task, sums, q);
+      if (kSharing > 1) __syncthreads();  // the stage is rows of other warps
+      write_queries(args, task, own, sums, q.data);
+      if (kSharing > 1) __syncthreads();
       go_to_next_item(task, numbers.rows_a_block);
     }
   }
@@ -197,8 +213,9 @@ void run(const AttentionView& args, const WorkList& work, const Stream& stream) 
   const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
                              std::int64_t most_tasks) {
     constexpr std::int64_t kQueryBytes = 2 * num_warps() * kWarpRows * kDim;
-    launch_warps(attend<kDim, Half, kExtras, num_warps()>,
-                 {num_warps(), kQueryBytes + share.slots * slot_bytes(kDim),
+    constexpr int kNumWarps = num_warps() * warps_that_share(kDim, kExtras);
+    launch_warps(attend<kDim, Half, kExtras, kNumWarps>,
+                 {kNumWarps, kQueryBytes + share.slots * slot_bytes(kDim),
                   kQueryBytes + most_slots * slot_bytes(kDim), most_tasks},
                  stream, args, work, share);
   };
@@ -224,7 +241,6 @@ bool are_aligned_halves(const InputHeads& heads, DataType type) {
 }
 
 bool forward_takes_tensor_cores(const AttentionView& args) {
-  if (args.head_dim == 256 && extras_of(args) == Extras::kAny) return false;  // too many registers
   const auto takes = [&](const InputHeads& x) { return are_aligned_halves(x, args.q.type); };
   return tensor_cores_have(args.head_dim) && takes(args.q) && takes(args.k) && takes(args.v) &&
          takes(args.out);

@@ -154,16 +154,32 @@ struct TileList {
   }
 };
 
-/// What one warp of a block has to do: 16 queries of one sequence in one head, whose tiles of keys
-/// begin at first_row of the block's tiles and have `span` rows there.
+/// A warp's place in a block of which kSharing warps have the same 16 of 64 rows: of sums each has
+/// kColumns columns.
+template <int kDim, int kSharing>
+struct WarpPart {
+  static constexpr int kColumns = kDim / kSharing;
+  int warp = thread_index() / kLanes, part = kSharing == 1 ? 0 : warp / kWarps;
+  int row = (warp - part * kWarps) * kWarpRows, first_column = part * kColumns;
+
+  /// Of two tensors the warp copies both, or the one that is its part.
+  __device__ bool copies(int tensor) const { return kSharing == 1 || part == tensor; }
+  /// Waits for the warps that have the same rows.
+  __device__ void sync() const {
+    if (kSharing > 1) named_barrier_sync(1 + row / kWarpRows, kSharing * kLanes);
+  }
+};
+
+/// What one warp of a block has to do: 16 queries of one sequence in one head, from `row` of the
+/// block's tiles on, whose tiles of keys begin at first_row of those and have `span` rows there.
 struct WarpTask {
   TilePair at;  // no queries and no keys: nothing to do
   std::int64_t key_head;
-  std::int16_t first_row, span;
+  std::int8_t row, first_row, span;
   int items;  // the task's pairs of a head and a block of queries, one after the other
 
   /// The warp's rows in its problem's part of a tile.
-  __device__ int row_in_span() const { return thread_index() / kLanes * kWarpRows - first_row; }
+  __device__ int row_in_span() const { return row - first_row; }
   __device__ int count() const {
     const std::int64_t left = at.queries.count - at.first_query;
     return static_cast<int>(left < 0 ? 0 : left > kWarpRows ? kWarpRows : left);
@@ -201,11 +217,13 @@ __device__ inline WarpTask task_at(const AttentionView& args, const WorkList& li
                                    std::int64_t task) {
   const std::int64_t heads = numbers.heads;
   const std::int64_t longer = list.counts[0] + list.counts[1];
+  const auto row =
+      static_cast<std::int8_t>(thread_index() / kLanes * kWarpRows % numbers.rows_a_block);
   if (task < range.end_of_long) {
     const std::int64_t* first_task = numbers.first_task;
     const std::int64_t place =
         last_at_most(longer, task, [&](std::int64_t p) { return first_task[p]; });
-    WarpTask result{pair_of(args, list.order[place], 0), 0, 0, kMmaTile, 1};
+    WarpTask result{pair_of(args, list.order[place], 0), 0, row, 0, kMmaTile, 1};
     TilePair& at = result.at;
     const bool by_queries = numbers.rows == TaskNumbers::Rows::kQueries;
     const std::int64_t blocks =
@@ -223,12 +241,10 @@ __device__ inline WarpTask task_at(const AttentionView& args, const WorkList& li
   const bool is_half = task < half_tasks;
   if (!is_half) task -= half_tasks;
   const int span = is_half ? 32 : 16, share = kMmaTile / span;
-  const int warps = kWarps / share;  // of a problem
-  const int warp = thread_index() / kLanes % kWarps;
-  const std::int64_t problem = task * share + warp / warps;
+  const std::int64_t problem = task * share + row / span;
   const std::int64_t problems = list.counts[is_half ? 2 : 3] * heads;
   WarpTask result{
-      {}, 0, static_cast<std::int16_t>(warp / warps * span), static_cast<std::int16_t>(span), 1};
+      {}, 0, row, static_cast<std::int8_t>(row / span * span), static_cast<std::int8_t>(span), 1};
   if (problem >= problems) return result;
   const std::int64_t place = longer + (is_half ? 0 : list.counts[2]) + problem / heads;
   result.at = pair_of(args, list.order[place], problem % heads * numbers.heads_apart);

@@ -63,9 +63,11 @@ class TensorCores : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, TensorCores, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(TensorCores, MasksOfPairsInWideHeads) {
-  for (const MaskKind kind : {MaskKind::kColumns, MaskKind::kBlocks}) {
+  for (const auto& [kind, head_dim] :
+       {std::pair{MaskKind::kColumns, 128}, std::pair{MaskKind::kBlocks, 128},
+        std::pair{MaskKind::kBlocks, 256}}) {
     std::mt19937 generator(1);
-    Shape shape = causal_shape({70, 20}, {150, 31}, 1, 128);
+    Shape shape = causal_shape({70, 20}, {150, 31}, 1, head_dim);
     shape.gaps = kAlignedGaps;
     const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
     Case c = masked_case(shape, mask, *this);
@@ -185,6 +187,17 @@ TEST_P(TensorCoreExtras, BiasesAndTables) {
   expect_reference(c, Backward::kPlain);
   c.d_bias = nullptr, c.d_position_table = {}, c.d_time_table = {};
   expect_reference(c);
+}
+
+TEST_P(TensorCores, BiasesTablesAndDropoutInTheWidestHeads) {
+  Shape shape = causal_shape({20, 67}, {20, 70}, 2, 256);
+  shape.num_key_heads = 1;
+  shape.gaps = kAlignedGaps;
+  Case c(shape, *this);
+  const Biases biases(c);
+  set_dropout(c);
+  c.d_bias = nullptr, c.d_position_table = {}, c.d_time_table = {};
+  expect_reference(c, Backward::kOnTensorCores, DataType::kFloat16);
 }
 
 // More keys than a list of tiles holds: some of the first and of the second list are seen.
