@@ -123,7 +123,7 @@ __device__ void write_queries(const AttentionView& args, const WarpTask& task, c
 
 // What registers allow: warps that have the same 16 queries, with all scores and a part of the
 // columns of out each; blocks of a processor; blocks of 8 columns of a fragment of scores.
-constexpr int warps_that_share(int head_dim, Extras extras) {
+constexpr int warps_that_share_out(int head_dim, Extras extras) {
   return head_dim == 256 && extras == Extras::kAny ? 2 : 1;
 }
 constexpr int blocks_a_processor(int head_dim, int num_warps, Extras extras) {
@@ -146,7 +146,7 @@ template <int kDim, class Half, Extras kExtras, int kNumWarps>
 __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kNumWarps, kExtras))
     attend(const __grid_constant__ AttentionView args, const WorkList work,
            const ForwardShare share) {
-  constexpr int kSharing = warps_that_share(kDim, kExtras), kColumns = kDim / kSharing;
+  constexpr int kSharing = warps_that_share_out(kDim, kExtras), kColumns = kDim / kSharing;
   constexpr int kRows = kNumWarps * kWarpRows / kSharing, kBlocks = forward_blocks(kColumns);
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
@@ -213,7 +213,7 @@ void run(const AttentionView& args, const WorkList& work, const Stream& stream) 
   const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
                              std::int64_t most_tasks) {
     constexpr std::int64_t kQueryBytes = 2 * num_warps() * kWarpRows * kDim;
-    constexpr int kNumWarps = num_warps() * warps_that_share(kDim, kExtras);
+    constexpr int kNumWarps = num_warps() * warps_that_share_out(kDim, kExtras);
     launch_warps(attend<kDim, Half, kExtras, kNumWarps>,
                  {kNumWarps, kQueryBytes + share.slots * slot_bytes(kDim),
                   kQueryBytes + most_slots * slot_bytes(kDim), most_tasks},
@@ -251,9 +251,11 @@ void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream)
   with_work_list(args, stream, [&](const WorkList& work) {
     with_halves<256>(view, [&](auto dim, auto half) {
       using Half = decltype(half);
-      if (extras_of(view) == Extras::kAny)
-        return run<dim(), Half, Extras::kAny>(view, work, stream);
-      run<dim(), Half, Extras::kNone>(view, work, stream);
+      if (extras_of(view) == Extras::kNone) {
+        run<dim(), Half, Extras::kNone>(view, work, stream);
+      } else {
+        run<dim(), Half, Extras::kAny>(view, work, stream);
+      }
     });
   });
 }
