@@ -166,9 +166,11 @@ struct StoredTokens {
     }
   }
   OutputHeads on(const Stream& stream) {
-    OutputHeads heads = tokens.on(stream);
+    if (type == DataType::kFloat32) return tokens.on(stream);
+    OutputHeads heads;
+    heads.device_data = halves.on(stream).device_data();
     heads.type = type;
-    if (type != DataType::kFloat32) heads.device_data = halves.on(stream).device_data();
+    heads.token_stride = tokens.token_stride, heads.head_stride = tokens.head_stride;
     return heads;
   }
 };
