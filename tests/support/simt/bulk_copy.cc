@@ -64,6 +64,22 @@ const TensorMap& require_box(const char* name, std::uintptr_t shared, const CUte
   return *tensor;
 }
 
+// Global memory is touched by runs of bytes, so that a sector counts once.
+void observe_global(Asynchronous& self, const std::vector<BoxPiece>& pieces, Touch touch) {
+  for (std::size_t i = 0; i < pieces.size();) {
+    const std::uintptr_t begin = pieces[i].global;
+    unsigned bytes = 0;
+    for (; i < pieces.size() && pieces[i].inside && pieces[i].global == begin + bytes; ++i) {
+      bytes += pieces[i].bytes;
+    }
+    if (bytes > 0) {
+      observe_asynchronous(self, begin, bytes, touch);
+    } else {
+      ++i;
+    }
+  }
+}
+
 struct Load {
   std::vector<BoxPiece> pieces;
   std::uintptr_t mbarrier;
@@ -83,10 +99,10 @@ void issue_load(const char* name, Load load, std::uintptr_t code) {
     std::memset(Memory::instance().state(piece.shared), kAllocated, piece.bytes);
   }
   issue(name, code, [load = std::move(load)](Asynchronous& self) {
+    observe_global(self, load.pieces, Touch::kRead);
     for (const BoxPiece& piece : load.pieces) {
       auto* to = reinterpret_cast<std::uint8_t*>(piece.shared);
       if (piece.inside) {
-        observe_asynchronous(self, piece.global, piece.bytes, Touch::kRead);
         std::memcpy(to, reinterpret_cast<const void*>(piece.global), piece.bytes);
       } else {
         for (unsigned i = 0; i < piece.bytes; ++i) {
@@ -178,8 +194,8 @@ void issue_store(const char* name, Store store, std::uintptr_t code) {
       name, code,
       [shared_store, staged, touch](Asynchronous& self) {
         const std::uint8_t* from = staged->data();
+        observe_global(self, shared_store->pieces, touch);
         for (const BoxPiece& piece : shared_store->pieces) {
-          observe_asynchronous(self, piece.global, piece.bytes, touch);
           auto* to = reinterpret_cast<std::uint8_t*>(piece.global);
           if (shared_store->write == BulkWrite::kAdd) {
             add_piece(shared_store->type, to, from, piece.bytes);
