@@ -1,9 +1,11 @@
-// Attention of few queries to long histories, forward, float32, every query seeing all keys of its
-// sequence. A JSON line a case: its floor is reading keys and values once, and `share` is how near
-// it is to the speed at which memory of that size is read, measured in turn with it. Medians; ms is
-// of wall-clock time, the rest of processor time per thread, which other processes disturb less.
+// Attention of few queries to long histories, forward, every query seeing all keys of its sequence.
+// A JSON line a case: its floor is reading keys and values once, and `share` is how near it is to
+// the speed at which memory of that size is read, measured in turn with it. Medians; ms is of
+// wall-clock time, the rest of processor time per thread, which other processes disturb less.
 //
-//   decoding_benchmark [threads ...]   1 and 2 unless given
+//   decoding_benchmark [threads ...]          float32; 1 and 2 unless given
+//   decoding_benchmark --device cuda [...]    float32 and bfloat16, with the plan made beforehand;
+//                                             `share` is that of benchmark_device.h's floor
 
 #include <fmt/core.h>
 
@@ -16,6 +18,8 @@
 #include <string_view>
 #include <vector>
 
+#include "benchmarks/benchmark_arguments.h"
+#include "benchmarks/benchmark_device.h"
 #include "benchmarks/peer_lengths.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
@@ -41,53 +45,48 @@ constexpr Histories kHistories[] = {
 constexpr Heads kHeads[] = {{4, 4, 64}, {8, 8, 128}, {8, 1, 64}, {8, 1, 128}};
 
 // Dense [num_tokens, num_heads, head_dim] arguments of one case.
+template <typename T>
 class Decoding {
  public:
-  Decoding(const Histories& histories, const Heads& heads, int num_threads)
-      : heads_(heads), stream_(Device::cpu(), num_threads) {
+  Decoding(const Histories& histories, const Heads& heads, const Stream& stream)
+      : heads_(heads), stream_(stream) {
+    std::vector<std::int64_t> query_offsets = {0}, key_offsets = {0};
     for (const std::int64_t keys :
          lengths_of(histories.kind, histories.batch_size, histories.longest)) {
-      query_offsets_.push_back(query_offsets_.back() + histories.queries);
-      key_offsets_.push_back(key_offsets_.back() + keys);
+      query_offsets.push_back(query_offsets.back() + histories.queries);
+      key_offsets.push_back(key_offsets.back() + keys);
     }
-    const std::int64_t queries = query_offsets_.back(), keys = key_offsets_.back();
+    const std::int64_t queries = query_offsets.back(), keys = key_offsets.back();
+    query_offsets_ = Buffer<std::int64_t>(query_offsets, stream_);
+    key_offsets_ = Buffer<std::int64_t>(key_offsets, stream_);
     q_ = random(queries * heads.num_heads * heads.head_dim);
-    out_ = Buffer<float>(q_.size(), stream_);
+    out_ = Buffer<T>(q_.size(), stream_);
     k_ = random(keys * heads.num_key_heads * heads.head_dim);
     v_ = random(k_.size());
-    zeros_ = Buffer<float>::zeros(k_.size() + v_.size(), stream_);
     partials_ = Buffer<float>(plan_attention(args(), stream_).num_partials(), stream_);
     flops_ = 4.0 * static_cast<double>(heads.num_heads * heads.head_dim * keys * histories.queries);
   }
 
-  // With the plan made anew: lengths of histories differ from call to call.
-  void forward() { jagged_attention_forward(args(), stream_); }
-  // Reads as much as forward() does; memchr has the widest loads of the machine.
-  void read() const {
-    const auto* bytes = reinterpret_cast<const char*>(zeros_.device_data());
-    const auto size = static_cast<std::size_t>(zeros_.bytes());
-    const int threads = stream_.num_threads();
-    std::size_t found = 0;
-#pragma omp parallel for num_threads(threads) reduction(+ : found)
-    for (int t = 0; t < threads; ++t) {
-      const std::size_t begin = size * t / threads, end = size * (t + 1) / threads;
-      found += std::memchr(bytes + begin, 1, end - begin) != nullptr;
-    }
-    if (found > 0) fmt::print("zeros are not what they were\n");
+  AttentionPlan plan() { return plan_attention(args(), stream_); }
+  // Without a plan it is made anew: lengths of histories differ from call to call.
+  void forward(const AttentionPlan* plan = nullptr) {
+    AttentionForward call = args();
+    call.plan = plan;
+    jagged_attention_forward(call, stream_);
   }
   double flops() const { return flops_; }
   double bytes() const { return static_cast<double>(k_.bytes() + v_.bytes()); }
 
  private:
-  Buffer<float> random(std::int64_t size) {
-    Buffer<float> result(size, stream_);
-    for (float& x : host_view(result.span(), stream_)) {
+  Buffer<T> random(std::int64_t size) {
+    std::vector<T> values(static_cast<std::size_t>(size));
+    for (T& x : values) {
       state_ = state_ * 6364136223846793005u + 1442695040888963407u;
-      x = static_cast<float>(state_ >> 40) * 0x1p-23f - 1;
+      x = T(static_cast<float>(state_ >> 40) * 0x1p-23f - 1);
     }
-    return result;
+    return Buffer<T>(values, stream_);
   }
-  DeviceHeads<float> view(Buffer<float>& x, std::int64_t num_heads) const {
+  DeviceHeads<T> view(Buffer<T>& x, std::int64_t num_heads) const {
     return {x.device_data(), num_heads * heads_.head_dim, heads_.head_dim};
   }
   AttentionForward args() {
@@ -96,8 +95,8 @@ class Decoding {
             .v = view(v_, heads_.num_key_heads),
             .out = view(out_, heads_.num_heads),
             .lse = {},
-            .query_offsets = on_cpu(query_offsets_),
-            .key_offsets = on_cpu(key_offsets_),
+            .query_offsets = query_offsets_.span(),
+            .key_offsets = key_offsets_.span(),
             .num_heads = heads_.num_heads,
             .num_key_heads = heads_.num_key_heads,
             .head_dim = heads_.head_dim,
@@ -107,12 +106,32 @@ class Decoding {
   }
 
   Heads heads_;
-  Stream stream_;
+  const Stream& stream_;
   std::uint64_t state_ = 1;
-  std::vector<std::int64_t> query_offsets_ = {0}, key_offsets_ = {0};
-  Buffer<float> q_, k_, v_, out_, zeros_, partials_;
+  Buffer<std::int64_t> query_offsets_, key_offsets_;
+  Buffer<T> q_, k_, v_, out_;
+  Buffer<float> partials_;
   double flops_ = 0;
 };
+
+// Reads zeros; memchr has the widest loads of the machine.
+void read(const Buffer<char>& zeros, int threads) {
+  const char* bytes = zeros.device_data();
+  const auto size = static_cast<std::size_t>(zeros.bytes());
+  std::size_t found = 0;
+#pragma omp parallel for num_threads(threads) reduction(+ : found)
+  for (int t = 0; t < threads; ++t) {
+    const std::size_t begin = size * t / threads, end = size * (t + 1) / threads;
+    found += std::memchr(bytes + begin, 1, end - begin) != nullptr;
+  }
+  if (found > 0) fmt::print("zeros are not what they were\n");
+}
+
+std::string name_of(const Histories& histories, const Heads& heads) {
+  return fmt::format("{} {}x{}x{} {}/{}x{}", histories.kind, histories.batch_size,
+                     histories.queries, histories.longest, heads.num_heads, heads.num_key_heads,
+                     heads.head_dim);
+}
 
 struct Seconds {
   std::vector<double> wall, processor;
@@ -135,38 +154,71 @@ double median(std::vector<double> x) {
 }
 
 void run(const Histories& histories, const Heads& heads, int num_threads) {
-  Decoding decoding(histories, heads, num_threads);
-  Seconds forward, read;
+  const Stream stream(Device::cpu(), num_threads);
+  Decoding<float> decoding(histories, heads, stream);
+  const auto zeros = Buffer<char>::zeros(static_cast<std::int64_t>(decoding.bytes()), stream);
+  Seconds forward, reading;
   double total = 0;
   for (int i = 0; i < 11 || (total < 0.4 && i < 200); ++i) {
-    time(num_threads, read, [&] { decoding.read(); });
+    time(num_threads, reading, [&] { read(zeros, num_threads); });
     time(num_threads, forward, [&] { decoding.forward(); });
     total += forward.wall.back();
   }
-  const double used = median(forward.processor), floor = median(read.processor);
+  const double used = median(forward.processor), floor = median(reading.processor);
   fmt::print(
-      "{{\"case\": \"{} {}x{}x{} {}/{}x{}\", \"threads\": {}, \"ms\": {:.3f}, \"cpu_ms\": {:.3f}, "
+      "{{\"case\": \"{}\", \"threads\": {}, \"ms\": {:.3f}, \"cpu_ms\": {:.3f}, "
       "\"GB_per_s\": {:.1f}, \"read_GB_per_s\": {:.1f}, \"share\": {:.2f}, \"GFLOP_per_s\": "
       "{:.1f}}}\n",
-      histories.kind, histories.batch_size, histories.queries, histories.longest, heads.num_heads,
-      heads.num_key_heads, heads.head_dim, num_threads, median(forward.wall) * 1e3, used * 1e3,
+      name_of(histories, heads), num_threads, median(forward.wall) * 1e3, used * 1e3,
       decoding.bytes() / used / 1e9, decoding.bytes() / floor / 1e9, floor / used,
       decoding.flops() / used / 1e9);
   std::fflush(stdout);
+}
+
+template <typename T>
+void run_on(BenchmarkDevice& device, const Histories& histories, const Heads& heads,
+            Precision precision) {
+  Decoding<T> decoding(histories, heads, device.stream());
+  const AttentionPlan plan = decoding.plan();
+  const double used = device.median_seconds([&] { decoding.forward(&plan); });
+  const double floor = device.floor_seconds({decoding.bytes(), decoding.flops(), precision});
+  fmt::print(
+      "{{\"case\": \"{}\", \"precision\": \"{}\", \"ms\": {:.4f}, \"GB_per_s\": {:.1f}, "
+      "\"share\": {:.2f}, \"GFLOP_per_s\": {:.1f}}}\n",
+      name_of(histories, heads), precision == Precision::kBf16 ? "bf16" : "fp32", used * 1e3,
+      decoding.bytes() / used / 1e9, floor / used, decoding.flops() / used / 1e9);
+  std::fflush(stdout);
+}
+
+template <typename F>
+void for_each_case(F&& f) {
+  for (const Heads& heads : kHeads) {
+    for (const Histories& histories : kHistories) f(histories, heads);
+  }
 }
 
 }  // namespace
 }  // namespace serrate
 
 int main(int argc, char** argv) {
+  using namespace serrate;  // NOLINT(google-build-using-namespace): main is outside of it
+  BenchmarkArguments arguments(argc, argv);
+  BenchmarkDevice device(arguments);
+  if (device.on_gpu()) {
+    arguments.finish();
+    for_each_case([&](const Histories& histories, const Heads& heads) {
+      run_on<float>(device, histories, heads, Precision::kFp32);
+      run_on<BFloat16>(device, histories, heads, Precision::kBf16);
+    });
+    return 0;
+  }
+  arguments.pass_on(argc, argv);
   std::vector<int> threads;
   for (int i = 1; i < argc; ++i) threads.push_back(std::stoi(argv[i]));
   if (threads.empty()) threads = {1, 2};
   for (const int num_threads : threads) {
-    for (const auto& heads : serrate::kHeads) {
-      for (const auto& histories : serrate::kHistories) {
-        serrate::run(histories, heads, num_threads);
-      }
-    }
+    for_each_case([&](const Histories& histories, const Heads& heads) {
+      run(histories, heads, num_threads);
+    });
   }
 }

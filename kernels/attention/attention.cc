@@ -6,6 +6,7 @@
 #include <string_view>
 #include <variant>
 
+#include "kernels/attention/checks.h"
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/require.h"
 #include "kernels/attention/view.h"
@@ -97,6 +98,8 @@ void check_batch(const AttentionForward& args) {
   std::visit(MaskChecks{args}, args.mask);
 }
 
+}  // namespace
+
 void check_forward(const AttentionForward& args) {
   check_batch(args);
   require(!args.plan || args.plan->key() == plan_key_of(args),
@@ -119,6 +122,8 @@ void check_forward(const AttentionForward& args) {
   check_table("time_table", args, args.time_table);
   check_dropout(args);
 }
+
+namespace {
 
 void check_backward(const AttentionBackward& args) {
   const AttentionForward& forward = args.forward;

@@ -63,6 +63,7 @@ AttentionPlan& AttentionPlan::operator=(AttentionPlan&&) noexcept = default;
 AttentionPlan::~AttentionPlan() = default;
 
 std::int64_t AttentionPlan::num_partials() const {
+  if (on_cuda_) return on_cuda_->num_partials;
   return on_cpu_ ? on_cpu_->schedule.num_partials() : 0;
 }
 

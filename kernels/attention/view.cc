@@ -1,5 +1,7 @@
 #include "kernels/attention/view.h"
 
+#include "kernels/attention/require.h"
+
 namespace serrate {
 namespace {
 
@@ -51,6 +53,12 @@ AttentionBackwardView view_of(const AttentionBackward& args) {
           .d_bias = args.d_bias.empty() ? nullptr : args.d_bias.device_data(),
           .d_position_table = span_of(args.d_position_table),
           .d_time_table = span_of(args.d_time_table)};
+}
+
+void check_partials(const AttentionView& args, std::int64_t needed) {
+  require(args.partials.empty() || std::ssize(args.partials) >= needed,
+          "partials has {} floats for {} (the plan's num_partials() says how many)",
+          args.partials.size(), needed);
 }
 
 }  // namespace serrate

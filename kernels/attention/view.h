@@ -59,6 +59,7 @@ struct AttentionView {
   std::span<const std::int64_t> query_times, key_times, token_ids;
   bool has_dropout;
   DropoutDraw draw;
+  bool never_decodes = false;  // CUDA: few queries are a tile like others
 };
 
 /// AttentionBackward likewise.
@@ -76,6 +77,9 @@ inline std::int64_t num_key_heads_of(const AttentionForward& args) {
 
 AttentionView view_of(const AttentionForward& args);
 AttentionBackwardView view_of(const AttentionBackward& args);
+
+/// Throws unless the call's own partials, if it has any, are enough.
+void check_partials(const AttentionView& args, std::int64_t needed);
 
 /// A sequence's queries: the first in q, the first in what has a row per query of the batch, and
 /// how many.

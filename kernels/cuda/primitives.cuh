@@ -107,7 +107,14 @@ __device__ inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/// Whether what is compiled has the instructions of e4m3.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 890
+#define SERRATE_HAS_E4M3 1
+#else
+#define SERRATE_HAS_E4M3 0
+#endif
+
+#if SERRATE_HAS_E4M3
 /// mma.m16n8k32 of e4m3 (9.7.14.5.10), four in a register. Element i of a, from 0 to 15, is
 /// (g + 8 (i / 4 % 2), 4q + i % 4 + 16 (i / 8)); element i of b is (4q + i % 4 + 16 (i / 4), g).
 __device__ inline void mma_m16n8k32_e4m3(float (&d)[4], const std::uint32_t (&a)[4],

@@ -5,11 +5,15 @@
 
 #include <algorithm>
 #include <iostream>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "kernels/attention/cuda/work_list.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
+#include "serrate/kernels/attention_fp8.h"
 #include "tests/support/simt/counters.h"
 
 namespace serrate {
@@ -56,13 +60,21 @@ class AttentionBytes : public testing::Test {
     return bytes == 227 << 10;
   }
 
-  // Causal self-attention, forward and backward, which may move so many times the floor.
-  void expect_near_floor(std::int64_t length, std::int64_t batch_size, std::int64_t head_dim,
-                         double most_of_backward = 1.1) {
+  // Causal self-attention of sequences of one length.
+  struct Batch {
+    Buffer<std::int64_t> offsets;
+    std::vector<Tokens> x;
+    Buffer<float> lse;
+    AttentionForward forward;
+    AttentionPlan plan;
+    AttentionBackward backward;
+  };
+  std::unique_ptr<Batch> batch_of(std::int64_t length, std::int64_t batch_size,
+                                  std::int64_t head_dim) const {
     const std::int64_t tokens = length * batch_size;
     std::vector<std::int64_t> host_offsets;
     for (std::int64_t s = 0; s <= batch_size; ++s) host_offsets.push_back(s * length);
-    const Buffer<std::int64_t> offsets(host_offsets, stream_);
+    Buffer<std::int64_t> offsets(host_offsets, stream_);
     std::vector<Tokens> x;
     for (int i = 0; i < 8; ++i) x.emplace_back(tokens, head_dim, stream_);
     Buffer<float> lse(tokens * kHeads, stream_);
@@ -71,10 +83,22 @@ class AttentionBytes : public testing::Test {
     forward.out = x[3].heads, forward.lse = lse.span();
     forward.query_offsets = forward.key_offsets = offsets.span();
     forward.num_heads = kHeads, forward.head_dim = head_dim;
-    const AttentionPlan plan = plan_attention(forward, stream_);
-    forward.plan = &plan;
-    const AttentionBackward backward{forward,    x[4].heads, x[5].heads, x[6].heads,
-                                     x[7].heads, {},         {},         {}};
+    AttentionPlan plan = plan_attention(forward, stream_);
+    auto batch = std::make_unique<Batch>(
+        Batch{std::move(offsets), std::move(x), std::move(lse), forward, std::move(plan), {}});
+    batch->forward.plan = &batch->plan;
+    const std::vector<Tokens>& y = batch->x;
+    batch->backward = {batch->forward, y[4].heads, y[5].heads, y[6].heads, y[7].heads, {}, {}, {}};
+    return batch;
+  }
+
+  // Of which the forward and the backward may move so many times the floor.
+  void expect_near_floor(std::int64_t length, std::int64_t batch_size, std::int64_t head_dim,
+                         double most_of_backward = 1.1) {
+    const std::unique_ptr<Batch> batch = batch_of(length, batch_size, head_dim);
+    const AttentionForward& forward = batch->forward;
+    const AttentionBackward& backward = batch->backward;
+    const std::int64_t tokens = length * batch_size;
     const auto pairs = static_cast<double>(batch_size * kHeads * length * (length + 1) / 2);
     const auto rows = static_cast<double>(tokens * kHeads), dim = static_cast<double>(head_dim);
     const auto expect = [&](const char* direction, const Counted& counted, int tensors, int depth,
@@ -94,6 +118,54 @@ class AttentionBytes : public testing::Test {
     if (most_of_backward == 0) return;  // not wanted
     expect("backward", count([&] { jagged_attention_backward(backward, stream_); }), 8, 5,
            std::max(once, most_of_backward));
+  }
+
+  // Causal self-attention of e4m3, and making that of bfloat16 with rotation.
+  void expect_fp8_near_floor(std::int64_t length, std::int64_t batch_size, std::int64_t head_dim) {
+    const std::int64_t tokens = length * batch_size;
+    std::vector<std::int64_t> host_offsets;
+    for (std::int64_t s = 0; s <= batch_size; ++s) host_offsets.push_back(s * length);
+    const Buffer<std::int64_t> offsets(host_offsets, stream_);
+    const Tokens x(tokens, head_dim, stream_), out(tokens, head_dim, stream_);
+    std::vector<Buffer<Float8>> bytes;
+    std::vector<Buffer<float>> scales;
+    std::vector<Fp8Heads> heads;
+    const std::int64_t num_scales = num_fp8_scales(tokens, batch_size, kHeads);
+    Buffer<float> lse(tokens * kHeads, stream_);
+    const auto rows = static_cast<double>(tokens * kHeads), dim = static_cast<double>(head_dim);
+    for (int i = 0; i < 3; ++i) {
+      bytes.emplace_back(tokens * kHeads * head_dim, stream_);
+      scales.emplace_back(num_scales, stream_);
+      heads.push_back({{bytes[i].device_data(), kHeads * head_dim, head_dim}, scales[i].span()});
+      const Counted counted = count([&] {
+        quantize_heads({x.heads, heads[i], offsets.span(), kHeads, head_dim,
+                        i < 2 ? HeadRotation::kHadamard : HeadRotation::kNone},
+                       stream_);
+      });
+      const double floor = rows * 3 * dim + 4 * static_cast<double>(num_scales);
+      if (i == 0) std::cout << "quantize_heads: " << counted.bytes / floor << ", ";
+      EXPECT_GE(counted.bytes / floor, 0.98) << "the floor is wrong";  // not all scales are used
+      EXPECT_LE(counted.bytes / floor, 1.1);
+      EXPECT_EQ(counted.bank_conflicts, 0);
+    }
+    AttentionFp8Forward forward{heads[0], heads[1], heads[2], {}};
+    forward.attention.out = out.heads, forward.attention.lse = lse.span();
+    forward.attention.query_offsets = forward.attention.key_offsets = offsets.span();
+    forward.attention.num_heads = kHeads, forward.attention.head_dim = head_dim;
+    const AttentionPlan plan = plan_attention(forward.attention, stream_);
+    forward.attention.plan = &plan;
+    const Counted counted = count([&] { jagged_attention_fp8_forward(forward, stream_); });
+    const auto pairs = static_cast<double>(batch_size * kHeads * length * (length + 1) / 2);
+    const double moved = counted.bytes / (rows * (5 * dim + 4));
+    const double products = counted.products / (pairs * 2 * dim / (16 * 8 * 32));
+    std::cout << "e4m3, length " << length << ", head_dim " << head_dim << ": " << moved
+              << " x the bytes, " << products << " x the products\n";
+    EXPECT_GE(moved, 1) << "the floor is wrong";
+    // Offsets and scales count beside rows of 64 bytes.
+    EXPECT_LE(moved, head_dim == 64 && length < 128 ? 1.15 : 1.1);
+    EXPECT_GE(products, 1) << "not all products were counted";
+    EXPECT_LE(products, length < 32 ? 3 : 2);
+    EXPECT_EQ(counted.bank_conflicts, 0);
   }
 
   const Stream stream_{Device::cuda(0)};
@@ -120,6 +192,79 @@ TEST_F(AttentionBytes, SequencesOfSeveralTilesAreReadOnce) {
   expect_near_floor(128, 4, 128);
   expect_near_floor(256, 4, 128, 1.8);
   expect_near_floor(512, 4, 128, 0);  // 3.72, likewise
+}
+
+// Hopper's kernel: blocks of 128 queries read the tiles of 64 keys that the mask leaves them, each
+// group of 64 queries multiplies those that it sees.
+TEST_F(AttentionBytes, LongSequencesOnHopper) {
+  int major = 0;
+  EXPECT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
+  if (major != 9) GTEST_SKIP() << "wgmma is sm_90's";
+  for (const std::int64_t head_dim : {64, 128}) {
+    constexpr std::int64_t kGroups = 9, kLength = 64 * kGroups;
+    const std::unique_ptr<Batch> batch = batch_of(kLength, 1, head_dim);
+    const Counted counted = count([&] { jagged_attention_forward(batch->forward, stream_); });
+    std::int64_t rows = 2 * kLength, products = 0;
+    for (std::int64_t g = 0; g < kGroups; ++g) {
+      const std::int64_t tiles = g + 1;
+      products += tiles * (head_dim / 16 + 64 / 16) * 4;  // of each warp
+      if (g % 2 == 1 || g + 1 == kGroups) rows += 2 * 64 * tiles;
+    }
+    const double bytes =
+        counted.bytes / static_cast<double>(kHeads * (rows * head_dim * 2 + kLength * 4));
+    std::cout << "forward, length " << kLength << ", head_dim " << head_dim << ": " << bytes
+              << " x the bytes of its tiles\n";
+    EXPECT_GE(bytes, 1);
+    EXPECT_LE(bytes, 1.03);
+    EXPECT_EQ(counted.products, kHeads * products);
+    EXPECT_EQ(counted.bank_conflicts, 0);
+  }
+}
+
+// One query and a history of 4,096 keys: a block for each 256 of them in a head of keys.
+TEST_F(AttentionBytes, HistoriesOfDecodingAreReadOnce) {
+  constexpr std::int64_t kKeys = 4096, kDim = 64;
+  const std::vector<std::int64_t> host_offsets = {0, 1, 0, kKeys};
+  const Buffer<std::int64_t> offsets(host_offsets, stream_);
+  for (const std::int64_t num_heads : {std::int64_t{8}, kHeads}) {
+    const std::int64_t key_heads = num_heads == kHeads ? kHeads : 1;
+    const auto tokens = [&](std::int64_t count, std::int64_t heads) {
+      return Buffer<BFloat16>::zeros(count * heads * kDim, stream_);
+    };
+    auto q = tokens(1, num_heads), out = tokens(1, num_heads);
+    auto k = tokens(kKeys, key_heads), v = tokens(kKeys, key_heads);
+    Buffer<float> lse(num_heads, stream_);
+    const auto heads = [](Buffer<BFloat16>& x, std::int64_t count) {
+      return DeviceHeads<BFloat16>{x.device_data(), count * kDim, kDim};
+    };
+    AttentionForward args;
+    args.q = heads(q, num_heads), args.out = heads(out, num_heads), args.lse = lse.span();
+    args.k = heads(k, key_heads), args.v = heads(v, key_heads);
+    args.query_offsets = offsets.span().first(2), args.key_offsets = offsets.span().last(2);
+    args.num_heads = num_heads, args.num_key_heads = key_heads, args.head_dim = kDim;
+    args.mask = FullMask{};
+    const Counted counted = count([&] { jagged_attention_forward(args, stream_); });
+    const double bytes = counted.bytes / static_cast<double>(q.bytes() + k.bytes() + v.bytes() +
+                                                             out.bytes() + lse.bytes());
+    std::cout << "decoding, " << num_heads << " heads of " << key_heads << ": " << bytes
+              << " x the bytes\n";
+    EXPECT_GE(bytes, 1) << "the floor is wrong";
+    EXPECT_LE(bytes, num_heads == kHeads ? 1.1 : 1.15);  // eight rows of partials
+    EXPECT_EQ(counted.bank_conflicts, 0);
+    const AttentionPlan plan = plan_attention(args, stream_);
+    const auto lists = plan.on_cuda()->values.to_host(stream_);
+    const std::int64_t* tasks = plan.on_cuda()->list(1).decoding;
+    EXPECT_EQ(lists[tasks + 1 - plan.on_cuda()->values.device_data()], kKeys / 256 * key_heads);
+  }
+}
+
+TEST_F(AttentionBytes, Fp8SequencesAreReadOnce) {
+  if (!has_shared_memory_of_sm_90()) GTEST_SKIP() << "what fits depends on shared memory";
+  expect_fp8_near_floor(16, 64, 64);
+  expect_fp8_near_floor(64, 16, 64);
+  expect_fp8_near_floor(512, 4, 64);
+  expect_fp8_near_floor(64, 16, 128);
+  expect_fp8_near_floor(64, 8, 256);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ AttentionPlanKey plan_key_of(const AttentionForward& args);
 
 /// How the attention of one batch is shared among threads, and its mask by tiles; see
 /// plan_attention. Memory: on the CPU three integers a sequence, four ranges a tile of keys for a
-/// ColumnMask; on CUDA five integers a sequence, in the order of the stream that it was made on.
+/// ColumnMask; on CUDA seven integers a sequence, in the order of the stream that it was made on.
 class AttentionPlan {
  public:
   AttentionPlan();
@@ -37,8 +37,9 @@ class AttentionPlan {
   AttentionPlan& operator=(AttentionPlan&&) noexcept;
   ~AttentionPlan();
 
-  /// Floats of partials that a forward needs, 0 if it cuts no history: a sum over sequences that
-  /// depends on lengths, heads and head_dim alone.
+  /// Floats of partials that a forward needs, 0 if it cuts no history: on the CPU a sum over
+  /// sequences that depends on lengths, heads and head_dim alone; on CUDA, where the host does not
+  /// know lengths, a bound by the number of sequences, heads, head_dim and multiprocessors.
   std::int64_t num_partials() const;
 
   const AttentionPlanKey& key() const { return key_; }

@@ -160,10 +160,7 @@ void check_tokens(const AttentionView& args, const CpuAttentionPlan& plan) {
   check_tables(args);
   require(!args.has_dropout || std::ssize(args.token_ids) >= end,
           "dropout has {} token_ids for {} queries", args.token_ids.size(), end);
-  const std::int64_t partials = plan.schedule.num_partials();
-  require(args.partials.empty() || std::ssize(args.partials) >= partials,
-          "partials has {} floats for {} (the plan's num_partials() says how many)",
-          args.partials.size(), partials);
+  check_partials(args, plan.schedule.num_partials());
 }
 
 void check_tokens(const AttentionBackwardView& args, const CpuAttentionPlan& plan) {

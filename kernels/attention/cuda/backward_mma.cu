@@ -177,7 +177,7 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream
 
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
-  with_work_list(args.forward, stream, [&](const WorkList& work) {
+  with_work_list(call.forward, args.forward.plan, stream, [&](const WorkList& work) {
     sum_resident(call, work, stream);
     sum_queries_of_many_keys(call, work, stream);
     with_halves<256>(call.forward,

@@ -4,70 +4,14 @@
 #include <cmath>
 #include <memory>
 
+#include "kernels/attention/cuda/decoding.h"
+#include "kernels/attention/cuda/forward_tile.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/scores.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
-#include "kernels/attention/cuda/tile.cuh"
 #include "kernels/attention/cuda/work_list.h"
-#include "kernels/cuda/primitives.cuh"
 
 namespace serrate {
 namespace {
-
-// Of a thread's queries: the maximum of the scores so far, and the sum of 2^(score - maximum).
-template <class Shape>
-struct Softmax {
-  float max[Shape::kRows], sum[Shape::kRows];
-};
-
-// Scores become weights times 2^max; `out`, what was summed before, shrinks with a new maximum.
-template <class Shape>
-__device__ void online_softmax(Scores<Shape>& scores, Softmax<Shape>& softmax,
-                               RowSums<Shape>& out) {
-#pragma unroll
-  for (int r = 0; r < Shape::kRows; ++r) {
-    float max = softmax.max[r], sum = 0;
-#pragma unroll
-    for (int m = 0; m < Shape::kColumns; ++m) max = fmaxf(max, scores[r][m]);
-    max = max_of_row(max);
-    // A query that has seen no key yet: its scores, all -infinity, must give 0.
-    const float shift = max == -INFINITY ? 0 : max;
-#pragma unroll
-    for (int m = 0; m < Shape::kColumns; ++m) {
-      scores[r][m] = exp2f(scores[r][m] - shift);
-      sum += scores[r][m];
-    }
-    const float factor = exp2f(softmax.max[r] - shift);
-    softmax.sum[r] = fmaf(factor, softmax.sum[r], sum_of_row(sum));
-    softmax.max[r] = max;
-#pragma unroll
-    for (float& x : out[r]) x *= factor;
-  }
-}
-
-template <class Shape>
-__device__ void pointwise_silu(const AttentionView& args, unsigned visible, Scores<Shape>& scores) {
-#pragma unroll
-  for (int r = 0; r < Shape::kRows; ++r) {
-#pragma unroll
-    for (int m = 0; m < Shape::kColumns; ++m) {
-      scores[r][m] =
-          has_pair<Shape>(visible, r, m) ? silu(scores[r][m]).value / args.silu_divisor : 0;
-    }
-  }
-}
-
-template <class Shape>
-__device__ void drop(const AttentionView& args, const TilePair& at, Scores<Shape>& weights) {
-  const unsigned kept = kept_pairs<Shape>(args, at);
-#pragma unroll
-  for (int r = 0; r < Shape::kRows; ++r) {
-#pragma unroll
-    for (int m = 0; m < Shape::kColumns; ++m) {
-      weights[r][m] = has_pair<Shape>(kept, r, m) ? weights[r][m] * args.draw.scale : 0;
-    }
-  }
-}
 
 template <class Shape>
 __device__ void write_queries(const AttentionView& args, const TilePair& at,
@@ -93,43 +37,23 @@ __device__ void write_queries(const AttentionView& args, const TilePair& at,
 template <class Shape>
 __global__ void __launch_bounds__(kThreadsX* kThreadsY)
     attend(const __grid_constant__ AttentionView args) {
-  float* const q = dynamic_shared<float>();
-  float *const k = q + Shape::kRowsSize, *const v = k + Shape::kRowsSize;
-  float* const weights = v + Shape::kRowsSize;
-  const int head_dim = static_cast<int>(args.head_dim);
+  const ForwardTiles<Shape> tiles;
   const std::int64_t num_tasks = num_query_tiles(args, Shape::kTile) * args.num_heads;
   for (std::int64_t task = blockIdx.x; task < num_tasks; task += gridDim.x) {
     const TilePlace tile = query_tile_at(args, Shape::kTile, task / args.num_heads);
     TilePair at = pair_of(args, tile.sequence, task % args.num_heads);
     at.first_query = tile.first;
     if (at.first_query >= at.queries.count) continue;
-    const std::int64_t key_head = at.head / heads_per_key_head(args);
+    if (decoding_split(args, at.sequence).rows > 0) continue;  // of other kernels
     load_rows<Shape>(args.q, at.queries.in_q + at.first_query, at.head,
-                     at.queries.count - at.first_query, head_dim, q);
+                     at.queries.count - at.first_query, static_cast<int>(args.head_dim), tiles.q);
     Softmax<Shape> softmax;
     RowSums<Shape> out;
     set_zero<Shape>(out);
-    for (int r = 0; r < Shape::kRows; ++r) softmax.max[r] = -INFINITY, softmax.sum[r] = 0;
     for (; at.first_key < at.num_keys; at.first_key += Shape::kTile) {
       const unsigned visible = visible_pairs<Shape>(args, at);
       if (__syncthreads_or(visible != 0) == 0) continue;
-      const std::int64_t keys = at.num_keys - at.first_key;
-      load_rows<Shape>(args.k, at.in_keys + at.first_key, key_head, keys, head_dim, k);
-      load_rows<Shape>(args.v, at.in_keys + at.first_key, key_head, keys, head_dim, v);
-      __syncthreads();
-      Scores<Shape> scores;
-      multiply<Shape>(q, k, visible == 0 ? 0 : head_dim, scores);
-      finish_scores<Shape>(args, at, visible, scores);
-      if (is_softmax(args)) {
-        online_softmax<Shape>(scores, softmax, out);
-      } else {
-        pointwise_silu<Shape>(args, visible, scores);
-      }
-      if (args.has_dropout) drop<Shape>(args, at, scores);
-      write_scores<Shape>(scores, weights);
-      __syncwarp();  // a row is of one warp
-      add_product<Shape, Weights::kAsTheyAre>(
-          weights, v, std::min<std::int64_t>(keys, Shape::kTile), head_dim, out);
+      add_keys<Shape>(args, at, visible, tiles, softmax, out);
     }
     write_queries<Shape>(args, at, softmax, out);
     __syncthreads();
@@ -138,33 +62,52 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 
 }  // namespace
 
-// The plain kernels' blocks find their tiles by the offsets; those on tensor cores have a list. A
-// plan that is made without tokens is for either.
+// The plain kernels' blocks find their tiles by the offsets; those on tensor cores have a list, and
+// so have those that decode. A plan that is made without tokens is for either.
 template <>
 AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
                                                    const Stream& stream) {
-  if (!tensor_cores_have(args.head_dim) ||
-      (args.q.device_data && !are_aligned_halves(args.q, args.q.type))) {
-    return AttentionPlan(plan_key_of(args));
-  }
-  return {plan_key_of(args),
-          std::make_unique<const CudaAttentionPlan>(list_work(view_of(args), stream))};
+  const AttentionView view = view_of(args);
+  const bool is_plain = !tensor_cores_have(args.head_dim) ||
+                        (args.q.device_data && !are_aligned_halves(args.q, args.q.type));
+  if (is_plain && !may_decode(view)) return AttentionPlan(plan_key_of(args));
+  return {plan_key_of(args), std::make_unique<const CudaAttentionPlan>(list_work(view, stream))};
 }
 
 template <>
 void jagged_attention_forward_on<DeviceType::kCuda>(const AttentionForward& args,
                                                     const Stream& stream) {
-  if (forward_takes_tensor_cores(view_of(args))) return forward_on_tensor_cores(args, stream);
-  with_tile_shape(args.head_dim, [&](auto shape) {
-    using Shape = decltype(shape);
-    launch_tiles(attend<Shape>, 3 * Shape::kRowsSize + Shape::kScoresSize, stream, view_of(args));
-  });
+  AttentionView view = view_of(args);
+  if (may_decode(view) && !(args.plan && args.plan->on_cuda())) {
+    const AttentionPlan plan = plan_attention(args, stream);
+    AttentionForward planned = args;
+    planned.plan = &plan;
+    return jagged_attention_forward_on<DeviceType::kCuda>(planned, stream);
+  }
+  const std::int64_t needed = may_decode(view) ? args.plan->num_partials() : 0;
+  check_partials(view, needed);
+  if (forward_takes_tensor_cores(view)) {
+    forward_on_tensor_cores(args, stream);
+  } else {
+    with_tile_shape(args.head_dim, [&](auto shape) {
+      using Shape = decltype(shape);
+      launch_tiles(attend<Shape>, ForwardTiles<Shape>::kSize, stream, view);
+    });
+  }
+  if (needed == 0) return;
+  Buffer<float> partials(args.partials.empty() ? needed : 0, stream);
+  if (args.partials.empty())
+    view.partials = {partials.device_data(), static_cast<std::size_t>(partials.size())};
+  forward_of_decoding(view, args.plan->on_cuda()->list(batch_size_of(view)), stream);
 }
 
 template <>
-std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCuda>(const AttentionForward&,
-                                                                      const Stream&) {
-  return 0;
+std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCuda>(const AttentionForward& args,
+                                                                      const Stream& stream) {
+  const AttentionView view = view_of(args);
+  if (!args.partials.empty()) return 0;
+  return most_partial_rows(view, stream) * (args.head_dim + 2) *
+         static_cast<std::int64_t>(sizeof(float));
 }
 
 }  // namespace serrate

@@ -4,122 +4,13 @@
 // block, a warp or two each. Of longer sequences a block takes one query block after the other, of
 // all heads that share keys, and keeps as many tiles of keys and values as its shared memory has
 // room for, up to eight: so many keys are read once. The next tile is copied while one is computed.
-#include <cmath>
-
-#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/key_slots.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/attention/cuda/mma_weights.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
 namespace serrate {
 namespace {
-
-// What a lane sums of its two queries; the sums of weights are of the lane's columns alone.
-template <int kDim>
-struct RunningSums {
-  Fragment<kDim / 8> out = {};
-  float max[2] = {-INFINITY, -INFINITY}, sum[2] = {};
-};
-
-// The four lanes that share a row.
-__device__ float max_of_four(float x) {
-  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
-  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
-}
-__device__ float sum_of_four(float x) {
-  x += __shfl_xor_sync(~0u, x, 1);
-  return x + __shfl_xor_sync(~0u, x, 2);
-}
-
-// Scores become weights times 2^max; what was summed before shrinks with a new maximum.
-template <int kDim, int kBlocks>
-__device__ void online_softmax(Fragment<kBlocks>& scores, RunningSums<kDim>& sums) {
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float max = sums.max[r], sum = 0;
-#pragma unroll
-    for (const auto& block : scores) max = fmaxf(max, fmaxf(block[2 * r], block[2 * r + 1]));
-    max = max_of_four(max);
-    // A query that has seen no key yet: its scores, all -infinity, must give 0.
-    const float shift = max == -INFINITY ? 0 : max;
-#pragma unroll
-    for (auto& block : scores) {
-#pragma unroll
-      for (int i = 2 * r; i < 2 * r + 2; ++i) {
-        block[i] = exp2f(block[i] - shift);
-        sum += block[i];
-      }
-    }
-    const float factor = exp2f(sums.max[r] - shift);
-    sums.sum[r] = fmaf(factor, sums.sum[r], sum);
-    sums.max[r] = max;
-#pragma unroll
-    for (auto& block : sums.out) {
-      block[2 * r] *= factor;
-      block[2 * r + 1] *= factor;
-    }
-  }
-}
-
-// Scores of a warp's queries and a tile of keys become what weighs the values.
-template <Extras kExtras, int kDim, int kBlocks>
-__device__ void weigh(const AttentionView& args, const TilePair& at, const LaneTile& tile,
-                      Fragment<kBlocks>& scores, RunningSums<kDim>& sums) {
-  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, scores);
-  finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
-  if (is_softmax(args)) {
-    online_softmax<kDim, kBlocks>(scores, sums);
-  } else {
-    for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& x) {
-      x = (visible >> bit & 1) != 0 ? silu(x).value : 0;
-    });
-  }
-  if (kExtras == Extras::kNone || !args.has_dropout) return;
-  const unsigned kept = kept_pairs<kBlocks>(args, at, tile);
-  for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& weight) {
-    weight = (kept >> bit & 1) != 0 ? weight * args.draw.scale : 0;
-  });
-}
-
-// Of `own.kColumns` columns, by way of `stage`.
-template <class Half, class Part>
-__device__ void write_queries(const AttentionView& args, const WarpTask& task, const Part& own,
-                              RunningSums<Part::kColumns>& sums, Half* stage) {
-  const TilePair& at = task.at;
-  if (is_softmax(args)) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const float sum = sum_of_four(sums.sum[r]);
-      const bool saw_none = sum == 0;
-      const float factor = 1 / sum;
-#pragma unroll
-      for (auto& block : sums.out) {
-        block[2 * r] = saw_none ? 0 : block[2 * r] * factor;
-        block[2 * r + 1] = saw_none ? 0 : block[2 * r + 1] * factor;
-      }
-      const std::int64_t query = at.first_query + lane_index() / 4 + 8 * r;
-      if (args.lse.empty() || own.part > 0 || lane_index() % 4 != 0 || query >= at.queries.count) {
-        continue;
-      }
-      const std::int64_t row_of_head =
-          at.head * (static_cast<std::int64_t>(args.lse.size()) / args.num_heads);
-      args.lse[row_of_head + at.queries.in_out + query] =
-          saw_none ? -INFINITY : (sums.max[r] + log2f(sum)) / kLog2e;
-    }
-  } else {
-    const float factor = scale_of_sums(args);
-#pragma unroll
-    for (auto& block : sums.out) {
-#pragma unroll
-      for (float& x : block) x *= factor;
-    }
-  }
-  OutputHeads to = args.out;
-  to.device_data = static_cast<Half*>(to.device_data) + own.first_column;
-  write_rows<Part::kColumns, Half>(sums.out, {stage}, own.warp * kWarpRows, to,
-                                   at.queries.in_out + at.first_query, at.head, task.count());
-}
 
 // What registers allow: warps that have the same 16 queries, with all scores and a part of the
 // columns of out each; blocks of a processor; blocks of 8 columns of a fragment of scores.
@@ -139,6 +30,7 @@ enum class Lengths { kLong, kShort };
 struct ForwardShare {
   Lengths lengths;
   int slots;
+  bool has_longest;  // of kLong: also those of more than kMostOfWhole queries or keys
 };
 
 // One task after the other for each block, the longest sequences first.
@@ -164,8 +56,13 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
       1};
   if (thread_index() == 0) {
     TaskRange range = all_tasks(args, work, numbers);
-    const std::int64_t end_of_longest = work.forward[work.counts[0]];
-    (share.lengths == Lengths::kLong ? range.end : range.begin) = end_of_longest;
+    const std::int64_t end_of_long_share = work.forward[work.counts[0]];
+    if (share.lengths == Lengths::kLong) {
+      range.begin = share.has_longest ? 0 : work.forward[work.counts[4]];
+      range.end = end_of_long_share;
+    } else {
+      range.begin = end_of_long_share;
+    }
     state.range = range;
   }
   __syncthreads();
@@ -179,7 +76,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
                         own.row);
       }
       set_key_ranges(args, at, ranges);
-      RunningSums<kColumns> sums;
+      Fragment<kColumns / 8> sums = {};
+      OnlineSoftmax softmax;
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
       slots.for_each_tile(
           args, task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
@@ -195,13 +93,15 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               if (seen.is_empty || tile.num_columns <= 0) break;
               Fragment<kBlocks> scores;
               multiply_rows<kDim, kBlocks>(q, own.row, k, key, tile.num_columns, scores);
-              weigh<kExtras, kColumns, kBlocks>(args, at, tile, scores, sums);
+              float factors[2];
+              weigh<kExtras, kBlocks>(args, at, tile, scores, softmax, factors);
+              if (is_softmax(args)) scale_rows(sums, factors);
               add_weighted_rows<kDim, kColumns, kBlocks>(scores, v, key, tile.num_columns,
-                                                         own.first_column, sums.out);
+                                                         own.first_column, sums);
             }
           });
       if (kSharing > 1) __syncthreads();  // the stage is rows of other warps
-      write_queries(args, task, own, sums, q.data);
+      write_queries(args, at, at.first_query, task.count(), own, sums, softmax, q.data);
       if (kSharing > 1) __syncthreads();
       go_to_next_item(task, numbers.rows_a_block);
     }
@@ -209,7 +109,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 }
 
 template <int kDim, class Half, Extras kExtras>
-void run(const AttentionView& args, const WorkList& work, const Stream& stream) {
+void run(const AttentionView& args, const WorkList& work, bool has_longest, const Stream& stream) {
   const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
                              std::int64_t most_tasks) {
     constexpr std::int64_t kQueryBytes = 2 * num_warps() * kWarpRows * kDim;
@@ -226,8 +126,10 @@ void run(const AttentionView& args, const WorkList& work, const Stream& stream) 
   const int most = most_slots(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * kDim, kDim);
   // A block that has not a whole sequence sees each tile once.
   const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
-  attend_to(kForLong, {Lengths::kLong, slots}, most, std::numeric_limits<std::int64_t>::max());
-  attend_to(kForShort, {Lengths::kShort, kShortSlots}, kForShort == kForLong ? most : kShortSlots,
+  attend_to(kForLong, {Lengths::kLong, slots, has_longest}, most,
+            std::numeric_limits<std::int64_t>::max());
+  attend_to(kForShort, {Lengths::kShort, kShortSlots, false},
+            kForShort == kForLong ? most : kShortSlots,
             kShortSlots * batch_size_of(args) * args.num_heads);
 }
 
@@ -248,13 +150,15 @@ bool forward_takes_tensor_cores(const AttentionView& args) {
 
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream) {
   const AttentionView view = view_of(args);
-  with_work_list(args, stream, [&](const WorkList& work) {
+  with_work_list(view, args.plan, stream, [&](const WorkList& work) {
+    const bool on_wgmma = longest_take_wgmma(view, stream);
+    if (on_wgmma) forward_of_longest(view, work, stream);
     with_halves<256>(view, [&](auto dim, auto half) {
       using Half = decltype(half);
       if (extras_of(view) == Extras::kNone) {
-        run<dim(), Half, Extras::kNone>(view, work, stream);
+        run<dim(), Half, Extras::kNone>(view, work, !on_wgmma, stream);
       } else {
-        run<dim(), Half, Extras::kAny>(view, work, stream);
+        run<dim(), Half, Extras::kAny>(view, work, !on_wgmma, stream);
       }
     });
   });

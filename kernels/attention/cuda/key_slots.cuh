@@ -26,17 +26,18 @@ class KeySlots {
   /// Before another sequence or head of keys.
   __device__ void forget() { held_ = 0; }
 
-  /// Calls f(tile, what the warp sees of it, keys, values) for every tile that any warp of the
-  /// block sees, all warps together, with the next one under way. What a warp began to copy before
-  /// is there when f is called. The block has read what the slots held.
+  /// Calls f(tile, what the warp sees of it, keys, values) for every tile from first_tile on that
+  /// any warp of the block sees, all warps together, with the next one under way. What a warp began
+  /// to copy before is there when f is called. The block has read what the slots held.
   template <typename F>
   __device__ void for_each_tile(const AttentionView& args, const WarpTask& task,
-                                const KeyRanges* ranges, List& list, F&& f) {
+                                const KeyRanges* ranges, List& list, F&& f, int first_tile = 0) {
     const TilePair& at = task.at;
     // Warps may have different sequences, of one tile.
-    for (int base = 0; base == 0 || base * kMmaTile < at.num_keys; base += List::kTiles) {
+    for (int base = first_tile; base == first_tile || base * kMmaTile < at.num_keys;
+         base += List::kTiles) {
       __syncthreads();  // the list and the tiles before have been read
-      list.fill(args, at, ranges, at.first_query, task.count(), base);
+      list.fill(args, at, ranges, at.first_query, task.count(), base, thread_index() / kLanes);
       __syncthreads();
       int now = list.next(0);
       if (now < List::kTiles) hold(args, task, base + now);

@@ -68,20 +68,29 @@ __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
   return visible;
 }
 
+template <Extras kExtras>
+__device__ bool has_bias(const AttentionView& args) {
+  return kExtras == Extras::kAny &&
+         (args.bias.data || !args.position_table.values.empty() || !args.time_table.values.empty());
+}
+
+/// Of products, in units of log 2 for softmax.
+__device__ inline float scale_of_scores(const AttentionView& args) {
+  return args.scale * (is_softmax(args) ? kLog2e : 1);
+}
+
 /// Products become scores, in units of log 2 for softmax; what is hidden is -infinity. Scores are
 /// rounded: nvcc must not fuse the product into what follows with some extras and not with others.
 template <Extras kExtras, int kBlocks>
 __device__ void finish_scores(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                               unsigned visible, Fragment<kBlocks>& scores) {
-  const float factor = is_softmax(args) ? kLog2e : 1, scale = args.scale * factor;
-  const bool has_bias =
-      kExtras == Extras::kAny &&
-      (args.bias.data || !args.position_table.values.empty() || !args.time_table.values.empty());
+  const float factor = is_softmax(args) ? kLog2e : 1, scale = scale_of_scores(args);
+  const bool is_biased = has_bias<kExtras>(args);
   for_each_score(tile, scores, [&](int bit, int r, int key, float& score) {
     score = __fmul_rn(score, scale);
     if ((visible >> bit & 1) == 0) {
       score = -INFINITY;
-    } else if (has_bias && tile.query(r) < at.queries.count) {
+    } else if (is_biased && tile.query(r) < at.queries.count) {
       score = fmaf(factor, bias_of(args, at, tile.query(r), key), score);
     }
   });

@@ -20,7 +20,14 @@ bool are_aligned_halves(const InputHeads& heads, DataType type);
 bool forward_takes_tensor_cores(const AttentionView& args);
 bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream& stream);
 
-/// Such calls.
+/// Whether the forward of a call on tensor cores takes its sequences of more than kMostOfWhole
+/// queries or keys by Hopper's wgmma and bulk copies: on a GPU of sm_90, in builds for sm_90a. It
+/// leaves out head_dim 32 and 256, biases, tables, dropout and masks of pairs. A sequence's way is
+/// a function of its lengths and of the call.
+bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
+void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream);
+
+/// Calls on tensor cores.
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream);
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
 

@@ -121,10 +121,10 @@ struct TileList {
   static constexpr int kWords = 4, kTiles = 32 * kWords;
   unsigned seen[kNumWarps][kWords], full[kNumWarps][kWords];
 
-  /// Lists the tiles first_tile, ... for the warp's queries; the block waits before it reads.
+  /// Lists the tiles first_tile, ... for the queries of `warp`; the block waits before it reads.
   __device__ void fill(const AttentionView& args, const TilePair& at, const KeyRanges* ranges,
-                       std::int64_t first_query, int count, std::int64_t first_tile) {
-    const int warp = thread_index() / kLanes, lane = lane_index();
+                       std::int64_t first_query, int count, std::int64_t first_tile, int warp) {
+    const int lane = lane_index();
     for (int word = 0; word < kWords; ++word) {
       const std::int64_t first_key = (first_tile + word * 32 + lane) * kMmaTile;
       TileClass tile{true, false};
@@ -146,6 +146,12 @@ struct TileList {
       if (any != 0) return word * 32 + __ffs(static_cast<int>(any)) - 1;
     }
     return kTiles;
+  }
+  /// Whether any of `count` warps visits a tile.
+  __device__ bool is_seen(int tile, int first_warp, int count) const {
+    unsigned any = 0;
+    for (int i = 0; i < count; ++i) any |= seen[first_warp + i][tile / 32];
+    return (any >> tile % 32 & 1) != 0;
   }
   __device__ TileClass of_warp(int tile) const {
     const int warp = thread_index() / kLanes;

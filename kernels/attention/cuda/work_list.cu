@@ -2,6 +2,7 @@
 // block: each thread counts a run of sequences, so that the order within a class is the batch's.
 #include "kernels/attention/cuda/work_list.h"
 
+#include "kernels/attention/cuda/decoding.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 
 namespace serrate {
@@ -38,10 +39,13 @@ struct Limits {
   std::int64_t many_pairs;  // many_pairs() of the device
   // Of queries that a block of the backward has on chip, and with their gradients.
   std::int64_t resident_tiles, resident_gradients;
+  // Of what decodes: heads of its tasks, and room for partials.
+  std::int64_t decoding_heads, partial_rows;
 };
 
 struct Lists {
-  std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_blocks;
+  std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_blocks, *decoding,
+      *partial_rows;
 };
 
 // first_task[place] becomes the sum of tasks_at of the places before, for a thread's places and the
@@ -86,6 +90,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (t == 0) {
     lists.counts[0] = num_long, lists.counts[1] = longer - num_long;
     lists.counts[2] = up_to[1] - longer, lists.counts[3] = up_to[0] - up_to[1];
+    constexpr int kLongest = 6;
+    static_assert(kMostOfWhole == 16 << (kLongest - 1));
+    lists.counts[4] = up_to[kLongest];
   }
   for (std::int64_t s = begin; s < end; ++s) lists.order[places[class_of(args, s)][t]++] = s;
   __syncthreads();
@@ -103,6 +110,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     });
   };
   number(lists.forward, [&](std::int64_t place, std::int64_t queries, std::int64_t keys) {
+    if (decoding_split(args, lists.order[place]).rows > 0) return std::int64_t{0};
     const bool is_long = place < num_long;
     if ((is_long ? whole_long : whole_short) && std::max(queries, keys) <= kMostOfWhole) {
       return queries > 0 ? key_heads : 0;
@@ -130,23 +138,43 @@ __global__ void __launch_bounds__(kThreads, 1)
     return is_whole(queries, keys) ? key_heads
                                    : ceil_div(queries, rows_for_d_q(args.head_dim)) * heads;
   });
+  if (limits.partial_rows == 0) return;
+  // A sequence is cut if one task of it would be more than a task's share of all chunks.
+  const std::int64_t of_decoding = limits.decoding_heads;
+  number(lists.decoding, [&](std::int64_t place, std::int64_t, std::int64_t) {
+    return decoding_split(args, lists.order[place]).num_chunks * of_decoding;
+  });
+  const std::int64_t all_chunks = lists.decoding[batch_size];
+  number(lists.partial_rows, [&](std::int64_t place, std::int64_t queries, std::int64_t) {
+    const std::int64_t chunks = decoding_split(args, lists.order[place]).num_chunks;
+    return chunks > 1 && chunks * limits.many_pairs > all_chunks ? chunks * queries * heads : 0;
+  });
+  number(lists.decoding, [&](std::int64_t place, std::int64_t, std::int64_t) {
+    const DecodingSplit split = decoding_split(args, lists.order[place]);
+    const std::int64_t rows_up_to = lists.partial_rows[place + 1];
+    const bool is_cut = rows_up_to > lists.partial_rows[place] && rows_up_to <= limits.partial_rows;
+    return split.rows == 0 ? 0 : of_decoding * (is_cut ? split.num_chunks : 1);
+  });
 }
 
 }  // namespace
 
 CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   const std::int64_t batch_size = batch_size_of(args);
-  CudaAttentionPlan plan{Buffer<std::int64_t>(CudaAttentionPlan::size(batch_size), stream)};
+  const std::int64_t partial_rows = most_partial_rows(args, stream);
+  CudaAttentionPlan plan{Buffer<std::int64_t>(CudaAttentionPlan::size(batch_size), stream),
+                         partial_rows * (args.head_dim + 2)};
   std::int64_t *counts = plan.values.device_data(), *order = counts + CudaAttentionPlan::kCounts;
   std::int64_t *tasks = order + batch_size, step = batch_size + 1;
   const auto room = [&](Resident what) -> std::int64_t {
     if (args.head_dim > 128) return 0;
     return resident_tiles(what, args.head_dim, shared_bytes_of(stream));
   };
-  launch(
-      sort_by_size, 1, kThreads, 0, stream, args,
-      Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step},
-      Limits{many_pairs(stream), room(Resident::kQueries), room(Resident::kQueriesAndGradients)});
+  launch(sort_by_size, 1, kThreads, 0, stream, args,
+         Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step,
+               tasks + 4 * step, tasks + 5 * step},
+         Limits{many_pairs(stream), room(Resident::kQueries), room(Resident::kQueriesAndGradients),
+                decoding_heads(args), partial_rows});
   return plan;
 }
 

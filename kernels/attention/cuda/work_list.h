@@ -60,39 +60,45 @@ constexpr std::int64_t resident_tiles(Resident what, std::int64_t head_dim,
 /// device memory. Those with at most 16 or 32 queries and keys are last: 4 or 2 of their pairs of
 /// sequence and head share a tile.
 struct WorkList {
-  /// How many sequences are longer than short_size, up to that, up to 32, up to 16.
+  /// How many sequences are longer than short_size, up to that, up to 32, up to 16; and of the
+  /// first ones, how many are longer than kMostOfWhole.
   const std::int64_t* counts;
   const std::int64_t* order;  // [batch_size]
   /// [batch_size + 1], by place in the order: tasks of the kernels, before each and all. Sequences
   /// of up to 32 have none here.
   const std::int64_t *forward, *resident, *key_tiles, *query_blocks;
+  /// Likewise of what decodes (decoding.h): tasks, and rows of partials of what might be cut.
+  const std::int64_t *decoding, *partial_rows;
 };
 
 /// What CUDA's kernels know of a batch beforehand; made on the device from lengths alone.
 struct CudaAttentionPlan {
-  static constexpr std::int64_t kCounts = 4, kNumberings = 4;
+  static constexpr std::int64_t kCounts = 5, kNumberings = 6;
   static std::int64_t size(std::int64_t batch_size) {
     return kCounts + batch_size + kNumberings * (batch_size + 1);
   }
 
   Buffer<std::int64_t> values;
+  std::int64_t num_partials;
   WorkList list(std::int64_t batch_size) const {
     const std::int64_t *counts = values.device_data(), *order = counts + kCounts;
     const std::int64_t *tasks = order + batch_size, step = batch_size + 1;
-    return {counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step};
+    return {
+        counts,           order,           tasks, tasks + step, tasks + 2 * step, tasks + 3 * step,
+        tasks + 4 * step, tasks + 5 * step};
   }
 };
 
 CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream);
 
-/// Calls f(WorkList), the one of the call's plan or, without one, of its own.
+/// Calls f(WorkList), the one of the call's plan or, where that has none or is null, of its own.
 template <typename F>
-void with_work_list(const AttentionForward& args, const Stream& stream, F&& f) {
-  const AttentionView view = view_of(args);
-  const std::int64_t batch_size = batch_size_of(view);
-  if (args.plan && args.plan->on_cuda()) return f(args.plan->on_cuda()->list(batch_size));
-  const CudaAttentionPlan plan = list_work(view, stream);
-  f(plan.list(batch_size));
+void with_work_list(const AttentionView& args, const AttentionPlan* plan, const Stream& stream,
+                    F&& f) {
+  const std::int64_t batch_size = batch_size_of(args);
+  if (plan && plan->on_cuda()) return f(plan->on_cuda()->list(batch_size));
+  const CudaAttentionPlan own = list_work(args, stream);
+  f(own.list(batch_size));
 }
 
 }  // namespace serrate

@@ -1,5 +1,5 @@
-// How the CPU shares work: few queries over long histories, whose heads are rows of one tile and
-// whose keys are cut into chunks, and threads.
+// How work is shared: few queries over long histories, whose heads are rows of one tile and whose
+// keys are cut into chunks, and the CPU's threads.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -11,12 +11,19 @@
 #include "serrate/error.h"
 #include "tests/kernels/attention/case.h"
 #include "tests/kernels/attention/masks.h"
+#include "tests/kernels/attention/tensor_core_cases.h"
 
 namespace serrate {
 namespace {
 
-// Keys of the longest history that is not cut, and queries of the widest tile.
-constexpr std::int64_t kChunk = 768, kTile = 96;
+// Keys of the longest history that is not cut, and those of a length on the CPU, in whose place
+// other devices have a third: there a chunk is as much shorter.
+std::int64_t chunk() {
+  return on_cpu_or_not<std::int64_t>(768, 256);
+}
+std::int64_t length(std::int64_t on_cpu) {
+  return on_cpu_or_not(on_cpu, (on_cpu + 2) / 3);
+}
 
 Shape pairs_of_lengths(const std::vector<std::int64_t>& queries,
                        const std::vector<std::int64_t>& keys) {
@@ -31,10 +38,13 @@ Shape pairs_of_lengths(const std::vector<std::int64_t>& queries,
 }
 
 // Three chunks, one, none; 1 to 7 queries; one of them in each case has few rows.
-const std::vector<std::int64_t> kQueries = {2, 7, 1, 5}, kKeys = {1700, 900, 130, 0};
+const std::vector<std::int64_t> kQueries = {2, 7, 1, 5};
+std::vector<std::int64_t> few_queries_keys() {
+  return {length(1700), length(900), length(130), 0};
+}
 
 Shape few_queries(std::int64_t num_heads, std::int64_t num_key_heads) {
-  Shape shape = full_shape(kQueries, kKeys, num_heads, 16);
+  Shape shape = full_shape(kQueries, few_queries_keys(), num_heads, 16);
   shape.num_key_heads = num_key_heads;
   return shape;
 }
@@ -46,24 +56,13 @@ std::int64_t partials_of(Case& c) {
 class AttentionDecoding : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, AttentionDecoding, testing::ValuesIn(test_devices()), device_name);
 
-TEST_P(AttentionDecoding, CutsWhatIsLongerThanAChunk) {
-  const std::int64_t row = 3 * (8 + 2);  // of 3 heads: head_dim, maximum, sum
-  const auto partials = [this](std::int64_t queries, std::int64_t keys) {
-    Case c(full_shape({queries, 4}, {keys, 4}, 3, 8), *this);
-    return partials_of(c);
-  };
-  EXPECT_EQ(partials(1, kChunk), 0);
-  EXPECT_EQ(partials(1, kChunk + 1), 2 * row);
-  EXPECT_EQ(partials(kTile, 3 * kChunk), kTile * 3 * row);
-  EXPECT_EQ(partials(kTile + 1, 3 * kChunk), 0);
-  EXPECT_EQ(partials(0, 3 * kChunk), 0);
-}
-
 TEST_P(AttentionDecoding, AllPairsOfLengthsMatchTheReference) {
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
-    Shape shape = pairs_of_lengths({0, 1, 2, 7, 16, 17, 64, 96, 97},
-                                   {0, 1, 95, 96, 97, kChunk - 1, kChunk, kChunk + 1, 2310});
+    Shape shape =
+        on_cpu_or_not(pairs_of_lengths({0, 1, 2, 7, 16, 17, 64, 96, 97},
+                                       {0, 1, 95, 96, 97, chunk() - 1, chunk(), chunk() + 1, 2310}),
+                      pairs_of_lengths({0, 1, 17}, {0, 1, chunk(), chunk() + 1, 600}));
     shape.activation = activation;
     Case c(shape, *this);
     expect_matches_reference(c, 4e-6);
@@ -74,15 +73,11 @@ TEST_P(AttentionDecoding, HeadsAndDimensionsMatchTheReference) {
   struct Size {
     std::int64_t num_heads, num_key_heads, head_dim;
   };
-  for (const Size& size : {Size{8, 1, 64},
-                           {4, 4, 64},
-                           {6, 3, 20},
-                           {3, 1, 1},
-                           {12, 12, 48},
-                           {2, 2, 255},
-                           {8, 8, 256},
-                           {20, 2, 33}}) {
-    Shape shape = full_shape({1, 3}, {900, 100}, size.num_heads, size.head_dim);
+  const std::vector<Size> all = {{8, 1, 64},   {4, 4, 64},  {6, 3, 20},  {3, 1, 1},
+                                 {12, 12, 48}, {2, 2, 255}, {8, 8, 256}, {20, 2, 33}};
+  for (const Size& size :
+       on_cpu_or_not(all, std::vector<Size>{{6, 3, 20}, {3, 1, 1}, {1, 1, 255}})) {
+    Shape shape = full_shape({1, 3}, {length(900), length(100)}, size.num_heads, size.head_dim);
     shape.num_key_heads = size.num_key_heads;
     Case c(shape, *this);
     expect_matches_reference(c, 4e-6);
@@ -90,7 +85,7 @@ TEST_P(AttentionDecoding, HeadsAndDimensionsMatchTheReference) {
 }
 
 TEST_P(AttentionDecoding, HugeLogitsNeitherOverflowNorVanish) {
-  Case c(full_shape({1, 20}, {2000, 1000}, 2, 32), *this, 1e4f);
+  Case c(full_shape({1, 20}, {length(2000), length(1000)}, 2, 32), *this, 1e4f);
   const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
   c.run();
   expect_close(c.out, expected.out, 5e-3);  // a score of 2e4 is good to 1e-3
@@ -104,8 +99,14 @@ TEST_P(EveryDecodingMask, MatchesTheReference) {
   for (const std::int64_t num_key_heads : {1, 3}) {
     for (const AttentionActivation activation :
          {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+      const bool is_one_of_four =
+          (num_key_heads == 1) == (param() % 2 == 0) &&
+          (activation == AttentionActivation::kSoftmax) == (param() % 4 < 2);
+      if (!on_cpu_or_not(true, is_one_of_four)) continue;
       Shape shape = few_queries(6, num_key_heads);
-      shape.query_lengths.push_back(30), shape.key_lengths.push_back(1000);
+      if (!tests_run_on_devices()) {
+        shape.query_lengths.push_back(30), shape.key_lengths.push_back(1000);
+      }
       shape.activation = activation;
       const TestMask mask =
           random_mask(kind,
@@ -134,12 +135,12 @@ INSTANTIATE_TEST_SUITE_P(All, EveryDecodingMask,
 
 // Query 0 sees nothing, query 1 the second chunk alone, query 2 only the first key of all.
 TEST_P(AttentionDecoding, ChunksThatAQueryDoesNotSeeCountForNothing) {
-  Shape shape = full_shape({3}, {2000}, 2, 16);
+  Shape shape = full_shape({3}, {length(2000)}, 2, 16);
   std::vector<std::int64_t> ranges((kTokensBefore + 3) * 4, 0);
   const auto see = [&](std::int64_t query, std::int64_t begin, std::int64_t end) {
     ranges[(kTokensBefore + query) * 4] = begin, ranges[(kTokensBefore + query) * 4 + 1] = end;
   };
-  see(1, kChunk, 2 * kChunk - 96), see(2, 0, 1);
+  see(1, chunk(), 2 * chunk() - chunk() / 8), see(2, 0, 1);
   shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t j) {
     const std::int64_t* range = &ranges[(kTokensBefore + i) * 4];
     return range[0] <= j && j < range[1];
@@ -167,7 +168,7 @@ TEST_P(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
   for (const AttentionActivation activation :
        {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
     Shape shape = few_queries(4, 2);
-    shape.query_lengths.back() = 20, shape.key_lengths.back() = 800;
+    if (!tests_run_on_devices()) shape.query_lengths.back() = 20, shape.key_lengths.back() = 800;
     shape.activation = activation;
     Case c(shape, *this);
     const reference::Attention args = c.in_double();
@@ -233,7 +234,7 @@ TEST_P(AttentionDecoding, HalvesMatchTheReferenceOfTheRoundedInputs) {
 
 TEST_P(AttentionDecoding, SharedQueriesGiveWhatCopiesOfThemGive) {
   constexpr std::int64_t kShared = 3, kHeads = 2, kDim = 16;
-  const std::vector<std::int64_t> keys = {1500, 0, 40, 800};
+  const std::vector<std::int64_t> keys = {length(1500), 0, 40, length(800)};
   Case c(full_shape(std::vector<std::int64_t>(keys.size(), kShared), keys, kHeads, kDim), *this);
   const std::int64_t first = kTokensBefore * kHeads * kDim, size = kShared * kHeads * kDim;
   const TestArray<float> shared(size);
@@ -255,11 +256,13 @@ TEST_P(AttentionDecoding, SharedQueriesGiveWhatCopiesOfThemGive) {
 
 TEST_P(AttentionDecoding, BitsDoNotDependOnThreadsOrRunsOrWhoOwnsThePartials) {
   Shape shape = few_queries(4, 2);
-  shape.query_lengths.push_back(60), shape.key_lengths.push_back(2500);
+  if (!tests_run_on_devices()) {
+    shape.query_lengths.push_back(60), shape.key_lengths.push_back(2500);
+  }
   Case one(shape, *this);
   one.run();
   TestArray<float> partials(partials_of(one) + 5, std::nanf(""));
-  for (int run = 0; run < 30; ++run) {
+  for (int run = 0; run < on_cpu_or_not(30, 2); ++run) {
     Case again(shape, *this);
     again.partials = run % 2 == 0 ? nullptr : &partials;
     again.run(run % 3 + 1);
@@ -268,23 +271,36 @@ TEST_P(AttentionDecoding, BitsDoNotDependOnThreadsOrRunsOrWhoOwnsThePartials) {
   EXPECT_TRUE(std::isnan(partials.host().back()) && !std::isnan(partials.host().front()));
 }
 
+enum class Stored { kAsFloat32, kAsBFloat16 };
+
+void run_forward(Case& c, Stored stored) {
+  if (stored == Stored::kAsBFloat16) return run_halves(c, Backward::kNotRun);
+  c.out.clear();
+  jagged_attention_forward(c.forward_args(), c.streams.stream);
+}
+
+// Sequence s of a batch that has been run, on its own.
+void expect_same_alone(Case& batch, std::size_t s, Stored stored) {
+  Shape only = batch.shape;
+  only.query_lengths = {batch.shape.query_lengths[s]};
+  only.key_lengths = {batch.shape.key_lengths[s]};
+  Case alone(only, batch.streams);
+  const auto copy = [&](Tokens& from, Tokens& to, const std::vector<std::int64_t>& offsets) {
+    std::copy(from.at(offsets[s], 0), from.at(offsets[s + 1], 0), to.at(kTokensBefore, 0));
+  };
+  copy(batch.q, alone.q, batch.query_offsets), copy(batch.k, alone.k, batch.key_offsets);
+  copy(batch.v, alone.v, batch.key_offsets);
+  run_forward(alone, stored);
+  Tokens expected(alone.out);
+  copy(batch.out, expected, batch.query_offsets);
+  expect_same_bits(alone.out.values, expected.values);
+}
+
 TEST_P(AttentionDecoding, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
-  const Shape shape = few_queries(4, 2);
-  Case batch(shape, *this);
+  Case batch(few_queries(4, 2), *this);
   batch.run(2);
   for (std::size_t s = 0; s < kQueries.size(); ++s) {
-    Shape only = shape;
-    only.query_lengths = {kQueries[s]}, only.key_lengths = {kKeys[s]};
-    Case alone(only, *this);
-    const auto copy = [&](Tokens& from, Tokens& to, const std::vector<std::int64_t>& offsets) {
-      std::copy(from.at(offsets[s], 0), from.at(offsets[s + 1], 0), to.at(kTokensBefore, 0));
-    };
-    copy(batch.q, alone.q, batch.query_offsets), copy(batch.k, alone.k, batch.key_offsets);
-    copy(batch.v, alone.v, batch.key_offsets);
-    alone.run();
-    Tokens expected(alone.out);
-    copy(batch.out, expected, batch.query_offsets);
-    expect_same_bits(alone.out.values, expected.values);
+    expect_same_alone(batch, s, Stored::kAsFloat32);
   }
 }
 
@@ -305,6 +321,87 @@ TEST_P(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
   c.partials = &partials;
   EXPECT_EQ(without - jagged_attention_forward_workspace(c.forward_args(), stream),
             partials.size() * 4);
+}
+
+// ---- CUDA -------------------------------------------------------------------------------------
+
+// Heads in groups of four, 4 to 64 rows: three chunks, two and one, and a history that is short.
+Shape rows_of_four_heads(std::int64_t head_dim) {
+  Shape shape = full_shape({1, 5, 16, 2}, {570, 700, 270, 130}, 4, head_dim);
+  if (head_dim == 256) shape.query_lengths = {1, 3, 4, 2};
+  shape.num_key_heads = 1;
+  shape.gaps = kAlignedGaps;
+  return shape;
+}
+
+class TensorCoreDecoding : public KernelTestOver<std::int64_t> {};
+INSTANTIATE_TEST_SUITE_P(HeadDims, TensorCoreDecoding,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::Values(32, 64, 128, 256)));
+
+TEST_P(TensorCoreDecoding, MatchesTheReferenceOfTheRoundedInputs) {
+  for (const AttentionActivation activation :
+       {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+    Shape shape = rows_of_four_heads(param());
+    shape.activation = activation;
+    Case c(shape, *this);
+    expect_reference(c, Backward::kNotRun);
+  }
+}
+
+// Heads that differ are not rows of one tile.
+TEST_P(AttentionDecoding, DropoutAndMasksOfPairsOnTensorCores) {
+  Shape shape = rows_of_four_heads(32);
+  std::mt19937 generator(1);
+  const TestMask mask =
+      random_mask(MaskKind::kColumns,
+                  {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
+                   offsets_of(shape.key_lengths)},
+                  generator, stream);
+  shape.mask = mask.mask, shape.visible = mask.visible;
+  Case c(shape, *this);
+  set_dropout(c);
+  expect_reference(c, Backward::kNotRun);
+}
+
+// One sequence alone is cut, as its blocks would be too few; of many, a block takes all chunks.
+TEST_P(TensorCoreDecoding, ChunksOfOneBlockHaveTheBitsOfThoseOfSeveral) {
+  Shape shape = rows_of_four_heads(param());
+  for (int copies = 0; copies < 7; ++copies) {
+    shape.query_lengths.insert(shape.query_lengths.end(), {1, 3});
+    shape.key_lengths.insert(shape.key_lengths.end(), {290, 310});
+  }
+  shape = with_enough_heads(stream, shape);
+  Case batch(shape, *this);
+  if (stream.device().type != DeviceType::kCpu) {
+    Shape only = shape;
+    only.query_lengths = {1}, only.key_lengths = {300};
+    Case alone(only, *this);
+    EXPECT_EQ(tasks_of(batch).decoding, 17 * shape.num_key_heads);
+    EXPECT_EQ(tasks_of(alone).decoding, 2 * shape.num_key_heads);
+  }
+  for (const Stored stored : {Stored::kAsBFloat16, Stored::kAsFloat32}) {
+    if (stored == Stored::kAsFloat32 && param() > 32) continue;
+    run_forward(batch, stored);
+    for (std::size_t s = 0; s < 3; ++s) expect_same_alone(batch, s, stored);
+  }
+}
+
+// ---- the CPU ----------------------------------------------------------------------------------
+
+TEST(AttentionChunks, AreOfWhatIsLongerThanOne) {
+  constexpr std::int64_t kChunk = 768, kTile = 96;  // keys, and queries of the widest tile
+  const std::int64_t row = 3 * (8 + 2);             // of 3 heads: head_dim, maximum, sum
+  TestStreams host(Device::cpu());
+  const auto partials = [&](std::int64_t queries, std::int64_t keys) {
+    Case c(full_shape({queries, 4}, {keys, 4}, 3, 8), host);
+    return partials_of(c);
+  };
+  EXPECT_EQ(partials(1, kChunk), 0);
+  EXPECT_EQ(partials(1, kChunk + 1), 2 * row);
+  EXPECT_EQ(partials(kTile, 3 * kChunk), kTile * 3 * row);
+  EXPECT_EQ(partials(kTile + 1, 3 * kChunk), 0);
+  EXPECT_EQ(partials(0, 3 * kChunk), 0);
 }
 
 TEST(AttentionThreads, DoNotChangeBits) {

@@ -45,7 +45,7 @@ inline std::vector<double> absolute_output(const Case& c, reference::Attention a
 }
 
 // What the backward of a case runs on where there are tensor cores; its forward is on them.
-enum class Backward { kOnTensorCores, kPlain };
+enum class Backward { kOnTensorCores, kPlain, kNotRun };
 
 inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
                                 const Stream& stream, [[maybe_unused]] Backward backward) {
@@ -53,6 +53,7 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
 #if SERRATE_WITH_CUDA
   const AttentionBackwardView view = view_of(call);
   EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
+  if (backward == Backward::kNotRun) return;
   int bytes = 0;
   EXPECT_EQ(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
                                    stream.device().index),
@@ -60,6 +61,18 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
   const bool has_room = view.forward.head_dim < 256 || bytes >= 163 << 10;
   EXPECT_EQ(backward_takes_tensor_cores(view, stream),
             has_room && backward == Backward::kOnTensorCores);
+#endif
+}
+
+// Whether sequences of more than 512 queries or keys are to run on Hopper's kernel.
+inline void expect_wgmma([[maybe_unused]] const AttentionForward& call, const Stream& stream) {
+  if (stream.device().type == DeviceType::kCpu) return;
+#if SERRATE_WITH_CUDA
+  int major = 0;
+  EXPECT_EQ(
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, stream.device().index),
+      cudaSuccess);
+  EXPECT_EQ(longest_take_wgmma(view_of(call), stream), major == 9);
 #endif
 }
 
@@ -76,19 +89,29 @@ inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
   call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
   expect_tensor_cores(call, stream, backward);
   jagged_attention_forward(call.forward, stream);
-  jagged_attention_backward(call, stream);
+  if (backward != Backward::kNotRun) jagged_attention_backward(call, stream);
   for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
 }
 
-// Holds all results against the reference of what is stored.
-inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores,
-                             DataType half = DataType::kBFloat16) {
-  run_halves(c, backward, half);
+// The forward alone, of a case that Hopper has a kernel for.
+inline void run_halves_forward(Case& c) {
+  constexpr DataType kHalf = DataType::kBFloat16;
+  c.out.clear();
+  StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), out(c.out, kHalf);
+  const Stream& stream = c.streams.stream;
+  AttentionForward call = c.forward_args();
+  call.q = q.on(stream), call.k = k.on(stream), call.v = v.on(stream);
+  call.out = out.on(stream);
+  expect_wgmma(call, stream);
+  jagged_attention_forward(call, stream);
+  out.load();
+}
+
+// Holds what the forward made against the reference of what is stored.
+inline void expect_output(Case& c, DataType half = DataType::kBFloat16) {
   const double rounding = rounding_of(half);
   const reference::Attention args = c.in_double();
   const reference::AttentionOutput output = reference::attention_forward(args);
-  const reference::AttentionGradients gradients =
-      reference::attention_backward(args, c.d_out.dense());
   const std::vector<double> absolute = absolute_output(c, args);
   EXPECT_TRUE(c.out.nothing_else_written());
   double worst = 0;
@@ -98,10 +121,6 @@ inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCor
     worst = std::max(worst, std::abs(x - output.out[i]) - bound);
   });
   EXPECT_LE(worst, 1e-30);
-  // Gradients have their own rounding, and those of weights and of out.
-  expect_close(c.d_q, gradients.d_q, 2 * rounding);
-  expect_close(c.d_k, gradients.d_k, 2 * rounding);
-  expect_close(c.d_v, gradients.d_v, 2 * rounding);
   if (c.shape.activation != AttentionActivation::kSoftmax) return;
   for (std::int64_t i = 0; i < c.lse.size(); ++i) {
     const std::int64_t token = i % (c.lse.size() / c.shape.num_heads);
@@ -113,6 +132,21 @@ inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCor
       ASSERT_NEAR(c.lse[i], output.lse[i], 1e-5);
     }
   }
+}
+
+// And all gradients.
+inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores,
+                             DataType half = DataType::kBFloat16) {
+  run_halves(c, backward, half);
+  expect_output(c, half);
+  if (backward == Backward::kNotRun) return;
+  const double rounding = rounding_of(half);
+  const reference::AttentionGradients gradients =
+      reference::attention_backward(c.in_double(), c.d_out.dense());
+  // Gradients have their own rounding, and those of weights and of out.
+  expect_close(c.d_q, gradients.d_q, 2 * rounding);
+  expect_close(c.d_k, gradients.d_k, 2 * rounding);
+  expect_close(c.d_v, gradients.d_v, 2 * rounding);
 }
 
 inline const DropoutKey kDropout{.rate = 0.3f, .seed = 5, .step = 2, .site = 3};
@@ -140,9 +174,9 @@ inline Shape with_enough_heads([[maybe_unused]] const Stream& stream, Shape shap
   return shape;
 }
 
-/// Tasks of the forward and of the backward that has a sequence's queries on chip.
+/// Tasks of the forward, of the backward that has a sequence's queries on chip, and of decoding.
 struct NumTasks {
-  std::int64_t forward, resident;
+  std::int64_t forward, resident, decoding;
 };
 inline NumTasks tasks_of([[maybe_unused]] Case& c) {
 #if SERRATE_WITH_CUDA
@@ -157,7 +191,7 @@ inline NumTasks tasks_of([[maybe_unused]] Case& c) {
   const auto all = [&](const std::int64_t* first_task) {
     return host[first_task - values.device_data() + batch_size];
   };
-  return {all(list.forward), all(list.resident)};
+  return {all(list.forward), all(list.resident), all(list.decoding)};
 #else
   return {};
 #endif

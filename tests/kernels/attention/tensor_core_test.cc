@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -204,18 +205,67 @@ TEST_P(TensorCores, BiasesTablesAndDropoutInTheWidestHeads) {
 TEST_P(TensorCores, ManyTilesOfKeys) {
   constexpr std::int64_t kRanges[2][4] = {{100, 130, 16'390, 16'400},
                                           {4'750, 4'751, 16'440, 16'450}};
-  Shape shape = causal_shape({2}, {16'450}, 1, 32);
+  for (const std::int64_t head_dim : {32, 64}) {
+    Shape shape = causal_shape({65}, {16'450}, 1, head_dim);  // fewer would decode
+    shape.gaps = kAlignedGaps;
+    std::vector<std::int64_t> ranges(kTokensBefore * 4);
+    for (const auto& of_query : kRanges) ranges.insert(ranges.end(), of_query, of_query + 4);
+    ranges.resize(ranges.size() + 63 * 4);  // the others see nothing
+    const Buffer<std::int64_t> on_device(ranges, stream);
+    shape.mask = RowMask{on_device.span()};
+    shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t j) {
+      if (i > 1) return false;
+      const auto& keys = kRanges[i];
+      return (keys[0] <= j && j < keys[1]) || (keys[2] <= j && j < keys[3]);
+    };
+    Case c(shape, *this);
+    if (head_dim == 32) {
+      expect_reference(c);
+    } else {
+      run_halves_forward(c);
+      expect_output(c);
+    }
+  }
+}
+
+// ---- more than 512 queries or keys: Hopper's own kernel where there is one --------------------
+
+TEST_P(TensorCoreMasks, OfLongSequencesMatchTheReference) {
+  std::mt19937 generator(static_cast<unsigned>(param()));
+  const auto kind = static_cast<MaskKind>(param());
+  const bool has_own_lengths = kind < MaskKind::kDocuments;
+  Shape shape = causal_shape({has_own_lengths ? 70 : 520, 20}, {520, 20}, 1, 64);
   shape.gaps = kAlignedGaps;
-  std::vector<std::int64_t> ranges(kTokensBefore * 4);
-  for (const auto& of_query : kRanges) ranges.insert(ranges.end(), of_query, of_query + 4);
-  const Buffer<std::int64_t> on_device(ranges, stream);
-  shape.mask = RowMask{on_device.span()};
-  shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t j) {
-    const auto& keys = kRanges[i];
-    return (keys[0] <= j && j < keys[1]) || (keys[2] <= j && j < keys[3]);
-  };
+  const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+  Case c = masked_case(shape, mask, *this);
+  run_halves_forward(c);
+  expect_output(c);
+}
+
+// Ragged ends, sequences of one side, one of a single tile of keys, one that is short; two blocks
+// of queries whose second group has none.
+TEST_P(TensorCores, LongSequencesOfEveryHeadDimAndActivation) {
+  for (const auto& [head_dim, activation] :
+       {std::pair{64, AttentionActivation::kSilu}, std::pair{128, AttentionActivation::kSoftmax}}) {
+    Shape shape = full_shape({70, 20, 0, 513, 530}, {577, 31, 600, 40, 0}, 2, head_dim);
+    shape.num_key_heads = 1;
+    shape.activation = activation;
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    run_halves_forward(c);
+    expect_output(c);
+  }
+}
+
+TEST_P(TensorCores, LongSequencesWithBiasesTablesAndDropout) {
+  Shape shape = causal_shape({66, 20}, {530, 31}, 2, 64);
+  shape.num_key_heads = 1;
+  shape.gaps = kAlignedGaps;
   Case c(shape, *this);
-  expect_reference(c);
+  const Biases biases(c);
+  set_dropout(c);
+  run_halves_forward(c);
+  expect_output(c);
 }
 
 // ---- bits -----------------------------------------------------------------------------------
@@ -223,30 +273,36 @@ TEST_P(TensorCores, ManyTilesOfKeys) {
 constexpr Tokens Case::* kInputs[] = {&Case::q, &Case::k, &Case::v, &Case::d_out};
 constexpr Tokens Case::* kResults[] = {&Case::out, &Case::d_q, &Case::d_k, &Case::d_v};
 
-// Calls f(value of a, value of b) for the tokens of sequence s of one case and t of another, of
-// as many queries as keys.
+// Calls f(value of a, value of b) for the tokens of sequence s of one case and t of another.
 template <typename F>
 void for_each_value(Case& a, std::size_t s, Case& b, std::size_t t, Tokens Case::* which, F&& f) {
-  for (std::int64_t i = 0; i < a.shape.query_lengths[s]; ++i) {
+  const bool is_of_keys =
+      which == &Case::k || which == &Case::v || which == &Case::d_k || which == &Case::d_v;
+  const auto offsets = is_of_keys ? &Case::key_offsets : &Case::query_offsets;
+  const std::int64_t in_a = (a.*offsets)[s], in_b = (b.*offsets)[t];
+  for (std::int64_t i = 0; i < (a.*offsets)[s + 1] - in_a; ++i) {
     for (std::int64_t head = 0; head < a.shape.num_heads; ++head) {
-      const float* of_a = (a.*which).at(a.query_offsets[s] + i, head);
-      float* of_b = (b.*which).at(b.query_offsets[t] + i, head);
+      const float* of_a = (a.*which).at(in_a + i, head);
+      float* of_b = (b.*which).at(in_b + i, head);
       for (std::int64_t column = 0; column < a.shape.head_dim; ++column)
         f(of_a[column], of_b[column]);
     }
   }
 }
 
+enum class Runs { kForward, kBoth };
+constexpr std::size_t kNone = ~std::size_t{0};
+
 // Of sequences of a batch that has been run, in this order, and one of them full of NaN: all others
 // have the bits that they had.
 void expect_same_sequences(Case& batch, const std::vector<std::size_t>& sequences,
-                           std::size_t all_nan = ~std::size_t{0}) {
+                           std::size_t all_nan = kNone, Runs runs = Runs::kBoth) {
   Shape shape = batch.shape;
-  shape.query_lengths.clear();
+  shape.query_lengths.clear(), shape.key_lengths.clear();
   for (const std::size_t s : sequences) {
     shape.query_lengths.push_back(batch.shape.query_lengths[s]);
+    shape.key_lengths.push_back(batch.shape.key_lengths[s]);
   }
-  shape.key_lengths = shape.query_lengths;
   Case again(shape, batch.streams);
   again.dropout = batch.dropout;
   if (!batch.token_ids.empty()) again.token_ids.resize(again.query_offsets.back());
@@ -260,11 +316,12 @@ void expect_same_sequences(Case& batch, const std::vector<std::size_t>& sequence
                      [&](float x, float& to) { to = sequences[t] == all_nan ? std::nanf("") : x; });
     }
   }
-  run_halves(again);
+  const std::size_t results = runs == Runs::kBoth ? std::size(kResults) : 1;
+  runs == Runs::kBoth ? run_halves(again) : run_halves_forward(again);
   for (std::size_t t = 0; t < sequences.size(); ++t) {
     SCOPED_TRACE(sequences[t]);
     std::int64_t different = 0, values = 0;
-    for (const auto which : kResults) {
+    for (const auto which : std::span(kResults).first(results)) {
       for_each_value(batch, sequences[t], again, t, which, [&](float x, float y) {
         different += std::bit_cast<std::uint32_t>(x) != std::bit_cast<std::uint32_t>(y);
         ++values;
@@ -285,6 +342,34 @@ TEST_P(TensorCores, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   expect_same_sequences(batch, {4, 0, 5, 3, 1, 2});
   for (const std::size_t all_nan : {0, 1, 2}) {
     expect_same_sequences(batch, {0, 1, 2, 3, 4, 5}, all_nan);
+  }
+}
+
+// Some of more than 512 keys. A tile at their ragged ends has rows of the sequence behind.
+TEST_P(TensorCores, BitsOfALongSequenceDoNotDependOnTheRestOfTheBatch) {
+  Shape shape = full_shape({3, 20, 65}, {515, 20, 530}, 2, 64);
+  shape.gaps = kAlignedGaps;
+  Case batch(shape, *this);
+  run_halves_forward(batch);
+  expect_same_sequences(batch, {0}, kNone, Runs::kForward);
+  expect_same_sequences(batch, {2, 0, 1}, kNone, Runs::kForward);
+  expect_same_sequences(batch, {0, 1, 2}, 1, Runs::kForward);
+}
+
+TEST_P(TensorCores, BitsOfALongSequenceAreThoseOfAnotherRunAndOfTheSameMaskInBits) {
+  std::mt19937 generator(8);
+  Shape shape = causal_shape({67}, {530}, 2, 64);
+  shape.gaps = kAlignedGaps;
+  const TestMask mask = random_mask(MaskKind::kRows, batch_of(shape), generator, stream);
+  const TestMask in_bits = as_bits(mask, batch_of(shape), stream);
+  Case c = masked_case(shape, mask, *this), again = c, other = masked_case(shape, in_bits, *this);
+  for (Case* x : {&c, &again, &other}) run_halves_forward(*x);
+  for (Case* x : {&again, &other}) {
+    std::int64_t different = 0;
+    for_each_value(c, 0, *x, 0, &Case::out, [&](float a, float b) {
+      different += std::bit_cast<std::uint32_t>(a) != std::bit_cast<std::uint32_t>(b);
+    });
+    EXPECT_EQ(different, 0);
   }
 }
 

@@ -52,6 +52,20 @@ TEST_F(CudaBuiltinsTest, Shuffles) {
   }
 }
 
+__global__ void permute_bytes(unsigned* result) {
+  const unsigned x = 0x83020100, y = 0x07068504;
+  result[0] = __byte_perm(x, y, 0x6420);
+  result[1] = __byte_perm(x, y, 0x7531);
+}
+
+// CUDA Math API, __byte_perm: bits 4 i to 4 i + 2 of the selector say which of the eight bytes,
+// those of x first, is byte i.
+TEST_F(CudaBuiltinsTest, PermutesBytes) {
+  const std::vector<unsigned> result = run(permute_bytes, 1, 2);
+  EXPECT_EQ(result[0], 0x06040200u);
+  EXPECT_EQ(result[1], 0x07858301u);
+}
+
 __global__ void shuffle_wide(double* result) {
   const double value = threadIdx.x + 0.125;
   result[threadIdx.x] = __shfl_xor_sync(kAll, value, 16);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <vector>
 
+#include "kernels/cuda/exp2.cuh"
 #include "serrate/buffer.h"
 #include "src/core/launch.cuh"
 
@@ -240,6 +241,30 @@ TEST_F(PrimitivesTest, E4m3) {
          unpacked.device_data());
   EXPECT_EQ(packed.to_host(stream), expected);
   EXPECT_EQ(unpacked.to_host(stream), back);
+}
+
+__global__ void exponentials(float* values) {
+  values[threadIdx.x] = exp2_flushed(values[threadIdx.x]);
+}
+
+// 9.7.3.21: a relative error of at most 2^-22; subnormals become 0; infinities and NaN.
+TEST_F(PrimitivesTest, Ex2) {
+  const std::vector<float> values{0, 1, -1.5f, 10.25f, -126, 127.5f, -0x1p-140f, -20.75f};
+  const std::vector<float> special{-126.5f, -127, -1000, -INFINITY, INFINITY, 128, NAN, -149};
+  const auto run = [&](const std::vector<float>& x) {
+    Buffer<float> on_device(x, stream);
+    launch(exponentials, 1, static_cast<unsigned>(x.size()), 0, stream, on_device.device_data());
+    return on_device.to_host(stream);
+  };
+  const std::vector<float> results = run(values);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double expected = std::exp2(static_cast<double>(values[i]));
+    EXPECT_NEAR(results[i], expected, 0x1p-22 * expected) << values[i];
+  }
+  const std::vector<float> of_special = run(special);
+  for (const std::size_t i : {0, 1, 2, 3, 7}) EXPECT_EQ(of_special[i], 0) << special[i];
+  for (const std::size_t i : {4, 5}) EXPECT_EQ(of_special[i], INFINITY) << special[i];
+  EXPECT_TRUE(std::isnan(of_special[6]));
 }
 
 // 9.7.9.25.3: two groups under way; each thread reads what another one copied.

@@ -72,3 +72,9 @@ cudaError_t simt_set_attribute(const void* kernel, cudaFuncAttribute attribute, 
   handles().shared_bytes[{kernel, current_device()}] = static_cast<std::size_t>(value);
   return cudaSuccess;
 }
+
+// As if all had been built for the device.
+cudaError_t simt_get_attributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->ptxVersion = 10 * architecture().major + architecture().minor;
+  return cudaSuccess;
+}

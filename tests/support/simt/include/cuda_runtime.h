@@ -96,9 +96,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
 }
 extern "C++" {
 cudaError_t simt_set_attribute(const void* kernel, cudaFuncAttribute attribute, int value);
+cudaError_t simt_get_attributes(cudaFuncAttributes* attributes, const void* kernel);
 template <typename Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
   return simt_set_attribute(reinterpret_cast<const void*>(kernel), attribute, value);
+}
+template <typename Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel* kernel) {
+  return simt_get_attributes(attributes, reinterpret_cast<const void*>(kernel));
 }
 }
 
@@ -270,6 +275,15 @@ inline int __clz(int value) {
 }
 inline int __clzll(long long value) {
   return std::countl_zero(static_cast<unsigned long long>(value));
+}
+inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+  const unsigned long long bytes = static_cast<unsigned long long>(y) << 32 | x;
+  unsigned result = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    const auto byte = static_cast<unsigned>(bytes >> 8 * (selector >> 4 * i & 7) & 255);
+    result |= byte << 8 * i;
+  }
+  return result;
 }
 inline float __fmul_rn(float x, float y) {
   return x * y;

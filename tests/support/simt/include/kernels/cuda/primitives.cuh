@@ -46,6 +46,7 @@ inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[4],
   simt::multiply_matrices(simt::MmaType::kTf32, d, a, b, where);
 }
 
+#define SERRATE_HAS_E4M3 1
 inline void mma_m16n8k32_e4m3(float (&d)[4], const std::uint32_t (&a)[4],
                               const std::uint32_t (&b)[2], SIMT_HERE) {
   simt::multiply_matrices(simt::MmaType::kE4m3, d, a, b, where);

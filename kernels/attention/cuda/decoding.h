@@ -1,0 +1,68 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/attention/cuda/work_list.h"
+#include "kernels/attention/view.h"
+#include "serrate/stream.h"
+
+// Decoding: few queries over a long history (Flash-Decoding: Dao et al. 2023). The heads that share
+// keys are rows of one tile, so that these are read once, and the keys are cut into chunks. What a
+// chunk leaves is added to what those before it left, in their order, and the bits do not depend on
+// who does it: a block that takes all chunks, or blocks that take one each and a kernel that
+// combines them. So the device cuts what keeps too few blocks busy, as far as there is workspace.
+namespace serrate {
+
+/// Rows of a sequence that decodes, at most: its queries, in all heads that share keys.
+constexpr std::int64_t most_decoding_rows(std::int64_t head_dim) {
+  return head_dim <= 128 ? 64 : 16;
+}
+/// Of fewer keys, and of more queries, a block takes a tile of queries as of any sequence.
+inline constexpr std::int64_t kLeastDecodedKeys = 257;
+
+/// How a sequence is cut, a function of its own lengths and the call's options alone.
+struct DecodingSplit {
+  std::int64_t rows;  // 0: it does not decode
+  std::int64_t chunk_keys, num_chunks;
+};
+
+/// Chunks of a sequence, so many that some hundred blocks have its heads.
+constexpr std::int64_t most_chunks(const AttentionView& args) {
+  return std::clamp<std::int64_t>(256 / args.num_key_heads, 8, 128);
+}
+
+constexpr DecodingSplit decoding_split(const AttentionView& args, std::int64_t sequence) {
+  constexpr std::int64_t kLeastTiles = 4;
+  const std::int64_t rows = queries_of(args, sequence).count * heads_per_key_head(args);
+  const std::int64_t keys = num_keys_of(args, sequence);
+  if (args.never_decodes) return {};
+  if (rows == 0 || rows > most_decoding_rows(args.head_dim) || keys < kLeastDecodedKeys) return {};
+  // Of a chunk of 32 keys a row, partials are a sixteenth of the bytes of its keys in bfloat16.
+  const std::int64_t tiles = ceil_div(keys, kMmaTile);
+  const std::int64_t least = std::max(std::max(kLeastTiles, ceil_div(rows * 32, kMmaTile)),
+                                      ceil_div(tiles, most_chunks(args)));
+  const std::int64_t chunk_tiles = ceil_div(tiles, ceil_div(tiles, least));
+  return {rows, chunk_tiles * kMmaTile, ceil_div(tiles, chunk_tiles)};
+}
+
+/// Whether a call's sequences may decode, as the host knows it: where every one has as many queries
+/// as keys, or more shared ones than these are, none does.
+constexpr bool may_decode(const AttentionView& args) {
+  return !args.never_decodes && args.query_offsets.data() != args.key_offsets.data() &&
+         args.num_shared_queries * heads_per_key_head(args) <= most_decoding_rows(args.head_dim);
+}
+
+/// Rows of partials, each of head_dim values, a maximum and a sum, that a call may need: what keeps
+/// the device busy, or what its sequences have if that is less.
+std::int64_t most_partial_rows(const AttentionView& args, const Stream& stream);
+
+/// The sequences of a call that decode.
+void forward_of_decoding(const AttentionView& args, const WorkList& work, const Stream& stream);
+
+struct DecodingCall;
+/// Its part on tensor cores.
+void decode_on_tensor_cores(const AttentionView& args, const WorkList& work,
+                            const DecodingCall& call, const Stream& stream);
+
+}  // namespace serrate

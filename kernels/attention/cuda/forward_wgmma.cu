@@ -1,0 +1,332 @@
+// FlashAttention-3's forward (Shah et al. 2024) of long sequences on Hopper (sm_90a), for halves.
+// A block takes 128 queries of a sequence in one head, and stays for one task after the other. Two
+// warpgroups of 64 queries multiply by wgmma, in turn: one's products run while the other's scores
+// become weights, and those with the values of a tile while the next tile's scores do. A third
+// warpgroup keeps them busy: three of its warps list the tiles that the mask leaves, one copies
+// queries, keys and values to rings of buffers, all of which run ahead into the next task. The
+// copies go by rows of a sequence: what is behind its end is neither read nor NaN.
+#include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/mma_weights.cuh"
+#include "kernels/attention/cuda/tensor_cores.h"
+#include "kernels/attention/cuda/wgmma_feed.cuh"
+#include "kernels/cuda/tensor_map.h"
+#include "kernels/cuda/warpgroup.cuh"
+#include "kernels/cuda/wgmma.cuh"
+
+namespace serrate {
+namespace {
+
+// Rows for load_tile.
+CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::int64_t head_dim) {
+  const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
+  const std::int64_t row = 2 * heads.token_stride;
+  return make_tensor_map<5>(
+      {.type = heads.type == DataType::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+       .data = heads.device_data,
+       .sizes = {size(head_dim), size(num_heads), size(kRowsEnd), size(kRowsEnd) + 1,
+                 std::uint64_t{1} << 31},
+       .strides = {size(2 * heads.head_stride), size(row), size(kShift - row), size(row)},
+       .box = {kPanelColumns, 1, kMmaTile, 1, 1},
+       .swizzle = CU_TENSOR_MAP_SWIZZLE_128B});
+}
+
+#ifdef SERRATE_WGMMA
+
+// A fragment as wgmma has it: the same registers in the same order.
+template <int kBlocks>
+__device__ float (&accumulators(Fragment<kBlocks>& fragment))[kBlocks * 4] {
+  return reinterpret_cast<float(&)[kBlocks * 4]>(fragment);
+}
+
+// A descriptor, which is the same in all lanes: the compiler then keeps it in uniform registers,
+// from where wgmma takes it.
+__device__ inline std::uint64_t descriptor_of(const unsigned char* tile, std::uint32_t leading) {
+  const std::uint64_t x = wgmma_descriptor(tile, {leading, 1024, WgmmaSwizzle::k128Bytes});
+  return x >> 32 << 32 | __shfl_sync(~0u, static_cast<std::uint32_t>(x), 0);
+}
+
+// A group's queries as products take them: of 64 columns a warp has its 16 rows in registers, so
+// that shared memory has to feed keys and values alone; for 128 there are too few.
+template <int kDim, class Half>
+struct Queries {
+  static constexpr bool kInRegisters = kDim <= 64;
+  std::uint32_t fragments[kInRegisters ? kDim / 16 : 1][4];
+  std::uint64_t descriptor;
+
+  __device__ explicit Queries(unsigned char* tile) {
+    descriptor = descriptor_of(tile, 0);
+    if constexpr (kInRegisters) {
+      const SwizzledRows<kPanelColumns, Half> rows{reinterpret_cast<Half*>(tile)};
+      const int lane = lane_index(), row = thread_index() / kLanes % kGroupWarps * kWarpRows;
+#pragma unroll
+      for (int k = 0; k < kDim / 16; ++k) {
+        load_matrices(fragments[k], rows.at(row + lane % 16, 2 * k + lane / 16));
+      }
+    }
+  }
+};
+
+template <class Half>
+constexpr WgmmaType kTypeOf =
+    std::is_same_v<Half, __nv_bfloat16> ? WgmmaType::kBf16 : WgmmaType::kF16;
+
+// Begins scores = 64 queries times the transpose of 64 keys.
+template <int kDim, class Half>
+__device__ void begin_scores(const Queries<kDim, Half>& queries, const unsigned char* keys,
+                             Fragment<8>& scores) {
+  const std::uint64_t b = descriptor_of(keys, 0);
+  wgmma_keep(accumulators(scores));
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) {
+    const auto scale = k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd;
+    const unsigned further = (k / 4 * kPanelBytes + k % 4 * 32) / 16;  // in units of descriptors
+    if constexpr (Queries<kDim, Half>::kInRegisters) {
+      wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), queries.fragments[k], b + further,
+                                        scale);
+    } else {
+      wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), queries.descriptor + further,
+                                        b + further, scale);
+    }
+  }
+  wgmma_commit();
+}
+
+using Weights = std::uint32_t[kMmaTile / 16][4];
+
+// Begins sums += weights times 64 values.
+template <int kDim, class Half>
+__device__ void begin_sums(const Weights& weights, const unsigned char* values,
+                           Fragment<kDim / 8>& sums) {
+  const std::uint64_t b = descriptor_of(values, kPanelBytes);
+  wgmma_keep(accumulators(sums));
+  wgmma_fence();
+#pragma unroll
+  for (int k = 0; k < kMmaTile / 16; ++k) {
+    wgmma<kTypeOf<Half>, kDim, WgmmaMajor::kRows>(accumulators(sums), weights[k],
+                                                     b + k * 16 * 128 / 16, WgmmaScale::kAdd);
+  }
+  wgmma_commit();
+}
+
+template <class Half>
+__device__ void round_weights(const Fragment<8>& scores, Weights& weights) {
+#pragma unroll
+  for (int k = 0; k < kMmaTile / 16; ++k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const auto& block = scores[2 * k + i / 2];
+      weights[k][i] = Mma<Half>::pack(block[i % 2 * 2], block[i % 2 * 2 + 1]);
+    }
+  }
+}
+
+// One of the warps of the queries, and where it is in the rings.
+template <int kDim, class Half, Extras kExtras>
+struct QueryWarp {
+  using List = TileList<kQueryWarps>;
+  const AttentionView& args;
+  SharedState& state;
+  Tiles<kDim> tiles;
+  int warp = thread_index() / kLanes, group = warp / kGroupWarps;
+
+  // Named barriers of the group: of its warps, and for its turn to multiply. Both groups have a
+  // turn for every tile.
+  __device__ unsigned group_barrier() const { return 1 + group; }
+  __device__ unsigned turn_barrier(int of_group) const { return 1 + kGroups + of_group; }
+  __device__ void wait_for_turn() const {
+    named_barrier_sync(turn_barrier(group), kQueryWarps * kLanes);
+  }
+  __device__ void pass_turn() const {
+    named_barrier_arrive(turn_barrier(1 - group), kQueryWarps * kLanes);
+  }
+
+  __device__ void release(Mbarrier* empty) const {
+    __syncwarp();
+    if (lane_index() == 0) mbarrier_arrive(empty);
+  }
+  __device__ void release_keys(unsigned t) const { release(&state.keys.empty[t % kKeySlots]); }
+  __device__ void release_values(unsigned t) const { release(&state.values.empty[t % kKeySlots]); }
+
+  __device__ bool sees(const List& list, int tile) const {
+    return tile < List::kTiles && list.is_seen(tile, group * kGroupWarps, kGroupWarps);
+  }
+  // The next listed tile, from `tile` on, that the group sees, and its number in the rings, t;
+  // those of the other group alone are passed by.
+  __device__ int next(const List& list, int tile, unsigned& t) const {
+    for (tile = list.next(tile); tile < List::kTiles; tile = list.next(tile + 1), ++t) {
+      if (sees(list, tile)) break;
+      wait_for_turn();
+      pass_turn();
+      state.keys.wait_full(t);
+      release_keys(t);
+      state.values.wait_full(t);
+      release_values(t);
+    }
+    return tile;
+  }
+
+  // Scores of a tile of keys become weights.
+  __device__ void weigh_tile(const Part& part, int tile, Fragment<8>& scores,
+                             OnlineSoftmax& softmax, float (&factors)[2]) const {
+    const int first_key = (part.first_tile + tile) * kMmaTile;
+    const LaneTile lane{
+        static_cast<int>(part.at.first_query) + warp * kWarpRows + lane_index() / 4,
+        part.ranges + warp * kWarpRows, first_key,
+        static_cast<int>(std::min<std::int64_t>(part.at.num_keys - first_key, kMmaTile)),
+        part.list.of_warp(tile).is_full};
+    weigh<kExtras, 8>(args, part.at, lane, scores, softmax, factors);
+  }
+
+  // All tiles of part n; t is the number of its first one in the rings, and then of the next
+  // part's.
+  __device__ void attend(unsigned n, unsigned& t, Fragment<kDim / 8>& sums,
+                         OnlineSoftmax& softmax) const {
+    const Part& part = state.slots[n % kTaskSlots];
+    const List& list = part.list;
+    int tile = next(list, 0, t);
+    if (tile == List::kTiles) return;  // it may have no queries
+    const Queries<kDim, Half> queries(tiles.queries(n, group));
+    Fragment<8> scores = {};
+    Weights weights;
+    float factors[2];
+    // Runs of tiles that the group sees. It lets go of all values before it waits for tiles that it
+    // does not see: these could need the buffers.
+    for (; tile < List::kTiles; tile = next(list, tile, t)) {
+      state.keys.wait_full(t);
+      wait_for_turn();
+      begin_scores<kDim, Half>(queries, tiles.keys(t), scores);
+      pass_turn();
+      wgmma_wait<0>();
+      wgmma_keep(accumulators(scores));
+      release_keys(t);
+      weigh_tile(part, tile, scores, softmax, factors);
+      if (is_softmax(args)) scale_rows(sums, factors);
+      round_weights<Half>(scores, weights);
+      for (tile = list.next(tile + 1), ++t; sees(list, tile); tile = list.next(tile + 1), ++t) {
+        state.keys.wait_full(t);
+        wait_for_turn();
+        begin_scores<kDim, Half>(queries, tiles.keys(t), scores);
+        state.values.wait_full(t - 1);
+        begin_sums<kDim, Half>(weights, tiles.values(t - 1), sums);
+        pass_turn();
+        wgmma_wait<1>();
+        wgmma_keep(accumulators(scores));
+        release_keys(t);
+        weigh_tile(part, tile, scores, softmax, factors);
+        wgmma_wait<0>();
+        wgmma_keep(accumulators(sums));
+        release_values(t - 1);
+        if (is_softmax(args)) scale_rows(sums, factors);
+        round_weights<Half>(scores, weights);
+      }
+      state.values.wait_full(t - 1);
+      begin_sums<kDim, Half>(weights, tiles.values(t - 1), sums);
+      wgmma_wait<0>();
+      wgmma_keep(accumulators(sums));
+      release_values(t - 1);
+    }
+  }
+
+  __device__ void attend_all() {
+    Fragment<kDim / 8> sums = {};
+    OnlineSoftmax softmax;
+    unsigned t = 0;
+    if (group == 1) pass_turn();  // group 0 has the first one
+    for (unsigned n = 0;; ++n) {
+      state.parts.wait_full(n);
+      const Part& part = state.slots[n % kTaskSlots];
+      if (part.is_none) break;
+      state.queries.wait_full(n);
+      attend(n, t, sums, softmax);
+      if (part.ends) {
+        // The output goes by way of the group's queries, which all its warps have read.
+        named_barrier_sync(group_barrier(), kGroupWarps * kLanes);
+        const std::int64_t first_query = part.at.first_query + warp * kWarpRows;
+        const std::int64_t left = part.at.queries.count - first_query;
+        write_queries(args, part.at, first_query,
+                      static_cast<int>(std::min<std::int64_t>(left, kWarpRows)),
+                      WarpPart<kDim, 1>(), sums, softmax,
+                      reinterpret_cast<Half*>(tiles.queries(n, 0)));
+        fence_async_proxy_shared();
+        for (auto& block : sums) {
+          for (float& x : block) x = 0;
+        }
+        softmax = {};
+      }
+      release(&state.queries.empty[n % kTaskSlots]);
+      release(&state.parts.empty[n % kTaskSlots]);
+    }
+    if (group == 0) wait_for_turn();  // so that no barrier is left half full
+  }
+};
+
+#endif
+
+template <int kDim, class Half, Extras kExtras>
+__global__ void __launch_bounds__(kBlockWarps* kLanes, 1)
+    attend(const __grid_constant__ AttentionView args, const WorkList work, Counter* next_task,
+           const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
+           const __grid_constant__ CUtensorMap v) {
+#ifdef SERRATE_WGMMA
+  __shared__ SharedState state;
+  const Tiles<kDim> tiles{dynamic_shared<unsigned char>()};
+  const int warp = thread_index() / kLanes;
+  if (thread_index() == 0) state.init();
+  __syncthreads();
+  if (warp < kQueryWarps) {
+    raise_registers<kQueryRegisters>();
+    QueryWarp<kDim, Half, kExtras>{args, state, tiles}.attend_all();
+    return;
+  }
+  lower_registers<kOtherRegisters>();
+  if (warp > kQueryWarps) {
+    list_parts(args, work, next_task, state, warp - kQueryWarps - 1);
+  } else if (lane_index() == 0) {
+    load_parts<kDim>(&q, &k, &v, state, tiles);
+  }
+#endif
+}
+
+template <int kDim, class Half, Extras kExtras>
+void run(const AttentionView& args, const WorkList& work, const Stream& stream) {
+  constexpr int kBytes = kSharedBytes<kDim>;
+  const auto kernel = attend<kDim, Half, kExtras>;
+  cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes));
+  Buffer<Counter> next_task = Buffer<Counter>::zeros(1, stream);
+  launch(kernel, static_cast<unsigned>(processors_of(stream)), dim3(kThreadsX, 4 * kBlockWarps),
+         kBytes, stream, args, work, next_task.device_data(), map_of(args.q, args.num_heads, kDim),
+         map_of(args.k, args.num_key_heads, kDim), map_of(args.v, args.num_key_heads, kDim));
+}
+
+bool has_map(const InputHeads& heads) {
+  const auto fits = [](std::int64_t stride) { return 0 < stride && 2 * stride < kShift; };
+  return heads.device_data && fits(heads.token_stride) && fits(heads.head_stride);
+}
+
+}  // namespace
+
+bool longest_take_wgmma(const AttentionView& args, const Stream& stream) {
+#ifdef SERRATE_WITH_SM_90A
+  return (args.head_dim == 64 || args.head_dim == 128) && has_map(args.q) && has_map(args.k) &&
+         has_map(args.v) && attribute_of(stream, cudaDevAttrComputeCapabilityMajor) == 9;
+#else
+  return false;
+#endif
+}
+
+void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream) {
+  with_halves<128>(args, [&](auto dim, auto half) {
+    if constexpr (dim() >= 64) {
+      using Half = decltype(half);
+      if (extras_of(args) == Extras::kAny) {
+        run<dim(), Half, Extras::kAny>(args, work, stream);
+      } else {
+        run<dim(), Half, Extras::kNone>(args, work, stream);
+      }
+    }
+  });
+}
+
+}  // namespace serrate

@@ -1,0 +1,133 @@
+#pragma once
+
+#include <cmath>
+
+#include "kernels/attention/cuda/head_rows.cuh"
+#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/cuda/exp2.cuh"
+
+// From scores to what weighs values, and from sums of weighted values to rows of the output: what
+// the forwards on tensor cores share.
+namespace serrate {
+
+/// A lane's two queries: the largest score so far, and the sum of weights in the lane's columns.
+struct OnlineSoftmax {
+  float max[2] = {-INFINITY, -INFINITY}, sum[2] = {};
+};
+
+/// The four lanes that share a row.
+__device__ inline float max_of_four(float x) {
+  x = fmaxf(x, __shfl_xor_sync(~0u, x, 1));
+  return fmaxf(x, __shfl_xor_sync(~0u, x, 2));
+}
+__device__ inline float sum_of_four(float x) {
+  x += __shfl_xor_sync(~0u, x, 1);
+  return x + __shfl_xor_sync(~0u, x, 2);
+}
+
+/// Scores become weights times 2^max; what was summed before has to shrink by `factors`.
+template <int kBlocks>
+__device__ void online_softmax(Fragment<kBlocks>& scores, OnlineSoftmax& softmax,
+                               float (&factors)[2]) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float max = softmax.max[r], sum = 0;
+#pragma unroll
+    for (const auto& block : scores) max = fmaxf(max, fmaxf(block[2 * r], block[2 * r + 1]));
+    max = max_of_four(max);
+    // A query that has seen no key yet: its scores, all -infinity, must give 0.
+    const float shift = max == -INFINITY ? 0 : max;
+#pragma unroll
+    for (auto& block : scores) {
+#pragma unroll
+      for (int i = 2 * r; i < 2 * r + 2; ++i) {
+        block[i] = exp2_flushed(block[i] - shift);
+        sum += block[i];
+      }
+    }
+    factors[r] = exp2_flushed(softmax.max[r] - shift);
+    softmax.sum[r] = fmaf(factors[r], softmax.sum[r], sum);
+    softmax.max[r] = max;
+  }
+}
+
+/// What was summed of a lane's two queries, times a factor each.
+template <int kBlocks>
+__device__ void scale_rows(Fragment<kBlocks>& sums, const float (&factors)[2]) {
+#pragma unroll
+  for (auto& block : sums) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) block[i] *= factors[i / 2];
+  }
+}
+
+/// Scores of a warp's queries and a tile of keys become what weighs the values. With softmax, what
+/// was summed before is to be multiplied by `factors`.
+template <Extras kExtras, int kBlocks>
+__device__ void weigh(const AttentionView& args, const TilePair& at, const LaneTile& tile,
+                      Fragment<kBlocks>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
+  unsigned visible = ~0u;
+  if (tile.is_full && !has_bias<kExtras>(args)) {  // the same without tests
+    const float scale = scale_of_scores(args);
+    for_each_score<kBlocks>(tile, scores,
+                            [&](int, int, int, float& x) { x = __fmul_rn(x, scale); });
+  } else {
+    visible = visible_pairs<kExtras, kBlocks>(args, at, tile, scores);
+    finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
+  }
+  if (is_softmax(args)) {
+    online_softmax<kBlocks>(scores, softmax, factors);
+  } else {
+    for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& x) {
+      x = (visible >> bit & 1) != 0 ? silu(x).value : 0;
+    });
+  }
+  if (kExtras == Extras::kNone || !args.has_dropout) return;
+  const unsigned kept = kept_pairs<kBlocks>(args, at, tile);
+  for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& weight) {
+    weight = (kept >> bit & 1) != 0 ? weight * args.draw.scale : 0;
+  });
+}
+
+/// Writes a warp's rows of the output, `count` queries from first_query on in the columns of `own`,
+/// and their log-sum-exp. `stage` has a row of as many columns for each of the block's warps' rows.
+template <class Part, class Half>
+__device__ void write_queries(const AttentionView& args, const TilePair& at,
+                              std::int64_t first_query, int count, const Part& own,
+                              Fragment<Part::kColumns / 8>& sums, const OnlineSoftmax& softmax,
+                              Half* stage) {
+  if (is_softmax(args)) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const float sum = sum_of_four(softmax.sum[r]);
+      const bool saw_none = sum == 0;
+      const float factor = 1 / sum;
+#pragma unroll
+      for (auto& block : sums) {
+        block[2 * r] = saw_none ? 0 : block[2 * r] * factor;
+        block[2 * r + 1] = saw_none ? 0 : block[2 * r + 1] * factor;
+      }
+      const std::int64_t query = first_query + lane_index() / 4 + 8 * r;
+      if (args.lse.empty() || own.part > 0 || lane_index() % 4 != 0 || query >= at.queries.count) {
+        continue;
+      }
+      const std::int64_t row_of_head =
+          at.head * (static_cast<std::int64_t>(args.lse.size()) / args.num_heads);
+      args.lse[row_of_head + at.queries.in_out + query] =
+          saw_none ? -INFINITY : (softmax.max[r] + log2f(sum)) / kLog2e;
+    }
+  } else {
+    const float factor = scale_of_sums(args);
+#pragma unroll
+    for (auto& block : sums) {
+#pragma unroll
+      for (float& x : block) x *= factor;
+    }
+  }
+  OutputHeads to = args.out;
+  to.device_data = static_cast<Half*>(to.device_data) + own.first_column;
+  write_rows<Part::kColumns, Half>(sums, {stage}, own.warp * kWarpRows, to,
+                                   at.queries.in_out + first_query, at.head, count);
+}
+
+}  // namespace serrate

@@ -1,0 +1,121 @@
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "serrate/kernels/attention_fp8.h"
+#include "tests/kernels/attention/case.h"
+
+namespace serrate {
+
+inline constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+// What a byte stands for: sign, 4 bits of exponent, 3 of mantissa.
+inline double value_of(std::uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  if ((bits & 0x7F) == 0x7F) return kNan;
+  const double size =
+      exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+  return (bits & 0x80) != 0 ? -size : size;
+}
+
+// Heads in e4m3, with gaps that nothing may write.
+struct StoredFp8 {
+  static constexpr std::uint8_t kUntouched = 0x55;
+  Tokens& tokens;
+  std::int64_t head_stride, token_stride;
+  TestArray<Float8> values;
+  TestArray<float> scales;
+
+  StoredFp8(Tokens& from, std::int64_t batch_size)
+      : tokens(from),
+        head_stride(from.head_dim + 16),
+        token_stride(from.num_heads * head_stride + 32),
+        values((from.end + kTokensAfter) * token_stride),
+        scales(num_fp8_scales(from.end - from.begin, batch_size, from.num_heads), -1) {
+    for (Float8& x : values.host()) x.bits = kUntouched;
+  }
+  Fp8Heads on(const Stream& stream) {
+    return {{values.on(stream).device_data(), token_stride, head_stride}, scales.on(stream)};
+  }
+  std::uint8_t& bits(std::int64_t token, std::int64_t head, std::int64_t c) {
+    return values[token * token_stride + head * head_stride + c].bits;
+  }
+  // The place of the scale of a row of sequence s.
+  std::int64_t scale_of(const std::vector<std::int64_t>& offsets, std::int64_t s,
+                        std::int64_t token, std::int64_t head) const {
+    return head * (scales.size() / tokens.num_heads) + (offsets[s] - offsets[0]) / 64 + s +
+           (token - offsets[s]) / 64;
+  }
+  // What is stored, in the places of the tokens.
+  std::vector<double> dense(const std::vector<std::int64_t>& offsets) {
+    std::vector<double> result((tokens.end + kTokensAfter) * tokens.num_heads * tokens.head_dim);
+    std::vector<double> of_bits(256);
+    for (int i = 0; i < 256; ++i) of_bits[i] = value_of(static_cast<std::uint8_t>(i));
+    const std::vector<Float8>& bytes = values.host();
+    for (std::int64_t s = 0; s + 1 < std::ssize(offsets); ++s) {
+      for (std::int64_t token = offsets[s]; token < offsets[s + 1]; ++token) {
+        for (std::int64_t head = 0; head < tokens.num_heads; ++head) {
+          const double scale = scales[scale_of(offsets, s, token, head)];
+          const Float8* row = bytes.data() + token * token_stride + head * head_stride;
+          double* to = result.data() + (token * tokens.num_heads + head) * tokens.head_dim;
+          for (std::int64_t c = 0; c < tokens.head_dim; ++c) to[c] = scale * of_bits[row[c].bits];
+        }
+      }
+    }
+    return result;
+  }
+};
+
+inline void quantize(const std::vector<std::int64_t>& offsets, HeadRotation rotation,
+                     const InputHeads& heads, StoredFp8& to, const Stream& stream) {
+  Inputs inputs;
+  quantize_heads({.heads = heads,
+                  .quantized = to.on(stream),
+                  .offsets = inputs.on(stream, offsets),
+                  .num_heads = to.tokens.num_heads,
+                  .head_dim = to.tokens.head_dim,
+                  .rotation = rotation},
+                 stream);
+  to.values.host();  // the stream is done before the copy of the offsets goes
+}
+
+// q, k and v of a case, quantised.
+struct Fp8Case {
+  Case& c;
+  StoredFp8 q, k, v;
+
+  explicit Fp8Case(Case& of, HeadRotation rotation = HeadRotation::kHadamard)
+      : c(of),
+        q(c.q, std::ssize(c.query_offsets) - 1),
+        k(c.k, std::ssize(c.key_offsets) - 1),
+        v(c.v, std::ssize(c.key_offsets) - 1) {
+    const Stream& stream = c.streams.stream;
+    quantize(c.query_offsets, rotation, InputHeads(c.q.on(stream)), q, stream);
+    quantize(c.key_offsets, rotation, InputHeads(c.k.on(stream)), k, stream);
+    quantize(c.key_offsets, HeadRotation::kNone, InputHeads(c.v.on(stream)), v, stream);
+  }
+  AttentionFp8Forward args() {
+    const Stream& stream = c.streams.stream;
+    AttentionFp8Forward result{q.on(stream), k.on(stream), v.on(stream), c.forward_args()};
+    result.attention.q = result.attention.k = result.attention.v = {};
+    return result;
+  }
+  void run(DataType type = DataType::kFloat32) {
+    c.out.clear();
+    StoredTokens out(c.out, type);
+    AttentionFp8Forward call = args();
+    call.attention.out = out.on(c.streams.stream);
+    jagged_attention_fp8_forward(call, c.streams.stream);
+    out.load();
+  }
+  reference::Attention in_double() {
+    reference::Attention result = c.in_double();
+    result.q = q.dense(c.query_offsets), result.k = k.dense(c.key_offsets);
+    result.v = v.dense(c.key_offsets);
+    return result;
+  }
+};
+
+}  // namespace serrate

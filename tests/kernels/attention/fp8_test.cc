@@ -1,0 +1,402 @@
+// Attention of e4m3: what is stored against an oracle of rounding and rotation, bit for bit, and
+// the forward against double precision, of what is stored and of what it was made from.
+#include "serrate/kernels/attention_fp8.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <iostream>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#if SERRATE_WITH_CUDA
+#include <cuda_runtime_api.h>
+#endif
+
+#include "tests/kernels/attention/fp8_case.h"
+#include "tests/kernels/attention/masks.h"
+
+namespace serrate {
+namespace {
+
+// The nearest of the 127 sizes, halves to the even byte.
+std::uint8_t nearest(float x) {
+  if (std::isnan(x)) return 0x7F;
+  std::uint8_t above = 0;
+  while (above < 0x7E && value_of(above) < std::abs(x)) ++above;
+  std::uint8_t best = above;
+  if (above > 0) {
+    const std::uint8_t below = above - 1;
+    const double up = value_of(above) - std::abs(x), down = std::abs(x) - value_of(below);
+    if (down < up || (down == up && below % 2 == 0)) best = below;
+  }
+  return static_cast<std::uint8_t>(best | (std::signbit(x) ? 0x80 : 0));
+}
+
+TEST(Float8Test, RoundsToTheNearest) {
+  for (int bits = 0; bits < 256; ++bits) {
+    Float8 x;
+    x.bits = static_cast<std::uint8_t>(bits);
+    const double value = value_of(x.bits);
+    if (std::isnan(value)) {
+      EXPECT_TRUE(std::isnan(static_cast<float>(x)));
+      continue;
+    }
+    EXPECT_EQ(static_cast<float>(x), value);
+    // It, the middle between it and the next, and what is just below and above that.
+    const auto next = static_cast<std::uint8_t>(bits + 1);
+    const auto middle = static_cast<float>((value + value_of(next)) / 2);
+    for (const float y : {static_cast<float>(value), middle, std::nextafter(middle, -kInfinity),
+                          std::nextafter(middle, kInfinity)}) {
+      if (!std::isnan(y)) {
+        EXPECT_EQ(Float8(y).bits, nearest(y)) << y;
+      }
+    }
+  }
+  EXPECT_EQ(Float8(449).bits, 0x7E);
+  EXPECT_EQ(Float8(-1e30f).bits, 0xFE);
+  EXPECT_EQ(Float8(kInfinity).bits, 0x7E);
+  EXPECT_EQ(Float8(kNan).bits, 0x7F);
+  EXPECT_EQ(Float8(-kNan).bits, 0x7F);
+  EXPECT_EQ(Float8(-0.0f).bits, 0x80);
+}
+
+// x D H / sqrt(n) by its definition, in float32 and in the order of butterflies.
+std::vector<float> rotated(std::vector<float> row) {
+  const std::vector<std::uint32_t> pi = {0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344,
+                                         0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89};
+  const std::size_t n = row.size();
+  for (std::size_t c = 0; c < n; ++c) {
+    if ((pi[c / 32] >> c % 32 & 1) != 0) row[c] = -row[c];
+  }
+  for (std::size_t step = 1; step < n; step *= 2) {
+    const std::vector<float> before = row;
+    for (std::size_t c = 0; c < n; ++c) {
+      row[c] = (c & step) != 0 ? before[c ^ step] - before[c] : before[c] + before[c ^ step];
+    }
+  }
+  for (float& x : row) x *= static_cast<float>(1 / std::sqrt(static_cast<double>(n)));
+  return row;
+}
+
+// Holds all that was stored of a sequence's blocks against the definition.
+void expect_quantized(StoredFp8& stored, const std::vector<std::int64_t>& offsets,
+                      HeadRotation rotation) {
+  const std::int64_t dim = stored.tokens.head_dim;
+  std::int64_t written = 0;
+  for (std::int64_t s = 0; s + 1 < std::ssize(offsets); ++s) {
+    for (std::int64_t first = offsets[s]; first < offsets[s + 1]; first += 64) {
+      const std::int64_t end = std::min(first + 64, offsets[s + 1]);
+      for (std::int64_t head = 0; head < stored.tokens.num_heads; ++head) {
+        std::vector<std::vector<float>> rows;
+        float largest = 0;
+        for (std::int64_t token = first; token < end; ++token) {
+          const float* row = stored.tokens.at(token, head);
+          rows.emplace_back(row, row + dim);
+          if (rotation == HeadRotation::kHadamard) rows.back() = rotated(rows.back());
+          for (const float x : rows.back()) {
+            if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
+          }
+        }
+        const bool is_zero = largest <= 0x1p-100f;
+        ASSERT_EQ(stored.scales[stored.scale_of(offsets, s, first, head)],
+                  is_zero ? 0 : largest / 448);
+        for (std::int64_t token = first; token < end; ++token) {
+          for (std::int64_t c = 0; c < dim; ++c, ++written) {
+            const float x = rows[token - first][c];
+            const float scaled = !std::isfinite(x) ? kNan : x * (is_zero ? 0 : 448 / largest);
+            ASSERT_EQ(stored.bits(token, head, c), nearest(scaled)) << x << " column " << c;
+          }
+        }
+      }
+    }
+  }
+  const auto untouched = std::ranges::count_if(
+      stored.values.host(), [](Float8 x) { return x.bits == StoredFp8::kUntouched; });
+  EXPECT_GE(untouched, stored.values.size() - written);
+}
+
+class QuantizeHeadsTest : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Fp8, QuantizeHeadsTest, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(QuantizeHeadsTest, RotatesScalesAndRounds) {
+  const std::vector<std::int64_t> offsets = offsets_of({1, 0, 65, 30, 129, 0});
+  std::mt19937 generator(3);
+  for (const std::int64_t dim : {64, 128, 256}) {
+    for (const HeadRotation rotation : {HeadRotation::kNone, HeadRotation::kHadamard}) {
+      for (const DataType type : {DataType::kFloat32, DataType::kBFloat16}) {
+        if (dim == 128 && type == DataType::kFloat32) continue;
+        Tokens tokens(offsets, dim == 64 ? 2 : 1, dim, kAlignedGaps);
+        tokens.randomise(generator, 3);
+        // Zeros, nearly zeros, and what is not finite, in a sequence each.
+        for (std::int64_t c = 0; c < dim; ++c) tokens.at(offsets[0], 0)[c] = c % 2 != 0 ? -0.0f : 0;
+        for (std::int64_t t = offsets[2]; t < offsets[2] + 64; ++t) {
+          for (std::int64_t c = 0; c < dim; ++c) tokens.at(t, 0)[c] *= 1e-35f;
+        }
+        tokens.at(offsets[3] + 5, 0)[7] = kInfinity;
+        tokens.at(offsets[3] + 9, 0)[8] = -kInfinity;
+        tokens.at(offsets[3] + 20, 0)[0] = kNan;
+        for (std::int64_t c = 0; c < dim; ++c) tokens.at(offsets[4] + 128, 0)[c] = kNan;
+        StoredTokens from(tokens, type);
+        StoredFp8 stored(tokens, std::ssize(offsets) - 1);
+        quantize(offsets, rotation, from.on(stream), stored, stream);
+        SCOPED_TRACE(testing::Message() << "head_dim " << dim);
+        expect_quantized(stored, offsets, rotation);
+      }
+    }
+  }
+}
+
+TEST_P(QuantizeHeadsTest, RotationsKeepProducts) {
+  for (const std::int64_t dim : {64, 128, 256}) {
+    const std::vector<std::int64_t> offsets = offsets_of({dim});
+    Tokens identity(offsets, 1, dim, kAlignedGaps);
+    identity.for_each([&](float& x, std::int64_t i) {
+      x = (i / dim - kTokensBefore) % dim == i % dim ? 1.0f : 0.0f;
+    });
+    StoredFp8 stored(identity, 1);
+    quantize(offsets, HeadRotation::kHadamard, InputHeads(identity.on(stream)), stored, stream);
+    const std::vector<double> rows = stored.dense(offsets);
+    for (std::int64_t i = 0; i < dim; ++i) {
+      for (std::int64_t j = 0; j <= i; ++j) {
+        const double* x = rows.data() + (kTokensBefore + i) * dim;
+        const double* y = rows.data() + (kTokensBefore + j) * dim;
+        // All magnitudes are the same, so that nothing is lost.
+        ASSERT_NEAR(std::inner_product(x, x + dim, y, 0.0), i == j ? 1 : 0, 1e-6);
+      }
+    }
+  }
+}
+
+double rms(const std::vector<double>& x) {
+  return std::sqrt(std::inner_product(x.begin(), x.end(), x.begin(), 0.0) /
+                   static_cast<double>(x.size()));
+}
+
+// Against attention of what is stored. Weights are rounded by 2^-4 of them at most, or 2^-18 of the
+// largest; by 0.026 of them as a root mean square, if they are anywhere between two powers of two.
+void expect_reference(Fp8Case& fp8, DataType type = DataType::kFloat32) {
+  Case& c = fp8.c;
+  fp8.run(type);
+  reference::Attention args = fp8.in_double();
+  const reference::AttentionOutput output = reference::attention_forward(args);
+  const bool is_cpu = c.streams.stream.device().type == DeviceType::kCpu;
+  const double of_weights = is_cpu ? 1e-5 : 0x1p-4;
+  const double of_out = type == DataType::kFloat32 ? 1e-6 : 0x1p-8;
+  for (double& x : args.v) x = std::abs(x);
+  const std::vector<double> absolute = reference::attention_forward(args).out;
+  EXPECT_TRUE(c.out.nothing_else_written());
+  double worst = 0;
+  std::vector<double> errors, sizes;
+  c.out.for_each([&](float& x, std::int64_t i) {
+    const double error = x - output.out[i];
+    const double bound =
+        (of_weights + 1e-3) * absolute[i] + of_out * std::abs(output.out[i]) + 1e-30;
+    worst = std::max(worst, std::abs(error) / bound);
+    errors.push_back(error), sizes.push_back(output.out[i]);
+  });
+  EXPECT_LE(worst, 1);
+  EXPECT_LE(rms(errors), (is_cpu ? 1e-5 : 0.035) * rms(sizes) + of_out * rms(sizes));
+  const std::int64_t tokens = c.lse.size() / c.shape.num_heads;
+  for (std::int64_t i = 0; i < c.lse.size(); ++i) {
+    if (i % tokens < c.query_offsets.front() || i % tokens >= c.query_offsets.back()) {
+      ASSERT_TRUE(std::isnan(c.lse[i]));
+    } else if (output.lse[i] == -kInfinity) {
+      ASSERT_EQ(c.lse[i], -kInfinity);
+    } else {
+      ASSERT_NEAR(c.lse[i], output.lse[i], 3e-4);  // sums of sm_89's tensor cores have 13 bits
+    }
+  }
+}
+
+Shape aligned(Shape shape) {
+  shape.gaps = kAlignedGaps;
+  return shape;
+}
+
+class Fp8Forward : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Fp8, Fp8Forward, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(Fp8Forward, EveryHeadDimAndLength) {
+  for (const std::int64_t dim : {64, 128, 256}) {
+    const std::vector<std::int64_t> lengths =
+        dim == 64 ? std::vector<std::int64_t>{0, 1, 63, 64, 65, 127, 129, 16, 30}
+                  : std::vector<std::int64_t>{65, 9, 20};
+    for (const DataType type : {DataType::kFloat32, DataType::kBFloat16}) {
+      Case c(aligned(causal_shape(lengths, lengths, 1, dim)), *this);
+      Fp8Case fp8(c);
+      SCOPED_TRACE(testing::Message() << "head_dim " << dim);
+      expect_reference(fp8, type);
+    }
+  }
+}
+
+TEST_P(Fp8Forward, HeadsShareKeysAndSequencesAreTakenWhole) {
+  Shape shape = causal_shape({129, 70, 5, 0, 3}, {150, 67, 9, 70, 290}, 8, 64);
+  shape.num_key_heads = 4;
+  Case c(aligned(shape), *this);
+  Fp8Case fp8(c);
+  expect_reference(fp8);
+}
+
+TEST_P(Fp8Forward, Masks) {
+  std::mt19937 generator(1);
+  for (const MaskKind kind :
+       {MaskKind::kFull, MaskKind::kCausalBottomRight, MaskKind::kWindow, MaskKind::kPrefix,
+        MaskKind::kRows, MaskKind::kDocuments, MaskKind::kHstu}) {
+    Shape shape = causal_shape({70, 20, 0, 8}, {140, 31, 3, 16}, 1, 64);
+    if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
+    const TestMask mask =
+        random_mask(kind,
+                    {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
+                     offsets_of(shape.key_lengths)},
+                    generator, stream);
+    shape.mask = mask.mask, shape.visible = mask.visible;
+    Case c(aligned(shape), *this);
+    Fp8Case fp8(c);
+    SCOPED_TRACE(testing::Message() << "mask " << static_cast<int>(kind));
+    expect_reference(fp8);
+  }
+}
+
+// Shared queries are one sequence of their own; the reference has them in every sequence.
+TEST_P(Fp8Forward, SharedQueries) {
+  constexpr std::int64_t kQueries = 70, kDim = 64;
+  Shape shape = full_shape({kQueries, kQueries}, {90, 20}, 1, kDim);
+  Case c(aligned(shape), *this);
+  for (std::int64_t i = 0; i < kQueries; ++i) {
+    std::copy_n(c.q.at(c.query_offsets[0] + i, 0), kDim, c.q.at(c.query_offsets[1] + i, 0));
+  }
+  Fp8Case own(c);
+  own.run();
+  const std::vector<float> expected = c.out.values.host();
+  const std::vector<std::int64_t> shared_offsets = {0, kQueries};
+  Tokens queries({0, kQueries}, 1, kDim, kAlignedGaps);
+  queries.for_each(
+      [&](float& x, std::int64_t i) { x = c.q.at(c.query_offsets[0] + i / kDim, 0)[i % kDim]; });
+  StoredFp8 q(queries, 1);
+  quantize(shared_offsets, HeadRotation::kHadamard, InputHeads(queries.on(stream)), q, stream);
+  Tokens out({0, 2 * kQueries}, 1, kDim, kAlignedGaps);
+  AttentionFp8Forward call = own.args();
+  call.q = q.on(stream);
+  call.attention.num_shared_queries = kQueries, call.attention.query_offsets = {};
+  call.attention.out = out.on(stream), call.attention.lse = {};
+  jagged_attention_fp8_forward(call, stream);
+  out.for_each([&](float& x, std::int64_t i) {
+    ASSERT_EQ(x, expected[(c.out.begin + i / kDim) * c.out.token_stride + i % kDim]);
+  });
+}
+
+// A sequence alone, and between others whose rows are large or NaN.
+TEST_P(Fp8Forward, BitsAreASequencesOwn) {
+  const std::vector<std::int64_t> lengths = {40, 16, 70, 9, 20};
+  for (const std::size_t s : {1, 2, 3}) {
+    Case alone(aligned(causal_shape({lengths[s]}, {lengths[s]}, 1, 64)), *this);
+    Case batch(aligned(causal_shape(lengths, lengths, 1, 64)), *this);
+    for (const auto& [from, to] :
+         {std::pair{&alone.q, &batch.q}, {&alone.k, &batch.k}, {&alone.v, &batch.v}}) {
+      to->for_each([](float& x, std::int64_t i) { x = i % 7 == 0 ? kNan : 1e6f * x; });
+      for (std::int64_t t = 0; t < lengths[s]; ++t) {
+        std::copy_n(from->at(kTokensBefore + t, 0), 64, to->at(batch.query_offsets[s] + t, 0));
+      }
+    }
+    Fp8Case of_alone(alone), of_batch(batch);
+    of_alone.run(), of_batch.run();
+    for (std::int64_t t = 0; t < lengths[s]; ++t) {
+      const float* a = alone.out.at(kTokensBefore + t, 0);
+      const float* b = batch.out.at(batch.query_offsets[s] + t, 0);
+      ASSERT_FALSE(std::isnan(a[0]));
+      ASSERT_EQ(std::memcmp(a, b, 64 * sizeof(float)), 0) << "sequence " << s << ", row " << t;
+    }
+  }
+}
+
+// FlashAttention-3's table of errors: N(0, 1) + N(0, 100) * Bernoulli(0.001), whose root mean
+// square error is 9.1e-3 there with rotation and scales of blocks. The error against attention of
+// float64.
+TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
+  Case c(aligned(full_shape({128}, {512}, 1, 128)), *this);
+  std::mt19937 generator(5);
+  std::normal_distribution<float> normal;
+  std::bernoulli_distribution is_outlier(0.001);
+  for (Tokens* x : {&c.q, &c.k, &c.v}) {
+    x->for_each([&](float& value, std::int64_t) {
+      value = normal(generator);
+      if (is_outlier(generator)) value += 10 * normal(generator);
+    });
+  }
+  const std::vector<double> expected = reference::attention_forward(c.in_double()).out;
+  const auto error = [&](HeadRotation rotation) {
+    Fp8Case fp8(c, rotation);
+    fp8.run();
+    std::vector<double> errors;
+    c.out.for_each([&](float& x, std::int64_t i) { errors.push_back(x - expected[i]); });
+    return rms(errors);
+  };
+  const double rotated = error(HeadRotation::kHadamard), plain = error(HeadRotation::kNone);
+  std::cout << "root mean square error " << rotated << ", without rotation " << plain << '\n';
+  EXPECT_LE(rotated, 9.1e-3);
+  EXPECT_GE(plain, 1.2 * rotated);
+}
+
+template <typename F>
+std::string message_of(F&& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST_P(Fp8Forward, WhatIsLeftOutIsAnError) {
+  Case c(aligned(causal_shape({4}, {4}, 2, 64)), *this);
+  Fp8Case fp8(c);
+  const TestArray<float> some(64);
+  const auto expect = [&](const std::string& part, auto&& spoil) {
+    AttentionFp8Forward call = fp8.args();
+    spoil(call);
+    const std::string message = message_of([&] { jagged_attention_fp8_forward(call, stream); });
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  expect("no error", [](AttentionFp8Forward&) {});
+  expect("SiLU", [](auto& x) { x.attention.activation = AttentionActivation::kSilu; });
+  expect("bias", [&](auto& x) { x.attention.bias.data = some.on(stream); });
+  expect("tables", [&](auto& x) { x.attention.position_table.values = some.on(stream).first(1); });
+  expect("dropout", [](auto& x) { x.attention.dropout.rate = 0.5f; });
+  expect("ColumnMask", [](auto& x) { x.attention.mask = ColumnMask{}; });
+  expect("64, 128 or 256", [](auto& x) { x.attention.head_dim = 32; });
+  expect("leave those of", [&](auto& x) { x.attention.q = c.q.on(stream); });
+  expect("multiples of 16 bytes", [](auto& x) { x.k.values.token_stride += 8; });
+  expect("out's rows", [](auto& x) { x.attention.out.head_stride += 1; });
+  expect("v has 1 scales", [](auto& x) { x.v.scales = x.v.scales.first(1); });
+}
+
+#if SERRATE_WITH_CUDA
+class Fp8Devices : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Fp8, Fp8Devices, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(Fp8Devices, WithoutE4m3AreAnError) {
+  if (stream.device().type == DeviceType::kCpu) return;
+  int major = 0, minor = 0;
+  for (const auto& [attribute, value] : {std::pair{cudaDevAttrComputeCapabilityMajor, &major},
+                                         {cudaDevAttrComputeCapabilityMinor, &minor}}) {
+    ASSERT_EQ(cudaDeviceGetAttribute(value, attribute, stream.device().index), cudaSuccess);
+  }
+  const std::string expected = 10 * major + minor >= 89 ? "no error" : "compute capability 8.9";
+  Case c(aligned(causal_shape({4}, {4}, 1, 64)), *this);
+  StoredFp8 q(c.q, 1);
+  const std::string of_quantizer = message_of([&] {
+    quantize(c.query_offsets, HeadRotation::kNone, InputHeads(c.q.on(stream)), q, stream);
+  });
+  EXPECT_NE(of_quantizer.find(expected), std::string::npos) << of_quantizer;
+  AttentionFp8Forward call{q.on(stream), q.on(stream), q.on(stream), c.forward_args()};
+  call.attention.q = call.attention.k = call.attention.v = {};
+  const std::string of_forward = message_of([&] { jagged_attention_fp8_forward(call, stream); });
+  EXPECT_NE(of_forward.find(expected), std::string::npos) << of_forward;
+}
+#endif
+
+}  // namespace
+}  // namespace serrate
