@@ -9,7 +9,8 @@
 
 // Attention over queries, keys and values of 8 bits, for inference (FlashAttention-3: Shah et al.
 // 2024): quantize_heads makes them, once for what many calls read; jagged_attention_fp8_forward
-// attends. On CUDA both need compute capability 8.9 and a build for it. head_dim is 64, 128 or 256.
+// attends. On CUDA both need compute capability 8.9 or higher and a build for it. head_dim is 64,
+// 128 or 256.
 namespace serrate {
 
 /// Rows of a sequence in one head that share a scale, counted from the sequence's first; the last
@@ -62,7 +63,9 @@ void quantize_heads(const QuantizeHeads& args, const Stream& stream);
 struct AttentionFp8Forward {
   Fp8Heads q, k, v;
   /// All but q, k and v, which it has none of. Without SiLU, biases, tables, dropout, ColumnMask
-  /// and BlockMask. out's rows begin at multiples of 16 bytes.
+  /// and BlockMask. out is float32 or bfloat16; its rows begin at multiples of 16 bytes. On CUDA,
+  /// where queries and keys have offsets of their own, the call makes a plan instead of the one
+  /// here, whose list leaves out sequences that decode in 16 bits.
   AttentionForward attention;
 };
 void jagged_attention_fp8_forward(const AttentionFp8Forward& args, const Stream& stream);

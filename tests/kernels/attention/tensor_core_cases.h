@@ -3,8 +3,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <numeric>
+#include <span>
 #include <vector>
 
 #if SERRATE_WITH_CUDA
@@ -47,32 +49,33 @@ inline std::vector<double> absolute_output(const Case& c, reference::Attention a
 // What the backward of a case runs on where there are tensor cores; its forward is on them.
 enum class Backward { kOnTensorCores, kPlain, kNotRun };
 
+#ifdef SERRATE_WITH_SM_90A
+inline constexpr bool kIsBuiltForSm90a = true;
+#else
+inline constexpr bool kIsBuiltForSm90a = false;
+#endif
+
+// Hopper's kernel for sequences of more than 512 queries or keys included, where there is one.
 inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
                                 const Stream& stream, [[maybe_unused]] Backward backward) {
   if (stream.device().type == DeviceType::kCpu) return;
 #if SERRATE_WITH_CUDA
+  const auto attribute = [&](cudaDeviceAttr which) {
+    int value = 0;
+    EXPECT_EQ(cudaDeviceGetAttribute(&value, which, stream.device().index), cudaSuccess);
+    return value;
+  };
   const AttentionBackwardView view = view_of(call);
+  const std::int64_t head_dim = view.forward.head_dim;
   EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
+  EXPECT_EQ(longest_take_wgmma(view.forward, stream),
+            (head_dim == 64 || head_dim == 128) && kIsBuiltForSm90a &&
+                attribute(cudaDevAttrComputeCapabilityMajor) == 9);
   if (backward == Backward::kNotRun) return;
-  int bytes = 0;
-  EXPECT_EQ(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                   stream.device().index),
-            cudaSuccess);
-  const bool has_room = view.forward.head_dim < 256 || bytes >= 163 << 10;
+  const bool has_room =
+      head_dim < 256 || attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) >= 163 << 10;
   EXPECT_EQ(backward_takes_tensor_cores(view, stream),
             has_room && backward == Backward::kOnTensorCores);
-#endif
-}
-
-// Whether sequences of more than 512 queries or keys are to run on Hopper's kernel.
-inline void expect_wgmma([[maybe_unused]] const AttentionForward& call, const Stream& stream) {
-  if (stream.device().type == DeviceType::kCpu) return;
-#if SERRATE_WITH_CUDA
-  int major = 0;
-  EXPECT_EQ(
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, stream.device().index),
-      cudaSuccess);
-  EXPECT_EQ(longest_take_wgmma(view_of(call), stream), major == 9);
 #endif
 }
 
@@ -91,20 +94,6 @@ inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
   jagged_attention_forward(call.forward, stream);
   if (backward != Backward::kNotRun) jagged_attention_backward(call, stream);
   for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
-}
-
-// The forward alone, of a case that Hopper has a kernel for.
-inline void run_halves_forward(Case& c) {
-  constexpr DataType kHalf = DataType::kBFloat16;
-  c.out.clear();
-  StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), out(c.out, kHalf);
-  const Stream& stream = c.streams.stream;
-  AttentionForward call = c.forward_args();
-  call.q = q.on(stream), call.k = k.on(stream), call.v = v.on(stream);
-  call.out = out.on(stream);
-  expect_wgmma(call, stream);
-  jagged_attention_forward(call, stream);
-  out.load();
 }
 
 // Holds what the forward made against the reference of what is stored.
@@ -155,6 +144,69 @@ inline void set_dropout(Case& c) {
   c.token_ids = ids_of_tokens(c);
   c.dropout = kDropout;
   c.kept_of_pairs = kept_of(c, c.in_double());
+}
+
+// ---- bits -----------------------------------------------------------------------------------
+
+inline constexpr Tokens Case::* kInputs[] = {&Case::q, &Case::k, &Case::v, &Case::d_out};
+inline constexpr Tokens Case::* kResults[] = {&Case::out, &Case::d_q, &Case::d_k, &Case::d_v};
+
+// Calls f(value of a, value of b) for the tokens of sequence s of one case and t of another.
+template <typename F>
+void for_each_value(Case& a, std::size_t s, Case& b, std::size_t t, Tokens Case::* which, F&& f) {
+  const bool is_of_keys =
+      which == &Case::k || which == &Case::v || which == &Case::d_k || which == &Case::d_v;
+  const auto offsets = is_of_keys ? &Case::key_offsets : &Case::query_offsets;
+  const std::int64_t in_a = (a.*offsets)[s], in_b = (b.*offsets)[t];
+  for (std::int64_t i = 0; i < (a.*offsets)[s + 1] - in_a; ++i) {
+    for (std::int64_t head = 0; head < a.shape.num_heads; ++head) {
+      const float* of_a = (a.*which).at(in_a + i, head);
+      float* of_b = (b.*which).at(in_b + i, head);
+      for (std::int64_t column = 0; column < a.shape.head_dim; ++column)
+        f(of_a[column], of_b[column]);
+    }
+  }
+}
+
+inline constexpr std::size_t kNoSequence = ~std::size_t{0};
+
+// Of sequences of a batch that has been run, in this order, and one of them full of NaN: all others
+// have the bits that they had.
+inline void expect_same_sequences(Case& batch, const std::vector<std::size_t>& sequences,
+                                  std::size_t all_nan = kNoSequence,
+                                  Backward backward = Backward::kOnTensorCores) {
+  Shape shape = batch.shape;
+  shape.query_lengths.clear(), shape.key_lengths.clear();
+  for (const std::size_t s : sequences) {
+    shape.query_lengths.push_back(batch.shape.query_lengths[s]);
+    shape.key_lengths.push_back(batch.shape.key_lengths[s]);
+  }
+  Case again(shape, batch.streams);
+  again.dropout = batch.dropout;
+  if (!batch.token_ids.empty()) again.token_ids.resize(again.query_offsets.back());
+  for (std::size_t t = 0; t < sequences.size(); ++t) {
+    if (!batch.token_ids.empty()) {
+      std::copy_n(batch.token_ids.begin() + batch.query_offsets[sequences[t]],
+                  shape.query_lengths[t], again.token_ids.begin() + again.query_offsets[t]);
+    }
+    for (const auto which : kInputs) {
+      for_each_value(batch, sequences[t], again, t, which,
+                     [&](float x, float& to) { to = sequences[t] == all_nan ? std::nanf("") : x; });
+    }
+  }
+  const std::size_t results = backward == Backward::kNotRun ? 1 : std::size(kResults);
+  run_halves(again, backward);
+  for (std::size_t t = 0; t < sequences.size(); ++t) {
+    SCOPED_TRACE(sequences[t]);
+    std::int64_t different = 0, values = 0;
+    for (const auto which : std::span(kResults).first(results)) {
+      for_each_value(batch, sequences[t], again, t, which, [&](float x, float y) {
+        different += std::bit_cast<std::uint32_t>(x) != std::bit_cast<std::uint32_t>(y);
+        ++values;
+      });
+    }
+    EXPECT_EQ(different, sequences[t] == all_nan ? values : 0);
+  }
 }
 
 // ---- whole sequences -------------------------------------------------------------------------
