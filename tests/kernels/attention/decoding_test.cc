@@ -407,6 +407,7 @@ TEST(AttentionChunks, AreOfWhatIsLongerThanOne) {
 }
 
 TEST(AttentionThreads, DoNotChangeBits) {
+  if (tests_run_on_devices()) GTEST_SKIP() << "attention_test has it";
   TestStreams host(Device::cpu());
   Shape shape{{300, 1, 64, 0, 129, 700, 5}, {300, 9, 64, 3, 129, 700, 0}, 4, 32};
   for (const std::int64_t head_dim : {20, 32}) {
