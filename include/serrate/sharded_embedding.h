@@ -39,7 +39,7 @@ enum class SplitBags {
 struct EmbeddingOptions {
   SparseOptimizerOptions optimizer;
   InvalidIds invalid_ids = InvalidIds::kError;
-  std::uint64_t seed = 0;
+  std::uint64_t seed = 0;  ///< of first weights, and of the rounding of tables in fp16 and bf16
   SplitBags split_bags = SplitBags::kPartialSums;
 };
 
@@ -164,7 +164,7 @@ class ShardedEmbedding {
   void lookup(EmbeddingExchange& exchange, const Stream& stream);
   void output_dist(EmbeddingExchange& exchange, const Stream& stream);
   void output_dist_backward(EmbeddingExchange& exchange, const Stream& stream);
-  /// `step` counts from 1 (adam's bias correction).
+  /// `step` counts from 1, another for each update: Adam's bias correction and rounding go by it.
   void update(EmbeddingExchange& exchange, std::int64_t step, const Stream& stream);
 
   std::vector<LocalShard> local_shards();

@@ -89,8 +89,11 @@ std::vector<ManifestTable> tables_of(const JsonField& json, std::int64_t version
   std::set<std::string> names;
   for (const JsonField& field : json.array()) {
     const bool has_type = version == kVersionWithDataTypes;
-    if (!has_type) field.allow_only({"name", "num_rows", "dim"});
-    field.allow_only({"name", "num_rows", "dim", "data_type"});
+    if (has_type) {
+      field.allow_only({"name", "num_rows", "dim", "data_type"});
+    } else {
+      field.allow_only({"name", "num_rows", "dim"});
+    }
     take_name(field.at("name"), names);
     tables.push_back({field.at("name").string(), field.at("num_rows").int64(1, kMost),
                       field.at("dim").int64(1, kMost)});

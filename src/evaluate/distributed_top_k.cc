@@ -14,8 +14,6 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kRowsAtOnce = 8192;
-
 /// A rectangle of the table.
 struct ScoredShard {
   Shard shard;
@@ -92,7 +90,7 @@ AllQueries gather_queries(const TopKQueries& mine, std::int64_t dim, Communicato
 using Candidates = std::vector<std::pair<float, std::int64_t>>;  // score, row
 
 std::int64_t rows_at(const ScoredShard& s, std::int64_t begin) {
-  return std::clamp<std::int64_t>(s.shard.num_rows() - begin, 0, kRowsAtOnce);
+  return std::clamp<std::int64_t>(s.shard.num_rows() - begin, 0, kRowsScoredAtOnce);
 }
 
 /// Copies rows [begin, end) of a shard, as float32: each is a bag of its own.
@@ -262,7 +260,7 @@ std::vector<std::int64_t> distributed_top_k(ShardedEmbedding& embedding, const s
   std::vector<Candidates> found(all.size());
   const bool column_cut =
       std::ranges::any_of(shards, [](const ScoredShard& s) { return !s.first_columns; });
-  for (std::int64_t begin = 0; begin < most_rows; begin += kRowsAtOnce) {
+  for (std::int64_t begin = 0; begin < most_rows; begin += kRowsScoredAtOnce) {
     OtherColumns others;
     if (column_cut) others = exchange_columns(shards, begin, communicator, stream);
     rank_rows(shards, begin, std::move(others), all, dim, k, score_by, communicator.rank(), found,

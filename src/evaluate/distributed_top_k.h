@@ -18,6 +18,10 @@ struct TopKQueries {
   std::vector<std::int64_t> excluded_offsets{0};  // [n + 1]
 };
 
+/// Of a shard: so many are copied to a float32 matrix where they are in 16 bits or columns of
+/// other ranks come.
+constexpr std::int64_t kRowsScoredAtOnce = 8192;
+
 /// The k rows of `table` with the highest query . row for each query of this rank, best first, ties
 /// by the lower row: [n * k] row numbers, -1 when there are fewer. Every rank scores the rows it
 /// holds, or the first columns of, to which the other columns come. A score's bits depend on query

@@ -67,8 +67,8 @@ Hdf5Handle file_type<double>() {
 template <typename T>
 constexpr std::string_view kTypeName = std::is_same_v<T, std::uint8_t>   ? "uint8"
                                        : std::is_same_v<T, std::int64_t> ? "int64"
-                                       : std::is_same_v<T, Float16>      ? "float16"
-                                       : std::is_same_v<T, BFloat16>     ? "bfloat16"
+                                       : std::is_same_v<T, Float16>      ? "fp16"
+                                       : std::is_same_v<T, BFloat16>     ? "bf16"
                                        : std::is_same_v<T, float>        ? "float32"
                                                                          : "float64";
 

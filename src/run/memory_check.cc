@@ -10,6 +10,7 @@
 #include "serrate/error.h"
 #include "sharding/files/quantity.h"
 #include "src/core/checked_math.h"
+#include "src/evaluate/distributed_top_k.h"
 #include "src/model/model_bytes.h"
 
 namespace serrate {
@@ -196,8 +197,11 @@ DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run
   constexpr double kCandidateBytes = 3 * (8 + 4), kQueries = 3;
   const auto k = static_cast<double>(std::min(std::ranges::max(options.cutoffs), num_items));
   const auto cases = static_cast<double>(model.batch_size) * machines.world_size();
+  const double row_bytes = static_cast<double>(run.model.dim) * 4;
+  const auto widened = static_cast<double>(  // rows, with a Buffer's quarter more
+      run.embedding_precision == DataType::kFloat32 ? 0 : std::min(kRowsScoredAtOnce, num_items));
   memory.ranking =
-      bytes_of(cases * (kQueries * static_cast<double>(run.model.dim) * 4 + k * kCandidateBytes));
+      bytes_of(cases * (kQueries * row_bytes + k * kCandidateBytes) + 1.25 * widened * row_bytes);
   return memory;
 }
 

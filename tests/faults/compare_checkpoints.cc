@@ -5,10 +5,14 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "serrate/bfloat16.h"
+#include "serrate/float16.h"
 #include "src/io/hdf5_file.h"
 
 /// Compares two checkpoints tensor by tensor, whatever ranks and plans wrote them: it puts whole
@@ -66,22 +70,48 @@ void put(Tensor& tensor, const std::string& name, std::int64_t row, std::int64_t
   }
 }
 
-void read_rank_file(const std::string& path, Tensors& tensors) {
+using Types = std::map<std::string, std::string>;  // of each table's weights
+
+Types types_of_tables(const std::string& folder) {
+  std::ifstream file(folder + "/MANIFEST.json");
+  Types types;
+  for (const auto& table : nlohmann::json::parse(file).at("tables")) {
+    types[table.at("name")] = table.value("data_type", "fp32");
+  }
+  return types;
+}
+
+/// A matrix [rows, columns] of some type, whose values float32 has.
+template <typename T>
+Tensor widened(const Hdf5File& file, const std::string& name) {
+  const auto dataset = file.dataset<T>(name);
+  Tensor matrix{.rows = dataset.rows(), .columns = dataset.columns(), .values = {}, .is_set = {}};
+  for (const T value : file.read<T>(name)) matrix.values.push_back(static_cast<float>(value));
+  return matrix;
+}
+
+Tensor read_matrix(const Hdf5File& file, const std::string& name, const std::string& type) {
+  if (type == "fp16") return widened<Float16>(file, name);
+  if (type == "bf16") return widened<BFloat16>(file, name);
+  return widened<float>(file, name);
+}
+
+void read_rank_file(const std::string& path, const Types& types, Tensors& tensors) {
   const Hdf5File file = Hdf5File::open(path);
   const auto take = [&](const std::string& dataset, const std::string& tensor, std::int64_t row,
-                        std::int64_t column) {
+                        std::int64_t column, const std::string& type = "fp32") {
     if (!file.contains(dataset)) return;
-    const auto matrix = file.dataset<float>(dataset);
-    const bool one_a_row = matrix.columns() == 1;  // and on every column shard
-    put(tensors[tensor], tensor, row, one_a_row ? 0 : column, matrix.rows(), matrix.columns(),
-        file.read<float>(dataset));
+    const Tensor matrix = read_matrix(file, dataset, type);
+    const bool one_a_row = matrix.columns == 1;  // and on every column shard
+    put(tensors[tensor], tensor, row, one_a_row ? 0 : column, matrix.rows, matrix.columns,
+        matrix.values);
   };
   for (int i = 0; file.contains(fmt::format("/shards/{}", i)); ++i) {
     const std::string group = fmt::format("/shards/{}", i);
     const std::string table = file.read_text(group, "table");
-    for (const char* part : {"weights", "state", "second_moment"}) {
+    for (const std::string part : {"weights", "state", "second_moment"}) {
       take(group + "/" + part, table + "." + part, file.read_integer(group, "row_begin"),
-           file.read_integer(group, "column_begin"));
+           file.read_integer(group, "column_begin"), part == "weights" ? types.at(table) : "fp32");
     }
   }
   const auto path_of = [](int i) { return fmt::format("/tensors/{}/{}", i / 64, i % 64); };
@@ -92,9 +122,10 @@ void read_rank_file(const std::string& path, Tensors& tensors) {
 }
 
 Tensors read_checkpoint(const std::string& folder) {
+  const Types types = types_of_tables(folder);
   Tensors tensors;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() == ".h5") read_rank_file(entry.path(), tensors);
+    if (entry.path().extension() == ".h5") read_rank_file(entry.path(), types, tensors);
   }
   if (tensors.empty()) throw Error(folder + " has no rank files");
   for (const auto& [name, tensor] : tensors) {

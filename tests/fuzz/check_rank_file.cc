@@ -77,9 +77,9 @@ void check_finite(const InputMatrix& matrix, const Stream& stream) {
 
 }  // namespace
 
-void check_rank_file(const std::string& input) {
+bool check_rank_file(const std::string& input) {
   static SmallCheckpoint small;
-  if (input.empty()) return;
+  if (input.empty()) return false;
   const std::string_view rest = std::string_view(input).substr(1);
   write_sealed(small.path, input[0] & 1 ? small.sound->apply(rest) : rest);
   try {
@@ -89,7 +89,7 @@ void check_rank_file(const std::string& input) {
     read_checkpoint(small.folder, small.manifest, small.state, LoadedParts::kAll,
                     *small.communicator, small.stream);
   } catch (const Error&) {
-    return;
+    return false;
   } catch (const std::exception& error) {
     fail("not an Error", error.what());
   }
@@ -98,6 +98,7 @@ void check_rank_file(const std::string& input) {
     check_finite(shard.state, small.stream);
   }
   check_finite(small.state.tensors[0].values, small.stream);
+  return true;
 }
 
 }  // namespace serrate

@@ -1,11 +1,21 @@
 // The seeds of the fuzzer, changed at random, and every byte of a sound file.
 #include <gtest/gtest.h>
 
+#include "src/io/text_file.h"
 #include "tests/fuzz/check_rank_file.h"
 #include "tests/fuzz/corpus.h"
 
 namespace serrate {
 namespace {
+
+// Or what the fuzzer makes of them is refused at once.
+TEST(RankFileCorpus, SoundSeedsAreLoaded) {
+  for (const char* name : {"content", "nothing"}) {
+    EXPECT_TRUE(
+        check_rank_file(read_text_file(SERRATE_TEST_CORPUS "/rank_file/" + std::string(name))))
+        << name;
+  }
+}
 
 TEST(RankFileCorpus, Mutations) {
   const auto corpus = read_corpus("rank_file");

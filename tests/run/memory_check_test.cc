@@ -119,6 +119,19 @@ TEST_F(MemoryCheck, AsManyTokensAsFit) {
   EXPECT_EQ(most_on(with_rest_and(1238), 200, all), 200);  // for check_memory() to refuse
 }
 
+TEST_F(MemoryCheck, EvaluationReadsRowsOf16BitsByACopy) {
+  TrainOptions run;
+  run.model.dim = 16;
+  const auto ranking = [&](DataType type, std::int64_t num_items) {
+    run.embedding_precision = type;
+    return evaluation_memory(model_, run, {}, num_items, {.host = {{0, 0}, {kPlenty}}}, 10).ranking;
+  };
+  for (const DataType type : {DataType::kFloat16, DataType::kBFloat16}) {
+    EXPECT_EQ(ranking(type, 20'000) - ranking(DataType::kFloat32, 20'000), 8192 * 16 * 4 * 5 / 4);
+    EXPECT_EQ(ranking(type, 1000) - ranking(DataType::kFloat32, 1000), 1000 * 16 * 4 * 5 / 4);
+  }
+}
+
 TEST(Topology, HasTheMemoryOfGpus) {
   const SharedMemory host{{0, 0, 1, 1}, {{1000, 900}, {1000, 900}}};
   const SharedMemory gpus{{0, 1, 2, 2}, {{100, 90}, {100, 90}, {100, 90}}};

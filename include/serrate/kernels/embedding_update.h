@@ -39,7 +39,8 @@ struct RowGroups {
 /// step, and of row and column in the whole table, so that the cut into shards changes no bit.
 struct TableRounding {
   std::uint64_t seed = 0;
-  std::uint32_t table = 0;                       ///< a number of its own among those with that seed
+  /// A number, such as a hash of its name; tables with the same one share random numbers.
+  std::uint32_t table = 0;
   std::int64_t row_begin = 0, column_begin = 0;  ///< of the shard; fastest at multiples of 4
 };
 
