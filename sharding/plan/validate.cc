@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -9,7 +11,17 @@
 namespace serrate {
 namespace {
 
-constexpr float kLargestFloat16 = 65504;
+float largest(DataType type) {
+  switch (type) {
+    case DataType::kFloat16:
+      return 65504;
+    case DataType::kBFloat16:
+      return 0x1.FEp127f;
+    case DataType::kFloat32:
+      break;
+  }
+  return std::numeric_limits<float>::max();
+}
 
 void check_tables(std::span<const EmbeddingTable> tables) {
   std::set<std::string> names;
@@ -21,9 +33,9 @@ void check_tables(std::span<const EmbeddingTable> tables) {
     if (table.num_rows < 1)
       fail(fmt::format("num_rows: must be at least 1 (got {})", table.num_rows));
     if (table.dim < 1) fail(fmt::format("dim: must be at least 1 (got {})", table.dim));
-    if (table.data_type == DataType::kFloat16 && table.init_scale > kLargestFloat16) {
-      fail(fmt::format("init_scale: must be at most {} in fp16 (got {})", kLargestFloat16,
-                       table.init_scale));
+    if (!std::isfinite(table.init_scale) || table.init_scale > largest(table.data_type)) {
+      fail(fmt::format("init_scale: must be at most {} in {} (got {})", largest(table.data_type),
+                       to_string(table.data_type), table.init_scale));
     }
     const std::set<std::string> features(table.features.begin(), table.features.end());
     if (features.size() != table.features.size()) fail("features: one of them is there twice");

@@ -40,10 +40,9 @@ std::string describe_plan(const ShardingPlan& plan) {
       values[shard.rank] += shard.num_rows() * shard.num_columns();
     }
   }
-  text += fmt::format("\n{:<6}{:>16}\n", "rank", "weights MiB");
+  text += fmt::format("\n{:<6}{:>16}\n", "rank", "million weights");
   for (const auto& [rank, count] : values) {
-    text += fmt::format("{:<6}{:>16.2f}\n", rank,
-                        static_cast<double>(count) * sizeof(float) / (1 << 20));
+    text += fmt::format("{:<6}{:>16.3f}\n", rank, static_cast<double>(count) / 1e6);
   }
   return text;
 }

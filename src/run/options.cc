@@ -124,7 +124,8 @@ std::vector<Option> option_table(TrainOptions& o) {
       option("negatives", o.negatives, "items sampled per step; 0: a full softmax over all items",
              {0, kMostSequences})
           .must_match(),
-      option("seed", o.seed, "seed of data order, initial weights, negatives and dropout")
+      option("seed", o.seed,
+             "seed of data order, initial weights, negatives, dropout, rounding of 16-bit tables")
           .must_match(),
       option("threads", o.threads, "OpenMP threads of a rank", {1, kMostThreads}),
       device_option(o.device).newer(),

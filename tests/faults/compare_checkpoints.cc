@@ -74,8 +74,9 @@ using Types = std::map<std::string, std::string>;  // of each table's weights
 
 Types types_of_tables(const std::string& folder) {
   std::ifstream file(folder + "/MANIFEST.json");
+  const auto manifest = nlohmann::json::parse(file);
   Types types;
-  for (const auto& table : nlohmann::json::parse(file).at("tables")) {
+  for (const auto& table : manifest.at("tables")) {
     types[table.at("name")] = table.value("data_type", "fp32");
   }
   return types;

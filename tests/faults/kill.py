@@ -175,7 +175,10 @@ def run(context):
                 ["--checkpoint-every", 3, "--optimizer", "sgd", "--learning-rate", 1e-4,
                  "--embedding-learning-rate", 1e-2], 1e-5)
     same_ranks = Plan(context, "same_ranks", 600, ["--checkpoint-every", 7], 0, choices=(2,))
+    bf16 = Plan(context, "bf16", 200, ["--reproducible", "--checkpoint-every", 7,
+                                        "--embedding-precision", "bf16"], 0)
     context.run((f"{name}.{i}", make(plan)) for name, make, plan, long, short in (
         ("reproducible", chain, same_bits, 36, 2), ("near", chain, near, 10, 1),
-        ("same_ranks", chain, same_ranks, 5, 1), ("supervised", supervised, same_bits, 5, 1))
+        ("same_ranks", chain, same_ranks, 5, 1), ("bf16", chain, bf16, 5, 1),
+        ("supervised", supervised, same_bits, 5, 1))
         for i in range(long if context.long else short))

@@ -99,6 +99,13 @@ INSTANTIATE_TEST_SUITE_P(
                   tables[0].data_type = DataType::kFloat16;
                   tables[0].init_scale = 70000;
                 }},
+        BadPlan{"init_scale: must be at most 3.3895314e+38 in bf16 (got 3.4e+38)",
+                [](Plan&, Tables& tables) {
+                  tables[0].data_type = DataType::kBFloat16;
+                  tables[0].init_scale = 3.4e38f;
+                }},
+        BadPlan{"init_scale: must be at most 3.4028235e+38 in fp32 (got nan)",
+                [](Plan&, Tables& tables) { tables[0].init_scale = std::nanf(""); }},
         BadPlan{"world_size: is 3, but there are 2 ranks",
                 [](Plan& p, Tables&) { p.world_size = 3; }},
         BadPlan{"tables: \"d\" is missing", [](Plan& p, Tables&) { p.tables.pop_back(); }},

@@ -66,13 +66,19 @@ TEST_P(RandomRowsTest, BFloat16) {
   expect_parts<BFloat16>();
 }
 
-TEST_P(RandomRowsTest, EmptyPartsAndColumnsThatTheTableHasNot) {
+TEST_P(RandomRowsTest, EmptyPartsAndRowsAndColumnsThatTheTableHasNot) {
   Buffer<float> values(8, stream);
   random_rows({.rows = values.matrix(0, 8), .table_columns = 8}, stream);
   random_rows({.rows = values.matrix(8, 0), .first_column = 8, .table_columns = 8}, stream);
-  EXPECT_THROW(
-      random_rows({.rows = values.matrix(1, 8), .first_column = 1, .table_columns = 8}, stream),
-      Error);
+  for (const auto& [row, column] : {std::pair{0, 1}, {0, -1}, {-1, 0}}) {
+    EXPECT_THROW(random_rows({.rows = values.matrix(1, 8),
+                              .first_row = row,
+                              .first_column = column,
+                              .table_columns = 8},
+                             stream),
+                 Error)
+        << row << ", " << column;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Devices, RandomRowsTest, testing::ValuesIn(test_devices()));
