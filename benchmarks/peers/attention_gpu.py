@@ -1,11 +1,13 @@
 """Attention on a GPU as PyTorch and JAX have it, on the batches of attention_benchmark. Usage:
 
-attention_gpu.py CASES [--json FILE] [--seconds 300] [--only WAY,...]
+attention_gpu.py CASES [--json FILE] [--seconds 300] [--times 30] [--only WAY,...]
 
 CASES are the lines of attention_benchmark --device cuda --bf16 --json; they have the lengths and the mask of each batch, and its floating point
 operations. Every way has its tensors in the layout that it takes: what brings a jagged batch there, and block masks, is made once and not timed.
-Medians of events, each call after 1 GiB was written; forward, and backward of the same call. A way that cannot do a batch says why. `error` is the
-largest difference from float32 attention over the first sequences. What --seconds leaves no time for is not run: fast ways come first, compiled ones last.
+Medians of events, each call after 1 GiB was written; forward, and backward of the same call; --times of each or what a second has room for both, as ours.
+Mosaic goes by the clock, launches and all, and in fp16. A way that cannot do a batch says why. `error` is the largest difference from float32
+attention over the first sequences, of long ones the first and last 256 queries; NaN where none has any. What --seconds leaves no time for is not run:
+fast ways come first, compiled ones last.
 """
 import argparse, json, logging, os, time, warnings
 warnings.filterwarnings("ignore")
@@ -26,8 +28,8 @@ class Refused(Exception):
     """What a way does not do."""
 
 
-def seconds_of(f, most=15, least=3, longest=0.15):
-    """The median of calls, as many as `longest` has room for. Without a GPU one call, untimed."""
+def seconds_of(f, most, longest, least=3):
+    """The median of up to `most` calls, as many as `longest` seconds have room for. Without a GPU one call, untimed."""
     f()
     if not ON_GPU:
         return float("nan")
@@ -99,21 +101,22 @@ class Batch:
         return seen if self.is_fixed else seen & self.is_there(self.k_lengths.clamp(min=1), self.most_k)[:, None, None, :]
 
     def error(self, out):
-        """Of a jagged output."""
-        worst, q0, k0 = 0.0, 0, 0
+        """Of a jagged output. NaN is the largest of all."""
+        errors, q0, k0 = [], 0, 0
         for nq, nk in zip(self.q_lengths[:3].tolist(), self.k_lengths[:3].tolist()):
-            if nq * nk <= 1 << 24 and nq > 0 and nk > 0:
-                q, k, v = (x.detach().float().transpose(0, 1) for x in (self.q[q0:q0 + nq], self.k[k0:k0 + nk], self.v[k0:k0 + nk]))
-                scores = q[:2] @ k[:2].transpose(1, 2) * self.scale
-                seen = self.sees(torch.arange(nq, device=DEVICE)[:, None], torch.arange(nk, device=DEVICE))
+            if nq > 0 and nk > 0:
+                rows = torch.arange(nq, device=DEVICE)
+                rows = rows if nq <= 512 else torch.cat([rows[:256], rows[-256:]])
+                q, k, v = (x[:, :2].detach().float().transpose(0, 1) for x in (self.q[q0 + rows], self.k[k0:k0 + nk], self.v[k0:k0 + nk]))
+                scores = q @ k.transpose(1, 2) * self.scale
+                seen = self.sees(rows[:, None], torch.arange(nk, device=DEVICE))
                 if self.silu_divisor:
                     weights = F.silu(scores).masked_fill(~seen, 0) / self.silu_divisor
                 else:
                     weights = scores.masked_fill(~seen, float("-inf")).softmax(-1)
-                expected = (weights @ v[:2]).transpose(0, 1)
-                worst = max(worst, float((out[q0:q0 + nq, :2].float() - expected).abs().max()))
+                errors.append((out[q0 + rows, :2].float() - (weights @ v).transpose(0, 1)).abs().max())
             q0, k0 = q0 + nq, k0 + nk
-        return worst
+        return float(torch.stack(errors).max()) if errors else float("nan")
 
 
 def check_bytes(size, what):
@@ -192,12 +195,13 @@ def nested(b):
     """SDPA of jagged nested tensors."""
     j = Jagged(b)
     def jagged(x, offsets, lengths):
-        return torch.nested.nested_tensor_from_jagged(x, offsets.long(), min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())).transpose(1, 2)
+        return torch.nested.nested_tensor_from_jagged(x, offsets, min_seqlen=int(lengths.min()), max_seqlen=int(lengths.max())).transpose(1, 2)
     def call(q, k, v):
         with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
-            return F.scaled_dot_product_attention(jagged(q, j.q_offsets, j.lengths[0]), jagged(k, j.k_offsets, j.lengths[1]),
-                                                  jagged(v, j.k_offsets, j.lengths[1]), is_causal=j.causal).transpose(1, 2).values()
-    return (b.q, b.k, b.v), call, same
+            return F.scaled_dot_product_attention(q, k, v, is_causal=j.causal)
+    q_offsets, k_offsets = j.q_offsets.long(), j.k_offsets.long()
+    inputs = jagged(b.q, q_offsets, j.lengths[0]), *(jagged(x, k_offsets, j.lengths[1]) for x in (b.k, b.v))
+    return inputs, call, lambda out: out.transpose(1, 2).values()
 
 
 def padded(backend):
@@ -258,17 +262,17 @@ def mosaic(b):
     return (q, k, v), call, lambda out: torch.from_dlpack(out).view(-1, b.heads, b.dim)
 
 
-def jax_seconds(call, inputs, runs=15):
+def jax_seconds(call, inputs, most, longest, least=3):
     """By the clock: JAX has streams of its own. Its launches count, where calls are short."""
     call(*inputs).block_until_ready()
-    times = []
-    for _ in range(runs):
+    times, begin = [], time.monotonic()
+    while len(times) < most and (len(times) < least or time.monotonic() - begin < longest):
         FLUSHED.zero_()
         torch.cuda.synchronize()
         start = time.perf_counter()
         call(*inputs).block_until_ready()
         times.append(time.perf_counter() - start)
-    return sorted(times)[runs // 2]
+    return sorted(times)[len(times) // 2]
 
 
 # In order: what may bring the process down comes late.
@@ -278,31 +282,38 @@ PASSES = [{"varlen": varlen, "efficient": efficient, "nested": nested},
           {"cuDNN": cudnn}, {"Mosaic": mosaic}, {"flex": flex}]
 
 
-def measure(name, way, b):
-    """Times, error, and the most memory that it had besides the batch."""
-    held = torch.cuda.memory_allocated() if ON_GPU else 0
+def timed(held, f, most, longest):
+    """Milliseconds, and the megabytes at the most beside those held (None: not known)."""
     if ON_GPU:
         torch.cuda.reset_peak_memory_stats()
-    found = times_of(name, way, b)
-    found["megabytes"] = (torch.cuda.max_memory_allocated() - held) * 1e-6 if ON_GPU else None
-    return found
+    ms = seconds_of(f, most, longest) * 1e3
+    return ms, (torch.cuda.max_memory_allocated() - held) * 1e-6 if ON_GPU else None
 
 
-def times_of(name, way, b):
+def measure(name, way, b, times):
+    """Times, error, and the most memory that calls had besides the batch and d_out."""
+    held = torch.cuda.memory_allocated() if ON_GPU else 0
     inputs, call, to_jagged = way(b)
+    has_backward = b.line["backward"] is not None
+    limits = times, 0.5 if has_backward else 1.0  # a second for both
     if name == "Mosaic":
-        error = b.error(to_jagged(call(*inputs)))
-        return {"forward_ms": jax_seconds(call, inputs) * 1e3, "backward_ms": None, "error": error}
+        error = b.error(to_jagged(call(*inputs)))  # its memory is JAX's
+        return {"forward_ms": jax_seconds(call, inputs, *limits) * 1e3, "backward_ms": None, "error": error, "megabytes": None}
     with torch.no_grad():
         error = b.error(to_jagged(call(*inputs)))
-        found = {"forward_ms": seconds_of(lambda: call(*inputs)) * 1e3, "backward_ms": None, "error": error}
-    if b.line["backward"] is None:
+        ms, megabytes = timed(held, lambda: call(*inputs), *limits)
+    found = {"forward_ms": ms, "backward_ms": None, "error": error, "megabytes": megabytes}
+    if not has_backward:
         return found
     try:
         leaves = [x.detach().requires_grad_() for x in inputs]
         out = call(*leaves)
+        before = torch.cuda.memory_allocated() if ON_GPU else 0
         d_out = torch.randn_like(out)
-        found["backward_ms"] = seconds_of(lambda: torch.autograd.grad(out, leaves, d_out, retain_graph=True)) * 1e3
+        held += torch.cuda.memory_allocated() - before if ON_GPU else 0
+        found["backward_ms"], megabytes = timed(held, lambda: torch.autograd.grad(out, leaves, d_out, retain_graph=True), *limits)
+        if ON_GPU:
+            found["megabytes"] = max(found["megabytes"], megabytes)
     except Exception as e:
         found["no_backward"] = reason(e)
     return found
@@ -326,7 +337,7 @@ def floors():
     """What the machine gives: as attention_benchmark measures it, so that the two can be told apart."""
     a = torch.empty_like(FLUSHED)
     x, y = (torch.randn(8192 if ON_GPU else 64, 8192 if ON_GPU else 64, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    copy, product = seconds_of(lambda: a.copy_(FLUSHED)), seconds_of(lambda: x @ y)
+    copy, product = seconds_of(lambda: a.copy_(FLUSHED), 15, 1), seconds_of(lambda: x @ y, 15, 1)
     print(f"{torch.__version__}, {torch.cuda.get_device_name() if ON_GPU else 'no GPU: nothing is timed'}: copy {2 * a.numel() / copy * 1e-9:.0f} GB/s, "
           f"product {2 * len(x) ** 3 / product * 1e-12:.0f} TFLOP/s", flush=True)
 
@@ -336,6 +347,7 @@ def main():
     parser.add_argument("cases")
     parser.add_argument("--json", default=os.devnull)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--times", type=int, default=30)
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     end = time.monotonic() + arguments.seconds
@@ -353,7 +365,7 @@ def main():
                         continue
                     try:
                         batch = batch or Batch(line)
-                        result = measure(name, way, batch)
+                        result = measure(name, way, batch, arguments.times)
                     except Exception as e:
                         result = {"fails": reason(e)}
                     print(f"{line['name']:32} {name:17} {say(result, line)}", flush=True)
