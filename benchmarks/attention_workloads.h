@@ -24,7 +24,7 @@ enum class WorkloadMask {
 };
 std::string to_string(WorkloadMask mask);
 
-/// One batch of attention, of those that papers measure (W1 to W9 in docs/performance.md).
+/// One batch of attention, of those that papers measure (W1 to W9 in docs/performance_gpu.md).
 struct AttentionWorkload {
   std::string name;  ///< "W6 lognormal 50": the workload, and which batch of it
   std::vector<std::int64_t> query_lengths, key_lengths;
@@ -47,7 +47,7 @@ struct WorkloadLimits {
   std::int64_t sequences = std::int64_t{1} << 40, length = sequences;
 };
 
-/// Of workloads "W1,W6" or "all".
+/// Of workloads "W1,W6" or "all"; throws Error (usage) for any other name.
 std::vector<AttentionWorkload> attention_workloads(const std::string& names,
                                                    const WorkloadLimits& limits);
 

@@ -82,7 +82,7 @@ struct Floor {
 };
 
 /// What one rank's step has to read and write, each byte once and nothing between ranks, and to
-/// compute: docs/performance.md has the bytes of a block.
+/// compute: docs/performance_gpu.md has the bytes of a block.
 Floor floor_of(const Workload& w, const StepCounts& c, std::int64_t num_weights) {
   const bool is_bf16 = w.precision == Precision::kBf16;
   const SequenceModelOptions model = options_of(w).model;

@@ -1,5 +1,5 @@
 // What the dense ops move, in sectors of 32 bytes as the simulated device counts them, against the
-// least that each could: what it reads and writes, once. docs/performance.md has the table.
+// least that each could: what it reads and writes, once. docs/performance_gpu.md has the table.
 #include <gtest/gtest.h>
 
 #include <iostream>
