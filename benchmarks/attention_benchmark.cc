@@ -2,7 +2,8 @@
 //
 //   attention_benchmark --device cuda [--workload W1,W6|all] [--bf16] [--json FILE]
 //   [--sequences N] [--longest N] [--flush-mib N] [--times N] [--floor-side N]   the workloads of
-//       docs/performance.md, forward and backward; --sequences and --longest cut them. The lines of
+//       docs/performance_gpu.md, forward and backward; --sequences and --longest cut them. The
+//       lines of
 //       --json are what benchmarks/peers/attention_gpu.py runs the peers on.
 //   attention_benchmark [--bf16] [Google Benchmark's options]
 //   attention_benchmark --peer-cases [--bf16] [--threads N] [--case I]   one JSON line for each
@@ -29,6 +30,7 @@
 #include "benchmarks/attention_run.h"
 #include "benchmarks/peer_lengths.h"
 #include "benchmarks/timed_cases.h"
+#include "serrate/error.h"
 
 namespace serrate {
 namespace {
@@ -185,7 +187,12 @@ int main(int argc, char** argv) {
   }
   BenchmarkDevice device(arguments);
   if (device.on_gpu()) {
-    run_workloads(device, arguments);
+    try {
+      run_workloads(device, arguments);
+    } catch (const Error& error) {
+      fmt::print(stderr, "{}\n", error.what());
+      return error.exit_code();
+    }
     return 0;
   }
   if (arguments.flag("--bf16")) return run<BFloat16>(device, arguments, argc, argv);

@@ -99,6 +99,7 @@ void time_workloads(BenchmarkDevice& device, BenchmarkArguments& arguments) {
   limits.length = arguments.integer("--longest", limits.length);
   std::ofstream json(arguments.text("--json", "/dev/null"));
   arguments.finish();
+  const std::vector<AttentionWorkload> workloads = attention_workloads(names, limits);
   const double gibibyte = 0x1p30, products = 1e12;
   const auto precision = sizeof(T) == sizeof(float) ? Precision::kFp32 : Precision::kBf16;
   fmt::print("copy {:.0f} GB/s, product {:.1f} TFLOP/s\n",
@@ -106,9 +107,7 @@ void time_workloads(BenchmarkDevice& device, BenchmarkArguments& arguments) {
              products / device.floor_seconds({.flops = products, .precision = precision}) * 1e-12);
   fmt::print("{:32} {:>4}   ms, TFLOP/s of visible pairs, GB/s, share of the floor\n", "workload",
              "tile");
-  for (const AttentionWorkload& w : attention_workloads(names, limits)) {
-    time_workload<T>(device, w, json);
-  }
+  for (const AttentionWorkload& w : workloads) time_workload<T>(device, w, json);
 }
 
 }  // namespace

@@ -45,15 +45,18 @@ class AttentionRun {
   void forward() { jagged_attention_forward(planned_args(), stream_); }
   void backward() { jagged_attention_backward(backward_args(), stream_); }
 
-  /// q, k, v, out and the log-sum-exp, once; for the backward those, d_out and three gradients.
+  /// q, k, v, out and the log-sum-exp, once; for the backward those (with SiLU without out, which
+  /// only softmax reads), d_out and three gradients.
   double forward_bytes() const {
     const bool has_lse = w_.activation == AttentionActivation::kSoftmax;
     return static_cast<double>(sizeof(T) * (q_.size() + k_.size() + v_.size() + out_.size()) +
                                (has_lse ? lse_.bytes() : 0));
   }
   double backward_bytes() const {
-    return forward_bytes() + static_cast<double>(sizeof(T) * (d_out_.size() + d_q_.size() +
-                                                              d_k_.size() + d_v_.size()));
+    const bool reads_out = w_.activation == AttentionActivation::kSoftmax;
+    return forward_bytes() +
+           static_cast<double>(sizeof(T) * (d_out_.size() + d_q_.size() + d_k_.size() +
+                                            d_v_.size() - (reads_out ? 0 : out_.size())));
   }
   /// Besides q, k, v and d_out: results, and what calls allocate.
   double extra_bytes() {

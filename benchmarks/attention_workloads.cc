@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <set>
+#include <sstream>
 #include <utility>
 
 #include "benchmarks/peer_lengths.h"
@@ -267,13 +269,21 @@ std::vector<AttentionWorkload> attention_workloads(const std::string& names,
                                                    const WorkloadLimits& limits) {
   constexpr void (*kAdd[])(Maker&) = {add_w1, add_w2, add_w3, add_w4, add_w5,
                                       add_w6, add_w7, add_w8, add_w9};
+  std::set<std::string> wanted;
+  std::istringstream list(names);
+  for (std::string name; std::getline(list, name, ',');) wanted.insert(name);
+  const bool all = wanted.erase("all") > 0;
   Maker make{limits};
   for (std::size_t i = 0; i < std::size(kAdd); ++i) {
-    if (names == "all" ||
-        ("," + names + ",").find(fmt::format(",W{},", i + 1)) != std::string::npos)
-      kAdd[i](make);
+    const bool is_named = wanted.erase(fmt::format("W{}", i + 1)) > 0;
+    if (all || is_named) kAdd[i](make);
   }
-  if (make.all.empty()) throw usage_error("--workload is all, or some of W1,W2,...,W9");
+  if (!wanted.empty() || make.all.empty()) {
+    throw usage_error(
+        fmt::format("--workload {} (there is no such workload) choose all, or some "
+                    "of W1,W2,...,W9",
+                    names));
+  }
   return make.all;
 }
 

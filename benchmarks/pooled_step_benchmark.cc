@@ -195,7 +195,8 @@ std::array<double, kStages> predict(const Workload& w, const ShardingPlan& plan)
 
 /// What a rank's step has to read and write in its memory, each byte once: the ids and their rows,
 /// outputs written, read by the linear layer forward and backward, gradients of outputs written and
-/// read by the update, and its rows with their state, read and written. Ranks have equal parts.
+/// read by the update, and its rows with their state, read and written. Ranks have equal parts of
+/// tables that are sharded; of those that are not, each updates all that any rank looked up.
 double floor_bytes(const Workload& w, int world_size) {
   const auto bags = static_cast<double>(kTables * w.batch_size),
              ids = bags * static_cast<double>(w.ids_per_bag),
@@ -203,7 +204,8 @@ double floor_bytes(const Workload& w, int world_size) {
   constexpr double kRow = 4 * kDim;
   const double of_table = ids * world_size / kTables;
   const double rows = kTables * all_rows * -std::expm1(of_table * std::log1p(-1 / all_rows));
-  return ids * (8 + kRow) + bags * (3 + 2) * kRow + ids * 8 + rows / world_size * (2 * kRow + 8);
+  const int parts = sharding_type(w.mode) == ShardingType::kDataParallel ? 1 : world_size;
+  return ids * (8 + kRow) + bags * (3 + 2) * kRow + ids * 8 + rows / parts * (2 * kRow + 8);
 }
 
 void run_rank(const Workload& w, bool print_stages, Communicator& communicator,
