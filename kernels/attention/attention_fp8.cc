@@ -41,9 +41,9 @@ void check_quantized(std::string_view name, const Fp8Heads& heads, std::int64_t 
              heads.values.head_stride);
   require(std::ssize(heads.scales) % num_heads == 0 &&
               std::ssize(heads.scales) >= num_fp8_scales(0, batches, num_heads),
-          "{} has {} scales (must be [num_heads, blocks]; {} heads of {} sequences have "
-          "num_fp8_scales(tokens, {}, {}))",
-          name, heads.scales.size(), num_heads, batches, batches, num_heads);
+          "{} has {} scales (must be [num_heads, blocks]); allocate num_fp8_scales(tokens, {}, {}) "
+          "for {} heads of {} sequences",
+          name, heads.scales.size(), batches, num_heads, num_heads, batches);
 }
 
 void check_fp8(const AttentionFp8Forward& args) {

@@ -6,7 +6,8 @@
 namespace serrate {
 
 /// kSlots buffers in shared memory that threads or copies fill and others read, in turn: pass n has
-/// slot n % kSlots. Who reads waits for every pass, lest it take a later one for it.
+/// slot n % kSlots. A reader waits for every pass; otherwise it could
+/// mistake a later one for it.
 template <int kSlots>
 struct Ring {
   Mbarrier full[kSlots], empty[kSlots];

@@ -27,7 +27,7 @@ struct DecodingSplit {
   std::int64_t chunk_keys, num_chunks;
 };
 
-/// Chunks of a sequence, so many that some hundred blocks have its heads.
+/// Chunks of a sequence, enough for a few hundred blocks over all heads.
 constexpr std::int64_t most_chunks(const AttentionView& args) {
   return std::clamp<std::int64_t>(256 / args.num_key_heads, 8, 128);
 }

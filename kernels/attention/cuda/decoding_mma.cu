@@ -40,8 +40,7 @@ struct DecodingBlock {
   static constexpr std::int64_t kQueryBytes = 2 * kRows * kDim;
   static constexpr std::int64_t bytes(int slots) {
     return kQueryBytes + StagedRows<kDim>::bytes(kRows) +
-           std::max(slots * slot_bytes(kDim),
-                    StagedRows<kDim>::bytes(kWarps * kWarpRows));
+           std::max(slots * slot_bytes(kDim), StagedRows<kDim>::bytes(kWarps * kWarpRows));
   }
 
   TileList<kWarps> list;
@@ -137,7 +136,8 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
       LaneTile tile{first_row + lane / 4, ranges, 0, 0, false};
       slots.forget();
       slots.for_each_tile(
-          args, warp_task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
+          args, warp_task, ranges, state.list,
+          [&](int number, TileClass seen, Rows k, Rows v) {
             tile.is_full = seen.is_full;
 #pragma unroll 1
             for (int column = 0; column < kKeys; column += 8 * kBlocks) {

@@ -105,9 +105,11 @@ template <>
 std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCuda>(const AttentionForward& args,
                                                                       const Stream& stream) {
   const AttentionView view = view_of(args);
-  if (!args.partials.empty()) return 0;
-  return most_partial_rows(view, stream) * (args.head_dim + 2) *
-         static_cast<std::int64_t>(sizeof(float));
+  const bool has_counter = forward_takes_tensor_cores(view) && longest_take_wgmma(view, stream);
+  const std::int64_t counters = has_counter ? sizeof(Counter) : 0;
+  if (!args.partials.empty()) return counters;
+  return counters + most_partial_rows(view, stream) * (args.head_dim + 2) *
+                        static_cast<std::int64_t>(sizeof(float));
 }
 
 }  // namespace serrate

@@ -238,8 +238,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               tile.num_columns = count - column;
               if (seen.is_empty || tile.num_columns <= 0) break;
               Fragment<kBlocks> scores;
-              multiply_rows<kDim / 2, kBlocks, __nv_bfloat16, MmaE4m3>(q, first_row, k, key, tile.num_columns,
-                                                        scores);
+              multiply_rows<kDim / 2, kBlocks, __nv_bfloat16, MmaE4m3>(q, first_row, k, key,
+                                                                       tile.num_columns, scores);
               const unsigned visible =
                   visible_pairs<Extras::kNone, kBlocks>(args, at, tile, scores);
               for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& score) {
@@ -289,6 +289,12 @@ InputHeads as_halves(const Fp8Heads& heads) {
                                      heads.values.token_stride / 2, heads.values.head_stride / 2};
 }
 
+// Whether a call makes a list though it has a plan, whose list has nothing to do for sequences that
+// decode.
+bool has_own_list(const AttentionView& args, const AttentionPlan* plan) {
+  return plan && (may_decode(args) || !plan->on_cuda());
+}
+
 }  // namespace
 
 template <>
@@ -298,8 +304,7 @@ void jagged_attention_fp8_forward_on<DeviceType::kCuda>(const AttentionFp8Forwar
   attention.q = as_halves(args.q), attention.k = as_halves(args.k);
   attention.v = as_halves(args.v);
   AttentionView view = view_of(attention);
-  // The list of a plan has nothing to do for sequences that decode.
-  const AttentionPlan* const plan = may_decode(view) ? nullptr : attention.plan;
+  const AttentionPlan* const plan = has_own_list(view, attention.plan) ? nullptr : attention.plan;
   view.never_decodes = true;
   const Fp8Call call{view, view_of(args.q, view.num_heads), view_of(args.k, view.num_key_heads),
                      view_of(args.v, view.num_key_heads),
@@ -313,8 +318,11 @@ void jagged_attention_fp8_forward_on<DeviceType::kCuda>(const AttentionFp8Forwar
 
 template <>
 std::int64_t jagged_attention_fp8_forward_workspace_on<DeviceType::kCuda>(
-    const AttentionFp8Forward&, const Stream&) {
-  return 0;
+    const AttentionFp8Forward& args, const Stream&) {
+  const AttentionView view = view_of(args.attention);
+  if (!has_own_list(view, args.attention.plan)) return 0;
+  return CudaAttentionPlan::size(batch_size_of(view)) *
+         static_cast<std::int64_t>(sizeof(std::int64_t));
 }
 
 }  // namespace serrate

@@ -16,6 +16,12 @@
 namespace serrate {
 namespace {
 
+#ifdef SERRATE_WITH_SM_90A
+constexpr bool kHasSm90a = true;
+#else
+constexpr bool kHasSm90a = false;
+#endif
+
 // Rows for load_tile.
 CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::int64_t head_dim) {
   const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
@@ -84,10 +90,10 @@ __device__ void begin_scores(const Queries<kDim, Half>& queries, const unsigned 
     const unsigned further = (k / 4 * kPanelBytes + k % 4 * 32) / 16;  // in units of descriptors
     if constexpr (Queries<kDim, Half>::kInRegisters) {
       wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), queries.fragments[k], b + further,
-                                        scale);
+                                     scale);
     } else {
       wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), queries.descriptor + further,
-                                        b + further, scale);
+                                     b + further, scale);
     }
   }
   wgmma_commit();
@@ -105,7 +111,7 @@ __device__ void begin_sums(const Weights& weights, const unsigned char* values,
 #pragma unroll
   for (int k = 0; k < kMmaTile / 16; ++k) {
     wgmma<kTypeOf<Half>, kDim, WgmmaMajor::kRows>(accumulators(sums), weights[k],
-                                                     b + k * 16 * 128 / 16, WgmmaScale::kAdd);
+                                                  b + k * 16 * 128 / 16, WgmmaScale::kAdd);
   }
   wgmma_commit();
 }
@@ -176,7 +182,7 @@ struct QueryWarp {
         part.ranges + warp * kWarpRows, first_key,
         static_cast<int>(std::min<std::int64_t>(part.at.num_keys - first_key, kMmaTile)),
         part.list.of_warp(tile).is_full};
-    weigh<kExtras, 8>(args, part.at, lane, scores, softmax, factors);
+    weigh<kExtras, 8, false>(args, part.at, lane, scores, softmax, factors);
   }
 
   // All tiles of part n; t is the number of its first one in the rings, and then of the next
@@ -245,10 +251,9 @@ struct QueryWarp {
         named_barrier_sync(group_barrier(), kGroupWarps * kLanes);
         const std::int64_t first_query = part.at.first_query + warp * kWarpRows;
         const std::int64_t left = part.at.queries.count - first_query;
-        write_queries(args, part.at, first_query,
-                      static_cast<int>(std::min<std::int64_t>(left, kWarpRows)),
-                      WarpPart<kDim, 1>(), sums, softmax,
-                      reinterpret_cast<Half*>(tiles.queries(n, 0)));
+        write_queries(
+            args, part.at, first_query, static_cast<int>(std::min<std::int64_t>(left, kWarpRows)),
+            WarpPart<kDim, 1>(), sums, softmax, reinterpret_cast<Half*>(tiles.queries(n, 0)));
         fence_async_proxy_shared();
         for (auto& block : sums) {
           for (float& x : block) x = 0;
@@ -308,12 +313,9 @@ bool has_map(const InputHeads& heads) {
 }  // namespace
 
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream) {
-#ifdef SERRATE_WITH_SM_90A
-  return (args.head_dim == 64 || args.head_dim == 128) && has_map(args.q) && has_map(args.k) &&
-         has_map(args.v) && attribute_of(stream, cudaDevAttrComputeCapabilityMajor) == 9;
-#else
-  return false;
-#endif
+  return kHasSm90a && (args.head_dim == 64 || args.head_dim == 128) && has_map(args.q) &&
+         has_map(args.k) && has_map(args.v) &&
+         attribute_of(stream, cudaDevAttrComputeCapabilityMajor) == 9;
 }
 
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream) {

@@ -18,8 +18,8 @@ void with_fp8_head_dim(std::int64_t head_dim, F&& f) {
   if (head_dim == 256) f(std::integral_constant<int, 256>());
 }
 
-/// Throws unless there is code in the kernel, as built for the device: sm_80's cubin, which devices
-/// of 8.9 run too, and what is made of its PTX have none.
+/// Throws unless the kernel as built for this device has code; sm_80's cubin, which sm_89 also
+/// runs, and code compiled from its PTX do not.
 template <typename Kernel>
 void check_has_e4m3(Kernel* kernel) {
   cudaFuncAttributes attributes{};

@@ -23,8 +23,9 @@ inline Extras extras_of(const AttentionView& args) {
   return any ? Extras::kAny : Extras::kNone;
 }
 
-/// What sums of weights are multiplied by once they are complete. SiLU's are divided by its divisor
-/// here: of long sequences, float16 has no numbers as small as the quotients.
+/// What sums of weights are multiplied by once they are complete, in decoding those of each chunk.
+/// SiLU's are divided by its divisor here: of long sequences, float16 has no numbers as small as
+/// the quotients.
 __device__ inline float scale_of_sums(const AttentionView& args) {
   return is_softmax(args) ? 1 : 1 / args.silu_divisor;
 }

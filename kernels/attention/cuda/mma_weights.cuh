@@ -62,12 +62,13 @@ __device__ void scale_rows(Fragment<kBlocks>& sums, const float (&factors)[2]) {
 }
 
 /// Scores of a warp's queries and a tile of keys become what weighs the values. With softmax, what
-/// was summed before is to be multiplied by `factors`.
-template <Extras kExtras, int kBlocks>
+/// was summed before is to be multiplied by `factors`. Without kTestsFullTiles, tiles that are seen
+/// whole have code of their own, for which forward_mma.cu has no registers; the same bits.
+template <Extras kExtras, int kBlocks, bool kTestsFullTiles = true>
 __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                       Fragment<kBlocks>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
   unsigned visible = ~0u;
-  if (tile.is_full && !has_bias<kExtras>(args)) {  // the same without tests
+  if (!kTestsFullTiles && tile.is_full && !has_bias<kExtras>(args)) {
     const float scale = scale_of_scores(args);
     for_each_score<kBlocks>(tile, scores,
                             [&](int, int, int, float& x) { x = __fmul_rn(x, scale); });

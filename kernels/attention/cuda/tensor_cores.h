@@ -15,16 +15,19 @@ bool are_aligned_halves(const InputHeads& heads, DataType type);
 
 /// Whether a call runs on tensor cores; else it takes the plain kernels, which do everything. All
 /// rows are of one type, bfloat16 or float16: float32 tokens keep the float32 products that their
-/// callers expect. The backward leaves out gradients of biases and tables, shared queries, and
-/// head_dim 256 where a block has less than 163 KiB of shared memory.
+/// callers expect. Of the forward, sequences that decode take a plain kernel at head_dim 256 with
+/// biases, tables, dropout or masks of pairs. The backward leaves out gradients of biases and
+/// tables, shared queries, and head_dim 256 where a block has less than 163 KiB of shared memory.
 bool forward_takes_tensor_cores(const AttentionView& args);
 bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream& stream);
 
 /// Whether the forward of a call on tensor cores takes its sequences of more than kMostOfWhole
 /// queries or keys by Hopper's wgmma and bulk copies: on a GPU of sm_90, in builds for sm_90a. It
-/// leaves out head_dim 32 and 256, biases, tables, dropout and masks of pairs. A sequence's way is
-/// a function of its lengths and of the call.
+/// leaves out head_dim 32 and 256, and strides that are not positive or reach 16 GiB. A sequence's
+/// way is a function of its lengths and of the call.
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
+/// What it allocates: one, of the tasks that its blocks have taken.
+using Counter = unsigned long long;
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream);
 
 /// Calls on tensor cores.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/cuda/tile_list.cuh"
 #include "kernels/attention/cuda/work_list.h"
 #include "kernels/cuda/bulk_copy.cuh"
@@ -35,9 +36,7 @@ inline constexpr int kKeySlots = 4;
 template <int kDim>
 inline constexpr int kSharedBytes = (kTaskSlots * kGroups + 2 * kKeySlots) * kTileBytes<kDim>;
 
-using Counter = unsigned long long;
-
-// A tensor map of rows whose number is told by the coordinates, so that a copy ends with its
+// A tensor map of rows whose row count is encoded in the coordinates, so that a copy ends with its
 // sequence: rows are counted up to kRowsEnd, and two more dimensions shift them. Their strides and
 // that of a row, s, make kRowsEnd (2^34 - s) + kRowsEnd s = 2^64, which is 0 in an address (as in
 // Triton's ragged TMA). Rows are below 2^31, as no GPU has memory for more.

@@ -100,7 +100,17 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto are_many = [&](std::int64_t sequences) {
     return sequences * key_heads >= limits.many_pairs;
   };
-  const bool whole_long = are_many(num_long), whole_short = are_many(longer - num_long);
+  // Of the sequences at places from `first` up to `last`, those that do not decode.
+  const auto undecoded = [&](std::int64_t first, std::int64_t last) {
+    std::int64_t count = 0;
+    for (std::int64_t place = std::max(begin, first); place < std::min(end, last); ++place) {
+      count += decoding_split(args, lists.order[place]).rows == 0 ? 1 : 0;
+    }
+    sums[t] = count;
+    return sum_before(sums);
+  };
+  const bool whole_long = are_many(undecoded(0, num_long));
+  const bool whole_short = are_many(undecoded(num_long, longer));
   const bool whole_backward = are_many(up_to[3]);
   const auto number = [&](std::int64_t* first_task, auto&& tasks_of) {
     number_tasks(begin, end, batch_size, first_task, sums, [&](std::int64_t place) {

@@ -42,7 +42,7 @@ constexpr int rows_for_d_q(std::int64_t head_dim) {
 enum class Resident { kQueries = 4, kQueriesAndGradients = 8 };
 
 /// Besides, two floats a query; and a tile of keys and of values, weights and gradients of scores
-/// of two tiles, all bfloat16.
+/// of two tiles, all halves.
 constexpr std::int64_t resident_bytes(Resident what, std::int64_t head_dim, std::int64_t tiles) {
   return kMmaTile *
          (4 * (head_dim + kMmaTile) + tiles * (static_cast<std::int64_t>(what) * head_dim + 8));
@@ -65,9 +65,10 @@ struct WorkList {
   const std::int64_t* counts;
   const std::int64_t* order;  // [batch_size]
   /// [batch_size + 1], by place in the order: tasks of the kernels, before each and all. Sequences
-  /// of up to 32 have none here.
+  /// of up to 32 have none here, and those that decode none of `forward`.
   const std::int64_t *forward, *resident, *key_tiles, *query_blocks;
-  /// Likewise of what decodes (decoding.h): tasks, and rows of partials of what might be cut.
+  /// Likewise of what decodes (decoding.h): tasks, and rows of partials of what might be cut. Not
+  /// written where no sequence of the call may decode.
   const std::int64_t *decoding, *partial_rows;
 };
 
