@@ -102,8 +102,7 @@ unsigned elected_lane(std::uint32_t mask) {
   return l;
 }
 
-std::uint64_t result_for(const Thread& thread, const Lanes& lanes,
-                         std::span<Thread* const> there) {
+std::uint64_t result_for(const Thread& thread, const Lanes& lanes, std::span<Thread* const> there) {
   const Wait& wait = thread.wait;
   const int mine = static_cast<int>(thread.number % kWarpSize);
   if (is_shuffle(wait.operation)) {
