@@ -11,9 +11,8 @@
 #include <cmath>
 
 #include "kernels/attention/cuda/decoding.h"
+#include "kernels/attention/cuda/forward_shares.cuh"
 #include "kernels/attention/cuda/fp8.cuh"
-#include "kernels/attention/cuda/key_slots.cuh"
-#include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_weights.cuh"
 #include "kernels/attention/fp8.h"
 
@@ -34,16 +33,6 @@ template <int kDim>
 using Rows8 = SwizzledRows<kDim / 2>;
 template <int kDim, int kNumWarps>
 using Slots8 = KeySlots<kDim / 2, kNumWarps, __nv_bfloat16>;
-constexpr std::int64_t slot_bytes_of(int head_dim) {
-  return std::int64_t{2} * kMmaTile * head_dim;
-}
-
-// Which sequences a launch takes, and how many tiles of keys a block has room for.
-enum class Lengths { kLong, kShort };
-struct Fp8Share {
-  Lengths lengths;
-  int slots;
-};
 
 // What registers allow: blocks of a processor.
 constexpr int blocks_a_processor(int head_dim, int num_warps) {
@@ -186,7 +175,7 @@ __device__ void write_queries(const Fp8Call& call, const TilePair& at,
 // One task after the other for each block, the longest sequences first.
 template <int kDim, int kNumWarps>
 __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kNumWarps))
-    attend(const __grid_constant__ Fp8Call call, const WorkList work, const Fp8Share share) {
+    attend(const __grid_constant__ Fp8Call call, const WorkList work, const ForwardShare share) {
 #if SERRATE_HAS_E4M3
   constexpr int kBlocks = blocks_of_scores(kDim);
   const AttentionView& args = call.attention;
@@ -198,14 +187,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
   KeyRanges* const ranges = state.ranges + first_row;
   WarpTask& task = state.tasks[warp];
   TilePair& at = task.at;
-  const TaskNumbers numbers{
-      work.forward, TaskNumbers::Rows::kQueries,
-      share.lengths == Lengths::kLong ? kWarpRows * warps_for_long(kDim) : kMmaTile, args.num_heads,
-      1};
+  const TaskNumbers numbers = numbers_of<kDim>(args, work, share);
   if (thread_index() == 0) {
-    TaskRange range = all_tasks(args, work, numbers);
-    const std::int64_t end_of_longest = work.forward[work.counts[0]];
-    (share.lengths == Lengths::kLong ? range.end : range.begin) = end_of_longest;
+    const TaskRange range = range_of(args, work, numbers, share);
     state.range = range;
   }
   __syncthreads();
@@ -262,26 +246,10 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 
 template <int kDim>
 void run(const Fp8Call& call, const WorkList& work, const Stream& stream) {
-  const auto attend_to = [&](auto num_warps, const Fp8Share& share, std::int64_t most_slots,
-                             std::int64_t most_tasks) {
-    constexpr std::int64_t kQueryBytes = num_warps() * kWarpRows * kDim;
-    launch_warps(attend<kDim, num_warps()>,
-                 {num_warps(), kQueryBytes + share.slots * slot_bytes_of(kDim),
-                  kQueryBytes + most_slots * slot_bytes_of(kDim), most_tasks},
-                 stream, call, work, share);
-  };
-  constexpr std::integral_constant<int, kWarps> kForShort;
-  constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
-  constexpr int kShortSlots = short_size(kDim) / kMmaTile;
-  const AttentionView& args = call.attention;
-  const std::int64_t pairs = batch_size_of(args) * args.num_key_heads;
-  const std::int64_t room = shared_bytes_of(stream) - kForLong() * kWarpRows * kDim;
-  const int most = static_cast<int>(std::min(room / slot_bytes_of(kDim), kMostOfWhole / kMmaTile));
-  // A block that has not a whole sequence sees each tile once.
-  const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
-  attend_to(kForLong, {Lengths::kLong, slots}, most, std::numeric_limits<std::int64_t>::max());
-  attend_to(kForShort, {Lengths::kShort, kShortSlots}, kForShort == kForLong ? most : kShortSlots,
-            kShortSlots * batch_size_of(args) * args.num_heads);
+  for_each_share<kDim>(call.attention, kDim / 2, true, stream,
+                       [&](auto num_warps, const ForwardShare& share, const BlockShape& block) {
+                         launch_warps(attend<kDim, num_warps()>, block, stream, call, work, share);
+                       });
 }
 
 InputHeads as_halves(const Fp8Heads& heads) {

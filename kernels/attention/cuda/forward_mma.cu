@@ -4,8 +4,7 @@
 // block, a warp or two each. Of longer sequences a block takes one query block after the other, of
 // all heads that share keys, and keeps as many tiles of keys and values as its shared memory has
 // room for, up to eight: so many keys are read once. The next tile is copied while one is computed.
-#include "kernels/attention/cuda/key_slots.cuh"
-#include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/forward_shares.cuh"
 #include "kernels/attention/cuda/mma_weights.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
@@ -25,14 +24,6 @@ constexpr int forward_blocks(int columns) {
   return columns <= 128 ? 8 : 2;
 }
 
-// Which sequences a launch takes, and how many tiles of keys a block has room for.
-enum class Lengths { kLong, kShort };
-struct ForwardShare {
-  Lengths lengths;
-  int slots;
-  bool has_longest;  // of kLong: also those of more than kMostOfWhole queries or keys
-};
-
 // One task after the other for each block, the longest sequences first.
 template <int kDim, class Half, Extras kExtras, int kNumWarps>
 __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kNumWarps, kExtras))
@@ -50,19 +41,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
   KeyRanges* const ranges = state.ranges + own.warp * kWarpRows;
   WarpTask& task = state.tasks[own.warp];
   TilePair& at = task.at;
-  const TaskNumbers numbers{
-      work.forward, TaskNumbers::Rows::kQueries,
-      share.lengths == Lengths::kLong ? kWarpRows * warps_for_long(kDim) : kMmaTile, args.num_heads,
-      1};
+  const TaskNumbers numbers = numbers_of<kDim>(args, work, share);
   if (thread_index() == 0) {
-    TaskRange range = all_tasks(args, work, numbers);
-    const std::int64_t end_of_long_share = work.forward[work.counts[0]];
-    if (share.lengths == Lengths::kLong) {
-      range.begin = share.has_longest ? 0 : work.forward[work.counts[4]];
-      range.end = end_of_long_share;
-    } else {
-      range.begin = end_of_long_share;
-    }
+    const TaskRange range = range_of(args, work, numbers, share);
     state.range = range;
   }
   __syncthreads();
@@ -110,27 +91,13 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 
 template <int kDim, class Half, Extras kExtras>
 void run(const AttentionView& args, const WorkList& work, bool has_longest, const Stream& stream) {
-  const auto attend_to = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
-                             std::int64_t most_tasks) {
-    constexpr std::int64_t kQueryBytes = 2 * num_warps() * kWarpRows * kDim;
-    constexpr int kNumWarps = num_warps() * warps_that_share_out(kDim, kExtras);
-    launch_warps(attend<kDim, Half, kExtras, kNumWarps>,
-                 {kNumWarps, kQueryBytes + share.slots * slot_bytes(kDim),
-                  kQueryBytes + most_slots * slot_bytes(kDim), most_tasks},
-                 stream, args, work, share);
-  };
-  constexpr std::integral_constant<int, kWarps> kForShort;
-  constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
-  constexpr int kShortSlots = short_size(kDim) / kMmaTile;
-  const std::int64_t pairs = batch_size_of(args) * args.num_key_heads;
-  const int most = most_slots(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * kDim, kDim);
-  // A block that has not a whole sequence sees each tile once.
-  const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
-  attend_to(kForLong, {Lengths::kLong, slots, has_longest}, most,
-            std::numeric_limits<std::int64_t>::max());
-  attend_to(kForShort, {Lengths::kShort, kShortSlots, false},
-            kForShort == kForLong ? most : kShortSlots,
-            kShortSlots * batch_size_of(args) * args.num_heads);
+  for_each_share<kDim>(
+      args, kDim, has_longest, stream,
+      [&](auto num_warps, const ForwardShare& share, BlockShape block) {
+        constexpr int kNumWarps = num_warps() * warps_that_share_out(kDim, kExtras);
+        block.warps = kNumWarps;
+        launch_warps(attend<kDim, Half, kExtras, kNumWarps>, block, stream, args, work, share);
+      });
 }
 
 }  // namespace

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <type_traits>
+
+#include "kernels/attention/cuda/key_slots.cuh"
+#include "kernels/attention/cuda/launch_tiles.cuh"
+
+// The two launches of a forward over one work list: blocks of longer sequences, and of the others.
+namespace serrate {
+
+/// Which sequences a launch takes, and how many tiles of keys a block has room for.
+enum class Lengths { kLong, kShort };
+struct ForwardShare {
+  Lengths lengths;
+  int slots;
+  bool has_longest;  // of kLong: also those of more than kMostOfWhole queries or keys
+};
+
+template <int kDim>
+__device__ TaskNumbers numbers_of(const AttentionView& args, const WorkList& work,
+                                  const ForwardShare& share) {
+  return {work.forward, TaskNumbers::Rows::kQueries,
+          share.lengths == Lengths::kLong ? kWarpRows * warps_for_long(kDim) : kMmaTile,
+          args.num_heads, 1};
+}
+
+__device__ inline TaskRange range_of(const AttentionView& args, const WorkList& work,
+                                     const TaskNumbers& numbers, const ForwardShare& share) {
+  TaskRange range = all_tasks(args, work, numbers);
+  const std::int64_t end_of_long_share = work.forward[work.counts[0]];
+  if (share.lengths == Lengths::kLong) {
+    range.begin = share.has_longest ? 0 : work.forward[work.counts[4]];
+    range.end = end_of_long_share;
+  } else {
+    range.begin = end_of_long_share;
+  }
+  return range;
+}
+
+/// Calls f(warps that have rows of their own, as a constant, share, shape of its blocks) for both
+/// launches. Rows of queries, keys and values take the bytes of `columns` halves each.
+template <int kDim, typename F>
+void for_each_share(const AttentionView& args, int columns, bool has_longest, const Stream& stream,
+                    F&& f) {
+  const auto share_of = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
+                            std::int64_t most_tasks) {
+    const std::int64_t queries = std::int64_t{2} * num_warps() * kWarpRows * columns;
+    const std::int64_t slot = slot_bytes(columns);
+    f(num_warps, share,
+      BlockShape{num_warps(), queries + share.slots * slot, queries + most_slots * slot,
+                 most_tasks});
+  };
+  constexpr std::integral_constant<int, kWarps> kForShort;
+  constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
+  constexpr int kShortSlots = short_size(kDim) / kMmaTile;
+  const std::int64_t pairs = batch_size_of(args) * args.num_key_heads;
+  const int most =
+      most_slots(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * columns, columns);
+  // A block that has not a whole sequence sees each tile once.
+  const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
+  share_of(kForLong, {Lengths::kLong, slots, has_longest}, most,
+           std::numeric_limits<std::int64_t>::max());
+  share_of(kForShort, {Lengths::kShort, kShortSlots, false},
+           kForShort == kForLong ? most : kShortSlots,
+           kShortSlots * batch_size_of(args) * args.num_heads);
+}
+
+}  // namespace serrate
