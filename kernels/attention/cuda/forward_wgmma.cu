@@ -7,50 +7,13 @@
 // copies go by rows of a sequence: what is behind its end is neither read nor NaN.
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_weights.cuh"
-#include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/cuda/wgmma_feed.cuh"
-#include "kernels/cuda/tensor_map.h"
 #include "kernels/cuda/warpgroup.cuh"
-#include "kernels/cuda/wgmma.cuh"
 
 namespace serrate {
 namespace {
 
-#ifdef SERRATE_WITH_SM_90A
-constexpr bool kHasSm90a = true;
-#else
-constexpr bool kHasSm90a = false;
-#endif
-
-// Rows for load_tile.
-CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::int64_t head_dim) {
-  const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
-  const std::int64_t row = 2 * heads.token_stride;
-  return make_tensor_map<5>(
-      {.type = heads.type == DataType::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
-                                                : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-       .data = heads.device_data,
-       .sizes = {size(head_dim), size(num_heads), size(kRowsEnd), size(kRowsEnd) + 1,
-                 std::uint64_t{1} << 31},
-       .strides = {size(2 * heads.head_stride), size(row), size(kShift - row), size(row)},
-       .box = {kPanelColumns, 1, kMmaTile, 1, 1},
-       .swizzle = CU_TENSOR_MAP_SWIZZLE_128B});
-}
-
 #ifdef SERRATE_WGMMA
-
-// A fragment as wgmma has it: the same registers in the same order.
-template <int kBlocks>
-__device__ float (&accumulators(Fragment<kBlocks>& fragment))[kBlocks * 4] {
-  return reinterpret_cast<float(&)[kBlocks * 4]>(fragment);
-}
-
-// A descriptor, which is the same in all lanes: the compiler then keeps it in uniform registers,
-// from where wgmma takes it.
-__device__ inline std::uint64_t descriptor_of(const unsigned char* tile, std::uint32_t leading) {
-  const std::uint64_t x = wgmma_descriptor(tile, {leading, 1024, WgmmaSwizzle::k128Bytes});
-  return x >> 32 << 32 | __shfl_sync(~0u, static_cast<std::uint32_t>(x), 0);
-}
 
 // A group's queries as products take them: of 64 columns a warp has its 16 rows in registers, so
 // that shared memory has to feed keys and values alone; for 128 there are too few.
@@ -72,10 +35,6 @@ struct Queries {
     }
   }
 };
-
-template <class Half>
-constexpr WgmmaType kTypeOf =
-    std::is_same_v<Half, __nv_bfloat16> ? WgmmaType::kBf16 : WgmmaType::kF16;
 
 // Begins scores = 64 queries times the transpose of 64 keys.
 template <int kDim, class Half>
@@ -99,11 +58,9 @@ __device__ void begin_scores(const Queries<kDim, Half>& queries, const unsigned 
   wgmma_commit();
 }
 
-using Weights = std::uint32_t[kMmaTile / 16][4];
-
 // Begins sums += weights times 64 values.
 template <int kDim, class Half>
-__device__ void begin_sums(const Weights& weights, const unsigned char* values,
+__device__ void begin_sums(const LeftSide& weights, const unsigned char* values,
                            Fragment<kDim / 8>& sums) {
   const std::uint64_t b = descriptor_of(values, kPanelBytes);
   wgmma_keep(accumulators(sums));
@@ -114,18 +71,6 @@ __device__ void begin_sums(const Weights& weights, const unsigned char* values,
                                                   b + k * 16 * 128 / 16, WgmmaScale::kAdd);
   }
   wgmma_commit();
-}
-
-template <class Half>
-__device__ void round_weights(const Fragment<8>& scores, Weights& weights) {
-#pragma unroll
-  for (int k = 0; k < kMmaTile / 16; ++k) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const auto& block = scores[2 * k + i / 2];
-      weights[k][i] = Mma<Half>::pack(block[i % 2 * 2], block[i % 2 * 2 + 1]);
-    }
-  }
 }
 
 // One of the warps of the queries, and where it is in the rings.
@@ -195,7 +140,7 @@ struct QueryWarp {
     if (tile == List::kTiles) return;  // it may have no queries
     const Queries<kDim, Half> queries(tiles.queries(n, group));
     Fragment<8> scores = {};
-    Weights weights;
+    LeftSide weights;
     float factors[2];
     // Runs of tiles that the group sees. It lets go of all values before it waits for tiles that it
     // does not see: these could need the buffers.
@@ -303,11 +248,6 @@ void run(const AttentionView& args, const WorkList& work, const Stream& stream) 
   launch(kernel, static_cast<unsigned>(processors_of(stream)), dim3(kThreadsX, 4 * kBlockWarps),
          kBytes, stream, args, work, next_task.device_data(), map_of(args.q, args.num_heads, kDim),
          map_of(args.k, args.num_key_heads, kDim), map_of(args.v, args.num_key_heads, kDim));
-}
-
-bool has_map(const InputHeads& heads) {
-  const auto fits = [](std::int64_t stride) { return 0 < stride && 2 * stride < kShift; };
-  return heads.device_data && fits(heads.token_stride) && fits(heads.head_stride);
 }
 
 }  // namespace

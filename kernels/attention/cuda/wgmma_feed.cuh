@@ -3,18 +3,12 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/cuda/tile_list.cuh"
+#include "kernels/attention/cuda/wgmma_tiles.cuh"
 #include "kernels/attention/cuda/work_list.h"
-#include "kernels/cuda/bulk_copy.cuh"
 #include "kernels/cuda/ring.cuh"
 
 // What keeps the warps of the queries of forward_wgmma.cu busy: lists of tiles, and copies.
-
-// Other architectures have an empty kernel, which they do not launch.
-#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define SERRATE_WGMMA 1
-#endif
 
 namespace serrate {
 
@@ -24,43 +18,17 @@ inline constexpr int kQueryWarps = kGroups * kGroupWarps, kBlockWarps = kQueryWa
 inline constexpr int kQueryRegisters = 200, kOtherRegisters = 104;
 static_assert(kGroups * kQueryRegisters + kOtherRegisters <= (kGroups + 1) * 168);
 
-// Queries of a group, keys and values all come in tiles of 64 rows, as panels of 64 columns:
-// 128 bytes a row, swizzled as wgmma reads them.
-inline constexpr int kPanelColumns = 64;
 static_assert(kGroupRows == kMmaTile);
 
-template <int kDim>
-inline constexpr int kTileBytes = kMmaTile * kDim * 2;
 inline constexpr int kTaskSlots = 2;
 inline constexpr int kKeySlots = 4;
 template <int kDim>
 inline constexpr int kSharedBytes = (kTaskSlots * kGroups + 2 * kKeySlots) * kTileBytes<kDim>;
 
-// A tensor map of rows whose row count is encoded in the coordinates, so that a copy ends with its
-// sequence: rows are counted up to kRowsEnd, and two more dimensions shift them. Their strides and
-// that of a row, s, make kRowsEnd (2^34 - s) + kRowsEnd s = 2^64, which is 0 in an address (as in
-// Triton's ragged TMA). Rows are below 2^31, as no GPU has memory for more.
-inline constexpr std::int64_t kRowsEnd = std::int64_t{1} << 30, kShift = std::int64_t{1} << 34;
-
 #ifdef SERRATE_WGMMA
 
 inline constexpr int kQueries = kGroups * kGroupRows, kListingWarps = kGroupWarps - 1;
 inline constexpr unsigned kListingBarrier = 1 + 2 * kGroups;  // behind those of the groups
-inline constexpr int kPanelBytes = kMmaTile * kPanelColumns * 2;
-
-// `count` rows of a head, from `first` on; the rest of the tile becomes 0.
-template <int kDim>
-__device__ void load_tile(unsigned char* tile, const CUtensorMap* map, std::int64_t first,
-                          std::int64_t count, std::int64_t head, Mbarrier* full) {
-  const int rows = static_cast<int>(count < kMmaTile ? count : kMmaTile);
-  constexpr int kEnd = static_cast<int>(kRowsEnd);
-#pragma unroll
-  for (int panel = 0; panel < kDim / kPanelColumns; ++panel) {
-    const int coordinates[5] = {panel * kPanelColumns, static_cast<int>(head), kEnd - rows, kEnd,
-                                static_cast<int>(first) + rows};
-    load_box(tile + panel * kPanelBytes, map, coordinates, full);
-  }
-}
 
 // Queries of a block and up to TileList::kTiles tiles of keys, from first_tile on: a task, or a
 // part of one.

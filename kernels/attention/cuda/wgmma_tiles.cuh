@@ -1,0 +1,113 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/attention/cuda/tensor_cores.h"
+#include "kernels/cuda/bulk_copy.cuh"
+#include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/tensor_map.h"
+#include "kernels/cuda/wgmma.cuh"
+
+// Tiles of a sequence's rows as Hopper's bulk copies bring them and wgmma reads them, and fragments
+// as wgmma has them.
+
+// Other architectures have an empty kernel, which they do not launch.
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define SERRATE_WGMMA 1
+#endif
+
+namespace serrate {
+
+#ifdef SERRATE_WITH_SM_90A
+inline constexpr bool kHasSm90a = true;
+#else
+inline constexpr bool kHasSm90a = false;
+#endif
+
+// All tiles have 64 rows, as panels of 64 columns of halves: 128 bytes a row, swizzled as wgmma
+// reads them.
+inline constexpr int kPanelColumns = 64;
+inline constexpr int kPanelBytes = kMmaTile * kPanelColumns * 2;
+template <int kDim>
+inline constexpr int kTileBytes = kMmaTile * kDim * 2;
+
+// A tensor map of rows whose row count is encoded in the coordinates, so that a copy ends with its
+// sequence: rows are counted up to kRowsEnd, and two more dimensions shift them. Their strides and
+// that of a row, s, make kRowsEnd (2^34 - s) + kRowsEnd s = 2^64, which is 0 in an address (as in
+// Triton's ragged TMA). Rows are below 2^31, as no GPU has memory for more.
+inline constexpr std::int64_t kRowsEnd = std::int64_t{1} << 30, kShift = std::int64_t{1} << 34;
+
+// Rows for load_tile.
+inline CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::int64_t head_dim) {
+  const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
+  const std::int64_t row = 2 * heads.token_stride;
+  return make_tensor_map<5>(
+      {.type = heads.type == DataType::kFloat16 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16
+                                                : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+       .data = heads.device_data,
+       .sizes = {size(head_dim), size(num_heads), size(kRowsEnd), size(kRowsEnd) + 1,
+                 std::uint64_t{1} << 31},
+       .strides = {size(2 * heads.head_stride), size(row), size(kShift - row), size(row)},
+       .box = {kPanelColumns, 1, kMmaTile, 1, 1},
+       .swizzle = CU_TENSOR_MAP_SWIZZLE_128B});
+}
+
+// Whether map_of can describe them.
+inline bool has_map(const InputHeads& heads) {
+  const auto fits = [](std::int64_t stride) { return 0 < stride && 2 * stride < kShift; };
+  return heads.device_data && fits(heads.token_stride) && fits(heads.head_stride);
+}
+
+#ifdef SERRATE_WGMMA
+
+// `count` rows of a head, from `first` on; the rest of the tile becomes 0.
+template <int kDim>
+__device__ void load_tile(unsigned char* tile, const CUtensorMap* map, std::int64_t first,
+                          std::int64_t count, std::int64_t head, Mbarrier* full) {
+  const int rows = static_cast<int>(count < kMmaTile ? count : kMmaTile);
+  constexpr int kEnd = static_cast<int>(kRowsEnd);
+#pragma unroll
+  for (int panel = 0; panel < kDim / kPanelColumns; ++panel) {
+    const int coordinates[5] = {panel * kPanelColumns, static_cast<int>(head), kEnd - rows, kEnd,
+                                static_cast<int>(first) + rows};
+    load_box(tile + panel * kPanelBytes, map, coordinates, full);
+  }
+}
+
+template <class Half>
+inline constexpr WgmmaType kTypeOf =
+    std::is_same_v<Half, __nv_bfloat16> ? WgmmaType::kBf16 : WgmmaType::kF16;
+
+// A descriptor, which is the same in all lanes: the compiler then keeps it in uniform registers,
+// from where wgmma takes it.
+__device__ inline std::uint64_t descriptor_of(const unsigned char* tile, std::uint32_t leading) {
+  const std::uint64_t x = wgmma_descriptor(tile, {leading, 1024, WgmmaSwizzle::k128Bytes});
+  return x >> 32 << 32 | __shfl_sync(~0u, static_cast<std::uint32_t>(x), 0);
+}
+
+// A fragment as wgmma has it: the same registers in the same order.
+template <int kBlocks>
+__device__ float (&accumulators(Fragment<kBlocks>& fragment))[kBlocks * 4] {
+  return reinterpret_cast<float(&)[kBlocks * 4]>(fragment);
+}
+
+// 64 rows of 64 columns, 16 of each in a warp, as a product's left side in registers.
+using LeftSide = std::uint32_t[kMmaTile / 16][4];
+
+template <class Half>
+__device__ void round_weights(const Fragment<8>& scores, LeftSide& weights) {
+#pragma unroll
+  for (int k = 0; k < kMmaTile / 16; ++k) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      const auto& block = scores[2 * k + i / 2];
+      weights[k][i] = Mma<Half>::pack(block[i % 2 * 2], block[i % 2 * 2 + 1]);
+    }
+  }
+}
+
+#endif
+
+}  // namespace serrate
