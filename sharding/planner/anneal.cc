@@ -82,31 +82,45 @@ void SearchMoves::anneal_choice(int item, double temperature) {
 
 void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
   constexpr double kMostWorse = 0.02;  // of the objective, to be accepted, at the beginning
-  constexpr int kRoundsPerRefresh = 16;
+  constexpr int kRoundsPerRefresh = 4;
+  constexpr double kFirstPrice = 5, kLeastPrice = 0.1, kMostPrice = 100, kPriceStep = 1.2;
   restore(best_);
   const std::int64_t begin = state_.evaluations();
   stop_at_ = begin + evaluations;
+  double price = kFirstPrice;
+  const auto cost = [&](double objective, double excess) {
+    return objective * (1 + price * excess);
+  };
   double objective = state_.objective();
   double excess = state_.memory_excess();
   std::vector<Removed> removed;
+  int rounds_beyond = 0;  // the memory
   for (int round = 0; !is_done(); ++round) {
-    if (round % kRoundsPerRefresh == 0) state_.refresh_energy(kSearchSharpness);
+    if (round % kRoundsPerRefresh == 0) {
+      price *= rounds_beyond > kRoundsPerRefresh / 2 ? kPriceStep : 1 / kPriceStep;
+      price = std::clamp(price, kLeastPrice, kMostPrice);
+      rounds_beyond = 0;
+      state_.set_memory_price({price, 0});
+      state_.refresh_energy(kSearchSharpness);
+    }
     const double left =
         1 - static_cast<double>(state_.evaluations() - begin) / static_cast<double>(evaluations);
     ruin(removed);
     recreate(removed);
     const double new_objective = state_.objective();
     const double new_excess = state_.memory_excess();
-    const double most = objective * (1 + kMostWorse * left * random_.uniform());
-    if (new_excess < excess || (new_excess == excess && new_objective <= most)) {
+    const double most = cost(objective, excess) * (1 + kMostWorse * left * random_.uniform());
+    if (cost(new_objective, new_excess) <= most) {
       objective = new_objective;
       excess = new_excess;
       note_best();
-      continue;
+    } else {
+      for (const Removed& r : removed) state_.remove(r.item);
+      for (const Removed& r : removed) state_.place(r.item, r.choice, r.blocks);
     }
-    for (const Removed& r : removed) state_.remove(r.item);
-    for (const Removed& r : removed) state_.place(r.item, r.choice, r.blocks);
+    if (excess > 0) ++rounds_beyond;
   }
+  state_.set_memory_price({});
 }
 
 // Takes out some items of a rank, the one of most energy more often than not, and some others.

@@ -36,18 +36,22 @@ class SearchMoves {
   void start(std::span<const ShardLimit> limits);
   /// A start from choices, not where the state has none of them.
   void start(std::span<const ItemChoice> choices);
-  /// Those of the limits that lead to different starts.
-  std::vector<ShardLimit> distinct(std::span<const ShardLimit> limits) const;
   /// A placement to begin at, by choices that do the same; nothing when there are none.
   void adopt(std::span<const ItemPlacement> items);
   /// Local search.
   void descend(std::int64_t evaluations);
   /// Local search from greedy starts and variations of them.
   void restart(std::span<const ShardLimit> limits, std::int64_t evaluations);
+  /// Local search from the best placement's choices, of which some are changed, where a shard takes
+  /// much of a rank, or more ranks than one: what single moves do not come to, as others would have
+  /// to make room first.
+  void restart_nearby(std::int64_t evaluations);
   /// Annealing and local search: once to loosen the best a little, once to melt it.
   void anneal(std::int64_t evaluations);
   /// Takes some items out and puts them back where they cost the least, in random order and with
-  /// some ranks and choices left out at random (as Christiaens and Vanden Berghe 2020).
+  /// some ranks and choices left out at random (as Christiaens and Vanden Berghe 2020). Memory that
+  /// is not there has a price meanwhile, which rises while placements take it and falls while they
+  /// do not (as Vidal et al. 2012).
   void ruin_and_recreate(std::int64_t evaluations);
 
   std::int64_t evaluations() const { return state_.evaluations(); }
@@ -100,6 +104,8 @@ class SearchMoves {
   Allowed allowed_by(ShardLimit limit) const;
   std::vector<int> choose_at(const Allowed& allowed, double device_price, double host_price) const;
   using Nodes = std::vector<std::vector<int>>;  // of each item's blocks; empty: any
+  bool is_big(int item) const;
+  void change(int item, std::vector<int>& choices, Nodes& nodes);
   void build(const std::vector<int>& choices, const Nodes& nodes, double noise);
   std::vector<int> ranks_of(int node) const;
   std::vector<int> hardest_first(const std::vector<int>& choices, double noise);

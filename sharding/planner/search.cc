@@ -29,6 +29,10 @@ std::vector<ShardLimit> scarce_limits() {
       if (memory > 0.1 && memory <= 0.5) limits.push_back({time, memory, 0.98});
     }
   }
+  // Large shards may leave room on every rank that no other one fits in.
+  for (const double filled : {0.9, 0.83, 0.76}) {
+    for (const double time : {0.6, 1.0, 1.3, 1.7, 2.2, 3.0}) limits.push_back({time, 1, filled});
+  }
   return limits;
 }
 
@@ -222,11 +226,14 @@ class Search {
       moves.descend(evaluations / 4);
       moves.anneal(evaluations / 4);
     } else if (effort_ == SearchEffort::kScarce && is_small()) {
-      moves.restart(moves.distinct(scarce_limits()), evaluations / 2);
+      moves.restart_nearby(evaluations / 2);
       moves.ruin_and_recreate(evaluations / 2);
     } else if (moves.num_phases() == 1) {
       const std::int64_t stop_at = moves.evaluations() + evaluations;
-      if (is_small()) moves.ruin_and_recreate(evaluations / 2);
+      if (is_small()) {
+        moves.ruin_and_recreate(evaluations / 2);
+        moves.restart_nearby(evaluations / 4);
+      }
       moves.restart(kOnePhaseLimits, stop_at - moves.evaluations());
     } else {
       moves.restart(kPhaseLimits, evaluations);

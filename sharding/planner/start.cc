@@ -32,18 +32,6 @@ void SearchMoves::start(std::span<const ItemChoice> choices) {
   note_best();
 }
 
-std::vector<ShardLimit> SearchMoves::distinct(std::span<const ShardLimit> limits) const {
-  std::vector<std::vector<int>> starts;
-  std::vector<ShardLimit> some;
-  for (const ShardLimit& limit : limits) {
-    std::vector<int> start = choose(limit);
-    if (std::ranges::find(starts, start) != starts.end()) continue;
-    starts.push_back(std::move(start));
-    some.push_back(limit);
-  }
-  return some;
-}
-
 void SearchMoves::restart(std::span<const ShardLimit> limits, std::int64_t evaluations) {
   constexpr double kNoise = 0.2;
   const auto num_limits = static_cast<std::int64_t>(limits.size());
@@ -54,6 +42,63 @@ void SearchMoves::restart(std::span<const ShardLimit> limits, std::int64_t evalu
     stop_at_ = std::min(end, state_.evaluations() + evaluations / num_limits);
     local_search();
   }
+}
+
+void SearchMoves::restart_nearby(std::int64_t evaluations) {
+  constexpr int kMostChanged = 3;
+  constexpr double kNoise = 0.1;
+  constexpr std::int64_t kEach = 3'000;  // evaluations
+  const std::int64_t end = state_.evaluations() + evaluations;
+  while (state_.evaluations() < end && !is_late()) {
+    std::vector<int> choices = best_.choices;
+    std::vector<int> big;
+    Nodes nodes(choices.size());
+    for (int i = 0; i < state_.num_items(); ++i) {
+      if (state_.candidate(i, choices[i]).scope == BlockScope::kNode) nodes[i] = best_.blocks[i];
+      if (is_big(i)) big.push_back(i);
+    }
+    if (big.empty()) return;
+    for (int n = 1 + random_.below(kMostChanged); n > 0; --n) {
+      change(big[random_.below(static_cast<int>(big.size()))], choices, nodes);
+    }
+    build(choices, nodes, kNoise);
+    note_best();
+    stop_at_ = std::min(end, state_.evaluations() + kEach);
+    local_search();
+  }
+}
+
+// Whether its shards, in the best placement, take a tenth of the time or of a rank's memory, or
+// more ranks than one each.
+bool SearchMoves::is_big(int item) const {
+  constexpr double kPart = 0.1;
+  const int choice = best_.choices[item];
+  const Candidate& c = state_.candidate(item, choice);
+  const auto is_part = [](std::int64_t bytes, const std::vector<std::int64_t>& has) {
+    return static_cast<double>(bytes) > kPart * static_cast<double>(*std::ranges::max_element(has));
+  };
+  return c.scope != BlockScope::kRank ||
+         state_.choice_of(item, choice).longest > kPart * best_.objective ||
+         is_part(c.max_device_bytes(), problem_.device_bytes) ||
+         is_part(c.max_host_bytes(), problem_.host_bytes);
+}
+
+// To other nodes, or to another choice with which a better placement is possible.
+void SearchMoves::change(int item, std::vector<int>& choices, Nodes& nodes) {
+  if (!nodes[item].empty() && state_.num_nodes() > 1 && random_.below(2) == 0) {
+    for (int& node : nodes[item]) node = random_.below(state_.num_nodes());
+    return;
+  }
+  const auto& all = phases_.items[item];
+  std::vector<int> others;
+  for (int c = 0; c < std::ssize(all); ++c) {
+    if (c != choices[item] && all[c].longest + all[c].uniform < best_.objective) {
+      others.push_back(c);
+    }
+  }
+  if (others.empty()) return;
+  choices[item] = others[random_.below(static_cast<int>(others.size()))];
+  nodes[item].clear();
 }
 
 // For each item its cheapest choice, of those whose shards keep to the limits and, where

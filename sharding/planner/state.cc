@@ -91,13 +91,13 @@ bool SearchState::may_be_on_node(int item, int node) const {
   return true;
 }
 
-// As parts of what the rank has, and a little for having any.
+// At the price of memory, in times of the objective.
 double SearchState::beyond_memory(int rank, std::int64_t device, std::int64_t host) const {
   double sum = 0;
   const auto add = [&](std::int64_t used, std::int64_t has) {
     if (used <= has) return;
     const double scale = static_cast<double>(std::max<std::int64_t>(has, 1));
-    sum += 0.01 + static_cast<double>(used - has) / scale;
+    sum += memory_price_.any + memory_price_.all * static_cast<double>(used - has) / scale;
   };
   add(device, problem_.device_bytes[rank]);
   add(host, problem_.host_bytes[rank]);
@@ -191,10 +191,10 @@ void SearchState::refresh_energy(int doublings) {
 void SearchState::set_targets(std::vector<double> targets, int doublings) {
   doublings_ = doublings;
   const double p = static_cast<double>(1 << doublings);
-  penalty_ = 100 * (uniform_ + 1e-6);
+  penalty_ = uniform_ + 1e-6;
   for (int k = 0; k < num_phases_; ++k) {
     const double target = std::max(targets[k], 1e-9);
-    penalty_ += 100 * target;
+    penalty_ += target;
     inverse_target_[k] = 1 / target;
     double sum = 0;
     for (int rank = 0; rank < num_ranks_; ++rank) {

@@ -71,6 +71,13 @@ class SearchState {
   void refresh_energy(int doublings);
   // As refresh_energy, from given times for the phases' longest ranks.
   void set_targets(std::vector<double> targets, int doublings);
+  // What a rank's memory again, beyond what it has, costs from the next energy on, in times of the
+  // objective; and what any costs on top.
+  struct MemoryPrice {
+    double all = 100;
+    double any = 1;
+  };
+  void set_memory_price(MemoryPrice price) { memory_price_ = price; }
   double rank_energy(int rank) const { return energy_[rank]; }
   double total_energy() const { return total_energy_; }
 
@@ -162,8 +169,9 @@ class SearchState {
   int doublings_ = 0;
   std::vector<double> inverse_target_;  // [num_phases]
   std::vector<double> weight_;          // [num_phases], ms per power of (load / target)
-  double penalty_ = 1;                  // ms for all of a rank's memory beyond what it has
-  std::vector<double> energy_;          // [num_ranks]
+  MemoryPrice memory_price_;
+  double penalty_ = 1;          // ms of the price's unit
+  std::vector<double> energy_;  // [num_ranks]
   double total_energy_ = 0;
   std::vector<int> places_;  // 0, 1, ... num_ranks - 1
   std::int64_t evaluations_ = 0;
