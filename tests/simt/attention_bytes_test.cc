@@ -194,6 +194,56 @@ TEST_F(AttentionBytes, SequencesOfSeveralTilesAreReadOnce) {
   expect_near_floor(512, 4, 128, 0);  // 3.72, likewise
 }
 
+// Gradients of a bias that sequences share or of a table by place take a kernel of their own, with
+// two more products of every tile.
+TEST_F(AttentionBytes, GradientsOfBiasesTakeTwoMoreProducts) {
+  constexpr std::int64_t kLength = 128, kBatch = 2, kDim = 64;
+  const std::unique_ptr<Batch> batch = batch_of(kLength, kBatch, kDim);
+  auto bias = Buffer<float>::zeros(kHeads * kLength * kLength, stream_);
+  auto d_bias = Buffer<float>::zeros(bias.size(), stream_);
+  const Buffer<std::int64_t> places(std::vector<std::int64_t>{-1, 1, 2, 4, 8, 16, 32, 64}, stream_);
+  auto table = Buffer<float>::zeros(9, stream_), d_table = Buffer<float>::zeros(9, stream_);
+  AttentionBackward call = batch->backward;
+  call.forward.plan = nullptr;
+  call.forward.bias = {bias.span(), 0, kLength * kLength, kLength, 1};
+  call.forward.position_table = {table.span(), places.span()};
+  jagged_attention_forward(call.forward, stream_);
+  const auto backward = [&] { return count([&] { jagged_attention_backward(call, stream_); }); };
+  const Counted without = backward();
+  const auto expect_more = [&] {
+    constexpr double kTiles = kBatch * kHeads * 3, kProducts = 2 * 64 * 64 * kDim / (16 * 8 * 16);
+    const Counted with = backward();
+    EXPECT_EQ(with.products - without.products, kTiles * kProducts);
+    EXPECT_EQ(with.bank_conflicts, 0);
+  };
+  call.d_bias = d_bias.span();
+  expect_more();
+  call.d_bias = {}, call.d_position_table = d_table.span();
+  expect_more();
+}
+
+// Shared queries have d_q of every sequence in float32, which is read and summed.
+TEST_F(AttentionBytes, SharedQueriesAreSummedOverTheBatch) {
+  constexpr std::int64_t kQueries = 16, kKeys = 64, kBatch = 8, kDim = 64;
+  const std::unique_ptr<Batch> batch = batch_of(kKeys, kBatch, kDim);
+  AttentionBackward call = batch->backward;
+  AttentionForward& forward = call.forward;
+  Buffer<float> lse(kBatch * kQueries * kHeads, stream_);
+  forward.plan = nullptr, forward.mask = FullMask{}, forward.lse = lse.span();
+  forward.query_offsets = {}, forward.num_shared_queries = kQueries;
+  jagged_attention_forward(forward, stream_);
+  const Counted counted = count([&] { jagged_attention_backward(call, stream_); });
+  const double keys = 4.0 * kBatch * kKeys * kHeads * kDim * 2;  // k, v and their gradients
+  const double queries = kBatch * kQueries * kHeads * kDim * (3 * 2 + 2 * 4);
+  std::cout << "shared queries: " << counted.bytes / (keys + queries) << " x the bytes\n";
+  EXPECT_GE(counted.bytes, keys + queries);
+  EXPECT_LE(counted.bytes, 1.1 * (keys + queries));
+  EXPECT_EQ(counted.products, kBatch * kHeads * 5 * 16 * kKeys * kDim / (16 * 8 * 16));
+  EXPECT_EQ(counted.bank_conflicts, 0);
+  EXPECT_EQ(jagged_attention_backward_workspace(call, stream_),
+            kBatch * kQueries * kHeads * kDim * 4);
+}
+
 // Hopper's kernel: blocks of 128 queries read the tiles of 64 keys that the mask leaves them, each
 // group of 64 queries multiplies those that it sees.
 TEST_F(AttentionBytes, LongSequencesOnHopper) {

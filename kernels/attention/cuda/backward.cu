@@ -8,6 +8,7 @@
 #include "kernels/attention/cuda/backward_tile.cuh"
 #include "kernels/attention/cuda/bias_gradients.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/ordered_sums.h"
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "serrate/buffer.h"
 
@@ -226,30 +227,6 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
   }
 }
 
-// ---- tables ---------------------------------------------------------------------------------
-
-// gradient += the shares of every sequence and head, in their order; a thread an entry. `heads`: 1
-// or num_heads.
-__global__ void sum_shares(const float* shares, std::int64_t rows, std::int64_t entries,
-                           std::int64_t heads, std::span<float> gradient) {
-  const std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= static_cast<std::int64_t>(gradient.size())) return;
-  float sum = gradient[i];
-  for (std::int64_t row = i / entries; row < rows; row += heads) {
-    sum += shares[row * entries + i % entries];
-  }
-  gradient[i] = sum;
-}
-
-void add_shares(const float* shares, const AttentionBackwardView& args, const TableView& table,
-                std::span<float> gradient, const Stream& stream) {
-  constexpr unsigned kBlock = 256;
-  const std::int64_t entries = num_entries(table);
-  launch(sum_shares, (static_cast<unsigned>(gradient.size()) + kBlock - 1) / kBlock, kBlock, 0,
-         stream, shares, batch_size_of(args.forward) * args.forward.num_heads, entries,
-         std::ssize(gradient) / entries, gradient);
-}
-
 // Floats of Call's workspace.
 struct Workspace {
   std::int64_t deltas, position, time;
@@ -284,19 +261,19 @@ void jagged_attention_backward_on<DeviceType::kCuda>(const AttentionBackward& on
                  QueryTasks(args));
     launch_tiles(backward_of_keys<Shape>, Tiles<Shape>::kSize, stream, call);
   });
-  if (sizes.position > 0) {
-    add_shares(call.d_position, args, args.forward.position_table, args.d_position_table, stream);
-  }
-  if (sizes.time > 0) {
-    add_shares(call.d_time, args, args.forward.time_table, args.d_time_table, stream);
-  }
+  const auto add_shares = [&](const Buffer<float>& shares, std::span<float> gradient) {
+    if (shares.size() == 0) return;
+    add_rows(shares.device_data(), shares.size() / std::ssize(gradient), gradient, stream);
+  };
+  add_shares(position, args.d_position_table);
+  add_shares(time, args.d_time_table);
 }
 
 template <>
 std::int64_t jagged_attention_backward_workspace_on<DeviceType::kCuda>(
     const AttentionBackward& on_device, const Stream& stream) {
   const AttentionBackwardView args = view_of(on_device);
-  if (backward_takes_tensor_cores(args, stream)) return 0;
+  if (backward_takes_tensor_cores(args, stream)) return workspace_on_tensor_cores(on_device);
   const Workspace sizes(args);
   return (sizes.deltas + sizes.position + sizes.time) * static_cast<std::int64_t>(sizeof(float));
 }

@@ -8,7 +8,9 @@
 #include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_gradients.cuh"
+#include "kernels/attention/cuda/ordered_sums.h"
 #include "kernels/attention/cuda/tensor_cores.h"
+#include "serrate/buffer.h"
 
 namespace serrate {
 namespace {
@@ -36,10 +38,10 @@ __device__ inline int columns_of(const WarpTask& task) {
 // d_q of a warp's queries, of sequences with one tile of keys, in columns that registers have room
 // for. The block's queries have been read; their memory is the stage.
 template <int kDim, class Half>
-__device__ void write_d_q(const AttentionBackwardView& call, const WarpTask& task,
-                          const BackwardTiles<kDim, Half>& tiles) {
+__device__ void sum_d_q(const AttentionBackwardView& call, const WarpTask& task,
+                        const BackwardTiles<kDim, Half>& tiles) {
   constexpr int kColumns = kDim < 64 ? kDim : 64;
-  const TilePair& at = task.at;
+  if (task.count() == 0) return;
   const WarpPart<kDim, warps_that_share(kDim)> own;
 #pragma unroll 1
   for (int i = 0; i < own.kColumns; i += kColumns) {
@@ -47,11 +49,7 @@ __device__ void write_d_q(const AttentionBackwardView& call, const WarpTask& tas
     Fragment<kColumns / 8> d_q = {};
     add_staged_rows<kDim, kColumns>(tiles.d_scores, own.row, tiles.k, task.first_row,
                                     columns_of(task), column, d_q);
-    OutputHeads to = call.d_q;
-    to.device_data = static_cast<Half*>(to.device_data) + column;
-    write_scaled<kColumns, Half>(call.forward.scale * scale_of_sums(call.forward), d_q,
-                                 {tiles.q.data}, own.warp * kWarpRows, to,
-                                 at.queries.in_q + at.first_query, at.head, task.count());
+    write_d_q<kColumns>(call, task.at, task.count(), column, d_q, tiles.q.data);
   }
 }
 
@@ -134,7 +132,7 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
                                           row_in_span, own.first_column, d_k);
       if (!owns_d_q) continue;
       __syncthreads();
-      write_d_q<kDim>(call, task, tiles);
+      sum_d_q<kDim>(call, task, tiles);
     }
     copy_async_commit();
     copy_async_wait<0>();
@@ -147,6 +145,7 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
     };
     write(args.scale, d_k, tiles.k.data, call.d_k);
     write(1, d_v, tiles.v.data, call.d_v);
+    if (kSharing > 1) __syncthreads();  // the stage is rows of other warps
   }
 }
 
@@ -163,6 +162,24 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
   }
 }
 
+std::int64_t floats_of_shared_queries(const AttentionView& args) {
+  return batch_size_of(args) * args.num_shared_queries * args.num_heads * args.head_dim;
+}
+
+// Calls f(the call whose d_q has rows for every sequence's queries). Those of shared queries are
+// workspace, in float32, of which d_q becomes the sum.
+template <typename F>
+void with_d_q_of_sequences(const AttentionBackwardView& call, const Stream& stream, F&& f) {
+  const AttentionView& args = call.forward;
+  if (args.num_shared_queries == 0) return f(call);
+  Buffer<float> d_q(floats_of_shared_queries(args), stream);
+  AttentionBackwardView of_sequences = call;
+  of_sequences.d_q =
+      DeviceHeads<float>{d_q.device_data(), args.num_heads * args.head_dim, args.head_dim};
+  f(of_sequences);
+  sum_shared_queries(d_q.device_data(), call, stream);
+}
+
 }  // namespace
 
 bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream& stream) {
@@ -170,19 +187,28 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream
   const auto takes = [&](const InputHeads& x) { return are_aligned_halves(x, args.q.type); };
   return forward_takes_tensor_cores(args) &&
          resident_tiles(Resident::kQueries, args.head_dim, shared_bytes_of(stream)) > 0 &&
-         args.num_shared_queries == 0 && !call.d_bias && call.d_position_table.empty() &&
-         call.d_time_table.empty() && takes(call.d_out) && takes(call.d_q) && takes(call.d_k) &&
-         takes(call.d_v);
+         takes(call.d_out) && takes(call.d_q) && takes(call.d_k) && takes(call.d_v);
+}
+
+std::int64_t workspace_on_tensor_cores(const AttentionBackward& args) {
+  const AttentionBackwardView call = view_of(args);
+  return std::max(floats_of_shared_queries(call.forward),
+                  floats_of_biases(call, std::ssize(args.d_bias))) *
+         static_cast<std::int64_t>(sizeof(float));
 }
 
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
-  with_work_list(call.forward, args.forward.plan, stream, [&](const WorkList& work) {
-    sum_resident(call, work, stream);
-    sum_queries_of_many_keys(call, work, stream);
-    with_halves<256>(call.forward,
-                     [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
+  with_d_q_of_sequences(call, stream, [&](const AttentionBackwardView& of_sequences) {
+    with_work_list(call.forward, args.forward.plan, stream, [&](const WorkList& work) {
+      sum_resident(of_sequences, work, stream);
+      sum_queries_of_many_keys(of_sequences, work, stream);
+      with_halves<256>(call.forward, [&](auto dim, auto half) {
+        run<dim(), decltype(half)>(of_sequences, work, stream);
+      });
+    });
   });
+  sum_gradients_of_biases(call, std::ssize(args.d_bias), stream);
 }
 
 }  // namespace serrate

@@ -103,11 +103,7 @@ __global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 
             }
           });
       if (kSharing > 1) __syncthreads();  // the stage is rows of other warps
-      OutputHeads to = call.d_q;
-      to.device_data = static_cast<Half*>(to.device_data) + own.first_column;
-      write_scaled<kColumns, Half>(args.scale * scale_of_sums(args), d_q, {q.data},
-                                   own.warp * kWarpRows, to, at.queries.in_q + at.first_query,
-                                   at.head, count);
+      write_d_q<kColumns>(call, at, count, own.first_column, d_q, q.data);
       if (kSharing > 1) __syncthreads();
       go_to_next_item(task, kRows);
     }

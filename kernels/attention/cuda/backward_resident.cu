@@ -188,8 +188,6 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
       write(args.scale * scale_of_sums(args), d_k, call.d_k);
       write(scale_of_sums(args), d_v, call.d_v);
     }
-    OutputHeads to = call.d_q;
-    to.device_data = static_cast<Half*>(to.device_data) + first_column;
     for (int step = 0; step < steps && owns_d_q; ++step) {
       Fragment<kSums> d_q;
 #pragma unroll
@@ -197,10 +195,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
         const float4 x = tiles.d_q(step)[n * kLanes];
         d_q[n][0] = x.x, d_q[n][1] = x.y, d_q[n][2] = x.z, d_q[n][3] = x.w;
       }
-      const int query = queries.first_query(step) + row;
-      write_scaled<kColumns, Half>(args.scale * scale_of_sums(args), d_q, {tiles.weights.data},
-                                   warp * kWarpRows, to, at.queries.in_q + query,
-                                   queries.head(step), at.queries.count - query);
+      queries.go_to(step, row, at);
+      write_d_q<kColumns>(call, at, state.task.count(), first_column, d_q, tiles.weights.data);
     }
   }
 }

@@ -145,4 +145,35 @@ __device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows
   write_rows<kDim>(sums, stage, first_row, to, token, head, count);
 }
 
+/// d_q of a warp's `count` queries from at.first_query on, of one sequence, in kColumns columns
+/// from first_column on: where sequences share queries it is a float32 row of the sequence's own,
+/// to be summed over them. `stage` has a row of kColumns for each of the block's warps' rows.
+template <int kColumns, class Half>
+__device__ void write_d_q(const AttentionBackwardView& call, const TilePair& at, int count,
+                          int first_column, Fragment<kColumns / 8>& d_q, Half* stage) {
+  const float scale = call.forward.scale * scale_of_sums(call.forward);
+  const std::int64_t token = at.queries.in_out + at.first_query;
+  const int lane = lane_index();
+  if (call.forward.num_shared_queries > 0) {
+    const HeadsView<float> rows = view_as<float>(call.d_q);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      const int row = lane / 4 + 8 * r;
+      if (row >= count) break;
+      float* const to = rows.at(token + row, at.head) + first_column + lane % 4 * 2;
+#pragma unroll
+      for (int n = 0; n < kColumns / 8; ++n) {
+        *reinterpret_cast<float2*>(to + 8 * n) =
+            make_float2(scale * d_q[n][2 * r], scale * d_q[n][2 * r + 1]);
+      }
+    }
+    __syncwarp();  // the place has been read
+    return;
+  }
+  OutputHeads to = call.d_q;
+  to.device_data = static_cast<Half*>(to.device_data) + first_column;
+  write_scaled<kColumns, Half>(scale, d_q, {stage}, thread_index() / kLanes * kWarpRows, to, token,
+                               at.head, count);
+}
+
 }  // namespace serrate

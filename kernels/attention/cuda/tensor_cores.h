@@ -16,8 +16,8 @@ bool are_aligned_halves(const InputHeads& heads, DataType type);
 /// Whether a call runs on tensor cores; else it takes the plain kernels, which do everything. All
 /// rows are of one type, bfloat16 or float16: float32 tokens keep the float32 products that their
 /// callers expect. Of the forward, sequences that decode take a plain kernel at head_dim 256 with
-/// biases, tables, dropout or masks of pairs. The backward leaves out gradients of biases and
-/// tables, shared queries, and head_dim 256 where a block has less than 163 KiB of shared memory.
+/// biases, tables, dropout or masks of pairs. The backward leaves out head_dim 256 where a block
+/// has less than 163 KiB of shared memory.
 bool forward_takes_tensor_cores(const AttentionView& args);
 bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream& stream);
 
@@ -33,11 +33,19 @@ void forward_of_longest(const AttentionView& args, const WorkList& work, const S
 /// Calls on tensor cores.
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream);
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
+/// Bytes that the backward allocates besides a plan.
+std::int64_t workspace_on_tensor_cores(const AttentionBackward& args);
 
 /// Parts of the backward: of sequences all of whose queries a block has, and d_q of others that
-/// have more tiles of keys than one, or none.
+/// have more tiles of keys than one, or none. The d_q of the call has a row for each of out.
 void sum_resident(const AttentionBackwardView& call, const WorkList& work, const Stream& stream);
 void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
                               const Stream& stream);
+
+/// Gradients of biases and tables, and the floats of workspace that they take. d_bias has so many
+/// values.
+void sum_gradients_of_biases(const AttentionBackwardView& call, std::int64_t bias_size,
+                             const Stream& stream);
+std::int64_t floats_of_biases(const AttentionBackwardView& call, std::int64_t bias_size);
 
 }  // namespace serrate

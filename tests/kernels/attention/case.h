@@ -165,10 +165,10 @@ struct StoredTokens {
                              : static_cast<float>(std::bit_cast<BFloat16>(halves[i]));
     }
   }
-  OutputHeads on(const Stream& stream) {
-    if (type == DataType::kFloat32) return tokens.on(stream);
+  OutputHeads on(const Stream& stream, std::int64_t first = 0) {
+    if (type == DataType::kFloat32) return tokens.on(stream, first);
     OutputHeads heads;
-    heads.device_data = halves.on(stream).device_data();
+    heads.device_data = halves.on(stream).device_data() + first * tokens.token_stride;
     heads.type = type;
     heads.token_stride = tokens.token_stride, heads.head_stride = tokens.head_stride;
     return heads;

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "tests/kernels/attention/case.h"
+#include "tests/kernels/attention/tensor_core_cases.h"
 
 namespace serrate {
 namespace {
@@ -106,6 +106,70 @@ TEST_P(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
     });
     d_q.for_each(
         [&](float& x, std::int64_t i) { EXPECT_EQ(x, sums[i - kTokensBefore * kHeads * kDim]); });
+  }
+}
+
+// Sequences of no, one and several tiles of keys, and several that share a tile; of one tile of
+// queries and several. With eight heads blocks have whole sequences.
+TEST_P(AttentionSharedQueries, HaveTheSumOfTheReferenceOnTensorCores) {
+  constexpr std::int64_t kSequences = 9;
+  struct Sizes {
+    std::int64_t heads, head_dim, queries;
+    AttentionActivation activation;
+    DataType half;
+  };
+  for (const auto& [heads, head_dim, queries, activation, half] :
+       {Sizes{8, 32, 5, AttentionActivation::kSoftmax, DataType::kBFloat16},
+        Sizes{2, 32, 70, AttentionActivation::kSilu, DataType::kFloat16},
+        Sizes{1, 64, 20, AttentionActivation::kSoftmax, DataType::kFloat16},
+        Sizes{1, 128, 5, AttentionActivation::kSoftmax, DataType::kBFloat16},
+        Sizes{1, 256, 5, AttentionActivation::kSoftmax, DataType::kFloat16}}) {
+    SCOPED_TRACE(testing::Message() << heads << " heads of " << head_dim);
+    Shape shape = full_shape(std::vector<std::int64_t>(kSequences, queries),
+                             {70, 0, 7, 64, 20, 3, 1, 130, 9}, heads, head_dim);
+    shape.activation = activation;
+    shape.gaps = kAlignedGaps;
+    Case c(with_enough_heads(stream, shape), *this);
+    const std::int64_t row = c.shape.num_heads * head_dim, first = kTokensBefore * row;
+    Tokens shared_q({kTokensBefore, kTokensBefore + queries}, c.shape.num_heads, head_dim,
+                    kAlignedGaps);
+    shared_q.for_each([&, of_first = c.q.dense()](float& x, std::int64_t i) {
+      x = static_cast<float>(of_first[i]);
+    });
+    Tokens d_q(shared_q);
+    StoredTokens q(shared_q, half), k(c.k, half), v(c.v, half), d_out(c.d_out, half);
+    StoredTokens out(c.out, half), stored_d_q(d_q, half), d_k(c.d_k, half), d_v(c.d_v, half);
+    c.q.for_each([&, values = shared_q.dense()](float& x, std::int64_t i) {
+      x = static_cast<float>(values[first + (i - first) % (queries * row)]);
+    });
+    // Token 0 is the first: views that begin there.
+    AttentionBackward call = c.backward_args();
+    TestArray<float> lse(c.shape.num_heads * kSequences * queries);
+    call.forward.q = q.on(stream, kTokensBefore), call.forward.k = k.on(stream);
+    call.forward.v = v.on(stream), call.forward.out = out.on(stream, kTokensBefore);
+    call.forward.lse = lse.on(stream), call.forward.query_offsets = {};
+    call.forward.num_shared_queries = queries;
+    call.d_out = d_out.on(stream, kTokensBefore);
+    jagged_attention_forward(call.forward, stream);
+    const reference::AttentionGradients gradients =
+        reference::attention_backward(c.in_double(), c.d_out.dense());
+    std::vector<double> sums(first + queries * row);
+    for (std::int64_t i = 0; i < kSequences * queries * row; ++i) {
+      sums[first + i % (queries * row)] += gradients.d_q[first + i];
+    }
+    std::vector<float> of_first_run;
+    for (int run = 0; run < 2; ++run) {
+      call.d_q = stored_d_q.on(stream, kTokensBefore);
+      call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+      expect_tensor_cores(call, stream, Backward::kOnTensorCores);
+      jagged_attention_backward(call, stream);
+      for (StoredTokens* x : {&stored_d_q, &d_k, &d_v}) x->load();
+      expect_close(d_q, sums, 2 * rounding_of(half));
+      expect_close(c.d_k, gradients.d_k, 2 * rounding_of(half));
+      expect_close(c.d_v, gradients.d_v, 2 * rounding_of(half));
+      if (run == 0) of_first_run = d_q.values.host();
+      expect_same_bits(d_q.values.host(), of_first_run);
+    }
   }
 }
 

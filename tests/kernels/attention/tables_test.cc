@@ -1,12 +1,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <numeric>
 #include <random>
 #include <vector>
 
-#include "tests/kernels/attention/case.h"
+#include "tests/kernels/attention/tensor_core_cases.h"
 
 namespace serrate {
 namespace {
@@ -15,72 +16,117 @@ constexpr std::int64_t kHeads = 2;
 
 enum class Times { kRising, kAnyhow };
 
-class EveryTable : public KernelTestOver<std::tuple<AttentionActivation, std::int64_t, Times>> {};
-
-TEST_P(EveryTable, MatchesTheReference) {
-  const auto [activation, table_heads, times] = param();
-  Shape shape = sized(causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kHeads, 16));
-  shape.activation = activation;
-  Case c(shape, *this);
-  std::mt19937 generator(2);
-  const auto random_times = [&](std::int64_t tokens) {
-    std::vector<std::int64_t> result(tokens);
-    std::int64_t now = 1'700'000'000'000;
-    for (std::int64_t& time : result) {
-      const auto step = static_cast<std::int64_t>(generator() % 100'000);
-      time = now += times == Times::kRising ? step : step - 50'000;
-    }
-    return result;
-  };
-  c.query_times = random_times(c.query_offsets.back());
-  c.key_times = random_times(c.key_offsets.back());
-  const std::vector<std::int64_t> places = {-40, -3, -2, 0, 1, 2, 4, 8, 16, 100};
-  std::vector<std::int64_t> durations;
-  for (std::int64_t t = -3'000'000; t < 3'000'000; t += 200'000) durations.push_back(t);
-  std::vector<float> by_place((places.size() + 1) * table_heads),
-      by_time((durations.size() + 1) * table_heads);
-  std::normal_distribution<float> normal;
-  for (auto* table : {&by_place, &by_time}) {
-    for (float& x : *table) x = normal(generator);
-  }
-  c.position_table = {c.input(by_place), c.input(places)};
-  c.time_table = {c.input(by_time), c.input(durations)};
-
+class EveryTable : public KernelTestOver<std::tuple<AttentionActivation, std::int64_t, Times>> {
+ protected:
   // Calls f(pair, entry of by_place, entry of by_time), by counting.
-  const auto for_each_pair = [&](auto&& f) {
+  template <typename F>
+  void for_each_entry(const Case& c, F&& f) const {
+    const std::int64_t table_heads = std::get<1>(param());
     c.for_each_pair(
         [&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
           const std::int64_t table = table_heads == 1 ? 0 : head;
-          f(pair, table * (std::ssize(places) + 1) + count_up_to(places, i - j),
-            table * (std::ssize(durations) + 1) + count_up_to(durations, c.time_apart(s, i, j)));
+          f(pair, table * (std::ssize(places_) + 1) + count_up_to(places_, i - j),
+            table * (std::ssize(durations_) + 1) + count_up_to(durations_, c.time_apart(s, i, j)));
         });
-  };
-  c.bias_of_pairs.resize(c.in_double().num_pairs(), 0.0);
-  for_each_pair([&](std::size_t pair, std::int64_t place, std::int64_t time) {
-    c.bias_of_pairs[pair] = static_cast<double>(by_place[place]) + by_time[time];
-  });
-  expect_matches_reference(c, 3e-6);
+  }
 
-  const reference::AttentionGradients gradients =
-      reference::attention_backward(c.in_double(), c.d_out.dense());
-  std::vector<double> d_place(by_place.size(), 1), d_time(by_time.size(), 1);
-  for_each_pair([&](std::size_t pair, std::int64_t place, std::int64_t time) {
-    d_place[place] += gradients.d_bias[pair];
-    d_time[time] += gradients.d_bias[pair];
-  });
+  // A case of the shape with tables of the parameters, that by time in steps of so much.
+  Case make_case(Shape shape, std::int64_t step_of_durations) {
+    const auto [activation, table_heads, times] = param();
+    shape.activation = activation;
+    Case c(shape, *this);
+    std::mt19937 generator(2);
+    const auto random_times = [&](std::int64_t tokens) {
+      std::vector<std::int64_t> result(tokens);
+      std::int64_t now = 1'700'000'000'000;
+      for (std::int64_t& time : result) {
+        const auto step = static_cast<std::int64_t>(generator() % 100'000);
+        time = now += times == Times::kRising ? step : step - 50'000;
+      }
+      return result;
+    };
+    c.query_times = random_times(c.query_offsets.back());
+    c.key_times = random_times(c.key_offsets.back());
+    for (std::int64_t t = -3'000'000; t < 3'000'000; t += step_of_durations) {
+      durations_.push_back(t);
+    }
+    by_place_.resize((places_.size() + 1) * table_heads);
+    by_time_.resize((durations_.size() + 1) * table_heads);
+    std::normal_distribution<float> normal;
+    for (auto* table : {&by_place_, &by_time_}) {
+      for (float& x : *table) x = normal(generator);
+    }
+    c.position_table = {c.input(by_place_), c.input(places_)};
+    c.time_table = {c.input(by_time_), c.input(durations_)};
+    c.bias_of_pairs.resize(c.in_double().num_pairs(), 0.0);
+    for_each_entry(c, [&](std::size_t pair, std::int64_t place, std::int64_t time) {
+      c.bias_of_pairs[pair] = static_cast<double>(by_place_[place]) + by_time_[time];
+    });
+    return c;
+  }
+
+  // Of the tables by place and by time: what is added to 1.
+  std::array<std::vector<double>, 2> expected_gradients(const Case& c,
+                                                        const std::vector<double>& of_pairs) const {
+    std::array<std::vector<double>, 2> expected = {std::vector<double>(by_place_.size(), 1),
+                                                   std::vector<double>(by_time_.size(), 1)};
+    for_each_entry(c, [&](std::size_t pair, std::int64_t place, std::int64_t time) {
+      expected[0][place] += of_pairs[pair];
+      expected[1][time] += of_pairs[pair];
+    });
+    return expected;
+  }
+
+  const std::vector<std::int64_t> places_ = {-40, -3, -2, 0, 1, 2, 4, 8, 16, 100};
+  std::vector<std::int64_t> durations_;
+  std::vector<float> by_place_, by_time_;
+};
+
+TEST_P(EveryTable, MatchesTheReference) {
+  Case c = make_case(sized(causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kHeads, 16)), 200'000);
+  expect_matches_reference(c, 3e-6);
+  const auto expected =
+      expected_gradients(c, reference::attention_backward(c.in_double(), c.d_out.dense()).d_bias);
   std::vector<float> of_one_thread;
   for (const int threads : {1, 2}) {
-    c.d_position_table.host().assign(by_place.size(), 1);
-    c.d_time_table.host().assign(by_time.size(), 1);
+    c.d_position_table.host().assign(by_place_.size(), 1);
+    c.d_time_table.host().assign(by_time_.size(), 1);
     c.run(threads);
-    for (std::size_t i = 0; i < d_place.size(); ++i) {
-      EXPECT_NEAR(c.d_position_table[i], d_place[i], 2e-4);
+    for (std::size_t i = 0; i < by_place_.size(); ++i) {
+      EXPECT_NEAR(c.d_position_table[i], expected[0][i], 2e-4);
     }
-    for (std::size_t i = 0; i < d_time.size(); ++i) {
-      EXPECT_NEAR(c.d_time_table[i], d_time[i], 2e-4);
+    for (std::size_t i = 0; i < by_time_.size(); ++i) {
+      EXPECT_NEAR(c.d_time_table[i], expected[1][i], 2e-4);
     }
     if (threads == 1) of_one_thread = c.d_time_table.host();
     expect_same_bits(of_one_thread, c.d_time_table);
+  }
+}
+
+// Entries that shared memory has room for, and more; then without a gradient of one table.
+class TablesOnTensorCores : public EveryTable {};
+INSTANTIATE_TEST_SUITE_P(All, TablesOnTensorCores,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::Values(std::tuple{AttentionActivation::kSoftmax,
+                                                                     1, Times::kRising},
+                                                          std::tuple{AttentionActivation::kSilu,
+                                                                     kHeads, Times::kAnyhow})));
+
+TEST_P(TablesOnTensorCores, MatchTheReference) {
+  Shape shape = causal_shape({66, 0, 7}, {9, 9, 66}, kHeads, 32);
+  shape.num_key_heads = 1;
+  shape.gaps = kAlignedGaps;
+  Case c = make_case(shape, std::get<2>(param()) == Times::kRising ? 200'000 : 15'000);
+  std::vector<float> of_first_run;
+  for (int run = 0; run < 2; ++run) {
+    c.d_position_table.host().assign(run == 0 ? by_place_.size() : 0, 1);
+    c.d_time_table.host().assign(by_time_.size(), 1);
+    run_halves(c);
+    const auto expected = expected_gradients(c, score_gradients(c));
+    if (run == 0) expect_close(c.d_position_table.host(), expected[0]);
+    expect_close(c.d_time_table.host(), expected[1]);
+    if (run == 0) of_first_run = c.d_time_table.host();
+    expect_same_bits(of_first_run, c.d_time_table);
   }
 }
 

@@ -14,6 +14,7 @@
 #endif
 
 #include "kernels/attention/cuda/tensor_cores.h"
+#include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/case.h"
 
 // Cases of bfloat16 or float16, which run on tensor cores where there are any.
@@ -27,27 +28,56 @@ inline double least_rounding_of(DataType half) {
   return half == DataType::kFloat16 ? 0x1p-25 : 0;
 }
 
+// Calls f(pair, score, row of q in [tokens, heads]) for every pair that the mask shows.
+template <typename F>
+void for_each_score(const Case& c, const reference::Attention& args, F&& f) {
+  c.for_each_pair(
+      [&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
+        if (!args.visible(s, i, j)) return;
+        const std::int64_t group = args.num_heads / args.num_key_heads;
+        const std::int64_t query = (c.query_offsets[s] + i) * args.num_heads + head;
+        const std::int64_t key = (c.key_offsets[s] + j) * args.num_key_heads + head / group;
+        const double* q = args.q.data() + query * args.head_dim;
+        const double* k = args.k.data() + key * args.head_dim;
+        f(pair,
+          args.scale * std::inner_product(q, q + args.head_dim, k, 0.0) +
+              (args.bias.empty() ? 0 : args.bias[pair]),
+          query);
+      });
+}
+
 // A sum over pairs of |weight * value|: how far rounded weights may be off is their
 // rounding of it.
 inline std::vector<double> absolute_output(const Case& c, reference::Attention args) {
   for (double& x : args.v) x = std::abs(x);
   if (args.kept.empty()) args.kept.resize(args.num_pairs(), 1);
-  const std::int64_t group = args.num_heads / args.num_key_heads;
-  c.for_each_pair(
-      [&](std::size_t pair, std::int64_t s, std::int64_t head, std::int64_t i, std::int64_t j) {
-        const std::int64_t query = (c.query_offsets[s] + i) * args.num_heads + head;
-        const std::int64_t key = (c.key_offsets[s] + j) * args.num_key_heads + head / group;
-        const double* q = args.q.data() + query * args.head_dim;
-        const double* k = args.k.data() + key * args.head_dim;
-        const double score = args.scale * std::inner_product(q, q + args.head_dim, k, 0.0) +
-                             (args.bias.empty() ? 0 : args.bias[pair]);
-        if (args.silu_divisor != 0 && score < 0) args.kept[pair] *= -1;
-      });
+  for_each_score(c, args, [&](std::size_t pair, double score, std::int64_t) {
+    if (args.silu_divisor != 0 && score < 0) args.kept[pair] *= -1;
+  });
   return reference::attention_forward(args).out;
 }
 
-// What the backward of a case runs on where there are tensor cores; its forward is on them.
-enum class Backward { kOnTensorCores, kPlain, kNotRun };
+// Gradients of the scores, with the sums of d_out * out as they are of the stored out.
+inline std::vector<double> score_gradients(Case& c) {
+  const reference::Attention args = c.in_double();
+  const std::vector<double> d_out = c.d_out.dense(), stored = c.out.dense();
+  std::vector<double> result = reference::attention_backward(args, d_out).d_bias;
+  if (c.shape.activation != AttentionActivation::kSoftmax) return result;
+  const reference::AttentionOutput exact = reference::attention_forward(args);
+  const std::int64_t tokens = std::ssize(exact.lse) / args.num_heads;
+  for_each_score(c, args, [&](std::size_t pair, double score, std::int64_t query) {
+    double change = 0;
+    for (std::int64_t i = query * args.head_dim; i < (query + 1) * args.head_dim; ++i) {
+      change += d_out[i] * (stored[i] - exact.out[i]);
+    }
+    const double lse = exact.lse[query % args.num_heads * tokens + query / args.num_heads];
+    result[pair] -= std::exp(score - lse) * change;
+  });
+  return result;
+}
+
+// Whether the backward of a case is run, where there are tensor cores on them as its forward.
+enum class Backward { kOnTensorCores, kNotRun };
 
 #ifdef SERRATE_WITH_SM_90A
 inline constexpr bool kIsBuiltForSm90a = true;
@@ -74,8 +104,7 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
   if (backward == Backward::kNotRun) return;
   const bool has_room =
       head_dim < 256 || attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) >= 163 << 10;
-  EXPECT_EQ(backward_takes_tensor_cores(view, stream),
-            has_room && backward == Backward::kOnTensorCores);
+  EXPECT_EQ(backward_takes_tensor_cores(view, stream), has_room);
 #endif
 }
 
@@ -123,9 +152,20 @@ inline void expect_output(Case& c, DataType half = DataType::kBFloat16) {
   }
 }
 
-// And all gradients.
+// Sums in float32 of gradients of scores, in which nothing is rounded to halves.
+inline void expect_close(const std::vector<float>& actual, const std::vector<double>& expected) {
+  ASSERT_EQ(actual.size(), expected.size());
+  double largest = 0.1, worst = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    largest = std::max(largest, std::abs(expected[i]));
+    worst = std::max(worst, std::abs(actual[i] - expected[i]));
+  }
+  EXPECT_LE(worst, 1e-5 * largest);
+}
+
+// And all gradients; those of the case's biases, if it has any.
 inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores,
-                             DataType half = DataType::kBFloat16) {
+                             DataType half = DataType::kBFloat16, Biases* biases = nullptr) {
   run_halves(c, backward, half);
   expect_output(c, half);
   if (backward == Backward::kNotRun) return;
@@ -136,6 +176,11 @@ inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCor
   expect_close(c.d_q, gradients.d_q, 2 * rounding);
   expect_close(c.d_k, gradients.d_k, 2 * rounding);
   expect_close(c.d_v, gradients.d_v, 2 * rounding);
+  if (!biases) return;
+  const auto of_biases = biases->gradients(c, score_gradients(c));
+  expect_close(biases->d_bias.host(), of_biases[0]);
+  expect_close(c.d_position_table.host(), of_biases[1]);
+  expect_close(c.d_time_table.host(), of_biases[2]);
 }
 
 inline const DropoutKey kDropout{.rate = 0.3f, .seed = 5, .step = 2, .site = 3};

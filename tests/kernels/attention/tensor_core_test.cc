@@ -10,7 +10,6 @@
 #include <utility>
 #include <vector>
 
-#include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/masks.h"
 #include "tests/kernels/attention/packed_tokens.h"
 #include "tests/kernels/attention/tensor_core_cases.h"
@@ -184,22 +183,23 @@ TEST_P(TensorCoreExtras, DropoutOfHeadsThatShareKeys) {
 // Biases and tables that have gradients, and those that have none, with dropout.
 TEST_P(TensorCoreExtras, BiasesAndTables) {
   Case c = make_case(4);
-  const Biases biases(c);
+  Biases biases(c);
   set_dropout(c);
-  expect_reference(c, Backward::kPlain);
+  expect_reference(c, Backward::kOnTensorCores, DataType::kBFloat16, &biases);
   c.d_bias = nullptr, c.d_position_table = {}, c.d_time_table = {};
   expect_reference(c);
 }
 
-TEST_P(TensorCores, BiasesTablesAndDropoutInTheWidestHeads) {
-  Shape shape = causal_shape({20, 67}, {20, 70}, 2, 256);
-  shape.num_key_heads = 1;
-  shape.gaps = kAlignedGaps;
-  Case c(shape, *this);
-  const Biases biases(c);
-  set_dropout(c);
-  c.d_bias = nullptr, c.d_position_table = {}, c.d_time_table = {};
-  expect_reference(c, Backward::kOnTensorCores, DataType::kFloat16);
+TEST_P(TensorCores, BiasesTablesAndDropoutInWideHeads) {
+  for (const std::int64_t head_dim : {64, 128, 256}) {
+    Shape shape = causal_shape({67}, {70}, 2, head_dim);
+    shape.num_key_heads = 1;
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    Biases biases(c);
+    set_dropout(c);
+    expect_reference(c, Backward::kOnTensorCores, DataType::kFloat16, &biases);
+  }
 }
 
 // More keys than a list of tiles holds: some of the first and of the second list are seen.
