@@ -6,7 +6,8 @@
 // order. Eight warps have 16 queries and 32 keys each. (docs/performance_gpu.md)
 #include <algorithm>
 
-#include "kernels/attention/cuda/bias_gradients.cuh"
+#include "kernels/attention/cuda/bias_places.cuh"
+#include "kernels/attention/cuda/bias_sums.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_gradients.cuh"
 #include "kernels/attention/cuda/ordered_sums.h"
@@ -22,21 +23,6 @@ constexpr int kKeysOfWarp = kMmaTile / 2, kScoreBlocks = kKeysOfWarp / 8;
 constexpr int kStride = kMmaTile + 8;
 // Of both tables; more have sums in global memory.
 constexpr std::int64_t kEntriesInShared = 384;
-
-enum class Of { kBias, kTables };
-
-// A block takes one of so many shares of the tiles of a run of sequences, in one head or in all.
-struct BiasTasks {
-  std::int64_t runs, shares;
-  bool all_heads, all_queries, all_keys;  // what a sum goes over besides
-
-  __host__ __device__ std::int64_t heads(const AttentionView& args) const {
-    return all_heads ? 1 : args.num_heads;
-  }
-  __host__ __device__ std::int64_t size(const AttentionView& args) const {
-    return runs * shares * heads(args);
-  }
-};
 
 struct BiasCall {
   AttentionBackwardView args;
@@ -202,98 +188,8 @@ __device__ void write_entries(const BiasCall& call, std::int64_t share, const fl
   __syncthreads();
 }
 
-// The most queries and keys of any of the sequences.
-struct Longest {
-  std::int64_t queries = 0, keys = 0;
-};
-__device__ Longest longest_of(const AttentionView& args, std::int64_t begin, std::int64_t end) {
-  Longest longest;
-  for (std::int64_t s = begin + lane_index(); s < end; s += kLanes) {
-    longest.queries = std::max(longest.queries, queries_of(args, s).count);
-    longest.keys = std::max(longest.keys, num_keys_of(args, s));
-  }
-  for (int lanes = 1; lanes < kLanes; lanes *= 2) {
-    longest.queries = std::max(longest.queries, __shfl_xor_sync(~0u, longest.queries, lanes));
-    longest.keys = std::max(longest.keys, __shfl_xor_sync(~0u, longest.keys, lanes));
-  }
-  return longest;
-}
-
-// What a block does next, in shared memory: of some sequences of a run, in a head, every
-// tasks.shares-th place from first_place on. A place is a tile, or a row or a column of them.
-struct BiasTask {
-  std::int64_t index, run, end_of_run, begin, end, head, first_place, query_tiles, key_tiles;
-
-  __device__ std::int64_t query_tile(std::int64_t place) const { return place / key_tiles; }
-  __device__ std::int64_t key_tile(std::int64_t place) const { return place % key_tiles; }
-};
-
-__device__ BiasTask task_at(const AttentionView& args, const BiasTasks& tasks, std::int64_t index) {
-  const std::int64_t heads = tasks.heads(args), batch_size = batch_size_of(args);
-  BiasTask task{};
-  task.index = index;
-  task.run = index / heads / tasks.shares, task.head = index % heads;
-  task.first_place = index / heads % tasks.shares;
-  task.begin = task.end = task.run * batch_size / tasks.runs;
-  task.end_of_run = (task.run + 1) * batch_size / tasks.runs;
-  return task;
-}
-// Places of a bias go through all sequences of the run; tables take one sequence after the other.
-template <Of kOf>
-__device__ BiasTask next_of(const AttentionView& args, const BiasTasks& tasks, BiasTask task) {
-  task.begin = task.end;
-  task.end = kOf == Of::kTables ? task.begin + 1 : task.end_of_run;
-  const Longest longest = longest_of(args, task.begin, task.end);
-  task.query_tiles = tasks.all_queries ? 1 : ceil_div(longest.queries, kMmaTile);
-  task.key_tiles = tasks.all_keys ? 1 : ceil_div(longest.keys, kMmaTile);
-  return task;
-}
-
-// A place in one sequence: its first tile in the first head.
-__device__ TilePair first_at(const AttentionView& args, const BiasTask& task, std::int64_t place,
-                             std::int64_t sequence) {
-  TilePair at = pair_of(args, sequence, task.head);
-  at.first_query = task.query_tile(place) * kMmaTile;
-  at.first_key = task.key_tile(place) * kMmaTile;
-  return at;
-}
-
-// Calls f(sequence) for those of a task that have the place.
-template <typename F>
-__device__ void for_each_at(const AttentionView& args, const BiasTask& task, std::int64_t place,
-                            F&& f) {
-  const std::int64_t query = task.query_tile(place) * kMmaTile;
-  const std::int64_t key = task.key_tile(place) * kMmaTile;
-  for (std::int64_t first = task.begin; first < task.end; first += kLanes) {
-    const std::int64_t s = first + lane_index();
-    const bool has_place =
-        s < task.end && query < queries_of(args, s).count && key < num_keys_of(args, s);
-    for (unsigned some = __ballot_sync(~0u, has_place); some != 0; some &= some - 1) {
-      f(first + __ffs(static_cast<int>(some)) - 1);
-    }
-  }
-}
-
-// Its other tiles, by number: how many queries and keys there are, in tiles, and heads.
-struct PlaceItems {
-  std::int64_t queries, keys, all;
-
-  __device__ PlaceItems(const AttentionView& args, const BiasTasks& tasks, const TilePair& at)
-      : queries(tasks.all_queries ? ceil_div(at.queries.count, kMmaTile) : 1),
-        keys(tasks.all_keys ? ceil_div(at.num_keys, kMmaTile) : 1),
-        all(queries * keys * (tasks.all_heads ? args.num_heads : 1)) {}
-};
-__device__ void go_to_item(const AttentionView& args, const BiasTasks& tasks, const BiasTask& task,
-                           std::int64_t place, std::int64_t item, TilePair& at) {
-  const PlaceItems items(args, tasks, at);
-  at.head = task.head + item / items.keys / items.queries;
-  at.first_query = (task.query_tile(place) + item / items.keys % items.queries) * kMmaTile +
-                   thread_index() / kLanes % kWarps * kWarpRows;
-  at.first_key = (task.key_tile(place) + item % items.keys) * kMmaTile;
-}
-
 // One task after the other for each block.
-template <int kDim, class Half, Of kOf>
+template <int kDim, class Half, Summed kSummed>
 __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
     sum_biases(const __grid_constant__ BiasCall call) {
   const AttentionView& args = call.args.forward;
@@ -308,9 +204,13 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
   TilePair& at = state.at;
   if (lane == 0) state.held_sequence = -1;
   float* const d_scores_of_warp = tiles.d_scores + own.row * kStride + own.part * kKeysOfWarp;
-  const auto set_task = [&](const BiasTask& found) {
+  const auto set_task = [&](auto&& find) {
     __syncthreads();  // the one before has been read
-    if (thread_index() == 0) task = found;
+    if (own.warp == 0) {
+      const BiasTask found = find();
+      __syncwarp();
+      if (lane == 0) task = found;
+    }
     __syncthreads();
   };
   const auto sums_of_entries = [&](int warp) {
@@ -319,13 +219,13 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
     return of_block + warp * call.entries();
   };
   for (std::int64_t index = blockIdx.x; index < tasks.size(args); index = task.index + gridDim.x) {
-    set_task(task_at(args, tasks, index));
-    if constexpr (kOf == Of::kTables) {
+    set_task([&] { return task_at(args, tasks, index); });
+    if constexpr (kSummed == Summed::kTables) {
       for (int i = lane; i < call.entries(); i += kLanes) sums_of_entries(own.warp)[i] = 0;
       __syncwarp();
     }
     while (task.end < task.end_of_run) {
-      set_task(next_of<kOf>(args, tasks, task));
+      set_task([&] { return next_of<kSummed>(args, tasks, task); });
       for (std::int64_t place = task.first_place; place < task.query_tiles * task.key_tiles;
            place += tasks.shares) {
         bool has_sum = false;
@@ -341,7 +241,7 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
             Fragment<kScoreBlocks> d_scores;
             if (!gradients_at<kDim>(call.args, state, tiles, d_scores)) continue;
             put_scores(has_sum ? To::kAdd : To::kWrite, d_scores, d_scores_of_warp);
-            if constexpr (kOf == Of::kTables) {
+            if constexpr (kSummed == Summed::kTables) {
               __syncwarp();
               add_to_tables(call, at, at.first_key + own.part * kKeysOfWarp, d_scores_of_warp,
                             sums_of_entries(own.warp));
@@ -350,30 +250,29 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
             }
           }
         });
-        if (kOf == Of::kTables || !has_sum) continue;
+        if (kSummed == Summed::kTables || !has_sum) continue;
         __syncthreads();
         add_to_bias<kMmaTile, kStride, kThreads>(
             args.bias, call.args.d_bias + task.run * call.run_stride, scale_of_sums(args),
             first_at(args, task, place, task.begin), tiles.d_scores);
       }
     }
-    if constexpr (kOf == Of::kTables) write_entries(call, task.index, sums_of_entries(0));
+    if constexpr (kSummed == Summed::kTables) write_entries(call, task.index, sums_of_entries(0));
   }
 }
 
-template <Of kOf>
+template <Summed kSummed>
 void run(const BiasCall& call, const Stream& stream) {
   const AttentionView& args = call.args.forward;
   with_halves<256>(args, [&](auto dim, auto zero) {
     using Half = decltype(zero);
     constexpr std::int64_t kBytes = BiasTiles<dim(), Half>::kBytes;
-    launch_warps(sum_biases<dim(), Half, kOf>, {kNumWarps, kBytes, kBytes, call.tasks.size(args)},
-                 stream, call);
+    launch_warps(sum_biases<dim(), Half, kSummed>,
+                 {kNumWarps, kBytes, kBytes, call.tasks.size(args)}, stream, call);
   });
 }
 
-// ---- how much of a batch is a block's: by sizes that the host knows, whichever the device
-// --------
+// ---- what is one block's: by sizes that the host knows, whichever the device -------------------
 
 // Of a bias that sequences share, runs have sums of their own, of so many floats in all, or they
 // are one. Blocks are enough to keep a device busy; those that find no place end.
@@ -386,8 +285,7 @@ BiasTasks tasks_of_bias(const AttentionBackwardView& call, std::int64_t size) {
   if (bias.sequence_stride == 0) {
     tasks.runs = std::clamp<std::int64_t>(kMostFloats / size, 1, std::min(kMostRuns, batch_size));
   }
-  const std::int64_t heads = tasks.all_heads ? 1 : call.forward.num_heads;
-  tasks.shares = std::clamp<std::int64_t>(kBlocks / (tasks.runs * heads), 1, 256);
+  tasks.shares = std::clamp<std::int64_t>(kBlocks / tasks.size(call.forward), 1, 256);
   return tasks;
 }
 std::int64_t floats_of_bias(const BiasTasks& tasks, const BiasView& bias, std::int64_t size) {
@@ -398,11 +296,12 @@ struct TableFloats {
   std::int64_t position, time, sums;
 };
 
-// Tables' entries are summed by blocks of all heads.
+// Each block has sums of the entries, and where shared memory has no room each of its warps.
 BiasTasks tasks_of_tables(const AttentionView& args, std::int64_t entries) {
   constexpr std::int64_t kMostFloats = 1 << 22, kMostBlocks = 256;
+  const std::int64_t sums = entries <= kEntriesInShared ? 1 : 1 + kNumWarps;
   const std::int64_t blocks =
-      std::clamp<std::int64_t>(kMostFloats / (args.num_heads * entries), 1, kMostBlocks);
+      std::clamp<std::int64_t>(kMostFloats / (args.num_heads * entries * sums), 1, kMostBlocks);
   const std::int64_t runs = std::min(blocks, batch_size_of(args));
   return {runs, blocks / runs, false, false, false};
 }
@@ -435,7 +334,7 @@ void sum_bias(AttentionBackwardView args, std::int64_t size, const Stream& strea
   auto of_runs = Buffer<float>::zeros(floats, stream);
   float* const d_bias = args.d_bias;
   if (floats > 0) args.d_bias = of_runs.device_data();
-  run<Of::kBias>({args, tasks, floats > 0 ? size : 0, nullptr, nullptr, nullptr, 0, 0}, stream);
+  run<Summed::kBias>({args, tasks, floats > 0 ? size : 0, nullptr, nullptr, nullptr, 0, 0}, stream);
   if (floats > 0) {
     add_rows(of_runs.device_data(), tasks.runs, {d_bias, static_cast<std::size_t>(size)}, stream);
   }
@@ -447,7 +346,7 @@ void sum_tables(BiasCall call, const Stream& stream) {
   Buffer<float> sums(sizes.sums, stream);
   call.d_position = position.device_data(), call.d_time = time.device_data();
   call.sums = sums.device_data();
-  run<Of::kTables>(call, stream);
+  run<Summed::kTables>(call, stream);
   const auto add_shares = [&](const Buffer<float>& shares, std::span<float> gradient) {
     if (shares.size() == 0) return;
     add_rows(shares.device_data(), shares.size() / std::ssize(gradient), gradient, stream);
