@@ -63,16 +63,17 @@ TEST_P(TensorCoreMasks, MatchTheReferenceOfTheRoundedInputs) {
 class TensorCores : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, TensorCores, testing::ValuesIn(test_devices()), device_name);
 
-TEST_P(TensorCores, MasksOfPairsInWideHeads) {
+TEST_P(TensorCores, MasksOfPairsAndBiasesInWideHeads) {
   for (const auto& [kind, head_dim] :
        {std::pair{MaskKind::kColumns, 128}, std::pair{MaskKind::kBlocks, 128},
         std::pair{MaskKind::kBlocks, 256}}) {
     std::mt19937 generator(1);
-    Shape shape = causal_shape({70, 20}, {150, 31}, 1, head_dim);
+    Shape shape = causal_shape({70, 20}, {100, 31}, 1, head_dim);
     shape.gaps = kAlignedGaps;
     const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
     Case c = masked_case(shape, mask, *this);
-    expect_reference(c);
+    Biases biases(c);
+    expect_reference(c, Backward::kOnTensorCores, DataType::kBFloat16, &biases);
   }
 }
 
