@@ -34,8 +34,8 @@ namespace serrate::HWY_NAMESPACE {
 // How far ahead of the sum rows are prefetched, into the second-level cache and later into the
 // first: a core has many more misses on their way in the second level than in the first, where any
 // distance alone takes a third to a half longer (docs/performance.md).
-constexpr std::int64_t kRowsAhead = 8;
-constexpr std::int64_t kRowsFarAhead = 24;
+constexpr std::int64_t kRowsAhead = 12;
+constexpr std::int64_t kRowsFarAhead = 48;
 
 // The rows of one bag, from position `first` of the segment's indices, for sum_rows.
 template <class Value>
