@@ -169,8 +169,8 @@ __device__ void add_transposed_rows(SwizzledRows<64, Half> weights, SwizzledRows
 /// Rounds a warp's 16 rows x 8 kBlocks columns, to chunks of shared memory.
 template <int kDim, int kBlocks, class Half>
 __device__ void stage_rows(const Fragment<kBlocks>& values, SwizzledRows<kDim, Half> stage,
-                           int first_row, int first_chunk) {
-  const int lane = lane_index(), g = lane / 4, q = lane % 4;
+                           int first_row, int first_chunk, int lane = lane_index()) {
+  const int g = lane / 4, q = lane % 4;
 #pragma unroll
   for (int n = 0; n < kBlocks; ++n) {
 #pragma unroll

@@ -250,7 +250,7 @@ TEST_F(AttentionBytes, LongSequencesOnHopper) {
   int major = 0;
   EXPECT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
   if (major != 9) GTEST_SKIP() << "wgmma is sm_90's";
-  for (const std::int64_t head_dim : {64, 128}) {
+  for (const std::int64_t head_dim : {64, 128, 256}) {
     constexpr std::int64_t kGroups = 9, kLength = 64 * kGroups;
     const std::unique_ptr<Batch> batch = batch_of(kLength, 1, head_dim);
     const Counted counted = count([&] { jagged_attention_forward(batch->forward, stream_); });

@@ -1,10 +1,10 @@
 // FlashAttention-3's forward (Shah et al. 2024) of long sequences on Hopper (sm_90a), for halves.
 // A block takes 128 queries of a sequence in one head, and stays for one task after the other. Two
 // warpgroups of 64 queries multiply by wgmma, in turn: one's products run while the other's scores
-// become weights, and those with the values of a tile while the next tile's scores do. A third
-// warpgroup keeps them busy: three of its warps list the tiles that the mask leaves, one copies
-// queries, keys and values to rings of buffers, all of which run ahead into the next task. The
-// copies go by rows of a sequence: what is behind its end is neither read nor NaN.
+// become weights, and up to head_dim 128 those with the values of a tile while the next tile's
+// scores do. A third warpgroup keeps them busy: three of its warps list the tiles that the mask
+// leaves, one copies queries, keys and values to rings of buffers, all of which run ahead into the
+// next task. The copies go by rows of a sequence: what is behind its end is neither read nor NaN.
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma_weights.cuh"
 #include "kernels/attention/cuda/wgmma_feed.cuh"
@@ -21,10 +21,9 @@ template <int kDim, class Half>
 struct Queries {
   static constexpr bool kInRegisters = kDim <= 64;
   std::uint32_t fragments[kInRegisters ? kDim / 16 : 1][4];
-  std::uint64_t descriptor;
+  unsigned char* tile;
 
-  __device__ explicit Queries(unsigned char* tile) {
-    descriptor = descriptor_of(tile, 0);
+  __device__ explicit Queries(unsigned char* queries) : tile(queries) {
     if constexpr (kInRegisters) {
       const SwizzledRows<kPanelColumns, Half> rows{reinterpret_cast<Half*>(tile)};
       const int lane = lane_index(), row = thread_index() / kLanes % kGroupWarps * kWarpRows;
@@ -36,23 +35,29 @@ struct Queries {
   }
 };
 
+// lane_index() where the compiler is not to compute ahead what depends on it: there are no
+// registers to keep that in.
+__device__ int lane_index_here() {
+  return __shfl_sync(~0u, lane_index(), lane_index());
+}
+
 // Begins scores = 64 queries times the transpose of 64 keys.
 template <int kDim, class Half>
 __device__ void begin_scores(const Queries<kDim, Half>& queries, const unsigned char* keys,
                              Fragment<8>& scores) {
-  const std::uint64_t b = descriptor_of(keys, 0);
+  const std::uint64_t a = descriptor_of(queries.tile, 0), b = descriptor_of(keys, 0);
   wgmma_keep(accumulators(scores));
   wgmma_fence();
 #pragma unroll
   for (int k = 0; k < kDim / 16; ++k) {
     const auto scale = k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd;
-    const unsigned further = (k / 4 * kPanelBytes + k % 4 * 32) / 16;  // in units of descriptors
+    const unsigned further = k / 4 * kPanelBytes + k % 4 * 32;
     if constexpr (Queries<kDim, Half>::kInRegisters) {
-      wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), queries.fragments[k], b + further,
-                                     scale);
+      wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), queries.fragments[k],
+                                     advance(b, further), scale);
     } else {
-      wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), queries.descriptor + further,
-                                     b + further, scale);
+      wgmma<kTypeOf<Half>, kMmaTile>(accumulators(scores), advance(a, further), advance(b, further),
+                                     scale);
     }
   }
   wgmma_commit();
@@ -68,7 +73,7 @@ __device__ void begin_sums(const LeftSide& weights, const unsigned char* values,
 #pragma unroll
   for (int k = 0; k < kMmaTile / 16; ++k) {
     wgmma<kTypeOf<Half>, kDim, WgmmaMajor::kRows>(accumulators(sums), weights[k],
-                                                  b + k * 16 * 128 / 16, WgmmaScale::kAdd);
+                                                  advance(b, k * 16 * 128), WgmmaScale::kAdd);
   }
   wgmma_commit();
 }
@@ -77,10 +82,14 @@ __device__ void begin_sums(const LeftSide& weights, const unsigned char* values,
 template <int kDim, class Half, Extras kExtras>
 struct QueryWarp {
   using List = TileList<kQueryWarps>;
+  // Whether scores become weights while a product with the weights before is under way. At
+  // head_dim 256 there are no registers for both; the products of the other group take longer.
+  static constexpr bool kOverlaps = kDim <= 128;
+
   const AttentionView& args;
-  SharedState& state;
+  SharedState<kDim>& state;
   Tiles<kDim> tiles;
-  int warp = thread_index() / kLanes, group = warp / kGroupWarps;
+  int warp, group = warp / kGroupWarps;
 
   // Named barriers of the group: of its warps, and for its turn to multiply. Both groups have a
   // turn for every tile.
@@ -95,10 +104,14 @@ struct QueryWarp {
 
   __device__ void release(Mbarrier* empty) const {
     __syncwarp();
-    if (lane_index() == 0) mbarrier_arrive(empty);
+    if (elect_one()) mbarrier_arrive(empty);
   }
-  __device__ void release_keys(unsigned t) const { release(&state.keys.empty[t % kKeySlots]); }
-  __device__ void release_values(unsigned t) const { release(&state.values.empty[t % kKeySlots]); }
+  __device__ void release_keys(unsigned t) const {
+    release(&state.keys.empty[t % kKeySlots<kDim>]);
+  }
+  __device__ void release_values(unsigned t) const {
+    release(&state.values.empty[t % kKeySlots<kDim>]);
+  }
 
   __device__ bool sees(const List& list, int tile) const {
     return tile < List::kTiles && list.is_seen(tile, group * kGroupWarps, kGroupWarps);
@@ -126,15 +139,21 @@ struct QueryWarp {
         static_cast<int>(part.at.first_query) + warp * kWarpRows + lane_index() / 4,
         part.ranges + warp * kWarpRows, first_key,
         static_cast<int>(std::min<std::int64_t>(part.at.num_keys - first_key, kMmaTile)),
-        part.list.of_warp(tile).is_full};
+        part.list.of_warp(tile, warp).is_full};
     weigh<kExtras, 8, false>(args, part.at, lane, scores, softmax, factors);
+  }
+
+  __device__ void finish_sums(unsigned t, Fragment<kDim / 8>& sums) const {
+    wgmma_wait<0>();
+    wgmma_keep(accumulators(sums));
+    release_values(t);
   }
 
   // All tiles of part n; t is the number of its first one in the rings, and then of the next
   // part's.
   __device__ void attend(unsigned n, unsigned& t, Fragment<kDim / 8>& sums,
                          OnlineSoftmax& softmax) const {
-    const Part& part = state.slots[n % kTaskSlots];
+    const Part& part = state.slots[n % kPartSlots];
     const List& list = part.list;
     int tile = next(list, 0, t);
     if (tile == List::kTiles) return;  // it may have no queries
@@ -162,21 +181,18 @@ struct QueryWarp {
         state.values.wait_full(t - 1);
         begin_sums<kDim, Half>(weights, tiles.values(t - 1), sums);
         pass_turn();
-        wgmma_wait<1>();
+        wgmma_wait<kOverlaps ? 1 : 0>();
         wgmma_keep(accumulators(scores));
         release_keys(t);
+        if constexpr (!kOverlaps) finish_sums(t - 1, sums);
         weigh_tile(part, tile, scores, softmax, factors);
-        wgmma_wait<0>();
-        wgmma_keep(accumulators(sums));
-        release_values(t - 1);
+        if constexpr (kOverlaps) finish_sums(t - 1, sums);
         if (is_softmax(args)) scale_rows(sums, factors);
         round_weights<Half>(scores, weights);
       }
       state.values.wait_full(t - 1);
       begin_sums<kDim, Half>(weights, tiles.values(t - 1), sums);
-      wgmma_wait<0>();
-      wgmma_keep(accumulators(sums));
-      release_values(t - 1);
+      finish_sums(t - 1, sums);
     }
   }
 
@@ -187,26 +203,28 @@ struct QueryWarp {
     if (group == 1) pass_turn();  // group 0 has the first one
     for (unsigned n = 0;; ++n) {
       state.parts.wait_full(n);
-      const Part& part = state.slots[n % kTaskSlots];
+      const Part& part = state.slots[n % kPartSlots];
       if (part.is_none) break;
-      state.queries.wait_full(n);
+      const unsigned own = n * kGroups + group;  // its queries in their ring
+      state.queries.wait_full(own);
       attend(n, t, sums, softmax);
       if (part.ends) {
         // The output goes by way of the group's queries, which all its warps have read.
         named_barrier_sync(group_barrier(), kGroupWarps * kLanes);
         const std::int64_t first_query = part.at.first_query + warp * kWarpRows;
         const std::int64_t left = part.at.queries.count - first_query;
-        write_queries(
-            args, part.at, first_query, static_cast<int>(std::min<std::int64_t>(left, kWarpRows)),
-            WarpPart<kDim, 1>(), sums, softmax, reinterpret_cast<Half*>(tiles.queries(n, 0)));
+        write_queries(args, part.at, first_query,
+                      static_cast<int>(std::min<std::int64_t>(left, kWarpRows)),
+                      WarpPart<kDim, 1>{warp}, sums, softmax,
+                      reinterpret_cast<Half*>(tiles.queries(n, 0)), lane_index_here());
         fence_async_proxy_shared();
         for (auto& block : sums) {
           for (float& x : block) x = 0;
         }
         softmax = {};
       }
-      release(&state.queries.empty[n % kTaskSlots]);
-      release(&state.parts.empty[n % kTaskSlots]);
+      release(&state.queries.empty[own % (kQuerySlots<kDim> * kGroups)]);
+      release(&state.parts.empty[n % kPartSlots]);
     }
     if (group == 0) wait_for_turn();  // so that no barrier is left half full
   }
@@ -220,14 +238,15 @@ __global__ void __launch_bounds__(kBlockWarps* kLanes, 1)
            const __grid_constant__ CUtensorMap q, const __grid_constant__ CUtensorMap k,
            const __grid_constant__ CUtensorMap v) {
 #ifdef SERRATE_WGMMA
-  __shared__ SharedState state;
+  __shared__ SharedState<kDim> state;
   const Tiles<kDim> tiles{dynamic_shared<unsigned char>()};
-  const int warp = thread_index() / kLanes;
+  // In uniform registers, as descriptors are: the others are all taken.
+  const int warp = __shfl_sync(~0u, thread_index() / kLanes, 0);
   if (thread_index() == 0) state.init();
   __syncthreads();
   if (warp < kQueryWarps) {
     raise_registers<kQueryRegisters>();
-    QueryWarp<kDim, Half, kExtras>{args, state, tiles}.attend_all();
+    QueryWarp<kDim, Half, kExtras>{args, state, tiles, warp}.attend_all();
     return;
   }
   lower_registers<kOtherRegisters>();
@@ -253,13 +272,12 @@ void run(const AttentionView& args, const WorkList& work, const Stream& stream) 
 }  // namespace
 
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream) {
-  return kHasSm90a && (args.head_dim == 64 || args.head_dim == 128) && has_map(args.q) &&
-         has_map(args.k) && has_map(args.v) &&
-         attribute_of(stream, cudaDevAttrComputeCapabilityMajor) == 9;
+  return kHasSm90a && args.head_dim >= 64 && has_map(args.q) && has_map(args.k) &&
+         has_map(args.v) && attribute_of(stream, cudaDevAttrComputeCapabilityMajor) == 9;
 }
 
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream) {
-  with_halves<128>(args, [&](auto dim, auto half) {
+  with_halves<256>(args, [&](auto dim, auto half) {
     if constexpr (dim() >= 64) {
       using Half = decltype(half);
       if (extras_of(args) == Extras::kAny) {

@@ -30,11 +30,10 @@ __device__ void copy_rows(const InputHeads& from, std::int64_t token, std::int64
 template <int kDim, class Half>
 __device__ void write_rows(const Fragment<kDim / 8>& sums, SwizzledRows<kDim, Half> stage,
                            int first_row, const OutputHeads& to, std::int64_t token,
-                           std::int64_t head, std::int64_t count) {
+                           std::int64_t head, std::int64_t count, int lane = lane_index()) {
   constexpr int kChunks = kDim / 8;
-  const int lane = lane_index();
   __syncwarp();
-  stage_rows<kDim, kChunks>(sums, stage, first_row, 0);
+  stage_rows<kDim, kChunks>(sums, stage, first_row, 0, lane);
   __syncwarp();
   const HeadsView<Half> rows = view_as<Half>(to);
 #pragma unroll 4

@@ -96,7 +96,7 @@ template <class Part, class Half>
 __device__ void write_queries(const AttentionView& args, const TilePair& at,
                               std::int64_t first_query, int count, const Part& own,
                               Fragment<Part::kColumns / 8>& sums, const OnlineSoftmax& softmax,
-                              Half* stage) {
+                              Half* stage, int lane = lane_index()) {
   if (is_softmax(args)) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -108,8 +108,8 @@ __device__ void write_queries(const AttentionView& args, const TilePair& at,
         block[2 * r] = saw_none ? 0 : block[2 * r] * factor;
         block[2 * r + 1] = saw_none ? 0 : block[2 * r + 1] * factor;
       }
-      const std::int64_t query = first_query + lane_index() / 4 + 8 * r;
-      if (args.lse.empty() || own.part > 0 || lane_index() % 4 != 0 || query >= at.queries.count) {
+      const std::int64_t query = first_query + lane / 4 + 8 * r;
+      if (args.lse.empty() || own.part > 0 || lane % 4 != 0 || query >= at.queries.count) {
         continue;
       }
       const std::int64_t row_of_head =
@@ -128,7 +128,7 @@ __device__ void write_queries(const AttentionView& args, const TilePair& at,
   OutputHeads to = args.out;
   to.device_data = static_cast<Half*>(to.device_data) + own.first_column;
   write_rows<Part::kColumns, Half>(sums, {stage}, own.warp * kWarpRows, to,
-                                   at.queries.in_out + first_query, at.head, count);
+                                   at.queries.in_out + first_query, at.head, count, lane);
 }
 
 }  // namespace serrate

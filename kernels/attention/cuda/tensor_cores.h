@@ -23,7 +23,7 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream
 
 /// Whether the forward of a call on tensor cores takes its sequences of more than kMostOfWhole
 /// queries or keys by Hopper's wgmma and bulk copies: on a GPU of sm_90, in builds for sm_90a. It
-/// leaves out head_dim 32 and 256, and strides that are not positive or reach 16 GiB. A sequence's
+/// leaves out head_dim 32, and strides that are not positive or reach 16 GiB. A sequence's
 /// way is a function of its lengths and of the call.
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
 /// What it allocates: one, of the tasks that its blocks have taken.

@@ -43,15 +43,19 @@ __device__ inline KeyRanges key_ranges(const AttentionView& args, const TilePair
   return result;
 }
 
-/// Those of a warp's 16 queries from at.first_query on, to shared memory.
+/// Those of a warp's 16 queries from first_query on, to shared memory.
 __device__ inline void set_key_ranges(const AttentionView& args, const TilePair& at,
-                                      KeyRanges* ranges) {
+                                      std::int64_t first_query, KeyRanges* ranges) {
   const int lane = lane_index();
   if (lane < kWarpRows) {
-    const KeyRanges keys = key_ranges(args, at, at.first_query + lane);
+    const KeyRanges keys = key_ranges(args, at, first_query + lane);
     ranges[lane] = keys;
   }
   __syncwarp();
+}
+__device__ inline void set_key_ranges(const AttentionView& args, const TilePair& at,
+                                      KeyRanges* ranges) {
+  set_key_ranges(args, at, at.first_query, ranges);
 }
 
 struct TileClass {
@@ -153,8 +157,7 @@ struct TileList {
     for (int i = 0; i < count; ++i) any |= seen[first_warp + i][tile / 32];
     return (any >> tile % 32 & 1) != 0;
   }
-  __device__ TileClass of_warp(int tile) const {
-    const int warp = thread_index() / kLanes;
+  __device__ TileClass of_warp(int tile, int warp = thread_index() / kLanes) const {
     return {(seen[warp][tile / 32] >> tile % 32 & 1) == 0,
             (full[warp][tile / 32] >> tile % 32 & 1) != 0};
   }

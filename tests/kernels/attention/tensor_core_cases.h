@@ -98,9 +98,9 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
   const AttentionBackwardView view = view_of(call);
   const std::int64_t head_dim = view.forward.head_dim;
   EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
-  EXPECT_EQ(longest_take_wgmma(view.forward, stream),
-            (head_dim == 64 || head_dim == 128) && kIsBuiltForSm90a &&
-                attribute(cudaDevAttrComputeCapabilityMajor) == 9);
+  EXPECT_EQ(
+      longest_take_wgmma(view.forward, stream),
+      head_dim >= 64 && kIsBuiltForSm90a && attribute(cudaDevAttrComputeCapabilityMajor) == 9);
   if (backward == Backward::kNotRun) return;
   const bool has_room =
       head_dim < 256 || attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) >= 163 << 10;

@@ -207,7 +207,7 @@ TEST_P(TensorCores, BiasesTablesAndDropoutInWideHeads) {
 TEST_P(TensorCores, ManyTilesOfKeys) {
   constexpr std::int64_t kRanges[2][4] = {{100, 130, 16'390, 16'400},
                                           {4'750, 4'751, 16'440, 16'450}};
-  for (const std::int64_t head_dim : {32, 64}) {
+  for (const std::int64_t head_dim : {32, 64, 256}) {
     Shape shape = causal_shape({65}, {16'450}, 1, head_dim);  // fewer would decode
     shape.gaps = kAlignedGaps;
     std::vector<std::int64_t> ranges(kTokensBefore * 4);
@@ -244,7 +244,9 @@ TEST_P(TensorCores, LongSequencesOfEveryHeadDimActivationAndType) {
   for (const auto& [head_dim, activation, half] :
        {std::tuple{64, AttentionActivation::kSilu, DataType::kFloat16},
         {128, AttentionActivation::kSoftmax, DataType::kBFloat16},
-        {128, AttentionActivation::kSoftmax, DataType::kFloat16}}) {
+        {128, AttentionActivation::kSoftmax, DataType::kFloat16},
+        {256, AttentionActivation::kSoftmax, DataType::kBFloat16},
+        {256, AttentionActivation::kSilu, DataType::kFloat16}}) {
     Shape shape = full_shape({70, 20, 0, 513, 530}, {520, 31, 600, 40, 0}, 2, head_dim);
     shape.num_key_heads = 1;
     shape.activation = activation;
@@ -255,13 +257,28 @@ TEST_P(TensorCores, LongSequencesOfEveryHeadDimActivationAndType) {
 }
 
 TEST_P(TensorCores, LongSequencesWithBiasesTablesAndDropout) {
-  Shape shape = causal_shape({66, 20}, {530, 31}, 2, 64);
-  shape.num_key_heads = 1;
-  shape.gaps = kAlignedGaps;
-  Case c(shape, *this);
-  const Biases biases(c);
-  set_dropout(c);
-  expect_reference(c, Backward::kNotRun, DataType::kFloat16);
+  for (const std::int64_t head_dim : {64, 256}) {
+    Shape shape = causal_shape({66, 20}, {530, 31}, 2, head_dim);
+    shape.num_key_heads = 1;
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    const Biases biases(c);
+    set_dropout(c);
+    expect_reference(c, Backward::kNotRun, DataType::kFloat16);
+  }
+}
+
+// Several blocks of queries of a sequence in one head, one after the other.
+TEST_P(TensorCores, MasksOfLongSequencesInTheWidestHeads) {
+  for (const MaskKind kind : {MaskKind::kRows, MaskKind::kBlocks, MaskKind::kCausal}) {
+    std::mt19937 generator(3);
+    Shape shape = causal_shape({200, 20}, {520, 20}, kind == MaskKind::kCausal ? 5 : 1, 256);
+    shape.num_key_heads = 1;
+    shape.gaps = kAlignedGaps;
+    const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+    Case c = masked_case(shape, mask, *this);
+    expect_reference(c, Backward::kNotRun);
+  }
 }
 
 // ---- bits -----------------------------------------------------------------------------------
@@ -283,13 +300,15 @@ TEST_P(TensorCores, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
 // Some of more than 512 keys, of which the last decodes. A tile at their ragged ends has rows of
 // the sequence behind.
 TEST_P(TensorCores, BitsOfALongSequenceDoNotDependOnTheRestOfTheBatch) {
-  Shape shape = full_shape({66, 20, 65, 3}, {515, 20, 530, 515}, 1, 64);
-  shape.gaps = kAlignedGaps;
-  Case batch(shape, *this);
-  run_halves(batch, Backward::kNotRun);
-  expect_same_sequences(batch, {0}, kNoSequence, Backward::kNotRun);
-  expect_same_sequences(batch, {2, 3, 0, 1}, kNoSequence, Backward::kNotRun);
-  expect_same_sequences(batch, {0, 1, 2, 3}, 1, Backward::kNotRun);
+  for (const std::int64_t head_dim : {64, 256}) {
+    Shape shape = full_shape({66, 20, 65, 3}, {515, 20, 530, 515}, 1, head_dim);
+    shape.gaps = kAlignedGaps;
+    Case batch(shape, *this);
+    run_halves(batch, Backward::kNotRun);
+    expect_same_sequences(batch, {0}, kNoSequence, Backward::kNotRun);
+    expect_same_sequences(batch, {2, 3, 0, 1}, kNoSequence, Backward::kNotRun);
+    expect_same_sequences(batch, {0, 1, 2, 3}, 1, Backward::kNotRun);
+  }
 }
 
 TEST_P(TensorCores, BitsOfALongSequenceAreThoseOfAnotherRunAndOfTheSameMaskInBits) {
