@@ -16,7 +16,7 @@ enum class Lengths { kLong, kShort };
 struct ForwardShare {
   Lengths lengths;
   int slots;
-  bool has_longest;  // of kLong: also those of more than kMostOfWhole queries or keys
+  bool has_longest;  // of kLong: also those of more than most_of_whole queries or keys
 };
 
 template <int kDim>

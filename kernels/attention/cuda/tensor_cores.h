@@ -21,7 +21,7 @@ bool are_aligned_halves(const InputHeads& heads, DataType type);
 bool forward_takes_tensor_cores(const AttentionView& args);
 bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream& stream);
 
-/// Whether the forward of a call on tensor cores takes its sequences of more than kMostOfWhole
+/// Whether the forward of a call on tensor cores takes its sequences of more than most_of_whole
 /// queries or keys by Hopper's wgmma and bulk copies: on a GPU of sm_90, in builds for sm_90a. It
 /// leaves out head_dim 32, and strides that are not positive or reach 16 GiB. A sequence's
 /// way is a function of its lengths and of the call.

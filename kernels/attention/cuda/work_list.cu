@@ -90,9 +90,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (t == 0) {
     lists.counts[0] = num_long, lists.counts[1] = longer - num_long;
     lists.counts[2] = up_to[1] - longer, lists.counts[3] = up_to[0] - up_to[1];
-    constexpr int kLongest = 6;
-    static_assert(kMostOfWhole == 16 << (kLongest - 1));
-    lists.counts[4] = up_to[kLongest];
+    static_assert(most_of_whole(128) == 16 << 5 && most_of_whole(256) == 16 << 4);
+    lists.counts[4] = up_to[args.head_dim <= 128 ? 6 : 5];
   }
   for (std::int64_t s = begin; s < end; ++s) lists.order[places[class_of(args, s)][t]++] = s;
   __syncthreads();
@@ -122,7 +121,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   number(lists.forward, [&](std::int64_t place, std::int64_t queries, std::int64_t keys) {
     if (decoding_split(args, lists.order[place]).rows > 0) return std::int64_t{0};
     const bool is_long = place < num_long;
-    if ((is_long ? whole_long : whole_short) && std::max(queries, keys) <= kMostOfWhole) {
+    if ((is_long ? whole_long : whole_short) &&
+        std::max(queries, keys) <= most_of_whole(args.head_dim)) {
       return queries > 0 ? key_heads : 0;
     }
     const int rows = is_long ? 16 * warps_for_long(args.head_dim) : kMmaTile;

@@ -16,6 +16,12 @@ inline constexpr int kMmaTile = 64;
 /// at 64 with 99 KiB) and 384 / 256 / 128 at 128.
 inline constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
 
+/// The same in the forward: at head_dim 256 a block has room for 192 keys, and longer sequences
+/// have Hopper's kernel.
+constexpr std::int64_t most_of_whole(std::int64_t head_dim) {
+  return head_dim <= 128 ? kMostOfWhole : kMostOfWhole / 2;
+}
+
 /// The most queries and keys of a sequence that blocks of four warps take, 64 queries at a time in
 /// the forward: longer ones are for blocks of 128 queries, where registers and shared memory allow.
 constexpr int short_size(std::int64_t head_dim) {
@@ -61,7 +67,7 @@ constexpr std::int64_t resident_tiles(Resident what, std::int64_t head_dim,
 /// sequence and head share a tile.
 struct WorkList {
   /// How many sequences are longer than short_size, up to that, up to 32, up to 16; and of the
-  /// first ones, how many are longer than kMostOfWhole.
+  /// first ones, how many are longer than most_of_whole.
   const std::int64_t* counts;
   const std::int64_t* order;  // [batch_size]
   /// [batch_size + 1], by place in the order: tasks of the kernels, before each and all. Sequences
