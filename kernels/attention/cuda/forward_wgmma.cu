@@ -104,7 +104,7 @@ struct QueryWarp {
 
   __device__ void release(Mbarrier* empty) const {
     __syncwarp();
-    if (elect_one()) mbarrier_arrive(empty);
+    if (lane_index() == 0) mbarrier_arrive(empty);
   }
   __device__ void release_keys(unsigned t) const {
     release(&state.keys.empty[t % kKeySlots<kDim>]);
