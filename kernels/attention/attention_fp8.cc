@@ -83,6 +83,7 @@ void require_e4m3(int built_for) {
 void quantize_heads(const QuantizeHeads& args, const Stream& stream) {
   check_head_dim(args.head_dim);
   require(args.num_heads >= 1, "num_heads is {} (must be at least 1)", args.num_heads);
+  require(args.terms == 1 || args.terms == 2, "terms are {} (must be 1 or 2)", args.terms);
   require(!args.offsets.empty(), "offsets are empty (must have batch_size + 1)");
   check_rows("heads", args.heads);
   check_quantized("quantized", args.quantized, args.num_heads, std::ssize(args.offsets) - 1);

@@ -72,10 +72,10 @@ struct Mma<__half> {
   }
 };
 
-/// scores = 16 rows times the transpose of `count` rows of keys, rounded up to 16; over kDim.
-/// Product takes 32 bytes of each row at once.
-template <int kDim, int kBlocks, class Half, class Product = Mma<Half>>
-__device__ void multiply_rows(SwizzledRows<kDim, Half> rows, int first_row,
+/// scores = 16 rows times the transpose of `count` rows of keys, rounded up to 16; over kDim. Rows
+/// that are kTerms as long are multiplied part by part. Product takes 32 bytes of each row at once.
+template <int kDim, int kBlocks, class Half, class Product = Mma<Half>, int kTerms = 1>
+__device__ void multiply_rows(SwizzledRows<kTerms * kDim, Half> rows, int first_row,
                               SwizzledRows<kDim, Half> keys, int first_key, int count,
                               Fragment<kBlocks>& scores) {
 #pragma unroll
@@ -83,19 +83,18 @@ __device__ void multiply_rows(SwizzledRows<kDim, Half> rows, int first_row,
 #pragma unroll
     for (float& x : block) x = 0;
   }
-  using Rows = SwizzledRows<kDim, Half>;
   const int lane = lane_index();
-  const int row = Rows::place(first_row + lane % 16, lane / 16);
-  const int key = Rows::place(first_key + lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  const int row = rows.place(first_row + lane % 16, lane / 16);
+  const int key = keys.place(first_key + lane / 16 * 8 + lane % 8, lane / 8 % 2);
 #pragma unroll 1
-  for (int k = 0; k < kDim / 16; ++k) {
+  for (int k = 0; k < kTerms * kDim / 16; ++k) {
     std::uint32_t a[4];
     load_matrices(a, rows.data + (row ^ 16 * k));
 #pragma unroll
     for (int n = 0; n < kBlocks / 2; ++n) {
       if (n * 16 >= count) break;
       std::uint32_t b[4];
-      load_matrices(b, keys.data + (key ^ 16 * k) + n * 16 * kDim);
+      load_matrices(b, keys.data + (key ^ 16 * (k % (kDim / 16))) + n * 16 * kDim);
       Product{}(scores[2 * n], a, {b[0], b[1]});
       Product{}(scores[2 * n + 1], a, {b[2], b[3]});
     }

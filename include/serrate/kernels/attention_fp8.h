@@ -17,8 +17,14 @@ namespace serrate {
 /// ones may be fewer.
 inline constexpr std::int64_t kFp8Block = 64;
 
-/// [num_tokens, num_heads, head_dim]: a value is its e4m3 times the scale of its block. Rows begin
-/// at multiples of 16 bytes.
+/// How many e4m3, in rows of head_dim each that follow one another, a query is the sum of. One of
+/// 64 columns is two, as outliers make its scores so large that rounding it once is felt.
+constexpr std::int64_t fp8_terms_of_queries(std::int64_t head_dim) {
+  return head_dim == 64 ? 2 : 1;
+}
+
+/// [num_tokens, num_heads, terms, head_dim]: a value is the sum of its e4m3 times the scale of its
+/// block; keys and values have one term. Rows begin at multiples of 16 bytes.
 struct Fp8Heads {
   DeviceHeads<Float8> values;
   /// [num_heads, num_fp8_scales a head or more]: that of block b of sequence s in a head's is at
@@ -44,7 +50,8 @@ enum class HeadRotation {
 /// quantized = heads, as e4m3 with scales: the largest finite magnitude of a block / 448; 0 for a
 /// block that has none above 2^-100. An infinity becomes NaN, which a NaN stays, where it is and,
 /// with a rotation, in all of its row; neither counts for the scale. A sequence's bits do not
-/// depend on the rest of the batch, and are the same on all devices.
+/// depend on the rest of the batch, and are the same on all devices. Of two terms, the second is
+/// what rounding left of the first.
 struct QuantizeHeads {
   InputHeads heads;  ///< float32 or bfloat16; rows begin at multiples of 16 bytes
   Fp8Heads quantized;
@@ -53,6 +60,7 @@ struct QuantizeHeads {
   DeviceSpan<const std::int64_t> offsets;
   std::int64_t num_heads = 1;
   std::int64_t head_dim = 64;
+  std::int64_t terms = 1;  ///< fp8_terms_of_queries(head_dim) of queries
   HeadRotation rotation = HeadRotation::kNone;
 };
 void quantize_heads(const QuantizeHeads& args, const Stream& stream);

@@ -73,7 +73,13 @@ void quantize_block(const QuantizeHeads& args, std::int64_t token, std::int64_t 
   const DeviceHeads<Float8>& to = args.quantized.values;
   for (std::int64_t r = 0; r < count; ++r) {
     Float8* row = to.device_data + (token + r) * to.token_stride + head * to.head_stride;
-    for (std::int64_t c = 0; c < dim; ++c) row[c] = Float8(rows[r * dim + c] * factor);
+    for (std::int64_t c = 0; c < dim; ++c) {
+      float x = rows[r * dim + c] * factor;
+      for (std::int64_t term = 0; term < args.terms; ++term) {
+        row[term * dim + c] = Float8(x);
+        x -= static_cast<float>(row[term * dim + c]);
+      }
+    }
   }
 }
 
@@ -89,7 +95,8 @@ constexpr auto kValues = [] {
 
 // The heads as float32, [tokens, num_heads, head_dim], up to the last token of the offsets.
 Buffer<float> values_of(const Fp8View& heads, std::span<const std::int64_t> offsets,
-                        std::int64_t num_heads, std::int64_t dim, const Stream& stream) {
+                        std::int64_t num_heads, std::int64_t terms, std::int64_t dim,
+                        const Stream& stream) {
   Buffer<float> values(offsets.back() * num_heads * dim, stream);
   float* const data = values.device_data();
   for_each_block(offsets, num_heads, stream,
@@ -98,7 +105,13 @@ Buffer<float> values_of(const Fp8View& heads, std::span<const std::int64_t> offs
                    for (std::int64_t t = token; t < token + count; ++t) {
                      const Float8* from = heads.at(t, head);
                      float* to = data + (t * num_heads + head) * dim;
-                     for (std::int64_t c = 0; c < dim; ++c) to[c] = kValues[from[c].bits] * scale;
+                     for (std::int64_t c = 0; c < dim; ++c) {
+                       float sum = kValues[from[c].bits];
+                       for (std::int64_t term = 1; term < terms; ++term) {
+                         sum += kValues[from[term * dim + c].bits];
+                       }
+                       to[c] = sum * scale;
+                     }
                    }
                  });
   return values;
@@ -156,9 +169,10 @@ void jagged_attention_fp8_forward_on<DeviceType::kCpu>(const AttentionFp8Forward
   check_blocks("q", args.q, query_offsets, heads);
   check_blocks("k", args.k, view.key_offsets, key_heads);
   check_blocks("v", args.v, view.key_offsets, key_heads);
-  const auto q = values_of(view_of(args.q, heads), query_offsets, heads, dim, stream);
-  const auto k = values_of(view_of(args.k, key_heads), view.key_offsets, key_heads, dim, stream);
-  const auto v = values_of(view_of(args.v, key_heads), view.key_offsets, key_heads, dim, stream);
+  const auto q = values_of(view_of(args.q, heads), query_offsets, heads, fp8_terms_of_queries(dim),
+                           dim, stream);
+  const auto k = values_of(view_of(args.k, key_heads), view.key_offsets, key_heads, 1, dim, stream);
+  const auto v = values_of(view_of(args.v, key_heads), view.key_offsets, key_heads, 1, dim, stream);
   AttentionForward attention = args.attention;
   attention.q = DeviceHeads<const float>{q.device_data(), heads * dim, dim};
   attention.k = DeviceHeads<const float>{k.device_data(), key_heads * dim, dim};

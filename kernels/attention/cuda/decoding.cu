@@ -114,16 +114,22 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
     __syncthreads();
     if (!task.is_cut()) continue;
     for (std::int64_t row = task.first_chunk; row < task.rows; row += task.num_chunks) {
-      for (int column = thread_index(); column < args.head_dim; column += kThreadsX * kThreadsY) {
+      const int lane = lane_index();
+      for (int first = thread_index() - lane; first < args.head_dim;
+           first += kThreadsX * kThreadsY) {
+        const int column = first + lane;
         RowSum sum;
         float x = 0;
 #pragma unroll 4
         for (std::int64_t chunk = 0; chunk < task.num_chunks; ++chunk) {
           const std::int64_t partial = task.partial_of(chunk, row);
-          const float* const of_chunk = call.max_and_sum(args, partial);
-          const float next = call.row(args, partial)[column];
-          x = fold(fold(sum, {of_chunk[0], of_chunk[1]}), x, next);
+          // A lane reads one of the two, all lanes of a warp at once.
+          const float of_chunk = call.max_and_sum(args, partial)[lane % 2];
+          const RowSum next{__shfl_sync(~0u, of_chunk, 0), __shfl_sync(~0u, of_chunk, 1)};
+          x = fold(fold(sum, next), x,
+                   column < args.head_dim ? call.row(args, partial)[column] : 0);
         }
+        if (column >= args.head_dim) continue;
         store(finished(args, sum, x), args.out, task.at.queries.in_out + task.query_of(row),
               task.head_of(row), column);
         if (column == 0) write_lse(args, task, row, sum);

@@ -128,7 +128,8 @@ __device__ void write_partial(const AttentionView& args, const DecodingCall& cal
                               std::int64_t index, const PartialRow<kColumns>& row) {
   float *const to = call.row(args, index), *const sums = call.max_and_sum(args, index);
   for_each_column<kColumns>(args, [&](int column, int m) { to[column] = row.out[m]; });
-  if (thread_index() % kThreadsX == 0) sums[0] = row.sum.max, sums[1] = row.sum.sum;
+  const int x = thread_index() % kThreadsX;
+  if (x < 2) sums[x] = x == 0 ? row.sum.max : row.sum.sum;  // at once
 }
 
 __device__ inline float finished(const AttentionView& args, const RowSum& sum, float x) {

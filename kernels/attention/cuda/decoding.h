@@ -33,14 +33,15 @@ constexpr std::int64_t most_chunks(const AttentionView& args) {
 }
 
 constexpr DecodingSplit decoding_split(const AttentionView& args, std::int64_t sequence) {
-  constexpr std::int64_t kLeastTiles = 4;
+  constexpr std::int64_t kLeastTiles = 4, kKeysARow = 48;
   const std::int64_t rows = queries_of(args, sequence).count * heads_per_key_head(args);
   const std::int64_t keys = num_keys_of(args, sequence);
   if (args.never_decodes) return {};
   if (rows == 0 || rows > most_decoding_rows(args.head_dim) || keys < kLeastDecodedKeys) return {};
-  // Of a chunk of 32 keys a row, partials are a sixteenth of the bytes of its keys in bfloat16.
+  // What a row leaves of a chunk is written and read in float32: a 24th of the bytes of as many
+  // keys and values in bfloat16.
   const std::int64_t tiles = ceil_div(keys, kMmaTile);
-  const std::int64_t least = std::max(std::max(kLeastTiles, ceil_div(rows * 32, kMmaTile)),
+  const std::int64_t least = std::max(std::max(kLeastTiles, ceil_div(rows * kKeysARow, kMmaTile)),
                                       ceil_div(tiles, most_chunks(args)));
   const std::int64_t chunk_tiles = ceil_div(tiles, ceil_div(tiles, least));
   return {rows, chunk_tiles * kMmaTile, ceil_div(tiles, chunk_tiles)};

@@ -10,8 +10,9 @@
 namespace serrate {
 namespace {
 
-// Of kWarps x 16 rows in shared memory: what softmax has of each, and sums of values, in rows of 8
-// floats more than they have columns, so that four that follow one another are in different banks.
+// Of kWarps x 16 rows in shared memory: sums of values, in rows of 8 floats more than they have
+// columns, so that four that follow one another are in different banks. Two of these are what
+// softmax has of the row: not the same ones in the next four.
 template <int kDim>
 struct StagedRows {
   static constexpr std::int64_t kStride = kDim + 8;
@@ -19,17 +20,21 @@ struct StagedRows {
   float* data;
 
   __device__ float* at(int row, int column) const { return data + row * kStride + column; }
+  __device__ float* max_and_sum(int row) const { return at(row, kDim + row / 4 % 4 * 2); }
   // A thread's part of one of its rows.
-  __device__ PartialRow<kDim / 8> row(int row, const RowSum& sum) const {
+  __device__ PartialRow<kDim / 8> row(int row) const {
     PartialRow<kDim / 8> result;
 #pragma unroll
     for (int m = 0; m < kDim / 8; ++m) result.out[m] = *at(row, thread_index() % 8 + 8 * m);
-    result.sum = sum;
+    result.sum = {max_and_sum(row)[0], max_and_sum(row)[1]};
     return result;
   }
   __device__ void set(int row, const PartialRow<kDim / 8>& x) const {
 #pragma unroll
     for (int m = 0; m < kDim / 8; ++m) *at(row, thread_index() % 8 + 8 * m) = x.out[m];
+    __syncwarp(0xFFu << lane_index() / 8 * 8);  // all eight have read what the row was
+    const int i = thread_index() % 8;
+    if (i < 2) max_and_sum(row)[i] = i == 0 ? x.sum.max : x.sum.sum;
   }
 };
 
@@ -47,7 +52,6 @@ struct DecodingBlock {
   KeyRanges ranges[kWarps * kWarpRows];
   WarpTask tasks[kWarps];  // whose queries are the rows of all heads
   DecodingTask task;
-  float2 sums[kWarps * kWarpRows];  // maximum and sum
 };
 
 template <class Block, int kDim, class Half>
@@ -70,14 +74,16 @@ __device__ void copy_query_rows(const AttentionView& args, const DecodingTask& t
 // A warp's sums of its rows over its keys, to shared memory.
 template <int kDim>
 __device__ void stage(const AttentionView& args, const Fragment<kDim / 8>& sums,
-                      const OnlineSoftmax& softmax, StagedRows<kDim> to, float2* row_sums) {
+                      const OnlineSoftmax& softmax, StagedRows<kDim> to) {
   const float scale = scale_of_sums(args);
   const int first_row = thread_index() / kLanes * kWarpRows + lane_index() / 4;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = first_row + 8 * r;
     const float sum = sum_of_four(softmax.sum[r]);
-    if (lane_index() % 4 == 0) row_sums[row] = {is_softmax(args) ? softmax.max[r] : 0, sum};
+    const float max = is_softmax(args) ? softmax.max[r] : 0;
+    const int i = lane_index() % 4;
+    if (i < 2) to.max_and_sum(row)[i] = i == 0 ? max : sum;
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
       const float2 pair{scale * sums[n][2 * r], scale * sums[n][2 * r + 1]};
@@ -121,7 +127,6 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
       const KeyRanges keys = key_ranges(args, task.at, task.query_of(first_row + lane));
       ranges[lane] = keys;
     }
-    RowSum total_sums[kRowWarps];
     for (std::int64_t chunk = task.first_chunk; chunk < task.end_chunk; ++chunk) {
       if (lane == 0) {
         WarpTask of_chunk{task.at, task.key_head, 0, 0, kMmaTile, 1};
@@ -156,7 +161,7 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
           },
           static_cast<int>(chunk * task.chunk_keys / kMmaTile));
       __syncthreads();  // the last tile has been read
-      stage<kDim>(args, sums, softmax, staged, state.sums);
+      stage<kDim>(args, sums, softmax, staged);
       __syncthreads();
 #pragma unroll
       for (int b = 0; b < kRowWarps; ++b) {
@@ -165,17 +170,15 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
         PartialRow<kDim / 8> of_chunk;
 #pragma unroll
         for (int w = 0; w < Block::kKeyWarps; ++w) {
-          const int part = w * kWarpRows + row;
-          of_chunk.add(staged.row(part, {state.sums[part].x, state.sums[part].y}));
+          of_chunk.add(staged.row(w * kWarpRows + row));
         }
         if (task.is_cut()) {
           write_partial(args, call, task.partial_of(chunk, row), of_chunk);
           continue;
         }
         PartialRow<kDim / 8> total;
-        if (chunk > 0) total = totals.row(row, total_sums[b]);
+        if (chunk > 0) total = totals.row(row);
         total.add(of_chunk);
-        total_sums[b] = total.sum;
         totals.set(row, total);
         if (chunk + 1 == task.num_chunks) write_finished(args, task, row, total);
       }

@@ -31,6 +31,8 @@ struct Fp8Call {
 // Rows of e4m3 in shared memory, and tiles of them.
 template <int kDim>
 using Rows8 = SwizzledRows<kDim / 2>;
+template <int kDim>
+using QueryRows8 = Rows8<fp8_terms_of_queries(kDim) * kDim>;
 template <int kDim, int kNumWarps>
 using Slots8 = KeySlots<kDim / 2, kNumWarps, __nv_bfloat16>;
 
@@ -182,8 +184,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
-  const Rows8<kDim> q{dynamic_shared<__nv_bfloat16>()};
-  Slots8<kDim, kNumWarps> slots(q.data + kNumWarps * kWarpRows * kDim / 2, share.slots);
+  constexpr int kTerms = fp8_terms_of_queries(kDim);
+  const QueryRows8<kDim> q{dynamic_shared<__nv_bfloat16>()};
+  Slots8<kDim, kNumWarps> slots(q.data + kNumWarps * kWarpRows * kTerms * kDim / 2, share.slots);
   KeyRanges* const ranges = state.ranges + first_row;
   WarpTask& task = state.tasks[warp];
   TilePair& at = task.at;
@@ -199,8 +202,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
     slots.forget();
     TileScales scales;
     for (int items = task.items; items > 0; --items) {
-      copy_rows<kDim / 2>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), q,
-                          first_row);
+      copy_rows<kTerms * kDim / 2>(args.q, at.queries.in_q + at.first_query, at.head, task.count(),
+                                   q, first_row);
       set_key_ranges(args, at, ranges);
       const float query_scale = scale_of_queries(call, at) * args.scale * kLog2e;
       Fragment<kDim / 8> sums = {};
@@ -222,8 +225,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               tile.num_columns = count - column;
               if (seen.is_empty || tile.num_columns <= 0) break;
               Fragment<kBlocks> scores;
-              multiply_rows<kDim / 2, kBlocks, __nv_bfloat16, MmaE4m3>(q, first_row, k, key,
-                                                                       tile.num_columns, scores);
+              multiply_rows<kDim / 2, kBlocks, __nv_bfloat16, MmaE4m3, kTerms>(
+                  q, first_row, k, key, tile.num_columns, scores);
               const unsigned visible =
                   visible_pairs<Extras::kNone, kBlocks>(args, at, tile, scores);
               for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& score) {
@@ -246,7 +249,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 
 template <int kDim>
 void run(const Fp8Call& call, const WorkList& work, const Stream& stream) {
-  for_each_share<kDim>(call.attention, kDim / 2, true, stream,
+  constexpr int kQueryColumns = fp8_terms_of_queries(kDim) * kDim / 2;
+  for_each_share<kDim>(call.attention, kQueryColumns, kDim / 2, true, stream,
                        [&](auto num_warps, const ForwardShare& share, const BlockShape& block) {
                          launch_warps(attend<kDim, num_warps()>, block, stream, call, work, share);
                        });

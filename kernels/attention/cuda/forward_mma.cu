@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 template <int kDim, class Half, Extras kExtras>
 void run(const AttentionView& args, const WorkList& work, bool has_longest, const Stream& stream) {
   for_each_share<kDim>(
-      args, kDim, has_longest, stream,
+      args, kDim, kDim, has_longest, stream,
       [&](auto num_warps, const ForwardShare& share, BlockShape block) {
         constexpr int kNumWarps = num_warps() * warps_that_share_out(kDim, kExtras);
         block.warps = kNumWarps;

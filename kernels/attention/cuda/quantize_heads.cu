@@ -99,14 +99,23 @@ __device__ float largest_of_block(float largest) {
   return largest;
 }
 
+// Rows are rounded, `terms` times: each one is what the one before left.
 template <int kColumns>
-__device__ void store_row(const float (&row)[kColumns], float factor, Float8* to) {
-  Values<std::uint16_t, kColumns / 2> pairs;
+__device__ void store_row(float (&row)[kColumns], float factor, std::int64_t terms, Float8* to) {
 #pragma unroll
-  for (int c = 0; c < kColumns; c += 2) {
-    pairs.at[c / 2] = pack_e4m3(row[c] * factor, row[c + 1] * factor);
+  for (float& x : row) x = __fmul_rn(x, factor);
+  for (to += lane_index() * kColumns;; to += kColumns * kLanes) {
+    Values<std::uint16_t, kColumns / 2> pairs;
+#pragma unroll
+    for (int c = 0; c < kColumns; c += 2) pairs.at[c / 2] = pack_e4m3(row[c], row[c + 1]);
+    *reinterpret_cast<decltype(pairs)*>(to) = pairs;
+    if (--terms == 0) return;
+#pragma unroll
+    for (int c = 0; c < kColumns; c += 2) {
+      const E4m3Pair rounded = unpack_e4m3(pairs.at[c / 2]);
+      row[c] -= rounded.low, row[c + 1] -= rounded.high;
+    }
   }
-  *reinterpret_cast<decltype(pairs)*>(to + lane_index() * kColumns) = pairs;
 }
 
 // Up to kFp8Block rows of a sequence; none where a number (tile.cuh) stands for no tile.
@@ -188,7 +197,7 @@ __global__ void __launch_bounds__(kQuantizeWarps* kLanes)
 #pragma unroll
     for (int r = 0; r < kRowsAWarp; ++r) {
       if (r >= count) break;
-      store_row(rows[r], factor,
+      store_row(rows[r], factor, args.terms,
                 to.device_data + (token + first_row + r) * to.token_stride + head * to.head_stride);
     }
   }

@@ -328,8 +328,8 @@ TEST_P(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
 // Heads in groups of four, 4 to 64 rows, or 16: three chunks, two and one, and a history that is
 // short.
 Shape rows_of_four_heads(std::int64_t head_dim) {
-  Shape shape = full_shape({1, 5, 16, 2}, {520, 650, 260, 70}, 4, head_dim);
-  if (head_dim == 256) shape.query_lengths = {1, 3, 4, 2}, shape.key_lengths[1] = 390;
+  Shape shape = full_shape({1, 5, 16, 2}, {520, 970, 260, 70}, 4, head_dim);
+  if (head_dim == 256) shape.query_lengths = {1, 3, 4, 2}, shape.key_lengths[1] = 590;
   shape.num_key_heads = 1;
   shape.gaps = kAlignedGaps;
   return shape;

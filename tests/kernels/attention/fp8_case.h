@@ -28,13 +28,14 @@ inline double value_of(std::uint8_t bits) {
 struct StoredFp8 {
   static constexpr std::uint8_t kUntouched = 0x55;
   Tokens& tokens;
-  std::int64_t head_stride, token_stride;
+  std::int64_t terms, head_stride, token_stride;
   TestArray<Float8> values;
   TestArray<float> scales;
 
-  StoredFp8(Tokens& from, std::int64_t batch_size)
+  StoredFp8(Tokens& from, std::int64_t batch_size, std::int64_t terms_of_value = 1)
       : tokens(from),
-        head_stride(from.head_dim + 16),
+        terms(terms_of_value),
+        head_stride(terms * from.head_dim + 16),
         token_stride(from.num_heads * head_stride + 32),
         values((from.end + kTokensAfter) * token_stride),
         scales(num_fp8_scales(from.end - from.begin, batch_size, from.num_heads), -1) {
@@ -64,7 +65,9 @@ struct StoredFp8 {
           const double scale = scales[scale_of(offsets, s, token, head)];
           const Float8* row = bytes.data() + token * token_stride + head * head_stride;
           double* to = result.data() + (token * tokens.num_heads + head) * tokens.head_dim;
-          for (std::int64_t c = 0; c < tokens.head_dim; ++c) to[c] = scale * of_bits[row[c].bits];
+          for (std::int64_t i = 0; i < terms * tokens.head_dim; ++i) {
+            to[i % tokens.head_dim] += scale * of_bits[row[i].bits];
+          }
         }
       }
     }
@@ -80,6 +83,7 @@ inline void quantize(const std::vector<std::int64_t>& offsets, HeadRotation rota
                   .offsets = inputs.on(stream, offsets),
                   .num_heads = to.tokens.num_heads,
                   .head_dim = to.tokens.head_dim,
+                  .terms = to.terms,
                   .rotation = rotation},
                  stream);
   to.values.host();  // the stream is done before the copy of the offsets goes
@@ -92,7 +96,7 @@ struct Fp8Case {
 
   explicit Fp8Case(Case& of, HeadRotation rotation = HeadRotation::kHadamard)
       : c(of),
-        q(c.q, std::ssize(c.query_offsets) - 1),
+        q(c.q, std::ssize(c.query_offsets) - 1, fp8_terms_of_queries(c.shape.head_dim)),
         k(c.k, std::ssize(c.key_offsets) - 1),
         v(c.v, std::ssize(c.key_offsets) - 1) {
     const Stream& stream = c.streams.stream;

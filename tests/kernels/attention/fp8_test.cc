@@ -103,10 +103,14 @@ void expect_quantized(StoredFp8& stored, const std::vector<std::int64_t>& offset
         ASSERT_EQ(stored.scales[stored.scale_of(offsets, s, first, head)],
                   is_zero ? 0 : largest / 448);
         for (std::int64_t token = first; token < end; ++token) {
-          for (std::int64_t c = 0; c < dim; ++c, ++written) {
+          for (std::int64_t c = 0; c < dim; ++c) {
             const float x = rows[token - first][c];
-            const float scaled = !std::isfinite(x) ? kNan : x * (is_zero ? 0 : 448 / largest);
-            ASSERT_EQ(stored.bits(token, head, c), nearest(scaled)) << x << " column " << c;
+            float scaled = !std::isfinite(x) ? kNan : x * (is_zero ? 0 : 448 / largest);
+            for (std::int64_t term = 0; term < stored.terms; ++term, ++written) {
+              const std::uint8_t expected = nearest(scaled);
+              ASSERT_EQ(stored.bits(token, head, term * dim + c), expected) << x << " column " << c;
+              scaled -= static_cast<float>(value_of(expected));
+            }
           }
         }
       }
@@ -127,6 +131,7 @@ TEST_P(QuantizeHeadsTest, RotatesScalesAndRounds) {
     for (const HeadRotation rotation : {HeadRotation::kNone, HeadRotation::kHadamard}) {
       for (const DataType type : {DataType::kFloat32, DataType::kBFloat16}) {
         if (dim == 128 && type == DataType::kFloat32) continue;
+        const bool are_queries = rotation == HeadRotation::kHadamard;
         Tokens tokens(offsets, dim == 64 ? 2 : 1, dim, kAlignedGaps);
         tokens.randomise(generator, 3);
         // Zeros, nearly zeros, and what is not finite, in a sequence each.
@@ -139,7 +144,8 @@ TEST_P(QuantizeHeadsTest, RotatesScalesAndRounds) {
         tokens.at(offsets[3] + 20, 0)[0] = kNan;
         for (std::int64_t c = 0; c < dim; ++c) tokens.at(offsets[4] + 128, 0)[c] = kNan;
         StoredTokens from(tokens, type);
-        StoredFp8 stored(tokens, std::ssize(offsets) - 1);
+        StoredFp8 stored(tokens, std::ssize(offsets) - 1,
+                         are_queries ? fp8_terms_of_queries(dim) : 1);
         quantize(offsets, rotation, from.on(stream), stored, stream);
         SCOPED_TRACE(testing::Message() << "head_dim " << dim);
         expect_quantized(stored, offsets, rotation);
@@ -252,7 +258,7 @@ TEST_P(Fp8Forward, SharedQueries) {
   Tokens queries({0, kQueries}, 1, kDim, kAlignedGaps);
   queries.for_each(
       [&](float& x, std::int64_t i) { x = c.q.at(c.query_offsets[0] + i / kDim, 0)[i % kDim]; });
-  StoredFp8 q(queries, 1);
+  StoredFp8 q(queries, 1, fp8_terms_of_queries(kDim));
   quantize(shared_offsets, HeadRotation::kHadamard, InputHeads(queries.on(stream)), q, stream);
   Tokens out({0, 2 * kQueries}, 1, kDim, kAlignedGaps);
   AttentionFp8Forward call = own.args();
@@ -293,28 +299,38 @@ TEST_P(Fp8Forward, BitsAreASequencesOwn) {
 // square error is 9.1e-3 there with rotation and scales of blocks. The error against attention of
 // float64.
 TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
-  Case c(aligned(full_shape({128}, {512}, 1, 128)), *this);
-  std::mt19937 generator(5);
-  std::normal_distribution<float> normal;
-  std::bernoulli_distribution is_outlier(0.001);
-  for (Tokens* x : {&c.q, &c.k, &c.v}) {
-    x->for_each([&](float& value, std::int64_t) {
-      value = normal(generator);
-      if (is_outlier(generator)) value += 10 * normal(generator);
-    });
+  for (const std::int64_t dim : {64, 128, 256}) {
+    for (const unsigned seed : {1, 2, 3}) {
+      Case c(aligned(full_shape({128}, {512}, 1, dim)), *this);
+      std::mt19937 generator(seed);
+      std::normal_distribution<float> normal;
+      std::bernoulli_distribution is_outlier(0.001);
+      for (Tokens* x : {&c.q, &c.k, &c.v}) {
+        x->for_each([&](float& value, std::int64_t) {
+          value = normal(generator);
+          if (is_outlier(generator)) value += 10 * normal(generator);
+        });
+      }
+      const std::vector<double> expected = reference::attention_forward(c.in_double()).out;
+      const auto error = [&](HeadRotation rotation) {
+        Fp8Case fp8(c, rotation);
+        fp8.run();
+        std::vector<double> errors;
+        c.out.for_each([&](float& x, std::int64_t i) { errors.push_back(x - expected[i]); });
+        return rms(errors);
+      };
+      const double rotated = error(HeadRotation::kHadamard);
+      std::cout << "head_dim " << dim << ", draw " << seed << ": root mean square error "
+                << rotated;
+      EXPECT_LE(rotated, 9.1e-3);
+      if (dim == 128 && seed == 1) {
+        const double plain = error(HeadRotation::kNone);
+        std::cout << ", without rotation " << plain;
+        EXPECT_GE(plain, 1.2 * rotated);
+      }
+      std::cout << '\n';
+    }
   }
-  const std::vector<double> expected = reference::attention_forward(c.in_double()).out;
-  const auto error = [&](HeadRotation rotation) {
-    Fp8Case fp8(c, rotation);
-    fp8.run();
-    std::vector<double> errors;
-    c.out.for_each([&](float& x, std::int64_t i) { errors.push_back(x - expected[i]); });
-    return rms(errors);
-  };
-  const double rotated = error(HeadRotation::kHadamard), plain = error(HeadRotation::kNone);
-  std::cout << "root mean square error " << rotated << ", without rotation " << plain << '\n';
-  EXPECT_LE(rotated, 9.1e-3);
-  EXPECT_GE(plain, 1.2 * rotated);
 }
 
 template <typename F>
@@ -363,7 +379,7 @@ TEST_P(Fp8Devices, WithoutE4m3AreAnError) {
   }
   const std::string expected = 10 * major + minor >= 89 ? "no error" : "compute capability 8.9";
   Case c(aligned(causal_shape({4}, {4}, 1, 64)), *this);
-  StoredFp8 q(c.q, 1);
+  StoredFp8 q(c.q, 1, fp8_terms_of_queries(64));
   const std::string of_quantizer = message_of([&] {
     quantize(c.query_offsets, HeadRotation::kNone, InputHeads(c.q.on(stream)), q, stream);
   });
