@@ -120,27 +120,41 @@ class AttentionBytes : public testing::Test {
            std::max(once, most_of_backward));
   }
 
-  // Causal self-attention of e4m3, and making that of bfloat16 with rotation.
-  void expect_fp8_near_floor(std::int64_t length, std::int64_t batch_size, std::int64_t head_dim) {
+  // Causal self-attention of e4m3.
+  struct Fp8Batch {
+    Buffer<std::int64_t> offsets;
+    Tokens x, out;
+    std::vector<Buffer<Float8>> bytes;
+    std::vector<Buffer<float>> scales;
+    Buffer<float> lse;
+    AttentionFp8Forward forward;
+    AttentionPlan plan;
+  };
+  // Made of bfloat16 with rotation, which is counted.
+  std::unique_ptr<Fp8Batch> fp8_batch_of(std::int64_t length, std::int64_t batch_size,
+                                         std::int64_t head_dim) const {
     const std::int64_t tokens = length * batch_size;
     std::vector<std::int64_t> host_offsets;
     for (std::int64_t s = 0; s <= batch_size; ++s) host_offsets.push_back(s * length);
-    const Buffer<std::int64_t> offsets(host_offsets, stream_);
-    const Tokens x(tokens, head_dim, stream_), out(tokens, head_dim, stream_);
-    std::vector<Buffer<Float8>> bytes;
-    std::vector<Buffer<float>> scales;
-    std::vector<Fp8Heads> heads;
+    auto batch = std::make_unique<Fp8Batch>(Fp8Batch{{host_offsets, stream_},
+                                                     {tokens, head_dim, stream_},
+                                                     {tokens, head_dim, stream_},
+                                                     {},
+                                                     {},
+                                                     {tokens * kHeads, stream_},
+                                                     {},
+                                                     {}});
     const std::int64_t num_scales = num_fp8_scales(tokens, batch_size, kHeads);
-    Buffer<float> lse(tokens * kHeads, stream_);
     const auto rows = static_cast<double>(tokens * kHeads), dim = static_cast<double>(head_dim);
+    std::vector<Fp8Heads> heads;
     for (int i = 0; i < 3; ++i) {
       const std::int64_t terms = i == 0 ? fp8_terms_of_queries(head_dim) : 1;
-      bytes.emplace_back(tokens * kHeads * terms * head_dim, stream_);
-      scales.emplace_back(num_scales, stream_);
-      heads.push_back({{bytes[i].device_data(), kHeads * terms * head_dim, terms * head_dim},
-                       scales[i].span()});
+      batch->bytes.emplace_back(tokens * kHeads * terms * head_dim, stream_);
+      batch->scales.emplace_back(num_scales, stream_);
+      heads.push_back({{batch->bytes[i].device_data(), kHeads * terms * head_dim, terms * head_dim},
+                       batch->scales[i].span()});
       const Counted counted = count([&] {
-        quantize_heads({x.heads, heads[i], offsets.span(), kHeads, head_dim, terms,
+        quantize_heads({batch->x.heads, heads[i], batch->offsets.span(), kHeads, head_dim, terms,
                         i < 2 ? HeadRotation::kHadamard : HeadRotation::kNone},
                        stream_);
       });
@@ -151,13 +165,19 @@ class AttentionBytes : public testing::Test {
       EXPECT_LE(counted.bytes / floor, 1.1);
       EXPECT_EQ(counted.bank_conflicts, 0);
     }
-    AttentionFp8Forward forward{heads[0], heads[1], heads[2], {}};
-    forward.attention.out = out.heads, forward.attention.lse = lse.span();
-    forward.attention.query_offsets = forward.attention.key_offsets = offsets.span();
+    AttentionFp8Forward& forward = batch->forward = {heads[0], heads[1], heads[2], {}};
+    forward.attention.out = batch->out.heads, forward.attention.lse = batch->lse.span();
+    forward.attention.query_offsets = forward.attention.key_offsets = batch->offsets.span();
     forward.attention.num_heads = kHeads, forward.attention.head_dim = head_dim;
-    const AttentionPlan plan = plan_attention(forward.attention, stream_);
-    forward.attention.plan = &plan;
-    const Counted counted = count([&] { jagged_attention_fp8_forward(forward, stream_); });
+    batch->plan = plan_attention(forward.attention, stream_);
+    forward.attention.plan = &batch->plan;
+    return batch;
+  }
+  void expect_fp8_near_floor(std::int64_t length, std::int64_t batch_size, std::int64_t head_dim) {
+    const std::unique_ptr<Fp8Batch> batch = fp8_batch_of(length, batch_size, head_dim);
+    const Counted counted = count([&] { jagged_attention_fp8_forward(batch->forward, stream_); });
+    const auto rows = static_cast<double>(length * batch_size * kHeads);
+    const auto dim = static_cast<double>(head_dim);
     const auto pairs = static_cast<double>(batch_size * kHeads * length * (length + 1) / 2);
     const auto terms = static_cast<double>(fp8_terms_of_queries(head_dim));
     const double moved = counted.bytes / (rows * ((4 + terms) * dim + 4));
@@ -254,22 +274,32 @@ TEST_F(AttentionBytes, LongSequencesOnHopper) {
   int major = 0;
   EXPECT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
   if (major != 9) GTEST_SKIP() << "wgmma is sm_90's";
-  for (const std::int64_t head_dim : {64, 128, 256}) {
+  for (const auto& [head_dim, is_fp8] :
+       {std::pair{64, false}, {128, false}, {256, false}, {64, true}, {256, true}}) {
     const std::int64_t groups = head_dim == 256 ? 5 : 9, length = 64 * groups;
-    const std::unique_ptr<Batch> batch = batch_of(length, 1, head_dim);
-    const Counted counted = count([&] { jagged_attention_forward(batch->forward, stream_); });
-    std::int64_t rows = 2 * length, products = 0;
+    std::unique_ptr<Batch> batch;
+    std::unique_ptr<Fp8Batch> fp8_batch;
+    Counted counted;
+    if (is_fp8) {
+      fp8_batch = fp8_batch_of(length, 1, head_dim);
+      counted = count([&] { jagged_attention_fp8_forward(fp8_batch->forward, stream_); });
+    } else {
+      batch = batch_of(length, 1, head_dim);
+      counted = count([&] { jagged_attention_forward(batch->forward, stream_); });
+    }
+    const std::int64_t size = is_fp8 ? 1 : 2, depth = 32 / size;  // bytes, of a product
+    const std::int64_t terms = is_fp8 ? fp8_terms_of_queries(head_dim) : 1;
+    std::int64_t bytes_of_head = length * (head_dim * (size * terms + 2) + 4), products = 0;
     for (std::int64_t g = 0; g < groups; ++g) {
       const std::int64_t tiles = g + 1;
-      products += tiles * (head_dim / 16 + 64 / 16) * 4;  // of each warp
-      if (g % 2 == 1 || g + 1 == groups) rows += 2 * 64 * tiles;
+      products += tiles * (terms * head_dim / depth + 64 / depth) * 4;  // of each warp
+      if (g % 2 == 1 || g + 1 == groups) bytes_of_head += 2 * 64 * tiles * head_dim * size;
     }
-    const double bytes =
-        counted.bytes / static_cast<double>(kHeads * (rows * head_dim * 2 + length * 4));
-    std::cout << "forward, length " << length << ", head_dim " << head_dim << ": " << bytes
-              << " x the bytes of its tiles\n";
+    const double bytes = counted.bytes / static_cast<double>(kHeads * bytes_of_head);
+    std::cout << "forward" << (is_fp8 ? " of e4m3" : "") << ", length " << length << ", head_dim "
+              << head_dim << ": " << bytes << " x the bytes of its tiles\n";
     EXPECT_GE(bytes, 1);
-    EXPECT_LE(bytes, 1.03);
+    EXPECT_LE(bytes, is_fp8 ? 1.05 : 1.03);  // scales
     EXPECT_EQ(counted.products, kHeads * products);
     EXPECT_EQ(counted.bank_conflicts, 0);
   }

@@ -1,4 +1,5 @@
-// FlashAttention's forward of e4m3 on tensor cores (mma.m16n8k32, sm_89 and up), for softmax.
+// FlashAttention's forward of e4m3 on tensor cores (mma.m16n8k32, sm_89 and up), for softmax; on
+// Hopper, forward_wgmma.cu has the longest sequences.
 // Tasks, tiles and masks are those of forward_mma.cu; rows travel as half as many halves. A block
 // of rows is a tile, so that scales are the same in all of it: those of queries and keys are
 // factors of scores, those of values of what a tile adds to the sums, in float32. Weights times 2^8
@@ -14,19 +15,13 @@
 #include "kernels/attention/cuda/forward_shares.cuh"
 #include "kernels/attention/cuda/fp8.cuh"
 #include "kernels/attention/cuda/mma_weights.cuh"
+#include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/fp8.h"
 
 namespace serrate {
 namespace {
 
 static_assert(kFp8Block == kMmaTile);
-
-// AttentionFp8Forward as kernels read it; q, k and v of `attention` are rows of halves.
-struct Fp8Call {
-  AttentionView attention;
-  Fp8View q, k, v;
-  std::int64_t lse_per_head;
-};
 
 // Rows of e4m3 in shared memory, and tiles of them.
 template <int kDim>
@@ -55,31 +50,17 @@ struct MmaE4m3 {
   }
 };
 
-__device__ std::uint32_t pack_weights(float a, float b, float c, float d) {
-  return pack_e4m3(a, b) | static_cast<std::uint32_t>(pack_e4m3(c, d)) << 16;
-}
-
 // Undone by the scales of values.
 constexpr float kWeightScale = 0x1p8f;
 
-// sums += weights times `count` rows of values times their scale. Of block 2 n and 2 n + 1 of sums
-// a lane has the columns 16 n + 4 q, + 2 and 16 n + 4 q + 1, + 2.
+// sums, whose columns are write_fp8_queries's, += weights times `count` rows of values times their
+// scale.
 template <int kDim, int kBlocks>
 __device__ void add_weighted_rows(const Fragment<kBlocks>& weights, Rows8<kDim> values,
                                   int first_key, int count, float scale, Fragment<kDim / 8>& sums) {
   constexpr int kSteps = kBlocks / 4;
   std::uint32_t a[kSteps][4];
-#pragma unroll
-  for (int k = 0; k < kSteps; ++k) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const auto& low = weights[4 * k + i / 2 * 2];
-      const auto& high = weights[4 * k + i / 2 * 2 + 1];
-      const int r = i % 2 * 2;
-      a[k][i] = pack_weights(kWeightScale * low[r], kWeightScale * low[r + 1],
-                             kWeightScale * high[r], kWeightScale * high[r + 1]);
-    }
-  }
+  round_to_e4m3(weights, kWeightScale, a);
   const int lane = lane_index();
 #pragma unroll
   for (int n = 0; n < kDim / 16; ++n) {
@@ -105,70 +86,6 @@ __device__ void add_weighted_rows(const Fragment<kBlocks>& weights, Rows8<kDim> 
       sums[2 * n][i] = fmaf(scale, even[i], sums[2 * n][i]);
       sums[2 * n + 1][i] = fmaf(scale, odd[i], sums[2 * n + 1][i]);
     }
-  }
-}
-
-// Scales of 32 tiles of a sequence's keys and values, a tile a lane.
-struct TileScales {
-  int chunk = -1;
-  float k = 0, v = 0;
-
-  // Brings those of a tile's 32 here. The warp calls it.
-  __device__ void find(const Fp8Call& call, const WarpTask& task, int tile) {
-    if (tile / 32 == chunk) return;
-    chunk = tile / 32;
-    const std::int64_t mine = chunk * 32 + lane_index();
-    if (mine * kMmaTile >= task.at.num_keys) return;
-    const std::int64_t place = first_fp8_block(call.attention.key_offsets, task.at.sequence) + mine;
-    k = call.k.scales_of(task.key_head)[place];
-    v = call.v.scales_of(task.key_head)[place];
-  }
-};
-
-__device__ float scale_of_queries(const Fp8Call& call, const TilePair& at) {
-  if (at.first_query >= at.queries.count) return 0;
-  const AttentionView& args = call.attention;
-  const std::int64_t first =
-      args.num_shared_queries > 0 ? 0 : first_fp8_block(args.query_offsets, at.sequence);
-  return call.q.scales_of(at.head)[first + at.first_query / kFp8Block];
-}
-
-// A lane's four columns of a row, from `column` on.
-__device__ void store_four(const float (&x)[4], const OutputHeads& to, std::int64_t token,
-                           std::int64_t head, int column) {
-  if (to.type == DataType::kFloat32) {
-    *reinterpret_cast<float4*>(view_as<float>(to).at(token, head) + column) =
-        make_float4(x[0], x[1], x[2], x[3]);
-  } else {
-    *reinterpret_cast<uint2*>(view_as<__nv_bfloat16>(to).at(token, head) + column) =
-        make_uint2(Mma<__nv_bfloat16>::pack(x[0], x[1]), Mma<__nv_bfloat16>::pack(x[2], x[3]));
-  }
-}
-
-template <int kDim>
-__device__ void write_queries(const Fp8Call& call, const TilePair& at,
-                              const Fragment<kDim / 8>& sums, const OnlineSoftmax& softmax) {
-  const AttentionView& args = call.attention;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const float sum = sum_of_four(softmax.sum[r]);
-    const std::int64_t query = at.first_query + lane_index() / 4 + 8 * r;
-    if (query >= at.queries.count) continue;
-    const bool saw_none = sum == 0;
-    const float factor = 1 / sum;
-    const int q = lane_index() % 4;
-#pragma unroll
-    for (int n = 0; n < kDim / 16; ++n) {
-      float four[4];
-#pragma unroll
-      for (int c = 0; c < 4; ++c) {
-        four[c] = saw_none ? 0 : sums[2 * n + c % 2][2 * r + c / 2] * factor;
-      }
-      store_four(four, args.out, at.queries.in_out + query, at.head, 16 * n + 4 * q);
-    }
-    if (args.lse.empty() || q != 0) continue;
-    args.lse[at.head * call.lse_per_head + at.queries.in_out + query] =
-        saw_none ? -INFINITY : (softmax.max[r] + log2f(sum)) / kLog2e;
   }
 }
 
@@ -200,12 +117,11 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
        index += gridDim.x) {
     state.take(args, work, numbers, index);
     slots.forget();
-    TileScales scales;
     for (int items = task.items; items > 0; --items) {
       copy_rows<kTerms * kDim / 2>(args.q, at.queries.in_q + at.first_query, at.head, task.count(),
                                    q, first_row);
       set_key_ranges(args, at, ranges);
-      const float query_scale = scale_of_queries(call, at) * args.scale * kLog2e;
+      const float query_scale = scale_of_queries(call, at, at.first_query) * args.scale * kLog2e;
       Fragment<kDim / 8> sums = {};
       OnlineSoftmax softmax;
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
@@ -213,8 +129,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
           args, task, ranges, state.list,
           [&](int number, TileClass seen, Rows8<kDim> k, Rows8<kDim> v) {
             tile.is_full = seen.is_full;
-            scales.find(call, task, number);
-            const float score_scale = query_scale * __shfl_sync(~0u, scales.k, number % 32);
+            if (seen.is_empty) return;
+            const float2 scales = scales_of_keys(call, at.sequence, task.key_head, number);
+            const float score_scale = query_scale * scales.x, value_scale = scales.y / kWeightScale;
             const int first_key = number * kMmaTile;
             const int count =
                 static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, task.span));
@@ -223,7 +140,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               const int key = task.first_row + column;
               tile.first_key = first_key + column;
               tile.num_columns = count - column;
-              if (seen.is_empty || tile.num_columns <= 0) break;
+              if (tile.num_columns <= 0) break;
               Fragment<kBlocks> scores;
               multiply_rows<kDim / 2, kBlocks, __nv_bfloat16, MmaE4m3, kTerms>(
                   q, first_row, k, key, tile.num_columns, scores);
@@ -235,11 +152,10 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               float factors[2];
               online_softmax<kBlocks>(scores, softmax, factors);
               scale_rows(sums, factors);
-              const float value_scale = __shfl_sync(~0u, scales.v, number % 32) / kWeightScale;
               add_weighted_rows<kDim, kBlocks>(scores, v, key, tile.num_columns, value_scale, sums);
             }
           });
-      write_queries<kDim>(call, at, sums, softmax);
+      write_fp8_queries<kDim>(call, at, at.first_query, 1, sums, softmax);
       __syncwarp();  // all lanes have read the task
       go_to_next_item(task, numbers.rows_a_block);
     }
@@ -248,9 +164,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 }
 
 template <int kDim>
-void run(const Fp8Call& call, const WorkList& work, const Stream& stream) {
+void run(const Fp8Call& call, const WorkList& work, bool has_longest, const Stream& stream) {
   constexpr int kQueryColumns = fp8_terms_of_queries(kDim) * kDim / 2;
-  for_each_share<kDim>(call.attention, kQueryColumns, kDim / 2, true, stream,
+  for_each_share<kDim>(call.attention, kQueryColumns, kDim / 2, has_longest, stream,
                        [&](auto num_warps, const ForwardShare& share, const BlockShape& block) {
                          launch_warps(attend<kDim, num_warps()>, block, stream, call, work, share);
                        });
@@ -263,38 +179,47 @@ InputHeads as_halves(const Fp8Heads& heads) {
 
 // Whether a call makes a list though it has a plan, whose list has nothing to do for sequences that
 // decode.
-bool has_own_list(const AttentionView& args, const AttentionPlan* plan) {
-  return plan && (may_decode(args) || !plan->on_cuda());
+bool has_own_list(const AttentionForward& args) {
+  return args.plan && (may_decode(view_of(args)) || !args.plan->on_cuda());
 }
 
 }  // namespace
 
-template <>
-void jagged_attention_fp8_forward_on<DeviceType::kCuda>(const AttentionFp8Forward& args,
-                                                        const Stream& stream) {
+Fp8Call call_of(const AttentionFp8Forward& args) {
   AttentionForward attention = args.attention;
   attention.q = as_halves(args.q), attention.k = as_halves(args.k);
   attention.v = as_halves(args.v);
   AttentionView view = view_of(attention);
-  const AttentionPlan* const plan = has_own_list(view, attention.plan) ? nullptr : attention.plan;
   view.never_decodes = true;
-  const Fp8Call call{view, view_of(args.q, view.num_heads), view_of(args.k, view.num_key_heads),
-                     view_of(args.v, view.num_key_heads),
-                     static_cast<std::int64_t>(view.lse.size()) / view.num_heads};
+  return {view, view_of(args.q, view.num_heads), view_of(args.k, view.num_key_heads),
+          view_of(args.v, view.num_key_heads),
+          static_cast<std::int64_t>(view.lse.size()) / view.num_heads};
+}
+
+template <>
+void jagged_attention_fp8_forward_on<DeviceType::kCuda>(const AttentionFp8Forward& args,
+                                                        const Stream& stream) {
+  const Fp8Call call = call_of(args);
+  const AttentionView& view = call.attention;
+  const AttentionPlan* const plan = has_own_list(args.attention) ? nullptr : args.attention.plan;
   with_fp8_head_dim(view.head_dim, [&](auto dim) {
     check_has_e4m3(attend<dim(), kWarps>);
-    with_work_list(view, plan, stream,
-                   [&](const WorkList& work) { run<dim()>(call, work, stream); });
+    with_work_list(view, plan, stream, [&](const WorkList& work) {
+      const bool on_wgmma = longest_take_wgmma(call, stream);
+      if (on_wgmma) forward_of_longest(call, work, stream);
+      run<dim()>(call, work, !on_wgmma, stream);
+    });
   });
 }
 
 template <>
 std::int64_t jagged_attention_fp8_forward_workspace_on<DeviceType::kCuda>(
-    const AttentionFp8Forward& args, const Stream&) {
-  const AttentionView view = view_of(args.attention);
-  if (!has_own_list(view, args.attention.plan)) return 0;
-  return CudaAttentionPlan::size(batch_size_of(view)) *
-         static_cast<std::int64_t>(sizeof(std::int64_t));
+    const AttentionFp8Forward& args, const Stream& stream) {
+  const Fp8Call call = call_of(args);
+  const std::int64_t counter = longest_take_wgmma(call, stream) ? sizeof(Counter) : 0;
+  if (!has_own_list(args.attention)) return counter;
+  return counter + CudaAttentionPlan::size(batch_size_of(call.attention)) *
+                       static_cast<std::int64_t>(sizeof(std::int64_t));
 }
 
 }  // namespace serrate

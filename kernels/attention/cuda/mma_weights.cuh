@@ -25,10 +25,11 @@ __device__ inline float sum_of_four(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-/// Scores become weights times 2^max; what was summed before has to shrink by `factors`.
+/// Scores become weights times 2^(max + exponent), 2^-exponent being `lowered`; what was summed
+/// before has to shrink by `factors`.
 template <int kBlocks>
 __device__ void online_softmax(Fragment<kBlocks>& scores, OnlineSoftmax& softmax,
-                               float (&factors)[2]) {
+                               float (&factors)[2], float exponent = 0, float lowered = 1) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float max = softmax.max[r], sum = 0;
@@ -41,12 +42,12 @@ __device__ void online_softmax(Fragment<kBlocks>& scores, OnlineSoftmax& softmax
     for (auto& block : scores) {
 #pragma unroll
       for (int i = 2 * r; i < 2 * r + 2; ++i) {
-        block[i] = exp2_flushed(block[i] - shift);
+        block[i] = exp2_flushed(block[i] - (shift - exponent));
         sum += block[i];
       }
     }
     factors[r] = exp2_flushed(softmax.max[r] - shift);
-    softmax.sum[r] = fmaf(factors[r], softmax.sum[r], sum);
+    softmax.sum[r] = fmaf(factors[r], softmax.sum[r], lowered * sum);
     softmax.max[r] = max;
   }
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "kernels/attention/cuda/fp8.cuh"
 #include "kernels/attention/cuda/tile_list.cuh"
 #include "kernels/attention/cuda/wgmma_tiles.cuh"
 #include "kernels/attention/cuda/work_list.h"
@@ -21,20 +22,53 @@ static_assert(kGroups * kQueryRegisters + kOtherRegisters <= (kGroups + 1) * 168
 
 static_assert(kGroupRows == kMmaTile);
 
-// Buffers: of lists, of a block's queries, of tiles of keys and of values.
-inline constexpr int kPartSlots = 2;
-template <int kDim>
-inline constexpr int kQuerySlots = kDim <= 128 ? 2 : 1;
-template <int kDim>
-inline constexpr int kKeySlots = kDim <= 128 ? 4 : 2;
-template <int kDim>
+inline constexpr int kPartSlots = 2;  // of lists
+
+/// What a block has in shared memory for tokens of halves: columns of a row, in halves, and buffers
+/// of queries, of tiles of keys and of values.
+template <int kHeadDim>
+struct HalfTiles {
+  static constexpr int kDim = kHeadDim, kQueryColumns = kDim, kColumns = kDim;
+  static constexpr int kQuerySlots = kDim <= 128 ? 2 : 1, kKeySlots = kDim <= 128 ? 4 : 2;
+  static constexpr bool kTransposes = false;
+};
+/// And of e4m3, whose values come to kRawSlots buffers and are transposed from there, as wgmma
+/// takes both sides of e4m3 by rows that it sums over. That reads and writes a tile of values once
+/// in shared memory, where products read it and the keys twice; other memory has them as they are.
+inline constexpr int kRawSlots = 2;
+template <int kHeadDim>
+struct Fp8Tiles {
+  static constexpr int kDim = kHeadDim, kColumns = kDim / 2;
+  static constexpr int kQueryColumns = fp8_terms_of_queries(kDim) * kColumns;
+  static constexpr int kQuerySlots = 2, kKeySlots = kDim <= 128 ? 4 : 3;
+  static constexpr bool kTransposes = true;
+};
+template <class Elements>
 inline constexpr int kSharedBytes =
-    (kQuerySlots<kDim> * kGroups + 2 * kKeySlots<kDim>)*kTileBytes<kDim>;
+    Elements::kQuerySlots * kGroups * kTileBytes<Elements::kQueryColumns> +
+    (2 * Elements::kKeySlots + (Elements::kTransposes ? kRawSlots : 0)) *
+        kTileBytes<Elements::kColumns>;
+
+/// A call of halves; that of e4m3 is Fp8Call.
+struct HalfCall {
+  AttentionView attention;
+};
 
 #ifdef SERRATE_WGMMA
 
-inline constexpr int kQueries = kGroups * kGroupRows, kListingWarps = kGroupWarps - 1;
-inline constexpr unsigned kListingBarrier = 1 + 2 * kGroups;  // behind those of the groups
+inline constexpr int kQueries = kGroups * kGroupRows;
+/// The warps of the third group: one copies, one transposes values if they have to be, the others
+/// list.
+template <class Elements>
+inline constexpr int kListingWarps = kGroupWarps - 1 - (Elements::kTransposes ? 1 : 0);
+// Named barriers: of a group's warps, of its turn to multiply, and of the listing warps.
+__device__ inline unsigned group_barrier(int group) {
+  return 1 + group;
+}
+__device__ inline unsigned turn_barrier(int group) {
+  return 1 + kGroups + group;
+}
+inline constexpr unsigned kListingBarrier = 1 + 2 * kGroups;
 
 // Queries of a block and up to TileList::kTiles tiles of keys, from first_tile on: a task, or a
 // part of one.
@@ -48,36 +82,46 @@ struct Part {
   KeyRanges ranges[kQueries];
 };
 
-template <int kDim>
+template <class Elements>
 struct SharedState {
+  static constexpr int kQuerySlots = Elements::kQuerySlots * kGroups;
+  static constexpr int kKeySlots = Elements::kKeySlots;
   Ring<kPartSlots> parts;
-  Ring<kQuerySlots<kDim> * kGroups> queries;  // of each group by itself
-  Ring<kKeySlots<kDim>> keys, values;
+  Ring<kQuerySlots> queries;  // of each group by itself
+  Ring<kKeySlots> keys, values;
+  Ring<kRawSlots> raw;  // values that are to be transposed
   Part slots[kPartSlots];
+  // Of e4m3: of a group's queries; of keys and values.
+  float query_scales[kQuerySlots];
+  float2 tile_scales[kKeySlots];
   WarpTask tasks[2];  // the last ones that the block took, in turn
 
   __device__ void init() {
-    parts.init(kListingWarps, kQueryWarps + 1);
+    parts.init(kListingWarps<Elements>, kQueryWarps + kGroupWarps - kListingWarps<Elements>);
     queries.init(1, kGroupWarps);
     keys.init(1, kQueryWarps);
     values.init(1, kQueryWarps);
+    raw.init(1, 1);
     fence_mbarrier_init();
   }
 };
 
 // The tiles in dynamic shared memory.
-template <int kDim>
+template <class Elements>
 struct Tiles {
+  static constexpr int kQueryBytes = kTileBytes<Elements::kQueryColumns>;
+  static constexpr int kBytes = kTileBytes<Elements::kColumns>, kSlots = Elements::kKeySlots;
   unsigned char* data;
 
   __device__ unsigned char* queries(unsigned n, int group) const {
-    return data + (n % kQuerySlots<kDim> * kGroups + group) * kTileBytes<kDim>;
+    return data + (n % Elements::kQuerySlots * kGroups + group) * kQueryBytes;
   }
   __device__ unsigned char* keys(unsigned n) const {
-    return data + (kQuerySlots<kDim> * kGroups + n % kKeySlots<kDim>)*kTileBytes<kDim>;
+    return data + Elements::kQuerySlots * kGroups * kQueryBytes + n % kSlots * kBytes;
   }
-  __device__ unsigned char* values(unsigned n) const {
-    return keys(n) + kKeySlots<kDim> * kTileBytes<kDim>;
+  __device__ unsigned char* values(unsigned n) const { return keys(n) + kSlots * kBytes; }
+  __device__ unsigned char* raw(unsigned n) const {
+    return keys(0) + (2 * kSlots + n % kRawSlots) * kBytes;
   }
 };
 
@@ -104,18 +148,19 @@ __device__ void take_task(const AttentionView& args, const WorkList& work, Count
   task = found;
 }
 
-// What the three listing warps do: one part after the other, for the warps of the queries in turn.
-template <int kDim>
+// What the listing warps do: one part after the other, for the warps of the queries in turn.
+template <class Elements>
 __device__ void list_parts(const AttentionView& args, const WorkList& work, Counter* next_task,
-                           SharedState<kDim>& state, int number) {
+                           SharedState<Elements>& state, int number) {
+  constexpr int kListing = kListingWarps<Elements>;
   using List = TileList<kQueryWarps>;
   const bool is_first = number == 0 && lane_index() == 0;
   unsigned n = 0;
   for (unsigned i = 0;; ++i) {
     // In shared memory, as there are few registers.
     WarpTask& task = state.tasks[i % 2];
-    if (is_first) take_task<kDim>(args, work, next_task, task);
-    named_barrier_sync(kListingBarrier, kListingWarps * kLanes);
+    if (is_first) take_task<Elements::kDim>(args, work, next_task, task);
+    named_barrier_sync(kListingBarrier, kListing * kLanes);
     if (task.items == 0) break;
     for (int tile = 0; tile == 0 || tile * kMmaTile < task.at.num_keys; tile += List::kTiles, ++n) {
       Mbarrier* const full = state.parts.wait_empty(n);
@@ -127,7 +172,7 @@ __device__ void list_parts(const AttentionView& args, const WorkList& work, Coun
         part.ends = (tile + List::kTiles) * kMmaTile >= task.at.num_keys;
         part.is_none = false;
       }
-      for (int warp = number; warp < kQueryWarps; warp += kListingWarps) {
+      for (int warp = number; warp < kQueryWarps; warp += kListing) {
         const int first_query = static_cast<int>(task.at.first_query) + warp * kWarpRows;
         KeyRanges* const ranges = part.ranges + warp * kWarpRows;
         set_key_ranges(args, task.at, first_query, ranges);
@@ -145,9 +190,10 @@ __device__ void list_parts(const AttentionView& args, const WorkList& work, Coun
 }
 
 // What one thread does: all copies, as far ahead as there are buffers.
-template <int kDim>
-__device__ void load_parts(const CUtensorMap* q, const CUtensorMap* k, const CUtensorMap* v,
-                           SharedState<kDim>& state, Tiles<kDim> tiles) {
+template <class Elements>
+__device__ void load_parts(const typename Elements::Call& call, const CUtensorMap* q,
+                           const CUtensorMap* k, const CUtensorMap* v, SharedState<Elements>& state,
+                           Tiles<Elements> tiles) {
   using List = TileList<kQueryWarps>;
   unsigned t = 0;
   for (unsigned n = 0;; ++n) {
@@ -158,12 +204,22 @@ __device__ void load_parts(const CUtensorMap* q, const CUtensorMap* k, const CUt
     int tile = part.list.next(0);
     const auto load_keys = [&] {
       const std::int64_t key = static_cast<std::int64_t>(part.first_tile + tile) * kMmaTile;
-      const auto load = [&](unsigned char* to, const CUtensorMap* map, Mbarrier* full) {
-        mbarrier_arrive_expecting(full, kTileBytes<kDim>);
-        load_tile<kDim>(to, map, at.in_keys + key, at.num_keys - key, part.key_head, full);
+      const auto load = [&](unsigned char* to, const CUtensorMap* map, Mbarrier* when) {
+        mbarrier_arrive_expecting(when, Tiles<Elements>::kBytes);
+        load_tile<Elements::kColumns>(to, map, at.in_keys + key, at.num_keys - key, part.key_head,
+                                      when);
       };
-      load(tiles.keys(t), k, state.keys.wait_empty(t));
-      load(tiles.values(t), v, state.values.wait_empty(t));
+      Mbarrier* const full = state.keys.wait_empty(t);
+      // What is written before the arrival is there when the barrier has completed.
+      if constexpr (Elements::kTransposes) {
+        state.tile_scales[t % Elements::kKeySlots] =
+            scales_of_keys(call, at.sequence, part.key_head, part.first_tile + tile);
+        load(tiles.keys(t), k, full);
+        load(tiles.raw(t), v, state.raw.wait_empty(t));
+      } else {
+        load(tiles.keys(t), k, full);
+        load(tiles.values(t), v, state.values.wait_empty(t));
+      }
       tile = part.list.next(tile + 1), ++t;
     };
     // The first ones come before queries, which may have to wait for the end of the part before.
@@ -172,13 +228,72 @@ __device__ void load_parts(const CUtensorMap* q, const CUtensorMap* k, const CUt
       const std::int64_t first = at.first_query + group * kGroupRows;
       Mbarrier* const full = state.queries.wait_empty(n * kGroups + group);
       const bool has_queries = first < at.queries.count;
-      mbarrier_arrive_expecting(full, has_queries ? kTileBytes<kDim> : 0);
+      if constexpr (Elements::kTransposes) {
+        state.query_scales[(n * kGroups + group) % SharedState<Elements>::kQuerySlots] =
+            scale_of_queries(call, at, first);
+      }
+      mbarrier_arrive_expecting(full, has_queries ? Tiles<Elements>::kQueryBytes : 0);
       if (!has_queries) continue;
-      load_tile<kDim>(tiles.queries(n, group), q, at.queries.in_q + first, at.queries.count - first,
-                      at.head, full);
+      load_tile<Elements::kQueryColumns>(tiles.queries(n, group), q, at.queries.in_q + first,
+                                         at.queries.count - first, at.head, full);
     }
     while (tile < List::kTiles) load_keys();
     state.parts.arrive_empty(n);
+  }
+}
+
+// A tile of 64 rows of kDim columns of e4m3 becomes kDim rows of 64 keys, 64 bytes swizzled as
+// wgmma reads them. ldmatrix transposes pairs of bytes: a lane gets two columns of two keys from
+// each 8 x 8 matrix, and bytes permuted make of two of these four keys of either column: 2q, 2q +
+// 1, 2q + 8 and 2q + 9, the ones that the lane of the same number has weights of. They follow one
+// another there. Of 16 columns the even ones come first, so that 8 rows that are written at once
+// follow one another.
+template <int kDim>
+__device__ void transpose_tile(const unsigned char* from, unsigned char* to) {
+  constexpr int kPanel = std::min(kDim / 2, kPanelColumns);  // in halves
+  using Panel = SwizzledRows<kPanel>;
+  const SwizzledRows<kMmaTile / 2> rows{reinterpret_cast<__nv_bfloat16*>(to)};
+  const int lane = lane_index(), g = lane / 4, q = lane % 4;
+#pragma unroll 4
+  for (int i = 0; i < 2 * kDim / 16; ++i) {
+    const int chunk = i / 2, half = i % 2;  // of 16 columns, of the keys
+    const Panel panel{const_cast<__nv_bfloat16*>(
+        reinterpret_cast<const __nv_bfloat16*>(from + chunk / Panel::kChunks * kPanelBytes))};
+    std::uint32_t pairs[4];
+    load_matrices_transposed(pairs, panel.at(32 * half + lane, chunk % Panel::kChunks));
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int keys = j / 2 * 2;  // the first or the second 16
+      const std::uint32_t four =
+          __byte_perm(pairs[keys], pairs[keys + 1], j % 2 == 0 ? 0x6420 : 0x7531);
+      const int row = 16 * chunk + j % 2 * 8 + g;
+      reinterpret_cast<std::uint32_t*>(rows.at(row, 2 * half + j / 2))[q] = four;
+    }
+  }
+}
+
+// What one warp does: all tiles of values, as they come.
+template <class Elements>
+__device__ void transpose_parts(SharedState<Elements>& state, Tiles<Elements> tiles) {
+  using List = TileList<kQueryWarps>;
+  unsigned t = 0;
+  for (unsigned n = 0;; ++n) {
+    state.parts.wait_full(n);
+    const Part& part = state.slots[n % kPartSlots];
+    if (part.is_none) return;
+    for (int tile = part.list.next(0); tile < List::kTiles; tile = part.list.next(tile + 1), ++t) {
+      state.raw.wait_full(t);
+      Mbarrier* const full = state.values.wait_empty(t);
+      transpose_tile<Elements::kDim>(tiles.raw(t), tiles.values(t));
+      fence_async_proxy_shared();
+      __syncwarp();
+      if (lane_index() == 0) {
+        state.raw.arrive_empty(t);
+        mbarrier_arrive(full);
+      }
+    }
+    __syncwarp();
+    if (lane_index() == 0) state.parts.arrive_empty(n);
   }
 }
 

@@ -27,7 +27,7 @@ inline constexpr bool kHasSm90a = false;
 #endif
 
 // All tiles have 64 rows, as panels of 64 columns of halves: 128 bytes a row, swizzled as wgmma
-// reads them.
+// reads them; or of 32 columns, 64 bytes. Rows of e4m3 are as many bytes of half as many halves.
 inline constexpr int kPanelColumns = 64;
 inline constexpr int kPanelBytes = kMmaTile * kPanelColumns * 2;
 template <int kDim>
@@ -50,8 +50,10 @@ inline CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::
        .sizes = {size(head_dim), size(num_heads), size(kRowsEnd), size(kRowsEnd) + 1,
                  std::uint64_t{1} << 31},
        .strides = {size(2 * heads.head_stride), size(row), size(kShift - row), size(row)},
-       .box = {kPanelColumns, 1, kMmaTile, 1, 1},
-       .swizzle = CU_TENSOR_MAP_SWIZZLE_128B});
+       .box = {static_cast<std::uint32_t>(std::min<std::int64_t>(head_dim, kPanelColumns)), 1,
+               kMmaTile, 1, 1},
+       .swizzle =
+           head_dim < kPanelColumns ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B});
 }
 
 // Whether map_of can describe them.
@@ -69,7 +71,7 @@ __device__ void load_tile(unsigned char* tile, const CUtensorMap* map, std::int6
   const int rows = static_cast<int>(count < kMmaTile ? count : kMmaTile);
   constexpr int kEnd = static_cast<int>(kRowsEnd);
 #pragma unroll
-  for (int panel = 0; panel < kDim / kPanelColumns; ++panel) {
+  for (int panel = 0; panel < ceil_div(kDim, kPanelColumns); ++panel) {
     const int coordinates[5] = {panel * kPanelColumns, static_cast<int>(head), kEnd - rows, kEnd,
                                 static_cast<int>(first) + rows};
     load_box(tile + panel * kPanelBytes, map, coordinates, full);
@@ -82,8 +84,11 @@ inline constexpr WgmmaType kTypeOf =
 
 // A descriptor, which is the same in all lanes: the compiler then keeps it in uniform registers,
 // from where wgmma takes it.
-__device__ inline std::uint64_t descriptor_of(const unsigned char* tile, std::uint32_t leading) {
-  const std::uint64_t x = wgmma_descriptor(tile, {leading, 1024, WgmmaSwizzle::k128Bytes});
+__device__ inline std::uint64_t descriptor_of(const unsigned char* tile, std::uint32_t leading,
+                                              bool is_narrow = false) {
+  const std::uint64_t x = is_narrow
+                              ? wgmma_descriptor(tile, {leading, 512, WgmmaSwizzle::k64Bytes})
+                              : wgmma_descriptor(tile, {leading, 1024, WgmmaSwizzle::k128Bytes});
   return x >> 32 << 32 | __shfl_sync(~0u, static_cast<std::uint32_t>(x), 0);
 }
 // Of a tile that begins so many bytes further: its upper half stays a constant.

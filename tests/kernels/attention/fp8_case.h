@@ -162,7 +162,8 @@ inline void expect_reference(Fp8Case& fp8, DataType type = DataType::kFloat32) {
     } else if (output.lse[i] == -kInfinity) {
       ASSERT_EQ(c.lse[i], -kInfinity);
     } else {
-      ASSERT_NEAR(c.lse[i], output.lse[i], 3e-4);  // sums of sm_89's tensor cores have 13 bits
+      // Sums of sm_89's tensor cores and of Hopper's wgmma have 13 bits.
+      ASSERT_NEAR(c.lse[i], output.lse[i], 1e-3 * std::max(1.0, std::abs(output.lse[i])));
     }
   }
 }

@@ -223,6 +223,22 @@ TEST_P(Fp8Forward, ManyTilesOfKeys) {
   expect_reference(fp8);
 }
 
+// Where the work list has whole tasks for Hopper's kernel. Values grow and shrink from one block of
+// 64 to the next, and one block has none.
+TEST_P(Fp8Forward, LongSequencesOfEveryHeadDim) {
+  for (const std::int64_t dim : {64, 128, 256}) {
+    const std::vector<std::int64_t> lengths = {dim == 128 ? 600 : 514, 70};
+    Case c(aligned(causal_shape(lengths, lengths, 1, dim)), *this);
+    c.v.for_each([&](float& x, std::int64_t i) {
+      constexpr float kFactors[] = {1, 8, 0.5, 0, 1e-3, 2, 30};
+      x *= kFactors[i / dim / 64 % 7];
+    });
+    Fp8Case fp8(c);
+    SCOPED_TRACE(testing::Message() << "head_dim " << dim);
+    expect_reference(fp8, dim == 256 ? DataType::kBFloat16 : DataType::kFloat32);
+  }
+}
+
 TEST_P(Fp8Forward, Masks) {
   std::mt19937 generator(1);
   for (const MaskKind kind :
