@@ -34,6 +34,12 @@ __device__ inline int lane_index() {
   return static_cast<int>(threadIdx.x + threadIdx.y * blockDim.x) % 32;
 }
 
+/// The same where the compiler is not to compute ahead what depends on it: there are no registers
+/// to keep that in. The warp calls it.
+__device__ inline int lane_index_here() {
+  return __shfl_sync(~0u, lane_index(), lane_index());
+}
+
 /// A lane's part of 16 rows x 8 kBlocks columns: value i of block n is in row g + 8 (i / 2) and
 /// column 8 n + 2 q + i % 2.
 template <int kBlocks>

@@ -99,7 +99,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
   constexpr int kBlocks = blocks_of_scores(kDim);
   const AttentionView& args = call.attention;
   __shared__ QueryBlock<kNumWarps> state;
-  static_assert(sizeof(state) <= kStaticBytes);
+  __shared__ int first_blocks[kNumWarps];  // of scales, for each warp's sequence
+  static_assert(sizeof(state) + sizeof(first_blocks) <= kStaticBytes);
   const int lane = lane_index(), warp = thread_index() / kLanes, first_row = warp * kWarpRows;
   constexpr int kTerms = fp8_terms_of_queries(kDim);
   const QueryRows8<kDim> q{dynamic_shared<__nv_bfloat16>()};
@@ -116,6 +117,10 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
   for (std::int64_t index = state.range.begin + blockIdx.x; index < state.range.end;
        index += gridDim.x) {
     state.take(args, work, numbers, index);
+    if (lane == 0) {
+      first_blocks[warp] = static_cast<int>(first_fp8_block(args.key_offsets, at.sequence));
+    }
+    __syncwarp();
     slots.forget();
     for (int items = task.items; items > 0; --items) {
       copy_rows<kTerms * kDim / 2>(args.q, at.queries.in_q + at.first_query, at.head, task.count(),
@@ -130,7 +135,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
           [&](int number, TileClass seen, Rows8<kDim> k, Rows8<kDim> v) {
             tile.is_full = seen.is_full;
             if (seen.is_empty) return;
-            const float2 scales = scales_of_keys(call, at.sequence, task.key_head, number);
+            const float2 scales = scales_of_keys(call, task.key_head, first_blocks[warp] + number);
             const float score_scale = query_scale * scales.x, value_scale = scales.y / kWeightScale;
             const int first_key = number * kMmaTile;
             const int count =
@@ -155,7 +160,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               add_weighted_rows<kDim, kBlocks>(scores, v, key, tile.num_columns, value_scale, sums);
             }
           });
-      write_fp8_queries<kDim>(call, at, at.first_query, 1, sums, softmax);
+      write_fp8_queries<kDim>(call, at, at.first_query, 1, sums, softmax, lane_index_here());
       __syncwarp();  // all lanes have read the task
       go_to_next_item(task, numbers.rows_a_block);
     }

@@ -53,10 +53,9 @@ __device__ inline float scale_of_queries(const Fp8Call& call, const TilePair& at
   return call.q.scales_of(at.head)[first + first_query / kFp8Block];
 }
 
-/// Of a tile's keys and values.
-__device__ inline float2 scales_of_keys(const Fp8Call& call, std::int64_t sequence,
-                                        std::int64_t key_head, std::int64_t tile) {
-  const std::int64_t block = first_fp8_block(call.attention.key_offsets, sequence) + tile;
+/// Of a tile's keys and values, a block of theirs (first_fp8_block).
+__device__ inline float2 scales_of_keys(const Fp8Call& call, std::int64_t key_head,
+                                        std::int64_t block) {
   return {call.k.scales_of(key_head)[block], call.v.scales_of(key_head)[block]};
 }
 

@@ -11,12 +11,6 @@ namespace serrate {
 
 #ifdef SERRATE_WGMMA
 
-// lane_index() where the compiler is not to compute ahead what depends on it: there are no
-// registers to keep that in.
-__device__ inline int lane_index_here() {
-  return __shfl_sync(~0u, lane_index(), lane_index());
-}
-
 /// bfloat16 or float16 tokens.
 template <int kHeadDim, class Half, Extras kExtras>
 struct Halves : HalfTiles<kHeadDim> {

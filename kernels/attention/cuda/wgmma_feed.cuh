@@ -212,8 +212,9 @@ __device__ void load_parts(const typename Elements::Call& call, const CUtensorMa
       Mbarrier* const full = state.keys.wait_empty(t);
       // What is written before the arrival is there when the barrier has completed.
       if constexpr (Elements::kTransposes) {
-        state.tile_scales[t % Elements::kKeySlots] =
-            scales_of_keys(call, at.sequence, part.key_head, part.first_tile + tile);
+        state.tile_scales[t % Elements::kKeySlots] = scales_of_keys(
+            call, part.key_head,
+            first_fp8_block(call.attention.key_offsets, at.sequence) + part.first_tile + tile);
         load(tiles.keys(t), k, full);
         load(tiles.raw(t), v, state.raw.wait_empty(t));
       } else {
