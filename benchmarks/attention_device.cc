@@ -50,8 +50,9 @@ void time_workload(BenchmarkDevice& device, const AttentionWorkload& w, std::ofs
   AttentionRun<T> run(w, device.stream());
   const PairCounts pairs = count_pairs(w);
   const double flops = 4 * pairs.visible * static_cast<double>(w.num_heads * w.head_dim);
-  std::vector<double> plans, forwards, backwards;
-  run.forward();
+  std::vector<double> plans, forwards, backwards, quantizings;
+  const auto forward_once = [&] { w.is_fp8 ? run.forward_fp8() : run.forward(); };
+  forward_once();
   if (w.has_backward) run.backward();
   device.stream().synchronize();
   const auto start = std::chrono::steady_clock::now();
@@ -59,7 +60,8 @@ void time_workload(BenchmarkDevice& device, const AttentionWorkload& w, std::ofs
       std::ssize(forwards) < device.times() &&
       (forwards.size() < 3 || std::chrono::steady_clock::now() - start < std::chrono::seconds(1))) {
     plans.push_back(device.seconds([&] { run.plan(); }));
-    forwards.push_back(device.seconds([&] { run.forward(); }));
+    forwards.push_back(device.seconds(forward_once));
+    if (w.is_fp8) quantizings.push_back(device.seconds([&] { run.quantize(); }));
     if (w.has_backward) backwards.push_back(device.seconds([&] { run.backward(); }));
   }
   const auto time_of = [&](std::vector<double>& seconds, double passes, double bytes) {
@@ -69,23 +71,36 @@ void time_workload(BenchmarkDevice& device, const AttentionWorkload& w, std::ofs
     time.floor_seconds = device.floor_seconds({bytes, time.flops, kPrecision});
     return time;
   };
-  const AttentionTime forward = time_of(forwards, 1, run.forward_bytes());
+  const AttentionTime forward =
+      time_of(forwards, 1, w.is_fp8 ? run.fp8_bytes() : run.forward_bytes());
+  std::optional<AttentionTime> quantizing;
+  if (w.is_fp8) quantizing = time_of(quantizings, 0, run.quantize_bytes());
   std::optional<AttentionTime> backward;
   if (w.has_backward) backward = time_of(backwards, 2.5, run.backward_bytes());
   const double plan_ms = time_of(plans, 0, 0).seconds * 1e3;
   const double in_tiles = pairs.visible > 0 ? pairs.in_tiles / pairs.visible : 0;
   fmt::print("{:32} {:4.2f} | plan {:6.3f} ms | forward {} | backward {}\n", w.name, in_tiles,
              plan_ms, forward.text(), backward ? backward->text() : "-");
+  if (quantizing) {
+    AttentionTime both{forward.seconds + quantizing->seconds, forward.flops,
+                       forward.bytes + quantizing->bytes,
+                       forward.floor_seconds + quantizing->floor_seconds};
+    fmt::print("{:32}      | quantising {:6.3f} ms | with it {}\n", "", quantizing->seconds * 1e3,
+               both.text());
+  }
   std::fflush(stdout);
   json << fmt::format(
       "{{\"name\": \"{}\", \"type\": \"{}\", \"num_heads\": {}, \"head_dim\": {}, \"mask\": "
       "\"{}\", \"window\": {}, \"silu_divisor\": {}, \"shares_queries\": {}, "
-      "\"tile_pairs_of_visible\": {}, \"megabytes\": {}, \"plan_ms\": {}, \"forward\": {}, "
+      "\"tile_pairs_of_visible\": {}, \"megabytes\": {}, \"plan_ms\": {}, \"quantize\": {}, "
+      "\"forward\": {}, "
       "\"backward\": {}, "
       "\"query_lengths\": [{}], \"key_lengths\": [{}], \"key_ranges\": [{}]}}\n",
-      w.name, to_string(data_type_of<T>()), w.num_heads, w.head_dim, to_string(w.mask), w.window,
+      w.name, w.is_fp8 ? "e4m3" : to_string(data_type_of<T>()), w.num_heads, w.head_dim,
+      to_string(w.mask), w.window,
       w.activation == AttentionActivation::kSilu ? std::ranges::max(w.key_lengths) : 0,
-      w.shares_queries, in_tiles, run.extra_bytes() * 1e-6, plan_ms, forward.json(),
+      w.shares_queries, in_tiles, run.extra_bytes() * 1e-6, plan_ms,
+      quantizing ? quantizing->json() : "null", forward.json(),
       backward ? backward->json() : "null", fmt::join(w.query_lengths, ","),
       fmt::join(w.key_lengths, ","), fmt::join(key_ranges(w), ","));
   json.flush();

@@ -11,6 +11,7 @@
 #include "benchmarks/benchmark_device.h"
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
+#include "serrate/kernels/attention_fp8.h"
 
 namespace serrate {
 
@@ -35,6 +36,11 @@ class AttentionRun {
         *x = Buffer<T>((x == &d_q_ ? q_ : k_).size(), stream);
       }
     }
+    if (w_.is_fp8) {
+      q8_ = {tokens_of_q_, fp8_terms_of_queries(w_.head_dim), w_, stream};
+      k8_ = {w_.num_keys(), 1, w_, stream}, v8_ = {w_.num_keys(), 1, w_, stream};
+      quantize();
+    }
     make_mask();
     plan();
     partials_ = Buffer<float>(plan_.num_partials(), stream);
@@ -43,6 +49,32 @@ class AttentionRun {
   /// Of all layers of a model; both directions have it.
   void plan() { plan_ = plan_attention(args(), stream_); }
   void forward() { jagged_attention_forward(planned_args(), stream_); }
+  /// Of a workload in e4m3: q, k and v become that, and the forward of what they became.
+  void quantize() {
+    const auto round = [&](Buffer<T>& from, const DeviceSpan<const std::int64_t>& offsets,
+                           Rows8& to, std::int64_t terms, HeadRotation rotation) {
+      quantize_heads({view(from), to.heads(), offsets, w_.num_heads, w_.head_dim, terms, rotation},
+                     stream_);
+    };
+    round(q_, query_offsets_.span(), q8_, fp8_terms_of_queries(w_.head_dim),
+          HeadRotation::kHadamard);
+    round(k_, key_offsets_.span(), k8_, 1, HeadRotation::kHadamard);
+    round(v_, key_offsets_.span(), v8_, 1, HeadRotation::kNone);
+  }
+  void forward_fp8() {
+    AttentionFp8Forward call{q8_.heads(), k8_.heads(), v8_.heads(), planned_args()};
+    call.attention.q = call.attention.k = call.attention.v = {};
+    jagged_attention_fp8_forward(call, stream_);
+  }
+  /// What both read and write, once.
+  double fp8_bytes() const {
+    return static_cast<double>(q8_.bytes() + k8_.bytes() + v8_.bytes() + out_.bytes() +
+                               lse_.bytes());
+  }
+  double quantize_bytes() const {
+    return static_cast<double>(q8_.bytes() + k8_.bytes() + v8_.bytes() + q_.bytes() + k_.bytes() +
+                               v_.bytes());
+  }
   void backward() { jagged_attention_backward(backward_args(), stream_); }
 
   /// q, k, v, out and the log-sum-exp, once; for the backward those (with SiLU without out, which
@@ -70,6 +102,22 @@ class AttentionRun {
   }
 
  private:
+  /// Tokens of all heads in e4m3.
+  struct Rows8 {
+    std::int64_t columns = 0, head_stride = 0;
+    Buffer<Float8> values;
+    Buffer<float> scales;
+
+    Rows8() = default;
+    Rows8(std::int64_t tokens, std::int64_t terms, const AttentionWorkload& w, const Stream& stream)
+        : columns(w.num_heads * terms * w.head_dim),
+          head_stride(terms * w.head_dim),
+          values(tokens * columns, stream),
+          scales(num_fp8_scales(tokens, std::ssize(w.key_lengths), w.num_heads), stream) {}
+    Fp8Heads heads() { return {{values.device_data(), columns, head_stride}, scales.span()}; }
+    std::int64_t bytes() const { return values.bytes() + scales.bytes(); }
+  };
+
   static std::vector<std::int64_t> offsets_of(const std::vector<std::int64_t>& lengths) {
     std::vector<std::int64_t> offsets{0};
     for (const std::int64_t length : lengths) offsets.push_back(offsets.back() + length);
@@ -179,6 +227,7 @@ class AttentionRun {
   std::int64_t tokens_of_q_;
   Buffer<T> q_, k_, v_, d_out_, out_, d_q_, d_k_, d_v_;
   Buffer<float> lse_, partials_;
+  Rows8 q8_, k8_, v8_;
   AttentionMask mask_;
   Buffer<std::int64_t> ranges_;
   std::vector<BitMask> bits_;

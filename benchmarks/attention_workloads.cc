@@ -194,6 +194,24 @@ void add_w9(Maker& make) {
   add("lognormal", 256, 4, 8192);
 }
 
+/// FlashAttention-3's grid in e4m3, forward.
+void add_w10(Maker& make) {
+  const auto add = [&](WorkloadMask mask, std::int64_t length, std::int64_t head_dim) {
+    AttentionWorkload& w =
+        make.self(fmt::format("W10 e4m3 {} {} d{}", to_string(mask), length, head_dim),
+                  make.lengths("fixed", 16384 / length, length));
+    w.num_heads = 2048 / head_dim;
+    w.head_dim = head_dim;
+    w.mask = mask;
+    w.has_backward = false;
+    w.is_fp8 = true;
+  };
+  for (const std::int64_t head_dim : {64, 128, 256}) {
+    for (const WorkloadMask mask : {kFull, kCausal}) add(mask, 8192, head_dim);
+  }
+  add(kCausal, 512, 128);
+}
+
 // The documents of a sequence, in sixteenths of it.
 constexpr std::int64_t kDocumentEnds[] = {1, 3, 8, 9, 11, 16};
 
@@ -268,7 +286,7 @@ KeyRanges AttentionWorkload::keys_of(std::int64_t i, std::int64_t num_keys) cons
 std::vector<AttentionWorkload> attention_workloads(const std::string& names,
                                                    const WorkloadLimits& limits) {
   constexpr void (*kAdd[])(Maker&) = {add_w1, add_w2, add_w3, add_w4, add_w5,
-                                      add_w6, add_w7, add_w8, add_w9};
+                                      add_w6, add_w7, add_w8, add_w9, add_w10};
   std::set<std::string> wanted;
   std::istringstream list(names);
   for (std::string name; std::getline(list, name, ',');) wanted.insert(name);
@@ -281,7 +299,7 @@ std::vector<AttentionWorkload> attention_workloads(const std::string& names,
   if (!wanted.empty() || make.all.empty()) {
     throw usage_error(
         fmt::format("--workload {} (there is no such workload) choose all, or some "
-                    "of W1,W2,...,W9",
+                    "of W1,W2,...,W10",
                     names));
   }
   return make.all;

@@ -24,7 +24,7 @@ enum class WorkloadMask {
 };
 std::string to_string(WorkloadMask mask);
 
-/// One batch of attention, of those that papers measure (W1 to W9 in docs/performance_gpu.md).
+/// One batch of attention, of those that papers measure (W1 to W10 in docs/performance_gpu.md).
 struct AttentionWorkload {
   std::string name;  ///< "W6 lognormal 50": the workload, and which batch of it
   std::vector<std::int64_t> query_lengths, key_lengths;
@@ -35,6 +35,7 @@ struct AttentionWorkload {
   bool shares_queries = false;  ///< all sequences have the queries of the first
   bool has_backward = true;
   bool has_bit_mask = false;  ///< the mask is given as bits
+  bool is_fp8 = false;        ///< in e4m3, forward
 
   std::int64_t num_queries() const;  ///< of all sequences
   std::int64_t num_keys() const;
