@@ -86,6 +86,8 @@ __device__ void add_weighted_rows(const Fragment<kBlocks>& weights, Rows8<kDim> 
       sums[2 * n][i] = fmaf(scale, even[i], sums[2 * n][i]);
       sums[2 * n + 1][i] = fmaf(scale, odd[i], sums[2 * n + 1][i]);
     }
+    // There are no registers for products of several columns at a time.
+    if (kDim == 256) __syncwarp();
   }
 }
 
