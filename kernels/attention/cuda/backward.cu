@@ -273,7 +273,9 @@ template <>
 std::int64_t jagged_attention_backward_workspace_on<DeviceType::kCuda>(
     const AttentionBackward& on_device, const Stream& stream) {
   const AttentionBackwardView args = view_of(on_device);
-  if (backward_takes_tensor_cores(args, stream)) return workspace_on_tensor_cores(on_device);
+  if (backward_takes_tensor_cores(args, stream)) {
+    return workspace_on_tensor_cores(on_device, stream);
+  }
   const Workspace sizes(args);
   return (sizes.deltas + sizes.position + sizes.time) * static_cast<std::int64_t>(sizeof(float));
 }

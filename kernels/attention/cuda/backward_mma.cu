@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
   WarpTask& task = state.task;
   TilePair& at = task.at;
   QuerySums* const sums = tiles.sums + first_row;
-  for (std::int64_t index = blockIdx.x; index < range.end; index += gridDim.x) {
+  for (std::int64_t index = range.begin + blockIdx.x; index < range.end; index += gridDim.x) {
     const WarpTask found = task_at(args, work, numbers, range, index);
     if (lane == 0) task = found;
     __syncwarp();
@@ -190,17 +190,21 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream
          takes(call.d_out) && takes(call.d_q) && takes(call.d_k) && takes(call.d_v);
 }
 
-std::int64_t workspace_on_tensor_cores(const AttentionBackward& args) {
+std::int64_t workspace_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
-  return std::max(floats_of_shared_queries(call.forward),
-                  floats_of_biases(call, std::ssize(args.d_bias))) *
-         static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t floats = std::max(floats_of_shared_queries(call.forward),
+                                       floats_of_biases(call, std::ssize(args.d_bias)));
+  return std::max(
+      floats * static_cast<std::int64_t>(sizeof(float)),
+      longest_take_wgmma(call, stream) ? backward_of_longest_workspace(call) : std::int64_t{0});
 }
 
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
   with_d_q_of_sequences(call, stream, [&](const AttentionBackwardView& of_sequences) {
-    with_work_list(call.forward, args.forward.plan, stream, [&](const WorkList& work) {
+    with_work_list(call.forward, args.forward.plan, stream, [&](WorkList work) {
+      work.longest_take_wgmma = longest_take_wgmma(call, stream);
+      if (work.longest_take_wgmma) backward_of_longest(call, work, stream);
       sum_resident(of_sequences, work, stream);
       sum_queries_of_many_keys(of_sequences, work, stream);
       with_halves<256>(call.forward, [&](auto dim, auto half) {

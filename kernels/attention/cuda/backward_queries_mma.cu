@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 
   __syncthreads();
   WarpTask& task = state.tasks[own.warp];
   TilePair& at = task.at;
-  for (std::int64_t index = blockIdx.x; index < num_tasks; index += gridDim.x) {
+  for (std::int64_t index = first_task_of_mma(work, work.query_blocks) + blockIdx.x;
+       index < num_tasks; index += gridDim.x) {
     state.take(args, work, numbers, index);
     slots.forget();
     for (int items = task.items; items > 0; --items) {

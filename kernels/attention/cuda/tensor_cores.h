@@ -26,15 +26,22 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream
 /// leaves out head_dim 32, and strides that are not positive or reach 16 GiB. A sequence's
 /// way is a function of its lengths and of the call.
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
+/// Likewise the backward, of sequences that decode in the forward too. It also leaves out head_dim
+/// 256 and shared queries. (Gradients of biases and tables are another kernel's.)
+bool longest_take_wgmma(const AttentionBackwardView& args, const Stream& stream);
 /// What it allocates: one, of the tasks that its blocks have taken.
 using Counter = unsigned long long;
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream);
+void backward_of_longest(const AttentionBackwardView& call, const WorkList& work,
+                         const Stream& stream);
+/// Bytes that the backward of the longest allocates.
+std::int64_t backward_of_longest_workspace(const AttentionBackwardView& call);
 
 /// Calls on tensor cores.
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream);
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
 /// Bytes that the backward allocates besides a plan.
-std::int64_t workspace_on_tensor_cores(const AttentionBackward& args);
+std::int64_t workspace_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
 
 /// Parts of the backward: of sequences all of whose queries a block has, and d_q of others that
 /// have more tiles of keys than one, or none. The d_q of the call has a row for each of out.

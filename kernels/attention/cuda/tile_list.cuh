@@ -97,10 +97,20 @@ __device__ inline TileClass class_by_blocks(const BitMaskView& mask, std::int64_
   return result;
 }
 
+/// The ranges of queries from first_query on, as they are asked for.
+struct RangesOfRows {
+  const AttentionView& args;
+  const TilePair& at;
+  std::int64_t first_query;
+
+  __device__ KeyRanges operator[](int row) const { return key_ranges(args, at, first_query + row); }
+};
+
 /// Of the `count` queries, up to 16, from first_query on, whose ranges those are.
-__device__ inline TileClass class_of_tile(const AttentionView& args, const TilePair& at,
-                                          const KeyRanges* ranges, std::int64_t first_query,
-                                          int count, int first_key) {
+template <class Ranges>
+__device__ TileClass class_of_tile(const AttentionView& args, const TilePair& at,
+                                   const Ranges& ranges, std::int64_t first_query, int count,
+                                   int first_key) {
   if (count <= 0 || first_key >= at.num_keys) return {true, false};
   const int end_key = static_cast<int>(std::min<std::int64_t>(first_key + kMmaTile, at.num_keys));
   TileClass result{true, first_key + kMmaTile <= at.num_keys};
@@ -119,7 +129,8 @@ __device__ inline TileClass class_of_tile(const AttentionView& args, const TileP
   return {by_pairs.is_empty, result.is_full && by_pairs.is_full};
 }
 
-/// The tiles of keys that the warps of a block visit, some kTiles at a time, in shared memory.
+/// The tiles of keys that the warps of a block visit, some kTiles at a time, in shared memory. Of
+/// a block that owns keys: tiles of queries, and in place of a warp a part of each.
 template <int kNumWarps>
 struct TileList {
   static constexpr int kWords = 4, kTiles = 32 * kWords;
@@ -128,13 +139,18 @@ struct TileList {
   /// Lists the tiles first_tile, ... for the queries of `warp`; the block waits before it reads.
   __device__ void fill(const AttentionView& args, const TilePair& at, const KeyRanges* ranges,
                        std::int64_t first_query, int count, std::int64_t first_tile, int warp) {
+    fill(warp, [&](int tile) -> TileClass {
+      const std::int64_t first_key = (first_tile + tile) * kMmaTile;
+      if (first_key >= at.num_keys) return {true, false};
+      return class_of_tile(args, at, ranges, first_query, count, static_cast<int>(first_key));
+    });
+  }
+  /// Likewise by the class that f(tile) says.
+  template <typename F>
+  __device__ void fill(int warp, F&& f) {
     const int lane = lane_index();
     for (int word = 0; word < kWords; ++word) {
-      const std::int64_t first_key = (first_tile + word * 32 + lane) * kMmaTile;
-      TileClass tile{true, false};
-      if (first_key < at.num_keys) {
-        tile = class_of_tile(args, at, ranges, first_query, count, static_cast<int>(first_key));
-      }
+      const TileClass tile = f(word * 32 + lane);
       const unsigned is_seen = __ballot_sync(~0u, !tile.is_empty);
       const unsigned is_full = __ballot_sync(~0u, tile.is_full);
       if (lane == 0) seen[warp][word] = is_seen, full[warp][word] = is_full;
@@ -156,6 +172,11 @@ struct TileList {
     unsigned any = 0;
     for (int i = 0; i < count; ++i) any |= seen[first_warp + i][tile / 32];
     return (any >> tile % 32 & 1) != 0;
+  }
+  __device__ bool is_full(int tile, int first_warp, int count) const {
+    unsigned all = ~0u;
+    for (int i = 0; i < count; ++i) all &= full[first_warp + i][tile / 32];
+    return (all >> tile % 32 & 1) != 0;
   }
   __device__ TileClass of_warp(int tile, int warp = thread_index() / kLanes) const {
     return {(seen[warp][tile / 32] >> tile % 32 & 1) == 0,
@@ -207,6 +228,12 @@ struct TaskNumbers {
   std::int64_t heads, heads_apart;
 };
 
+/// The first one that is left to kernels of mma.
+__device__ inline std::int64_t first_task_of_mma(const WorkList& list,
+                                                 const std::int64_t* first_task) {
+  return list.longest_take_wgmma ? first_task[list.counts[4]] : 0;
+}
+
 /// A range of them: of long sequences, of those of up to 32 queries and keys (from end_of_long on).
 struct TaskRange {
   std::int64_t begin, end_of_long, end;
@@ -214,7 +241,7 @@ struct TaskRange {
 __device__ inline TaskRange all_tasks(const AttentionView& args, const WorkList& list,
                                       const TaskNumbers& numbers) {
   const std::int64_t end_of_long = numbers.first_task[batch_size_of(args)];
-  return {0, end_of_long,
+  return {first_task_of_mma(list, numbers.first_task), end_of_long,
           end_of_long + ceil_div(list.counts[2] * numbers.heads, 2) +
               ceil_div(list.counts[3] * numbers.heads, 4)};
 }

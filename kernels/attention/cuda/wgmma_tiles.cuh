@@ -29,7 +29,7 @@ inline constexpr bool kHasSm90a = false;
 // All tiles have 64 rows, as panels of 64 columns of halves: 128 bytes a row, swizzled as wgmma
 // reads them; or of 32 columns, 64 bytes. Rows of e4m3 are as many bytes of half as many halves.
 inline constexpr int kPanelColumns = 64;
-inline constexpr int kPanelBytes = kMmaTile * kPanelColumns * 2;
+inline constexpr int kRowBytes = kPanelColumns * 2, kPanelBytes = kMmaTile * kRowBytes;
 template <int kDim>
 inline constexpr int kTileBytes = kMmaTile * kDim * 2;
 
@@ -105,15 +105,41 @@ __device__ float (&accumulators(Fragment<kBlocks>& fragment))[kBlocks * 4] {
 // 64 rows of 64 columns, 16 of each in a warp, as a product's left side in registers.
 using LeftSide = std::uint32_t[kMmaTile / 16][4];
 
-template <class Half>
-__device__ void round_weights(const Fragment<8>& scores, LeftSide& weights) {
+template <class Half, int kBlocks>
+__device__ void round_weights(const Fragment<kBlocks>& scores,
+                              std::uint32_t (&weights)[kBlocks / 2][4]) {
 #pragma unroll
-  for (int k = 0; k < kMmaTile / 16; ++k) {
+  for (int k = 0; k < kBlocks / 2; ++k) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const auto& block = scores[2 * k + i / 2];
       weights[k][i] = Mma<Half>::pack(block[i % 2 * 2], block[i % 2 * 2 + 1]);
     }
+  }
+}
+
+/// products = the 64 rows of a tile times the transpose of 8 kBlocks rows of another, over kDim.
+template <int kDim, class Half, int kBlocks>
+__device__ void multiply_rows(const unsigned char* tile, const unsigned char* rows,
+                              Fragment<kBlocks>& products) {
+  const std::uint64_t a = descriptor_of(tile, 0), b = descriptor_of(rows, 0);
+#pragma unroll
+  for (int k = 0; k < kDim / 16; ++k) {
+    const unsigned further = (k / 4 * kPanelBytes + k % 4 * 32) / 16;  // in units of descriptors
+    wgmma<kTypeOf<Half>, 8 * kBlocks>(accumulators(products), a + further, b + further,
+                                      k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
+  }
+}
+
+/// sums += weights times 16 kSteps rows of a tile.
+template <int kDim, class Half, int kSteps>
+__device__ void add_rows(const std::uint32_t (&weights)[kSteps][4], const unsigned char* rows,
+                         Fragment<kDim / 8>& sums) {
+  const std::uint64_t b = descriptor_of(rows, kPanelBytes);
+#pragma unroll
+  for (int k = 0; k < kSteps; ++k) {
+    wgmma<kTypeOf<Half>, kDim, WgmmaMajor::kRows>(accumulators(sums), weights[k],
+                                                  b + k * 16 * kRowBytes / 16, WgmmaScale::kAdd);
   }
 }
 

@@ -45,7 +45,7 @@ struct Limits {
 
 struct Lists {
   std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_blocks, *decoding,
-      *partial_rows;
+      *partial_rows, *longest_queries, *longest_keys;
 };
 
 // first_task[place] becomes the sum of tasks_at of the places before, for a thread's places and the
@@ -87,11 +87,12 @@ __global__ void __launch_bounds__(kThreads, 1)
     up_to[c] = before + count;
   }
   const std::int64_t num_long = up_to[short_class + 1], longer = up_to[2];
+  static_assert(most_of_whole(128) == 16 << 5 && most_of_whole(256) == 16 << 4);
+  const std::int64_t longest = up_to[args.head_dim <= 128 ? 6 : 5];
   if (t == 0) {
     lists.counts[0] = num_long, lists.counts[1] = longer - num_long;
     lists.counts[2] = up_to[1] - longer, lists.counts[3] = up_to[0] - up_to[1];
-    static_assert(most_of_whole(128) == 16 << 5 && most_of_whole(256) == 16 << 4);
-    lists.counts[4] = up_to[args.head_dim <= 128 ? 6 : 5];
+    lists.counts[4] = longest;
   }
   for (std::int64_t s = begin; s < end; ++s) lists.order[places[class_of(args, s)][t]++] = s;
   __syncthreads();
@@ -148,6 +149,17 @@ __global__ void __launch_bounds__(kThreads, 1)
     return is_whole(queries, keys) ? key_heads
                                    : ceil_div(queries, rows_for_d_q(args.head_dim)) * heads;
   });
+  const auto number_longest = [&](std::int64_t* first_task, auto&& tasks_of) {
+    number(first_task, [&](std::int64_t place, std::int64_t queries, std::int64_t keys) {
+      return place < longest ? tasks_of(queries, keys) : 0;
+    });
+  };
+  number_longest(lists.longest_queries, [&](std::int64_t queries, std::int64_t) {
+    return ceil_div(queries, kLongestRows) * heads;
+  });
+  number_longest(lists.longest_keys, [&](std::int64_t, std::int64_t keys) {
+    return ceil_div(keys, kLongestRows) * key_heads;
+  });
   if (limits.partial_rows == 0) return;
   // A sequence is cut if one task of it would be more than a task's share of all chunks.
   const std::int64_t of_decoding = limits.decoding_heads;
@@ -182,7 +194,7 @@ CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   };
   launch(sort_by_size, 1, kThreads, 0, stream, args,
          Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step,
-               tasks + 4 * step, tasks + 5 * step},
+               tasks + 4 * step, tasks + 5 * step, tasks + 6 * step, tasks + 7 * step},
          Limits{many_pairs(stream), room(Resident::kQueries), room(Resident::kQueriesAndGradients),
                 decoding_heads(args), partial_rows});
   return plan;

@@ -32,6 +32,9 @@ constexpr int warps_for_long(std::int64_t head_dim) {
   return head_dim <= 128 ? 8 : 4;
 }
 
+/// Rows that a block of Hopper's backward owns.
+inline constexpr int kLongestRows = 2 * kMmaTile;
+
 /// Warps of a block of the backward that share 16 queries and 16 keys, as registers allow: of
 /// scores each has a part of the keys, of sums a part of the columns.
 constexpr int warps_that_share(std::int64_t head_dim) {
@@ -76,11 +79,15 @@ struct WorkList {
   /// Likewise of what decodes (decoding.h): tasks, and rows of partials of what might be cut. Not
   /// written where no sequence of the call may decode.
   const std::int64_t *decoding, *partial_rows;
+  /// Likewise of those longer than most_of_whole: tasks of kLongestRows queries, and of keys, of
+  /// the backward by wgmma.
+  const std::int64_t *longest_queries, *longest_keys;
+  bool longest_take_wgmma = false;  // and other kernels of the backward leave them out
 };
 
 /// What CUDA's kernels know of a batch beforehand; made on the device from lengths alone.
 struct CudaAttentionPlan {
-  static constexpr std::int64_t kCounts = 5, kNumberings = 6;
+  static constexpr std::int64_t kCounts = 5, kNumberings = 8;
   static std::int64_t size(std::int64_t batch_size) {
     return kCounts + batch_size + kNumberings * (batch_size + 1);
   }
@@ -90,9 +97,16 @@ struct CudaAttentionPlan {
   WorkList list(std::int64_t batch_size) const {
     const std::int64_t *counts = values.device_data(), *order = counts + kCounts;
     const std::int64_t *tasks = order + batch_size, step = batch_size + 1;
-    return {
-        counts,           order,           tasks, tasks + step, tasks + 2 * step, tasks + 3 * step,
-        tasks + 4 * step, tasks + 5 * step};
+    return {counts,
+            order,
+            tasks,
+            tasks + step,
+            tasks + 2 * step,
+            tasks + 3 * step,
+            tasks + 4 * step,
+            tasks + 5 * step,
+            tasks + 6 * step,
+            tasks + 7 * step};
   }
 };
 

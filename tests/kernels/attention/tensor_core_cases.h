@@ -85,7 +85,7 @@ inline constexpr bool kIsBuiltForSm90a = true;
 inline constexpr bool kIsBuiltForSm90a = false;
 #endif
 
-// Hopper's kernel for sequences of more than 512 queries or keys included, where there is one.
+// Hopper's kernels for sequences of more than 512 queries or keys included, where there are any.
 inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
                                 const Stream& stream, [[maybe_unused]] Backward backward) {
   if (stream.device().type == DeviceType::kCpu) return;
@@ -98,13 +98,14 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
   const AttentionBackwardView view = view_of(call);
   const std::int64_t head_dim = view.forward.head_dim;
   EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
-  EXPECT_EQ(
-      longest_take_wgmma(view.forward, stream),
-      head_dim >= 64 && kIsBuiltForSm90a && attribute(cudaDevAttrComputeCapabilityMajor) == 9);
+  const bool is_hopper = kIsBuiltForSm90a && attribute(cudaDevAttrComputeCapabilityMajor) == 9;
+  EXPECT_EQ(longest_take_wgmma(view.forward, stream), head_dim >= 64 && is_hopper);
   if (backward == Backward::kNotRun) return;
   const bool has_room =
       head_dim < 256 || attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) >= 163 << 10;
   EXPECT_EQ(backward_takes_tensor_cores(view, stream), has_room);
+  EXPECT_EQ(longest_take_wgmma(view, stream), (head_dim == 64 || head_dim == 128) && is_hopper &&
+                                                  view.forward.num_shared_queries == 0);
 #endif
 }
 

@@ -1,0 +1,302 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/attention/cuda/mma_gradients.cuh"
+#include "kernels/attention/cuda/wgmma_tiles.cuh"
+#include "kernels/cuda/ring.cuh"
+
+// What keeps the warps of backward_wgmma.cu busy that multiply: lists of tiles, and copies. The
+// forward's have the same names (wgmma_feed.cuh).
+
+namespace serrate::backward_wgmma {
+
+/// Whose rows a block owns: queries with d_out, or keys with values. Tiles of the other go by.
+enum class Side { kQueries, kKeys };
+
+/// A warpgroup owns 64 rows, and a block two of those.
+inline constexpr int kGroupWarps = 4, kGroups = 2, kOwnerWarps = kGroups * kGroupWarps;
+inline constexpr int kBlockWarps = kOwnerWarps + kGroupWarps;
+static_assert(kGroups * kMmaTile == kLongestRows);
+
+inline constexpr int kTaskSlots = 2;
+/// Tiles under way: as many as there is shared memory for.
+constexpr int step_slots(int head_dim) {
+  return head_dim <= 64 ? 4 : 2;
+}
+template <int kDim>
+inline constexpr int kSharedBytes =
+    2 * (kTaskSlots * kGroups + step_slots(kDim)) * kTileBytes<kDim>;
+
+/// The tensors of the tokens, as bulk copies take them.
+struct TokenMaps {
+  CUtensorMap q, d_out, k, v;
+};
+
+#ifdef SERRATE_WGMMA
+
+inline constexpr int kListingWarps = kGroupWarps - 1;
+inline constexpr unsigned kListingBarrier = 1 + kGroups;  // behind those of the groups
+
+/// What is to be known of queries besides their rows.
+template <int kCount>
+struct QueryRows {
+  KeyRanges ranges[kCount];
+  QuerySums sums[kCount];
+};
+
+/// A tile of queries that goes by.
+struct QueryTile : QueryRows<kMmaTile> {
+  TilePair at;
+};
+struct KeyTile {};
+
+/// Rows of a block and up to TileList::kTiles tiles of the other side, from first_tile on, in each
+/// head that shares the keys: a task, or a part of one.
+template <Side kSide>
+struct Part {
+  TilePair at;  // of the block; its head is the first one
+  std::int64_t key_head;
+  int heads;
+  int first_tile;
+  bool ends;     // its task
+  bool is_none;  // there are no more
+  TileList<kOwnerWarps> list;
+  QueryRows<kSide == Side::kQueries ? kLongestRows : 1> own;
+};
+
+template <int kDim, Side kSide>
+struct SharedState {
+  static constexpr int kSteps = step_slots(kDim);
+  Ring<kTaskSlots> parts, rows;
+  Ring<kSteps> steps;
+  Part<kSide> slots[kTaskSlots];
+  std::conditional_t<kSide == Side::kKeys, QueryTile, KeyTile> others[kSteps];
+  std::int64_t tasks[2];           // the last ones that the block took, in turn
+  WarpTask listed[kListingWarps];  // where each listing warp is
+
+  __device__ void init() {
+    parts.init(kListingWarps, kOwnerWarps + 1);
+    rows.init(1, kOwnerWarps);
+    steps.init(1, kOwnerWarps);
+    fence_mbarrier_init();
+  }
+};
+
+/// The tiles in dynamic shared memory. Tensor 0 is queries or keys, 1 is d_out or values.
+template <int kDim>
+struct GradientTiles {
+  unsigned char* data;
+
+  __device__ unsigned char* own(unsigned n, int tensor, int group) const {
+    return data + ((n % kTaskSlots * 2 + tensor) * kGroups + group) * kTileBytes<kDim>;
+  }
+  __device__ unsigned char* step(unsigned t, int tensor) const {
+    return data + (2 * kTaskSlots * kGroups + t % step_slots(kDim) * 2 + tensor) * kTileBytes<kDim>;
+  }
+};
+
+/// Log-sum-exp and delta of 16 queries, to shared memory, and delta for the blocks that own keys.
+template <int kDim, class Half>
+__device__ void sum_queries_of_block(const AttentionBackwardView& call, const TilePair& at,
+                                     std::int64_t first_query, int count, float* deltas,
+                                     QuerySums* sums) {
+  const AttentionView& args = call.forward;
+  constexpr int kLanesARow = 8, kRowsAtOnce = kLanes / kLanesARow;
+  const int lane = lane_index();
+  const HeadsView<const Half> out = view_as<Half>(InputHeads(args.out)),
+                              d_out = view_as<Half>(call.d_out);
+#pragma unroll 1
+  for (int first = 0; first < kWarpRows; first += kRowsAtOnce) {
+    const int row = first + lane / kLanesARow;
+    const std::int64_t token = at.queries.in_out + first_query + row;
+    float delta = 0;
+    if (is_softmax(args) && row < count) {
+#pragma unroll
+      for (int chunk = lane % kLanesARow; chunk < kDim / 8; chunk += kLanesARow) {
+        delta += multiply_chunks(d_out.at(token, at.head) + chunk * 8,
+                                 out.at(token, at.head) + chunk * 8);
+      }
+    }
+#pragma unroll
+    for (int lanes = 1; lanes < kLanesARow; lanes *= 2) {
+      delta += __shfl_xor_sync(~0u, delta, lanes);
+    }
+    if (lane % kLanesARow != 0) continue;
+    QuerySums of_row = query_sums(args, at, first_query + row, nullptr);
+    of_row.delta = delta;
+    sums[row] = of_row;
+    if (is_softmax(args) && row < count) {
+      deltas[at.head * static_cast<std::int64_t>(args.lse.size()) / args.num_heads + token] = delta;
+    }
+  }
+}
+
+/// What the three listing warps do: one part after the other, for the warps of the groups in turn.
+/// Blocks take the next task when they are ready for it; of a sequence and head first those that
+/// see more with a causal mask: the last queries, the first keys.
+template <int kDim, class Half, Side kSide>
+__device__ void list_parts(const AttentionBackwardView& call, const WorkList& work,
+                           Counter* next_task, float* deltas, SharedState<kDim, kSide>& state,
+                           int number) {
+  const AttentionView& args = call.forward;
+  using List = TileList<kOwnerWarps>;
+  constexpr bool kOwnsQueries = kSide == Side::kQueries;
+  const int group = static_cast<int>(heads_per_key_head(args));
+  const TaskNumbers numbers = kOwnsQueries
+                                  ? TaskNumbers{work.longest_queries, TaskNumbers::Rows::kQueries,
+                                                kLongestRows, args.num_heads, 1}
+                                  : TaskNumbers{work.longest_keys, TaskNumbers::Rows::kKeys,
+                                                kLongestRows, args.num_key_heads, group};
+  const std::int64_t end = numbers.first_task[batch_size_of(args)];
+  const TaskRange range{0, end, end};
+  const bool is_first = number == 0 && lane_index() == 0;
+  unsigned n = 0;
+  for (unsigned i = 0;; ++i) {
+    if (is_first) state.tasks[i % 2] = static_cast<std::int64_t>(atomicAdd(next_task, Counter{1}));
+    named_barrier_sync(kListingBarrier, kListingWarps * kLanes);
+    const std::int64_t index = state.tasks[i % 2];
+    if (index >= end) break;
+    const WarpTask found = task_at(args, work, numbers, range, index);
+    WarpTask& task = state.listed[number];
+    if (lane_index() == 0) {
+      task = found;
+      const std::int64_t last = (found.at.queries.count - 1) / kLongestRows * kLongestRows;
+      task.at.first_query = kOwnsQueries ? last - found.at.first_query : 0;
+    }
+    __syncwarp();
+    const TilePair& at = task.at;
+    const std::int64_t others = kOwnsQueries ? at.num_keys : at.queries.count;
+    for (int first = 0; first == 0 || first * kMmaTile < others; first += List::kTiles, ++n) {
+      Mbarrier* const full = state.parts.wait_empty(n);
+      Part<kSide>& part = state.slots[n % kTaskSlots];
+      if (is_first) {
+        part.at = at;
+        part.key_head = task.key_head;
+        part.heads = kOwnsQueries ? 1 : group;
+        part.first_tile = first;
+        part.ends = (first + List::kTiles) * kMmaTile >= others;
+        part.is_none = false;
+      }
+      // Of queries each warp's; of keys each group's, and of tiles of queries 16 rows.
+#pragma unroll 1
+      for (int warp = number; warp < kOwnerWarps; warp += kListingWarps) {
+        if constexpr (kOwnsQueries) {
+          const std::int64_t first_query = at.first_query + warp * kWarpRows;
+          const int count = static_cast<int>(
+              std::clamp<std::int64_t>(at.queries.count - first_query, 0, kWarpRows));
+          KeyRanges* const ranges = part.own.ranges + warp * kWarpRows;
+          const int lane = lane_index();
+          if (lane < kWarpRows) ranges[lane] = RangesOfRows{args, at, first_query}[lane];
+          sum_queries_of_block<kDim, Half>(call, at, first_query, count, deltas,
+                                           part.own.sums + warp * kWarpRows);
+          __syncwarp();
+          part.list.fill(args, at, ranges, first_query, count, first, warp);
+        } else {
+          const std::int64_t first_key = at.first_key + warp / kGroupWarps * kMmaTile;
+          const int row = warp % kGroupWarps * kWarpRows;
+          part.list.fill(warp, [&](int tile) -> TileClass {
+            const std::int64_t query = std::int64_t{first + tile} * kMmaTile + row;
+            const std::int64_t left = at.queries.count - query;
+            if (left <= 0) return {true, true};
+            return class_of_tile(args, at, RangesOfRows{args, at, query}, query,
+                                 static_cast<int>(std::min<std::int64_t>(left, kWarpRows)),
+                                 static_cast<int>(first_key));
+          });
+        }
+      }
+      __syncwarp();
+      if (lane_index() == 0) mbarrier_arrive(full);
+    }
+  }
+  Mbarrier* const full = state.parts.wait_empty(n);
+  if (is_first) state.slots[n % kTaskSlots].is_none = true;
+  if (lane_index() == 0) mbarrier_arrive(full);
+}
+
+/// What the fourth warp does: all copies, as far ahead as there are buffers, and with tiles of
+/// queries what is to be known of them.
+template <int kDim, Side kSide>
+__device__ void load_parts(const AttentionView& args, const TokenMaps& maps, const float* deltas,
+                           SharedState<kDim, kSide>& state, GradientTiles<kDim> tiles) {
+  using List = TileList<kOwnerWarps>;
+  const int lane = lane_index();
+  const auto load_queries = [&](const TilePair& at, std::int64_t head, std::int64_t query,
+                                unsigned char* q, unsigned char* d_out, Mbarrier* full) {
+    const std::int64_t count = at.queries.count - query;
+    load_tile<kDim>(q, &maps.q, at.queries.in_q + query, count, head, full);
+    load_tile<kDim>(d_out, &maps.d_out, at.queries.in_out + query, count, head, full);
+  };
+  const auto load_keys = [&](const TilePair& at, std::int64_t head, std::int64_t key,
+                             unsigned char* k, unsigned char* v, Mbarrier* full) {
+    const std::int64_t count = at.num_keys - key;
+    load_tile<kDim>(k, &maps.k, at.in_keys + key, count, head, full);
+    load_tile<kDim>(v, &maps.v, at.in_keys + key, count, head, full);
+  };
+  unsigned t = 0;
+  for (unsigned n = 0;; ++n) {
+    state.parts.wait_full(n);
+    const Part<kSide>& part = state.slots[n % kTaskSlots];
+    if (part.is_none) return;
+    const TilePair& at = part.at;
+    Mbarrier* full = state.rows.wait_empty(n);
+    if (lane == 0) {
+      const std::int64_t rows =
+          kSide == Side::kQueries ? at.queries.count - at.first_query : at.num_keys - at.first_key;
+      const int groups = rows > kMmaTile ? 2 : 1;
+      mbarrier_arrive_expecting(full, groups * 2 * kTileBytes<kDim>);
+      for (int group = 0; group < groups; ++group) {
+        unsigned char *const first = tiles.own(n, 0, group), *const second = tiles.own(n, 1, group);
+        if constexpr (kSide == Side::kQueries) {
+          load_queries(at, at.head, at.first_query + group * kMmaTile, first, second, full);
+        } else {
+          load_keys(at, part.key_head, at.first_key + group * kMmaTile, first, second, full);
+        }
+      }
+    }
+    for (int head = 0; head < part.heads; ++head) {
+      for (int tile = part.list.next(0); tile < List::kTiles;
+           tile = part.list.next(tile + 1), ++t) {
+        const std::int64_t row = std::int64_t{part.first_tile + tile} * kMmaTile;
+        if constexpr (kSide == Side::kQueries) {
+          if (lane > 0) continue;
+          full = state.steps.wait_empty(t);
+          mbarrier_arrive_expecting(full, 2 * kTileBytes<kDim>);
+          load_keys(at, part.key_head, row, tiles.step(t, 0), tiles.step(t, 1), full);
+        } else {
+          TilePair of_head = at;
+          of_head.head += head;
+          of_head.first_query = row;
+          QuerySums sums[2];
+#pragma unroll
+          for (int i = 0; i < 2; ++i) {
+            sums[i] = query_sums(args, of_head, row + lane + i * kLanes, deltas);
+          }
+          full = state.steps.wait_empty(t);
+          QueryTile& queries = state.others[t % step_slots(kDim)];
+          if (lane == 0) queries.at = of_head;
+#pragma unroll
+          for (int i = 0; i < 2; ++i) queries.sums[lane + i * kLanes] = sums[i];
+          if (!part.list.is_full(tile, 0, kOwnerWarps)) {
+#pragma unroll 1
+            for (int i = lane; i < kMmaTile; i += kLanes) {
+              queries.ranges[i] = key_ranges(args, at, row + i);
+            }
+          }
+          __syncwarp();
+          if (lane > 0) continue;
+          mbarrier_arrive_expecting(full, 2 * kTileBytes<kDim>);
+          load_queries(at, of_head.head, row, tiles.step(t, 0), tiles.step(t, 1), full);
+        }
+      }
+    }
+    __syncwarp();
+    if (lane == 0) state.parts.arrive_empty(n);
+  }
+}
+
+#endif
+
+}  // namespace serrate::backward_wgmma
