@@ -29,7 +29,7 @@ endif()
 function(serrate_simulate_cuda target)
   get_target_property(sources ${target} SOURCES)
   list(FILTER sources INCLUDE REGEX "\\.cu$")
-  set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX COMPILE_OPTIONS
+  set_source_files_properties(${sources} PROPERTIES LANGUAGE CXX SKIP_PRECOMPILE_HEADERS ON COMPILE_OPTIONS
     "-x;c++;-O1;-g;-fno-tree-sra;-fno-ipa-reference;-fsanitize=thread;--param=tsan-instrument-func-entry-exit=0;--param=tsan-distinguish-volatile=1;-Wno-unknown-pragmas")
 endfunction()
 
@@ -56,6 +56,13 @@ function(serrate_library name)
   set_property(GLOBAL APPEND PROPERTY SERRATE_LIBRARIES ${target})
 endfunction()
 
+# How a program of tests is compiled: at -O${serrate_test_level}, with GoogleTest's header compiled before, once for each
+# level (tests/CMakeLists.txt).
+function(serrate_compile_tests name)
+  target_compile_options(${name} PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-O${serrate_test_level}>)
+  target_precompile_headers(${name} REUSE_FROM serrate_gtest_at_O${serrate_test_level})
+endfunction()
+
 # What a test with these labels needs in a build with devices.
 function(serrate_test_on_devices name labels)
   if(SERRATE_WITH_CUDA)
@@ -78,6 +85,7 @@ function(serrate_test name)
   endif()
   add_executable(${name} ${arg_SOURCES})
   target_link_libraries(${name} PRIVATE serrate_options ${arg_LIBRARIES} GTest::gtest_main)
+  serrate_compile_tests(${name})
   serrate_test_on_devices(${name} "${arg_LABELS}")
   if(SERRATE_SIMT AND "gpu" IN_LIST arg_LABELS)
     list(APPEND arg_ENVIRONMENT SERRATE_SIMT_DEVICES=2)  # the tests' is the second, not the current one
@@ -108,6 +116,7 @@ function(serrate_mpi_test name)
   endif()
   add_executable(${name} ${arg_SOURCES} ${PROJECT_SOURCE_DIR}/tests/support/mpi_main.cc)
   target_link_libraries(${name} PRIVATE serrate_options ${arg_LIBRARIES} GTest::gtest MPI::MPI_CXX)
+  serrate_compile_tests(${name})
   serrate_test_on_devices(${name} "${arg_LABELS}")
   foreach(ranks ${arg_RANKS})
     add_test(NAME ${name}.np${ranks} COMMAND ${MPIEXEC_EXECUTABLE} ${MPIEXEC_NUMPROC_FLAG} ${ranks}

@@ -1,0 +1,1 @@
+// Nothing but the header that this is compiled with (tests/CMakeLists.txt).
