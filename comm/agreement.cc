@@ -3,10 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <optional>
 
 #include "serrate/error.h"
+#include "src/core/json.h"
 
 namespace serrate {
 namespace {
@@ -49,7 +49,7 @@ void require_agreement(Communicator& communicator, std::string_view what, const 
   const auto texts = communicator.gather_strings("agreement", text);
   for (std::size_t rank = 1; rank < texts.size(); ++rank) {
     if (texts[rank] == texts[0]) continue;
-    const json first = json::parse(texts[0]), other = json::parse(texts[rank]);
+    const json first = parse_json(texts[0], what), other = parse_json(texts[rank], what);
     const auto found = find_difference(&first, &other, std::string(what));
     if (!found) continue;  // written in two ways
     throw usage_error(fmt::format(

@@ -88,23 +88,23 @@ std::string to_json(const PlanProvenance& p) {
 
 std::string plan_to_json(const ShardingPlan& plan) {
   std::string json;
-  const auto out = std::back_inserter(json);
-  fmt::format_to(out, "{{\n  \"version\": {},\n  \"world_size\": {},\n", kVersion, plan.world_size);
+  json += fmt::format("{{\n  \"version\": {},\n  \"world_size\": {},\n", kVersion, plan.world_size);
   if (plan.ranks_per_node > 0) {
-    fmt::format_to(out, "  \"ranks_per_node\": {},\n", plan.ranks_per_node);
+    json += fmt::format("  \"ranks_per_node\": {},\n", plan.ranks_per_node);
   }
-  if (plan.provenance) fmt::format_to(out, "  \"provenance\": {},\n", to_json(*plan.provenance));
+  if (plan.provenance) json += fmt::format("  \"provenance\": {},\n", to_json(*plan.provenance));
   json += "  \"tables\": [";
   const char* table_separator = "\n";
   for (const TableSharding& table : plan.tables) {
-    fmt::format_to(out, "{}    {{\n      \"table\": {},\n      \"type\": \"{}\",\n",
-                   table_separator, json_string(table.table), to_string(table.type));
-    if (table.kernel) fmt::format_to(out, "      \"kernel\": \"{}\",\n", to_string(*table.kernel));
+    json += fmt::format("{}    {{\n      \"table\": {},\n      \"type\": \"{}\",\n",
+                        table_separator, json_string(table.table), to_string(table.type));
+    if (table.kernel) json += fmt::format("      \"kernel\": \"{}\",\n", to_string(*table.kernel));
     json += "      \"shards\": [";
     const char* shard_separator = "\n";
     for (const Shard& s : table.shards) {
-      fmt::format_to(out, "{}        {{\"rank\": {}, \"rows\": [{}, {}], \"columns\": [{}, {}]}}",
-                     shard_separator, s.rank, s.row_begin, s.row_end, s.column_begin, s.column_end);
+      json += fmt::format("{}        {{\"rank\": {}, \"rows\": [{}, {}], \"columns\": [{}, {}]}}",
+                          shard_separator, s.rank, s.row_begin, s.row_end, s.column_begin,
+                          s.column_end);
       shard_separator = ",\n";
     }
     json += "\n      ]\n    }";

@@ -1,7 +1,5 @@
 #include "src/embedding/agreement.h"
 
-#include <nlohmann/json.hpp>
-
 #include "comm/agreement.h"
 #include "src/core/json.h"
 
@@ -18,7 +16,7 @@ const std::string& checked(const std::string& name) {
 
 std::string describe(std::span<const EmbeddingTable> tables, const ShardingPlan& plan,
                      const EmbeddingOptions& options) {
-  json all{{"plan", json::parse(plan_to_json(plan))}, {"tables", json::array()}};
+  json all{{"plan", parse_json(plan_to_json(plan), "sharding plan")}, {"tables", json::array()}};
   for (const EmbeddingTable& table : tables) {
     for (const std::string& feature : table.features) checked(feature);
     all["tables"].push_back({{"name", checked(table.name)},

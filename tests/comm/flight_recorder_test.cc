@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
+#include "src/core/json.h"
 
 namespace serrate {
 namespace {
@@ -15,7 +15,7 @@ TEST(FlightRecorder, KeepsTheLastOperationsAndHowFarTheyGot) {
   recorder.done(5);  // is forgotten
   recorder.done(6);
   recorder.queued(69, 12, 34);
-  const auto record = nlohmann::json::parse(recorder.to_json("why \"it\" failed"));
+  const auto record = parse_json(recorder.to_json("why \"it\" failed"), "record");
   EXPECT_EQ(record["rank"], 1);
   EXPECT_EQ(record["size"], 4);
   EXPECT_EQ(record["device"], "cpu");

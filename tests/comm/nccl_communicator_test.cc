@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <mutex>
-#include <nlohmann/json.hpp>
 
 #include "comm/nccl_watchdog.h"
 #include "serrate/thread_communicator.h"
+#include "src/core/json.h"
 #include "tests/comm/conformance.h"
 #include "tests/support/simt/library.h"
 #include "tests/support/simt/nccl_fault.h"
@@ -101,8 +101,9 @@ Outcome run_with_fault(NcclFault fault) {
   run_nccl_ranks(2, 4000ms, {GpuSharing::kAllowed, folder.file(""), on_failure}, body);
   simt::plant_nccl_fault(std::nullopt);
   for (int rank = 0; rank < 2; ++rank) {
-    outcome.records.push_back(nlohmann::json::parse(
-        testing::read_file(folder.file("flight_recorder.rank" + std::to_string(rank) + ".json"))));
+    outcome.records.push_back(parse_json(
+        testing::read_file(folder.file("flight_recorder.rank" + std::to_string(rank) + ".json")),
+        "record"));
   }
   return outcome;
 }

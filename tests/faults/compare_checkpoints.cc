@@ -5,15 +5,15 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "serrate/bfloat16.h"
 #include "serrate/float16.h"
+#include "src/core/json.h"
 #include "src/io/hdf5_file.h"
+#include "src/io/text_file.h"
 
 /// Compares two checkpoints tensor by tensor, whatever ranks and plans wrote them: it puts whole
 /// tables together from the shards in the rank files, by docs/checkpoint_format.md and without the
@@ -73,8 +73,8 @@ void put(Tensor& tensor, const std::string& name, std::int64_t row, std::int64_t
 using Types = std::map<std::string, std::string>;  // of each table's weights
 
 Types types_of_tables(const std::string& folder) {
-  std::ifstream file(folder + "/MANIFEST.json");
-  const auto manifest = nlohmann::json::parse(file);
+  const std::string path = folder + "/MANIFEST.json";
+  const auto manifest = parse_json(read_text_file(path), path);
   Types types;
   for (const auto& table : manifest.at("tables")) {
     types[table.at("name")] = table.value("data_type", "fp32");

@@ -8,10 +8,10 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <thread>
 
 #include "src/checkpoint/folder.h"
+#include "src/core/json.h"
 #include "src/data/generate.h"
 #include "src/run/metrics_file.h"
 #include "tests/support/run_ranks.h"
@@ -35,7 +35,7 @@ Lines read_lines(const std::string& path) {
   Lines lines;
   std::ifstream input(path);
   for (std::string line; std::getline(input, line);) {
-    const auto json = nlohmann::json::parse(line);
+    const auto json = parse_json(line, path);
     lines.steps.push_back(json.at("step"));
     lines.losses.push_back(json.at("loss"));
     lines.seconds.push_back(json.at("seconds"));

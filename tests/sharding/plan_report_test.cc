@@ -2,10 +2,10 @@
 
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <numeric>
 
 #include "serrate/error.h"
+#include "src/core/json.h"
 
 namespace serrate {
 namespace {
@@ -224,8 +224,7 @@ TEST(PlanPage, HoldsTheReport) {
 
   const std::string open = "<script type=\"application/json\" id=\"data\">";
   const auto begin = page.find(open) + open.size();
-  const auto data =
-      nlohmann::json::parse(page.substr(begin, page.find("</script>", begin) - begin));
+  const auto data = parse_json(page.substr(begin, page.find("</script>", begin) - begin), "report");
   EXPECT_EQ(data["max_rank_ms"], report.cost.max_rank);
   EXPECT_EQ(data["bound_ms"], result.bound);
   EXPECT_EQ(data["ranks"].size(), 8u);

@@ -6,10 +6,10 @@
 #include <cmath>
 #include <cstdlib>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "sharding/estimate/estimator.h"
+#include "src/core/json.h"
 
 namespace serrate {
 namespace {
@@ -25,7 +25,7 @@ json read_golden() {
   stream.push(file);
   std::stringstream text;
   boost::iostreams::copy(stream, text);
-  return json::parse(text.str());
+  return parse_json(text.str(), "golden values");
 }
 
 PlannerTopology topology_of(const json& c) {
