@@ -2,8 +2,22 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <string>
+
+#include "serrate/any_matrix.h"
+#include "serrate/stream.h"
 
 namespace serrate {
+
+/// Throws Error that names the matrix ("layer_norm: y") unless it is of a type that dense ops have:
+/// float32, and off the CPU bfloat16.
+inline void check_type(const InputMatrix& matrix, const char* name, Device device) {
+  const bool on_cpu = device.type == DeviceType::kCpu;
+  if (matrix.type == DataType::kFloat32 || (matrix.type == DataType::kBFloat16 && !on_cpu)) return;
+  throw Error(std::string(name) + " is of " + to_string(matrix.type) + " (" +
+              (on_cpu ? "on the CPU the op takes fp32 alone" : "the op takes fp32 and bf16") +
+              ") pass a matrix of such a type");
+}
 
 /// Of MatrixViews or DeviceMatrices.
 template <typename A, typename B>

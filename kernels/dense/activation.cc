@@ -27,6 +27,7 @@ std::string to_string(Activation activation) {
 void activation_forward(Activation f, const InputMatrix& x, const OutputMatrix& y,
                         const Stream& stream) {
   check(same_shape(x, y) && x.type == y.type, "activation: y must have the shape and type of x");
+  check_type(x, "activation: x", stream.device());
   dispatch_device(stream.device(), [&](auto d) { activation_forward_on<d()>(f, x, y, stream); });
 }
 
@@ -34,6 +35,7 @@ void activation_backward(Activation f, const InputMatrix& x, const InputMatrix& 
                          const OutputMatrix& d_x, const Stream& stream) {
   check(same_shape(x, d_y) && same_shape(x, d_x) && x.type == d_y.type && x.type == d_x.type,
         "activation: d_y and d_x must have the shape and type of x");
+  check_type(x, "activation: x", stream.device());
   dispatch_device(stream.device(),
                   [&](auto d) { activation_backward_on<d()>(f, x, d_y, d_x, stream); });
 }

@@ -21,6 +21,7 @@ void dropout_forward(const DropoutKey& key, const InputMatrix& x,
   check(same_shape(x, y), "dropout: y must have the shape of x");
   check(!residual.has_data() || same_shape(x, residual),
         "dropout: residual must have the shape of x");
+  check_type(x, "dropout: x", stream.device());
   dispatch_device(stream.device(),
                   [&](auto d) { dropout_forward_on<d()>(key, x, residual, y, stream); });
 }
@@ -29,6 +30,7 @@ void dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y, cons
                       const Stream& stream) {
   check_key(key, d_y.rows);
   check(same_shape(d_y, d_x), "dropout: d_x must have the shape of d_y");
+  check_type(d_x, "dropout: d_x", stream.device());
   dispatch_device(stream.device(),
                   [&](auto d) { dropout_backward_on<d()>(key, d_y, d_x, stream); });
 }

@@ -12,6 +12,7 @@ void layer_norm_forward(const LayerNormForward& args, const Stream& stream) {
         "layer_norm: gamma and beta must have an entry per column of x");
   check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
         "layer_norm: mean and rstd must have an entry per row of x");
+  check_type(args.y, "layer_norm: y", stream.device());
   dispatch_device(stream.device(), [&](auto d) { layer_norm_forward_on<d()>(args, stream); });
 }
 
@@ -24,6 +25,7 @@ void layer_norm_backward(const LayerNormBackward& args, const Stream& stream) {
         "layer_norm: gamma, d_gamma and d_beta must have an entry per column of x");
   check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
         "layer_norm: mean and rstd must have an entry per row of x");
+  check_type(args.d_y, "layer_norm: d_y", stream.device());
   dispatch_device(stream.device(), [&](auto d) { layer_norm_backward_on<d()>(args, stream); });
 }
 

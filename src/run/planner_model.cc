@@ -18,12 +18,12 @@ constexpr std::int64_t kBlocks = 16;
 constexpr std::int64_t kEventsOfBlock = 1 << 16;
 constexpr double kLargestExponent = 4;
 
-// What the runtime has. Rows of fewer columns are less than a cache line.
+// What the runtime has.
 constexpr ShardingType kTypes[] = {ShardingType::kDataParallel, ShardingType::kTableWise,
                                    ShardingType::kRowWise,      ShardingType::kColumnWise,
                                    ShardingType::kTableRowWise, ShardingType::kTableColumnWise,
                                    ShardingType::kGrid};
-constexpr std::int64_t kLeastColumns = 16;
+constexpr std::int64_t kLeastRowBytes = 64;  // of a column shard: a cache line
 
 // What some of a feature's events look like.
 struct Sample {
@@ -98,7 +98,7 @@ PlannerModel planner_model(const Dataset& dataset, const Split& split, const Tra
     planned.zipf_exponent = sample.zipf_exponent;
     planned.sharding_types.assign(std::begin(kTypes), std::end(kTypes));
     planned.kernels = {ComputeKernel::kDense, ComputeKernel::kFused};
-    planned.min_columns = kLeastColumns;
+    planned.min_columns = kLeastRowBytes / planned.bytes_per_element;
   }
   // Targets, and this rank's part of the negatives.
   auto& item_features = model.tables.front().features;

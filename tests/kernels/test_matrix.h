@@ -4,10 +4,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <string>
 #include <vector>
 
 #include "serrate/bfloat16.h"
 #include "serrate/device_span.h"
+#include "serrate/error.h"
 #include "serrate/random.h"
 #include "tests/reference/dense.h"
 #include "tests/support/test_array.h"
@@ -130,6 +132,17 @@ inline void expect_close(const TestMatrix& actual, const reference::Matrix& expe
       ASSERT_NEAR(actual(r, c), want, tolerance * std::max(1.0, std::abs(want)))
           << "row " << r << ", column " << c;
     }
+  }
+}
+
+/// The call throws an Error that begins so.
+template <typename F>
+void expect_error(F&& call, const std::string& beginning) {
+  try {
+    call();
+    ADD_FAILURE() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).substr(0, beginning.size()), beginning);
   }
 }
 

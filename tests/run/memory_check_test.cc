@@ -132,6 +132,15 @@ TEST_F(MemoryCheck, EvaluationReadsRowsOf16BitsByACopy) {
   }
 }
 
+TEST_F(MemoryCheck, EvaluationKeepsTheScoresOfAPieceOfTheRows) {
+  model_.batch_size = 512;
+  const auto ranking = [&](std::int64_t num_items) {
+    return evaluation_memory(model_, {}, {}, num_items, {.host = {{0}, {kPlenty}}}, 10).ranking;
+  };
+  EXPECT_EQ(ranking(8192) - ranking(1000), 512 * (8192 - 1008) * 4 * 5 / 4);  // 16 at a time
+  EXPECT_EQ(ranking(1'000'000), ranking(8192));
+}
+
 TEST(Topology, HasTheMemoryOfGpus) {
   const SharedMemory host{{0, 0, 1, 1}, {{1000, 900}, {1000, 900}}};
   const SharedMemory gpus{{0, 1, 2, 2}, {{100, 90}, {100, 90}, {100, 90}}};

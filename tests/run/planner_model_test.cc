@@ -40,6 +40,7 @@ TEST(PlannerModel, CountsAnAverageStep) {
   EXPECT_EQ(item.num_rows, 20);
   EXPECT_EQ(item.dim, 8);
   EXPECT_EQ(item.bytes_per_element, 2);
+  EXPECT_EQ(item.min_columns, 32);  // a cache line
   EXPECT_EQ(item.optimizer, SparseOptimizer::kAdam);
   ASSERT_EQ(item.features.size(), 3u);  // inputs, targets, negatives
   EXPECT_DOUBLE_EQ(item.features[0].pooling_factor, 1);

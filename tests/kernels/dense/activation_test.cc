@@ -17,6 +17,14 @@ INSTANTIATE_TEST_SUITE_P(All, ActivationFunctions,
 class ActivationTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, ActivationTest, testing::ValuesIn(test_devices()), device_name);
 
+TEST_P(ActivationTest, NamesAMatrixOfAnotherType) {
+  const OutputMatrix half(nullptr, DataType::kFloat16, 0, 0);
+  const auto forward = [&] { activation_forward(Activation::kRelu, half, half, stream); };
+  const auto backward = [&] { activation_backward(Activation::kRelu, half, half, half, stream); };
+  expect_error(forward, "activation: x is of fp16");
+  expect_error(backward, "activation: x is of fp16");
+}
+
 TEST_P(ActivationTest, KnownValues) {
   TestMatrix x = test_matrix(1, 3, {-1, 0, 1}), y(1, 3);
   activation_forward(Activation::kGelu, x.on(stream), y.on(stream), stream);

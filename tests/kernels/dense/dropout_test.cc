@@ -130,6 +130,14 @@ TEST_P(DropoutTest, RateZeroCopiesOrAdds) {
   expect_close(y, x.in_double(), 0);
 }
 
+TEST_P(DropoutTest, NamesAMatrixOfAnotherType) {
+  const OutputMatrix half(nullptr, DataType::kFloat16, 0, 0);
+  const auto forward = [&] { dropout_forward({}, half, {}, {}, stream); };
+  const auto backward = [&] { dropout_backward({}, {}, half, stream); };
+  expect_error(forward, "dropout: x is of fp16");
+  expect_error(backward, "dropout: d_x is of fp16");
+}
+
 TEST_P(DropoutTest, RateOneIsAnError) {
   TestMatrix x(1, 2);
   const TestArray<std::int64_t> token_ids{0};

@@ -23,6 +23,19 @@ TEST_P(LayerNormTest, AgreesWithOneRowByHand) {
   EXPECT_EQ(rstd[0], 0.5f);
 }
 
+TEST_P(LayerNormTest, NamesAMatrixOfAnotherType) {
+  const OutputMatrix half(nullptr, DataType::kFloat16, 0, 0);
+  const std::string why = tests_run_on_devices()
+                              ? " is of fp16 (the op takes fp32 and bf16)"
+                              : " is of fp16 (on the CPU the op takes fp32 alone)";
+  LayerNormForward forward;
+  forward.y = half;
+  LayerNormBackward backward;
+  backward.d_y = half;
+  expect_error([&] { layer_norm_forward(forward, stream); }, "layer_norm: y" + why);
+  expect_error([&] { layer_norm_backward(backward, stream); }, "layer_norm: d_y" + why);
+}
+
 TEST_P(LayerNormTest, EqualValuesBecomeBeta) {
   TestMatrix x(2, 19, 1e4f), y(2, 19);
   const TestArray<float> gamma(19, 3), beta(19, 7), mean(2), rstd(2);
