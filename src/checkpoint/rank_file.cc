@@ -7,22 +7,15 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstring>
 #include <map>
 #include <optional>
 
+#include "src/checkpoint/finite_pieces.h"
 #include "src/checkpoint/folder.h"
 #include "src/io/hdf5_file.h"
 
 namespace serrate {
 namespace {
-
-constexpr std::int64_t kPieceValues = std::int64_t{1} << 20;
-
-/// Rows of a matrix that are read or written at once.
-std::int64_t piece_rows(std::int64_t columns) {
-  return std::max<std::int64_t>(1, kPieceValues / std::max<std::int64_t>(columns, 1));
-}
 
 /// Where the tensor at a position of the manifest's list is. HDF5 takes time that grows with the
 /// square of what a group holds.
@@ -30,99 +23,6 @@ std::string tensor_path(std::size_t position) {
   constexpr std::size_t kInGroup = 64;
   return fmt::format("/tensors/{}/{}", position / kInGroup, position % kInGroup);
 }
-
-/// Calls `use(begin, end)` for the rows of a matrix, a few at a time.
-template <typename Use>
-void for_each_piece(std::int64_t rows, std::int64_t columns, const Use& use) {
-  const std::int64_t step = piece_rows(columns);
-  for (std::int64_t begin = 0; begin < rows; begin += step)
-    use(begin, std::min(begin + step, rows));
-}
-
-template <typename T>
-constexpr std::uint32_t kExponent = 0x7f800000;
-template <>
-constexpr std::uint16_t kExponent<Float16> = 0x7c00;
-template <>
-constexpr std::uint16_t kExponent<BFloat16> = 0x7f80;
-
-/// All ones in the exponent: infinite or not a number. Branch-free, so that it keeps pace with
-/// memory.
-template <typename T>
-bool all_finite(std::span<const T> values) {
-  using Bits = std::remove_const_t<decltype(kExponent<T>)>;
-  Bits found = 0;
-  for (const T value : values) {
-    found |= (std::bit_cast<Bits>(value) & kExponent<T>) == kExponent<T> ? 1 : 0;
-  }
-  return found == 0;
-}
-
-/// The row of the first value that is not finite, of values that have one.
-template <typename T>
-std::pair<std::int64_t, float> first_not_finite(std::span<const T> values, std::int64_t columns) {
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    if (!all_finite<T>(values.subspan(i, 1))) {
-      return {static_cast<std::int64_t>(i) / columns, static_cast<float>(values[i])};
-    }
-  }
-  return {0, 0};
-}
-
-/// What a matrix is called in messages.
-struct MatrixName {
-  std::string name;
-  std::int64_t first_row = 0;
-};
-
-MatrixName name_of(const SavedShard& shard, const MatrixKind& kind) {
-  return {fmt::format("{} of table \"{}\"", kind.name, shard.table), shard.part.row_begin};
-}
-
-/// Copies a matrix to the host, `to` or a piece of memory at a time, and checks what it copies.
-template <typename T>
-void copy_finite(DeviceMatrix<const T> from, T* to, const MatrixName& name, std::int64_t step,
-                 const Stream& stream) {
-  std::vector<T> piece;
-  for_each_piece(from.rows, from.cols, [&](std::int64_t begin, std::int64_t end) {
-    const auto count = static_cast<std::size_t>((end - begin) * from.cols);
-    if (!to) piece.resize(count);
-    T* const values = to ? to + begin * from.cols : piece.data();
-    const DeviceMatrix<const T> rows = from.middle_rows(begin, end);
-    if (rows.stride == rows.cols) {
-      copy_to_host<T>(rows.flat(), std::span<T>(values, count), stream);
-    } else {
-      copy_to_host<T>(rows, MatrixView<T>(values, end - begin, from.cols), stream);
-    }
-    if (all_finite<T>({values, count})) return;
-    const auto [row, value] = first_not_finite<T>({values, count}, from.cols);
-    throw Error(
-        fmt::format("after step {}, row {} of the {} is {} (the training diverged: nothing "
-                    "is saved, earlier checkpoints stay) lower the learning rates",
-                    step, name.first_row + begin + row, name.name, value));
-  });
-}
-
-/// Bytes of a matrix in a copy; what is behind it is aligned to 4 bytes.
-std::int64_t copied_bytes(const InputMatrix& matrix) {
-  return (matrix.rows * matrix.cols * size_of(matrix.type) + 3) / 4 * 4;
-}
-
-/// Calls `use` with every matrix and its name.
-template <typename Content, typename Use>
-void for_each_matrix(Content& content, const Use& use) {
-  const std::vector<MatrixKind> kinds = matrix_kinds(content.optimizer);
-  for (auto& shard : content.shards) {
-    for (std::size_t k = 0; k < kinds.size(); ++k) {
-      use(shard.matrices[k], name_of(shard, kinds[k]));
-    }
-  }
-  for (auto& tensor : content.tensors) {
-    use(tensor.values, MatrixName{fmt::format("tensor \"{}\"", tensor.name)});
-  }
-}
-
-// ---- files ------------------------------------------------------------------------------------
 
 /// Opens a file of a checkpoint, which has to be the one of the manifest.
 Hdf5File open_rank_file(const std::string& checkpoint, const Manifest& manifest, std::size_t rank) {
@@ -321,61 +221,6 @@ void read_tensors(const Hdf5File& file, const Manifest& manifest, const Checkpoi
 }
 
 }  // namespace
-
-std::int64_t RankContent::num_bytes() const {
-  std::int64_t bytes = 0;
-  for_each_matrix(
-      *this, [&](const InputMatrix& matrix, const MatrixName&) { bytes += copied_bytes(matrix); });
-  return bytes;
-}
-
-RankContent content_of(const CheckpointState& state, int rank) {
-  RankContent content{
-      .optimizer = state.embedding.options().optimizer.type, .shards = {}, .tensors = {}};
-  const std::size_t num_kinds = matrix_kinds(content.optimizer).size();
-  for (const LocalShard& local : state.embedding.local_shards()) {
-    const ShardingType type = sharding_of(state.embedding.plan(), local.table).type;
-    if (type == ShardingType::kDataParallel && rank > 0) continue;
-    const Shard& s = local.shard;
-    SavedShard shard{.table = local.table,
-                     .part = {s.row_begin, s.row_end, s.column_begin, s.column_end},
-                     .matrices = {local.weights, local.state, local.second_moment}};
-    shard.matrices.resize(num_kinds);
-    content.shards.push_back(std::move(shard));
-  }
-  if (rank > 0) return content;
-  for (const CheckpointTensor& tensor : state.tensors) {
-    content.tensors.push_back({tensor.name, tensor.values});
-  }
-  return content;
-}
-
-void check_finite(const RankContent& content, std::int64_t step, const Stream& stream) {
-  for_each_matrix(content, [&](const InputMatrix& any, const MatrixName& name) {
-    with_any_elements(any, [&]<typename T>(const DeviceMatrix<const T>& matrix) {
-      copy_finite<T>(matrix, nullptr, name, step, stream);
-    });
-  });
-}
-
-RankContent copy_content(const RankContent& content, std::int64_t step, Buffer<std::byte>& memory,
-                         const Stream& stream) {
-  const Stream host(Device::cpu());
-  if (const std::int64_t bytes = content.num_bytes(); memory.size() != bytes) {
-    memory = Buffer<std::byte>();
-    memory = Buffer<std::byte>(bytes, host);
-  }
-  RankContent copied = content;
-  std::byte* to = host_view(memory.span(), host).data();
-  for_each_matrix(copied, [&](InputMatrix& any, const MatrixName& name) {
-    with_any_elements(any, [&]<typename T>(const DeviceMatrix<const T>& matrix) {
-      copy_finite<T>(matrix, reinterpret_cast<T*>(to), name, step, stream);
-    });
-    any = InputMatrix(to, any.type, any.rows, any.cols);
-    to += copied_bytes(any);
-  });
-  return copied;
-}
 
 ManifestFile write_rank_file(const std::string& path, const RankContent& content,
                              const std::atomic<bool>& cancelled, const Stream& stream) {
