@@ -143,8 +143,7 @@ void CheckpointWriter::Impl::advance(const std::array<std::int64_t, kWords>& sum
     }
     try {
       remove_unfinished(directory);
-    } catch (const std::exception&) {
-      // The next start removes it.
+    } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): the next start removes it
     }
     return;
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
+#include <set>
 
 #include "serrate/planner_report.h"
 #include "src/cli/commands.h"
@@ -197,12 +198,12 @@ void add_options(Options& line, PlanArguments& a) {
   line.add(
       option("write-model", a.write_model, "model file to write, of what --from says").output());
   // What of a training decides its tables and how a step looks them up.
+  const std::set<std::string> deciding{
+      "split",     "time-quantile",       "batch-size",  "windows",  "negatives",
+      "optimizer", "embedding-precision", "invalid-ids", "features", "dim",
+      "blocks",    "feed-forward",        "max-length"};
   for (Option& option : option_table(a.training)) {
-    for (const char* name : {"split", "time-quantile", "batch-size", "windows", "negatives",
-                             "optimizer", "embedding-precision", "invalid-ids", "features", "dim",
-                             "blocks", "feed-forward", "max-length"}) {
-      if (option.name == name) line.add(std::move(option));
-    }
+    if (deciding.contains(option.name)) line.add(std::move(option));
   }
 }
 

@@ -9,7 +9,7 @@ namespace {
 using nlohmann::json;
 
 /// Throws Error (usage) unless the name is UTF-8, which JSON holds alone.
-const std::string& checked(const std::string& name) {
+std::string checked(const std::string& name) {
   json_string(name);
   return name;
 }

@@ -200,13 +200,13 @@ DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run
   const double row_bytes = static_cast<double>(run.model.dim) * 4;
   // Rows are scored piece by piece: scores of all queries, and in float32 what is in 16 bits.
   const std::int64_t piece = std::min(kRowsScoredAtOnce, num_items);
-  const auto scored =
-      static_cast<double>((piece + kRowScoresRoom - 1) / kRowScoresRoom * kRowScoresRoom);
+  const std::int64_t scored = (piece + kRowScoresRoom - 1) / kRowScoresRoom * kRowScoresRoom;
   const auto widened =
       static_cast<double>(run.embedding_precision == DataType::kFloat32 ? 0 : piece);
   constexpr double kBuffer = 1.25;  // a Buffer has a quarter more
-  memory.ranking = bytes_of(cases * (kQueries * row_bytes + k * kCandidateBytes) +
-                            kBuffer * (cases * scored * 4 + widened * row_bytes));
+  memory.ranking =
+      bytes_of(cases * (kQueries * row_bytes + k * kCandidateBytes) +
+               kBuffer * (cases * static_cast<double>(scored) * 4 + widened * row_bytes));
   return memory;
 }
 
