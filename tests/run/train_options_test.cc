@@ -10,7 +10,7 @@
 namespace serrate {
 namespace {
 
-using std::chrono_literals::operator""min;
+using std::chrono_literals::operator""min;  // NOLINT(misc-unused-using-decls): 10min
 
 TrainOptions given() {
   TrainOptions options;
