@@ -122,7 +122,7 @@ TEST(Disagreement, NamesAreUtf8) {
   const ShardingPlan plan = default_plan(tables, 1);
   run_ranks(1, [&](Communicator& communicator) {
     try {
-      Rank(tables, plan, sgd(), communicator);
+      const Rank rank(tables, plan, sgd(), communicator);
       FAIL();
     } catch (const Error& error) {
       EXPECT_EQ(error.kind(), ErrorKind::kUsage);

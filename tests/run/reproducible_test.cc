@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -48,7 +50,8 @@ Outcome train(const SmallTraining& training, const Layout& layout, int world_siz
 void expect_same_bits(const Outcome& expected, const Outcome& actual) {
   ASSERT_EQ(actual.losses.size(), expected.losses.size());
   for (std::size_t step = 0; step < expected.losses.size(); ++step) {
-    ASSERT_EQ(std::memcmp(&actual.losses[step], &expected.losses[step], sizeof(double)), 0)
+    ASSERT_EQ(std::bit_cast<std::uint64_t>(actual.losses[step]),
+              std::bit_cast<std::uint64_t>(expected.losses[step]))
         << "loss " << actual.losses[step] << " instead of " << expected.losses[step] << " in step "
         << step + 1;
   }
@@ -57,7 +60,7 @@ void expect_same_bits(const Outcome& expected, const Outcome& actual) {
     const std::vector<float>& found = actual.tensors.at(name);
     ASSERT_EQ(found.size(), values.size()) << name;
     for (std::size_t i = 0; i < values.size(); ++i) {
-      ASSERT_EQ(std::memcmp(&found[i], &values[i], sizeof(float)), 0)
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(found[i]), std::bit_cast<std::uint32_t>(values[i]))
           << name << "[" << i << "] is " << found[i] << " instead of " << values[i];
     }
   }
