@@ -97,8 +97,10 @@ void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
   int rounds_beyond = 0;  // the memory
   for (int round = 0; !is_done(); ++round) {
     if (round % kRoundsPerRefresh == 0) {
-      price *= rounds_beyond > kRoundsPerRefresh / 2 ? kPriceStep : 1 / kPriceStep;
-      price = std::clamp(price, kLeastPrice, kMostPrice);
+      if (round > 0) {
+        price *= rounds_beyond > kRoundsPerRefresh / 2 ? kPriceStep : 1 / kPriceStep;
+        price = std::clamp(price, kLeastPrice, kMostPrice);
+      }
       rounds_beyond = 0;
       state_.set_memory_price({price, 0});
       state_.refresh_energy(kSearchSharpness);
@@ -107,13 +109,13 @@ void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
         1 - static_cast<double>(state_.evaluations() - begin) / static_cast<double>(evaluations);
     ruin(removed);
     recreate(removed);
+    note_best();
     const double new_objective = state_.objective();
     const double new_excess = state_.memory_excess();
     const double most = cost(objective, excess) * (1 + kMostWorse * left * random_.uniform());
     if (cost(new_objective, new_excess) <= most) {
       objective = new_objective;
       excess = new_excess;
-      note_best();
     } else {
       for (const Removed& r : removed) state_.remove(r.item);
       for (const Removed& r : removed) state_.place(r.item, r.choice, r.blocks);

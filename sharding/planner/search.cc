@@ -226,8 +226,9 @@ class Search {
       moves.descend(evaluations / 4);
       moves.anneal(evaluations / 4);
     } else if (effort_ == SearchEffort::kScarce && is_small()) {
+      const std::int64_t stop_at = moves.evaluations() + evaluations;
       moves.restart_nearby(evaluations / 2);
-      moves.ruin_and_recreate(evaluations / 2);
+      moves.ruin_and_recreate(stop_at - moves.evaluations());
     } else if (moves.num_phases() == 1) {
       const std::int64_t stop_at = moves.evaluations() + evaluations;
       if (is_small()) {

@@ -85,16 +85,22 @@ bool SearchMoves::is_big(int item) const {
 
 // To other nodes, or to another choice with which a better placement is possible.
 void SearchMoves::change(int item, std::vector<int>& choices, Nodes& nodes) {
-  if (!nodes[item].empty() && state_.num_nodes() > 1 && random_.below(2) == 0) {
-    for (int& node : nodes[item]) node = random_.below(state_.num_nodes());
+  std::vector<int> others;
+  if (!nodes[item].empty() && random_.below(2) == 0) {
+    const bool is_one = nodes[item].size() == 1;
+    for (int node = 0; node < state_.num_nodes(); ++node) {
+      const bool is_there = is_one && node == nodes[item].front();
+      if (!is_there && state_.may_be_on_node(item, node)) others.push_back(node);
+    }
+    if (others.empty()) return;
+    for (int& node : nodes[item]) node = others[random_.below(static_cast<int>(others.size()))];
     return;
   }
   const auto& all = phases_.items[item];
-  std::vector<int> others;
   for (int c = 0; c < std::ssize(all); ++c) {
-    if (c != choices[item] && all[c].longest + all[c].uniform < best_.objective) {
-      others.push_back(c);
-    }
+    const double least = all[c].uniform + (all[c].time.empty() ? 0 : all[c].longest);
+    const bool may_gain = best_.excess > 0 || least < best_.objective;
+    if (c != choices[item] && may_gain) others.push_back(c);
   }
   if (others.empty()) return;
   choices[item] = others[random_.below(static_cast<int>(others.size()))];

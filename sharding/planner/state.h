@@ -71,8 +71,9 @@ class SearchState {
   void refresh_energy(int doublings);
   // As refresh_energy, from given times for the phases' longest ranks.
   void set_targets(std::vector<double> targets, int doublings);
-  // What a rank's memory again, beyond what it has, costs from the next energy on, in times of the
-  // objective; and what any costs on top.
+  // What exceeding a rank's memory costs, as multiples of the objective: `all` for as much again as
+  // it has, or a part of that for a part; `any` on top for any excess. refresh_energy() has to
+  // follow.
   struct MemoryPrice {
     double all = 100;
     double any = 1;
@@ -170,7 +171,7 @@ class SearchState {
   std::vector<double> inverse_target_;  // [num_phases]
   std::vector<double> weight_;          // [num_phases], ms per power of (load / target)
   MemoryPrice memory_price_;
-  double penalty_ = 1;          // ms of the price's unit
+  double penalty_ = 1;          // ms that a price of 1 stands for
   std::vector<double> energy_;  // [num_ranks]
   double total_energy_ = 0;
   std::vector<int> places_;  // 0, 1, ... num_ranks - 1

@@ -2,6 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <utility>
 
 #include "serrate/sharding_plan.h"
 #include "tests/sharding/random_instance.h"
@@ -99,6 +103,44 @@ TEST(PlannerProperties, HoldForEveryPlan) {
     }
   }
   EXPECT_GE(planned, kInstances / 3);
+}
+
+// Enough tables on enough nodes for all moves of the search, some of them confined to whole nodes.
+TEST(PlannerProperties, HoldForTablesThatAreConfinedToNodes) {
+  constexpr int kNodes = 4, kRanksPerNode = 4, kRanks = kNodes * kRanksPerNode;
+  std::mt19937 generator(5);
+  const auto below = [&](int n) { return static_cast<int>(generator() % n); };
+  for (int i = 0; i < 6; ++i) {
+    SCOPED_TRACE(testing::Message() << "instance " << i);
+    PlannerInstance instance;
+    instance.model.batch_size = 512;
+    instance.topology.world_size = kRanks;
+    instance.topology.ranks_per_node = kRanksPerNode;
+    instance.topology.device_bytes.assign(kRanks, std::int64_t{80} << 30);
+    instance.topology.host_bytes.assign(kRanks, std::int64_t{256} << 30);
+    for (int t = 0; t < 24; ++t) {
+      PlannerTable table{.name = "t" + std::to_string(t),
+                         .num_rows = std::int64_t{10'000} << below(10),
+                         .dim = 32 << below(3),
+                         .features = {{.pooling_factor = 1.0 + below(100)}}};
+      if (t < 5) {
+        const int first = below(kNodes), second = (first + 1 + below(kNodes - 1)) % kNodes;
+        for (int r = 0; r < kRanks; ++r) {
+          const int node = r / kRanksPerNode;
+          if (node == first || node == second) table.ranks.push_back(r);
+        }
+        table.sharding_types = {ShardingType::kTableRowWise, ShardingType::kGrid};
+        if (t % 2 == 0) table.sharding_types.pop_back();
+      }
+      instance.model.tables.push_back(std::move(table));
+    }
+    for (const auto objective : {PlannerObjective::kMaxRank, PlannerObjective::kCriticalPath}) {
+      const PlannerOptions options{.objective = objective};
+      const PlannerResult result = plan_sharding(instance.model, instance.topology, options);
+      ASSERT_TRUE(result.feasible()) << result.infeasible;
+      expect_plan_holds(instance, options, result);
+    }
+  }
 }
 
 // Cut short, it still has a plan, or says that it has none.
