@@ -61,11 +61,7 @@ class AttentionRun {
     round(k_, key_offsets_.span(), k8_, 1, HeadRotation::kHadamard);
     round(v_, key_offsets_.span(), v8_, 1, HeadRotation::kNone);
   }
-  void forward_fp8() {
-    AttentionFp8Forward call{q8_.heads(), k8_.heads(), v8_.heads(), planned_args()};
-    call.attention.q = call.attention.k = call.attention.v = {};
-    jagged_attention_fp8_forward(call, stream_);
-  }
+  void forward_fp8() { jagged_attention_fp8_forward(fp8_args(), stream_); }
   /// What both read and write, once.
   double fp8_bytes() const {
     return static_cast<double>(q8_.bytes() + k8_.bytes() + v8_.bytes() + out_.bytes() +
@@ -95,7 +91,9 @@ class AttentionRun {
     const auto results = static_cast<double>(
         sizeof(T) * (out_.size() + d_q_.size() + d_k_.size() + d_v_.size()) + lse_.bytes());
     const std::int64_t forward =
-        partials_.bytes() + jagged_attention_forward_workspace(planned_args(), stream_);
+        partials_.bytes() + (w_.is_fp8
+                                 ? jagged_attention_fp8_forward_workspace(fp8_args(), stream_)
+                                 : jagged_attention_forward_workspace(planned_args(), stream_));
     const std::int64_t backward =
         w_.has_backward ? jagged_attention_backward_workspace(backward_args(), stream_) : 0;
     return results + static_cast<double>(std::max(forward, backward));
@@ -212,6 +210,11 @@ class AttentionRun {
     planned.plan = &plan_;
     planned.partials = partials_.span();
     return planned;
+  }
+  AttentionFp8Forward fp8_args() {
+    AttentionFp8Forward call{q8_.heads(), k8_.heads(), v8_.heads(), planned_args()};
+    call.attention.q = call.attention.k = call.attention.v = {};
+    return call;
   }
   AttentionBackward backward_args() {
     return {.forward = planned_args(),
