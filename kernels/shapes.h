@@ -5,6 +5,7 @@
 #include <string>
 
 #include "serrate/any_matrix.h"
+#include "serrate/error.h"
 #include "serrate/stream.h"
 
 namespace serrate {

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "serrate/error.h"
 #include "src/checkpoint/finite_pieces.h"
 
 namespace serrate {

@@ -199,6 +199,7 @@ DenseMemory evaluation_memory(const PlannerModel& model, const TrainOptions& run
   const auto cases = static_cast<double>(model.batch_size) * machines.world_size();
   const double row_bytes = static_cast<double>(run.model.dim) * 4;
   // Rows are scored piece by piece: scores of all queries, and in float32 what is in 16 bits.
+  // Columns of other ranks do not come: default_plan, by which models are evaluated, cuts none.
   const std::int64_t piece = std::min(kRowsScoredAtOnce, num_items);
   const std::int64_t scored = (piece + kRowScoresRoom - 1) / kRowScoresRoom * kRowScoresRoom;
   const auto widened =
