@@ -227,7 +227,8 @@ class Search {
       moves.anneal(evaluations / 4);
     } else if (effort_ == SearchEffort::kScarce && is_small()) {
       const std::int64_t stop_at = moves.evaluations() + evaluations;
-      moves.restart_nearby(evaluations / 2);
+      moves.restart(scarce_limits(), evaluations / 4);
+      moves.restart_nearby(evaluations / 4);
       moves.ruin_and_recreate(stop_at - moves.evaluations());
     } else if (moves.num_phases() == 1) {
       const std::int64_t stop_at = moves.evaluations() + evaluations;

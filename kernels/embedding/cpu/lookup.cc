@@ -33,7 +33,7 @@ namespace serrate::HWY_NAMESPACE {
 
 // How far ahead of the sum rows are prefetched, into the second-level cache and later into the
 // first: a core has many more misses on their way in the second level than in the first, where any
-// distance alone takes a third to a half longer (docs/performance.md).
+// distance alone takes half as long again (docs/performance.md).
 constexpr std::int64_t kRowsAhead = 12;
 constexpr std::int64_t kRowsFarAhead = 48;
 
