@@ -275,7 +275,7 @@ TEST_F(AttentionBytes, LongSequencesOnHopper) {
   EXPECT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
   if (major != 9) GTEST_SKIP() << "wgmma is sm_90's";
   for (const auto& [head_dim, is_fp8] :
-       {std::pair{64, false}, {128, false}, {256, false}, {64, true}, {256, true}}) {
+       {std::pair{64, false}, {128, false}, {256, false}, {64, true}, {128, true}, {256, true}}) {
     const std::int64_t groups = head_dim == 256 ? 5 : 9, length = 64 * groups;
     std::unique_ptr<Batch> batch;
     std::unique_ptr<Fp8Batch> fp8_batch;

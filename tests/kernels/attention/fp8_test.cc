@@ -8,6 +8,7 @@
 #include <iostream>
 #include <numeric>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #if SERRATE_WITH_CUDA
@@ -19,20 +20,6 @@
 
 namespace serrate {
 namespace {
-
-// The nearest of the 127 sizes, halves to the even byte.
-std::uint8_t nearest(float x) {
-  if (std::isnan(x)) return 0x7F;
-  std::uint8_t above = 0;
-  while (above < 0x7E && value_of(above) < std::abs(x)) ++above;
-  std::uint8_t best = above;
-  if (above > 0) {
-    const std::uint8_t below = above - 1;
-    const double up = value_of(above) - std::abs(x), down = std::abs(x) - value_of(below);
-    if (down < up || (down == up && below % 2 == 0)) best = below;
-  }
-  return static_cast<std::uint8_t>(best | (std::signbit(x) ? 0x80 : 0));
-}
 
 TEST(Float8Test, RoundsToTheNearest) {
   for (int bits = 0; bits < 256; ++bits) {
@@ -60,65 +47,6 @@ TEST(Float8Test, RoundsToTheNearest) {
   EXPECT_EQ(Float8(kNan).bits, 0x7F);
   EXPECT_EQ(Float8(-kNan).bits, 0x7F);
   EXPECT_EQ(Float8(-0.0f).bits, 0x80);
-}
-
-// x D H / sqrt(n) by its definition, in float32 and in the order of butterflies.
-std::vector<float> rotated(std::vector<float> row) {
-  const std::vector<std::uint32_t> pi = {0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344,
-                                         0xA4093822, 0x299F31D0, 0x082EFA98, 0xEC4E6C89};
-  const std::size_t n = row.size();
-  for (std::size_t c = 0; c < n; ++c) {
-    if ((pi[c / 32] >> c % 32 & 1) != 0) row[c] = -row[c];
-  }
-  for (std::size_t step = 1; step < n; step *= 2) {
-    const std::vector<float> before = row;
-    for (std::size_t c = 0; c < n; ++c) {
-      row[c] = (c & step) != 0 ? before[c ^ step] - before[c] : before[c] + before[c ^ step];
-    }
-  }
-  for (float& x : row) x *= static_cast<float>(1 / std::sqrt(static_cast<double>(n)));
-  return row;
-}
-
-// Holds all that was stored of a sequence's blocks against the definition.
-void expect_quantized(StoredFp8& stored, const std::vector<std::int64_t>& offsets,
-                      HeadRotation rotation) {
-  const std::int64_t dim = stored.tokens.head_dim;
-  std::int64_t written = 0;
-  for (std::int64_t s = 0; s + 1 < std::ssize(offsets); ++s) {
-    for (std::int64_t first = offsets[s]; first < offsets[s + 1]; first += 64) {
-      const std::int64_t end = std::min(first + 64, offsets[s + 1]);
-      for (std::int64_t head = 0; head < stored.tokens.num_heads; ++head) {
-        std::vector<std::vector<float>> rows;
-        float largest = 0;
-        for (std::int64_t token = first; token < end; ++token) {
-          const float* row = stored.tokens.at(token, head);
-          rows.emplace_back(row, row + dim);
-          if (rotation == HeadRotation::kHadamard) rows.back() = rotated(rows.back());
-          for (const float x : rows.back()) {
-            if (std::isfinite(x)) largest = std::max(largest, std::abs(x));
-          }
-        }
-        const bool is_zero = largest <= 0x1p-100f;
-        ASSERT_EQ(stored.scales[stored.scale_of(offsets, s, first, head)],
-                  is_zero ? 0 : largest / 448);
-        for (std::int64_t token = first; token < end; ++token) {
-          for (std::int64_t c = 0; c < dim; ++c) {
-            const float x = rows[token - first][c];
-            float scaled = !std::isfinite(x) ? kNan : x * (is_zero ? 0 : 448 / largest);
-            for (std::int64_t term = 0; term < stored.terms; ++term, ++written) {
-              const std::uint8_t expected = nearest(scaled);
-              ASSERT_EQ(stored.bits(token, head, term * dim + c), expected) << x << " column " << c;
-              scaled -= static_cast<float>(value_of(expected));
-            }
-          }
-        }
-      }
-    }
-  }
-  const auto untouched = std::ranges::count_if(
-      stored.values.host(), [](Float8 x) { return x.bits == StoredFp8::kUntouched; });
-  EXPECT_GE(untouched, stored.values.size() - written);
 }
 
 class QuantizeHeadsTest : public KernelTest {};
@@ -227,7 +155,7 @@ TEST_P(Fp8Forward, ManyTilesOfKeys) {
 // 64 to the next, and one block has none.
 TEST_P(Fp8Forward, LongSequencesOfEveryHeadDim) {
   for (const std::int64_t dim : {64, 128, 256}) {
-    const std::vector<std::int64_t> lengths = {dim == 64 ? 514 : dim == 128 ? 600 : 300, 70};
+    const std::vector<std::int64_t> lengths = {dim == 256 ? 300 : 514, 70};
     Case c(aligned(causal_shape(lengths, lengths, 1, dim)), *this);
     c.v.for_each([&](float& x, std::int64_t i) {
       constexpr float kFactors[] = {1, 8, 0.5, 0, 1e-3, 2, 30};
@@ -235,6 +163,7 @@ TEST_P(Fp8Forward, LongSequencesOfEveryHeadDim) {
     });
     Fp8Case fp8(c);
     SCOPED_TRACE(testing::Message() << "head_dim " << dim);
+    EXPECT_EQ(takes_wgmma(fp8), has_wgmma(stream));
     expect_reference(fp8, dim == 256 ? DataType::kBFloat16 : DataType::kFloat32);
   }
 }
@@ -287,37 +216,54 @@ TEST_P(Fp8Forward, SharedQueries) {
   });
 }
 
-// A sequence alone, and between others whose rows are large or NaN.
+// A sequence alone, and between others whose rows are large or NaN; one that is Hopper's.
 TEST_P(Fp8Forward, BitsAreASequencesOwn) {
-  const std::vector<std::int64_t> lengths = {40, 16, 70, 9, 20};
-  for (const std::size_t s : {1, 2, 3}) {
-    Case alone(aligned(causal_shape({lengths[s]}, {lengths[s]}, 1, 64)), *this);
-    Case batch(aligned(causal_shape(lengths, lengths, 1, 64)), *this);
-    for (const auto& [from, to] :
-         {std::pair{&alone.q, &batch.q}, {&alone.k, &batch.k}, {&alone.v, &batch.v}}) {
+  const std::vector<std::int64_t> short_ones = {40, 16, 70, 9, 20};
+  struct Own {
+    std::size_t sequence;
+    std::int64_t dim;
+    std::vector<std::int64_t> queries, keys;
+  };
+  for (const auto& [s, dim, queries, keys] :
+       {Own{1, 64, short_ones, short_ones}, Own{2, 64, short_ones, short_ones},
+        Own{3, 64, short_ones, short_ones}, Own{1, 256, {9, 66, 5}, {40, 300, 70}}}) {
+    Case alone(aligned(full_shape({queries[s]}, {keys[s]}, 1, dim)), *this);
+    Case batch(aligned(full_shape(queries, keys, 1, dim)), *this);
+    for (const auto& [from, to, first, rows] :
+         {std::tuple{&alone.q, &batch.q, batch.query_offsets[s], queries[s]},
+          {&alone.k, &batch.k, batch.key_offsets[s], keys[s]},
+          {&alone.v, &batch.v, batch.key_offsets[s], keys[s]}}) {
       to->for_each([](float& x, std::int64_t i) { x = i % 7 == 0 ? kNan : 1e6f * x; });
-      for (std::int64_t t = 0; t < lengths[s]; ++t) {
-        std::copy_n(from->at(kTokensBefore + t, 0), 64, to->at(batch.query_offsets[s] + t, 0));
+      for (std::int64_t t = 0; t < rows; ++t) {
+        std::copy_n(from->at(kTokensBefore + t, 0), dim, to->at(first + t, 0));
       }
     }
     Fp8Case of_alone(alone), of_batch(batch);
+    EXPECT_EQ(takes_wgmma(of_batch), dim == 256 && has_wgmma(stream));
     of_alone.run(), of_batch.run();
-    for (std::int64_t t = 0; t < lengths[s]; ++t) {
+    for (std::int64_t t = 0; t < queries[s]; ++t) {
       const float* a = alone.out.at(kTokensBefore + t, 0);
       const float* b = batch.out.at(batch.query_offsets[s] + t, 0);
       ASSERT_FALSE(std::isnan(a[0]));
-      ASSERT_EQ(std::memcmp(a, b, 64 * sizeof(float)), 0) << "sequence " << s << ", row " << t;
+      ASSERT_EQ(std::memcmp(a, b, dim * sizeof(float)), 0) << "sequence " << s << ", row " << t;
     }
   }
 }
 
 // FlashAttention-3's table of errors: N(0, 1) + N(0, 100) * Bernoulli(0.001), whose root mean
 // square error is 9.1e-3 there with rotation and scales of blocks. The error against attention of
-// float64.
+// float64. Above 512 keys Hopper's wgmma adds to it, whose sums of e4m3 have 13 bits below the
+// largest term, as FlashAttention-3's have (docs/performance_gpu.md).
 TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
-  for (const std::int64_t dim : {64, 128, 256}) {
+  struct Sizes {
+    std::int64_t dim, queries, keys;
+    double most;
+  };
+  for (const auto& [dim, queries, keys, most] :
+       {Sizes{64, 128, 512, 9.1e-3}, Sizes{128, 128, 512, 9.1e-3}, Sizes{256, 128, 512, 9.1e-3},
+        Sizes{64, 64, 576, 1.4e-2}, Sizes{128, 64, 576, 1.4e-2}}) {
     for (const unsigned seed : {1, 2, 3}) {
-      Case c(aligned(full_shape({128}, {512}, 1, dim)), *this);
+      Case c(aligned(full_shape({queries}, {keys}, 1, dim)), *this);
       std::mt19937 generator(seed);
       std::normal_distribution<float> normal;
       std::bernoulli_distribution is_outlier(0.001);
@@ -336,10 +282,10 @@ TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
         return rms(errors);
       };
       const double rotated = error(HeadRotation::kHadamard);
-      std::cout << "head_dim " << dim << ", draw " << seed << ": root mean square error "
-                << rotated;
-      EXPECT_LE(rotated, 9.1e-3);
-      if (dim == 128 && seed == 1) {
+      std::cout << "head_dim " << dim << ", " << keys << " keys, draw " << seed
+                << ": root mean square error " << rotated;
+      EXPECT_LE(rotated, most);
+      if (dim == 128 && keys == 512 && seed == 1) {
         const double plain = error(HeadRotation::kNone);
         std::cout << ", without rotation " << plain;
         EXPECT_GE(plain, 1.2 * rotated);

@@ -110,23 +110,27 @@ TEST_P(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
 }
 
 // Sequences of no, one and several tiles of keys, and several that share a tile; of one tile of
-// queries and several. With eight heads blocks have whole sequences.
+// queries and several. At head_dim 32 blocks have whole sequences. More than 512 keys take
+// Hopper's forward, where there is one, and the backward of others.
 TEST_P(AttentionSharedQueries, HaveTheSumOfTheReferenceOnTensorCores) {
-  constexpr std::int64_t kSequences = 9;
+  const std::vector<std::int64_t> some_keys = {70, 0, 7, 64, 20, 3, 1, 130, 9};
   struct Sizes {
     std::int64_t heads, head_dim, queries;
     AttentionActivation activation;
     DataType half;
+    std::vector<std::int64_t> keys;
   };
-  for (const auto& [heads, head_dim, queries, activation, half] :
-       {Sizes{8, 32, 5, AttentionActivation::kSoftmax, DataType::kBFloat16},
-        Sizes{2, 32, 70, AttentionActivation::kSilu, DataType::kFloat16},
-        Sizes{1, 64, 20, AttentionActivation::kSoftmax, DataType::kFloat16},
-        Sizes{1, 128, 5, AttentionActivation::kSoftmax, DataType::kBFloat16},
-        Sizes{1, 256, 5, AttentionActivation::kSoftmax, DataType::kFloat16}}) {
+  for (const auto& [heads, head_dim, queries, activation, half, keys] :
+       {Sizes{8, 32, 5, AttentionActivation::kSoftmax, DataType::kBFloat16, some_keys},
+        Sizes{2, 32, 70, AttentionActivation::kSilu, DataType::kFloat16, some_keys},
+        Sizes{1, 64, 20, AttentionActivation::kSoftmax, DataType::kFloat16, some_keys},
+        Sizes{1, 64, 66, AttentionActivation::kSoftmax, DataType::kBFloat16, {520, 9}},
+        Sizes{1, 128, 5, AttentionActivation::kSoftmax, DataType::kBFloat16, some_keys},
+        Sizes{1, 256, 5, AttentionActivation::kSoftmax, DataType::kFloat16, some_keys}}) {
     SCOPED_TRACE(testing::Message() << heads << " heads of " << head_dim);
-    Shape shape = full_shape(std::vector<std::int64_t>(kSequences, queries),
-                             {70, 0, 7, 64, 20, 3, 1, 130, 9}, heads, head_dim);
+    const std::int64_t num_sequences = std::ssize(keys);
+    Shape shape =
+        full_shape(std::vector<std::int64_t>(num_sequences, queries), keys, heads, head_dim);
     shape.activation = activation;
     shape.gaps = kAlignedGaps;
     Case c(with_enough_heads(stream, shape), *this);
@@ -144,17 +148,20 @@ TEST_P(AttentionSharedQueries, HaveTheSumOfTheReferenceOnTensorCores) {
     });
     // Token 0 is the first: views that begin there.
     AttentionBackward call = c.backward_args();
-    TestArray<float> lse(c.shape.num_heads * kSequences * queries);
+    TestArray<float> lse(c.shape.num_heads * num_sequences * queries);
     call.forward.q = q.on(stream, kTokensBefore), call.forward.k = k.on(stream);
     call.forward.v = v.on(stream), call.forward.out = out.on(stream, kTokensBefore);
     call.forward.lse = lse.on(stream), call.forward.query_offsets = {};
     call.forward.num_shared_queries = queries;
     call.d_out = d_out.on(stream, kTokensBefore);
+    if (stream.device().type != DeviceType::kCpu) {
+      EXPECT_EQ(tasks_of(call.forward, stream).resident > 0, head_dim == 32);
+    }
     jagged_attention_forward(call.forward, stream);
     const reference::AttentionGradients gradients =
         reference::attention_backward(c.in_double(), c.d_out.dense());
     std::vector<double> sums(first + queries * row);
-    for (std::int64_t i = 0; i < kSequences * queries * row; ++i) {
+    for (std::int64_t i = 0; i < num_sequences * queries * row; ++i) {
       sums[first + i % (queries * row)] += gradients.d_q[first + i];
     }
     std::vector<float> of_first_run;

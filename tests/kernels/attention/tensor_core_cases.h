@@ -85,24 +85,39 @@ inline constexpr bool kIsBuiltForSm90a = true;
 inline constexpr bool kIsBuiltForSm90a = false;
 #endif
 
-// Hopper's kernels for sequences of more than 512 queries or keys included, where there are any.
+#if SERRATE_WITH_CUDA
+inline int device_attribute(const Stream& stream, cudaDeviceAttr which) {
+  int value = 0;
+  EXPECT_EQ(cudaDeviceGetAttribute(&value, which, stream.device().index), cudaSuccess);
+  return value;
+}
+#endif
+
+// Whether the device and the build have Hopper's own kernels.
+inline bool has_wgmma([[maybe_unused]] const Stream& stream) {
+#if SERRATE_WITH_CUDA
+  return kIsBuiltForSm90a && stream.device().type != DeviceType::kCpu &&
+         device_attribute(stream, cudaDevAttrComputeCapabilityMajor) == 9;
+#else
+  return false;
+#endif
+}
+
+// Hopper's kernels included, where there are any, for sequences of more than 512 queries or keys;
+// 256 at head_dim 256, where it is the forward alone.
 inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
                                 const Stream& stream, [[maybe_unused]] Backward backward) {
   if (stream.device().type == DeviceType::kCpu) return;
 #if SERRATE_WITH_CUDA
-  const auto attribute = [&](cudaDeviceAttr which) {
-    int value = 0;
-    EXPECT_EQ(cudaDeviceGetAttribute(&value, which, stream.device().index), cudaSuccess);
-    return value;
-  };
   const AttentionBackwardView view = view_of(call);
   const std::int64_t head_dim = view.forward.head_dim;
   EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
-  const bool is_hopper = kIsBuiltForSm90a && attribute(cudaDevAttrComputeCapabilityMajor) == 9;
+  const bool is_hopper = has_wgmma(stream);
   EXPECT_EQ(longest_take_wgmma(view.forward, stream), head_dim >= 64 && is_hopper);
   if (backward == Backward::kNotRun) return;
   const bool has_room =
-      head_dim < 256 || attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) >= 163 << 10;
+      head_dim < 256 ||
+      device_attribute(stream, cudaDevAttrMaxSharedMemoryPerBlockOptin) >= 163 << 10;
   EXPECT_EQ(backward_takes_tensor_cores(view, stream), has_room);
   EXPECT_EQ(longest_take_wgmma(view, stream), (head_dim == 64 || head_dim == 128) && is_hopper &&
                                                   view.forward.num_shared_queries == 0);
@@ -262,11 +277,7 @@ inline void expect_same_sequences(Case& batch, const std::vector<std::size_t>& s
 inline Shape with_enough_heads([[maybe_unused]] const Stream& stream, Shape shape) {
 #if SERRATE_WITH_CUDA
   if (stream.device().type == DeviceType::kCpu) return shape;
-  int processors = 0;
-  EXPECT_EQ(
-      cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, stream.device().index),
-      cudaSuccess);
-  const std::int64_t times = (processors + 3) / 4;
+  const std::int64_t times = (device_attribute(stream, cudaDevAttrMultiProcessorCount) + 3) / 4;
   shape.num_heads *= times, shape.num_key_heads *= times;
 #endif
   return shape;
@@ -276,13 +287,11 @@ inline Shape with_enough_heads([[maybe_unused]] const Stream& stream, Shape shap
 struct NumTasks {
   std::int64_t forward, resident, decoding;
 };
-inline NumTasks tasks_of([[maybe_unused]] Case& c) {
+inline NumTasks tasks_of([[maybe_unused]] const AttentionForward& args,
+                         [[maybe_unused]] const Stream& stream) {
 #if SERRATE_WITH_CUDA
-  const Stream& stream = c.streams.stream;
-  AttentionForward args = c.forward_args();
-  args.q = {};  // the case's are float32
   const AttentionPlan plan = plan_attention(args, stream);
-  const std::int64_t batch_size = std::ssize(c.shape.query_lengths);
+  const std::int64_t batch_size = std::ssize(args.key_offsets) - 1;
   const Buffer<std::int64_t>& values = plan.on_cuda()->values;
   const WorkList list = plan.on_cuda()->list(batch_size);
   const std::vector<std::int64_t> host = values.to_host(stream);
@@ -293,6 +302,11 @@ inline NumTasks tasks_of([[maybe_unused]] Case& c) {
 #else
   return {};
 #endif
+}
+inline NumTasks tasks_of(Case& c) {
+  AttentionForward args = c.forward_args();
+  args.q = {};  // the case's are float32
+  return tasks_of(args, c.streams.stream);
 }
 
 /// Of a case with sequences of more than 32 queries or keys: a block of the forward takes a whole
