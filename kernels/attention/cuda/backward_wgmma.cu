@@ -25,8 +25,12 @@ constexpr int owner_registers(Side side) {
   return side == Side::kQueries ? 200 : 216;
 }
 constexpr int other_registers(Side side) {
-  return (kGroups + 1) * 168 - kGroups * owner_registers(side);
+  return side == Side::kQueries ? 104 : 72;
 }
+constexpr bool registers_suffice(Side side) {
+  return kGroups * owner_registers(side) + other_registers(side) <= (kGroups + 1) * 168;
+}
+static_assert(registers_suffice(Side::kQueries) && registers_suffice(Side::kKeys));
 
 // Rows of a tile that a group multiplies by at a time: what registers allow beside d_k and d_v.
 constexpr int rows_at_once(int head_dim, Side side, Extras extras) {
@@ -91,8 +95,8 @@ struct OwnerWarp {
       wgmma_keep(accumulators(weights));
       wgmma_keep(accumulators(d_scores));
       wgmma_fence();
-      multiply_rows<kDim, Half>(tiles.own(n, 0, group), first, weights);
-      multiply_rows<kDim, Half>(tiles.own(n, 1, group), second, d_scores);
+      multiply_rows<kDim, kTypeOf<Half>>(tiles.own(n, 0, group), first, weights);
+      multiply_rows<kDim, kTypeOf<Half>>(tiles.own(n, 1, group), second, d_scores);
       wgmma_commit();
       wgmma_wait<0>();
       wgmma_keep(accumulators(weights));

@@ -44,22 +44,19 @@ template <class Elements>
 __device__ void begin_scores(const Queries<Elements>& queries, const unsigned char* keys,
                              Fragment<8>& scores) {
   constexpr int kColumns = Elements::kColumns;
-  const std::uint64_t a = descriptor_of(queries.tile, 0);
-  const std::uint64_t b = descriptor_of(keys, 0, kColumns < kPanelColumns);
   wgmma_keep(accumulators(scores));
   wgmma_fence();
+  if constexpr (Queries<Elements>::kInRegisters) {
+    const std::uint64_t b = descriptor_of(keys, 0, kColumns < kPanelColumns);
 #pragma unroll
-  for (int k = 0; k < Elements::kQueryColumns / 16; ++k) {
-    const auto scale = k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd;
-    const auto further = [](int step) -> unsigned {
-      return step / 4 * kPanelBytes + step % 4 * 32;
-    };
-    const std::uint64_t key = advance(b, further(k % (kColumns / 16)));
-    if constexpr (Queries<Elements>::kInRegisters) {
-      wgmma<Elements::kType, kMmaTile>(accumulators(scores), queries.fragments[k], key, scale);
-    } else {
-      wgmma<Elements::kType, kMmaTile>(accumulators(scores), advance(a, further(k)), key, scale);
+    for (int k = 0; k < Elements::kQueryColumns / 16; ++k) {
+      wgmma<Elements::kType, kMmaTile>(accumulators(scores), queries.fragments[k],
+                                       advance(b, bytes_before(k % (kColumns / 16))),
+                                       k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
     }
+  } else {
+    static_assert(Elements::kQueryColumns == kColumns);
+    multiply_rows<kColumns, Elements::kType>(queries.tile, keys, scores);
   }
   wgmma_commit();
 }
@@ -70,7 +67,7 @@ __device__ void begin_sums(const typename Elements::Weights& weights, const unsi
                            Fragment<Elements::kDim / 8>& sums) {
   wgmma_keep(accumulators(sums));
   wgmma_fence();
-  Elements::add_product(weights, values, accumulators(sums));
+  Elements::add_product(weights, values, sums);
   wgmma_commit();
 }
 

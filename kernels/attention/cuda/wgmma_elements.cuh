@@ -34,13 +34,8 @@ struct Halves : HalfTiles<kHeadDim> {
   }
   /// Issues sums += weights times 64 values.
   __device__ static void add_product(const Weights& weights, const unsigned char* values,
-                                     float (&sums)[kHeadDim / 2]) {
-    const std::uint64_t b = descriptor_of(values, kPanelBytes);
-#pragma unroll
-    for (int k = 0; k < kMmaTile / 16; ++k) {
-      wgmma<kType, kHeadDim, WgmmaMajor::kRows>(sums, weights[k], advance(b, k * 16 * 128),
-                                                WgmmaScale::kAdd);
-    }
+                                     Fragment<kHeadDim / 8>& sums) {
+    add_rows<kHeadDim, Half>(weights, values, sums);
   }
   /// By way of `stage`, the queries of the group, all of whose warps call it.
   __device__ void write(const TilePair& at, int warp, Fragment<kHeadDim / 8>& sums,
@@ -94,11 +89,11 @@ struct Fp8 : Fp8Tiles<kHeadDim> {
     round_to_e4m3(scores, 1, weights);
   }
   __device__ static void add_product(const Weights& weights, const unsigned char* values,
-                                     float (&sums)[kHeadDim / 2]) {
+                                     Fragment<kHeadDim / 8>& sums) {
     const std::uint64_t b = descriptor_of(values, 0, true);
 #pragma unroll
     for (int k = 0; k < kMmaTile / 32; ++k) {
-      wgmma<kType, kHeadDim>(sums, weights[k], advance(b, k * 32), WgmmaScale::kAdd);
+      wgmma<kType, kHeadDim>(accumulators(sums), weights[k], advance(b, k * 32), WgmmaScale::kAdd);
     }
   }
   __device__ void write(const TilePair& at, int warp, Fragment<kHeadDim / 8>& sums,
@@ -107,6 +102,17 @@ struct Fp8 : Fp8Tiles<kHeadDim> {
                                 softmax, lane_index_here());
     unit = 0;
   }
+};
+
+#else  // what the host's code names, which nvcc reads for every architecture
+
+template <int kHeadDim, class Half, Extras kExtras>
+struct Halves : HalfTiles<kHeadDim> {
+  using Call = HalfCall;
+};
+template <int kHeadDim>
+struct Fp8 : Fp8Tiles<kHeadDim> {
+  using Call = Fp8Call;
 };
 
 #endif

@@ -118,16 +118,22 @@ __device__ void round_weights(const Fragment<kBlocks>& scores,
   }
 }
 
-/// products = the 64 rows of a tile times the transpose of 8 kBlocks rows of another, over kDim.
-template <int kDim, class Half, int kBlocks>
+/// Bytes from the beginning of a tile to that of 16 of its columns, of panels of 64.
+__device__ constexpr unsigned bytes_before(int sixteen_columns) {
+  return sixteen_columns / 4 * kPanelBytes + sixteen_columns % 4 * 32;
+}
+
+/// products = the 64 rows of a tile times the transpose of 8 kBlocks rows of another, over kColumns
+/// of halves or as many bytes of e4m3.
+template <int kColumns, WgmmaType kType, int kBlocks>
 __device__ void multiply_rows(const unsigned char* tile, const unsigned char* rows,
                               Fragment<kBlocks>& products) {
   const std::uint64_t a = descriptor_of(tile, 0), b = descriptor_of(rows, 0);
 #pragma unroll
-  for (int k = 0; k < kDim / 16; ++k) {
-    const unsigned further = (k / 4 * kPanelBytes + k % 4 * 32) / 16;  // in units of descriptors
-    wgmma<kTypeOf<Half>, 8 * kBlocks>(accumulators(products), a + further, b + further,
-                                      k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
+  for (int k = 0; k < kColumns / 16; ++k) {
+    wgmma<kType, 8 * kBlocks>(accumulators(products), advance(a, bytes_before(k)),
+                              advance(b, bytes_before(k)),
+                              k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
   }
 }
 
@@ -139,7 +145,7 @@ __device__ void add_rows(const std::uint32_t (&weights)[kSteps][4], const unsign
 #pragma unroll
   for (int k = 0; k < kSteps; ++k) {
     wgmma<kTypeOf<Half>, kDim, WgmmaMajor::kRows>(accumulators(sums), weights[k],
-                                                  b + k * 16 * kRowBytes / 16, WgmmaScale::kAdd);
+                                                  advance(b, k * 16 * kRowBytes), WgmmaScale::kAdd);
   }
 }
 
