@@ -261,12 +261,8 @@ void jagged_attention_backward_on<DeviceType::kCuda>(const AttentionBackward& on
                  QueryTasks(args));
     launch_tiles(backward_of_keys<Shape>, Tiles<Shape>::kSize, stream, call);
   });
-  const auto add_shares = [&](const Buffer<float>& shares, std::span<float> gradient) {
-    if (shares.size() == 0) return;
-    add_rows(shares.device_data(), shares.size() / std::ssize(gradient), gradient, stream);
-  };
-  add_shares(position, args.d_position_table);
-  add_shares(time, args.d_time_table);
+  add_rows(position, args.d_position_table, stream);
+  add_rows(time, args.d_time_table, stream);
 }
 
 template <>

@@ -335,9 +335,7 @@ void sum_bias(AttentionBackwardView args, std::int64_t size, const Stream& strea
   float* const d_bias = args.d_bias;
   if (floats > 0) args.d_bias = of_runs.device_data();
   run<Summed::kBias>({args, tasks, floats > 0 ? size : 0, nullptr, nullptr, nullptr, 0, 0}, stream);
-  if (floats > 0) {
-    add_rows(of_runs.device_data(), tasks.runs, {d_bias, static_cast<std::size_t>(size)}, stream);
-  }
+  add_rows(of_runs, {d_bias, static_cast<std::size_t>(size)}, stream);
 }
 
 void sum_tables(BiasCall call, const Stream& stream) {
@@ -347,12 +345,8 @@ void sum_tables(BiasCall call, const Stream& stream) {
   call.d_position = position.device_data(), call.d_time = time.device_data();
   call.sums = sums.device_data();
   run<Summed::kTables>(call, stream);
-  const auto add_shares = [&](const Buffer<float>& shares, std::span<float> gradient) {
-    if (shares.size() == 0) return;
-    add_rows(shares.device_data(), shares.size() / std::ssize(gradient), gradient, stream);
-  };
-  add_shares(position, call.args.d_position_table);
-  add_shares(time, call.args.d_time_table);
+  add_rows(position, call.args.d_position_table, stream);
+  add_rows(time, call.args.d_time_table, stream);
 }
 
 }  // namespace

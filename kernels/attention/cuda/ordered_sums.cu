@@ -53,8 +53,10 @@ void launch_sums(void (*kernel)(Parameters...), std::int64_t size, const Stream&
 
 }  // namespace
 
-void add_rows(const float* rows, std::int64_t count, std::span<float> sums, const Stream& stream) {
-  launch_sums(add_each_row, std::ssize(sums), stream, rows, count, sums);
+void add_rows(const Buffer<float>& rows, std::span<float> sums, const Stream& stream) {
+  if (rows.size() == 0) return;
+  launch_sums(add_each_row, std::ssize(sums), stream, rows.device_data(),
+              rows.size() / std::ssize(sums), sums);
 }
 
 void sum_shared_queries(const float* of_sequences, const AttentionBackwardView& call,
