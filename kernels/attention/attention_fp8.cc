@@ -34,11 +34,17 @@ void check_rows(std::string_view name, const AnyHeads<Void>& heads) {
   check_rows(name, heads.device_data, size_of(heads.type), heads.token_stride, heads.head_stride);
 }
 
-// `batches`: sequences that have rows there.
+// Rows of `terms` times head_dim values. `batches`: sequences that have rows there.
 void check_quantized(std::string_view name, const Fp8Heads& heads, std::int64_t num_heads,
-                     std::int64_t batches) {
-  check_rows(name, heads.values.device_data, 1, heads.values.token_stride,
-             heads.values.head_stride);
+                     std::int64_t batches, std::int64_t terms, std::int64_t head_dim) {
+  const auto [data, token_stride, head_stride] = heads.values;
+  const std::int64_t row = terms * head_dim;
+  require(
+      !data || (token_stride >= row && (num_heads == 1 || head_stride >= row)),
+      "{}'s token_stride is {} and its head_stride {} (a row has {} x {} values); quantise with "
+      "fp8_terms_of_queries(head_dim) terms for queries and 1 for keys and values",
+      name, token_stride, head_stride, terms, head_dim);
+  check_rows(name, data, 1, token_stride, head_stride);
   require(std::ssize(heads.scales) % num_heads == 0 &&
               std::ssize(heads.scales) >= num_fp8_scales(0, batches, num_heads),
           "{} has {} scales (must be [num_heads, blocks]); allocate num_fp8_scales(tokens, {}, {}) "
@@ -65,10 +71,12 @@ void check_fp8(const AttentionFp8Forward& args) {
   check_rows("out", attention.out);
   const std::int64_t batch_size = std::ssize(attention.key_offsets) - 1;
   const std::int64_t key_heads = num_key_heads_of(attention);
+  const std::int64_t dim = attention.head_dim;
   check_quantized("q", args.q, attention.num_heads,
-                  attention.num_shared_queries > 0 ? 1 : batch_size);
-  check_quantized("k", args.k, key_heads, batch_size);
-  check_quantized("v", args.v, key_heads, batch_size);
+                  attention.num_shared_queries > 0 ? 1 : batch_size, fp8_terms_of_queries(dim),
+                  dim);
+  check_quantized("k", args.k, key_heads, batch_size, 1, dim);
+  check_quantized("v", args.v, key_heads, batch_size, 1, dim);
 }
 
 }  // namespace
@@ -83,10 +91,14 @@ void require_e4m3(int built_for) {
 void quantize_heads(const QuantizeHeads& args, const Stream& stream) {
   check_head_dim(args.head_dim);
   require(args.num_heads >= 1, "num_heads is {} (must be at least 1)", args.num_heads);
-  require(args.terms == 1 || args.terms == 2, "terms are {} (must be 1 or 2)", args.terms);
+  require(args.terms == 1 || args.terms == 2,
+          "terms is {} (must be 1 or 2); pass fp8_terms_of_queries(head_dim) for queries and 1 for "
+          "keys and values",
+          args.terms);
   require(!args.offsets.empty(), "offsets are empty (must have batch_size + 1)");
   check_rows("heads", args.heads);
-  check_quantized("quantized", args.quantized, args.num_heads, std::ssize(args.offsets) - 1);
+  check_quantized("quantized", args.quantized, args.num_heads, std::ssize(args.offsets) - 1,
+                  args.terms, args.head_dim);
   dispatch_device(stream.device(), [&](auto device) { quantize_heads_on<device()>(args, stream); });
 }
 

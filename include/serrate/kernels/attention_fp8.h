@@ -24,7 +24,8 @@ constexpr std::int64_t fp8_terms_of_queries(std::int64_t head_dim) {
 }
 
 /// [num_tokens, num_heads, terms, head_dim]: a value is the sum of its e4m3 times the scale of its
-/// block; keys and values have one term. Rows begin at multiples of 16 bytes.
+/// block; keys and values have one term. Rows, of terms * head_dim values, begin at multiples of 16
+/// bytes and do not overlap.
 struct Fp8Heads {
   DeviceHeads<Float8> values;
   /// [num_heads, num_fp8_scales a head or more]: that of block b of sequence s in a head's is at

@@ -324,6 +324,9 @@ TEST_P(Fp8Forward, WhatIsLeftOutIsAnError) {
   expect("64, 128 or 256", [](auto& x) { x.attention.head_dim = 32; });
   expect("leave those of", [&](auto& x) { x.attention.q = c.q.on(stream); });
   expect("multiples of 16 bytes", [](auto& x) { x.k.values.token_stride += 8; });
+  // Queries of one term, and keys that overlap.
+  expect("q's token_stride", [&](auto& x) { x.q.values = fp8.k.on(stream).values; });
+  expect("k's token_stride", [](auto& x) { x.k.values.token_stride = 48; });
   expect("out's rows", [](auto& x) { x.attention.out.head_stride += 1; });
   expect("v has 1 scales", [](auto& x) { x.v.scales = x.v.scales.first(1); });
 }
