@@ -129,11 +129,13 @@ struct AttentionBackward {
   /// in its order.
   OutputHeads d_q, d_k, d_v;
   /// With the strides of the bias: what every visible pair adds to it is added, in a fixed order.
-  /// No gradient if empty. Where sequences or heads share a block, threads share its queries.
+  /// No gradient if empty. Where sequences or heads share a block, threads share its queries; for
+  /// sequences CUDA's tensor cores have sums of runs of them in workspace, 2^20 floats at most.
   DeviceSpan<float> d_bias = {};
-  /// Of the tables' values, likewise added to, a sequence after the other; empty: no gradient.
-  /// The workspace has as much for every sequence and head, on CUDA's tensor cores for 256 runs of
-  /// sequences at most.
+  /// Of the tables' values, likewise added to; empty: no gradient. The workspace has as much for
+  /// every sequence and head. On CUDA's tensor cores it has as much for up to 256 blocks a head,
+  /// whatever the batch, and nine times that if both have more than 384 entries together: 2^22
+  /// floats, or those of a block a head if they are more.
   DeviceSpan<float> d_position_table = {}, d_time_table = {};
 };
 

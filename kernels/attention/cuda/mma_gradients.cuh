@@ -167,7 +167,7 @@ __device__ void write_d_q(const AttentionBackwardView& call, const TilePair& at,
             make_float2(scale * d_q[n][2 * r], scale * d_q[n][2 * r + 1]);
       }
     }
-    __syncwarp();  // the place has been read
+    __syncwarp();  // all lanes have read `at` before it moves on
     return;
   }
   OutputHeads to = call.d_q;

@@ -29,12 +29,12 @@ bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
 /// Likewise the backward, of sequences that decode in the forward too. It also leaves out head_dim
 /// 256 and shared queries. (Gradients of biases and tables are another kernel's.)
 bool longest_take_wgmma(const AttentionBackwardView& args, const Stream& stream);
-/// What it allocates: one, of the tasks that its blocks have taken.
+/// Of tasks that a kernel's blocks have taken. The forward of the longest allocates one.
 using Counter = unsigned long long;
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream);
 void backward_of_longest(const AttentionBackwardView& call, const WorkList& work,
                          const Stream& stream);
-/// Bytes that the backward of the longest allocates.
+/// Bytes that the backward of the longest allocates: a counter for each of its two kernels, deltas.
 std::int64_t backward_of_longest_workspace(const AttentionBackwardView& call);
 
 /// Calls on tensor cores.
@@ -44,7 +44,8 @@ void backward_on_tensor_cores(const AttentionBackward& args, const Stream& strea
 std::int64_t workspace_on_tensor_cores(const AttentionBackward& args, const Stream& stream);
 
 /// Parts of the backward: of sequences all of whose queries a block has, and d_q of others that
-/// have more tiles of keys than one, or none. The d_q of the call has a row for each of out.
+/// have more tiles of keys than one, or none. d_q has as many rows as out, also where queries are
+/// shared.
 void sum_resident(const AttentionBackwardView& call, const WorkList& work, const Stream& stream);
 void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
                               const Stream& stream);
