@@ -91,9 +91,9 @@ __device__ inline std::uint64_t descriptor_of(const unsigned char* tile, std::ui
                               : wgmma_descriptor(tile, {leading, 1024, WgmmaSwizzle::k128Bytes});
   return x >> 32 << 32 | __shfl_sync(~0u, static_cast<std::uint32_t>(x), 0);
 }
-// Of a tile that begins so many bytes further: its upper half stays a constant.
+// That of a tile that begins so many bytes further.
 __device__ inline std::uint64_t advance(std::uint64_t descriptor, unsigned bytes) {
-  return descriptor >> 32 << 32 | (static_cast<std::uint32_t>(descriptor) + bytes / 16);
+  return descriptor + bytes / 16;
 }
 
 // A fragment as wgmma has it: the same registers in the same order.
