@@ -137,9 +137,9 @@ Kernels kernels_of_attention(std::int64_t head_dim) {
 
 // Products of cuBLAS are not counted.
 TEST_F(StepWaitsTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
-  constexpr std::uint64_t kSteps = 2;
+  constexpr std::uint64_t kSteps = 4;
   constexpr std::int64_t kHeadDim = 32, kBlocks = 2;
-  options_.steps = 7;
+  options_.steps = 9;
   options_.model = {.dim = kHeadDim,
                     .num_blocks = kBlocks,
                     .num_heads = 1,
@@ -167,8 +167,8 @@ TEST_F(StepWaitsTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
   std::uint64_t others = 0;
   for (const auto& [name, c] : launched) others += of_attention.contains(name) ? 0 : c.launches;
   std::cout << static_cast<double>(others) / kSteps << " launches a step outside attention\n";
-  // A kernel of a batch to come may run ahead of the report of a step, or behind it.
-  EXPECT_NEAR(static_cast<double>(others), 56.0 * kSteps, 1);
+  // Kernels of a batch to come, three at most, may run ahead of the report of a step, or behind it.
+  EXPECT_NEAR(static_cast<double>(others), 56.0 * kSteps, kSteps - 1);
 }
 
 TEST_F(StepWaitsTest, ItIsTheTrainingOfTheCpu) {
