@@ -59,7 +59,8 @@ struct AttentionView {
   std::span<const std::int64_t> query_times, key_times, token_ids;
   bool has_dropout;
   DropoutDraw draw;
-  bool never_decodes = false;  // CUDA: few queries are a tile like others
+  /// CUDA: rows of a sequence that decodes, at most (decoding.h); 0: none does.
+  std::int64_t most_decoding_rows = 0;
 };
 
 /// AttentionBackward likewise.

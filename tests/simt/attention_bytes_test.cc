@@ -376,6 +376,29 @@ TEST_F(AttentionBytes, HistoriesOfDecodingAreReadOnce) {
   }
 }
 
+// 128 candidates of a history: two blocks of 64 read its keys and values, and each of two chunks
+// leaves what is written and read in float32.
+TEST_F(AttentionBytes, HistoriesOfCandidatesAreReadOnceABlock) {
+  constexpr std::int64_t kQueries = 128, kKeys = 1088, kDim = 64;
+  constexpr std::int64_t kBlocks = 2, kChunks = 2;
+  const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, kQueries, 0, kKeys}, stream_);
+  const Tokens q(kQueries, kDim, stream_), out(kQueries, kDim, stream_);
+  const Tokens k(kKeys, kDim, stream_), v(kKeys, kDim, stream_);
+  AttentionForward args;
+  args.q = q.heads, args.k = k.heads, args.v = v.heads, args.out = out.heads;
+  args.query_offsets = offsets.span().first(2), args.key_offsets = offsets.span().last(2);
+  args.num_heads = kHeads, args.head_dim = kDim, args.mask = FullMask{};
+  const Counted counted = count([&] { jagged_attention_forward(args, stream_); });
+  constexpr double kFloor =
+      kHeads * kDim * 2 * (kBlocks * 2 * kKeys + kChunks * kQueries + kQueries);
+  constexpr double kPartials = kHeads * kChunks * kQueries * (kDim + 2) * 4 * 2;
+  std::cout << "candidates: " << counted.bytes / (kFloor + kPartials) << " x the bytes\n";
+  EXPECT_GE(counted.bytes, kFloor + kPartials) << "the floor is wrong";
+  EXPECT_LE(counted.bytes, 1.1 * (kFloor + kPartials));
+  EXPECT_EQ(counted.products, kHeads * 2 * kQueries * kKeys * kDim / (16 * 8 * 16));
+  EXPECT_EQ(counted.bank_conflicts, 0);
+}
+
 TEST_F(AttentionBytes, Fp8SequencesAreReadOnce) {
   if (!has_shared_memory_of_sm_90()) GTEST_SKIP() << "what fits depends on shared memory";
   expect_fp8_near_floor(16, 64, 64);

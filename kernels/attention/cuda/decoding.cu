@@ -80,7 +80,8 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY, 2)
   for (std::int64_t index = blockIdx.x; index < num_tasks; index += gridDim.x) {
     const DecodingTask task = decoding_task_at(args, work, call, index);
     TilePair at = task.at;
-    for (; at.first_query < task.rows; at.first_query += Shape::kTile) {
+    for (at.first_query = task.first_row; at.first_query < task.end_row;
+         at.first_query += Shape::kTile) {
       __syncthreads();
       load_query_rows<Shape>(args, task, at.first_query, tiles.q);
       __syncthreads();
@@ -113,7 +114,8 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
     }
     __syncthreads();
     if (!task.is_cut()) continue;
-    for (std::int64_t row = task.first_chunk; row < task.rows; row += task.num_chunks) {
+    for (std::int64_t row = task.first_row + task.first_chunk; row < task.end_row;
+         row += task.num_chunks) {
       const int lane = lane_index();
       for (int first = thread_index() - lane; first < args.head_dim;
            first += kThreadsX * kThreadsY) {
@@ -140,20 +142,24 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 
 }  // namespace
 
+std::int64_t most_rows(const AttentionView& args, const Stream& stream) {
+  const bool on_wgmma = args.head_dim >= 64 && is_hopper(stream);
+  return on_wgmma ? std::min(2 * kTaskRows, most_rows(args.head_dim)) : most_rows(args.head_dim);
+}
+
 std::int64_t most_partial_rows(const AttentionView& args, const Stream& stream) {
   constexpr std::int64_t kRowsOfProcessor = 256;
   if (!may_decode(args)) return 0;
   const std::int64_t of_head = args.num_shared_queries > 0
                                    ? args.num_shared_queries * heads_per_key_head(args)
-                                   : most_decoding_rows(args.head_dim);
+                                   : args.most_decoding_rows;
   return std::min(kRowsOfProcessor * processors_of(stream),
                   batch_size_of(args) * args.num_key_heads * of_head * most_chunks(args));
 }
 
 void forward_of_decoding(const AttentionView& args, const WorkList& work, const Stream& stream) {
-  const std::int64_t rows = most_partial_rows(args, stream);
-  if (rows == 0) return;  // no sequences
-  const DecodingCall call{decoding_heads(args), args.partials.data(), rows};
+  const auto room = static_cast<std::int64_t>(args.partials.size());
+  const DecodingCall call{decoding_heads(args), args.partials.data(), room / (args.head_dim + 2)};
   // Of 256 columns, biases and such leave too few registers.
   const bool has_registers = args.head_dim < 256 || extras_of(args) == Extras::kNone;
   if (forward_takes_tensor_cores(args) && has_registers) {

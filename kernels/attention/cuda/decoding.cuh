@@ -28,11 +28,11 @@ struct DecodingCall {
   }
 };
 
-/// A chunk of a sequence's keys, or all of its chunks, and the queries of one of `heads`: row r is
-/// query r / row_heads of head at.head + r % row_heads.
+/// A chunk of a sequence's keys, or all of its chunks, and up to kTaskRows rows of the queries of
+/// one of `heads`: row r is query r / row_heads of head at.head + r % row_heads.
 struct DecodingTask {
   TilePair at;
-  std::int64_t key_head, row_heads, rows;
+  std::int64_t key_head, row_heads, rows, first_row, end_row;
   bool is_wide;  // has more than 16 rows, or would if heads were not kept apart
   std::int64_t chunk_keys, num_chunks, first_chunk, end_chunk;
   std::int64_t first_partial;  // of its row 0 in chunk 0
@@ -57,14 +57,21 @@ __device__ inline DecodingTask decoding_task_at(const AttentionView& args, const
   const std::int64_t place = last_at_most(work.counts[0] + work.counts[1], task,
                                           [&](std::int64_t p) { return work.decoding[p]; });
   const std::int64_t first = work.decoding[place];
-  const std::int64_t parts = (work.decoding[place + 1] - first) / call.heads;  // of its keys
-  const std::int64_t head = (task - first) / parts, part = (task - first) % parts;
   const DecodingSplit split = decoding_split(args, work.order[place]);
+  const std::int64_t blocks = row_blocks(args, split, call.heads);
+  if (blocks == 0) return {};  // the call's kernels take it as others
+  const std::int64_t tasks = (work.decoding[place + 1] - first) / call.heads;
+  const std::int64_t parts = tasks / blocks;  // of its keys
+  const std::int64_t head = (task - first) / tasks, block = (task - first) % tasks / parts;
+  const std::int64_t part = (task - first) % parts;
   const std::int64_t heads_apart = args.num_heads / call.heads;
+  const std::int64_t rows = split.rows / heads_per_key_head(args) * heads_apart;
   DecodingTask result{.at = pair_of(args, work.order[place], head * heads_apart),
                       .key_head = head * heads_apart / heads_per_key_head(args),
                       .row_heads = heads_apart,
-                      .rows = split.rows / heads_per_key_head(args) * heads_apart,
+                      .rows = rows,
+                      .first_row = block * kTaskRows,
+                      .end_row = std::min((block + 1) * kTaskRows, rows),
                       .is_wide = split.rows > kWarpRows,
                       .chunk_keys = split.chunk_keys,
                       .num_chunks = split.num_chunks,

@@ -14,9 +14,15 @@
 // combines them. So the device cuts what keeps too few blocks busy, as far as there is workspace.
 namespace serrate {
 
-/// Rows of a sequence that decodes, at most: its queries, in all heads that share keys.
-constexpr std::int64_t most_decoding_rows(std::int64_t head_dim) {
+/// Rows of a sequence that decodes, at most, in the plain kernels: its queries, in all heads that
+/// share keys.
+constexpr std::int64_t most_few_rows(std::int64_t head_dim) {
   return head_dim <= 128 ? 64 : 16;
+}
+/// And on tensor cores: candidates that rank against one history, kTaskRows of them in a task.
+inline constexpr std::int64_t kTaskRows = 64;
+constexpr std::int64_t most_rows(std::int64_t head_dim) {
+  return head_dim <= 128 ? 8 * kTaskRows : most_few_rows(head_dim);
 }
 /// Of fewer keys, and of more queries, a block takes a tile of queries as of any sequence.
 inline constexpr std::int64_t kLeastDecodedKeys = 257;
@@ -33,16 +39,17 @@ constexpr std::int64_t most_chunks(const AttentionView& args) {
 }
 
 constexpr DecodingSplit decoding_split(const AttentionView& args, std::int64_t sequence) {
-  constexpr std::int64_t kLeastTiles = 4, kKeysARow = 48;
+  constexpr std::int64_t kLeastTiles = 4, kKeysARow = 48, kManyTiles = 16;
   const std::int64_t rows = queries_of(args, sequence).count * heads_per_key_head(args);
   const std::int64_t keys = num_keys_of(args, sequence);
-  if (args.never_decodes) return {};
-  if (rows == 0 || rows > most_decoding_rows(args.head_dim) || keys < kLeastDecodedKeys) return {};
+  if (rows == 0 || rows > args.most_decoding_rows || keys < kLeastDecodedKeys) return {};
   // What a row leaves of a chunk is written and read in float32: a 24th of the bytes of as many
-  // keys and values in bfloat16.
+  // keys and values in bfloat16, or of many rows a fifth of the time of their products.
   const std::int64_t tiles = ceil_div(keys, kMmaTile);
-  const std::int64_t least = std::max(std::max(kLeastTiles, ceil_div(rows * kKeysARow, kMmaTile)),
-                                      ceil_div(tiles, most_chunks(args)));
+  const std::int64_t least =
+      std::max(std::clamp(ceil_div(rows * kKeysARow, kMmaTile), kLeastTiles, kManyTiles),
+               ceil_div(tiles, most_chunks(args)));
+  if (rows > most_few_rows(args.head_dim) && tiles <= least) return {};
   const std::int64_t chunk_tiles = ceil_div(tiles, ceil_div(tiles, least));
   return {rows, chunk_tiles * kMmaTile, ceil_div(tiles, chunk_tiles)};
 }
@@ -50,15 +57,26 @@ constexpr DecodingSplit decoding_split(const AttentionView& args, std::int64_t s
 /// Whether a call's sequences may decode, as the host knows it: where every one has as many queries
 /// as keys, or more shared ones than these are, none does.
 constexpr bool may_decode(const AttentionView& args) {
-  return !args.never_decodes && args.query_offsets.data() != args.key_offsets.data() &&
-         args.num_shared_queries * heads_per_key_head(args) <= most_decoding_rows(args.head_dim);
+  return args.most_decoding_rows > 0 && args.query_offsets.data() != args.key_offsets.data() &&
+         args.num_shared_queries * heads_per_key_head(args) <= args.most_decoding_rows;
+}
+
+/// The most rows of a sequence that decodes on a device's tensor cores. Hopper's wgmma multiplies
+/// faster than decoding does: there a sequence decodes while reading keys takes longer than that.
+std::int64_t most_rows(const AttentionView& args, const Stream& stream);
+
+/// Tasks of kTaskRows rows or fewer of one that decodes in a head of its tasks, of which there are
+/// `heads` (decoding_heads).
+constexpr std::int64_t row_blocks(const AttentionView& args, const DecodingSplit& split,
+                                  std::int64_t heads) {
+  return ceil_div(split.rows * args.num_key_heads / heads, kTaskRows);
 }
 
 /// Rows of partials, each of head_dim values, a maximum and a sum, that a call may need: what keeps
 /// the device busy, or what its sequences have if that is less.
 std::int64_t most_partial_rows(const AttentionView& args, const Stream& stream);
 
-/// The sequences of a call that decode.
+/// The sequences of a call that decode, by way of its partials.
 void forward_of_decoding(const AttentionView& args, const WorkList& work, const Stream& stream);
 
 struct DecodingCall;

@@ -60,9 +60,10 @@ __device__ void copy_query_rows(const AttentionView& args, const DecodingTask& t
   constexpr int kChunks = kDim / 8;
   const HeadsView<const Half> q = view_as<Half>(args.q);
   for (int i = thread_index(); i < Block::kRows * kChunks; i += kWarps * kLanes) {
-    const int row = i / kChunks, chunk = i % kChunks;
-    Half* const place = to.at(row, chunk);
-    if (row < task.rows) {
+    const int chunk = i % kChunks;
+    const std::int64_t row = task.first_row + i / kChunks;
+    Half* const place = to.at(i / kChunks, chunk);
+    if (row < task.end_row) {
       copy_async(place,
                  q.at(task.at.queries.in_q + task.query_of(row), task.head_of(row)) + chunk * 8);
     } else {
@@ -102,7 +103,7 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
   __shared__ Block state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int warp = thread_index() / kLanes, lane = lane_index();
-  const int first_row = kRowWarps > 1 ? warp * kWarpRows : 0;  // of the warp's
+  const int own_row = kRowWarps > 1 ? warp * kWarpRows : 0;  // the warp's first of the task's
   const int first_key_of_warp = kRowWarps > 1 ? 0 : warp * kKeys;
   using Rows = SwizzledRows<kDim, Half>;
   const Rows q{dynamic_shared<Half>()};
@@ -122,6 +123,7 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
     }
     __syncthreads();
     if (task.is_wide != (kRowWarps > 1)) continue;  // of the other kernel
+    const int first_row = static_cast<int>(task.first_row) + own_row;
     copy_query_rows<Block>(args, task, q);
     if (lane < kWarpRows) {
       const KeyRanges keys = key_ranges(args, task.at, task.query_of(first_row + lane));
@@ -152,7 +154,7 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
                   static_cast<int>(std::min<std::int64_t>(at.num_keys - tile.first_key, kKeys));
               if (seen.is_empty || tile.num_columns <= 0) break;
               Fragment<kBlocks> scores;
-              multiply_rows<kDim, kBlocks>(q, first_row, k, key, tile.num_columns, scores);
+              multiply_rows<kDim, kBlocks>(q, own_row, k, key, tile.num_columns, scores);
               float factors[2];
               weigh<kExtras, kBlocks>(args, at, tile, scores, softmax, factors);
               if (is_softmax(args)) scale_rows(sums, factors);
@@ -166,21 +168,22 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
 #pragma unroll
       for (int b = 0; b < kRowWarps; ++b) {
         const int row = b * kWarpRows + thread_index() / 8;
-        if (row >= task.rows) break;
+        const std::int64_t task_row = task.first_row + row;
+        if (task_row >= task.end_row) break;
         PartialRow<kDim / 8> of_chunk;
 #pragma unroll
         for (int w = 0; w < Block::kKeyWarps; ++w) {
           of_chunk.add(staged.row(w * kWarpRows + row));
         }
         if (task.is_cut()) {
-          write_partial(args, call, task.partial_of(chunk, row), of_chunk);
+          write_partial(args, call, task.partial_of(chunk, task_row), of_chunk);
           continue;
         }
         PartialRow<kDim / 8> total;
         if (chunk > 0) total = totals.row(row);
         total.add(of_chunk);
         totals.set(row, total);
-        if (chunk + 1 == task.num_chunks) write_finished(args, task, row, total);
+        if (chunk + 1 == task.num_chunks) write_finished(args, task, task_row, total);
       }
     }
   }
@@ -199,7 +202,7 @@ void run(const AttentionView& args, const WorkList& work, const DecodingCall& ca
   const std::int64_t least_rows =
       std::max<std::int64_t>(args.num_shared_queries, 1) * heads_per_key_head(args);
   if (least_rows <= kWarpRows) decode_rows(std::integral_constant<int, 1>());
-  if constexpr (most_decoding_rows(kDim) > kWarpRows) {
+  if constexpr (most_few_rows(kDim) > kWarpRows) {
     if (args.num_shared_queries == 0 || least_rows > kWarpRows) {
       decode_rows(std::integral_constant<int, kWarps>());
     }

@@ -60,14 +60,23 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
   }
 }
 
+AttentionView call_of(const AttentionForward& args, const Stream& stream) {
+  AttentionView view = view_of(args);
+  const bool is_plain = !forward_takes_tensor_cores(view);
+  view.most_decoding_rows = is_plain ? most_few_rows(args.head_dim) : most_rows(view, stream);
+  return view;
+}
+
 }  // namespace
 
 // The plain kernels' blocks find their tiles by the offsets; those on tensor cores have a list, and
-// so have those that decode. A plan that is made without tokens is for either.
+// so have those that decode. A plan that is made without tokens is for either: in its list many
+// rows decode, which the plain kernels pass by there.
 template <>
 AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
                                                    const Stream& stream) {
-  const AttentionView view = view_of(args);
+  AttentionView view = view_of(args);
+  view.most_decoding_rows = most_rows(view, stream);
   const bool is_plain = !tensor_cores_have(args.head_dim) ||
                         (args.q.device_data && !are_aligned_halves(args.q, args.q.type));
   if (is_plain && !may_decode(view)) return AttentionPlan(plan_key_of(args));
@@ -77,7 +86,7 @@ AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
 template <>
 void jagged_attention_forward_on<DeviceType::kCuda>(const AttentionForward& args,
                                                     const Stream& stream) {
-  AttentionView view = view_of(args);
+  AttentionView view = call_of(args, stream);
   if (may_decode(view) && !(args.plan && args.plan->on_cuda())) {
     const AttentionPlan plan = plan_attention(args, stream);
     AttentionForward planned = args;
@@ -104,10 +113,11 @@ void jagged_attention_forward_on<DeviceType::kCuda>(const AttentionForward& args
 template <>
 std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCuda>(const AttentionForward& args,
                                                                       const Stream& stream) {
-  const AttentionView view = view_of(args);
+  AttentionView view = call_of(args, stream);
   const bool has_counter = forward_takes_tensor_cores(view) && longest_take_wgmma(view, stream);
   const std::int64_t counters = has_counter ? sizeof(Counter) : 0;
-  if (!args.partials.empty()) return counters;
+  if (!args.partials.empty() || !may_decode(view)) return counters;
+  view.most_decoding_rows = most_rows(view, stream);  // as the plan has it
   return counters + most_partial_rows(view, stream) * (args.head_dim + 2) *
                         static_cast<std::int64_t>(sizeof(float));
 }

@@ -187,7 +187,9 @@ InputHeads as_halves(const Fp8Heads& heads) {
 // Whether a call makes a list though it has a plan, whose list has nothing to do for sequences that
 // decode.
 bool has_own_list(const AttentionForward& args) {
-  return args.plan && (may_decode(view_of(args)) || !args.plan->on_cuda());
+  AttentionView view = view_of(args);
+  view.most_decoding_rows = most_rows(args.head_dim);
+  return args.plan && (may_decode(view) || !args.plan->on_cuda());
 }
 
 }  // namespace
@@ -196,8 +198,7 @@ Fp8Call call_of(const AttentionFp8Forward& args) {
   AttentionForward attention = args.attention;
   attention.q = as_halves(args.q), attention.k = as_halves(args.k);
   attention.v = as_halves(args.v);
-  AttentionView view = view_of(attention);
-  view.never_decodes = true;
+  const AttentionView view = view_of(attention);
   return {view, view_of(args.q, view.num_heads), view_of(args.k, view.num_key_heads),
           view_of(args.v, view.num_key_heads),
           static_cast<std::int64_t>(view.lse.size()) / view.num_heads};

@@ -262,11 +262,14 @@ void run(const typename Elements::Call& call, const WorkList& work, const Stream
 }
 
 bool can_take_wgmma(const AttentionView& args, const Stream& stream) {
-  return kHasSm90a && has_map(args.q) && has_map(args.k) && has_map(args.v) &&
-         attribute_of(stream, cudaDevAttrComputeCapabilityMajor) == 9;
+  return has_map(args.q) && has_map(args.k) && has_map(args.v) && is_hopper(stream);
 }
 
 }  // namespace
+
+bool is_hopper(const Stream& stream) {
+  return kHasSm90a && attribute_of(stream, cudaDevAttrComputeCapabilityMajor) == 9;
+}
 
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream) {
   return args.head_dim >= 64 && can_take_wgmma(args, stream);

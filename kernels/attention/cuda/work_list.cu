@@ -163,8 +163,12 @@ __global__ void __launch_bounds__(kThreads, 1)
   if (limits.partial_rows == 0) return;
   // A sequence is cut if one task of it would be more than a task's share of all chunks.
   const std::int64_t of_decoding = limits.decoding_heads;
+  const auto blocks_of = [&](const DecodingSplit& split) {
+    return row_blocks(args, split, of_decoding) * of_decoding;
+  };
   number(lists.decoding, [&](std::int64_t place, std::int64_t, std::int64_t) {
-    return decoding_split(args, lists.order[place]).num_chunks * of_decoding;
+    const DecodingSplit split = decoding_split(args, lists.order[place]);
+    return split.num_chunks * blocks_of(split);
   });
   const std::int64_t all_chunks = lists.decoding[batch_size];
   number(lists.partial_rows, [&](std::int64_t place, std::int64_t queries, std::int64_t) {
@@ -175,7 +179,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     const DecodingSplit split = decoding_split(args, lists.order[place]);
     const std::int64_t rows_up_to = lists.partial_rows[place + 1];
     const bool is_cut = rows_up_to > lists.partial_rows[place] && rows_up_to <= limits.partial_rows;
-    return split.rows == 0 ? 0 : of_decoding * (is_cut ? split.num_chunks : 1);
+    return blocks_of(split) * (is_cut ? split.num_chunks : 1);
   });
 }
 

@@ -352,6 +352,25 @@ TEST_P(TensorCoreDecoding, MatchesTheReferenceOfTheRoundedInputs) {
   }
 }
 
+// Candidates of a history: 68 rows, and, where wgmma does not multiply faster, 132.
+TEST_P(TensorCoreDecoding, CandidatesMatchTheReference) {
+  if (param() > 128) return;  // few rows alone
+  for (const bool have_extras : {false, true}) {
+    Shape shape = full_shape({17, 33}, {1100, 1030}, 4, param());
+    shape.num_key_heads = 1;
+    shape.gaps = kAlignedGaps;
+    if (have_extras && param() != 64) continue;
+    if (have_extras) shape.query_lengths.pop_back(), shape.key_lengths.pop_back();
+    Case c(shape, *this);
+    if (have_extras) set_dropout(c);
+    if (stream.device().type != DeviceType::kCpu && !have_extras) {
+      const bool on_wgmma = has_wgmma(stream) && param() >= 64;
+      EXPECT_EQ(tasks_of(c).decoding, on_wgmma ? 4 : 4 + 6);
+    }
+    expect_reference(c, Backward::kNotRun);
+  }
+}
+
 // Of 256 columns these are the plain kernel's.
 TEST_P(TensorCoreDecoding, DropoutAndMasksOfPairsMatchTheReference) {
   Shape shape = rows_of_four_heads(param());
@@ -369,23 +388,29 @@ TEST_P(TensorCoreDecoding, DropoutAndMasksOfPairsMatchTheReference) {
 }
 
 // One sequence alone is cut, as its blocks would be too few; of eight, a block takes both chunks.
+// The third one is candidates in two blocks of rows, or three. In float32 these are not cut.
 TEST_P(TensorCoreDecoding, ChunksOfOneBlockHaveTheBitsOfThoseOfSeveral) {
   Shape shape = rows_of_four_heads(param());
-  shape.query_lengths = {1, shape.query_lengths[1], 1, 1, 1, 1, 1, 1};
-  shape.key_lengths = {290, shape.key_lengths[1], 260, 260, 260, 260, 260, 260};
+  const std::int64_t candidates = param() == 256 ? 1 : param() == 32 ? 33 : 17;
+  const std::int64_t blocks = ceil_div(4 * candidates, 64), history = param() == 256 ? 260 : 1030;
+  shape.query_lengths = {1, shape.query_lengths[1], candidates, 1, 1, 1, 1, 1};
+  shape.key_lengths = {290, shape.key_lengths[1], history, 260, 260, 260, 260, 260};
   shape = with_enough_heads(stream, shape);
   Case batch(shape, *this);
   if (stream.device().type != DeviceType::kCpu) {
-    Shape only = shape;
-    only.query_lengths = {1}, only.key_lengths = {290};
-    Case alone(only, *this);
-    EXPECT_EQ(tasks_of(batch).decoding, 8 * shape.num_key_heads);
-    EXPECT_EQ(tasks_of(alone).decoding, 2 * shape.num_key_heads);
+    const auto expect_cut = [&](std::size_t s, std::int64_t tasks) {
+      Shape only = shape;
+      only.query_lengths = {shape.query_lengths[s]}, only.key_lengths = {shape.key_lengths[s]};
+      Case alone(only, *this);
+      EXPECT_EQ(tasks_of(alone).decoding, tasks * shape.num_key_heads);
+    };
+    EXPECT_EQ(tasks_of(batch).decoding, (7 + blocks) * shape.num_key_heads);
+    expect_cut(0, 2), expect_cut(2, 2 * blocks);
   }
   for (const Stored stored : {Stored::kAsBFloat16, Stored::kAsFloat32}) {
     if (stored == Stored::kAsFloat32 && param() > 32) continue;
     run_forward(batch, stored);
-    for (std::size_t s = 0; s < 2; ++s) expect_same_alone(batch, s, stored);
+    for (std::size_t s = 0; s < 3; ++s) expect_same_alone(batch, s, stored);
   }
 }
 
