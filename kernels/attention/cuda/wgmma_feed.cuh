@@ -189,6 +189,19 @@ __device__ void list_parts(const AttentionView& args, const WorkList& work, Coun
   if (lane_index() == 0) mbarrier_arrive(full);
 }
 
+// Calls f(its number, part) for every part, as they are listed; one lane then says that it has
+// been read.
+template <class Elements, typename F>
+__device__ void for_each_part(SharedState<Elements>& state, F&& f) {
+  for (unsigned n = 0;; ++n) {
+    state.parts.wait_full(n);
+    const Part& part = state.slots[n % kPartSlots];
+    if (part.is_none) return;
+    f(n, part);
+    if (lane_index() == 0) state.parts.arrive_empty(n);
+  }
+}
+
 // What one thread does: all copies, as far ahead as there are buffers.
 template <class Elements>
 __device__ void load_parts(const typename Elements::Call& call, const CUtensorMap* q,
@@ -196,10 +209,7 @@ __device__ void load_parts(const typename Elements::Call& call, const CUtensorMa
                            Tiles<Elements> tiles) {
   using List = TileList<kQueryWarps>;
   unsigned t = 0;
-  for (unsigned n = 0;; ++n) {
-    state.parts.wait_full(n);
-    const Part& part = state.slots[n % kPartSlots];
-    if (part.is_none) return;
+  for_each_part(state, [&](unsigned n, const Part& part) {
     const TilePair& at = part.at;
     int tile = part.list.next(0);
     const auto load_keys = [&] {
@@ -239,8 +249,7 @@ __device__ void load_parts(const typename Elements::Call& call, const CUtensorMa
                                          at.queries.count - first, at.head, full);
     }
     while (tile < List::kTiles) load_keys();
-    state.parts.arrive_empty(n);
-  }
+  });
 }
 
 // A tile of 64 rows of kDim columns of e4m3 becomes kDim rows of 64 keys, 64 bytes swizzled as
@@ -278,10 +287,7 @@ template <class Elements>
 __device__ void transpose_parts(SharedState<Elements>& state, Tiles<Elements> tiles) {
   using List = TileList<kQueryWarps>;
   unsigned t = 0;
-  for (unsigned n = 0;; ++n) {
-    state.parts.wait_full(n);
-    const Part& part = state.slots[n % kPartSlots];
-    if (part.is_none) return;
+  for_each_part(state, [&](unsigned, const Part& part) {
     for (int tile = part.list.next(0); tile < List::kTiles; tile = part.list.next(tile + 1), ++t) {
       state.raw.wait_full(t);
       Mbarrier* const full = state.values.wait_empty(t);
@@ -294,8 +300,7 @@ __device__ void transpose_parts(SharedState<Elements>& state, Tiles<Elements> ti
       }
     }
     __syncwarp();
-    if (lane_index() == 0) state.parts.arrive_empty(n);
-  }
+  });
 }
 
 #endif
