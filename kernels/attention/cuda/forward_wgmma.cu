@@ -61,7 +61,7 @@ __device__ void begin_scores(const Queries<Elements>& queries, const unsigned ch
   wgmma_commit();
 }
 
-// Begins sums += weights times 64 values.
+// Begins sums += weights times 64 values; of elements that promote, sums = those.
 template <class Elements>
 __device__ void begin_sums(const typename Elements::Weights& weights, const unsigned char* values,
                            Fragment<Elements::kDim / 8>& sums) {
@@ -134,10 +134,11 @@ struct QueryWarp {
     elements.weigh(part.at, lane, scales, scores, softmax, factors);
   }
 
-  __device__ void finish_sums(unsigned t, Fragment<kDim / 8>& sums) const {
+  __device__ void finish_sums(unsigned t, Fragment<kDim / 8>& sums) {
     wgmma_wait<0>();
-    wgmma_keep(accumulators(sums));
+    wgmma_keep(accumulators(elements.products(sums)));
     release_values(t);
+    elements.promote(sums);
   }
 
   // All tiles of part n; t is the number of its first one in the rings, and then of the next
@@ -172,7 +173,7 @@ struct QueryWarp {
         wait_for_turn();
         begin_scores<Elements>(queries, tiles.keys(t), scores);
         state.values.wait_full(t - 1);
-        begin_sums<Elements>(weights, tiles.values(t - 1), sums);
+        begin_sums<Elements>(weights, tiles.values(t - 1), elements.products(sums));
         pass_turn();
         wgmma_wait<kOverlaps ? 1 : 0>();
         wgmma_keep(accumulators(scores));
@@ -185,7 +186,7 @@ struct QueryWarp {
         Elements::round(scores, weights);
       }
       state.values.wait_full(t - 1);
-      begin_sums<Elements>(weights, tiles.values(t - 1), sums);
+      begin_sums<Elements>(weights, tiles.values(t - 1), elements.products(sums));
       finish_sums(t - 1, sums);
     }
   }

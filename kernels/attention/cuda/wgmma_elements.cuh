@@ -32,6 +32,9 @@ struct Halves : HalfTiles<kHeadDim> {
   __device__ static void round(const Fragment<8>& scores, Weights& weights) {
     round_weights<Half>(scores, weights);
   }
+  /// What products add to, and adds that to the sums where it is not theirs.
+  __device__ Fragment<kHeadDim / 8>& products(Fragment<kHeadDim / 8>& sums) { return sums; }
+  __device__ void promote(Fragment<kHeadDim / 8>& /*sums*/) {}
   /// Issues sums += weights times 64 values.
   __device__ static void add_product(const Weights& weights, const unsigned char* values,
                                      Fragment<kHeadDim / 8>& sums) {
@@ -57,10 +60,14 @@ template <int kHeadDim>
 struct Fp8 : Fp8Tiles<kHeadDim> {
   using Call = Fp8Call;
   static constexpr WgmmaType kType = WgmmaType::kE4m3;
+  /// wgmma's sums have 13 bits. What 64 keys add is added in float32 where there are registers for
+  /// both.
+  static constexpr bool kPromotes = kHeadDim <= 128;
   using Weights = std::uint32_t[kMmaTile / wgmma_depth(kType)][4];
 
   const Call& call;
   float score_scale = 0, unit = 0;
+  Fragment<kPromotes ? kHeadDim / 8 : 1> of_tile = {};
 
   __device__ void begin(float scale_of_queries) {
     score_scale = scale_of_queries * call.attention.scale * kLog2e;
@@ -88,12 +95,29 @@ struct Fp8 : Fp8Tiles<kHeadDim> {
   __device__ static void round(const Fragment<8>& scores, Weights& weights) {
     round_to_e4m3(scores, 1, weights);
   }
+  __device__ Fragment<kHeadDim / 8>& products(Fragment<kHeadDim / 8>& sums) {
+    if constexpr (kPromotes) {
+      return of_tile;
+    } else {
+      return sums;
+    }
+  }
+  __device__ void promote(Fragment<kHeadDim / 8>& sums) {
+    if constexpr (kPromotes) {
+#pragma unroll
+      for (int n = 0; n < kHeadDim / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) sums[n][i] += of_tile[n][i];
+      }
+    }
+  }
   __device__ static void add_product(const Weights& weights, const unsigned char* values,
                                      Fragment<kHeadDim / 8>& sums) {
     const std::uint64_t b = descriptor_of(values, 0, true);
 #pragma unroll
     for (int k = 0; k < kMmaTile / 32; ++k) {
-      wgmma<kType, kHeadDim>(accumulators(sums), weights[k], advance(b, k * 32), WgmmaScale::kAdd);
+      wgmma<kType, kHeadDim>(accumulators(sums), weights[k], advance(b, k * 32),
+                             kPromotes && k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
     }
   }
   __device__ void write(const TilePair& at, int warp, Fragment<kHeadDim / 8>& sums,

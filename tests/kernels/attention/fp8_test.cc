@@ -252,16 +252,15 @@ TEST_P(Fp8Forward, BitsAreASequencesOwn) {
 
 // FlashAttention-3's table of errors: N(0, 1) + N(0, 100) * Bernoulli(0.001), whose root mean
 // square error is 9.1e-3 there with rotation and scales of blocks. The error against attention of
-// float64. Above 512 keys Hopper's wgmma adds to it, whose sums of e4m3 have 13 bits below the
-// largest term, as FlashAttention-3's have (docs/performance_gpu.md).
+// float64. Above 512 keys Hopper's wgmma adds to it, whose sums of scores have 13 bits below the
+// largest term (docs/performance_gpu.md). In draw 3 of head_dim 64 rounding alone is 1.10e-2.
 TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
   struct Sizes {
     std::int64_t dim, queries, keys;
-    double most;
   };
-  for (const auto& [dim, queries, keys, most] :
-       {Sizes{64, 128, 512, 9.1e-3}, Sizes{128, 128, 512, 9.1e-3}, Sizes{256, 128, 512, 9.1e-3},
-        Sizes{64, 64, 576, 1.4e-2}, Sizes{128, 64, 576, 1.4e-2}}) {
+  for (const auto& [dim, queries, keys] :
+       {Sizes{64, 128, 512}, Sizes{128, 128, 512}, Sizes{256, 128, 512}, Sizes{64, 64, 576},
+        Sizes{128, 64, 576}}) {
     for (const unsigned seed : {1, 2, 3}) {
       Case c(aligned(full_shape({queries}, {keys}, 1, dim)), *this);
       std::mt19937 generator(seed);
@@ -284,7 +283,7 @@ TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
       const double rotated = error(HeadRotation::kHadamard);
       std::cout << "head_dim " << dim << ", " << keys << " keys, draw " << seed
                 << ": root mean square error " << rotated;
-      EXPECT_LE(rotated, most);
+      EXPECT_LE(rotated, dim == 64 && keys == 576 && seed == 3 ? 1.2e-2 : 9.1e-3);
       if (dim == 128 && keys == 512 && seed == 1) {
         const double plain = error(HeadRotation::kNone);
         std::cout << ", without rotation " << plain;
@@ -292,6 +291,22 @@ TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
       }
       std::cout << '\n';
     }
+  }
+}
+
+// Of values whose mean is 1, sums of 13 bits would lose 1.2e-2.
+TEST_P(Fp8Forward, SumsOfManyKeysAreFloat32) {
+  for (const std::int64_t dim : {64, 128}) {
+    Case c(aligned(full_shape({16}, {1024}, 1, dim)), *this);
+    c.v.for_each([](float& x, std::int64_t) { x += 1; });
+    const std::vector<double> expected = reference::attention_forward(c.in_double()).out;
+    Fp8Case fp8(c);
+    EXPECT_EQ(takes_wgmma(fp8), has_wgmma(stream));
+    fp8.run();
+    std::vector<double> errors;
+    c.out.for_each([&](float& x, std::int64_t i) { errors.push_back(x - expected[i]); });
+    std::cout << "head_dim " << dim << ": root mean square error " << rms(errors) << '\n';
+    EXPECT_LE(rms(errors), 5e-3);
   }
 }
 
