@@ -24,9 +24,8 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream
 /// Whether there is Hopper's wgmma: on a GPU of sm_90, in builds for sm_90a.
 bool is_hopper(const Stream& stream);
 /// Whether the forward of a call on tensor cores takes its sequences of more than most_of_whole
-/// queries or keys by Hopper's wgmma and bulk copies. It
-/// leaves out head_dim 32, and strides that are not positive or reach 16 GiB. A sequence's
-/// way is a function of its lengths and of the call.
+/// queries or keys by wgmma and bulk copies. It leaves out head_dim 32, and strides that are not
+/// positive or reach 16 GiB. A sequence's way is a function of its lengths and of the call.
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
 /// Likewise the backward, of sequences that decode in the forward too. It also leaves out head_dim
 /// 256 and shared queries. (Gradients of biases and tables are another kernel's.)
