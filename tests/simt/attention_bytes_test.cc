@@ -306,29 +306,37 @@ TEST_F(AttentionBytes, LongSequencesOnHopper) {
 }
 
 // Its backward: a kernel whose blocks own 128 queries with d_out, and one whose blocks own 128 keys
-// with values, for d_q and for d_k and d_v. The first one reads out and, for its sum with that,
-// d_out once more.
+// with values, for d_q and for d_k and d_v; at head_dim 256 d_v has one of its own, whose blocks
+// own keys alone. The first one reads out and, for its sum with that, d_out once more.
 TEST_F(AttentionBytes, LongSequencesOnHopperBackward) {
   int major = 0;
   EXPECT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
   if (major != 9) GTEST_SKIP() << "wgmma is sm_90's";
-  for (const std::int64_t head_dim : {64, 128}) {
-    constexpr std::int64_t kGroups = 9, kLength = 64 * kGroups;
-    const std::unique_ptr<Batch> batch = batch_of(kLength, 1, head_dim);
+  for (const std::int64_t head_dim : {64, 128, 256}) {
+    const std::int64_t groups = head_dim == 256 ? 5 : 9, length = 64 * groups;
+    const std::unique_ptr<Batch> batch = batch_of(length, 1, head_dim);
     jagged_attention_forward(batch->forward, stream_);
     const Counted counted = count([&] { jagged_attention_backward(batch->backward, stream_); });
-    const std::int64_t queries_at_once = head_dim == 64 ? 64 : 32;  // beside d_k and d_v
-    std::int64_t rows = (5 + 4) * kLength, floats = 2 * kLength, products = 0;
-    for (std::int64_t g = 0; g < kGroups; ++g) {
-      const std::int64_t keys = g + 1, queries = kGroups - g;  // tiles that group g sees
-      products += keys * (2 * head_dim / 16 + 64 / 16) * 4;    // of each warp
-      products += queries * (64 / queries_at_once * 2 * head_dim / 16 + 2 * 64 / 16) * 4;
-      if (g % 2 == 1 || g + 1 == kGroups) rows += 2 * 64 * keys;
-      if (g % 2 == 0) rows += 2 * 64 * queries, floats += 2 * 64 * queries;
+    // Products of a warp: of a tensor's tile with rows of another, of all 64 at once or of 32; and
+    // of weights with a tile, 128 columns at once.
+    const std::int64_t whole = head_dim / 16, halves = 2 * whole, sum = head_dim == 256 ? 8 : 4;
+    const bool is_wide = head_dim == 256;
+    const std::int64_t of_queries = whole + (is_wide ? halves : whole) + sum;
+    const std::int64_t of_keys =
+        whole + (head_dim == 64 ? whole : halves) + 2 * sum + (is_wide ? whole : 0);
+    const std::int64_t key_kernels = is_wide ? 2 : 1;
+    std::int64_t rows = (5 + 3 + key_kernels) * length, floats = 2 * length, products = 0;
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::int64_t keys = g + 1, queries = groups - g;  // tiles that group g sees
+      products += 4 * (keys * of_queries + queries * of_keys);
+      if (g % 2 == 1 || g + 1 == groups) rows += 2 * 64 * keys;
+      if (g % 2 == 0) {
+        rows += key_kernels * 2 * 64 * queries, floats += key_kernels * 2 * 64 * queries;
+      }
     }
     const double bytes =
         counted.bytes / static_cast<double>(kHeads * (rows * head_dim * 2 + floats * 4));
-    std::cout << "backward, length " << kLength << ", head_dim " << head_dim << ": " << bytes
+    std::cout << "backward, length " << length << ", head_dim " << head_dim << ": " << bytes
               << " x the bytes of its tiles\n";
     EXPECT_GE(bytes, 1);
     EXPECT_LE(bytes, 1.05);

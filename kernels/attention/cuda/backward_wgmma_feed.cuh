@@ -13,8 +13,22 @@
 
 namespace serrate::backward_wgmma {
 
-/// Whose rows a block owns: queries with d_out, or keys with values. Tiles of the other go by.
+/// What a kernel sums: d_q, or d_k and d_v. At head_dim 256, where registers have room for one sum,
+/// d_k and d_v are two kernels'.
+enum class Sums { kQueries, kKeysAndValues, kKeys, kValues };
+/// Whose rows a block owns: queries with d_out, or keys with values (of d_v alone without). Tiles
+/// of the other side go by.
 enum class Side { kQueries, kKeys };
+constexpr Side side_of(Sums sums) {
+  return sums == Sums::kQueries ? Side::kQueries : Side::kKeys;
+}
+/// Whether gradients of scores are summed, for which values meet d_out, and whether weights are.
+constexpr bool has_score_gradients(Sums sums) {
+  return sums != Sums::kValues;
+}
+constexpr bool has_weights(Sums sums) {
+  return sums == Sums::kKeysAndValues || sums == Sums::kValues;
+}
 
 /// A warpgroup owns 64 rows, and a block two of those.
 inline constexpr int kGroupWarps = 4, kGroups = 2, kOwnerWarps = kGroups * kGroupWarps;
@@ -22,13 +36,38 @@ inline constexpr int kBlockWarps = kOwnerWarps + kGroupWarps;
 static_assert(kGroups * kMmaTile == kLongestRows);
 
 inline constexpr int kTaskSlots = 2;
-/// Tiles under way: as many as there is shared memory for.
-constexpr int step_slots(int head_dim) {
-  return head_dim <= 64 ? 4 : 2;
+constexpr int own_tensors(Sums sums) {
+  return sums == Sums::kValues ? 1 : 2;
+}
+/// Buffers of owned rows: where there is room, those of the next task come ahead.
+constexpr int row_slots(int head_dim, Sums sums) {
+  return head_dim <= 128 || own_tensors(sums) == 1 ? 2 : 1;
+}
+/// A tile that goes by is pieces of up to 128 columns of one of its two tensors, in the order in
+/// which products take these first.
+constexpr int piece_columns(int head_dim) {
+  return head_dim <= 128 ? head_dim : 128;
 }
 template <int kDim>
+inline constexpr int kPieceBytes = kTileBytes<piece_columns(kDim)>;
+constexpr int pieces_of_tensor(int head_dim) {
+  return head_dim / piece_columns(head_dim);
+}
+constexpr int pieces_of_tile(int head_dim) {
+  return 2 * pieces_of_tensor(head_dim);
+}
+/// Tensor 0 is queries or keys, 1 is d_out or values.
+constexpr int first_tensor(Sums sums) {
+  return has_score_gradients(sums) ? 1 : 0;
+}
+/// Pieces under way: as many as there is shared memory for.
+constexpr int piece_slots(int head_dim) {
+  return head_dim <= 64 ? 8 : 5;
+}
+template <int kDim, Sums kSums>
 inline constexpr int kSharedBytes =
-    2 * (kTaskSlots * kGroups + step_slots(kDim)) * kTileBytes<kDim>;
+    row_slots(kDim, kSums) * own_tensors(kSums) * kGroups * kTileBytes<kDim> +
+    piece_slots(kDim) * kPieceBytes<kDim>;
 
 /// The tensors of the tokens, as bulk copies take them.
 struct TokenMaps {
@@ -67,36 +106,49 @@ struct Part {
   QueryRows<kSide == Side::kQueries ? kLongestRows : 1> own;
 };
 
-template <int kDim, Side kSide>
+template <int kDim, Sums kSums>
 struct SharedState {
-  static constexpr int kSteps = step_slots(kDim);
-  Ring<kTaskSlots> parts, rows;
-  Ring<kSteps> steps;
+  static constexpr Side kSide = side_of(kSums);
+  static constexpr int kRowSlots = row_slots(kDim, kSums) * kGroups;
+  static constexpr int kPieceSlots = piece_slots(kDim);
+  // The first piece of a tile has a slot once those of the tile kTileSlots ahead are free.
+  static constexpr int kTileSlots = (kPieceSlots - 1) / pieces_of_tile(kDim) + 1;
+  Ring<kTaskSlots> parts;
+  Ring<kRowSlots> rows;  // of each group by itself
+  Ring<kPieceSlots> pieces;
   Part<kSide> slots[kTaskSlots];
-  std::conditional_t<kSide == Side::kKeys, QueryTile, KeyTile> others[kSteps];
+  std::conditional_t<kSide == Side::kKeys, QueryTile, KeyTile> others[kTileSlots];
   std::int64_t tasks[2];           // the last ones that the block took, in turn
   WarpTask listed[kListingWarps];  // where each listing warp is
 
   __device__ void init() {
     parts.init(kListingWarps, kOwnerWarps + 1);
-    rows.init(1, kOwnerWarps);
-    steps.init(1, kOwnerWarps);
+    rows.init(1, kGroupWarps);
+    pieces.init(1, kOwnerWarps);
     fence_mbarrier_init();
   }
 };
 
-/// The tiles in dynamic shared memory. Tensor 0 is queries or keys, 1 is d_out or values.
-template <int kDim>
+/// The tiles in dynamic shared memory.
+template <int kDim, Sums kSums>
 struct GradientTiles {
+  static constexpr int kRowSlots = row_slots(kDim, kSums), kTensors = own_tensors(kSums);
   unsigned char* data;
 
   __device__ unsigned char* own(unsigned n, int tensor, int group) const {
-    return data + ((n % kTaskSlots * 2 + tensor) * kGroups + group) * kTileBytes<kDim>;
+    return data + ((n % kRowSlots * kTensors + tensor) * kGroups + group) * kTileBytes<kDim>;
   }
-  __device__ unsigned char* step(unsigned t, int tensor) const {
-    return data + (2 * kTaskSlots * kGroups + t % step_slots(kDim) * 2 + tensor) * kTileBytes<kDim>;
+  __device__ unsigned char* piece(unsigned p) const {
+    return data + kRowSlots * kTensors * kGroups * kTileBytes<kDim> +
+           p % piece_slots(kDim) * kPieceBytes<kDim>;
   }
 };
+
+/// Where the pieces of a tensor begin among those of a tile.
+template <int kDim, Sums kSums>
+constexpr unsigned first_piece(int tensor) {
+  return tensor == first_tensor(kSums) ? 0 : pieces_of_tensor(kDim);
+}
 
 /// Log-sum-exp and delta of 16 queries, to shared memory, and delta for the blocks that own keys.
 template <int kDim, class Half>
@@ -114,7 +166,7 @@ __device__ void sum_queries_of_block(const AttentionBackwardView& call, const Ti
     const std::int64_t token = at.queries.in_out + first_query + row;
     float delta = 0;
     if (is_softmax(args) && row < count) {
-#pragma unroll
+#pragma unroll 2
       for (int chunk = lane % kLanesARow; chunk < kDim / 8; chunk += kLanesARow) {
         delta += multiply_chunks(d_out.at(token, at.head) + chunk * 8,
                                  out.at(token, at.head) + chunk * 8);
@@ -137,12 +189,13 @@ __device__ void sum_queries_of_block(const AttentionBackwardView& call, const Ti
 /// What the three listing warps do: one part after the other, for the warps of the groups in turn.
 /// Blocks take the next task when they are ready for it; of a sequence and head first those that
 /// see more with a causal mask: the last queries, the first keys.
-template <int kDim, class Half, Side kSide>
+template <int kDim, class Half, Sums kSums>
 __device__ void list_parts(const AttentionBackwardView& call, const WorkList& work,
-                           Counter* next_task, float* deltas, SharedState<kDim, kSide>& state,
+                           Counter* next_task, float* deltas, SharedState<kDim, kSums>& state,
                            int number) {
   const AttentionView& args = call.forward;
   using List = TileList<kOwnerWarps>;
+  constexpr Side kSide = side_of(kSums);
   constexpr bool kOwnsQueries = kSide == Side::kQueries;
   const int group = static_cast<int>(heads_per_key_head(args));
   const TaskNumbers numbers = kOwnsQueries
@@ -216,66 +269,66 @@ __device__ void list_parts(const AttentionBackwardView& call, const WorkList& wo
   if (lane_index() == 0) mbarrier_arrive(full);
 }
 
+/// Rows of a sequence and head in one of its tensors, from one row on.
+struct RowsToCopy {
+  const CUtensorMap* map;
+  std::int64_t first, count, head;
+};
+template <Side kSide>
+__device__ RowsToCopy rows_of(const TokenMaps& maps, const TilePair& at, std::int64_t key_head,
+                              int tensor, std::int64_t row) {
+  if constexpr (kSide == Side::kQueries) {
+    return {tensor == 0 ? &maps.q : &maps.d_out,
+            (tensor == 0 ? at.queries.in_q : at.queries.in_out) + row, at.queries.count - row,
+            at.head};
+  } else {
+    return {tensor == 0 ? &maps.k : &maps.v, at.in_keys + row, at.num_keys - row, key_head};
+  }
+}
+
 /// What the fourth warp does: all copies, as far ahead as there are buffers, and with tiles of
 /// queries what is to be known of them.
-template <int kDim, Side kSide>
+template <int kDim, Sums kSums>
 __device__ void load_parts(const AttentionView& args, const TokenMaps& maps, const float* deltas,
-                           SharedState<kDim, kSide>& state, GradientTiles<kDim> tiles) {
+                           SharedState<kDim, kSums>& state, GradientTiles<kDim, kSums> tiles) {
   using List = TileList<kOwnerWarps>;
+  constexpr Side kSide = side_of(kSums);
+  constexpr Side kOther = kSide == Side::kQueries ? Side::kKeys : Side::kQueries;
   const int lane = lane_index();
-  const auto load_queries = [&](const TilePair& at, std::int64_t head, std::int64_t query,
-                                unsigned char* q, unsigned char* d_out, Mbarrier* full) {
-    const std::int64_t count = at.queries.count - query;
-    load_tile<kDim>(q, &maps.q, at.queries.in_q + query, count, head, full);
-    load_tile<kDim>(d_out, &maps.d_out, at.queries.in_out + query, count, head, full);
-  };
-  const auto load_keys = [&](const TilePair& at, std::int64_t head, std::int64_t key,
-                             unsigned char* k, unsigned char* v, Mbarrier* full) {
-    const std::int64_t count = at.num_keys - key;
-    load_tile<kDim>(k, &maps.k, at.in_keys + key, count, head, full);
-    load_tile<kDim>(v, &maps.v, at.in_keys + key, count, head, full);
-  };
   unsigned t = 0;
   for (unsigned n = 0;; ++n) {
     state.parts.wait_full(n);
     const Part<kSide>& part = state.slots[n % kTaskSlots];
     if (part.is_none) return;
     const TilePair& at = part.at;
-    Mbarrier* full = state.rows.wait_empty(n);
-    if (lane == 0) {
-      const std::int64_t rows =
-          kSide == Side::kQueries ? at.queries.count - at.first_query : at.num_keys - at.first_key;
-      const int groups = rows > kMmaTile ? 2 : 1;
-      mbarrier_arrive_expecting(full, groups * 2 * kTileBytes<kDim>);
-      for (int group = 0; group < groups; ++group) {
-        unsigned char *const first = tiles.own(n, 0, group), *const second = tiles.own(n, 1, group);
-        if constexpr (kSide == Side::kQueries) {
-          load_queries(at, at.head, at.first_query + group * kMmaTile, first, second, full);
-        } else {
-          load_keys(at, part.key_head, at.first_key + group * kMmaTile, first, second, full);
-        }
+    for (int group = 0; group < kGroups; ++group) {
+      Mbarrier* const full = state.rows.wait_empty(n * kGroups + group);
+      if (lane > 0) continue;
+      const std::int64_t row =
+          (kSide == Side::kQueries ? at.first_query : at.first_key) + group * kMmaTile;
+      const bool has_rows = rows_of<kSide>(maps, at, part.key_head, 0, row).count > 0;
+      mbarrier_arrive_expecting(full, has_rows ? own_tensors(kSums) * kTileBytes<kDim> : 0);
+      for (int tensor = 0; has_rows && tensor < own_tensors(kSums); ++tensor) {
+        const RowsToCopy from = rows_of<kSide>(maps, at, part.key_head, tensor, row);
+        load_tile<kDim>(tiles.own(n, tensor, group), from.map, from.first, from.count, from.head,
+                        full);
       }
     }
     for (int head = 0; head < part.heads; ++head) {
       for (int tile = part.list.next(0); tile < List::kTiles;
            tile = part.list.next(tile + 1), ++t) {
         const std::int64_t row = std::int64_t{part.first_tile + tile} * kMmaTile;
-        if constexpr (kSide == Side::kQueries) {
-          if (lane > 0) continue;
-          full = state.steps.wait_empty(t);
-          mbarrier_arrive_expecting(full, 2 * kTileBytes<kDim>);
-          load_keys(at, part.key_head, row, tiles.step(t, 0), tiles.step(t, 1), full);
-        } else {
-          TilePair of_head = at;
-          of_head.head += head;
+        TilePair of_head = at;
+        of_head.head += head;
+        if constexpr (kSide == Side::kKeys) {
           of_head.first_query = row;
           QuerySums sums[2];
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             sums[i] = query_sums(args, of_head, row + lane + i * kLanes, deltas);
           }
-          full = state.steps.wait_empty(t);
-          QueryTile& queries = state.others[t % step_slots(kDim)];
+          state.pieces.wait_empty(t * pieces_of_tile(kDim));
+          QueryTile& queries = state.others[t % state.kTileSlots];
           if (lane == 0) queries.at = of_head;
 #pragma unroll
           for (int i = 0; i < 2; ++i) queries.sums[lane + i * kLanes] = sums[i];
@@ -286,9 +339,18 @@ __device__ void load_parts(const AttentionView& args, const TokenMaps& maps, con
             }
           }
           __syncwarp();
-          if (lane > 0) continue;
-          mbarrier_arrive_expecting(full, 2 * kTileBytes<kDim>);
-          load_queries(at, of_head.head, row, tiles.step(t, 0), tiles.step(t, 1), full);
+        }
+        if (lane > 0) continue;
+#pragma unroll 1
+        for (int i = 0; i < pieces_of_tile(kDim); ++i) {
+          constexpr int kOfTensor = pieces_of_tensor(kDim), kFirst = first_tensor(kSums);
+          const unsigned p = t * pieces_of_tile(kDim) + i;
+          const RowsToCopy from = rows_of<kOther>(maps, of_head, part.key_head,
+                                                  i < kOfTensor ? kFirst : 1 - kFirst, row);
+          Mbarrier* const full = state.pieces.wait_empty(p);
+          mbarrier_arrive_expecting(full, kPieceBytes<kDim>);
+          load_tile<piece_columns(kDim)>(tiles.piece(p), from.map, from.first, from.count,
+                                         from.head, full, i % kOfTensor * piece_columns(kDim));
         }
       }
     }

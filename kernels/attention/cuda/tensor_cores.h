@@ -27,15 +27,15 @@ bool is_hopper(const Stream& stream);
 /// queries or keys by wgmma and bulk copies. It leaves out head_dim 32, and strides that are not
 /// positive or reach 16 GiB. A sequence's way is a function of its lengths and of the call.
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
-/// Likewise the backward, of sequences that decode in the forward too. It also leaves out head_dim
-/// 256 and shared queries. (Gradients of biases and tables are another kernel's.)
+/// Likewise the backward, of sequences that decode in the forward too. It also leaves out shared
+/// queries. (Gradients of biases and tables are another kernel's.)
 bool longest_take_wgmma(const AttentionBackwardView& args, const Stream& stream);
 /// Of tasks that a kernel's blocks have taken. The forward of the longest allocates one.
 using Counter = unsigned long long;
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream);
 void backward_of_longest(const AttentionBackwardView& call, const WorkList& work,
                          const Stream& stream);
-/// Bytes that the backward of the longest allocates: a counter for each of its two kernels, deltas.
+/// Bytes that the backward of the longest allocates: a counter for each of its kernels, deltas.
 std::int64_t backward_of_longest_workspace(const AttentionBackwardView& call);
 
 /// Calls on tensor cores.

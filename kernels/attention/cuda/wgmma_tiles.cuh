@@ -64,16 +64,17 @@ inline bool has_map(const InputHeads& heads) {
 
 #ifdef SERRATE_WGMMA
 
-// `count` rows of a head, from `first` on; the rest of the tile becomes 0.
+// `count` rows of a head, from `first` on, in kDim columns; the rest of the tile becomes 0.
 template <int kDim>
 __device__ void load_tile(unsigned char* tile, const CUtensorMap* map, std::int64_t first,
-                          std::int64_t count, std::int64_t head, Mbarrier* full) {
+                          std::int64_t count, std::int64_t head, Mbarrier* full,
+                          int first_column = 0) {
   const int rows = static_cast<int>(count < kMmaTile ? count : kMmaTile);
   constexpr int kEnd = static_cast<int>(kRowsEnd);
 #pragma unroll
   for (int panel = 0; panel < ceil_div(kDim, kPanelColumns); ++panel) {
-    const int coordinates[5] = {panel * kPanelColumns, static_cast<int>(head), kEnd - rows, kEnd,
-                                static_cast<int>(first) + rows};
+    const int coordinates[5] = {first_column + panel * kPanelColumns, static_cast<int>(head),
+                                kEnd - rows, kEnd, static_cast<int>(first) + rows};
     load_box(tile + panel * kPanelBytes, map, coordinates, full);
   }
 }
@@ -123,17 +124,17 @@ __device__ constexpr unsigned bytes_before(int sixteen_columns) {
   return sixteen_columns / 4 * kPanelBytes + sixteen_columns % 4 * 32;
 }
 
-/// products = the 64 rows of a tile times the transpose of 8 kBlocks rows of another, over kColumns
-/// of halves or as many bytes of e4m3.
+/// products = (or +=) the 64 rows of a tile times the transpose of 8 kBlocks rows of another, over
+/// kColumns of halves or as many bytes of e4m3.
 template <int kColumns, WgmmaType kType, int kBlocks>
 __device__ void multiply_rows(const unsigned char* tile, const unsigned char* rows,
-                              Fragment<kBlocks>& products) {
+                              Fragment<kBlocks>& products,
+                              WgmmaScale scale = WgmmaScale::kOverwrite) {
   const std::uint64_t a = descriptor_of(tile, 0), b = descriptor_of(rows, 0);
 #pragma unroll
   for (int k = 0; k < kColumns / 16; ++k) {
     wgmma<kType, 8 * kBlocks>(accumulators(products), advance(a, bytes_before(k)),
-                              advance(b, bytes_before(k)),
-                              k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
+                              advance(b, bytes_before(k)), k == 0 ? scale : WgmmaScale::kAdd);
   }
 }
 
