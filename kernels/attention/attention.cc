@@ -162,6 +162,8 @@ decltype(auto) with_plan(const AttentionBackward& args, const Stream& stream, F&
 
 AttentionPlan plan_attention(const AttentionForward& args, const Stream& stream) {
   check_batch(args);
+  require(args.precision != Precision::kTf32 || stream.device().type != DeviceType::kCpu,
+          "the CPU multiplies in fp32 (the precision is tf32)");
   return dispatch_device(stream.device(),
                          [&](auto device) { return plan_attention_on<device()>(args, stream); });
 }

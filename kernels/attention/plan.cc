@@ -46,6 +46,7 @@ AttentionPlanKey plan_key_of(const AttentionForward& args) {
           .num_heads = args.num_heads,
           .num_key_heads = num_key_heads_of(args),
           .head_dim = args.head_dim,
+          .in_tf32 = args.precision == Precision::kTf32,
           .heads_are_alike = args.bias.data.empty() && args.position_table.values.empty() &&
                              args.time_table.values.empty() && args.dropout.rate == 0};
 }

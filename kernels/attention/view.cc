@@ -40,6 +40,7 @@ AttentionView view_of(const AttentionForward& args) {
           .query_times = span_of(args.query_times),
           .key_times = span_of(args.key_times),
           .token_ids = span_of(args.dropout.token_ids),
+          .in_tf32 = args.precision == Precision::kTf32,
           .has_dropout = args.dropout.rate > 0,
           .draw = dropout_draw(args.dropout)};
 }

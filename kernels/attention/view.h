@@ -57,6 +57,7 @@ struct AttentionView {
   BiasView bias;
   TableView position_table, time_table;
   std::span<const std::int64_t> query_times, key_times, token_ids;
+  bool in_tf32;
   bool has_dropout;
   DropoutDraw draw;
   /// CUDA: rows of a sequence that decodes, at most (decoding.h); 0: none does.

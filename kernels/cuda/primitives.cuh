@@ -96,6 +96,13 @@ __device__ inline void mma_m16n8k16_f16(float (&d)[4], const std::uint32_t (&a)[
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/// cvt.rna.tf32.f32 (9.7.9.22): to the 11 bits that the mma reads, to the nearest, halves away from
+/// zero.
+__device__ inline std::uint32_t round_to_tf32(float x) {
+  std::uint32_t rounded;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(rounded) : "f"(x));
+  return rounded;
+}
 /// mma.m16n8k8 of tf32 (9.7.14.5.7): the low 13 bits of a float are ignored. Element i of a is
 /// (g + 8 (i % 2), q + 4 (i / 2)); element i of b is (q + 4 i, g).
 __device__ inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[4],

@@ -294,6 +294,7 @@ AttentionForward SequenceEncoder::attention(const TokenBatch& tokens) const {
   AttentionForward args;
   args.query_offsets = args.key_offsets = tokens.sequence_offsets;
   args.num_heads = options_.num_heads, args.head_dim = head_dim;
+  args.precision = options_.precision;
   args.scale = 1 / std::sqrt(static_cast<float>(head_dim));
   args.mask = kCausalMask;
   return args;

@@ -25,12 +25,15 @@ class AttentionBytes : public testing::Test {
  protected:
   // Sequences of one length, all of which is read, for some batches of sizes and masks.
   struct Tokens {
-    Buffer<BFloat16> values;
-    DeviceHeads<BFloat16> heads;
+    Buffer<float> values;  // or twice as many bfloat16
+    OutputHeads heads;
 
-    Tokens(std::int64_t tokens, std::int64_t head_dim, const Stream& stream)
-        : values(Buffer<BFloat16>::zeros(tokens * kHeads * head_dim, stream)),
-          heads{values.device_data(), kHeads * head_dim, head_dim} {}
+    Tokens(std::int64_t tokens, std::int64_t head_dim, const Stream& stream,
+           DataType type = DataType::kBFloat16)
+        : values(Buffer<float>::zeros(tokens * kHeads * head_dim * size_of(type) / 4, stream)) {
+      heads.device_data = values.device_data(), heads.type = type;
+      heads.token_stride = kHeads * head_dim, heads.head_stride = head_dim;
+    }
   };
 
   struct Counted {
@@ -70,19 +73,21 @@ class AttentionBytes : public testing::Test {
     AttentionBackward backward;
   };
   std::unique_ptr<Batch> batch_of(std::int64_t length, std::int64_t batch_size,
-                                  std::int64_t head_dim) const {
+                                  std::int64_t head_dim,
+                                  DataType type = DataType::kBFloat16) const {
     const std::int64_t tokens = length * batch_size;
     std::vector<std::int64_t> host_offsets;
     for (std::int64_t s = 0; s <= batch_size; ++s) host_offsets.push_back(s * length);
     Buffer<std::int64_t> offsets(host_offsets, stream_);
     std::vector<Tokens> x;
-    for (int i = 0; i < 8; ++i) x.emplace_back(tokens, head_dim, stream_);
+    for (int i = 0; i < 8; ++i) x.emplace_back(tokens, head_dim, stream_, type);
     Buffer<float> lse(tokens * kHeads, stream_);
     AttentionForward forward;
     forward.q = x[0].heads, forward.k = x[1].heads, forward.v = x[2].heads;
     forward.out = x[3].heads, forward.lse = lse.span();
     forward.query_offsets = forward.key_offsets = offsets.span();
     forward.num_heads = kHeads, forward.head_dim = head_dim;
+    if (type == DataType::kFloat32) forward.precision = Precision::kTf32;
     AttentionPlan plan = plan_attention(forward, stream_);
     auto batch = std::make_unique<Batch>(
         Batch{std::move(offsets), std::move(x), std::move(lse), forward, std::move(plan), {}});
@@ -94,8 +99,9 @@ class AttentionBytes : public testing::Test {
 
   // Of which the forward and the backward may move so many times the floor.
   void expect_near_floor(std::int64_t length, std::int64_t batch_size, std::int64_t head_dim,
-                         double most_of_backward = 1.1) {
-    const std::unique_ptr<Batch> batch = batch_of(length, batch_size, head_dim);
+                         double most_of_backward = 1.1, DataType type = DataType::kBFloat16) {
+    const std::unique_ptr<Batch> batch = batch_of(length, batch_size, head_dim, type);
+    const std::int64_t size = size_of(type), depth_of_product = 32 / size;
     const AttentionForward& forward = batch->forward;
     const AttentionBackward& backward = batch->backward;
     const std::int64_t tokens = length * batch_size;
@@ -103,8 +109,9 @@ class AttentionBytes : public testing::Test {
     const auto rows = static_cast<double>(tokens * kHeads), dim = static_cast<double>(head_dim);
     const auto expect = [&](const char* direction, const Counted& counted, int tensors, int depth,
                             double most) {
-      const double bytes = counted.bytes / (rows * (tensors * dim * 2 + 4));
-      const double products = counted.products / (pairs * depth * dim / (16 * 8 * 16));
+      const double bytes = counted.bytes / (rows * (tensors * dim * static_cast<double>(size) + 4));
+      const double products =
+          counted.products / (pairs * depth * dim / static_cast<double>(16 * 8 * depth_of_product));
       std::cout << direction << ", length " << length << ", head_dim " << head_dim << ": " << bytes
                 << " x the bytes, " << products << " x the products\n";
       EXPECT_GE(bytes, 1) << "the floor is wrong";
@@ -202,6 +209,17 @@ TEST_F(AttentionBytes, SequencesOfOneTileAreReadOnce) {
       expect_near_floor(length, columns / (length * head_dim), head_dim);
     }
   }
+}
+
+TEST_F(AttentionBytes, SequencesInTf32AreReadOnce) {
+  for (const std::int64_t head_dim : {32, 64}) {
+    for (const std::int64_t length : {16, 64}) {
+      expect_near_floor(length, (1 << 14) / (length * head_dim), head_dim, 0, DataType::kFloat32);
+    }
+  }
+  if (!has_shared_memory_of_sm_90()) GTEST_SKIP() << "what fits depends on shared memory";
+  expect_near_floor(256, 4, 64, 0, DataType::kFloat32);
+  expect_near_floor(128, 4, 128, 0, DataType::kFloat32);
 }
 
 // Eight of them and of heads: enough for each to be one block's. The backward has room for five

@@ -8,6 +8,7 @@
 #include "serrate/kernels/attention_mask.h"
 #include "serrate/kernels/attention_plan.h"
 #include "serrate/kernels/dropout.h"
+#include "serrate/kernels/linear.h"
 #include "serrate/stream.h"
 
 namespace serrate {
@@ -25,8 +26,9 @@ struct DeviceHeads {
 /// DeviceHeads of float32, bfloat16 or float16; for gradients and outputs without const. Arithmetic
 /// is in float32. CUDA's tensor cores, though, multiply bfloat16 or float16 tokens by weights and
 /// gradients of scores that are rounded to their type; they take head_dim 32, 64, 128 and 256 where
-/// device_data is aligned to 16 bytes and strides are multiples of 8. What is beyond the range of
-/// float16 becomes infinite, never the largest number.
+/// device_data is aligned to 16 bytes and strides are multiples of 8. So are float32 tokens in tf32
+/// (AttentionForward::precision), at head_dim 32, 64 and 128, with strides that are multiples of 4.
+/// What is beyond the range of float16 becomes infinite, never the largest number.
 template <typename Void>
 struct AnyHeads {
   static_assert(std::is_void_v<Void>);
@@ -100,6 +102,9 @@ struct AttentionForward {
   std::int64_t num_key_heads = 0;
   /// 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16, and on CUDA as AnyHeads says.
   std::int64_t head_dim = 64;
+  /// kTf32: CUDA may multiply tokens of float32 on tensor cores, rounded to 11 bits, as AnyHeads
+  /// says; the CPU has no such products. Else those are in float32.
+  Precision precision = Precision::kFp32;
   float scale = 1;                   ///< of q.k; 1 / sqrt(head_dim) is not implied
   AttentionMask mask = kCausalMask;  ///< for cross-attention and shared queries mostly FullMask
   AttentionActivation activation = AttentionActivation::kSoftmax;

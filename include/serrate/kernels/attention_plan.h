@@ -18,6 +18,7 @@ struct AttentionPlanKey {
   const void* mask_array = nullptr;  ///< the mask's, if it has one, and its size
   std::size_t mask_array_size = 0;
   std::int64_t num_shared_queries = 0, num_heads = 0, num_key_heads = 0, head_dim = 0;
+  bool in_tf32 = false;         ///< products of float32 tokens
   bool heads_are_alike = true;  ///< neither biases nor dropout set one apart from another
 
   bool operator==(const AttentionPlanKey&) const = default;

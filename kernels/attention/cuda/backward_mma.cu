@@ -184,8 +184,9 @@ void with_d_q_of_sequences(const AttentionBackwardView& call, const Stream& stre
 
 bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream& stream) {
   const AttentionView& args = call.forward;
-  const auto takes = [&](const InputHeads& x) { return are_aligned_halves(x, args.q.type); };
-  return forward_takes_tensor_cores(args) &&
+  const auto takes = [&](const InputHeads& x) { return are_rows_of_tensor_cores(args, x); };
+  if (args.q.type == DataType::kFloat32) return false;
+  return forward_takes_tensor_cores(args, stream) &&
          resident_tiles(Resident::kQueries, args.head_dim, shared_bytes_of(stream)) > 0 &&
          takes(call.d_out) && takes(call.d_q) && takes(call.d_k) && takes(call.d_v);
 }

@@ -143,6 +143,7 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 }  // namespace
 
 std::int64_t most_rows(const AttentionView& args, const Stream& stream) {
+  if (args.in_tf32) return most_few_rows(args.head_dim);  // they decode by the plain kernels
   const bool on_wgmma = args.head_dim >= 64 && is_hopper(stream);
   return on_wgmma ? std::min(2 * kTaskRows, most_rows(args.head_dim)) : most_rows(args.head_dim);
 }
@@ -160,9 +161,11 @@ std::int64_t most_partial_rows(const AttentionView& args, const Stream& stream) 
 void forward_of_decoding(const AttentionView& args, const WorkList& work, const Stream& stream) {
   const auto room = static_cast<std::int64_t>(args.partials.size());
   const DecodingCall call{decoding_heads(args), args.partials.data(), room / (args.head_dim + 2)};
-  // Of 256 columns, biases and such leave too few registers.
-  const bool has_registers = args.head_dim < 256 || extras_of(args) == Extras::kNone;
-  if (forward_takes_tensor_cores(args) && has_registers) {
+  // Of 256 columns, biases and such leave too few registers; of float32 memory takes longest, and
+  // products are exact.
+  const bool is_plain = args.q.type == DataType::kFloat32 ||
+                        (args.head_dim == 256 && extras_of(args) != Extras::kNone);
+  if (forward_takes_tensor_cores(args, stream) && !is_plain) {
     decode_on_tensor_cores(args, work, call, stream);
   } else {
     with_tile_shape(args.head_dim, [&](auto shape) {

@@ -45,7 +45,7 @@ struct DecodingBlock {
   static constexpr std::int64_t kQueryBytes = 2 * kRows * kDim;
   static constexpr std::int64_t bytes(int slots) {
     return kQueryBytes + StagedRows<kDim>::bytes(kRows) +
-           std::max(slots * slot_bytes(kDim), StagedRows<kDim>::bytes(kWarps * kWarpRows));
+           std::max(slots * slot_bytes(2 * kDim), StagedRows<kDim>::bytes(kWarps * kWarpRows));
   }
 
   TileList<kWarps> list;

@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 
 AttentionView call_of(const AttentionForward& args, const Stream& stream) {
   AttentionView view = view_of(args);
-  const bool is_plain = !forward_takes_tensor_cores(view);
+  const bool is_plain = !forward_takes_tensor_cores(view, stream);
   view.most_decoding_rows = is_plain ? most_few_rows(args.head_dim) : most_rows(view, stream);
   return view;
 }
@@ -78,7 +78,7 @@ AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
   AttentionView view = view_of(args);
   view.most_decoding_rows = most_rows(view, stream);
   const bool is_plain = !tensor_cores_have(args.head_dim) ||
-                        (args.q.device_data && !are_aligned_halves(args.q, args.q.type));
+                        (args.q.device_data && !are_rows_of_tensor_cores(view, args.q));
   if (is_plain && !may_decode(view)) return AttentionPlan(plan_key_of(args));
   return {plan_key_of(args), std::make_unique<const CudaAttentionPlan>(list_work(view, stream))};
 }
@@ -95,7 +95,7 @@ void jagged_attention_forward_on<DeviceType::kCuda>(const AttentionForward& args
   }
   const std::int64_t needed = may_decode(view) ? args.plan->num_partials() : 0;
   check_partials(view, needed);
-  if (forward_takes_tensor_cores(view)) {
+  if (forward_takes_tensor_cores(view, stream)) {
     forward_on_tensor_cores(args, stream);
   } else {
     with_tile_shape(args.head_dim, [&](auto shape) {
@@ -114,7 +114,8 @@ template <>
 std::int64_t jagged_attention_forward_workspace_on<DeviceType::kCuda>(const AttentionForward& args,
                                                                       const Stream& stream) {
   AttentionView view = call_of(args, stream);
-  const bool has_counter = forward_takes_tensor_cores(view) && longest_take_wgmma(view, stream);
+  const bool has_counter =
+      forward_takes_tensor_cores(view, stream) && longest_take_wgmma(view, stream);
   const std::int64_t counters = has_counter ? sizeof(Counter) : 0;
   if (!args.partials.empty() || !may_decode(view)) return counters;
   view.most_decoding_rows = most_rows(view, stream);  // as the plan has it

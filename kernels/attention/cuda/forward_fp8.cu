@@ -172,8 +172,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 
 template <int kDim>
 void run(const Fp8Call& call, const WorkList& work, bool has_longest, const Stream& stream) {
-  constexpr int kQueryColumns = fp8_terms_of_queries(kDim) * kDim / 2;
-  for_each_share<kDim>(call.attention, kQueryColumns, kDim / 2, has_longest, stream,
+  constexpr int kQueryBytes = fp8_terms_of_queries(kDim) * kDim;
+  for_each_share<kDim>(call.attention, kQueryBytes, kDim, has_longest, stream,
                        [&](auto num_warps, const ForwardShare& share, const BlockShape& block) {
                          launch_warps(attend<kDim, num_warps()>, block, stream, call, work, share);
                        });

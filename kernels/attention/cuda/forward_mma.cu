@@ -1,9 +1,10 @@
-// FlashAttention's forward on tensor cores (mma.m16n8k16, sm_80 and up), for halves. A warp takes
-// 16 queries of a sequence in one head; its block, of four warps or eight, goes through the tiles
-// of 64 keys that its mask leaves. Up to 32 queries and keys, several sequences and heads share a
-// block, a warp or two each. Of longer sequences a block takes one query block after the other, of
-// all heads that share keys, and keeps as many tiles of keys and values as its shared memory has
-// room for, up to eight: so many keys are read once. The next tile is copied while one is computed.
+// FlashAttention's forward on tensor cores (sm_80 and up), for halves (mma.m16n8k16) and for
+// float32 in tf32 (mma.m16n8k8). A warp takes 16 queries of a sequence in one head; its block, of
+// four warps or eight, goes through the tiles of 64 keys that its mask leaves. Up to 32 queries and
+// keys, several sequences and heads share a block, a warp or two each. Of longer sequences a block
+// takes one query block after the other, of all heads that share keys, and keeps as many tiles of
+// keys and values as its shared memory has room for, up to eight: so many keys are read once. The
+// next tile is copied while one is computed.
 #include "kernels/attention/cuda/forward_shares.cuh"
 #include "kernels/attention/cuda/mma_weights.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
@@ -19,6 +20,14 @@ constexpr int warps_that_share_out(int head_dim, Extras extras) {
 constexpr int blocks_a_processor(int head_dim, int num_warps, Extras extras) {
   if (num_warps > kWarps) return head_dim == 32 && extras == Extras::kNone ? 2 : 1;
   return head_dim <= (extras == Extras::kNone ? 64 : 32) ? 3 : 2;
+}
+// Of float32: of a block of many queries with one tile, or of few with all of theirs.
+constexpr std::int64_t forward_bytes(std::int64_t head_dim) {
+  const std::int64_t row_bytes = head_dim * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t of_short =
+      kMmaTile * row_bytes + short_size(head_dim) / kMmaTile * slot_bytes(row_bytes);
+  return std::max(warps_for_long(head_dim) * kWarpRows * row_bytes + slot_bytes(row_bytes),
+                  of_short);
 }
 constexpr int forward_blocks(int columns) {
   return columns <= 128 ? 8 : 2;
@@ -91,8 +100,9 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
 
 template <int kDim, class Half, Extras kExtras>
 void run(const AttentionView& args, const WorkList& work, bool has_longest, const Stream& stream) {
+  constexpr int kRowBytes = kDim * sizeof(Half);
   for_each_share<kDim>(
-      args, kDim, kDim, has_longest, stream,
+      args, kRowBytes, kRowBytes, has_longest, stream,
       [&](auto num_warps, const ForwardShare& share, BlockShape block) {
         constexpr int kNumWarps = num_warps() * warps_that_share_out(kDim, kExtras);
         block.warps = kNumWarps;
@@ -102,17 +112,22 @@ void run(const AttentionView& args, const WorkList& work, bool has_longest, cons
 
 }  // namespace
 
-bool are_aligned_halves(const InputHeads& heads, DataType type) {
-  constexpr std::int64_t kChunk = 8;
-  return type != DataType::kFloat32 && heads.type == type &&
+bool are_rows_of_tensor_cores(const AttentionView& args, const InputHeads& heads) {
+  const bool is_float = args.q.type == DataType::kFloat32;
+  const std::int64_t chunk = is_float ? 4 : 8;
+  return tensor_cores_have(args.head_dim) &&
+         (!is_float || (args.in_tf32 && args.head_dim <= kMostTf32Columns)) &&
+         heads.type == args.q.type &&
          reinterpret_cast<std::uintptr_t>(heads.device_data) % 16 == 0 &&
-         heads.token_stride % kChunk == 0 && heads.head_stride % kChunk == 0;
+         heads.token_stride % chunk == 0 && heads.head_stride % chunk == 0;
 }
 
-bool forward_takes_tensor_cores(const AttentionView& args) {
-  const auto takes = [&](const InputHeads& x) { return are_aligned_halves(x, args.q.type); };
-  return tensor_cores_have(args.head_dim) && takes(args.q) && takes(args.k) && takes(args.v) &&
-         takes(args.out);
+bool forward_takes_tensor_cores(const AttentionView& args, const Stream& stream) {
+  const auto takes = [&](const InputHeads& x) { return are_rows_of_tensor_cores(args, x); };
+  // A block's queries and a tile of keys and values; of halves these have room everywhere.
+  const bool has_room =
+      args.q.type != DataType::kFloat32 || forward_bytes(args.head_dim) <= shared_bytes_of(stream);
+  return has_room && takes(args.q) && takes(args.k) && takes(args.v) && takes(args.out);
 }
 
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream) {
@@ -120,7 +135,7 @@ void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream)
   with_work_list(view, args.plan, stream, [&](const WorkList& work) {
     const bool on_wgmma = longest_take_wgmma(view, stream);
     if (on_wgmma) forward_of_longest(view, work, stream);
-    with_halves<256>(view, [&](auto dim, auto half) {
+    with_rows<256>(view, [&](auto dim, auto half) {
       using Half = decltype(half);
       if (extras_of(view) == Extras::kNone) {
         run<dim(), Half, Extras::kNone>(view, work, !on_wgmma, stream);

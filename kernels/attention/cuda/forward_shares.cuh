@@ -41,15 +41,14 @@ __device__ inline TaskRange range_of(const AttentionView& args, const WorkList& 
 }
 
 /// Calls f(warps that have rows of their own, as a constant, share, shape of its blocks) for both
-/// launches. Rows of keys and values take the bytes of `columns` halves each, those of queries
-/// those of `query_columns`.
+/// launches. Rows of keys and values have `row_bytes` each, those of queries `query_bytes`.
 template <int kDim, typename F>
-void for_each_share(const AttentionView& args, int query_columns, int columns, bool has_longest,
+void for_each_share(const AttentionView& args, int query_bytes, int row_bytes, bool has_longest,
                     const Stream& stream, F&& f) {
   const auto share_of = [&](auto num_warps, const ForwardShare& share, std::int64_t most_slots,
                             std::int64_t most_tasks) {
-    const std::int64_t queries = std::int64_t{2} * num_warps() * kWarpRows * query_columns;
-    const std::int64_t slot = slot_bytes(columns);
+    const std::int64_t queries = std::int64_t{num_warps()} * kWarpRows * query_bytes;
+    const std::int64_t slot = slot_bytes(row_bytes);
     f(num_warps, share,
       BlockShape{num_warps(), queries + share.slots * slot, queries + most_slots * slot,
                  most_tasks});
@@ -59,7 +58,7 @@ void for_each_share(const AttentionView& args, int query_columns, int columns, b
   constexpr int kShortSlots = short_size(kDim) / kMmaTile;
   const std::int64_t pairs = batch_size_of(args) * args.num_key_heads;
   const int most =
-      most_slots(shared_bytes_of(stream) - 2 * kForLong() * kWarpRows * query_columns, columns);
+      most_slots(shared_bytes_of(stream) - kForLong() * kWarpRows * query_bytes, row_bytes);
   // A block that has not a whole sequence sees each tile once.
   const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
   share_of(kForLong, {Lengths::kLong, slots, has_longest}, most,

@@ -273,7 +273,7 @@ bool is_hopper(const Stream& stream) {
 }
 
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream) {
-  return args.head_dim >= 64 && can_take_wgmma(args, stream);
+  return args.q.type != DataType::kFloat32 && args.head_dim >= 64 && can_take_wgmma(args, stream);
 }
 
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream) {

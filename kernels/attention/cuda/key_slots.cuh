@@ -8,8 +8,9 @@
 
 namespace serrate {
 
-constexpr std::int64_t slot_bytes(std::int64_t head_dim) {
-  return 4 * kMmaTile * head_dim;
+/// Rows of so many bytes.
+constexpr std::int64_t slot_bytes(std::int64_t row_bytes) {
+  return 2 * kMmaTile * row_bytes;
 }
 
 /// The tiles of keys and values that a block of kNumWarps has in shared memory, tile t in slot
@@ -119,9 +120,9 @@ struct QueryBlock {
 };
 
 /// Slots that a block has room for, as many as a whole sequence needs.
-inline int most_slots(std::int64_t bytes, std::int64_t head_dim) {
+inline int most_slots(std::int64_t bytes, std::int64_t row_bytes) {
   return static_cast<int>(
-      std::min<std::int64_t>(bytes / slot_bytes(head_dim), kMostOfWhole / kMmaTile));
+      std::min<std::int64_t>(bytes / slot_bytes(row_bytes), kMostOfWhole / kMmaTile));
 }
 
 /// A whole task's next item: the head's next block, or the next head's first one. `task` is in

@@ -35,6 +35,15 @@ void with_halves(const AttentionView& args, F&& f) {
   }
 }
 
+/// The same of rows of float32, too, of what has tf32.
+template <int kMost, typename F>
+void with_rows(const AttentionView& args, F&& f) {
+  if (args.q.type != DataType::kFloat32) return with_halves<kMost>(args, f);
+  if (args.head_dim == 32) f(std::integral_constant<int, 32>(), float());
+  if (args.head_dim == 64) f(std::integral_constant<int, 64>(), float());
+  if (args.head_dim == 128) f(std::integral_constant<int, 128>(), float());
+}
+
 inline std::int64_t attribute_of(const Stream& stream, cudaDeviceAttr attribute) {
   int value = 0;
   cuda_check(cudaDeviceGetAttribute(&value, attribute, stream.device().index));

@@ -8,7 +8,7 @@
 // From scores and gradients of weights to what a backward on tensor cores sums and writes.
 namespace serrate {
 
-/// Of 8 columns.
+/// Of 16 bytes.
 template <class Half>
 __device__ float multiply_chunks(const Half* a, const Half* b) {
   const uint4 x = *reinterpret_cast<const uint4*>(a), y = *reinterpret_cast<const uint4*>(b);
@@ -16,8 +16,12 @@ __device__ float multiply_chunks(const Half* a, const Half* b) {
   float sum = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const float2 u = Mma<Half>::unpack(of_x[i]), v = Mma<Half>::unpack(of_y[i]);
-    sum = fmaf(u.y, v.y, fmaf(u.x, v.x, sum));
+    if constexpr (kIsTf32<Half>) {
+      sum = fmaf(__uint_as_float(of_x[i]), __uint_as_float(of_y[i]), sum);
+    } else {
+      const float2 u = Mma<Half>::unpack(of_x[i]), v = Mma<Half>::unpack(of_y[i]);
+      sum = fmaf(u.y, v.y, fmaf(u.x, v.x, sum));
+    }
   }
   return sum;
 }
@@ -47,15 +51,17 @@ struct GroupTiles {
 template <int kDim, class Half>
 __device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
                             SwizzledRows<kDim, Half> d_out, int first_row, QuerySums* sums) {
-  constexpr int kLanesARow = kDim < 64 ? kDim / 8 : 8;
+  constexpr int kChunks = SwizzledRows<kDim, Half>::kChunks;
+  constexpr int kLanesARow = kChunks < 8 ? kChunks : 8;
   const int lane = lane_index();
   const HeadsView<const Half> out = view_as<Half>(InputHeads(args.out));
   for (int row = lane / kLanesARow; row < kWarpRows; row += kLanes / kLanesARow) {
     float delta = 0;
     if (is_softmax(args) && row < count) {
       const Half* of_query = out.at(at.queries.in_out + at.first_query + row, at.head);
-      for (int chunk = lane % kLanesARow; chunk < kDim / 8; chunk += kLanesARow) {
-        delta += multiply_chunks(d_out.at(first_row + row, chunk), of_query + chunk * 8);
+      for (int chunk = lane % kLanesARow; chunk < kChunks; chunk += kLanesARow) {
+        delta +=
+            multiply_chunks(d_out.at(first_row + row, chunk), of_query + chunk * kChunkSize<Half>);
       }
     }
     for (int lanes = 1; lanes < kLanesARow; lanes *= 2) {

@@ -10,15 +10,20 @@ constexpr bool tensor_cores_have(std::int64_t head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
 
-/// Whether they are of this type, bfloat16 or float16, and every row is aligned to 16 bytes.
-bool are_aligned_halves(const InputHeads& heads, DataType type);
+/// Of float32 in tf32, rows of at most so many.
+inline constexpr std::int64_t kMostTf32Columns = 128;
+
+/// Whether heads of a call, of the type of its queries, are what kernels on tensor cores multiply:
+/// every row is aligned to 16 bytes.
+bool are_rows_of_tensor_cores(const AttentionView& args, const InputHeads& heads);
 
 /// Whether a call runs on tensor cores; else it takes the plain kernels, which do everything. All
-/// rows are of one type, bfloat16 or float16: float32 tokens keep the float32 products that their
-/// callers expect. Of the forward, sequences that decode take a plain kernel at head_dim 256 with
-/// biases, tables, dropout or masks of pairs. The backward leaves out head_dim 256 where a block
-/// has less than 163 KiB of shared memory.
-bool forward_takes_tensor_cores(const AttentionView& args);
+/// rows are of one type: bfloat16, float16 or, in calls of tf32, float32, which has no other
+/// products than those that its callers ask for, and leaves out head_dim 256, sequences that decode
+/// and, where a block has little shared memory, 128. Of the forward, sequences that decode take a
+/// plain kernel at head_dim 256 with biases, tables, dropout or masks of pairs. The backward leaves
+/// out head_dim 256 where a block has less than 163 KiB of shared memory.
+bool forward_takes_tensor_cores(const AttentionView& args, const Stream& stream);
 bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream& stream);
 
 /// Whether there is Hopper's wgmma: on a GPU of sm_90, in builds for sm_90a.

@@ -193,7 +193,7 @@ CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   std::int64_t *counts = plan.values.device_data(), *order = counts + CudaAttentionPlan::kCounts;
   std::int64_t *tasks = order + batch_size, step = batch_size + 1;
   const auto room = [&](Resident what) -> std::int64_t {
-    if (args.head_dim > 128) return 0;
+    if (args.head_dim > 128 || args.in_tf32) return 0;
     return resident_tiles(what, args.head_dim, shared_bytes_of(stream));
   };
   launch(sort_by_size, 1, kThreads, 0, stream, args,

@@ -11,12 +11,6 @@ namespace serrate {
 
 inline constexpr int kSoftmaxThreads = kTile / kWarpRows * 32;
 
-/// To the 11 bits that the mma reads, to nearest. NaN stays NaN, which may have no bit among them.
-__device__ inline float round_to_tf32(float x) {
-  return isnan(x) ? __uint_as_float(0x7fffffff)
-                  : __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000);
-}
-
 /// What factors are rounded to. Tiles are rows of so many bfloat16, or of their two halves: an mma
 /// takes 32 bytes of a row in either type, and the same lanes the same four bytes of them.
 struct Bf16Factor {
@@ -41,7 +35,7 @@ struct Tf32Factor {
     }
   };
   __device__ static Four round(const Four& four) {
-    return map_four([](float x) { return round_to_tf32(x); }, four);
+    return map_four([](float x) { return __uint_as_float(round_to_tf32(x)); }, four);
   }
 
   // Of 8 rows the mma is given 2q and 2q + 1 in the places of q and q + 4, so that a lane has the
@@ -53,12 +47,12 @@ struct Tf32Factor {
     using Rows = SwizzledRows<kHalves>;
     const int g = lane_index() / 4, q = lane_index() % 4;
     const int even = Rows::place(first + 2 * q, g / 4), odd = Rows::place(first + 2 * q + 1, g / 4);
-    const auto bits = [](float x) { return __float_as_uint(round_to_tf32(x)); };
 #pragma unroll
     for (int k = 0; k < kBlocks; ++k) {
       if (k * 8 >= count) break;
       const auto& w = weights[k];
-      const std::uint32_t a[4] = {bits(w[0]), bits(w[2]), bits(w[1]), bits(w[3])};
+      const std::uint32_t a[4] = {round_to_tf32(w[0]), round_to_tf32(w[2]), round_to_tf32(w[1]),
+                                  round_to_tf32(w[3])};
 #pragma unroll
       for (int n = 0; n < kHalves / 16; ++n) {
         // Chunk 2 n + g / 4 of rows 8 k below; the swizzle swaps 8 chunks, 4 blocks.

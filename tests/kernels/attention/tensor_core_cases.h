@@ -17,12 +17,18 @@
 #include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/case.h"
 
-// Cases of bfloat16 or float16, which run on tensor cores where there are any.
+// Cases of bfloat16, float16 or, in tf32, float32, which run on tensor cores where there are any.
 namespace serrate {
 
 // How far a rounded number may be off, relative to it, and the least of float16 where it is small.
 inline double rounding_of(DataType half) {
-  return half == DataType::kFloat16 ? 0x1p-11 : 0x1p-8;
+  return half == DataType::kBFloat16 ? 0x1p-8 : 0x1p-11;
+}
+// To the 11 bits of tf32, halves away from zero.
+inline float in_tf32(float x) {
+  int exponent = 0;
+  const float fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::round(std::ldexp(fraction, 11)), exponent - 11);
 }
 inline double least_rounding_of(DataType half) {
   return half == DataType::kFloat16 ? 0x1p-25 : 0;
@@ -111,20 +117,22 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
 #if SERRATE_WITH_CUDA
   const AttentionBackwardView view = view_of(call);
   const std::int64_t head_dim = view.forward.head_dim;
-  EXPECT_TRUE(forward_takes_tensor_cores(view.forward));
+  const bool is_tf32 = view.forward.q.type == DataType::kFloat32;
+  const int shared_bytes = device_attribute(stream, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+  EXPECT_EQ(forward_takes_tensor_cores(view.forward, stream),
+            !is_tf32 || head_dim < 128 || shared_bytes >= 163 << 10);
   const bool is_hopper = has_wgmma(stream);
-  EXPECT_EQ(longest_take_wgmma(view.forward, stream), head_dim >= 64 && is_hopper);
+  EXPECT_EQ(longest_take_wgmma(view.forward, stream), head_dim >= 64 && is_hopper && !is_tf32);
   if (backward == Backward::kNotRun) return;
-  const bool has_room =
-      head_dim < 256 ||
-      device_attribute(stream, cudaDevAttrMaxSharedMemoryPerBlockOptin) >= 163 << 10;
+  const bool has_room = head_dim < 256 || shared_bytes >= 163 << 10;
   EXPECT_EQ(backward_takes_tensor_cores(view, stream), has_room);
   EXPECT_EQ(longest_take_wgmma(view, stream),
-            head_dim >= 64 && is_hopper && view.forward.num_shared_queries == 0);
+            head_dim >= 64 && is_hopper && !is_tf32 && view.forward.num_shared_queries == 0);
 #endif
 }
 
-// Runs a case whose tokens are stored as halves, which they become.
+// Runs a case whose tokens are stored as halves, which they become; float32 becomes what tf32
+// multiplies.
 inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
                        DataType half = DataType::kBFloat16) {
   for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
@@ -135,10 +143,16 @@ inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
   call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
   call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
   call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+  const bool is_tf32 = half == DataType::kFloat32 && stream.device().type != DeviceType::kCpu;
+  if (is_tf32) call.forward.precision = Precision::kTf32;
   expect_tensor_cores(call, stream, backward);
   jagged_attention_forward(call.forward, stream);
   if (backward != Backward::kNotRun) jagged_attention_backward(call, stream);
   for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
+  if (!is_tf32) return;
+  for (Tokens* x : {&c.q, &c.k, &c.v, &c.d_out}) {
+    x->for_each([](float& value, std::int64_t) { value = in_tf32(value); });
+  }
 }
 
 // Holds what the forward made against the reference of what is stored.

@@ -60,6 +60,15 @@ TEST_P(TensorCoreMasks, MatchTheReferenceOfTheRoundedInputs) {
   expect_reference(c);
 }
 
+TEST_P(TensorCoreMasks, MatchTheReferenceInTf32) {
+  std::mt19937 generator(static_cast<unsigned>(param()));
+  const auto kind = static_cast<MaskKind>(param());
+  Shape shape = some_of_each_size(kind, 32);
+  const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+  Case c = masked_case(shape, mask, *this);
+  expect_reference(c, Backward::kNotRun, DataType::kFloat32);
+}
+
 class TensorCores : public KernelTest {
  protected:
   // Others than Hopper's kernels take too long for it in the widest heads on the simulated device.
@@ -94,6 +103,29 @@ TEST_P(TensorCores, EveryHeadDimAndActivation) {
       shape.gaps = kAlignedGaps;
       Case c(shape, *this);
       expect_reference(c, Backward::kOnTensorCores, half);
+    }
+  }
+}
+
+// All of a call but masks: heads that share keys, biases, tables and dropout with either
+// activation.
+TEST_P(TensorCores, EveryHeadDimAndOptionInTf32) {
+  for (const std::int64_t head_dim : {32, 64, 128}) {
+    for (const AttentionActivation activation :
+         {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
+      SCOPED_TRACE(testing::Message() << "head_dim " << head_dim);
+      Shape shape = causal_shape({20, 140, 3}, {20, 65, 9}, 2, head_dim);
+      shape.num_key_heads = head_dim == 64 ? 2 : 1;
+      shape.activation = activation;
+      shape.gaps = kAlignedGaps;
+      Case c(shape, *this);
+      if (head_dim == 32) {
+        Biases biases(c);
+        expect_reference(c, Backward::kNotRun, DataType::kFloat32, &biases);
+      } else {
+        if (activation == AttentionActivation::kSilu) set_dropout(c);
+        expect_reference(c, Backward::kNotRun, DataType::kFloat32);
+      }
     }
   }
 }

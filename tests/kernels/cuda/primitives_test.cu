@@ -6,6 +6,7 @@
 
 #include <bit>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "kernels/cuda/exp2.cuh"
@@ -171,6 +172,30 @@ TEST_F(PrimitivesTest, MmaBf16) {
 }
 TEST_F(PrimitivesTest, MmaF16) {
   expect_product<Type::kF16>(stream);
+}
+__global__ void round_all_to_tf32(const float* x, std::uint32_t* rounded) {
+  rounded[threadIdx.x] = round_to_tf32(x[threadIdx.x]);
+}
+
+// 9.7.9.22: .rna rounds to the nearest, ties away from zero. 11 bits of 1 + 2^-11 are a tie.
+TEST_F(PrimitivesTest, RoundToTf32) {
+  const float infinity = std::numeric_limits<float>::infinity();
+  const std::vector<float> x = {1 + 0x1p-11f,  1 + 0x1.fp-12f,  -1 - 0x1p-11f, 1 + 0x1.8p-10f,
+                                0x1.fffffep9f, 0x1.fffffep127f, -infinity,     0};
+  const std::vector<float> expected = {1 + 0x1p-10f, 1,        -1 - 0x1p-10f, 1 + 0x1p-9f,
+                                       0x1p10f,      infinity, -infinity,     0};
+  const Buffer<float> device_x(x, stream);
+  Buffer<std::uint32_t> device_rounded(std::ssize(x), stream);
+  launch(round_all_to_tf32, 1, static_cast<unsigned>(x.size()), 0, stream, device_x.device_data(),
+         device_rounded.device_data());
+  const std::vector<std::uint32_t> rounded = device_rounded.to_host(stream);
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    EXPECT_EQ(std::bit_cast<float>(rounded[i] & ~0x1FFFu), expected[i]) << x[i];
+  }
+  const std::vector<float> nans(1, std::bit_cast<float>(0x7FFFFFFFu));
+  launch(round_all_to_tf32, 1, 1, 0, stream, Buffer<float>(nans, stream).device_data(),
+         device_rounded.device_data());
+  EXPECT_TRUE(std::isnan(std::bit_cast<float>(device_rounded.to_host(stream)[0] & ~0x1FFFu)));
 }
 TEST_F(PrimitivesTest, MmaTf32) {
   expect_product<Type::kTf32>(stream);

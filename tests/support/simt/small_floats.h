@@ -110,6 +110,11 @@ inline std::uint16_t float_to_half(float value) {
   return std::bit_cast<std::uint16_t>(static_cast<_Float16>(value));
 }
 
+/// To 11 bits, halves away from zero.
+inline std::uint32_t round_to_tf32(float value) {
+  if (value != value) return 0x7FFFFFFF;
+  return (std::bit_cast<std::uint32_t>(value) + 0x1000) & 0xFFFFE000;
+}
 /// Without the 13 bits that a tensor core does not read.
 inline float truncate_to_tf32(float value) {
   return std::bit_cast<float>(std::bit_cast<std::uint32_t>(value) & 0xFFFFE000);

@@ -5,6 +5,7 @@
 
 #include "tests/support/simt/instructions.h"
 #include "tests/support/simt/number.h"
+#include "tests/support/simt/small_floats.h"
 
 namespace serrate {
 
@@ -40,6 +41,9 @@ inline void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
 inline void mma_m16n8k16_f16(float (&d)[4], const std::uint32_t (&a)[4],
                              const std::uint32_t (&b)[2], SIMT_HERE) {
   simt::multiply_matrices(simt::MmaType::kF16, d, a, b, where);
+}
+inline std::uint32_t round_to_tf32(float x) {
+  return simt::round_to_tf32(x);
 }
 inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[4],
                              const std::uint32_t (&b)[2], SIMT_HERE) {
