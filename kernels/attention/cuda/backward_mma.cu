@@ -1,8 +1,8 @@
-// The backward on tensor cores, for halves, without atomics. Scores of 64 queries and 64 keys and
-// their gradients are computed by queries, 16 a warp, and handed over in shared memory, rounded, to
-// the warps that sum d_k and d_v, of 16 keys each. A block owns a tile of keys, and d_q too of a
-// sequence that has no other: five products. Of a longer one a second kernel sums d_q, whose blocks
-// own tiles of queries: seven products. (backward_queries_mma.cu)
+// The backward on tensor cores, for halves and float32 in tf32, without atomics. Scores of 64
+// queries and 64 keys and their gradients are computed by queries, 16 a warp, and handed over in
+// shared memory, rounded, to the warps that sum d_k and d_v, of 16 keys each. A block owns a tile
+// of keys, and d_q too of a sequence that has no other: five products. Of a longer one a second
+// kernel sums d_q, whose blocks own tiles of queries: seven products. (backward_queries_mma.cu)
 #include <cmath>
 
 #include "kernels/attention/cuda/head_rows.cuh"
@@ -17,7 +17,7 @@ namespace {
 
 template <int kDim, class Half>
 struct BackwardTiles {
-  static constexpr std::int64_t kBytes = resident_bytes(Resident::kQueries, kDim, 1);
+  static constexpr std::int64_t kBytes = key_block_bytes(kDim, sizeof(Half));
   SwizzledRows<kDim, Half> q{dynamic_shared<Half>()}, d_out{q.data + kMmaTile * kDim},
       k{d_out.data + kMmaTile * kDim}, v{k.data + kMmaTile * kDim};
   SwizzledRows<kMmaTile, Half> weights{v.data + kMmaTile * kDim},
@@ -185,9 +185,8 @@ void with_d_q_of_sequences(const AttentionBackwardView& call, const Stream& stre
 bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream& stream) {
   const AttentionView& args = call.forward;
   const auto takes = [&](const InputHeads& x) { return are_rows_of_tensor_cores(args, x); };
-  if (args.q.type == DataType::kFloat32) return false;
   return forward_takes_tensor_cores(args, stream) &&
-         resident_tiles(Resident::kQueries, args.head_dim, shared_bytes_of(stream)) > 0 &&
+         key_block_bytes(args.head_dim, size_of(args.q.type)) <= shared_bytes_of(stream) &&
          takes(call.d_out) && takes(call.d_q) && takes(call.d_k) && takes(call.d_v);
 }
 
@@ -206,9 +205,9 @@ void backward_on_tensor_cores(const AttentionBackward& args, const Stream& strea
     with_work_list(call.forward, args.forward.plan, stream, [&](WorkList work) {
       work.longest_take_wgmma = longest_take_wgmma(call, stream);
       if (work.longest_take_wgmma) backward_of_longest(call, work, stream);
-      sum_resident(of_sequences, work, stream);
+      if (!call.forward.in_tf32) sum_resident(of_sequences, work, stream);  // else none is
       sum_queries_of_many_keys(of_sequences, work, stream);
-      with_halves<256>(call.forward, [&](auto dim, auto half) {
+      with_rows<256>(call.forward, [&](auto dim, auto half) {
         run<dim(), decltype(half)>(of_sequences, work, stream);
       });
     });

@@ -20,9 +20,10 @@ namespace {
 constexpr int staged_size(int head_dim) {
   return warps_that_share(head_dim) == 1 ? 0 : kMmaTile * kMmaTile;
 }
-constexpr std::int64_t bytes_of_queries(int head_dim) {
-  return rows_for_d_q(head_dim) * (4 * head_dim + static_cast<std::int64_t>(sizeof(QuerySums))) +
-         2 * staged_size(head_dim);
+template <int kDim, class Half>
+constexpr std::int64_t bytes_of_queries() {
+  constexpr std::int64_t kSize = sizeof(Half), kSums = sizeof(QuerySums);
+  return rows_for_d_q(kDim) * (2 * kSize * kDim + kSums) + kSize * staged_size(kDim);
 }
 constexpr int warps_for_d_q(int head_dim) {
   return rows_for_d_q(head_dim) / kWarpRows * warps_that_share(head_dim);
@@ -49,7 +50,8 @@ __global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 
   const Rows q{dynamic_shared<Half>()}, d_out{q.data + kRows * kDim};
   const SwizzledRows<kMmaTile, Half> staged{d_out.data + kRows * kDim};
   QuerySums* const sums = reinterpret_cast<QuerySums*>(staged.data + staged_size(kDim)) + first_row;
-  KeySlots<kDim, kNumWarps, Half> slots(q.data + bytes_of_queries(kDim) / 2, num_slots);
+  KeySlots<kDim, kNumWarps, Half> slots(q.data + bytes_of_queries<kDim, Half>() / sizeof(Half),
+                                        num_slots);
   KeyRanges* const ranges = state.ranges + own.warp * kWarpRows;
   const TaskNumbers numbers{work.query_blocks, TaskNumbers::Rows::kQueries, kRows, args.num_heads,
                             1};
@@ -114,9 +116,10 @@ __global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 
 template <int kDim, class Half>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
   constexpr int kNumWarps = warps_for_d_q(kDim);
-  const int slots = std::min(most_slots(shared_bytes_of(stream) - bytes_of_queries(kDim), kDim),
-                             most_slots_for(kDim));
-  const std::int64_t bytes = bytes_of_queries(kDim) + slots * slot_bytes(kDim);
+  constexpr std::int64_t kRowBytes = kDim * sizeof(Half), kQueries = bytes_of_queries<kDim, Half>();
+  const int slots =
+      std::min(most_slots(shared_bytes_of(stream) - kQueries, kRowBytes), most_slots_for(kDim));
+  const std::int64_t bytes = kQueries + slots * slot_bytes(kRowBytes);
   const auto launch_with = [&](auto kernel) {
     launch_warps(kernel, {kNumWarps, bytes, bytes}, stream, call, work, slots);
   };
@@ -131,8 +134,8 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
 
 void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
                               const Stream& stream) {
-  with_halves<256>(call.forward,
-                   [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
+  with_rows<256>(call.forward,
+                 [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
 }
 
 }  // namespace serrate

@@ -40,8 +40,8 @@ struct BiasCall {
 template <int kDim, class Half>
 struct BiasTiles {
   static constexpr int kTile = kMmaTile * kDim;
-  static constexpr std::int64_t kBytes =
-      8 * kTile + 8 * kMmaTile + 4 * kMmaTile * kStride + 4 * kNumWarps * kEntriesInShared;
+  static constexpr std::int64_t kBytes = 4 * sizeof(Half) * kTile + 8 * kMmaTile +
+                                         4 * kMmaTile * kStride + 4 * kNumWarps * kEntriesInShared;
   SwizzledRows<kDim, Half> q{dynamic_shared<Half>()}, d_out{q.data + kTile}, k{d_out.data + kTile},
       v{k.data + kTile};
   QuerySums* query_sums = reinterpret_cast<QuerySums*>(v.data + kTile);
@@ -264,7 +264,7 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
 template <Summed kSummed>
 void run(const BiasCall& call, const Stream& stream) {
   const AttentionView& args = call.args.forward;
-  with_halves<256>(args, [&](auto dim, auto zero) {
+  with_rows<256>(args, [&](auto dim, auto zero) {
     using Half = decltype(zero);
     constexpr std::int64_t kBytes = BiasTiles<dim(), Half>::kBytes;
     launch_warps(sum_biases<dim(), Half, kSummed>,

@@ -8,7 +8,7 @@
 // From scores and gradients of weights to what a backward on tensor cores sums and writes.
 namespace serrate {
 
-/// Of 16 bytes.
+/// Of 16 bytes of d_out, as products with it have them, and of out.
 template <class Half>
 __device__ float multiply_chunks(const Half* a, const Half* b) {
   const uint4 x = *reinterpret_cast<const uint4*>(a), y = *reinterpret_cast<const uint4*>(b);
@@ -17,7 +17,8 @@ __device__ float multiply_chunks(const Half* a, const Half* b) {
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     if constexpr (kIsTf32<Half>) {
-      sum = fmaf(__uint_as_float(of_x[i]), __uint_as_float(of_y[i]), sum);
+      const std::uint32_t rounded = round_to_tf32(__uint_as_float(of_x[i])) & 0xFFFFE000u;
+      sum = fmaf(__uint_as_float(rounded), __uint_as_float(of_y[i]), sum);
     } else {
       const float2 u = Mma<Half>::unpack(of_x[i]), v = Mma<Half>::unpack(of_y[i]);
       sum = fmaf(u.y, v.y, fmaf(u.x, v.x, sum));

@@ -124,7 +124,9 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
   const bool is_hopper = has_wgmma(stream);
   EXPECT_EQ(longest_take_wgmma(view.forward, stream), head_dim >= 64 && is_hopper && !is_tf32);
   if (backward == Backward::kNotRun) return;
-  const bool has_room = head_dim < 256 || shared_bytes >= 163 << 10;
+  const bool has_room = is_tf32
+                            ? head_dim == 32 || shared_bytes >= (head_dim == 64 ? 163 : 227) << 10
+                            : head_dim < 256 || shared_bytes >= 163 << 10;
   EXPECT_EQ(backward_takes_tensor_cores(view, stream), has_room);
   EXPECT_EQ(longest_take_wgmma(view, stream),
             head_dim >= 64 && is_hopper && !is_tf32 && view.forward.num_shared_queries == 0);

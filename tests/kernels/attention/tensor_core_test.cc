@@ -66,7 +66,7 @@ TEST_P(TensorCoreMasks, MatchTheReferenceInTf32) {
   Shape shape = some_of_each_size(kind, 32);
   const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
   Case c = masked_case(shape, mask, *this);
-  expect_reference(c, Backward::kNotRun, DataType::kFloat32);
+  expect_reference(c, Backward::kOnTensorCores, DataType::kFloat32);
 }
 
 class TensorCores : public KernelTest {
@@ -121,10 +121,10 @@ TEST_P(TensorCores, EveryHeadDimAndOptionInTf32) {
       Case c(shape, *this);
       if (head_dim == 32) {
         Biases biases(c);
-        expect_reference(c, Backward::kNotRun, DataType::kFloat32, &biases);
+        expect_reference(c, Backward::kOnTensorCores, DataType::kFloat32, &biases);
       } else {
         if (activation == AttentionActivation::kSilu) set_dropout(c);
-        expect_reference(c, Backward::kNotRun, DataType::kFloat32);
+        expect_reference(c, Backward::kOnTensorCores, DataType::kFloat32);
       }
     }
   }
