@@ -171,6 +171,21 @@ TEST_F(StepWaitsTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
   EXPECT_NEAR(static_cast<double>(others), 56.0 * kSteps, kSteps - 1);
 }
 
+// Of its kernels `attend` and `sum_keys` are attention's forward and backward.
+TEST_F(StepWaitsTest, InTf32AStepLaunchesTheAttentionOfTensorCores) {
+  options_.model = {
+      .dim = 32, .num_blocks = 1, .num_heads = 1, .max_length = 8, .precision = Precision::kTf32};
+  simt::reset_counters();
+  train(options_, 1);
+  const Kernels launched = kernels_run();
+  for (const std::string kernel : {"attend", "sum_keys"}) {
+    const auto found = std::ranges::find_if(launched, [&](const auto& k) {
+      return k.first.find(kernel) != std::string::npos && k.second.tensor_core_operations > 0;
+    });
+    EXPECT_NE(found, launched.end()) << kernel;
+  }
+}
+
 TEST_F(StepWaitsTest, ItIsTheTrainingOfTheCpu) {
   TrainOptions on_cpu = options_;
   on_cpu.device = "cpu";
