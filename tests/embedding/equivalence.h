@@ -102,6 +102,21 @@ inline std::map<std::string, double> largest_weights(
   return largest;
 }
 
+/// This rank of a job of processes ends with the bits that it has if the ranks are threads, under
+/// every type of sharding and way to pool.
+inline void expect_bits_of_threads(Workload workload, Communicator& communicator, Device device) {
+  const int size = communicator.size();
+  for (const ShardingPlan& plan : {mixed_plan(workload, size),
+                                   mixed_node_plan(workload, size, size % 2 == 0 ? size / 2 : 1)}) {
+    for (const SplitBags split_bags : {SplitBags::kPartialSums, SplitBags::kIdOrder}) {
+      workload.split_bags = split_bags;
+      const RankResult result = train_rank(workload, plan, communicator, Stream(device));
+      EXPECT_EQ(result, train_thread_ranks(workload, plan, 1, device)[communicator.rank()])
+          << to_string(workload.optimizer.type);
+    }
+  }
+}
+
 inline ShardingPlan unsharded_plan(const Workload& workload) {
   return uniform_plan(workload, ShardingType::kTableWise, 1);
 }
