@@ -64,7 +64,8 @@ __global__ void gather_tiles(const Segment* segments, int num_segments) {
 // The segments with the same bags.
 struct Target {
   std::int64_t first_segment, num_segments;
-  std::int64_t num_bags, cols;
+  float* bags;
+  std::int64_t bags_stride, num_bags, cols;
   std::int64_t first_block = 0;
 };
 
@@ -89,7 +90,7 @@ __global__ void scatter_tiles(const Target* targets, int num_targets, const Segm
   if (bag >= target.num_bags) return;
   const Segment* const own = segments + target.first_segment;
   for_each_column<kWidth>(target.cols, [&](std::int64_t c) {
-    float* const to = own->bags + bag * own->bags_stride + c;
+    float* const to = target.bags + bag * target.bags_stride + c;
     RowVector<kWidth> sum = load<kWidth>(to);
     for (std::int64_t k = 0; k < target.num_segments; ++k) {
       const Segment s = own[k];
@@ -145,7 +146,8 @@ void scatter_bags_on<DeviceType::kCuda>(std::span<const BagRows> segments, const
     const auto end = std::ranges::find_if(
         rest, [&](const BagRows& s) { return s.bags.device_data() != bags.device_data(); });
     const std::int64_t count = end - rest.begin();
-    tiles.add({std::ssize(all), count, bags.rows, bags.cols}, bags.rows, block.y);
+    tiles.add({std::ssize(all), count, bags.device_data(), bags.stride, bags.rows, bags.cols},
+              bags.rows, block.y);
     for (const BagRows& s : rest.first(count)) all.push_back(segment(s));
     rest = rest.subspan(count);
   }

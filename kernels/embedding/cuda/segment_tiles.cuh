@@ -3,6 +3,7 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "kernels/cuda/search.cuh"
@@ -33,11 +34,24 @@ class SegmentTiles {
   std::int64_t num_blocks_ = 0;
 };
 
-/// The segment that this block has a tile of.
+/// The segment that this block has a tile of. All its threads call it: they read it once, together.
 template <typename Segment>
 __device__ Segment segment_of_block(const Segment* segments, int num_segments) {
-  return segments[last_at_most(num_segments, blockIdx.x,
-                               [=](std::int64_t i) { return segments[i].first_block; })];
+  using Word = std::uint64_t;
+  constexpr unsigned kWords = sizeof(Segment) / sizeof(Word);
+  static_assert(kWords * sizeof(Word) == sizeof(Segment));
+  __shared__ Word words[kWords];
+  const Segment* const own = segments + last_at_most(num_segments, blockIdx.x, [=](std::int64_t i) {
+                               return segments[i].first_block;
+                             });
+  for (unsigned w = threadIdx.y * blockDim.x + threadIdx.x; w < kWords;
+       w += blockDim.x * blockDim.y) {
+    words[w] = reinterpret_cast<const Word*>(own)[w];
+  }
+  __syncthreads();
+  Segment segment;
+  memcpy(&segment, words, sizeof(segment));
+  return segment;
 }
 
 /// The first item of this block's tile.

@@ -1,6 +1,7 @@
-// An update reads the gradients of a row's occurrences and changes the row once, by one warp: no
-// atomics, and the sum is in occurrence order. Of a row with very many occurrences, as Zipf's law
-// gives, other warps add up chunks before, whose sums then are added in order.
+// An update reads the gradients of a row's occurrences and changes the row once, by one row of a
+// block's threads (a warp, or the part of it that a narrow row needs): no atomics, and the sum is
+// in occurrence order. Of a row with very many occurrences, as Zipf's law gives, others add up
+// chunks before, whose sums then are added in order.
 #include <algorithm>
 #include <vector>
 
@@ -15,7 +16,7 @@
 namespace serrate {
 namespace {
 
-constexpr int kMaxWarpsPerBlock = 8;
+constexpr int kBlockSize = 256;
 constexpr std::int64_t kMaxBlocks = 8192;  // several for each place on the device; they stride
 constexpr std::int64_t kChunk = 256;       // occurrences of a row
 
@@ -48,14 +49,20 @@ Matrix matrix(DeviceMatrix<float> view) {
   return {view.device_data(), view.stride};
 }
 
-__device__ float sum_over_warp(float value) {
-  for (int lanes = kWarpSize / 2; lanes > 0; lanes /= 2) {
-    value += __shfl_xor_sync(0xffffffff, value, lanes);
+// The lanes of this row of the block's threads, which are a warp or a part of one.
+__device__ unsigned lanes_of_row() {
+  const unsigned first = threadIdx.y * blockDim.x % kWarpSize;
+  return 0xffffffff >> (kWarpSize - blockDim.x) << first;
+}
+
+__device__ float sum_over_lanes(float value) {
+  for (unsigned lanes = blockDim.x / 2; lanes > 0; lanes /= 2) {
+    value += __shfl_xor_sync(lanes_of_row(), value, static_cast<int>(lanes));
   }
   return value;
 }
 
-// Calls f(i) for the rows of the groups that are this warp's: a warp is a row of a block's threads.
+// Calls f(i) for the rows of the groups that are of this row of the block's threads.
 template <typename F>
 __device__ void for_each_row(const Groups& groups, F f) {
   const std::int64_t num_rows = *groups.num_rows;
@@ -69,7 +76,7 @@ __device__ void for_each_row(const Groups& groups, F f) {
 // Calls f(c) for this lane's of the columns [begin, end).
 template <int kWidth, typename F>
 __device__ void for_each_column(std::int64_t begin, std::int64_t end, F f) {
-  for (std::int64_t c = begin + threadIdx.x * kWidth; c < end; c += kWarpSize * kWidth) f(c);
+  for (std::int64_t c = begin + threadIdx.x * kWidth; c < end; c += blockDim.x * kWidth) f(c);
 }
 
 // sum += the gradients of occurrences [begin, end) at column c.
@@ -145,11 +152,11 @@ struct RowWiseAdagrad {
   const float* row_squares;  // or null
   float full_dim;
 
-  // Called by the whole warp; `squares` is the lane's part.
+  // Called by all lanes; `squares` is the lane's part.
   __device__ float rate(std::int64_t i, std::int64_t row, float squares) const {
-    squares = row_squares ? row_squares[i] : sum_over_warp(squares);
+    squares = row_squares ? row_squares[i] : sum_over_lanes(squares);
     const float sum = *sums.row(row) + squares / full_dim;
-    __syncwarp();  // all lanes have read the sum
+    __syncwarp(lanes_of_row());  // all have read the sum
     if (threadIdx.x == 0) *sums.row(row) = sum;
     return learning_rate / (sqrtf(sum) + eps);
   }
@@ -173,7 +180,8 @@ struct Adam {
   }
 };
 
-// One warp per kChunk occurrences: for the chunk that begins among them, if one does. Two cannot.
+// One row of threads per kChunk occurrences: for the chunk that begins among them, if one does. Two
+// cannot.
 template <int kWidth>
 __global__ void sum_chunks(Groups groups, std::int64_t num_occurrences) {
   const std::int64_t chunk = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
@@ -191,13 +199,13 @@ __global__ void sum_chunks(Groups groups, std::int64_t num_occurrences) {
   });
 }
 
-// One warp per row of the groups, whose number only the device knows: warps stride over the rows,
-// lanes over the columns. A lane keeps the gradient of its columns in shared memory between the
-// sum and the step, as the step of a row may need the squares of all its columns.
+// One row of threads per row of the groups, whose number only the device knows: they stride over
+// the rows, lanes over the columns. A lane keeps the gradient of its columns in shared memory
+// between the sum and the step, as the step of a row may need the squares of all its columns.
 template <int kWidth, class Optimizer, class Value>
 __global__ void update_rows(Groups groups, Optimizer optimizer, Table<Value> table, Matrix state,
                             Matrix second_moment, RoundingDraw draw) {
-  // [warps, cols], every row aligned to 16 bytes
+  // [blockDim.y, cols], every row aligned to 16 bytes
   const std::int64_t shared_stride = (groups.cols + 3) / 4 * 4;
   float* gradient = dynamic_shared<float>() + threadIdx.y * shared_stride;
   for_each_row(groups, [&](std::int64_t i) {
@@ -226,7 +234,7 @@ __global__ void update_rows(Groups groups, Optimizer optimizer, Table<Value> tab
   });
 }
 
-// One warp per row of the groups, as update_rows.
+// One row of threads per row of the groups, as update_rows.
 template <int kWidth>
 __global__ void square_rows(Groups groups, ColumnRange columns, float* squares) {
   for_each_row(groups, [&](std::int64_t i) {
@@ -234,7 +242,7 @@ __global__ void square_rows(Groups groups, ColumnRange columns, float* squares) 
     for_each_column<kWidth>(columns.begin, columns.end, [&](std::int64_t c) {
       sum += sum_of_squares(sum_gradients<kWidth>(groups, i, c));
     });
-    sum = sum_over_warp(sum);
+    sum = sum_over_lanes(sum);
     if (threadIdx.x == 0) squares[i] = sum;
   });
 }
@@ -266,14 +274,15 @@ struct DeviceGroups {
     const std::int64_t stride = (args.table.cols + 3) / 4 * 4;
     chunk_sums = Buffer<float>(chunks * stride, stream);
     groups.chunk_sums = {chunk_sums.device_data(), stride};
+    const dim3 block = rows_of_threads(groups.cols, aligned ? 4 : 1, kBlockSize);
     launch(aligned ? sum_chunks<4> : sum_chunks<1>,
-           static_cast<unsigned>((chunks + kMaxWarpsPerBlock - 1) / kMaxWarpsPerBlock),
-           dim3(kWarpSize, kMaxWarpsPerBlock), 0, stream, groups, from.num_occurrences);
+           static_cast<unsigned>((chunks + block.y - 1) / block.y), block, 0, stream, groups,
+           from.num_occurrences);
   }
 };
 
-unsigned blocks_for(const RowGroups& groups, std::int64_t warps) {
-  const std::int64_t blocks = (groups.num_occurrences + warps - 1) / warps;
+unsigned blocks_for(const RowGroups& groups, dim3 block) {
+  const std::int64_t blocks = (groups.num_occurrences + block.y - 1) / block.y;
   return static_cast<unsigned>(std::min(blocks, kMaxBlocks));
 }
 
@@ -290,13 +299,14 @@ void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Opti
   const std::int64_t row_bytes =
       (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
   check(row_bytes <= kSharedBytes, "rows are too wide for the update on a GPU (12288 columns)");
-  const std::int64_t warps = std::clamp<std::int64_t>(
-      kSharedBytes / std::max<std::int64_t>(row_bytes, 1), 1, kMaxWarpsPerBlock);
+  dim3 block = rows_of_threads(args.table.cols, aligned ? 4 : 1, kBlockSize);
+  block.y =
+      std::min(block.y, static_cast<unsigned>(kSharedBytes / std::max<std::int64_t>(row_bytes, 1)));
   const auto kernel = aligned ? update_rows<4, Optimizer, Value> : update_rows<1, Optimizer, Value>;
   const Table<Value> table{static_cast<Value*>(args.table.device_data()), args.table.stride};
-  launch(kernel, blocks_for(groups, warps), dim3(kWarpSize, static_cast<unsigned>(warps)),
-         static_cast<std::size_t>(warps * row_bytes), stream, device.groups, optimizer, table,
-         matrix(args.state), matrix(args.second_moment), rounding_draw_of(args));
+  launch(kernel, blocks_for(groups, block), block, block.y * static_cast<std::size_t>(row_bytes),
+         stream, device.groups, optimizer, table, matrix(args.state), matrix(args.second_moment),
+         rounding_draw_of(args));
 }
 
 template <class Optimizer>
@@ -325,8 +335,8 @@ void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
   for (const ColumnRange& range : columns) {
     const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
     const auto kernel = aligned ? square_rows<4> : square_rows<1>;
-    launch(kernel, blocks_for(groups, kMaxWarpsPerBlock), dim3(kWarpSize, kMaxWarpsPerBlock), 0,
-           stream, device.groups, range, next);
+    const dim3 block = rows_of_threads(range.end - range.begin, aligned ? 4 : 1, kBlockSize);
+    launch(kernel, blocks_for(groups, block), block, 0, stream, device.groups, range, next);
     next += squares.size() / columns.size();
   }
 }
