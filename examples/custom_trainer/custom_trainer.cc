@@ -1,8 +1,9 @@
 // A trainer with a model and a loop of its own: will a user click? Two sharded embedding tables
 // (the items of a history, mean pooled, and the user's country), a linear layer and a logistic
 // loss. Ranks are threads; with make_mpi_communicator (and, on GPUs, make_nccl_communicator) the
-// same train() runs under mpirun. They work on the device that `device` says; to have the work on a
-// cudaStream_t of your own, beside kernels of your own, give Stream::wrap to the model.
+// same train() runs under mpirun. They work on the device that `device` says: on a GPU on a
+// cudaStream_t of this program's own, and partly in memory of its own, as beside kernels of its
+// own.
 //
 //   custom_trainer [ranks [steps [directory [device]]]]
 //
@@ -27,6 +28,9 @@
 #include "serrate/rank_device.h"
 #include "serrate/sharded_embedding.h"
 #include "serrate/thread_communicator.h"
+#ifdef CUSTOM_TRAINER_WITH_CUDA
+#include <cuda_runtime_api.h>
+#endif
 
 namespace {
 
@@ -86,15 +90,62 @@ double logistic_loss(std::span<float> logits, std::span<const float> clicks) {
   return loss;
 }
 
+// The stream of a rank and memory for its logits.
+class Resources {
+ public:
+  explicit Resources(Device device) {
+#ifdef CUSTOM_TRAINER_WITH_CUDA
+    if (device.type == DeviceType::kCuda) {
+      const auto succeed = [](cudaError_t error) {
+        if (error != cudaSuccess) throw Error(cudaGetErrorString(error));
+      };
+      succeed(cudaSetDevice(device.index));
+      succeed(cudaStreamCreate(&own_stream_));
+      stream_ = Stream::wrap(own_stream_, device);
+      succeed(cudaMalloc(&own_memory_, kBatchSize * sizeof(float)));
+      logits_ = {static_cast<float*>(own_memory_), static_cast<std::size_t>(kBatchSize)};
+      return;
+    }
+#endif
+    stream_ = Stream(device);
+    buffer_.resize_discard(kBatchSize, stream_);
+    logits_ = buffer_.span();
+  }
+#ifdef CUSTOM_TRAINER_WITH_CUDA
+  ~Resources() {
+    if (!own_stream_) return;
+    stream_ = Stream();
+    cudaFree(own_memory_);
+    cudaStreamDestroy(own_stream_);
+  }
+#endif
+  Resources(const Resources&) = delete;
+  Resources& operator=(const Resources&) = delete;
+
+  const Stream& stream() const { return stream_; }
+  DeviceSpan<float> logits() const { return logits_; }
+
+ private:
+  Stream stream_;
+  Buffer<float> buffer_;
+  DeviceSpan<float> logits_;
+#ifdef CUSTOM_TRAINER_WITH_CUDA
+  cudaStream_t own_stream_ = nullptr;
+  void* own_memory_ = nullptr;
+#endif
+};
+
 // One logit: a weight for every column of the looked-up rows, and a bias.
 class ClickModel {
  public:
   ClickModel(const std::vector<EmbeddingTable>& tables, const ShardingPlan& plan,
-             const EmbeddingOptions& options, Communicator& communicator, const Stream& stream)
-      : stream_(stream),
+             const EmbeddingOptions& options, Communicator& communicator,
+             const Resources& resources)
+      : stream_(resources.stream()),
         communicator_(communicator),
         embedding_(tables, plan, options, communicator, stream_),
         num_lookups_(static_cast<std::int64_t>(embedding_.lookups().size())),
+        all_logits_(resources.logits()),
         dense_(first_weights(), stream_) {}
 
   // Forward, backward and update; returns the sum of this rank's losses.
@@ -144,20 +195,21 @@ class ClickModel {
     const auto batch_size = static_cast<std::int64_t>(clicks.size());
     x_.resize_discard(batch_size * columns(), stream_);
     d_x_.resize_discard(batch_size * columns(), stream_);
-    logits_.resize_discard(batch_size, stream_);
+    const DeviceSpan<float> logits = all_logits_.first(clicks.size());
     const DeviceMatrix<float> weight = dense_.matrix(1, columns());
     const DeviceMatrix<float> d_weight = d_dense_.matrix(1, columns());
     const DeviceMatrix<float> x = x_.matrix(batch_size, columns());
     const DeviceMatrix<float> d_x = d_x_.matrix(batch_size, columns());
-    const DeviceMatrix<float> y = logits_.matrix(batch_size, 1);
+    const DeviceMatrix<float> y(logits, batch_size, 1);
     for (std::int64_t i = 0; i < num_lookups_; ++i) {
       copy_matrix(exchange_.output(i), x.columns(i * kDim, (i + 1) * kDim), stream_);
     }
     linear_forward({.x = x, .weight = weight, .bias = dense_.span().last(1), .y = y}, stream_);
     // The loss is computed on the host: a few numbers of a batch, whatever the device.
-    std::vector<float> logits = logits_.to_host(stream_);
-    const double loss = logistic_loss(logits, clicks);
-    copy_from_host<float>(logits, logits_.span(), stream_);
+    std::vector<float> on_host(clicks.size());
+    copy_to_host<float>(logits, on_host, stream_);
+    const double loss = logistic_loss(on_host, clicks);
+    copy_from_host<float>(on_host, logits, stream_);
 
     fill_zero(d_dense_.span(), stream_);
     linear_backward({.x = x,
@@ -178,7 +230,8 @@ class ClickModel {
   ShardedEmbedding embedding_;
   EmbeddingExchange exchange_;
   std::int64_t num_lookups_;
-  Buffer<float> x_, d_x_, logits_;
+  DeviceSpan<float> all_logits_;  // room for those of a batch
+  Buffer<float> x_, d_x_;
   // Weights, then the bias: [columns + 1].
   Buffer<float> dense_;
   Buffer<float> d_dense_ = Buffer<float>::zeros(columns() + 1, stream_);
@@ -219,8 +272,9 @@ void train(const Options& run, Communicator& communicator) {
                            shard_table(tables[1], ShardingType::kDataParallel, world_size)}};
   EmbeddingOptions options;
   options.optimizer = {.type = SparseOptimizer::kRowWiseAdagrad, .learning_rate = 0.1f};
-  const Stream stream(choose_device(device_choice_from_string(run.device), communicator));
-  ClickModel model(tables, plan, options, communicator, stream);
+  const Resources resources(choose_device(device_choice_from_string(run.device), communicator));
+  const Stream& stream = resources.stream();
+  ClickModel model(tables, plan, options, communicator, resources);
 
   std::optional<CheckpointWriter> checkpoints;
   std::int64_t steps_done = 0;

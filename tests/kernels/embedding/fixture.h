@@ -121,7 +121,7 @@ class EmbeddingTest : public testing::TestWithParam<Device> {
 };
 
 /// Widths around those of the vector units.
-inline const std::vector<std::int64_t> kDims = {1,  3,  4,  8,   10,  16,  20,
-                                                32, 50, 64, 100, 128, 256, 300};
+inline const std::vector<std::int64_t> kDims = {1,  3,  4,   8,   10,  16,  20,  32,
+                                                50, 64, 100, 128, 256, 300, 1024};
 
 }  // namespace serrate
