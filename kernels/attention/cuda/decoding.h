@@ -61,7 +61,7 @@ constexpr bool may_decode(const AttentionView& args) {
          args.num_shared_queries * heads_per_key_head(args) <= args.most_decoding_rows;
 }
 
-/// The most rows of a sequence that decodes on a device's tensor cores. Hopper's wgmma multiplies
+/// The most rows of a sequence that decodes in a call that tensor cores take. Hopper's wgmma multiplies
 /// faster than decoding does: there a sequence decodes while reading keys takes longer than that.
 std::int64_t most_rows(const AttentionView& args, const Stream& stream);
 
