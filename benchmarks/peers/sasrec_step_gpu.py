@@ -1,13 +1,14 @@
-"""The training step of sasrec_step_cpu.py, on one GPU with PyTorch alone. Usage:
+"""The training step of sasrec_step_cpu.py, on one GPU with PyTorch alone; targets are the histories, one event later, as in ours. Usage:
 
-sasrec_step_gpu.py [--batch-size 1024] [--ways varlen,nested,compiled] [--items N] [--longest L] [--dim D] [--steps 40]
+sasrec_step_gpu.py [--batch-size 1024] [--ways varlen,nested,compiled] [--items N] [--longest L] [--dim D] [--steps 40] [--seconds S]
 
 In bf16 by autocast, with fp32 weights, fused AdamW for the dense ones. The item table has row-wise Adagrad: of the rows of a batch alone, whose
 gradients are summed by index_add. Attention is jagged: varlen (FlashAttention), nested tensors, or varlen with all else but the table compiled. Batches
-are on the GPU before; a step's time is that of a round of the loop, which never waits for the GPU of itself. A way that cannot run says why; `loop`, a call
-for every sequence, runs without a GPU, where nothing is timed. A line of JSON a way.
+are on the GPU before; ms_per_step is the median time from the end of a step to that of the next, by events, for which the loop never waits. Each of
+several ways has a process of its own, as an error of CUDA ends all that its process has; together they have S seconds. A way that cannot run says why;
+`loop`, a call for every sequence, runs without a GPU, where nothing is timed. A line of JSON a way.
 """
-import argparse, inspect, json, time, warnings
+import argparse, inspect, itertools, json, statistics, subprocess, sys, time, warnings
 warnings.filterwarnings("ignore")
 import torch
 import torch.nn.functional as F
@@ -27,9 +28,10 @@ class Batch:
         self.offsets = offsets.to(DEVICE)
         self.offsets32 = offsets.int().to(DEVICE)
         self.positions = torch.cat([torch.arange(n) for n in self.lengths]).to(DEVICE)
-        draw = options.items ** torch.rand(2 * self.tokens, generator=generator, dtype=torch.float64)
-        ids = torch.cat([draw.long().clamp(1, options.items) - 1, torch.randint(0, options.items, (NEGATIVES,), generator=generator)])
-        self.ids = ids.to(DEVICE)  # of the histories, the targets and the negatives
+        draw = options.items ** torch.rand(self.tokens + options.batch_size, generator=generator, dtype=torch.float64)
+        events = (draw.long().clamp(1, options.items) - 1).split((self.lengths + 1).tolist())  # one more than tokens
+        negatives = torch.randint(0, options.items, (NEGATIVES,), generator=generator)
+        self.ids = torch.cat([*(e[:-1] for e in events), *(e[1:] for e in events), negatives]).to(DEVICE)  # histories, targets, negatives
 
 
 def varlen(q, k, v, batch):
@@ -50,6 +52,7 @@ def loop(q, k, v, batch):
 
 
 WAYS = {"varlen": varlen, "nested": nested, "compiled": varlen, "loop": loop}
+NAMES = {"compiled": "compiled varlen"}  # others are eager
 
 
 class BeforeAttention(nn.Module):
@@ -110,8 +113,11 @@ class Table:
         self.weights, self.sums = torch.randn(rows, dim, device=DEVICE) * dim**-0.5, torch.zeros(rows, device=DEVICE)
 
     def update(self, ids, gradients, rate=0.05, eps=1e-8):
-        rows, place = torch.unique(ids, return_inverse=True)
-        gradient = torch.zeros(len(rows), gradients.shape[1], device=DEVICE).index_add_(0, place, gradients)
+        # torch.unique waits for the GPU. So there are as many places as ids: those left over add 0, each to another row.
+        ids, order = ids.sort()
+        place = F.pad((ids[1:] != ids[:-1]).long().cumsum(0), (1, 0))
+        rows = torch.arange(len(ids), device=DEVICE).remainder(len(self.weights)).scatter_(0, place, ids)
+        gradient = torch.zeros_like(gradients).index_add_(0, place, gradients[order])
         self.sums.index_add_(0, rows, gradient.square().mean(1))
         self.weights.index_add_(0, rows, gradient * (-rate / (self.sums[rows].sqrt() + eps))[:, None])
 
@@ -131,20 +137,33 @@ def run(way, options):
         loss.backward()
         optimizer.step()
         table.update(batch.ids, rows.grad)
-        return loss
+        return loss.detach()
 
-    losses = [step(batches[i % BATCHES]) for i in range(WARMUP)]
-    if ON_GPU:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for i in range(options.steps):
+    losses, ends = [], []
+    for i in range(WARMUP + options.steps):
         losses.append(step(batches[i % BATCHES]))
+        if ON_GPU:
+            ends.append(torch.cuda.Event(enable_timing=True))
+            ends[-1].record()
+    milliseconds = float("nan")
     if ON_GPU:
         torch.cuda.synchronize()
-    milliseconds = (time.perf_counter() - start) * 1e3 / options.steps if ON_GPU else float("nan")
+        milliseconds = statistics.median(a.elapsed_time(b) for a, b in itertools.pairwise(ends[WARMUP - 1:]))
     tokens = sum(b.tokens for b in batches) / BATCHES
-    print(json.dumps({"peer": f"PyTorch {torch.__version__}, {way}", "precision": "bf16", "batch_size": options.batch_size, "tokens": round(tokens),
-                      "ms_per_step": round(milliseconds, 3), "first_loss": round(losses[0].item(), 4), "last_loss": round(losses[-1].item(), 4)}), flush=True)
+    print(json.dumps({"peer": f"PyTorch {torch.__version__}", "way": NAMES.get(way, f"eager {way}"), "precision": "bf16",
+                      "batch_size": options.batch_size, "tokens": round(tokens), "ms_per_step": round(milliseconds, 3),
+                      "first_loss": round(losses[0].item(), 4), "last_loss": round(losses[-1].item(), 4)}), flush=True)
+
+
+def run_apart(ways, end):
+    for way in ways:
+        try:
+            code = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--ways", way], timeout=max(end - time.monotonic(), 0)).returncode
+            why = f"exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            why = "no time left"
+        if why:
+            print(f"{way} cannot run here: {why}", flush=True)
 
 
 def main():
@@ -152,12 +171,15 @@ def main():
     parser.add_argument("--ways", default="varlen,nested,compiled")
     for name, value in [("batch-size", 1024), ("items", 1_000_000), ("longest", 256), ("dim", 64), ("steps", 40)]:
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--seconds", type=float, default=1e6)
     options = parser.parse_args()
-    for way in options.ways.split(","):
-        try:
-            run(way, options)
-        except Exception as error:  # whatever this PyTorch and this GPU do not do
-            print(f"{way} cannot run here: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}", flush=True)
+    ways = options.ways.split(",")
+    if len(ways) > 1:
+        return run_apart(ways, time.monotonic() + options.seconds)
+    try:
+        run(ways[0], options)
+    except Exception as error:  # whatever this PyTorch and this GPU do not do
+        print(f"{ways[0]} cannot run here: {type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}", flush=True)
 
 
 if __name__ == "__main__":
