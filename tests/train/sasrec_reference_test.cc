@@ -174,18 +174,25 @@ TEST_P(SasrecReferenceTest, AStepIsItsDefinition) {
   }
 }
 
-class SasrecBf16Test : public testing::TestWithParam<std::tuple<Device, std::int64_t>> {};
+struct Products {
+  Precision precision;
+  std::int64_t num_heads;
+};
 
-TEST_P(SasrecBf16Test, AStepIsItsDefinitionToTheRoundingOfBf16) {
+class SasrecPrecisionTest : public testing::TestWithParam<std::tuple<Device, Products>> {};
+
+TEST_P(SasrecPrecisionTest, AStepIsItsDefinitionToTheRoundingsOfItsProducts) {
   if (!tests_run_on_devices()) GTEST_SKIP() << "the CPU has fp32 alone";
-  const auto& [device, num_heads] = GetParam();
+  const auto& [device, products] = GetParam();
+  const auto [precision, num_heads] = products;
   SmallTraining training = small_training(Activation::kGelu, false);
   SequenceModelOptions& options = training.options.model;
   options.dim = 32;
   options.num_heads = num_heads;
   options.feed_forward_dim = num_heads == 1 ? 16 : 13;  // slices of the weights that are padded
-  options.precision = Precision::kBf16;
-  const double bound = bf16_bound(options.num_blocks);
+  options.precision = precision;
+  const double bound = precision == Precision::kTf32 ? tf32_bound(options.num_blocks)
+                                                     : bf16_bound(options.num_blocks);
   const Step step = run_step(training, 1, device);
   reference::Sasrec model = reference_of(training, step);
   const auto loss = [&] { return model.loss(); };
@@ -205,9 +212,11 @@ TEST_P(SasrecBf16Test, AStepIsItsDefinitionToTheRoundingOfBf16) {
 }
 
 // Of 32 columns a head, which attention takes to tensor cores, and of 16.
-INSTANTIATE_TEST_SUITE_P(Heads, SasrecBf16Test,
+INSTANTIATE_TEST_SUITE_P(Heads, SasrecPrecisionTest,
                          testing::Combine(testing::ValuesIn(test_devices()),
-                                          testing::Values(1, 2)));
+                                          testing::Values(Products{Precision::kBf16, 1},
+                                                          Products{Precision::kBf16, 2},
+                                                          Products{Precision::kTf32, 1})));
 
 INSTANTIATE_TEST_SUITE_P(
     Models, SasrecReferenceTest,
