@@ -34,7 +34,8 @@ class SegmentTiles {
   std::int64_t num_blocks_ = 0;
 };
 
-/// The segment that this block has a tile of. All its threads call it: they read it once, together.
+/// The segment that this block has a tile of. All its threads call it, once in a kernel: they read
+/// it together.
 template <typename Segment>
 __device__ Segment segment_of_block(const Segment* segments, int num_segments) {
   using Word = std::uint64_t;
