@@ -250,11 +250,13 @@ void check_precision(Precision precision, Device device) {
 
 void say_plain_attention(const SequenceModelOptions& model) {
   const std::int64_t head_dim = model.dim / model.num_heads;
-  if (model.precision != Precision::kBf16 || attention_has_tensor_cores(head_dim)) return;
+  const Precision precision = model.precision;
+  if (precision == Precision::kFp32 || attention_has_tensor_cores(head_dim, precision)) return;
   say(fmt::format(
-      "attention in bf16 runs without tensor cores (--dim {} over --heads {} are heads of {} "
-      "columns): faster with 32, 64, 128 or 256",
-      model.dim, model.num_heads, head_dim));
+      "attention in {} runs without tensor cores (--dim {} over --heads {} are heads of {} "
+      "columns): faster with {}",
+      to_string(precision), model.dim, model.num_heads, head_dim,
+      precision == Precision::kTf32 ? "32, 64 or 128" : "32, 64, 128 or 256"));
 }
 
 std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device) {

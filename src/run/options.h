@@ -29,7 +29,7 @@ void check_options(const EvaluateOptions& options);
 /// Throws Error (usage) for a precision that the device has not.
 void check_precision(Precision precision, Device device);
 
-/// Says, if so, that attention will run without tensor cores in bf16; for rank 0.
+/// Says, if so, that attention will run without tensor cores in tf32 or bf16; for rank 0.
 void say_plain_attention(const SequenceModelOptions& model);
 
 /// Tokens that pass through the encoder at once, where there is memory for them: on the CPU as many

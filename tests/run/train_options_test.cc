@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "serrate/kernels/attention_tensor_cores.h"
 #include "src/run/checkpoint.h"
 #include "src/run/config.h"
 
@@ -228,6 +229,17 @@ TEST(TrainOptions, CheckpointsFromBeforeAnOptionHaveItsDefault) {
   EXPECT_EQ(read.options.batch_size, 7);
   texts.erase("option.batch-size");
   EXPECT_THROW(run_from_texts(texts, "run"), Error);
+}
+
+// Of those that a notice names, and of none in fp32.
+TEST(TrainOptions, HeadsThatTensorCoresHaveDependOnThePrecision) {
+  for (const std::int64_t head_dim : {16, 32, 48, 64, 128, 256}) {
+    const bool in_tf32 = head_dim == 32 || head_dim == 64 || head_dim == 128;
+    EXPECT_FALSE(attention_has_tensor_cores(head_dim, Precision::kFp32)) << head_dim;
+    EXPECT_EQ(attention_has_tensor_cores(head_dim, Precision::kTf32), in_tf32) << head_dim;
+    EXPECT_EQ(attention_has_tensor_cores(head_dim, Precision::kBf16), in_tf32 || head_dim == 256)
+        << head_dim;
+  }
 }
 
 }  // namespace
