@@ -1,9 +1,9 @@
 // A trainer with a model and a loop of its own: will a user click? Two sharded embedding tables
 // (the items of a history, mean pooled, and the user's country), a linear layer and a logistic
 // loss. Ranks are threads; with make_mpi_communicator (and, on GPUs, make_nccl_communicator) the
-// same train() runs under mpirun. They work on the device that `device` says: on a GPU on a
-// cudaStream_t of this program's own, and partly in memory of its own, as beside kernels of its
-// own.
+// same train() runs under mpirun. They work on the device that `device` says: on a GPU, on a
+// cudaStream_t that this program creates, with the logits in memory that it allocates, as a program
+// with its own kernels would.
 //
 //   custom_trainer [ranks [steps [directory [device]]]]
 //
@@ -16,9 +16,11 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "serrate/checkpoint.h"
@@ -100,10 +102,14 @@ class Resources {
         if (error != cudaSuccess) throw Error(cudaGetErrorString(error));
       };
       succeed(cudaSetDevice(device.index));
-      succeed(cudaStreamCreate(&own_stream_));
-      stream_ = Stream::wrap(own_stream_, device);
-      succeed(cudaMalloc(&own_memory_, kBatchSize * sizeof(float)));
-      logits_ = {static_cast<float*>(own_memory_), static_cast<std::size_t>(kBatchSize)};
+      cudaStream_t stream = nullptr;
+      succeed(cudaStreamCreate(&stream));
+      own_stream_.reset(stream);
+      stream_ = Stream::wrap(stream, device);
+      void* memory = nullptr;
+      succeed(cudaMalloc(&memory, kBatchSize * sizeof(float)));
+      own_memory_.reset(memory);
+      logits_ = {static_cast<float*>(memory), static_cast<std::size_t>(kBatchSize)};
       return;
     }
 #endif
@@ -111,28 +117,22 @@ class Resources {
     buffer_.resize_discard(kBatchSize, stream_);
     logits_ = buffer_.span();
   }
-#ifdef CUSTOM_TRAINER_WITH_CUDA
-  ~Resources() {
-    if (!own_stream_) return;
-    stream_ = Stream();
-    cudaFree(own_memory_);
-    cudaStreamDestroy(own_stream_);
-  }
-#endif
-  Resources(const Resources&) = delete;
-  Resources& operator=(const Resources&) = delete;
 
   const Stream& stream() const { return stream_; }
   DeviceSpan<float> logits() const { return logits_; }
 
  private:
-  Stream stream_;
+#ifdef CUSTOM_TRAINER_WITH_CUDA
+  struct Release {
+    void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+    void operator()(void* memory) const { cudaFree(memory); }
+  };
+  std::unique_ptr<std::remove_pointer_t<cudaStream_t>, Release> own_stream_;
+  std::unique_ptr<void, Release> own_memory_;
+#endif
+  Stream stream_;  // goes before what it wraps
   Buffer<float> buffer_;
   DeviceSpan<float> logits_;
-#ifdef CUSTOM_TRAINER_WITH_CUDA
-  cudaStream_t own_stream_ = nullptr;
-  void* own_memory_ = nullptr;
-#endif
 };
 
 // One logit: a weight for every column of the looked-up rows, and a bias.

@@ -198,7 +198,8 @@ TEST_P(EmbeddingUpdateTest, AlignmentChangesNoBits) {
 }
 
 // Rows 0 to 4 have 1, 511, 512, 513 and 5,000 occurrences, one in each bag, and gradients of small
-// integers, whose sums are exact in any order.
+// integers, whose sums are exact in any order; means of their squares and the step that follows
+// from them are rounded.
 TEST_P(EmbeddingUpdateTest, AddsUpRowsWithVeryManyOccurrences) {
   std::vector<std::int64_t> left = {1, 511, 512, 513, 5000};
   Bags bags{{}, {0}, {}};
@@ -208,19 +209,38 @@ TEST_P(EmbeddingUpdateTest, AddsUpRowsWithVeryManyOccurrences) {
     bags.indices.push_back(row);
     bags.offsets.push_back(std::ssize(bags.indices));
   }
-  Matrix d_output(bags.num_bags(), 2), d_table(5, 2);
-  for (std::int64_t b = 0; b < d_output.rows; ++b) {
-    d_output(b, 0) = 1;
-    d_output(b, 1) = static_cast<double>(b % 7 - 2);
-  }
-  reference::add_embedding_gradient(bags, d_output, d_table);
-  const SparseOptimizerOptions sgd{.type = SparseOptimizer::kSgd, .learning_rate = 1};
-  DeviceParameters parameters(start(sgd.type, Matrix(5, 2)), stream);
-  update({{bags, d_output}}, sgd, 1, parameters);
-  const Matrix table = parameters.to_host(stream).table;
-  EXPECT_EQ(table(4, 0), -5000);
-  for (std::size_t i = 0; i < table.values.size(); ++i) {
-    EXPECT_EQ(table.values[i], -d_table.values[i]);
+  using enum SparseOptimizer;
+  for (const auto& [type, dim] : {std::pair{kSgd, 1},
+                                  {kSgd, 4},
+                                  {kSgd, 16},
+                                  {kSgd, 64},
+                                  {kSgd, 200},
+                                  {kRowWiseAdagrad, 16}}) {
+    SCOPED_TRACE(to_string(type) + ", dim " + std::to_string(dim));
+    Matrix d_output(bags.num_bags(), dim), d_table(5, dim);
+    for (std::int64_t b = 0; b < d_output.rows; ++b) {
+      for (std::int64_t c = 0; c < dim; ++c) {
+        d_output(b, c) = c == 0 ? 1 : static_cast<double>((b + c) % 7 - 2);
+      }
+    }
+    reference::add_embedding_gradient(bags, d_output, d_table);
+    const SparseOptimizerOptions optimizer{.type = type, .learning_rate = 1};
+    Parameters expected = start(type, Matrix(5, dim));
+    DeviceParameters parameters(expected, stream);
+    reference::embedding_update(optimizer, 1, d_table, bags.indices, expected);
+    update({{bags, d_output}}, optimizer, 1, parameters);
+    const Parameters actual = parameters.to_host(stream);
+    const double tolerance = type == kSgd ? 0 : static_cast<double>(dim) * 0x1p-23;
+    const auto check = [&](const Matrix& x, const Matrix& y) {
+      for (std::size_t i = 0; i < y.values.size(); ++i) {
+        EXPECT_NEAR(x.values[i], y.values[i], tolerance * std::abs(y.values[i])) << i;
+      }
+    };
+    if (type == kSgd) {
+      EXPECT_EQ(actual.table(4, 0), -5000);
+    }
+    check(actual.table, expected.table);
+    check(actual.state, expected.state);
   }
 }
 
