@@ -97,11 +97,11 @@ struct OwnerWarp {
   __device__ void begin_sums(const Rounded& rounded, unsigned t, int tensor, int row,
                              Fragment<kDim / 8>& sums) const {
     wgmma_keep(accumulators(sums));
-    wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kOfTensor; ++i) {
       const unsigned p = t * kPieces + first_piece<kDim, kSums>(tensor) + i;
       state.pieces.wait_full(p);
+      wgmma_fence();
       add_rows<kColumns, Half>(rounded, tiles.piece(p) + row * kRowBytes,
                                reinterpret_cast<Fragment<kColumns / 8>&>(sums[i * kColumns / 8]));
     }
@@ -143,14 +143,10 @@ struct OwnerWarp {
     if (row == kMmaTile - kAtOnce.gradients) release_pieces(t, 0, kEarly);
     weigh_rows(part, t, tile, row, weights, gradients);
     Rounded of_gradients, of_weights;
-    if constexpr (kHasGradients) {
-      round_weights<Half>(gradients, of_gradients);
-      begin_sums(of_gradients, t, 0, row, sums.of_gradients);
-    }
-    if constexpr (kHasWeights) {
-      round_weights<Half>(weights, of_weights);
-      begin_sums(of_weights, t, 1, row, sums.of_weights);
-    }
+    if constexpr (kHasGradients) round_weights<Half>(gradients, of_gradients);
+    if constexpr (kHasWeights) round_weights<Half>(weights, of_weights);
+    if constexpr (kHasGradients) begin_sums(of_gradients, t, 0, row, sums.of_gradients);
+    if constexpr (kHasWeights) begin_sums(of_weights, t, 1, row, sums.of_weights);
     wgmma_wait<0>();
     if constexpr (kHasGradients) wgmma_keep(accumulators(sums.of_gradients));
     if constexpr (kHasWeights) wgmma_keep(accumulators(sums.of_weights));
@@ -261,7 +257,8 @@ __global__ void __launch_bounds__(kBlockWarps* kLanes, 1)
   if (warp > kOwnerWarps) {
     list_parts<kDim, Half, kSums>(call, work, next_task, deltas, state, warp - kOwnerWarps - 1);
   } else {
-    load_parts<kDim, kSums>(call.forward, maps, deltas, state, tiles);
+    load_parts<kDim, kSums>(call.forward, maps, has_score_gradients(kSums) ? deltas : nullptr,
+                            state, tiles);
   }
 #endif
 }

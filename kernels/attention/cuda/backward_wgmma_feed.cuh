@@ -111,8 +111,11 @@ struct SharedState {
   static constexpr Side kSide = side_of(kSums);
   static constexpr int kRowSlots = row_slots(kDim, kSums) * kGroups;
   static constexpr int kPieceSlots = piece_slots(kDim);
-  // The first piece of a tile has a slot once those of the tile kTileSlots ahead are free.
-  static constexpr int kTileSlots = (kPieceSlots - 1) / pieces_of_tile(kDim) + 1;
+  // What is known of a tile of queries may be read until its last piece is free. When the first
+  // piece of a tile has a slot, the piece kPieceSlots before it is free, and so is the last one of
+  // the tile kTileSlots before.
+  static constexpr int kPieces = pieces_of_tile(kDim);
+  static constexpr int kTileSlots = (kPieceSlots + 2 * kPieces - 2) / kPieces;
   Ring<kTaskSlots> parts;
   Ring<kRowSlots> rows;  // of each group by itself
   Ring<kPieceSlots> pieces;
@@ -270,10 +273,6 @@ __device__ void list_parts(const AttentionBackwardView& call, const WorkList& wo
 }
 
 /// Rows of a sequence and head in one of its tensors, from one row on.
-struct RowsToCopy {
-  const CUtensorMap* map;
-  std::int64_t first, count, head;
-};
 template <Side kSide>
 __device__ RowsToCopy rows_of(const TokenMaps& maps, const TilePair& at, std::int64_t key_head,
                               int tensor, std::int64_t row) {
@@ -302,16 +301,15 @@ __device__ void load_parts(const AttentionView& args, const TokenMaps& maps, con
     if (part.is_none) return;
     const TilePair& at = part.at;
     for (int group = 0; group < kGroups; ++group) {
-      Mbarrier* const full = state.rows.wait_empty(n * kGroups + group);
       if (lane > 0) continue;
+      Mbarrier* const full = state.rows.wait_empty(n * kGroups + group);
       const std::int64_t row =
           (kSide == Side::kQueries ? at.first_query : at.first_key) + group * kMmaTile;
       const bool has_rows = rows_of<kSide>(maps, at, part.key_head, 0, row).count > 0;
       mbarrier_arrive_expecting(full, has_rows ? own_tensors(kSums) * kTileBytes<kDim> : 0);
       for (int tensor = 0; has_rows && tensor < own_tensors(kSums); ++tensor) {
-        const RowsToCopy from = rows_of<kSide>(maps, at, part.key_head, tensor, row);
-        load_tile<kDim>(tiles.own(n, tensor, group), from.map, from.first, from.count, from.head,
-                        full);
+        load_tile<kDim>(tiles.own(n, tensor, group),
+                        rows_of<kSide>(maps, at, part.key_head, tensor, row), full);
       }
     }
     for (int head = 0; head < part.heads; ++head) {
@@ -349,8 +347,8 @@ __device__ void load_parts(const AttentionView& args, const TokenMaps& maps, con
                                                   i < kOfTensor ? kFirst : 1 - kFirst, row);
           Mbarrier* const full = state.pieces.wait_empty(p);
           mbarrier_arrive_expecting(full, kPieceBytes<kDim>);
-          load_tile<piece_columns(kDim)>(tiles.piece(p), from.map, from.first, from.count,
-                                         from.head, full, i % kOfTensor * piece_columns(kDim));
+          load_tile<piece_columns(kDim)>(tiles.piece(p), from, full,
+                                         i % kOfTensor * piece_columns(kDim));
         }
       }
     }

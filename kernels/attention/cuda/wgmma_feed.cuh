@@ -190,7 +190,7 @@ __device__ void list_parts(const AttentionView& args, const WorkList& work, Coun
 }
 
 // Calls f(its number, part) for every part, as they are listed; one lane then says that it has
-// been read.
+// been read. Called by one lane, or by a warp whose f ends in __syncwarp().
 template <class Elements, typename F>
 __device__ void for_each_part(SharedState<Elements>& state, F&& f) {
   for (unsigned n = 0;; ++n) {
@@ -216,7 +216,7 @@ __device__ void load_parts(const typename Elements::Call& call, const CUtensorMa
       const std::int64_t key = static_cast<std::int64_t>(part.first_tile + tile) * kMmaTile;
       const auto load = [&](unsigned char* to, const CUtensorMap* map, Mbarrier* when) {
         mbarrier_arrive_expecting(when, Tiles<Elements>::kBytes);
-        load_tile<Elements::kColumns>(to, map, at.in_keys + key, at.num_keys - key, part.key_head,
+        load_tile<Elements::kColumns>(to, {map, at.in_keys + key, at.num_keys - key, part.key_head},
                                       when);
       };
       Mbarrier* const full = state.keys.wait_empty(t);
@@ -245,8 +245,9 @@ __device__ void load_parts(const typename Elements::Call& call, const CUtensorMa
       }
       mbarrier_arrive_expecting(full, has_queries ? Tiles<Elements>::kQueryBytes : 0);
       if (!has_queries) continue;
-      load_tile<Elements::kQueryColumns>(tiles.queries(n, group), q, at.queries.in_q + first,
-                                         at.queries.count - first, at.head, full);
+      load_tile<Elements::kQueryColumns>(
+          tiles.queries(n, group), {q, at.queries.in_q + first, at.queries.count - first, at.head},
+          full);
     }
     while (tile < List::kTiles) load_keys();
   });

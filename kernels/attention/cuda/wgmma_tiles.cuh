@@ -64,18 +64,23 @@ inline bool has_map(const InputHeads& heads) {
 
 #ifdef SERRATE_WGMMA
 
-// `count` rows of a head, from `first` on, in kDim columns; the rest of the tile becomes 0.
+// `count` rows of a head in one of its tensors, from `first` on.
+struct RowsToCopy {
+  const CUtensorMap* map;
+  std::int64_t first, count, head;
+};
+
+// The first ones of these in kDim columns; the rest of the tile becomes 0.
 template <int kDim>
-__device__ void load_tile(unsigned char* tile, const CUtensorMap* map, std::int64_t first,
-                          std::int64_t count, std::int64_t head, Mbarrier* full,
+__device__ void load_tile(unsigned char* tile, const RowsToCopy& from, Mbarrier* full,
                           int first_column = 0) {
-  const int rows = static_cast<int>(count < kMmaTile ? count : kMmaTile);
+  const int rows = static_cast<int>(from.count < kMmaTile ? from.count : kMmaTile);
   constexpr int kEnd = static_cast<int>(kRowsEnd);
 #pragma unroll
   for (int panel = 0; panel < ceil_div(kDim, kPanelColumns); ++panel) {
-    const int coordinates[5] = {first_column + panel * kPanelColumns, static_cast<int>(head),
-                                kEnd - rows, kEnd, static_cast<int>(first) + rows};
-    load_box(tile + panel * kPanelBytes, map, coordinates, full);
+    const int coordinates[5] = {first_column + panel * kPanelColumns, static_cast<int>(from.head),
+                                kEnd - rows, kEnd, static_cast<int>(from.first) + rows};
+    load_box(tile + panel * kPanelBytes, from.map, coordinates, full);
   }
 }
 

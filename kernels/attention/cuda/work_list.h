@@ -16,8 +16,8 @@ inline constexpr int kMmaTile = 64;
 /// at 64 with 99 KiB) and 384 / 256 / 128 at 128.
 inline constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
 
-/// The same in the forward: at head_dim 256 a block has room for 192 keys, and longer sequences
-/// have Hopper's kernel.
+/// The same of Hopper's kernels, in both directions, and of the forward: at head_dim 256 a block
+/// has room for 192 keys.
 constexpr std::int64_t most_of_whole(std::int64_t head_dim) {
   return head_dim <= 128 ? kMostOfWhole : kMostOfWhole / 2;
 }

@@ -269,18 +269,21 @@ TEST_P(TensorCores, ManyTilesOfKeys) {
 TEST_P(TensorCores, ManyTilesOfQueries) {
   constexpr std::int64_t kQueries = 8'260;
   const std::vector<std::int64_t> seeing = {3, 100, 4'000, 8'190, 8'200, 8'259};
-  Shape shape = causal_shape({kQueries}, {66}, 2, 64);
-  shape.num_key_heads = 1;
-  shape.gaps = kAlignedGaps;
-  std::vector<std::int64_t> ranges(kTokensBefore * 4 + kQueries * 4);
-  for (const std::int64_t query : seeing) ranges[(kTokensBefore + query) * 4 + 1] = 66;
-  const Buffer<std::int64_t> on_device(ranges, stream);
-  shape.mask = RowMask{on_device.span()};
-  shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t) {
-    return std::ranges::find(seeing, i) != seeing.end();
-  };
-  Case c(shape, *this);
-  expect_reference(c);
+  for (const std::int64_t head_dim : {64, 256}) {
+    if (head_dim == 256 && !has_wgmma(stream)) continue;
+    Shape shape = causal_shape({kQueries}, {66}, 2, head_dim);
+    shape.num_key_heads = 1;
+    shape.gaps = kAlignedGaps;
+    std::vector<std::int64_t> ranges(kTokensBefore * 4 + kQueries * 4);
+    for (const std::int64_t query : seeing) ranges[(kTokensBefore + query) * 4 + 1] = 66;
+    const Buffer<std::int64_t> on_device(ranges, stream);
+    shape.mask = RowMask{on_device.span()};
+    shape.visible = [&](std::int64_t, std::int64_t i, std::int64_t) {
+      return std::ranges::find(seeing, i) != seeing.end();
+    };
+    Case c(shape, *this);
+    expect_reference(c);
+  }
 }
 
 // ---- more than 512 queries or keys, 256 at head_dim 256: Hopper's own kernels where there are any
