@@ -1,3 +1,4 @@
+#include "kernels/embedding/cuda/bag_search.cuh"
 #include "kernels/embedding/cuda/segment_tiles.cuh"
 #include "serrate/kernels/bag_offsets.h"
 #include "src/core/launch.cuh"
@@ -40,8 +41,9 @@ __global__ void write_scales(const Scales* segments, int num_segments) {
 // One thread per id.
 __global__ void write_bags(const Bags* segments, int num_segments) {
   const Bags s = segment_of_block(segments, num_segments);
-  const std::int64_t i = first_of_tile(s, kBlockSize) + threadIdx.x;
-  if (i < s.num_ids) s.bags[i] = bag_at(s.offsets, s.num_bags, i);
+  const std::int64_t first = first_of_tile(s, kSearchBlock), i = first + threadIdx.x;
+  const std::int64_t bag = bag_in_block(s.offsets, s.num_bags, first).index;
+  if (i < s.num_ids) s.bags[i] = bag;
 }
 
 }  // namespace
@@ -67,11 +69,11 @@ void bags_of_ids_on<DeviceType::kCuda>(std::span<const BagsOfIds> segments, cons
   for (const BagsOfIds& s : segments) {
     const std::int64_t num_ids = std::ssize(s.bags);
     tiles.add({s.offsets.device_data(), s.bags.device_data(), std::ssize(s.offsets) - 1, num_ids},
-              num_ids, kBlockSize);
+              num_ids, kSearchBlock);
   }
   if (tiles.num_segments() == 0) return;
   const Buffer<Bags> on_device = tiles.on_device(stream);
-  launch(write_bags, tiles.num_blocks(), kBlockSize, 0, stream, on_device.device_data(),
+  launch(write_bags, tiles.num_blocks(), kSearchBlock, 0, stream, on_device.device_data(),
          tiles.num_segments());
 }
 

@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "kernels/embedding/cuda/bag_search.cuh"
 #include "kernels/embedding/cuda/cub_call.cuh"
 #include "kernels/embedding/cuda/segment_tiles.cuh"
 #include "kernels/embedding/occurrence.h"
@@ -16,8 +17,6 @@
 
 namespace serrate {
 namespace {
-
-constexpr int kBlockSize = 256;
 
 // BucketizeSegment as a kernel sees it.
 struct Segment {
@@ -52,26 +51,26 @@ __global__ void number_ids(const Segment* segments, int num_segments,
                            const std::int64_t* first_rows, std::int64_t num_row_blocks,
                            KeyFormat format, Outside outside, Ids out) {
   const Segment s = segment_of_block(segments, num_segments);
-  const std::int64_t i = first_of_tile(s, kBlockSize) + threadIdx.x;
-  if (i >= s.num_ids) return;
-  const std::int64_t id = s.first_id + i;
-  std::int64_t row = s.values[i], block = num_row_blocks;  // behind all: left out
-  const bool is_outside = row < 0 || row >= s.num_rows;
+  const std::int64_t first = first_of_tile(s, kSearchBlock), i = first + threadIdx.x;
+  const bool is_there = i < s.num_ids;
+  std::int64_t row = is_there ? s.values[i] : 0, block = num_row_blocks;  // behind all: left out
+  const bool is_outside = is_there && (row < 0 || row >= s.num_rows);
   if (is_outside) {
     atomicAdd(outside.counts + s.number, 1ull);
     atomicMin(outside.firsts + s.number, static_cast<unsigned long long>(i));
     row = s.num_rows - 1;
   }
+  const Found own = find_in_block(first_rows + s.first_row_block, s.num_row_blocks, row);
+  const Found bag = bag_in_block(s.offsets, s.num_bags, first);
+  if (!is_there) return;
   if (!is_outside || outside.policy == OutsideIds::kLastRow) {
-    const std::int64_t* const rows = first_rows + s.first_row_block;
-    const std::int64_t own =
-        last_at_most(s.num_row_blocks, row, [=](std::int64_t b) { return rows[b]; });
-    block = s.first_row_block + own;
-    row -= rows[own];
+    block = s.first_row_block + own.index;
+    row -= own.value;
   }
+  const std::int64_t id = s.first_id + i;
   out.keys[id] = format.key(block, id);
   out.rows[id] = row;
-  out.bags[id] = bag_at(s.offsets, s.num_bags, i);
+  out.bags[id] = bag.index;
   if (out.weights) out.weights[id] = s.weights[i];
 }
 
@@ -100,23 +99,25 @@ struct Result {
 __global__ void write_blocks(const std::uint64_t* sorted, std::int64_t size, KeyFormat format,
                              std::int64_t num_row_blocks, const std::int64_t* num_bags_at, Ids from,
                              Result to) {
-  const std::int64_t i = std::int64_t{blockIdx.x} * kBlockSize + threadIdx.x;
-  if (i > size) return;
-  const std::int64_t num_bags = *num_bags_at;
-  const auto block_at = [&](std::int64_t at) {
-    return at < size ? format.row(sorted[at]) : num_row_blocks;
-  };
-  const std::int64_t block = block_at(i);
-  for (std::int64_t b = i > 0 ? block_at(i - 1) + 1 : 0; b <= block; ++b) {
-    const auto begin_of_bag = [&](std::int64_t bag) { return to.offsets[bag]; };
+  __shared__ std::int64_t num_bags;
+  if (threadIdx.x == 0) num_bags = *num_bags_at;
+  __syncthreads();
+  const std::int64_t first = std::int64_t{blockIdx.x} * kSearchBlock, i = first + threadIdx.x;
+  const std::uint64_t key = i < size ? sorted[i] : 0;
+  const std::int64_t block = i < size ? format.row(key) : num_row_blocks;
+  std::int64_t block_before = __shfl_up_sync(~0u, block, 1);
+  if (threadIdx.x % 32 == 0) {
+    block_before = i == 0 ? -1 : i <= size ? format.row(sorted[i - 1]) : num_row_blocks;
+  }
+  const Found bag = bag_in_block(to.offsets, num_bags, first);
+  for (std::int64_t b = block_before + 1; b <= block; ++b) {
     to.id_splits[b] = i;
-    // The bags before: those that begin before i.
-    to.bag_splits[b] = i > 0 && num_bags > 0 ? last_at_most(num_bags, i - 1, begin_of_bag) + 1 : 0;
+    to.bag_splits[b] = bag.index + (bag.value < i);  // those that begin before i
     if (b == num_row_blocks) to.offsets[num_bags] = i;
   }
-  if (i < num_bags) to.bag_index[i] = from.bags[format.occurrence(sorted[to.offsets[i]])];
   if (block == num_row_blocks) return;
-  const std::int64_t id = format.occurrence(sorted[i]);
+  const std::int64_t id = format.occurrence(key);
+  if (bag.value == i) to.bag_index[bag.index] = from.bags[id];
   to.ids[i] = from.rows[id];
   if (to.weights) to.weights[i] = from.weights[id];
 }
@@ -143,7 +144,7 @@ void bucketize_on<DeviceType::kCuda>(std::span<const BucketizeSegment> segments,
                .first_row_block = std::ssize(first_rows),
                .num_row_blocks = std::ssize(s.row_splits) - 1,
                .num_rows = s.row_splits.back()},
-              num_ids, kBlockSize);
+              num_ids, kSearchBlock);
     n += num_ids;
     first_rows.insert(first_rows.end(), s.row_splits.begin(), s.row_splits.end() - 1);
   }
@@ -164,7 +165,7 @@ void bucketize_on<DeviceType::kCuda>(std::span<const BucketizeSegment> segments,
     auto* const counts = reinterpret_cast<unsigned long long*>(sizes + 2 * num_splits);
     const Buffer<Segment> on_device = tiles.on_device(stream);
     const Buffer<std::int64_t> first_rows_on_device(first_rows, stream);
-    launch(number_ids, tiles.num_blocks(), kBlockSize, 0, stream, on_device.device_data(),
+    launch(number_ids, tiles.num_blocks(), kSearchBlock, 0, stream, on_device.device_data(),
            tiles.num_segments(), first_rows_on_device.device_data(), num_row_blocks, format,
            Outside{outside, counts, counts + segments.size()}, ids);
     cub::DoubleBuffer<std::uint64_t> buffers(keys.device_data(), keys.device_data() + n);
@@ -187,8 +188,8 @@ void bucketize_on<DeviceType::kCuda>(std::span<const BucketizeSegment> segments,
                   result.offsets.device_data(),
                   result.ids.device_data(),
                   weighted ? result.weights.device_data() : nullptr};
-  launch(write_blocks, static_cast<unsigned>(n / kBlockSize + 1), kBlockSize, 0, stream, sorted, n,
-         format, num_row_blocks, num_bags.device_data(), ids, to);
+  launch(write_blocks, static_cast<unsigned>(n / kSearchBlock + 1), kSearchBlock, 0, stream, sorted,
+         n, format, num_row_blocks, num_bags.device_data(), ids, to);
 }
 
 }  // namespace serrate

@@ -5,6 +5,7 @@
 #include <cub/device/device_select.cuh>
 #include <cub/util_type.cuh>
 
+#include "kernels/embedding/cuda/bag_search.cuh"
 #include "kernels/embedding/cuda/cub_call.cuh"
 #include "kernels/embedding/cuda/segment_tiles.cuh"
 #include "kernels/embedding/occurrence.h"
@@ -41,11 +42,12 @@ struct Occurrences {
 __global__ void number_occurrences(const Segment* segments, int num_segments, KeyFormat format,
                                    Occurrences out) {
   const Segment s = segment_of_block(segments, num_segments);
-  const std::int64_t i = first_of_tile(s, kBlockSize) + threadIdx.x;
+  const std::int64_t first = first_of_tile(s, kSearchBlock), i = first + threadIdx.x;
+  const std::int64_t bag = bag_in_block(s.offsets, s.num_bags, first).index;
   if (i >= s.num_indices) return;
   const std::int64_t occurrence = s.first_occurrence + i;
   out.keys[occurrence] = format.key(s.indices[i], occurrence);
-  out.bags[occurrence] = pack_bag(s.number, bag_at(s.offsets, s.num_bags, i));
+  out.bags[occurrence] = pack_bag(s.number, bag);
   if (out.weights) out.weights[occurrence] = s.weights ? s.weights[i] : 1.0f;
 }
 
@@ -128,11 +130,11 @@ void group_gradients_on<DeviceType::kCuda>(std::span<const GradientSegment> segm
     tiles.add({s.indices.device_data(), s.offsets.device_data(),
                s.weights.empty() ? nullptr : s.weights.device_data(), std::ssize(s.offsets) - 1,
                size, number, first},
-              size, kBlockSize);
+              size, kSearchBlock);
     first += size;
   }
   const Buffer<Segment> on_device = tiles.on_device(stream);
-  launch(number_occurrences, tiles.num_blocks(), kBlockSize, 0, stream, on_device.device_data(),
+  launch(number_occurrences, tiles.num_blocks(), kSearchBlock, 0, stream, on_device.device_data(),
          tiles.num_segments(), format, occurrences);
   const std::uint64_t* sorted = sort_by_row(scratch, scratch + n, n, format, stream);
   find_rows(sorted, format, groups, stream);

@@ -61,10 +61,4 @@ __device__ std::int64_t first_of_tile(const Segment& segment, std::int64_t tile)
   return (blockIdx.x - segment.first_block) * tile;
 }
 
-/// The bag that holds value i of a jagged array.
-__device__ inline std::int64_t bag_at(const std::int64_t* offsets, std::int64_t num_bags,
-                                      std::int64_t i) {
-  return last_at_most(num_bags, i + offsets[0], [=](std::int64_t bag) { return offsets[bag]; });
-}
-
 }  // namespace serrate

@@ -48,6 +48,22 @@ TEST_P(BagHelpersTest, BagsOfIds) {
   EXPECT_EQ(other_bags.host(), (std::vector<std::int64_t>{1}));
 }
 
+// More bags than ids, and more than a block of threads copies.
+TEST_P(BagHelpersTest, BagsOfIdsAmongManyEmptyBags) {
+  std::vector<std::int64_t> offsets{7}, expected;
+  const auto add = [&](std::int64_t bags, std::int64_t length) {
+    for (std::int64_t bag = 0; bag < bags; ++bag) {
+      expected.insert(expected.end(), length, std::ssize(offsets) - 1);
+      offsets.push_back(offsets.back() + length);
+    }
+  };
+  add(600, 1), add(3000, 0), add(2, 350), add(900, 0), add(100, 3), add(700, 0);
+  const Ints on_device(offsets), bags(std::vector<std::int64_t>(expected.size(), -1));
+  const BagsOfIds segment{on_device.on(stream), bags.on(stream)};
+  bags_of_ids({&segment, 1}, stream);
+  EXPECT_EQ(bags.host(), expected);
+}
+
 TEST_P(BagHelpersTest, CopiesRuns) {
   const Ints from{1, 2, 3, 4, 5}, to{-1, -1, -1, -1, -1, -1};
   const auto source = from.on(stream), target = to.on(stream);

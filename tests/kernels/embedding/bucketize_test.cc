@@ -174,6 +174,19 @@ TEST_P(BucketizeTest, MatchesASearchOfTheWholeFeature) {
   }
 }
 
+// A block of threads has so few of the ids, and copies so few splits and offsets, that it searches
+// in more of them where they are.
+TEST_P(BucketizeTest, MatchesASearchAmongManyBlocksAndEmptyBags) {
+  Feature sparse{random_bags(400, 1100, 8, true, 9), {0, 500, 1000}};
+  Ints& offsets = sparse.bags.offsets;
+  offsets.insert(offsets.begin() + 200, 1200, offsets[200]);
+  Feature parts{random_bags(120, 1100, 8, true, 10), {}};
+  for (std::int64_t block = 0; block <= 1200; ++block) {
+    parts.row_splits.push_back(block * 1000 / 1200);
+  }
+  EXPECT_EQ(parted({sparse, parts}), expected_blocks({sparse, parts}));
+}
+
 TEST_P(BucketizeTest, ReusesItsResult) {
   const Feature large{random_bags(100, 50, 9, true, 4), {0, 10, 50}};
   const Feature small{random_bags(3, 50, 9, false, 5), {0, 20, 30, 50}};
