@@ -12,12 +12,10 @@
 
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
-#include "serrate/nccl_communicator.h"
 #include "serrate/trainer.h"
 #include "src/checkpoint/folder.h"
 #include "src/data/dataset_writer.h"
 #include "src/data/generate.h"
-#include "tests/embedding/one_table.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/seal.h"
 #include "tests/support/simt/counters.h"
@@ -276,71 +274,6 @@ TEST_F(StepWaitsTest, OnStepDoesNotSave) {
     trainer.save();
   });
   EXPECT_EQ(checkpoints(options_), (std::vector<std::int64_t>{3}));
-}
-
-/// Collective: lets the device run all that can run.
-void run_what_can(Communicator& communicator) {
-  communicator.barrier("all is queued");
-  if (communicator.rank() == 0) {
-    const simt::Lock lock;
-    for (std::uint64_t before = simt::movements() + 1; before != simt::movements();) {
-      before = simt::movements();
-      simt::make_progress();
-    }
-  }
-  communicator.barrier("it ran");
-}
-
-simt::StreamId id_of(const Stream& stream) {
-  return simt::stream_id(static_cast<cudaStream_t>(stream.native()));
-}
-
-bool is_idle(const Stream& stream) {
-  const simt::Lock lock;
-  return simt::stream_is_idle(id_of(stream));
-}
-
-/// Two nodes of two ranks. The ids of the first batch have nothing to wait for, those of the second
-/// a step that does not end.
-void send_behind_a_step(Communicator& communicator) {
-  const EmbeddingTable table = make_table();
-  const Device gpu = Device::cuda(0);
-  const Stream input_stream(gpu);
-  EmbeddingInput ahead;
-  Rank rank({table}, plan_of(table, ShardingType::kTableRowWise, communicator.size()), sgd(),
-            communicator, gpu);
-  rank.set_weights();
-  std::atomic<bool> step_ends = false;
-  const auto send = [&](std::int64_t item) {
-    rank.embedding.input_dist(items({{item}}, {}, input_stream), ahead, input_stream);
-    run_what_can(communicator);
-  };
-  send(1);
-  EXPECT_TRUE(is_idle(input_stream));
-  rank.exchange.take(ahead, rank.stream);
-  {
-    const simt::Lock lock;
-    simt::enqueue_waiting(
-        id_of(rank.stream), "step", [](const auto&) {}, [&] { return step_ends.load(); },
-        [] { return false; });
-  }
-  ahead.send_after(rank.stream);
-  send(2);
-  EXPECT_FALSE(is_idle(input_stream));
-  step_ends = true;
-  run_what_can(communicator);
-  EXPECT_TRUE(is_idle(input_stream));
-  rank.exchange.take(ahead, rank.stream);
-  rank.look_up(rank.exchange);
-  rank.expect_rows({200}, {1});
-}
-
-TEST(IdsThroughNodes, AreSentWhenTheStepBeforeIsDone) {
-  run_ranks(4, send_behind_a_step);
-  run_ranks(4, [](Communicator& threads) {
-    send_behind_a_step(*make_nccl_communicator(threads.split(0), Device::cuda(0),
-                                               {.sharing = GpuSharing::kAllowed}));
-  });
 }
 
 }  // namespace
