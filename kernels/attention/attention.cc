@@ -81,6 +81,11 @@ void check_dropout(const AttentionForward& args) {
           args.num_heads);
 }
 
+bool are_float32(const AttentionForward& args) {
+  const DataType type = DataType::kFloat32;
+  return args.q.type == type && args.k.type == type && args.v.type == type && args.out.type == type;
+}
+
 // What a plan is made from.
 void check_batch(const AttentionForward& args) {
   require(args.num_heads >= 1, "num_heads is {} (must be at least 1)", args.num_heads);
@@ -95,6 +100,9 @@ void check_batch(const AttentionForward& args) {
       "query_offsets has {} entries and key_offsets {} (both must have batch_size + 1, "
       "query_offsets none where the queries are shared)",
       args.query_offsets.size(), args.key_offsets.size());
+  require(
+      args.precision != Precision::kTf32 || are_float32(args),
+      "q, k, v and out are not all float32 (tf32 is of float32 tokens); leave precision at kFp32");
   std::visit(MaskChecks{args}, args.mask);
 }
 
@@ -163,7 +171,7 @@ decltype(auto) with_plan(const AttentionBackward& args, const Stream& stream, F&
 AttentionPlan plan_attention(const AttentionForward& args, const Stream& stream) {
   check_batch(args);
   require(args.precision != Precision::kTf32 || stream.device().type != DeviceType::kCpu,
-          "the CPU multiplies in fp32 (the precision is tf32)");
+          "the CPU multiplies in fp32 (the precision is tf32); leave precision at kFp32");
   return dispatch_device(stream.device(),
                          [&](auto device) { return plan_attention_on<device()>(args, stream); });
 }

@@ -58,6 +58,8 @@ void check_fp8(const AttentionFp8Forward& args) {
     require(!is_there, "{} in e4m3; use bfloat16 tokens", what);
   };
   check_head_dim(attention.head_dim);
+  require(attention.precision != Precision::kTf32,
+          "there is no tf32 in e4m3; leave precision at kFp32");
   leaves_out(attention.activation != AttentionActivation::kSoftmax, "there is no SiLU");
   leaves_out(!attention.bias.data.empty(), "there is no bias");
   leaves_out(!attention.position_table.values.empty() || !attention.time_table.values.empty(),

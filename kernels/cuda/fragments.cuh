@@ -250,7 +250,7 @@ __device__ void add_transposed_rows(SwizzledRows<64, Half> weights, SwizzledRows
   }
 }
 
-/// A warp's 16 rows x 8 kBlocks columns, rounded to halves, to the rows' columns from
+/// A warp's 16 rows x 8 kBlocks columns, rounded to the type of the rows, to their columns from
 /// 8 first_block on.
 template <int kDim, int kBlocks, class Half>
 __device__ void stage_rows(const Fragment<kBlocks>& values, SwizzledRows<kDim, Half> stage,

@@ -26,9 +26,10 @@ struct DeviceHeads {
 /// DeviceHeads of float32, bfloat16 or float16; for gradients and outputs without const. Arithmetic
 /// is in float32. CUDA's tensor cores, though, multiply bfloat16 or float16 tokens by weights and
 /// gradients of scores that are rounded to their type; they take head_dim 32, 64, 128 and 256 where
-/// device_data is aligned to 16 bytes and strides are multiples of 8. So are float32 tokens in tf32
-/// (AttentionForward::precision), at head_dim 32, 64 and 128, with strides that are multiples of 4.
-/// What is beyond the range of float16 becomes infinite, never the largest number.
+/// device_data is aligned to 16 bytes and strides are multiples of 8. In tf32
+/// (AttentionForward::precision) they take float32 tokens too, at head_dim 32, 64 and 128 as shared
+/// memory allows, with strides that are multiples of 4; sequences that decode keep float32
+/// products. What is beyond the range of float16 becomes infinite, never the largest number.
 template <typename Void>
 struct AnyHeads {
   static_assert(std::is_void_v<Void>);
@@ -102,8 +103,9 @@ struct AttentionForward {
   std::int64_t num_key_heads = 0;
   /// 1 to kMaxHeadDim; fastest in whole vectors, multiples of 16, and on CUDA as AnyHeads says.
   std::int64_t head_dim = 64;
-  /// kTf32: CUDA may multiply tokens of float32 on tensor cores, rounded to 11 bits, as AnyHeads
-  /// says; the CPU has no such products. Else those are in float32.
+  /// kTf32, for float32 tokens alone: CUDA may multiply them on tensor cores, rounded to 11 bits,
+  /// as AnyHeads says; the CPU has no such products. Otherwise products of float32 tokens are in
+  /// float32, and kBf16 is as kFp32: the tokens' type says what they are stored in.
   Precision precision = Precision::kFp32;
   float scale = 1;                   ///< of q.k; 1 / sqrt(head_dim) is not implied
   AttentionMask mask = kCausalMask;  ///< for cross-attention and shared queries mostly FullMask
@@ -145,8 +147,9 @@ struct AttentionBackward {
 };
 
 /// How a batch's attention is shared among the threads of `stream`, for all calls with its offsets,
-/// heads, head_dim, options and mask: every layer, forward and backward. Of `args` the tokens, lse
-/// and partials need not be there. The offsets and the mask's arrays are to stay as they are.
+/// heads, head_dim, precision, options and mask: every layer, forward and backward. Of `args` the
+/// tokens, lse and partials need not be there, as a plan is for tokens of any type. The offsets and
+/// the mask's arrays are to stay as they are.
 AttentionPlan plan_attention(const AttentionForward& args, const Stream& stream);
 
 /// Both throw Error, before anything is written, if an argument is missing, of another size than

@@ -1,8 +1,9 @@
 // The backward on tensor cores, for halves and float32 in tf32, without atomics. Scores of 64
 // queries and 64 keys and their gradients are computed by queries, 16 a warp, and handed over in
-// shared memory, rounded, to the warps that sum d_k and d_v, of 16 keys each. A block owns a tile
-// of keys, and d_q too of a sequence that has no other: five products. Of a longer one a second
-// kernel sums d_q, whose blocks own tiles of queries: seven products. (backward_queries_mma.cu)
+// shared memory, rounded to the type of the tokens, to the warps that sum d_k and d_v, of 16 keys
+// each. A block owns a tile of keys, and d_q too of a sequence that has no other: five products. Of
+// a longer one a second kernel sums d_q, whose blocks own tiles of queries: seven products.
+// (backward_queries_mma.cu)
 #include <cmath>
 
 #include "kernels/attention/cuda/head_rows.cuh"
@@ -119,7 +120,7 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
       for_each_gradient<kDim, kExtras, kMmaTile / kSharing, Half>(
           args, task, tile, seen.is_empty, sums, {tiles.q, tiles.d_out, tiles.k, tiles.v},
           [&](int column, const auto& weights, const auto& d_scores) {
-            constexpr int kBlocks = gradient_blocks(kDim);
+            constexpr int kBlocks = gradient_blocks(kDim, sizeof(Half));
             stage_rows<kMmaTile, kBlocks>(weights, tiles.weights, first_row, column / 8);
             stage_rows<kMmaTile, kBlocks>(d_scores, tiles.d_scores, first_row, column / 8);
           });
@@ -207,7 +208,7 @@ void backward_on_tensor_cores(const AttentionBackward& args, const Stream& strea
       if (work.longest_take_wgmma) backward_of_longest(call, work, stream);
       if (!call.forward.in_tf32) sum_resident(of_sequences, work, stream);  // else none is
       sum_queries_of_many_keys(of_sequences, work, stream);
-      with_rows<256>(call.forward, [&](auto dim, auto half) {
+      with_rows(call.forward, [&](auto dim, auto half) {
         run<dim(), decltype(half)>(of_sequences, work, stream);
       });
     });

@@ -28,7 +28,7 @@ constexpr std::int64_t bytes_of_queries() {
 constexpr int warps_for_d_q(int head_dim) {
   return rows_for_d_q(head_dim) / kWarpRows * warps_that_share(head_dim);
 }
-// At head_dim 128 with two a multiprocessor of an H100 has room for another block.
+// At head_dim 128 with two, of halves, a multiprocessor of an H100 has room for another block.
 constexpr int most_slots_for(int head_dim) {
   return head_dim <= 64 ? kMostOfWhole / kMmaTile : 2;
 }
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 
   const AttentionView& args = call.forward;
   constexpr int kRows = rows_for_d_q(kDim), kNumWarps = warps_for_d_q(kDim);
   constexpr int kSharing = warps_that_share(kDim), kColumns = kDim / kSharing;
-  constexpr int kBlocks = gradient_blocks(kDim);
+  constexpr int kBlocks = gradient_blocks(kDim, sizeof(Half));
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index();
@@ -134,8 +134,8 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
 
 void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
                               const Stream& stream) {
-  with_rows<256>(call.forward,
-                 [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
+  with_rows(call.forward,
+            [&](auto dim, auto half) { run<dim(), decltype(half)>(call, work, stream); });
 }
 
 }  // namespace serrate

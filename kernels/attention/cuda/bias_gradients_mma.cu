@@ -190,7 +190,7 @@ __device__ void write_entries(const BiasCall& call, std::int64_t share, const fl
 
 // One task after the other for each block.
 template <int kDim, class Half, Summed kSummed>
-__global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
+__global__ void __launch_bounds__(kThreads, kDim * sizeof(Half) <= 256 ? 2 : 1)
     sum_biases(const __grid_constant__ BiasCall call) {
   const AttentionView& args = call.args.forward;
   const BiasTasks& tasks = call.tasks;
@@ -264,7 +264,7 @@ __global__ void __launch_bounds__(kThreads, kDim <= 128 ? 2 : 1)
 template <Summed kSummed>
 void run(const BiasCall& call, const Stream& stream) {
   const AttentionView& args = call.args.forward;
-  with_rows<256>(args, [&](auto dim, auto zero) {
+  with_rows(args, [&](auto dim, auto zero) {
     using Half = decltype(zero);
     constexpr std::int64_t kBytes = BiasTiles<dim(), Half>::kBytes;
     launch_warps(sum_biases<dim(), Half, kSummed>,

@@ -143,9 +143,10 @@ __global__ void __launch_bounds__(kThreadsX* kThreadsY)
 }  // namespace
 
 std::int64_t most_rows(const AttentionView& args, const Stream& stream) {
-  if (args.in_tf32) return most_few_rows(args.head_dim);  // they decode by the plain kernels
-  const bool on_wgmma = args.head_dim >= 64 && is_hopper(stream);
-  return on_wgmma ? std::min(2 * kTaskRows, most_rows(args.head_dim)) : most_rows(args.head_dim);
+  // These decode by the plain kernels.
+  if (args.in_tf32 || !tensor_cores_have(args.head_dim)) return most_few_rows(args.head_dim);
+  const std::int64_t most = most_candidate_rows(args.head_dim);
+  return args.head_dim >= 64 && is_hopper(stream) ? std::min(2 * kTaskRows, most) : most;
 }
 
 std::int64_t most_partial_rows(const AttentionView& args, const Stream& stream) {

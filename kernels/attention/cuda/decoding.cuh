@@ -59,7 +59,7 @@ __device__ inline DecodingTask decoding_task_at(const AttentionView& args, const
   const std::int64_t first = work.decoding[place];
   const DecodingSplit split = decoding_split(args, work.order[place]);
   const std::int64_t blocks = row_blocks(args, split, call.heads);
-  if (blocks == 0) return {};  // the call's kernels take it as others
+  if (blocks == 0) return {};  // it is a tile like any other in this call
   const std::int64_t tasks = (work.decoding[place + 1] - first) / call.heads;
   const std::int64_t parts = tasks / blocks;  // of its keys
   const std::int64_t head = (task - first) / tasks, block = (task - first) % tasks / parts;

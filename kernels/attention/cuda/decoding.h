@@ -19,9 +19,11 @@ namespace serrate {
 constexpr std::int64_t most_few_rows(std::int64_t head_dim) {
   return head_dim <= 128 ? 64 : 16;
 }
-/// And on tensor cores: candidates that rank against one history, kTaskRows of them in a task.
+/// Rows of one task on tensor cores.
 inline constexpr std::int64_t kTaskRows = 64;
-constexpr std::int64_t most_rows(std::int64_t head_dim) {
+/// Rows of a sequence that decodes, at most, on tensor cores: candidates that rank against one
+/// history, in several tasks.
+constexpr std::int64_t most_candidate_rows(std::int64_t head_dim) {
   return head_dim <= 128 ? 8 * kTaskRows : most_few_rows(head_dim);
 }
 /// Of fewer keys, and of more queries, a block takes a tile of queries as of any sequence.
@@ -43,6 +45,8 @@ constexpr DecodingSplit decoding_split(const AttentionView& args, std::int64_t s
   const std::int64_t rows = queries_of(args, sequence).count * heads_per_key_head(args);
   const std::int64_t keys = num_keys_of(args, sequence);
   if (rows == 0 || rows > args.most_decoding_rows || keys < kLeastDecodedKeys) return {};
+  // Self-attention has as many rows as keys, or more: none decodes (may_decode).
+  static_assert(most_candidate_rows(128) <= kManyTiles * kMmaTile);
   // What a row leaves of a chunk is written and read in float32: a 24th of the bytes of as many
   // keys and values in bfloat16, or of many rows a fifth of the time of their products.
   const std::int64_t tiles = ceil_div(keys, kMmaTile);
@@ -61,8 +65,9 @@ constexpr bool may_decode(const AttentionView& args) {
          args.num_shared_queries * heads_per_key_head(args) <= args.most_decoding_rows;
 }
 
-/// The most rows of a sequence that decodes in a call that tensor cores take. Hopper's wgmma multiplies
-/// faster than decoding does: there a sequence decodes while reading keys takes longer than that.
+/// Rows of a sequence that decodes, at most, in a call if tensor cores take it. Hopper's wgmma
+/// multiplies faster than decoding does: there a sequence decodes only if reading its keys takes
+/// longer than multiplying them.
 std::int64_t most_rows(const AttentionView& args, const Stream& stream);
 
 /// Tasks of kTaskRows rows or fewer of one that decodes in a head of its tasks, of which there are

@@ -70,15 +70,17 @@ AttentionView call_of(const AttentionForward& args, const Stream& stream) {
 }  // namespace
 
 // The plain kernels' blocks find their tiles by the offsets; those on tensor cores have a list, and
-// so have those that decode. A plan that is made without tokens is for either: in its list many
-// rows decode, which the plain kernels pass by there.
+// so have those that decode. A plan that is made without tokens is for either: its list has
+// tasks of more than 64 rows, which plain calls skip.
 template <>
 AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
                                                    const Stream& stream) {
   AttentionView view = view_of(args);
   view.most_decoding_rows = most_rows(view, stream);
+  const bool has_tokens =
+      args.q.device_data && args.k.device_data && args.v.device_data && args.out.device_data;
   const bool is_plain = !tensor_cores_have(args.head_dim) ||
-                        (args.q.device_data && !are_rows_of_tensor_cores(view, args.q));
+                        (has_tokens && !forward_takes_tensor_cores(view, stream));
   if (is_plain && !may_decode(view)) return AttentionPlan(plan_key_of(args));
   return {plan_key_of(args), std::make_unique<const CudaAttentionPlan>(list_work(view, stream))};
 }

@@ -186,9 +186,9 @@ InputHeads as_halves(const Fp8Heads& heads) {
 
 // Whether a call makes a list though it has a plan, whose list has nothing to do for sequences that
 // decode.
-bool has_own_list(const AttentionForward& args) {
+bool has_own_list(const AttentionForward& args, const Stream& stream) {
   AttentionView view = view_of(args);
-  view.most_decoding_rows = most_rows(args.head_dim);
+  view.most_decoding_rows = most_rows(view, stream);
   return args.plan && (may_decode(view) || !args.plan->on_cuda());
 }
 
@@ -209,7 +209,8 @@ void jagged_attention_fp8_forward_on<DeviceType::kCuda>(const AttentionFp8Forwar
                                                         const Stream& stream) {
   const Fp8Call call = call_of(args);
   const AttentionView& view = call.attention;
-  const AttentionPlan* const plan = has_own_list(args.attention) ? nullptr : args.attention.plan;
+  const AttentionPlan* const plan =
+      has_own_list(args.attention, stream) ? nullptr : args.attention.plan;
   with_fp8_head_dim(view.head_dim, [&](auto dim) {
     check_has_e4m3(attend<dim(), kWarps>);
     with_work_list(view, plan, stream, [&](const WorkList& work) {
@@ -225,7 +226,7 @@ std::int64_t jagged_attention_fp8_forward_workspace_on<DeviceType::kCuda>(
     const AttentionFp8Forward& args, const Stream& stream) {
   const Fp8Call call = call_of(args);
   const std::int64_t counter = longest_take_wgmma(call, stream) ? sizeof(Counter) : 0;
-  if (!has_own_list(args.attention)) return counter;
+  if (!has_own_list(args.attention, stream)) return counter;
   return counter + CudaAttentionPlan::size(batch_size_of(call.attention)) *
                        static_cast<std::int64_t>(sizeof(std::int64_t));
 }

@@ -135,7 +135,7 @@ void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream)
   with_work_list(view, args.plan, stream, [&](const WorkList& work) {
     const bool on_wgmma = longest_take_wgmma(view, stream);
     if (on_wgmma) forward_of_longest(view, work, stream);
-    with_rows<256>(view, [&](auto dim, auto half) {
+    with_rows(view, [&](auto dim, auto half) {
       using Half = decltype(half);
       if (extras_of(view) == Extras::kNone) {
         run<dim(), Half, Extras::kNone>(view, work, !on_wgmma, stream);

@@ -25,8 +25,8 @@ __device__ void copy_rows(const InputHeads& from, std::int64_t token, std::int64
   }
 }
 
-/// Rounds 16 rows and writes the first `count` of them, by way of `stage`, rows of shared memory
-/// that the warp alone uses.
+/// Rounds 16 rows to the type of `to` and writes the first `count` of them, by way of `stage`, rows
+/// of shared memory that the warp alone uses.
 template <int kDim, class Half>
 __device__ void write_rows(const Fragment<kDim / 8>& sums, SwizzledRows<kDim, Half> stage,
                            int first_row, const OutputHeads& to, std::int64_t token,

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "kernels/attention/cuda/tile.cuh"
+#include "serrate/error.h"
 #include "src/core/launch.cuh"
 
 namespace serrate {
@@ -35,13 +36,14 @@ void with_halves(const AttentionView& args, F&& f) {
   }
 }
 
-/// The same of rows of float32, too, of what has tf32.
-template <int kMost, typename F>
+/// Likewise, of all that tensor cores have, and for float32 rows of a tf32 call.
+template <typename F>
 void with_rows(const AttentionView& args, F&& f) {
-  if (args.q.type != DataType::kFloat32) return with_halves<kMost>(args, f);
-  if (args.head_dim == 32) f(std::integral_constant<int, 32>(), float());
-  if (args.head_dim == 64) f(std::integral_constant<int, 64>(), float());
-  if (args.head_dim == 128) f(std::integral_constant<int, 128>(), float());
+  if (args.q.type != DataType::kFloat32) return with_halves<256>(args, f);
+  if (args.head_dim == 32) return f(std::integral_constant<int, 32>(), float());
+  if (args.head_dim == 64) return f(std::integral_constant<int, 64>(), float());
+  check(args.head_dim == 128, "attention: no tf32 kernel has rows of this head_dim");
+  f(std::integral_constant<int, 128>(), float());
 }
 
 inline std::int64_t attribute_of(const Stream& stream, cudaDeviceAttr attribute) {

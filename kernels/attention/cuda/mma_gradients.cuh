@@ -102,9 +102,10 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
   }
 }
 
-/// Blocks of 8 keys whose scores a warp has at a time: what registers allow beside the sums.
-constexpr int gradient_blocks(int head_dim) {
-  return head_dim <= 64 ? 8 : head_dim <= 128 ? 4 : 2;
+/// Blocks of 8 keys whose scores a warp has at a time, of rows of values of so many bytes: what
+/// registers allow beside the sums.
+constexpr int gradient_blocks(int head_dim, std::int64_t value_bytes) {
+  return head_dim * value_bytes <= 128 ? 8 : head_dim <= 128 ? 4 : 2;
 }
 
 /// Rows of a block, of which a warp has 16 of each of the first two.
@@ -120,7 +121,7 @@ template <int kDim, Extras kExtras, int kColumns, class Half, typename F>
 __device__ void for_each_gradient(const AttentionView& args, const WarpTask& task, LaneTile tile,
                                   bool is_empty, const QuerySums* sums,
                                   const GradientRows<kDim, Half>& rows, F&& f) {
-  constexpr int kBlocks = gradient_blocks(kDim);
+  constexpr int kBlocks = gradient_blocks(kDim, sizeof(Half));
   const int warp = thread_index() / kLanes;
   const int first_row = (kColumns == kMmaTile ? warp : warp % kWarps) * kWarpRows;
   const int begin = kColumns == kMmaTile ? 0 : warp / kWarps * kColumns;

@@ -13,7 +13,7 @@ inline constexpr int kMmaTile = 64;
 /// A task is a whole sequence in a head of keys, unless there are too few of these to keep the
 /// device busy, or it has more queries or keys than this. Those keys that a block has room for are
 /// read once: with 227 / 163 / 99 KiB of shared memory, in the forward, 512 up to head_dim 64 (320
-/// at 64 with 99 KiB) and 384 / 256 / 128 at 128.
+/// at 64 with 99 KiB) and 384 / 256 / 128 at 128, of halves; of float32 half as many or fewer.
 inline constexpr std::int64_t kMostOfWhole = 8 * kMmaTile;
 
 /// The same of Hopper's kernels, in both directions, and of the forward: at head_dim 256 a block

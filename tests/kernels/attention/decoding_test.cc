@@ -314,13 +314,28 @@ TEST_P(AttentionDecoding, PartialsThatAreTooSmallAreAnError) {
   EXPECT_NO_THROW(c.run());
 }
 
+// Of plain kernels, of tensor cores, and there of shared queries with more rows than plain ones
+// take.
 TEST_P(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
-  Case c(few_queries(4, 2), *this);
-  const std::int64_t without = jagged_attention_forward_workspace(c.forward_args(), stream);
-  TestArray<float> partials(partials_of(c));
-  c.partials = &partials;
-  EXPECT_EQ(without - jagged_attention_forward_workspace(c.forward_args(), stream),
-            partials.size() * 4);
+  const auto expect_counted = [&](AttentionForward args) {
+    const std::int64_t without = jagged_attention_forward_workspace(args, stream);
+    const TestArray<float> partials(plan_attention(args, stream).num_partials());
+    args.partials = partials.on(stream);
+    EXPECT_GT(partials.size(), 0);
+    EXPECT_EQ(without - jagged_attention_forward_workspace(args, stream), partials.size() * 4);
+  };
+  Shape shape = few_queries(4, 2);
+  shape.head_dim = 32, shape.gaps = kAlignedGaps;
+  Case c(shape, *this);
+  expect_counted(c.forward_args());
+  constexpr DataType kHalf = DataType::kBFloat16;
+  StoredTokens q(c.q, kHalf), k(c.k, kHalf), v(c.v, kHalf), out(c.out, kHalf);
+  AttentionForward args = c.forward_args();
+  args.q = q.on(stream), args.k = k.on(stream), args.v = v.on(stream), args.out = out.on(stream);
+  expect_counted(args);
+  args.query_offsets = {}, args.lse = {};
+  args.num_shared_queries = 40;  // 80 rows
+  expect_counted(args);
 }
 
 // ---- CUDA -------------------------------------------------------------------------------------
@@ -371,6 +386,32 @@ TEST_P(TensorCoreDecoding, CandidatesMatchTheReference) {
   }
 }
 
+// In tf32 few rows decode, by products of float32, and candidates do not.
+TEST_P(TensorCoreDecoding, FewRowsAndCandidatesMatchTheReferenceInTf32) {
+  if (param() > kMostTf32Columns) return;
+  Shape shape = full_shape({1, 17}, {520, 1100}, 4, param());
+  shape.num_key_heads = 1;
+  shape.gaps = kAlignedGaps;
+  Case c(shape, *this);
+  round_to_tf32(c);
+  if (stream.device().type != DeviceType::kCpu) {
+    AttentionForward args = c.forward_args();
+    args.precision = Precision::kTf32;
+    EXPECT_EQ(tasks_of(args, stream).decoding, 3);  // chunks of 4 rows; none of 68
+  }
+  expect_reference(c, Backward::kNotRun, DataType::kFloat32);
+}
+
+// Nor do they of a head_dim that tensor cores never take: the list has none, which would leave few
+// rows less room for partials.
+TEST_P(AttentionDecoding, CandidatesThatNeverDecodeAreNotListed) {
+  if (stream.device().type == DeviceType::kCpu) return;
+  Shape shape = full_shape({1, 17}, {520, 1100}, 4, 48);
+  shape.num_key_heads = 1;
+  Case c(shape, *this);
+  EXPECT_EQ(tasks_of(c).decoding, 3);
+}
+
 // Of 256 columns these are the plain kernel's.
 TEST_P(TensorCoreDecoding, DropoutAndMasksOfPairsMatchTheReference) {
   Shape shape = rows_of_four_heads(param());
@@ -410,6 +451,9 @@ TEST_P(TensorCoreDecoding, ChunksOfOneBlockHaveTheBitsOfThoseOfSeveral) {
   for (const Stored stored : {Stored::kAsBFloat16, Stored::kAsFloat32}) {
     if (stored == Stored::kAsFloat32 && param() > 32) continue;
     run_forward(batch, stored);
+    if (stored == Stored::kAsFloat32) {
+      expect_close(batch.out, reference::attention_forward(batch.in_double()).out, 4e-6);
+    }
     for (std::size_t s = 0; s < 3; ++s) expect_same_alone(batch, s, stored);
   }
 }

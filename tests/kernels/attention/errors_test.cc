@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "serrate/error.h"
+#include "serrate/kernels/attention_fp8.h"
 #include "tests/kernels/attention/case.h"
 
 namespace serrate {
@@ -99,6 +100,13 @@ TEST(AttentionErrors, OfSizesAndOffsets) {
              a.forward.silu_divisor = 0;
            },
            "silu_divisor is 0"},
+          {[](auto& a, auto&) { a.forward.precision = Precision::kTf32; },
+           "the CPU multiplies in fp32 (the precision is tf32); leave precision at kFp32"},
+          {[](auto& a, auto&) {
+             a.forward.precision = Precision::kTf32;
+             a.forward.k.type = DataType::kBFloat16;
+           },
+           "q, k, v and out are not all float32 (tf32 is of float32 tokens); leave precision at"},
       },
       false);
 }
@@ -213,6 +221,22 @@ TEST(AttentionErrors, OfGradientsOfBiasesAndTables) {
            "d_time_table has 12 values and time_table 0"},
       },
       true);
+}
+
+TEST(AttentionErrors, OfTf32InE4m3) {
+  TestStreams host(Device::cpu());
+  Case c(full_shape({4}, {4}, 2, 64), host);
+  AttentionFp8Forward call;
+  call.attention = c.forward_args();
+  call.attention.q = call.attention.k = call.attention.v = {};
+  call.attention.precision = Precision::kTf32;
+  try {
+    jagged_attention_fp8_forward(call, host.stream);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("no tf32 in e4m3; leave precision"), std::string::npos)
+        << error.what();
+  }
 }
 
 // At the limits that are errors beyond.

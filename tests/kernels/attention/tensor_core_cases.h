@@ -133,8 +133,15 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
 #endif
 }
 
+// The inputs become what tf32 multiplies.
+inline void round_to_tf32(Case& c) {
+  for (Tokens* x : {&c.q, &c.k, &c.v, &c.d_out}) {
+    x->for_each([](float& value, std::int64_t) { value = in_tf32(value); });
+  }
+}
+
 // Runs a case whose tokens are stored as halves, which they become; float32 becomes what tf32
-// multiplies.
+// multiplies. (Where tensor cores may have no room for it, round_to_tf32 is due before.)
 inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
                        DataType half = DataType::kBFloat16) {
   for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
@@ -151,10 +158,7 @@ inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
   jagged_attention_forward(call.forward, stream);
   if (backward != Backward::kNotRun) jagged_attention_backward(call, stream);
   for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
-  if (!is_tf32) return;
-  for (Tokens* x : {&c.q, &c.k, &c.v, &c.d_out}) {
-    x->for_each([](float& value, std::int64_t) { value = in_tf32(value); });
-  }
+  if (is_tf32) round_to_tf32(c);
 }
 
 // Holds what the forward made against the reference of what is stored.

@@ -192,10 +192,16 @@ TEST_F(PrimitivesTest, RoundToTf32) {
   for (std::size_t i = 0; i < x.size(); ++i) {
     EXPECT_EQ(std::bit_cast<float>(rounded[i] & ~0x1FFFu), expected[i]) << x[i];
   }
-  const std::vector<float> nans(1, std::bit_cast<float>(0x7FFFFFFFu));
-  launch(round_all_to_tf32, 1, 1, 0, stream, Buffer<float>(nans, stream).device_data(),
-         device_rounded.device_data());
-  EXPECT_TRUE(std::isnan(std::bit_cast<float>(device_rounded.to_host(stream)[0] & ~0x1FFFu)));
+  // Of two NaNs no bit would be left in the upper ones if the low ones were cut off.
+  const std::vector<float> nans = {std::bit_cast<float>(0x7FFFFFFFu),
+                                   std::bit_cast<float>(0x7F800001u),
+                                   std::bit_cast<float>(0xFF800001u)};
+  launch(round_all_to_tf32, 1, static_cast<unsigned>(nans.size()), 0, stream,
+         Buffer<float>(nans, stream).device_data(), device_rounded.device_data());
+  const std::vector<std::uint32_t> of_nans = device_rounded.to_host(stream);
+  for (std::size_t i = 0; i < nans.size(); ++i) {
+    EXPECT_TRUE(std::isnan(std::bit_cast<float>(of_nans[i] & ~0x1FFFu))) << i;
+  }
 }
 TEST_F(PrimitivesTest, MmaTf32) {
   expect_product<Type::kTf32>(stream);
