@@ -149,6 +149,12 @@ TEST_P(AttentionSharedQueries, HaveTheSumOfTheReferenceOnTensorCores) {
     c.q.for_each([&, values = shared_q.dense()](float& x, std::int64_t i) {
       x = static_cast<float>(values[first + (i - first) % (queries * row)]);
     });
+    const reference::AttentionGradients gradients =
+        reference::attention_backward(c.in_double(), c.d_out.dense());
+    std::vector<double> sums(first + queries * row);
+    for (std::int64_t i = 0; i < num_sequences * queries * row; ++i) {
+      sums[first + i % (queries * row)] += gradients.d_q[first + i];
+    }
     // Token 0 is the first: views that begin there.
     AttentionBackward call = c.backward_args();
     TestArray<float> lse(c.shape.num_heads * num_sequences * queries);
@@ -162,12 +168,6 @@ TEST_P(AttentionSharedQueries, HaveTheSumOfTheReferenceOnTensorCores) {
       EXPECT_EQ(tasks_of(call.forward, stream).resident > 0, head_dim == 32 && !is_float);
     }
     jagged_attention_forward(call.forward, stream);
-    const reference::AttentionGradients gradients =
-        reference::attention_backward(c.in_double(), c.d_out.dense());
-    std::vector<double> sums(first + queries * row);
-    for (std::int64_t i = 0; i < num_sequences * queries * row; ++i) {
-      sums[first + i % (queries * row)] += gradients.d_q[first + i];
-    }
     std::vector<float> of_first_run;
     for (int run = 0; run < 2; ++run) {
       call.d_q = stored_d_q.on(stream, kTokensBefore);
