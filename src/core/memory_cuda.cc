@@ -1,5 +1,6 @@
 #include <cstdint>
 #include <limits>
+#include <string>
 
 #include "src/core/cuda_check.h"
 #include "src/core/cuda_device_scope.h"
@@ -23,6 +24,16 @@ void keep_freed_memory(Device device) {
   std::uint64_t all = std::numeric_limits<std::uint64_t>::max();
   cuda_check(cudaDeviceGetDefaultMemPool(&pool, device.index));
   cuda_check(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &all));
+}
+
+Error lacks_memory(std::size_t bytes, Device device) {
+  cudaGetLastError();  // so that the next call does not report this error again
+  std::size_t free = 0, total = 0;
+  cuda_check(cudaMemGetInfo(&free, &total));
+  return Error("cuda:" + std::to_string(device.index) + ": " + std::to_string(bytes) +
+               " bytes of device memory cannot be allocated (" + std::to_string(free) + " of " +
+               std::to_string(total) +
+               " are free) use smaller batches, more GPUs or a smaller model");
 }
 
 }  // namespace
@@ -98,9 +109,11 @@ double seconds_between_on<DeviceType::kCuda>(void* earlier, void* later) {
 }
 
 template <>
-void* allocate_on<DeviceType::kCuda>(std::size_t bytes, Device, void* native) {
+void* allocate_on<DeviceType::kCuda>(std::size_t bytes, Device device, void* native) {
   void* data = nullptr;
-  cuda_check(cudaMallocAsync(&data, bytes, cuda_stream(native)));
+  const cudaError_t status = cudaMallocAsync(&data, bytes, cuda_stream(native));
+  if (status == cudaErrorMemoryAllocation) throw lacks_memory(bytes, device);
+  cuda_check(status);
   return data;
 }
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <numeric>
+#include <string_view>
 
 #include "tests/support/devices.h"
 
@@ -79,6 +80,22 @@ TEST_P(BufferTest, CopiesAndClearsSpans) {
   fill_zero(to.span().last(1), stream);
   EXPECT_EQ(to.to_host(stream), (Floats{0, 0, 2, 0}));
   EXPECT_THROW(serrate::copy(from.span(), to.span().first(3), stream), Error);
+}
+
+TEST_P(BufferTest, MemoryThatAGpuLacksIsAnErrorThatSaysHowMuch) {
+  if (stream.device().type == DeviceType::kCpu) GTEST_SKIP() << "std::bad_alloc";
+  constexpr std::int64_t kPebibyte = std::int64_t{1} << 50;
+  try {
+    const Buffer<std::byte> buffer(kPebibyte, stream);
+    FAIL() << "a pebibyte was allocated";
+  } catch (const Error& error) {
+    const std::string_view what = error.what();
+    EXPECT_TRUE(what.starts_with("cuda:0: 1125899906842624 bytes of device memory cannot be "))
+        << what;
+    EXPECT_NE(what.find(" are free) use smaller batches"), what.npos) << what;
+  }
+  Buffer<float> next(Floats{1, 2}, stream);  // the error does not last
+  EXPECT_EQ(next.to_host(stream), (Floats{1, 2}));
 }
 
 INSTANTIATE_TEST_SUITE_P(Device, BufferTest, testing::ValuesIn(test_devices()), device_name);
