@@ -100,9 +100,8 @@ void check_batch(const AttentionForward& args) {
       "query_offsets has {} entries and key_offsets {} (both must have batch_size + 1, "
       "query_offsets none where the queries are shared)",
       args.query_offsets.size(), args.key_offsets.size());
-  require(
-      args.precision != Precision::kTf32 || are_float32(args),
-      "q, k, v and out are not all float32 (tf32 is of float32 tokens); leave precision at kFp32");
+  require(args.precision != Precision::kTf32 || are_float32(args),
+          "q, k, v and out are not all float32 (which tf32 needs); leave precision at kFp32");
   std::visit(MaskChecks{args}, args.mask);
 }
 

@@ -77,34 +77,38 @@ struct OwnerWarp {
     }
   }
 
-  // Begins products = the group's rows of a tensor times those of tile t from `row` on.
-  template <int kNumBlocks>
-  __device__ void begin_products(unsigned n, unsigned t, int tensor, int row,
-                                 Fragment<kNumBlocks>& products) const {
-    wgmma_keep(accumulators(products));
+  // Calls f(i, piece) for each piece of a tensor in tile t once it is there. The fence comes after
+  // the wait: where wgmma follows anything else, ptxas adds one of its own.
+  template <class F>
+  __device__ void for_each_piece(unsigned t, int tensor, F f) const {
 #pragma unroll
     for (int i = 0; i < kOfTensor; ++i) {
       const unsigned p = t * kPieces + first_piece<kDim, kSums>(tensor) + i;
       state.pieces.wait_full(p);
       wgmma_fence();
-      multiply_rows<kColumns, kTypeOf<Half>>(tiles.own(n, tensor, group) + i * kPieceBytes<kDim>,
-                                             tiles.piece(p) + row * kRowBytes, products,
-                                             i == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
+      f(i, tiles.piece(p));
     }
+  }
+  // Begins products = the group's rows of a tensor times those of tile t from `row` on.
+  template <int kNumBlocks>
+  __device__ void begin_products(unsigned n, unsigned t, int tensor, int row,
+                                 Fragment<kNumBlocks>& products) const {
+    wgmma_keep(accumulators(products));
+    for_each_piece(t, tensor, [&](int i, auto* piece) {
+      multiply_rows<kColumns, kTypeOf<Half>>(tiles.own(n, tensor, group) + i * kPieceBytes<kDim>,
+                                             piece + row * kRowBytes, products,
+                                             i == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
+    });
     wgmma_commit();
   }
   // Begins sums += the transpose of kRows rows of tile t, from `row` on, by their left side.
   __device__ void begin_sums(const Rounded& rounded, unsigned t, int tensor, int row,
                              Fragment<kDim / 8>& sums) const {
     wgmma_keep(accumulators(sums));
-#pragma unroll
-    for (int i = 0; i < kOfTensor; ++i) {
-      const unsigned p = t * kPieces + first_piece<kDim, kSums>(tensor) + i;
-      state.pieces.wait_full(p);
-      wgmma_fence();
-      add_rows<kColumns, Half>(rounded, tiles.piece(p) + row * kRowBytes,
+    for_each_piece(t, tensor, [&](int i, auto* piece) {
+      add_rows<kColumns, Half>(rounded, piece + row * kRowBytes,
                                reinterpret_cast<Fragment<kColumns / 8>&>(sums[i * kColumns / 8]));
-    }
+    });
     wgmma_commit();
   }
 

@@ -106,7 +106,7 @@ TEST(AttentionErrors, OfSizesAndOffsets) {
              a.forward.precision = Precision::kTf32;
              a.forward.k.type = DataType::kBFloat16;
            },
-           "q, k, v and out are not all float32 (tf32 is of float32 tokens); leave precision at"},
+           "q, k, v and out are not all float32 (which tf32 needs); leave precision at"},
       },
       false);
 }
