@@ -42,8 +42,11 @@ std::shared_ptr<Asynchronous> issue(const char* name, std::uintptr_t code, Effec
   operation->issuer = block.current->number;
   operation->number = thread_for(block, operation->issuer, name);
   operation->code = code;
-  if (issuers.empty()) block.order.publish(operation->issuer, operation->known);
-  for (const unsigned thread : issuers) block.order.publish(thread, operation->known);
+  if (issuers.empty()) {
+    block.order.publish(operation->issuer, operation->known);
+  } else {
+    block.order.publish(issuers, operation->known);
+  }
   operation->after = std::move(after);
   operation->effect = std::move(effect);
   block.under_way.push_back(operation);

@@ -69,13 +69,17 @@ void multiply(void* const lanes[kWarpSize]) {
       b[row][g] = element_of(type, at(l)->b, i);
     }
   }
-  for (unsigned l = 0; l < kWarpSize; ++l) {
-    for (unsigned i = 0; i < 4; ++i) {
-      const unsigned row = l / 4 + 8 * (i / 2), col = 2 * (l % 4) + i % 2;
-      double sum = at(l)->d[i];
-      for (unsigned k = 0; k < depth; ++k) sum += a[row][k] * b[k][col];
-      at(l)->d[i] = toward_zero(sum);
+  for (unsigned row = 0; row < 16; ++row) {
+    // Of columns 2 q and 2 q + 1, lane 4 (row % 8) + q has the sums.
+    const auto sum_of = [&](unsigned col) -> float& {
+      return at(4 * (row % 8) + col / 2)->d[row / 8 * 2 + col % 2];
+    };
+    double sums[8];
+    for (unsigned col = 0; col < 8; ++col) sums[col] = sum_of(col);
+    for (unsigned k = 0; k < depth; ++k) {
+      for (unsigned col = 0; col < 8; ++col) sums[col] += a[row][k] * b[k][col];
     }
+    for (unsigned col = 0; col < 8; ++col) sum_of(col) = toward_zero(sums[col]);
   }
   count_tensor_core_operation(*running_block);
 }

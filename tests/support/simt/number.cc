@@ -20,9 +20,9 @@ std::uint32_t rounded(double magnitude, int mantissa_bits, int bias) {
 double value_of(std::uint32_t bits, int mantissa_bits, int bias) {
   const auto exponent = static_cast<int>(bits >> mantissa_bits);
   const auto mantissa = static_cast<double>(bits & ((1u << mantissa_bits) - 1));
-  const double one = std::ldexp(1.0, mantissa_bits);
-  return exponent == 0 ? std::ldexp(mantissa, 1 - bias - mantissa_bits)
-                       : std::ldexp(one + mantissa, exponent - bias - mantissa_bits);
+  const double one = 1u << mantissa_bits;
+  return exponent == 0 ? mantissa * power_of_two(1 - bias - mantissa_bits)
+                       : (one + mantissa) * power_of_two(exponent - bias - mantissa_bits);
 }
 
 }  // namespace

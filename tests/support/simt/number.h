@@ -1,10 +1,16 @@
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 namespace simt {
 
 // The number formats that the hardware multiplies and adds.
+
+/// 2^exponent, of -1022 to 1023.
+inline double power_of_two(int exponent) {
+  return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+}
 
 double from_f16(std::uint16_t bits);
 double from_bf16(std::uint16_t bits);

@@ -10,27 +10,27 @@ void raise(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& fro
   for (std::size_t i = 0; i < from.size(); ++i) to[i] = std::max(to[i], from[i]);
 }
 
-std::uint32_t at(const std::vector<std::uint32_t>& epochs, unsigned thread) {
-  return thread < epochs.size() ? epochs[thread] : 0;
+Epochs joined(const Epochs& a, const Epochs& b) {
+  if (!a || a == b) return b;
+  auto both = std::make_shared<std::vector<std::uint32_t>>(*a);
+  raise(*both, *b);
+  return both;
 }
 
 }  // namespace
 
-void ThreadClock::join(std::uint32_t block, const std::vector<std::uint32_t>& epochs) {
-  auto& mine = blocks_[block];
-  auto joined = std::make_shared<std::vector<std::uint32_t>>(epochs);
-  if (mine) raise(*joined, *mine);
-  mine = std::move(joined);
+void ThreadClock::join(std::uint32_t block, const Epochs& epochs) {
+  Epochs& mine = blocks_[block];
+  mine = joined(mine, epochs);
 }
 
 void ThreadClock::join(const ThreadClock& other) {
-  for (const auto& [block, epochs] : other.blocks_) {
-    auto& mine = blocks_[block];
-    if (!mine) {
-      mine = epochs;
-    } else if (mine != epochs) {
-      join(block, *epochs);
-    }
+  for (const auto& [block, epochs] : other.blocks_) join(block, epochs);
+}
+
+void ThreadClock::join_others(const ThreadClock& other, std::uint32_t block) {
+  for (const auto& [number, epochs] : other.blocks_) {
+    if (number != block) join(number, epochs);
   }
 }
 
@@ -38,47 +38,55 @@ void BlockOrder::begin(std::uint32_t block, unsigned threads) {
   block_ = block;
   threads_ = threads;
   epochs_.assign(threads, 1);
-  common_.assign(threads, 0);
-  for (const unsigned thread : own_rows_) rows_[thread].clear();
+  common_ = std::make_shared<std::vector<std::uint32_t>>(threads);
+  rows_.assign(threads, nullptr);
   own_rows_.clear();
-  rows_.resize(threads);
   common_others_ = {};
   others_.clear();
+  last_ = {};
 }
 
 unsigned BlockOrder::add_asynchronous() {
   epochs_.push_back(1);
-  rows_.emplace_back();
+  rows_.push_back(std::make_shared<std::vector<std::uint32_t>>());
   return static_cast<unsigned>(epochs_.size()) - 1;
 }
 
 void BlockOrder::begin_asynchronous(unsigned thread, const ThreadClock& clock) {
-  rows_[thread].assign(threads_, 0);
-  if (const auto* known = clock.of(block_)) raise(rows_[thread], *known);
+  const Epochs* known = clock.of(block_);
+  rows_[thread] = known ? *known : std::make_shared<std::vector<std::uint32_t>>();
   others_[thread] = clock;
 }
 
-bool BlockOrder::knows(unsigned reader, std::uint32_t block, unsigned thread,
-                       std::uint32_t epoch) const {
-  const bool knows_common = !is_asynchronous(reader);
-  if (block == block_) {
-    return reader == thread || (knows_common && epoch <= at(common_, thread)) ||
-           (!rows_[reader].empty() && epoch <= at(rows_[reader], thread));
-  }
-  if (const auto* others = common_others_.of(block); others && knows_common) {
-    if (epoch <= at(*others, thread)) return true;
-  }
+bool BlockOrder::knows_elsewhere(unsigned reader, std::uint32_t block, unsigned thread,
+                                 std::uint32_t epoch) const {
+  const auto in = [&](const ThreadClock& clock) {
+    const Epochs* epochs = clock.of(block);
+    return epochs && thread < (*epochs)->size() && epoch <= (**epochs)[thread];
+  };
+  if (!is_asynchronous(reader) && in(common_others_)) return true;
   const auto found = others_.find(reader);
-  if (found == others_.end()) return false;
-  const auto* others = found->second.of(block);
-  return others && epoch <= at(*others, thread);
+  return found != others_.end() && in(found->second);
+}
+
+std::vector<std::uint32_t> BlockOrder::known_together(std::span<const unsigned> threads) const {
+  const Epochs* last = &known_to(threads.front());
+  std::vector<std::uint32_t> known = **last;
+  for (const unsigned thread : threads) {
+    const Epochs& next = known_to(thread);
+    if (next != *last) raise(known, *next);
+    last = &next;
+  }
+  return known;
 }
 
 void BlockOrder::barrier() {
-  for (const unsigned thread : own_rows_) raise(common_, rows_[thread]);
-  std::copy_n(epochs_.begin(), threads_, common_.begin());
+  std::vector<std::uint32_t> known =
+      own_rows_.empty() ? *common_ : known_together(own_rows_);
+  std::copy_n(epochs_.begin(), threads_, known.begin());
+  common_ = std::make_shared<std::vector<std::uint32_t>>(std::move(known));
   for (unsigned thread = 0; thread < threads_; ++thread) ++epochs_[thread];
-  for (const unsigned thread : own_rows_) rows_[thread].clear();
+  for (const unsigned thread : own_rows_) rows_[thread] = nullptr;
   own_rows_.clear();
   for (auto it = others_.begin(); it != others_.end();) {
     if (is_asynchronous(it->first)) break;  // the last ones
@@ -87,50 +95,47 @@ void BlockOrder::barrier() {
   }
 }
 
-void BlockOrder::barrier(const std::vector<unsigned>& threads) {
-  std::vector<std::uint32_t> joined = common_;
+void BlockOrder::barrier(std::span<const unsigned> threads) {
+  std::vector<std::uint32_t> known = known_together(threads);
   ThreadClock others;
   for (const unsigned thread : threads) {
-    if (!rows_[thread].empty()) raise(joined, rows_[thread]);
+    known[thread] = epochs_[thread]++;
     const auto found = others_.find(thread);
     if (found != others_.end()) others.join(found->second);
   }
-  for (const unsigned thread : threads) joined[thread] = epochs_[thread];
+  const Epochs all = std::make_shared<std::vector<std::uint32_t>>(std::move(known));
   for (const unsigned thread : threads) {
-    own_row(thread) = joined;
-    ++epochs_[thread];
+    if (!rows_[thread]) own_rows_.push_back(thread);
+    rows_[thread] = all;
     if (!others.empty()) others_[thread] = others;
   }
 }
 
-std::vector<std::uint32_t> BlockOrder::known_to(unsigned thread) const {
-  if (is_asynchronous(thread)) return rows_[thread];
-  std::vector<std::uint32_t> known = common_;
-  if (!rows_[thread].empty()) raise(known, rows_[thread]);
-  return known;
-}
-
-void BlockOrder::publish(unsigned thread, ThreadClock& clock) {
-  std::vector<std::uint32_t> known = known_to(thread);
-  if (known.size() <= thread) known.resize(thread + 1);
-  known[thread] = epochs_[thread]++;
-  clock.join(block_, known);
-  if (!is_asynchronous(thread)) clock.join(common_others_);
-  const auto found = others_.find(thread);
-  if (found != others_.end()) clock.join(found->second);
+void BlockOrder::publish(std::span<const unsigned> threads, ThreadClock& clock) {
+  std::vector<std::uint32_t> known = known_together(threads);
+  for (const unsigned thread : threads) {
+    if (known.size() <= thread) known.resize(thread + 1);
+    known[thread] = epochs_[thread]++;
+    if (!is_asynchronous(thread)) clock.join(common_others_);
+    const auto found = others_.find(thread);
+    if (found != others_.end()) clock.join_others(found->second, block_);
+  }
+  clock.join(block_, std::make_shared<std::vector<std::uint32_t>>(std::move(known)));
 }
 
 void BlockOrder::acquire(unsigned thread, const ThreadClock& clock) {
-  if (const auto* mine = clock.of(block_)) raise(own_row(thread), *mine);
-  others_[thread].join(clock);
+  if (const Epochs* epochs = clock.of(block_)) learn(thread, *epochs);
+  if (clock.knows_others(block_)) others_[thread].join_others(clock, block_);
 }
 
-std::vector<std::uint32_t>& BlockOrder::own_row(unsigned thread) {
-  if (rows_[thread].empty()) {
-    rows_[thread] = common_;
-    if (!is_asynchronous(thread)) own_rows_.push_back(thread);
+// The threads of a warp, or of a block, learn the same one after another.
+void BlockOrder::learn(unsigned thread, const Epochs& epochs) {
+  const Epochs& known = known_to(thread);
+  if (known != last_.known || epochs != last_.learnt) {
+    last_ = {known, epochs, joined(known, epochs)};
   }
-  return rows_[thread];
+  if (!rows_[thread]) own_rows_.push_back(thread);
+  rows_[thread] = last_.both;
 }
 
 }  // namespace simt

@@ -3,24 +3,33 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace simt {
 
+/// Of each thread of a block, the last epoch that is known; 0 beyond its end. Whoever learns the
+/// same thing shares one.
+using Epochs = std::shared_ptr<const std::vector<std::uint32_t>>;
+
 /// What is known of a grid's threads: of block b, thread t, all up to epoch [b][t] is before.
 class ThreadClock {
  public:
-  void join(std::uint32_t block, const std::vector<std::uint32_t>& epochs);
+  void join(std::uint32_t block, const Epochs& epochs);
   void join(const ThreadClock& other);
+  /// What the other knows of all blocks but one.
+  void join_others(const ThreadClock& other, std::uint32_t block);
   /// Null when nothing is known of a block.
-  const std::vector<std::uint32_t>* of(std::uint32_t block) const {
+  const Epochs* of(std::uint32_t block) const {
     const auto found = blocks_.find(block);
-    return found == blocks_.end() ? nullptr : found->second.get();
+    return found == blocks_.end() ? nullptr : &found->second;
   }
   bool empty() const { return blocks_.empty(); }
+  /// Whether something is known of another block than this.
+  bool knows_others(std::uint32_t block) const { return blocks_.size() > blocks_.count(block); }
 
  private:
-  std::map<std::uint32_t, std::shared_ptr<const std::vector<std::uint32_t>>> blocks_;
+  std::map<std::uint32_t, Epochs> blocks_;
 };
 
 /// The happens-before order among the threads of a block, as vector clocks. A barrier of all
@@ -42,27 +51,43 @@ class BlockOrder {
     return knows(reader, block_, asynchronous, epochs_[asynchronous] - 1);
   }
   /// Whether what a thread of this grid did in that epoch is before what `reader` does now.
-  bool knows(unsigned reader, std::uint32_t block, unsigned thread, std::uint32_t epoch) const;
+  bool knows(unsigned reader, std::uint32_t block, unsigned thread, std::uint32_t epoch) const {
+    return block == block_ ? knows_here(reader, thread, epoch)
+                           : knows_elsewhere(reader, block, thread, epoch);
+  }
+  /// The same of a thread of this block.
+  bool knows_here(unsigned reader, unsigned thread, std::uint32_t epoch) const {
+    const std::vector<std::uint32_t>& known = *known_to(reader);
+    return reader == thread || (thread < known.size() && epoch <= known[thread]);
+  }
 
-  void barrier();                                      // of all threads
-  void barrier(const std::vector<unsigned>& threads);  // of some
-  void publish(unsigned thread, ThreadClock& clock);   // what the thread knows, and did until now
+  void barrier();                                   // of all threads
+  void barrier(std::span<const unsigned> threads);  // of some
+  // What the threads know, and did until now.
+  void publish(std::span<const unsigned> threads, ThreadClock& clock);
+  void publish(unsigned thread, ThreadClock& clock) { publish({&thread, 1}, clock); }
   void acquire(unsigned thread, const ThreadClock& clock);
 
  private:
   bool is_asynchronous(unsigned thread) const { return thread >= threads_; }
-  std::vector<std::uint32_t>& own_row(unsigned thread);
-  std::vector<std::uint32_t> known_to(unsigned thread) const;
+  const Epochs& known_to(unsigned thread) const { return rows_[thread] ? rows_[thread] : common_; }
+  bool knows_elsewhere(unsigned reader, std::uint32_t block, unsigned thread,
+                       std::uint32_t epoch) const;
+  /// What they know of this block, together.
+  std::vector<std::uint32_t> known_together(std::span<const unsigned> threads) const;
+  void learn(unsigned thread, const Epochs& epochs);
 
   std::uint32_t block_ = 0;
   unsigned threads_ = 0;
-  // Vectors may end before the last asynchronous thread: nothing is known of it then.
-  std::vector<std::uint32_t> epochs_;             // [threads + asynchronous], from 1
-  std::vector<std::uint32_t> common_;             // [threads + asynchronous], what all threads know
-  std::vector<std::vector<std::uint32_t>> rows_;  // what one knows beyond; or empty
-  std::vector<unsigned> own_rows_;                // those of threads that are not empty
-  ThreadClock common_others_;                     // of other blocks
+  std::vector<std::uint32_t> epochs_;  // [threads + asynchronous], from 1
+  Epochs common_;                      // what all threads know
+  std::vector<Epochs> rows_;           // [threads + asynchronous], what one knows; null: common_
+  std::vector<unsigned> own_rows_;     // the threads, not asynchronous, whose rows are not null
+  ThreadClock common_others_;          // of other blocks
   std::map<unsigned, ThreadClock> others_;
+  struct {
+    Epochs known, learnt, both;
+  } last_;  // learn()
 };
 
 }  // namespace simt

@@ -5,7 +5,6 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
-#include <set>
 #include <utility>
 #include <vector>
 
@@ -86,13 +85,17 @@ struct Tile {
   std::uintptr_t address(unsigned row, unsigned k) const {
     return address_of(Descriptor(descriptor), by_rows, 4 / elements_of(type), first_row + row, k);
   }
-  // The pieces of 16 bytes that it lies in.
+  // The pieces of 16 bytes that it lies in: each has elements that follow one another in k or,
+  // where it is by rows, in rows.
   std::vector<std::uintptr_t> pieces() const {
-    std::set<std::uintptr_t> all;
-    for (unsigned row = 0; row < rows; ++row) {
-      for (unsigned k = 0; k < depth_of(type); ++k) all.insert(address(row, k) / 16 * 16);
+    const unsigned in_piece = 4 * elements_of(type);
+    std::vector<std::uintptr_t> all;
+    for (unsigned row = 0; row < rows; row += by_rows ? in_piece : 1) {
+      for (unsigned k = 0; k < depth_of(type); k += by_rows ? 1 : in_piece) {
+        all.push_back(address(row, k));
+      }
     }
-    return {all.begin(), all.end()};
+    return all;
   }
   double element(unsigned row, unsigned k) const {
     const std::uintptr_t at = address(row, k);
@@ -102,30 +105,47 @@ struct Tile {
   }
 };
 
+// A factor, and the exponent of its significand.
+struct Factor {
+  double value;
+  int exponent;
+};
+
+int exponent_of(double value) {
+  constexpr int kOfZero = -5000;
+  return value == 0 ? kOfZero
+                    : static_cast<int>(std::bit_cast<std::uint64_t>(value) >> 52 & 0x7FF) - 1023;
+}
+
+Factor factor(double value) {
+  return {value, exponent_of(value)};
+}
+
 // c and the products a[k] b[k] as the tensor cores add them (measured by others on the hardware):
 // all are cut to `fraction` bits below the largest exponent, added, and cut again.
-float fused_sum(float c, const double* a, const double* b, unsigned depth, int fraction) {
+float fused_sum(float c, const Factor* a, const Factor* b, unsigned depth, int fraction) {
   double terms[33];
-  int largest = -1000;
-  const auto exponent = [](double x) {
-    return static_cast<int>(std::bit_cast<std::uint64_t>(x) >> 52 & 0x7FF) - 1023;
-  };
-  for (unsigned k = 0; k < depth; ++k) {
-    terms[k] = a[k] * b[k];
-    // The product of two significands is not normalised.
-    if (terms[k] != 0) largest = std::max(largest, exponent(a[k]) + exponent(b[k]));
-  }
   terms[depth] = c;
-  if (c != 0) largest = std::max(largest, exponent(c));
-  if (largest == -1000) return 0;
-  const double unit = std::ldexp(1.0, largest - fraction),
-               per_unit = std::ldexp(1.0, fraction - largest);
+  int largest = exponent_of(c);
+  double not_finite = 0 * c;
+  for (unsigned k = 0; k < depth; ++k) {
+    terms[k] = a[k].value * b[k].value;
+    // The product of two significands is not normalised.
+    largest = std::max(largest, a[k].exponent + b[k].exponent);
+    not_finite += 0 * terms[k];
+  }
+  if (std::isnan(not_finite)) {
+    const double* first = terms;
+    while (std::isfinite(*first)) ++first;
+    return static_cast<float>(c + *first);
+  }
+  if (largest < -1000) return 0;
+  const double per_unit = power_of_two(fraction - largest);
   double sum = 0;
   for (unsigned k = 0; k <= depth; ++k) {
-    if (!std::isfinite(terms[k])) return static_cast<float>(c + terms[k]);
     sum += static_cast<double>(static_cast<std::int64_t>(terms[k] * per_unit));
   }
-  sum *= unit;
+  sum *= power_of_two(largest - fraction);
   auto cut = static_cast<float>(sum);
   if (std::isfinite(cut) && std::abs(cut) > std::abs(sum)) cut = std::nextafterf(cut, 0.0f);
   if (fraction < 23) {
@@ -231,8 +251,8 @@ void multiply(const Product& product, const std::vector<Lane>& lanes, Asynchrono
   const MmaType type = product.type;
   const unsigned depth = depth_of(type), cols = static_cast<unsigned>(product.cols);
   const unsigned warp = lanes[0].thread->number / kWarpSize % kWarps;
-  double a[kRows][32];
-  std::vector<double> b(std::size_t{cols} * depth);
+  Factor a[kRows][32];
+  std::vector<Factor> b(std::size_t{cols} * depth);
   const auto read = [&](const Tile& tile) {
     for (const std::uintptr_t piece : tile.pieces()) {
       observe_asynchronous(self, piece, 16, Touch::kRead);
@@ -242,20 +262,20 @@ void multiply(const Product& product, const std::vector<Lane>& lanes, Asynchrono
     for (unsigned l = 0; l < kWarpSize; ++l) {
       for (unsigned i = 0; i < 4 * elements_of(type); ++i) {
         const RowAndDepth at = element_of_a(type, l, i);
-        a[at.row][at.depth] = element_of(type, lanes[l].a_values, i);
+        a[at.row][at.depth] = factor(element_of(type, lanes[l].a_values, i));
       }
     }
   } else {
     const Tile tile{type, product.a_by_rows, kRows * warp, kRows, product.a};
     read(tile);
     for (unsigned row = 0; row < kRows; ++row) {
-      for (unsigned k = 0; k < depth; ++k) a[row][k] = tile.element(row, k);
+      for (unsigned k = 0; k < depth; ++k) a[row][k] = factor(tile.element(row, k));
     }
   }
   const Tile tile{type, product.b_by_rows, 0, cols, product.b};
   read(tile);
   for (unsigned col = 0; col < cols; ++col) {
-    for (unsigned k = 0; k < depth; ++k) b[col * depth + k] = tile.element(col, k);
+    for (unsigned k = 0; k < depth; ++k) b[col * depth + k] = factor(tile.element(col, k));
   }
   const int fraction = type == MmaType::kE4m3 ? 13 : 25;
   for (const Lane& lane : lanes) {
