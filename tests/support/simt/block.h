@@ -140,6 +140,7 @@ struct Block {
   unsigned alive = 0, at_barrier = 0;
   Thread* current = nullptr;
   std::vector<unsigned> runnable;
+  std::vector<unsigned> at_warp_operation;  // lanes that wait, by warps
   NamedBarrier named[16];
   BlockOrder order;
   std::unordered_map<std::uintptr_t, StaticWord> static_shared;

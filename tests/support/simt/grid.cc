@@ -74,6 +74,7 @@ void begin_block(Block& block, std::uint32_t number) {
   block.at_barrier = 0;
   block.runnable.resize(block.size());
   std::iota(block.runnable.begin(), block.runnable.end(), 0u);
+  block.at_warp_operation.assign(block.size() / kWarpSize + 1, 0);
   for (NamedBarrier& barrier : block.named) barrier = {};
   block.mbarriers.clear();
   block.products.clear();

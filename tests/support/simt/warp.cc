@@ -173,6 +173,7 @@ void try_warp_operation(Block& block, Thread& arrived) {
     there[i]->wait.result = results[i];
     make_runnable(*there[i]);
   }
+  block.at_warp_operation[arrived.number / kWarpSize] -= static_cast<unsigned>(count);
 }
 
 namespace {
@@ -190,8 +191,9 @@ std::uint64_t meet(Wait wait) {
                   std::to_string(lane()) + " is not in",
               wait.where);
   }
+  const bool all_there = block.alive == block.size() && block.size() % kWarpSize == 0;
   const Lanes lanes = lanes_of(block, thread);
-  for (unsigned l = 0; l < kWarpSize; ++l) {
+  for (unsigned l = 0; l < kWarpSize && !all_there; ++l) {
     if (!(wait.mask >> l & 1)) continue;
     if (!lanes[l] || lanes[l]->state == Thread::State::kDone) {
       fail_here(Kind::kWarpDivergence,
@@ -217,7 +219,10 @@ std::uint64_t meet(Wait wait) {
   }
   thread.wait = wait;
   thread.state = Thread::State::kWaiting;
-  try_warp_operation(block, thread);
+  unsigned& waiting = block.at_warp_operation[thread.number / kWarpSize];
+  if (++waiting >= static_cast<unsigned>(std::popcount(wait.mask))) {
+    try_warp_operation(block, thread);
+  }
   switch_away();  // also when all lanes are there: the last to come need not go on first
   return thread.wait.result;
 }
