@@ -16,19 +16,24 @@ namespace simt {
 namespace {
 
 constexpr std::size_t kPage = 4096;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kGuard = 512;  // between allocations; CUDA aligns them to 256 bytes
 
 std::uintptr_t round_up(std::uintptr_t value, std::uintptr_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
+// Pages are huge where the system has them: that makes them quick to find, to fill and to protect.
 void* reserve(std::size_t bytes, int protection) {
-  void* data = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* data = mmap(nullptr, bytes + kHugePage, protection,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (data == MAP_FAILED) {
     std::perror("simt: cannot reserve addresses for the simulated device");
     std::abort();
   }
-  return data;
+  const std::uintptr_t begin = round_up(reinterpret_cast<std::uintptr_t>(data), kHugePage);
+  madvise(reinterpret_cast<void*>(begin), bytes, MADV_HUGEPAGE);
+  return reinterpret_cast<void*>(begin);
 }
 
 // Host code touched memory that is not its own, or not yet: the end of the program, with a name.
@@ -133,7 +138,7 @@ void Memory::leave_freed() {
   const auto first = std::find_if(allocations_.lower_bound(device_first_), allocations_.end(),
                                   [](const auto& entry) { return !entry.second.freed_by; });
   const bool found = first != allocations_.end() && !first->second.pinned;
-  const std::uintptr_t live = (found ? first->first : device_next_) / kPage * kPage;
+  const std::uintptr_t live = (found ? first->first : device_next_) / kHugePage * kHugePage;
   madvise(reinterpret_cast<void*>(device_first_), live - device_first_, MADV_DONTNEED);
   madvise(word(device_first_), (live - device_first_) / 4 * sizeof(Word), MADV_DONTNEED);
   device_first_ = live;
@@ -154,8 +159,8 @@ std::string Memory::describe(std::uintptr_t address) {
 
 void Memory::protect(int protection) {
   mprotect(reinterpret_cast<void*>(base_), kSharedBytes, protection);
-  mprotect(reinterpret_cast<void*>(device_first_), round_up(device_next_, kPage) - device_first_,
-           protection);
+  mprotect(reinterpret_cast<void*>(device_first_),
+           round_up(device_next_, kHugePage) - device_first_, protection);
 }
 
 void Memory::open() {
