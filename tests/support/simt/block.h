@@ -140,6 +140,7 @@ struct Block {
   unsigned alive = 0, at_barrier = 0;
   Thread* current = nullptr;
   std::vector<unsigned> runnable;
+  std::size_t steps = 0;  // of its threads, before another block may come
   std::vector<unsigned> at_warp_operation;  // lanes that wait, by warps
   NamedBarrier named[16];
   BlockOrder order;
@@ -177,8 +178,9 @@ class InSimulator {
   const bool outer_;
 };
 
-/// Runs a thread until it waits or ends.
-void resume(Block& block, Thread& thread);
+/// Runs a thread, and those that it gives way to, until one leaves the choice to the scheduler or
+/// ends; returns that one.
+Thread& resume(Block& block, Thread& thread);
 /// Makes the thread that runs wait, and returns when it is runnable again.
 void stop_here();
 /// The same for a thread whose state is set.

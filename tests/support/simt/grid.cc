@@ -48,13 +48,30 @@ std::uintptr_t stack(unsigned window, unsigned thread) {
 
 thread_local fibre::fcontext_t scheduler = nullptr;
 
+// Keeps where the other side goes on: the thread that it names, or the scheduler.
+void keep(fibre::transfer_t other) {
+  (other.data ? static_cast<Thread*>(other.data)->context : scheduler) = other.fctx;
+}
+
 void to_scheduler() {
-  const fibre::transfer_t back = fibre::jump_fcontext(scheduler, nullptr);
-  scheduler = back.fctx;
+  keep(fibre::jump_fcontext(scheduler, nullptr));
+}
+
+// Some runnable thread, which is so no more.
+Thread& take_runnable(Block& block) {
+  std::swap(block.runnable[schedule()() % block.runnable.size()], block.runnable.back());
+  Thread& thread = block.threads[block.runnable.back()];
+  block.runnable.pop_back();
+  return thread;
+}
+
+void make_current(Block& block, Thread& thread) {
+  block.current = &thread;
+  simt_indices.thread = thread.index;
 }
 
 void run_thread(fibre::transfer_t from) {
-  scheduler = from.fctx;
+  keep(from);
   Block& block = *running_block;
   block.launch->call(block.launch->arguments);
   block.current->state = Thread::State::kDone;
@@ -205,15 +222,13 @@ class Schedule {
   }
 
   void run_for_a_while(Block& block) {
-    std::size_t steps = live_.size() == 1 ? kSteps : schedule()() % kSteps + 1;
-    for (; steps > 0 && !grid_.failed && !block.runnable.empty(); --steps) {
-      const std::size_t pick = schedule()() % block.runnable.size();
-      std::swap(block.runnable[pick], block.runnable.back());
-      Thread& thread = block.threads[block.runnable.back()];
-      block.runnable.pop_back();
-      resume(block, thread);
-      if (thread.state == Thread::State::kDone) --block.alive;
-      if (!(thread.state == Thread::State::kWaiting && thread.wait.what == Wait::For::kTurn)) {
+    block.steps = live_.size() == 1 ? kSteps : schedule()() % kSteps + 1;
+    while (block.steps > 0 && !grid_.failed && !block.runnable.empty()) {
+      const std::size_t steps = --block.steps;
+      const Thread& last = resume(block, take_runnable(block));
+      if (last.state == Thread::State::kDone) --block.alive;
+      if (block.steps < steps || last.state != Thread::State::kWaiting ||
+          last.wait.what != Wait::For::kTurn) {
         turns_ = 0;
       }
     }
@@ -276,13 +291,13 @@ bool run_grid(const Launch& launch, const Operation& operation) {
   return !grid.failed;
 }
 
-void resume(Block& block, Thread& thread) {
-  block.current = &thread;
-  simt_indices.thread = thread.index;
+Thread& resume(Block& block, Thread& thread) {
+  make_current(block, thread);
   simt_indices.block = block.index;
   const fibre::transfer_t back = fibre::jump_fcontext(thread.context, nullptr);
-  thread.context = back.fctx;
-  block.current = nullptr;
+  Thread& last = *std::exchange(block.current, nullptr);
+  last.context = back.fctx;
+  return last;
 }
 
 Finding finding_about(Kind kind, const Thread& thread, const std::string& text, Place place) {
@@ -332,11 +347,24 @@ void make_runnable(Thread& thread) {
 
 void stop_here() {
   running_block->current->state = Thread::State::kWaiting;
-  to_scheduler();
+  switch_away();
 }
 
+// To another thread, if there is one while the block's turn lasts: that is one switch where two would be
+// by way of the scheduler.
 void switch_away() {
-  to_scheduler();
+  Block& block = *running_block;
+  Thread& from = *block.current;
+  const bool spins =
+      from.state == Thread::State::kWaiting && from.wait.what == Wait::For::kTurn;
+  if (spins || block.steps == 0 || block.grid->failed || block.runnable.empty()) {
+    return to_scheduler();
+  }
+  --block.steps;
+  Thread& to = take_runnable(block);
+  if (&to == &from) return;
+  make_current(block, to);
+  keep(fibre::jump_fcontext(to.context, &from));
 }
 
 void report_here(Kind kind, const std::string& text, const Where& where) {
