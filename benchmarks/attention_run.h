@@ -46,10 +46,10 @@ class AttentionRun {
     partials_ = Buffer<float>(plan_.num_partials(), stream);
   }
 
-  /// Of all layers of a model; both directions have it.
+  /// All layers of a model share it, in both directions.
   void plan() { plan_ = plan_attention(args(), stream_); }
   void forward() { jagged_attention_forward(planned_args(), stream_); }
-  /// Of a workload in e4m3: q, k and v become that, and the forward of what they became.
+  /// For a workload in e4m3: rounds q, k and v to it; forward_fp8 is the forward of these.
   void quantize() {
     const auto round = [&](Buffer<T>& from, const DeviceSpan<const std::int64_t>& offsets,
                            Rows8& to, std::int64_t terms, HeadRotation rotation) {
@@ -123,7 +123,7 @@ class AttentionRun {
   }
   std::int64_t columns() const { return w_.num_heads * w_.head_dim; }
 
-  /// Of a normal distribution; what is drawn repeats, which takes less time than to draw all.
+  /// Drawn from a normal distribution; draws repeat, which takes less time than to draw all.
   Buffer<T> random_rows(std::int64_t tokens, std::uint32_t seed) const {
     const std::int64_t size = tokens * columns();
     std::mt19937 generator(seed);

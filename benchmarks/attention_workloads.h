@@ -48,7 +48,7 @@ struct WorkloadLimits {
   std::int64_t sequences = std::int64_t{1} << 40, length = sequences;
 };
 
-/// Of workloads "W1,W6" or "all"; throws Error (usage) for any other name.
+/// The batches of workloads "W1,W6" or "all"; throws Error (usage) for any other name.
 std::vector<AttentionWorkload> attention_workloads(const std::string& names,
                                                    const WorkloadLimits& limits);
 

@@ -46,7 +46,7 @@ class BenchmarkDevice {
   int times() const { return times_; }
   bool on_gpu() const { return stream_.device().type == DeviceType::kCuda; }
 
-  /// Of one call of f.
+  /// How long one call of f takes.
   template <typename F>
   double seconds(F&& f) {
     if (!on_gpu()) {

@@ -63,7 +63,7 @@ double bytes_of(Precision precision) {
   return precision == Precision::kBf16 ? sizeof(BFloat16) : kFloat;
 }
 
-/// Of the linear layers: from so many columns to so many.
+/// A linear layer: from so many columns to so many.
 struct Layer {
   std::int64_t in, out;
   Precision precision = Precision::kFp32;

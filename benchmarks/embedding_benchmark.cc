@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::int64_t kBagSize = 20, kNumTables = 8;
 
-/// Of a table.
+/// The size of a table, and its bags.
 struct Sizes {
   std::int64_t rows, bags;
 };
@@ -44,7 +44,7 @@ std::vector<std::int64_t> random_ids(const Sizes& sizes, IdDistribution distribu
   return ids;
 }
 
-/// Of the tables, and what their rows have.
+/// What tables hold, and how ids are drawn.
 struct Case {
   std::int64_t dim;
   IdDistribution distribution;

@@ -156,7 +156,7 @@ struct QueuedStep {
   Event is_done;
 };
 
-/// Of the oldest step; it has to be done.
+/// Reports the oldest step, and waits for it.
 double report(TrainState& state, std::deque<QueuedStep>& queued, const NextItemBatch& next,
               std::int64_t& next_tokens) {
   const QueuedStep& oldest = queued.front();

@@ -60,7 +60,7 @@ class MpiStaging {
 
   Device device_;
   Slots out_, in_;
-  // Of the transfer in progress. The chunks of all ranks are in an order in which the first one
+  // The transfer in progress. The chunks of all ranks are in an order in which the first one
   // that is not done can always go on: by the distance between sender and receiver, then by offset.
   std::vector<Chunk> sends_, receives_;
   std::int64_t copied_ = 0, sent_ = 0, gone_ = 0;  // sends that have got that far

@@ -25,7 +25,7 @@ namespace serrate {
 /// the exchange for the events of the peers' copies. Only the queueing of them meets.
 class ThreadGroup {
  public:
-  /// Of a rank whose rows are on a GPU.
+  /// What a rank whose rows are on a GPU records.
   struct Events {
     explicit Events(Device device) : ready(device), copied(device) {}
     Event ready;   // the rows are written

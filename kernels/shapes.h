@@ -20,7 +20,7 @@ inline void check_type(const InputMatrix& matrix, const char* name, Device devic
               ") pass a matrix of such a type");
 }
 
-/// Of MatrixViews or DeviceMatrices.
+/// For MatrixViews and DeviceMatrices.
 template <typename A, typename B>
 bool same_shape(const A& a, const B& b) {
   return a.rows == b.rows && a.cols == b.cols;

@@ -73,7 +73,7 @@ class Buffer {
   const T* device_data() const { return data_; }
   std::int64_t size() const { return size_; }
   std::int64_t capacity() const { return capacity_; }
-  /// Of memory held: capacity() values.
+  /// Bytes of the memory held: capacity() values.
   std::int64_t bytes() const { return capacity_ * static_cast<std::int64_t>(sizeof(T)); }
   Device device() const { return device_; }
   DeviceSpan<T> span() { return {data_, static_cast<std::size_t>(size_)}; }

@@ -70,7 +70,7 @@ class Communicator {
   /// One string per rank.
   std::vector<std::string> gather_strings(std::string_view operation, std::string_view value);
 
-  /// Of `values`, counts[r] are for rank r, in rank order. For what payload collectives have to
+  /// counts[r] of the `values` are for rank r, in rank order. For what payload collectives have to
   /// know of their peers.
   template <typename T>
   FromRanks<T> exchange(std::string_view operation, std::span<const std::type_identity_t<T>> values,

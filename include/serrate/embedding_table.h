@@ -20,7 +20,7 @@ struct EmbeddingTable {
   std::vector<std::string> features = {};
   /// Rows start uniform in [-init_scale, init_scale); 0 means 1 / sqrt(num_rows), as in TorchRec.
   float init_scale = 0;
-  /// Of the weights in memory and in checkpoints; optimizer state and arithmetic are float32. In 16
+  /// Type of weights, in memory and checkpoints; optimizer state and arithmetic are float32. In 16
   /// bits an update rounds the rows it changes up or down at random, so that their mean is what
   /// float32 has; see TableRounding. First weights are rounded to nearest.
   DataType data_type = DataType::kFloat32;

@@ -179,7 +179,7 @@ struct RankMemory {
   std::int64_t weights = 0;
   std::int64_t optimizer = 0;
   std::int64_t exchange = 0;
-  /// Of the next batch's ids (`EmbeddingInput`); not in total(), as evaluation has none.
+  /// The next batch's ids (`EmbeddingInput`); not in total(), as evaluation has none.
   std::int64_t ahead = 0;
   std::int64_t total() const { return weights + optimizer + exchange; }
 };

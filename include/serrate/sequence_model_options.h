@@ -21,7 +21,7 @@ struct SequenceModelOptions {
   Activation activation = Activation::kGelu;
   float temperature = 1;
   bool l2_normalize = false;  ///< score by cosine / temperature
-  /// Of the products of linear layers, the head and attention; kBf16: of what the encoder stores,
+  /// For products of linear layers, the head and attention; kBf16: for what the encoder stores,
   /// too.
   Precision precision = Precision::kFp32;
   std::vector<std::string> features = {};  ///< categorical features that join the item in a token

@@ -56,7 +56,7 @@ __device__ void wgmma_keep(float (&d)[kCount]) {
                  : "l"(a), "l"(b), "r"(static_cast<int>(adds)), "n"(kTransposeA), "n"(kTransposeB) \
                  : "memory");                                                                      \
   }
-// Of other sizes: a, b, adds.
+// The operands behind them: a, b, adds.
 #define SERRATE_WGMMA_SS(n, type, p0, p1, p2, p3, p4, p5, p6)                                  \
   if constexpr (kCols == n) {                                                                  \
     asm volatile(SERRATE_WGMMA_BEGIN(p2) "wgmma.mma_async.sync.aligned.m64n" #n type           \

@@ -21,7 +21,7 @@ struct WeightDraw {
         seed(args.seed),
         stream(args.stream) {}
 
-  /// Of columns 4 call on of the table.
+  /// The random words of the table's columns from 4 call on.
   constexpr std::array<std::uint32_t, kWeightsOfCall> words(std::int64_t row,
                                                             std::int64_t call) const {
     const auto index = static_cast<std::uint64_t>((first_row + row) * calls_of_row + call);

@@ -75,7 +75,7 @@ class Prediction {
     return ids * (6 * kWord + (any_weighted_ ? kFloat : 0)) + 2 * kWord;
   }
 
-  // Of a batch's ids, parted by row block: an index and an offset for as many bags as there may be.
+  // A batch's ids, parted by row block: an index and an offset for as many bags as there may be.
   double parted_bytes(const PlannerTable& table, std::int64_t num_blocks) const {
     const double bags = room_for_bags(table, model_.batch_size, static_cast<double>(num_blocks));
     const double ids = count_lookups(table, model_.batch_size, 1).ids;

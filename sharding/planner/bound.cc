@@ -151,7 +151,7 @@ std::vector<std::vector<ItemChoice>> relaxed_choices(const PlannerProblem& probl
 double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
                    const PlannerBound& bound, double known) {
   const Relaxation relaxation(problem, objective, Relaxation::Nodes::kApartIfFew);
-  // Of all boxes, each of which has 30 rounds or more. Where memory has a price, or nodes are told
+  // For all boxes, each of which has 30 rounds or more. Where memory has a price, or nodes are told
   // apart, there are more cases.
   const bool is_priced = bound.device_price > 0 || bound.host_price > 0;
   const double most_demands = relaxation.num_groups() > 1 ? 110'000 : is_priced ? 93'000 : 47'000;

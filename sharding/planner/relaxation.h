@@ -126,10 +126,10 @@ class Relaxation {
   Relaxation(const PlannerProblem& problem, PlannerObjective objective, Nodes nodes);
 
   Box whole() const;
-  // Of the time that all ranks spend alike, whatever is chosen in the box.
+  // The least time that all ranks spend alike, whatever is chosen in the box.
   double least_uniform(const Box& box) const;
   double scale() const { return scale_; }
-  // Of a load at the box's prices, the mean over groups.
+  // A load's price in the box, the mean over groups.
   double price(const Box& box, int load) const;
   std::size_t num_demands() const { return all_.demands.size(); }
   const Demand& demand(std::size_t i) const { return all_.demands[i]; }

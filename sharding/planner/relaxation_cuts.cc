@@ -60,7 +60,7 @@ double Relaxation::part_of(const Part& part, int item, const Room& room,
   double sum = 0;
   for (int k = 0; k < kLoads; ++k) {
     const double takes = part.takes[k] - surely[k];
-    // Of next to no room the rounding would count.
+    // Where there is next to no room, rounding would count.
     const double least = std::max(kLeastRoom * part.takes[k], k < kPhases ? 0 : kLeastMemory);
     if (weights[k] == 0 || takes <= 0 || left[k] < least) continue;
     sum += weights[k] * std::min(1.0, takes / left[k]);

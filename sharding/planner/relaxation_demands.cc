@@ -144,7 +144,7 @@ Demand Relaxation::demand_of(int item, int candidate, const Blocks& blocks,
       d.mean[j] = work[load] * here / c.num_blocks / ranks;
       continue;
     }
-    // Of all that is in the group; ranks that take less than the first are taken to need no time.
+    // The mean of all in the group; ranks that take less than the first are taken to need no time.
     for (std::size_t p = d.first_part; p < d.end_part; ++p) {
       if (parts_[p].group != group) continue;
       d.mean[j] += parts_[p].per_rank * parts_[p].takes[load] / has;

@@ -17,7 +17,7 @@ constexpr ShardLimit kMoreLimits[] = {{0.75}, {0.4}, {0.3}};
 constexpr ShardLimit kOnePhaseLimits[] = {{1.0}, {0.75}, {0.55}};
 constexpr ShardLimit kPhaseLimits[] = {{0.25}, {0.27}, {0.3}, {0.33}, {0.36}, {0.4}, {0.45}, {0.5}};
 
-// Of a set of kernels.
+// For searches within a set of kernels.
 constexpr ShardLimit kKernelLimits[] = {{0.6, 1, 0.98}, {1.0, 1, 0.98}, {1.7, 1, 0.98}};
 
 // Where memory is scarce.

@@ -16,7 +16,7 @@ std::vector<std::int64_t> prefix_sums(const std::vector<std::int64_t>& sizes) {
   return sums;
 }
 
-// Of one key, whose values are [begin, end) of those of the tensor.
+// For one key, whose values are [begin, end) of those of the tensor.
 void check_offsets(const std::string& key, std::span<const std::int64_t> offsets,
                    std::int64_t begin, std::int64_t end) {
   if (offsets.empty()) {

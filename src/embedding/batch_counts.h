@@ -26,7 +26,7 @@ struct BatchCounts {
   std::vector<std::int64_t> word_counts;  ///< [ranks]
 };
 
-/// Of the parted ids in the state.
+/// The counts of the parted ids in the state.
 BatchCounts counts_of_batch(const ShardedEmbedding::Impl& m, const EmbeddingInput::State& s,
                             BatchKind kind);
 BatchCounts counts_of_failure(const Error& error, int num_ranks);

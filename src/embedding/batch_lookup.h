@@ -16,7 +16,7 @@ struct BatchLookup {
   std::int64_t first_owner_block = 0;  ///< the owners' row blocks there, if it goes through nodes
   Buffer<float> mean_scales;           ///< [num_bags]; empty for sum pooling
 
-  /// Of an unpooled lookup (see LookupRoute), which is parted as a bag for each id: the bags.
+  /// The bags of an unpooled lookup (see LookupRoute), which is parted as a bag for each id.
   std::int64_t num_ids = 0;
   std::int64_t unpooled_at = 0;      ///< its [num_ids, dim] in the unpooled rows
   Buffer<std::int64_t> bag_offsets;  ///< [num_bags + 1]

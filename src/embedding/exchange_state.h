@@ -13,7 +13,7 @@
 
 namespace serrate {
 
-/// Of a shard that is cut by columns: sums of squares for its rows that have a gradient.
+/// For a shard that is cut by columns: sums of squares of its rows that have a gradient.
 struct RowSquares {
   std::int64_t num_values = 0;   ///< room for so many rows: the ids of its batch
   std::vector<LeafRange> nodes;  ///< of the tree over all columns of the table

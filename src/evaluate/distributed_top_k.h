@@ -18,7 +18,7 @@ struct TopKQueries {
   std::vector<std::int64_t> excluded_offsets{0};  // [n + 1]
 };
 
-/// Of a shard: so many are copied to a float32 matrix where they are in 16 bits or columns of
+/// So many rows of a shard are copied to a float32 matrix where they are in 16 bits or columns of
 /// other ranks come.
 constexpr std::int64_t kRowsScoredAtOnce = 8192;
 

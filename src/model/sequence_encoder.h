@@ -40,7 +40,7 @@ class SequenceEncoder {
   DeviceMatrix<const float> forward(std::span<const DeviceMatrix<const float>> features,
                                     const TokenBatch& tokens, std::int64_t step, EncoderMode mode,
                                     const Stream& stream);
-  /// Of the last forward; d_hidden is overwritten. Dense gradients are added to parameters().
+  /// The backward of the last forward. Overwrites d_hidden, adds dense gradients to parameters().
   void backward(DeviceMatrix<float> d_hidden, std::span<const DeviceMatrix<float>> d_features,
                 const TokenBatch& tokens, const Stream& stream);
 

@@ -17,7 +17,7 @@ struct DenseMemory {
   std::int64_t sums = 0;     ///< of gradients over shares and ranks
   std::int64_t ranking = 0;  ///< of evaluate
 };
-/// Of a batch, in the mean.
+/// Tokens of a batch, in the mean.
 std::int64_t mean_tokens(const PlannerModel& model);
 /// With so many tokens at once.
 DenseMemory dense_memory(const PlannerModel& model, const TrainOptions& options,

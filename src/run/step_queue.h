@@ -35,7 +35,7 @@ class StepQueue {
   /// become the sums over the ranks. The loss may be nan.
   std::optional<StepResult> report(std::size_t most, std::span<std::int64_t> words);
 
-  /// Of the batches of the steps that were added, on this rank.
+  /// Events dropped from the batches of the steps that were added, on this rank.
   std::int64_t dropped_events() const { return dropped_events_; }
 
  private:

@@ -1,4 +1,4 @@
-// Of a build without CUDA.
+// Devices of ranks in a build without CUDA.
 #include <gtest/gtest.h>
 
 #include "serrate/rank_device.h"

@@ -15,7 +15,7 @@ TEST(SumTreeTest, NodesAreAlignedRunsOfPowersOfTwo) {
 }
 
 TEST(SumTreeTest, ANodeMayEndWhereTheLeavesDo) {
-  // Of 13 leaves, {12} has no sibling: it stands for {12 .. 15}, the sibling of {8 .. 11}.
+  // With 13 leaves, {12} has no sibling: it stands for {12 .. 15}, the sibling of {8 .. 11}.
   EXPECT_EQ(tree_nodes({8, 13}, 13), (Nodes{{8, 13}}));
   EXPECT_EQ(tree_nodes({9, 13}, 13), (Nodes{{9, 10}, {10, 12}, {12, 13}}));
   EXPECT_EQ(tree_nodes({0, 13}, 13), (Nodes{{0, 13}}));

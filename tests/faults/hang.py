@@ -114,7 +114,7 @@ def stopped_in_checkpoint(training):
     def case(draw, folder):
         harness.needs_shim(training.context)
         output, ranks = folder / "run", draw.choice([2, 3])
-        # Of the calls that there are in any case: a slow disk may leave time for the last checkpoint alone.
+        # One of the calls that there are in any case: a slow disk may leave time for the last checkpoint alone.
         shim = harness.Shim(training.context, folder, only="/checkpoint",
                             rule=f"any:{draw.randrange(8, 43)}:stop")
         job = harness.Job(shim.under(training.command(output, ranks)), folder)

@@ -10,7 +10,7 @@ namespace serrate {
 /// The content of a sealed HDF5 file, to be changed under right checksums of HDF5's metadata.
 class Hdf5Edits {
  public:
-  /// Of a file of version 2 superblock and object headers.
+  /// For a file with a superblock and object headers of version 2.
   explicit Hdf5Edits(std::string content);
 
   /// The content with bytes changed: each 3 of `edits` are where, modulo its size, and to what.

@@ -40,7 +40,7 @@ TEST(Calibrate, DividesWhatWasMovedByTheTimeOfTheSlowestRank) {
   const double beside = (131'072 + 16'384) * 8 + 16'384 * 512;
   const double lookup = 131'072 * 512 / (1 - beside / copied);
   EXPECT_NEAR(t.lookup_bandwidth, lookup, 1e-6 * lookup);
-  // Of 2^17 draws among as many rows a share of 1 - 1 / e is distinct; a row and a cache line of
+  // 2^17 draws among as many rows find a share of 1 - 1 / e of them; a row and a cache line of
   // its state are read and written.
   const double update = (1 - std::exp(-1)) * 131'072 * 2 * (512 + 64) / (1 - 8 * kMiB / copied);
   EXPECT_NEAR(t.update_bandwidth, update, 0.01 * update);

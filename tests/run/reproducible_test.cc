@@ -70,7 +70,7 @@ class ReproducibleTest : public testing::TestWithParam<SparseOptimizer> {
  protected:
   void SetUp() override {
     training_.options.sparse_optimizer = {.type = GetParam(), .learning_rate = 0.05f, .eps = 1e-4f};
-    // Of four optimizers two have tables of 16 bits.
+    // Two of the four optimizers have tables of 16 bits.
     if (GetParam() == SparseOptimizer::kAdagrad) {
       training_.options.embedding_precision = DataType::kFloat16;
     } else if (GetParam() == SparseOptimizer::kAdam) {

@@ -231,7 +231,7 @@ TEST(TrainOptions, CheckpointsFromBeforeAnOptionHaveItsDefault) {
   EXPECT_THROW(run_from_texts(texts, "run"), Error);
 }
 
-// Of those that a notice names, and of none in fp32.
+// Those that a notice names, and none in fp32.
 TEST(TrainOptions, HeadsThatTensorCoresHaveDependOnThePrecision) {
   for (const std::int64_t head_dim : {16, 32, 48, 64, 128, 256}) {
     const bool in_tf32 = head_dim == 32 || head_dim == 64 || head_dim == 128;

@@ -211,7 +211,7 @@ class ExhaustiveSearch {
     return sum;
   }
 
-  // Of all tables together; infinite when they do not fit. By our model the tables share more than
+  // For all tables together; infinite when they do not fit. By our model the tables share more than
   // their shards' sums.
   double whole_objective(const std::vector<Option::OnRank>& ranks) const {
     if (estimator_ == PlannerEstimator::kTorchRec) return objective(ranks);

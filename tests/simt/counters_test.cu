@@ -194,7 +194,7 @@ TEST_F(OpCounters, EmbeddingUpdate) {
   EXPECT_EQ(write.global_written_bytes, 8u + 8 + 2 * 8);
 }
 
-// Of 5,000 occurrences of a row its warp adds up 136; 19 others have added up 256 each.
+// A row's warp adds up 136 of its 5,000 occurrences; 19 others have added up 256 each.
 TEST_F(OpCounters, EmbeddingUpdateOfAHotRow) {
   const Buffer<std::int64_t> indices(std::vector<std::int64_t>(5000, 3), stream);
   const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 5000}, stream);

@@ -67,7 +67,7 @@ class EmbeddingBytes : public testing::TestWithParam<Shape> {
     EXPECT_LE(sectors * 32, 1.15 * bytes) << kernel;
   }
 
-  /// Of an array with a word for each id of table 0: how many sectors rows before and from `split`
+  /// In an array with a word for each id of table 0: how many sectors rows before and from `split`
   /// have an id in; and the same of the first ids of bags there.
   double sectors_of_blocks(std::int64_t split) {
     std::set<std::pair<bool, std::int64_t>> of_ids, of_bags, bags;
@@ -92,7 +92,7 @@ class EmbeddingBytes : public testing::TestWithParam<Shape> {
   Buffer<float> table_ = Buffer<float>::zeros(kRows * shape.dim * 3, stream_);
 };
 
-// Of each id itself and a row, of each bag where it ends and a row.
+// For each id itself and a row, for each bag where it ends and a row.
 TEST_P(EmbeddingBytes, Lookup) {
   std::vector<LookupSegment> segments;
   for (std::int64_t t = 0; t < shape.tables; ++t) {
@@ -109,7 +109,7 @@ TEST_P(EmbeddingBytes, Lookup) {
   expect_near_floor("pool_bags", tables * (num_ids_ * (8 + row_) + num_bags_ * (8 + row_)));
 }
 
-// Of each id its place and a gradient; of each row its number, where its ids end, the weights and
+// For each id its place and a gradient; for each row its number, where its ids end, the weights and
 // what the optimizer keeps, read and written.
 TEST_P(EmbeddingBytes, Update) {
   const GradientSegment segment{ids_[0].span(), offsets_.span(), {}, output(0)};
@@ -188,7 +188,7 @@ TEST_P(EmbeddingBytes, BagsOfIds) {
   expect_near_floor("write_bags", num_ids_ * 8 + num_bags_ * 8);
 }
 
-// Of a SASRec-class model, an id for each event; and of pooled features.
+// A SASRec-class model's, an id for each event; and pooled features.
 INSTANTIATE_TEST_SUITE_P(Shapes, EmbeddingBytes,
                          testing::Values(Shape{"OneIdOf64Columns", 64, 1, 2048, 1},
                                          Shape{"TwentyIdsOf128Columns", 128, 2, 256, 20}),

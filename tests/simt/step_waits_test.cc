@@ -169,7 +169,7 @@ TEST_F(StepWaitsTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
   EXPECT_NEAR(static_cast<double>(others), 56.0 * kSteps, kSteps - 1);
 }
 
-// Of its kernels `attend` and `sum_keys` are attention's forward and backward.
+// The kernels `attend` and `sum_keys` are attention's forward and backward.
 TEST_F(StepWaitsTest, InTf32AStepLaunchesTheAttentionOfTensorCores) {
   options_.model = {
       .dim = 32, .num_blocks = 1, .num_heads = 1, .max_length = 8, .precision = Precision::kTf32};

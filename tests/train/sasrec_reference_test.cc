@@ -211,7 +211,7 @@ TEST_P(SasrecPrecisionTest, AStepIsItsDefinitionToTheRoundingsOfItsProducts) {
   }
 }
 
-// Of 32 columns a head, which attention takes to tensor cores, and of 16.
+// With 32 columns a head, which attention takes to tensor cores, and with 16.
 INSTANTIATE_TEST_SUITE_P(Heads, SasrecPrecisionTest,
                          testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Values(Products{Precision::kBf16, 1},

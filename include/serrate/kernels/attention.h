@@ -117,11 +117,11 @@ struct AttentionForward {
   /// By query_times - key_times (HSTU's relative time bias).
   AttentionTable time_table = {};
   DeviceSpan<const std::int64_t> query_times = {}, key_times = {};  ///< of every token
-  /// Of weights: key j takes word j % 4 of philox4x32({token_id's low word, high word, j / 4,
+  /// Drops weights: key j takes word j % 4 of philox4x32({token_id's low word, high word, j / 4,
   /// site + 2^16 head}, key), token_ids[i] being that of row i of out, and key and threshold as
   /// DropoutKey says; site < 2^16.
   DropoutKey dropout = {};
-  /// Of these offsets, heads, options and mask, by plan_attention; it outlives the call. Null: the
+  /// From plan_attention for these offsets, heads, options and mask; outlives the call. Null: the
   /// call makes its own. The same bits.
   const AttentionPlan* plan = nullptr;
   /// Workspace for long histories, which are cut into chunks that tasks share: the plan's
@@ -139,7 +139,7 @@ struct AttentionBackward {
   /// No gradient if empty. Where sequences or heads share a block, threads share its queries; for
   /// sequences CUDA's tensor cores have sums of runs of them in workspace, 2^20 floats at most.
   DeviceSpan<float> d_bias = {};
-  /// Of the tables' values, likewise added to; empty: no gradient. The workspace has as much for
+  /// Gradients of the tables, likewise added to; empty: no gradient. The workspace has as much for
   /// every sequence and head. On CUDA's tensor cores it has as much for up to 256 blocks a head,
   /// whatever the batch, and nine times that if both have more than 384 entries together: 2^22
   /// floats, or those of a block a head if they are more.

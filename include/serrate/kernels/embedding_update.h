@@ -30,7 +30,7 @@ struct RowGroups {
   Buffer<float> weights;              ///< [num_occurrences], or empty when no segment has weights
   Buffer<std::uint64_t> scratch;      ///< the sort's own
 
-  /// Of memory held.
+  /// Bytes of the memory held.
   std::int64_t bytes() const;
 };
 

@@ -8,7 +8,7 @@
 
 namespace serrate {
 
-/// Of products. tf32: factors are float32, of which 11 bits count, and may be cut off instead of
+/// Types of products. tf32: factors are float32, of which 11 bits count and may be cut instead of
 /// rounded; with u = 2^-10 an element is within (2 u + u^2) sum |x w| of what fp32 sums to. bf16:
 /// factors are stored in bfloat16, which has 8 bits, and so is what comes of them but gradients of
 /// parameters, rounded to nearest (by 2^-8 of itself). Sums are fp32.

@@ -107,7 +107,7 @@ struct AddTo {
   Into d_keys, d_q;
 };
 
-// Of scores that include the scale.
+// d_scores are those of scores that include the scale.
 void bias_gradients(const HeadTask& task, const TilePlace& place, Tile<float> d_scores,
                     BackwardScratch& scratch) {
   const AttentionView& forward = task.forward();

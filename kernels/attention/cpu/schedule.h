@@ -27,7 +27,7 @@ class AttentionSchedule {
 
   std::int64_t num_tasks() const { return tasks_before_.back(); }
   std::int64_t num_partials() const { return partials_before_.back(); }
-  /// Of the batch that it was made for.
+  /// `args` is the batch that it was made for.
   AttentionTask task(const AttentionView& args, std::int64_t index) const;
   /// The sequences in that order.
   std::span<const std::int64_t> sequences() const { return sequences_; }

@@ -19,7 +19,7 @@ struct AttentionSplit {
   bool few_rows = false;
 };
 
-/// Of the forward. Where queries are few, as in short sequences and in decoding, heads are packed
+/// For the forward. Where queries are few, as in short sequences and in decoding, heads are packed
 /// as rows of one tile, so that keys and values are read once and in the order of memory, and
 /// vectors are full; long histories are cut into chunks of whole tiles of keys.
 AttentionSplit forward_split(const AttentionView& args, std::int64_t sequence);

@@ -41,7 +41,7 @@ struct KeyTile {
   std::int64_t begin = 0, count = 0;
 };
 
-/// Of a ColumnMask: what hides some and what hides all keys of every tile. Of others nothing.
+/// What a ColumnMask hides of every tile, some keys or all of them; empty for other masks.
 class ColumnHulls {
  public:
   using Hulls = std::array<MaskHull, 2>;

@@ -21,7 +21,7 @@ using namespace backward_wgmma;
 
 #ifdef SERRATE_WGMMA
 
-// Of a thread: each of the 384 begins with 168. Deltas are summed by those that list.
+// Registers of a thread: each of the 384 begins with 168. Those that list sum deltas.
 constexpr int owner_registers(int head_dim, Side side) {
   return head_dim <= 128 && side == Side::kQueries ? 200 : 216;
 }

@@ -236,7 +236,7 @@ __device__ void list_parts(const AttentionBackwardView& call, const WorkList& wo
         part.ends = (first + List::kTiles) * kMmaTile >= others;
         part.is_none = false;
       }
-      // Of queries each warp's; of keys each group's, and of tiles of queries 16 rows.
+      // Ranges of each warp's queries, or of each group's keys and 16 rows of tiles of queries.
 #pragma unroll 1
       for (int warp = number; warp < kOwnerWarps; warp += kListingWarps) {
         if constexpr (kOwnsQueries) {

@@ -19,9 +19,9 @@ namespace {
 
 constexpr int kNumWarps = 8, kThreads = kNumWarps * kLanes;
 constexpr int kKeysOfWarp = kMmaTile / 2, kScoreBlocks = kKeysOfWarp / 8;
-// Of rows of d_scores in float32: those of a fragment are in different banks.
+// From a row of d_scores in float32 to the next: a fragment's are in different banks.
 constexpr int kStride = kMmaTile + 8;
-// Of both tables; more have sums in global memory.
+// Entries of both tables together; more have sums in global memory.
 constexpr std::int64_t kEntriesInShared = 384;
 
 struct BiasCall {
@@ -274,7 +274,7 @@ void run(const BiasCall& call, const Stream& stream) {
 
 // ---- what is one block's: by sizes that the host knows, whichever the device -------------------
 
-// Of a bias that sequences share, runs have sums of their own, of so many floats in all, or they
+// Where sequences share a bias, runs have sums of their own, of so many floats in all, or they
 // are one. Blocks are enough to keep a device busy; those that find no place end.
 BiasTasks tasks_of_bias(const AttentionBackwardView& call, std::int64_t size) {
   constexpr std::int64_t kMostFloats = 1 << 20, kMostRuns = 64, kBlocks = 512;

@@ -162,7 +162,7 @@ std::int64_t most_partial_rows(const AttentionView& args, const Stream& stream) 
 void forward_of_decoding(const AttentionView& args, const WorkList& work, const Stream& stream) {
   const auto room = static_cast<std::int64_t>(args.partials.size());
   const DecodingCall call{decoding_heads(args), args.partials.data(), room / (args.head_dim + 2)};
-  // Of 256 columns, biases and such leave too few registers; of float32 memory takes longest, and
+  // With 256 columns, biases and such leave too few registers; in float32 memory takes longest, and
   // products are exact.
   const bool is_plain = args.q.type == DataType::kFloat32 ||
                         (args.head_dim == 256 && extras_of(args) != Extras::kNone);

@@ -84,7 +84,7 @@ __device__ inline DecodingTask decoding_task_at(const AttentionView& args, const
 
 // ---- what a row's chunks leave ----------------------------------------------------------------
 
-/// Of softmax over some keys: the maximum of the scores, in units of log 2, and the sum of
+/// Softmax over some keys: the maximum of the scores, in units of log 2, and the sum of
 /// 2^(score - maximum). A row of SiLU has maximum 0.
 struct RowSum {
   float max = -INFINITY, sum = 0;

@@ -26,7 +26,7 @@ inline constexpr std::int64_t kTaskRows = 64;
 constexpr std::int64_t most_candidate_rows(std::int64_t head_dim) {
   return head_dim <= 128 ? 8 * kTaskRows : most_few_rows(head_dim);
 }
-/// Of fewer keys, and of more queries, a block takes a tile of queries as of any sequence.
+/// With fewer keys, or more queries, a block takes a tile of queries as of any sequence.
 inline constexpr std::int64_t kLeastDecodedKeys = 257;
 
 /// How a sequence is cut, a function of its own lengths and the call's options alone.

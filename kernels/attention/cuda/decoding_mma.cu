@@ -10,7 +10,7 @@
 namespace serrate {
 namespace {
 
-// Of kWarps x 16 rows in shared memory: sums of values, in rows of 8 floats more than they have
+// kWarps x 16 rows of sums of values in shared memory. A row is 8 floats longer than it has
 // columns, so that four that follow one another are in different banks. Two of these are what
 // softmax has of the row: not the same ones in the next four.
 template <int kDim>

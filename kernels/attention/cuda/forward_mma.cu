@@ -21,7 +21,7 @@ constexpr int blocks_a_processor(int head_dim, int num_warps, Extras extras) {
   if (num_warps > kWarps) return head_dim == 32 && extras == Extras::kNone ? 2 : 1;
   return head_dim <= (extras == Extras::kNone ? 64 : 32) ? 3 : 2;
 }
-// Of float32: of a block of many queries with one tile, or of few with all of theirs.
+// Shared bytes in float32 of a block of many queries with one tile, or of few with all theirs.
 constexpr std::int64_t forward_bytes(std::int64_t head_dim) {
   const std::int64_t row_bytes = head_dim * static_cast<std::int64_t>(sizeof(float));
   const std::int64_t of_short =

@@ -11,7 +11,7 @@
 // A tile of queries and one of keys in the plain kernels of the forward: an online softmax.
 namespace serrate {
 
-/// Of a thread's queries: the maximum of the scores so far, and the sum of 2^(score - maximum).
+/// For a thread's queries: the maximum of the scores so far, and the sum of 2^(score - maximum).
 template <class Shape>
 struct Softmax {
   float max[Shape::kRows], sum[Shape::kRows];

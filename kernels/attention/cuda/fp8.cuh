@@ -43,7 +43,7 @@ void forward_of_longest(const Fp8Call& call, const WorkList& work, const Stream&
 
 #if SERRATE_HAS_E4M3
 
-/// Of the block from first_query on.
+/// The scale of the block from first_query on.
 __device__ inline float scale_of_queries(const Fp8Call& call, const TilePair& at,
                                          std::int64_t first_query) {
   if (first_query >= at.queries.count) return 0;
@@ -53,7 +53,7 @@ __device__ inline float scale_of_queries(const Fp8Call& call, const TilePair& at
   return call.q.scales_of(at.head)[first + first_query / kFp8Block];
 }
 
-/// Of a tile's keys and values, a block of theirs (first_fp8_block).
+/// The scales of a tile's keys and values, which are a block of theirs (first_fp8_block).
 __device__ inline float2 scales_of_keys(const Fp8Call& call, std::int64_t key_head,
                                         std::int64_t block) {
   return {call.k.scales_of(key_head)[block], call.v.scales_of(key_head)[block]};

@@ -8,7 +8,7 @@
 // From scores and gradients of weights to what a backward on tensor cores sums and writes.
 namespace serrate {
 
-/// Of 16 bytes of d_out, as products with it have them, and of out.
+/// The product of 16 bytes of d_out, rounded as other products have them, and of out.
 template <class Half>
 __device__ float multiply_chunks(const Half* a, const Half* b) {
   const uint4 x = *reinterpret_cast<const uint4*>(a), y = *reinterpret_cast<const uint4*>(b);

@@ -30,7 +30,7 @@ __device__ inline float scale_of_sums(const AttentionView& args) {
   return is_softmax(args) ? 1 : 1 / args.silu_divisor;
 }
 
-/// Of a warp's 16 queries and a tile of keys, as a lane sees them: the first of its two queries,
+/// A warp's 16 queries and a tile of keys, as a lane sees them: the first of its two queries,
 /// the keys of the warp's queries, in shared memory, and of the tile how many columns count.
 struct LaneTile {
   int first_query;
@@ -75,7 +75,7 @@ __device__ bool has_bias(const AttentionView& args) {
          (args.bias.data || !args.position_table.values.empty() || !args.time_table.values.empty());
 }
 
-/// Of products, in units of log 2 for softmax.
+/// What products are multiplied by; in units of log 2 for softmax.
 __device__ inline float scale_of_scores(const AttentionView& args) {
   return args.scale * (is_softmax(args) ? kLog2e : 1);
 }

@@ -85,7 +85,7 @@ __device__ float take_largest(float (&row)[kColumns], float largest) {
   return largest;
 }
 
-// Of the block of threads.
+// The largest of the block's threads.
 __device__ float largest_of_block(float largest) {
   __shared__ float of_warps[kQuantizeWarps];
   for (int lanes = 1; lanes < kLanes; lanes *= 2) {

@@ -224,7 +224,7 @@ __device__ inline Silu silu(float x) {
   return {value, fmaf(value, 1 - sigmoid, sigmoid)};
 }
 
-/// Of a query, what the backward needs: log-sum-exp in units of log 2, and the sum of d_out * out.
+/// What the backward needs of a query: log-sum-exp in units of log 2, and the sum of d_out * out.
 struct QuerySums {
   float lse, delta;
 };
@@ -239,7 +239,7 @@ __device__ inline QuerySums query_sums(const AttentionView& args, const TilePair
   return {lse == -INFINITY ? INFINITY : lse * kLog2e, deltas ? deltas[place] : 0};
 }
 
-/// Of a visible pair: its score becomes the weight as dropout leaves it, and d_weight, the gradient
+/// A visible pair: its score becomes the weight as dropout leaves it, and d_weight, the gradient
 /// of that, the gradient of the score. `factor`: what dropout multiplies the weight by; `divisor`:
 /// what SiLU is divided by.
 __device__ __forceinline__ void weight_and_gradient(const AttentionView& args,

@@ -10,7 +10,7 @@ constexpr bool tensor_cores_have(std::int64_t head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
 
-/// Of float32 in tf32, rows of at most so many.
+/// In tf32, rows have at most so many.
 inline constexpr std::int64_t kMostTf32Columns = 128;
 
 /// Whether heads of a call, of the type of its queries, are what kernels on tensor cores multiply:
@@ -36,7 +36,7 @@ bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
 /// Likewise the backward, of sequences that decode in the forward too. It also leaves out shared
 /// queries. (Gradients of biases and tables are another kernel's.)
 bool longest_take_wgmma(const AttentionBackwardView& args, const Stream& stream);
-/// Of tasks that a kernel's blocks have taken. The forward of the longest allocates one.
+/// Counts the tasks that a kernel's blocks have taken. The forward of the longest allocates one.
 using Counter = unsigned long long;
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream);
 void backward_of_longest(const AttentionBackwardView& call, const WorkList& work,

@@ -202,7 +202,7 @@ __device__ inline TilePlace tile_at(std::span<const std::int64_t> offsets, int t
   return {sequence, (number - first_of(sequence)) * tile};
 }
 
-/// Of the queries, which all sequences may share.
+/// Tiles of the queries, which all sequences may share.
 __device__ inline std::int64_t num_query_tiles(const AttentionView& args, int tile) {
   if (args.num_shared_queries == 0) return num_tiles(args.query_offsets, tile);
   return batch_size_of(args) * ceil_div(args.num_shared_queries, tile);

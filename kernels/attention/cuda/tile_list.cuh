@@ -27,7 +27,7 @@ struct alignas(16) KeyRanges {
   }
 };
 
-/// Of a query; of what is none, nothing.
+/// The keys of a query; none behind the last query.
 __device__ inline KeyRanges key_ranges(const AttentionView& args, const TilePair& at,
                                        std::int64_t query) {
   KeyRanges result{};
@@ -106,7 +106,7 @@ struct RangesOfRows {
   __device__ KeyRanges operator[](int row) const { return key_ranges(args, at, first_query + row); }
 };
 
-/// Of the `count` queries, up to 16, from first_query on, whose ranges those are.
+/// For the `count` queries, up to 16, from first_query on, whose ranges those are.
 template <class Ranges>
 __device__ TileClass class_of_tile(const AttentionView& args, const TilePair& at,
                                    const Ranges& ranges, std::int64_t first_query, int count,
@@ -192,7 +192,7 @@ struct WarpPart {
   int warp = thread_index() / kLanes, part = kSharing == 1 ? 0 : warp / kWarps;
   int row = (warp - part * kWarps) * kWarpRows, first_column = part * kColumns;
 
-  /// Of two tensors the warp copies both, or the one that is its part.
+  /// The warp copies both of two tensors, or the one that is its part.
   __device__ bool copies(int tensor) const { return kSharing == 1 || part == tensor; }
   /// Waits for the warps that have the same rows.
   __device__ void sync() const {

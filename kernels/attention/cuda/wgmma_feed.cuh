@@ -15,7 +15,7 @@ namespace serrate {
 
 inline constexpr int kGroupWarps = 4, kGroups = 2, kGroupRows = kGroupWarps * kWarpRows;
 inline constexpr int kQueryWarps = kGroups * kGroupWarps, kBlockWarps = kQueryWarps + kGroupWarps;
-// Of a thread: each of the 384 begins with 168. At head_dim 256 sums are 128 of them, and scores
+// Registers: each of the 384 threads begins with 168. At head_dim 256, 128 are sums, and scores
 // and weights 48.
 inline constexpr int kQueryRegisters = 224, kOtherRegisters = 56;
 static_assert(kGroups * kQueryRegisters + kOtherRegisters <= (kGroups + 1) * 168);
@@ -91,7 +91,7 @@ struct SharedState {
   Ring<kKeySlots> keys, values;
   Ring<kRawSlots> raw;  // values that are to be transposed
   Part slots[kPartSlots];
-  // Of e4m3: of a group's queries; of keys and values.
+  // In e4m3, scales of a group's queries; of keys and values.
   float query_scales[kQuerySlots];
   float2 tile_scales[kKeySlots];
   WarpTask tasks[2];  // the last ones that the block took, in turn

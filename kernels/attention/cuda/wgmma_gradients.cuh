@@ -68,7 +68,7 @@ __device__ unsigned kept_pairs(const AttentionView& args, const TilePair& at,
   const int lane = lane_index(), own = lane / 4 % 4, column = lane % 4 * 2;
   unsigned kept = 0;
 #pragma unroll 1
-  // Of four blocks of queries at a time, for key r and query c of two.
+  // Four blocks of queries at a time, for key r and query c of two.
   for (int j = 0; j < (kBlocks < 4 ? 4 : kBlocks); ++j) {
     const int first = j / 4 * 4, r = j / 2 % 2, c = j % 2;
     const std::int64_t query = tile.first_query + (first + own) * 8 + column + c;

@@ -37,9 +37,9 @@ __device__ std::int64_t sum_before(std::int64_t* values) {
 // What the tasks of a batch depend on besides its lengths.
 struct Limits {
   std::int64_t many_pairs;  // many_pairs() of the device
-  // Of queries that a block of the backward has on chip, and with their gradients.
+  // Tiles of queries that a block of the backward has on chip, and with their gradients.
   std::int64_t resident_tiles, resident_gradients;
-  // Of what decodes: heads of its tasks, and room for partials.
+  // For what decodes: heads of its tasks, and room for partials.
   std::int64_t decoding_heads, partial_rows;
 };
 
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto are_many = [&](std::int64_t sequences) {
     return sequences * key_heads >= limits.many_pairs;
   };
-  // Of the sequences at places from `first` up to `last`, those that do not decode.
+  // Those of the sequences at places from `first` up to `last` that do not decode.
   const auto undecoded = [&](std::int64_t first, std::int64_t last) {
     std::int64_t count = 0;
     for (std::int64_t place = std::max(begin, first); place < std::min(end, last); ++place) {

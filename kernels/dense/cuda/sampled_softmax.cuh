@@ -19,10 +19,10 @@ struct Softmax {
   SoftmaxSide tokens, negatives;  // tokens: hidden, target ids
   std::int64_t dim;
   float inverse_temperature, d_loss;
-  // Of each chunk of negatives and token, [chunks, n]: largest logit, sum of e.
+  // For each chunk of negatives and token, [chunks, n]: largest logit, sum of e.
   float *maxima, *sums;
   float* weighted;  // [chunks, n, dim]: sum of e times the negative's row; or null
-  // Of each token: the largest logit, d_loss / (temperature times the sum of all e).
+  // For each token: the largest logit, d_loss / (temperature times the sum of all e).
   float *max, *scale;
 };
 

@@ -38,7 +38,7 @@ struct Tf32Factor {
     return map_four([](float x) { return __uint_as_float(round_to_tf32(x)); }, four);
   }
 
-  // Of 8 rows the mma is given 2q and 2q + 1 in the places of q and q + 4, so that a lane has the
+  // The mma is given rows 2q and 2q + 1 of 8 in the places of q and q + 4, so that a lane has the
   // weights it needs; what the lanes read of them lies in 32 different banks.
   template <int kBlocks, int kHalves>
   __device__ static void add_weighted_rows(const Fragment<kBlocks>& weights,

@@ -57,7 +57,7 @@ void expect_small_error(const std::string& name, const Values& actual, const Exp
 
 enum class WithBiases { kNo, kYes };
 
-// Of halves in rows as CUDA's tensor cores want them.
+// Halves are in rows as CUDA's tensor cores want them.
 void expect_small_errors(Shape shape, DataType stored, WithBiases with_biases,
                          TestStreams& streams) {
   if (stored != DataType::kFloat32) shape.gaps = kAlignedGaps;

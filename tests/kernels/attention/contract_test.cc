@@ -49,7 +49,7 @@ TEST_P(AttentionContract, AnyLengthMayBeZero) {
         c.kept_of_pairs = kept_of(c, c.in_double());
         c.run(2);
         SCOPED_TRACE(testing::Message() << "pairs " << first << ", " << second);
-        // Of a query that sees one key: what ought to be 0 is as good as the sum of d_out * out.
+        // For a query that sees one key, what ought to be 0 is as good as the sum of d_out * out.
         expect_values_of_reference(c, 1e-4);
       }
     }

@@ -314,7 +314,7 @@ TEST_P(AttentionDecoding, PartialsThatAreTooSmallAreAnError) {
   EXPECT_NO_THROW(c.run());
 }
 
-// Of plain kernels, of tensor cores, and there of shared queries with more rows than plain ones
+// By plain kernels, on tensor cores, and there with more shared queries than plain kernels
 // take.
 TEST_P(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
   const auto expect_counted = [&](AttentionForward args) {
@@ -412,7 +412,7 @@ TEST_P(AttentionDecoding, CandidatesThatNeverDecodeAreNotListed) {
   EXPECT_EQ(tasks_of(c).decoding, 3);
 }
 
-// Of 256 columns these are the plain kernel's.
+// At 256 columns these are the plain kernel's.
 TEST_P(TensorCoreDecoding, DropoutAndMasksOfPairsMatchTheReference) {
   Shape shape = rows_of_four_heads(param());
   shape.query_lengths = {1, 4, 2}, shape.key_lengths = {290, 300, 130};

@@ -294,7 +294,7 @@ TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
   }
 }
 
-// Of values whose mean is 1, sums of 13 bits would lose 2.4e-2.
+// With values whose mean is 1, sums of 13 bits would lose 2.4e-2.
 TEST_P(Fp8Forward, SumsOfManyKeysAreFloat32) {
   for (const std::int64_t dim : {64, 128}) {
     Case c(aligned(full_shape({8}, {2048}, 1, dim)), *this);

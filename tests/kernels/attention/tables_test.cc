@@ -65,7 +65,7 @@ class EveryTable : public KernelTestOver<std::tuple<AttentionActivation, std::in
     return c;
   }
 
-  // Of the tables by place and by time: what is added to 1.
+  // What is added to 1 in the gradients of the tables by place and by time.
   std::array<std::vector<double>, 2> expected_gradients(const Case& c,
                                                         const std::vector<double>& of_pairs) const {
     std::array<std::vector<double>, 2> expected = {std::vector<double>(by_place_.size(), 1),

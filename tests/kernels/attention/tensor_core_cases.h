@@ -251,7 +251,7 @@ void for_each_value(Case& a, std::size_t s, Case& b, std::size_t t, Tokens Case:
 
 inline constexpr std::size_t kNoSequence = ~std::size_t{0};
 
-// Of sequences of a batch that has been run, in this order, and one of them full of NaN: all others
+// Runs sequences of a batch that has been run, in this order, one of them full of NaN: all others
 // have the bits that they had.
 inline void expect_same_sequences(Case& batch, const std::vector<std::size_t>& sequences,
                                   std::size_t all_nan = kNoSequence,
@@ -329,7 +329,7 @@ inline NumTasks tasks_of(Case& c) {
   return tasks_of(args, c.streams.stream);
 }
 
-/// Of a case with sequences of more than 32 queries or keys: a block of the forward takes a whole
+/// In a case with sequences of more than 32 queries or keys, a block of the forward takes a whole
 /// one, and one of the backward where its queries have room, as they have at head_dim 32.
 inline void expect_whole_sequences(Case& c) {
   if (c.streams.stream.device().type == DeviceType::kCpu) return;

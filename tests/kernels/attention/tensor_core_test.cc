@@ -61,7 +61,7 @@ TEST_P(TensorCoreMasks, MatchTheReferenceOfTheRoundedInputs) {
   expect_reference(c);
 }
 
-// Of 32 columns tensor cores have room for float32 everywhere: what they round need not be rounded
+// With 32 columns there is room for float32 everywhere: what tensor cores round need not be rounded
 // before.
 TEST_P(TensorCoreMasks, MatchTheReferenceInTf32) {
   std::mt19937 generator(static_cast<unsigned>(param()));

@@ -192,7 +192,7 @@ TEST_F(PrimitivesTest, RoundToTf32) {
   for (std::size_t i = 0; i < x.size(); ++i) {
     EXPECT_EQ(std::bit_cast<float>(rounded[i] & ~0x1FFFu), expected[i]) << x[i];
   }
-  // Of two NaNs no bit would be left in the upper ones if the low ones were cut off.
+  // Two NaNs that would have no bit left if the low ones were cut off.
   const std::vector<float> nans = {std::bit_cast<float>(0x7FFFFFFFu),
                                    std::bit_cast<float>(0x7F800001u),
                                    std::bit_cast<float>(0xFF800001u)};

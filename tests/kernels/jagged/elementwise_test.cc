@@ -128,7 +128,7 @@ class JaggedElementwiseTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, JaggedElementwiseTest, testing::ValuesIn(test_devices()),
                          device_name);
 
-// Of 200 samples with 0, 1, 2, 0, 1, 2 ... rows 133 have a first and 66 a second one.
+// Among 200 samples with 0, 1, 2, 0, 1, 2 ... rows 133 have a first and 66 a second one.
 TEST_P(JaggedElementwiseTest, TheGradientOfASharedMatrixCountsManySamples) {
   Lengths lengths;
   for (std::int64_t b = 0; b < 200; ++b) lengths.push_back(b % 3);

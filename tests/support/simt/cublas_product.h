@@ -32,7 +32,7 @@ std::uintptr_t make_handle(const char* what);
 Handle* handle_of(const void* handle, const char* call);
 cublasStatus_t destroy_handle(const void* handle, const char* call);
 
-/// Of an element; 0 where the type is not simulated.
+/// Bytes of an element; 0 where the type is not simulated.
 std::size_t size_of(int type);
 
 /// A matrix in memory: `vectors` of `length` neighbours (columns, or rows of a row-major one).

@@ -21,7 +21,7 @@ struct NcclFault {
   Effect effect = Effect::kRefused;
   ncclResult_t error = ncclSuccess;
 };
-/// Of all communicators from now on; none takes it back.
+/// For all communicators from now on; none takes it back.
 void plant_nccl_fault(const std::optional<NcclFault>& fault);
 
 }  // namespace simt

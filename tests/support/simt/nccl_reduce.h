@@ -7,7 +7,7 @@
 
 namespace simt {
 
-/// Of an element.
+/// Bytes of an element.
 std::size_t size_of(ncclDataType_t type);
 
 /// `count` elements that the ranks' parts are reduced to: from another rank on for each stretch of

@@ -17,7 +17,7 @@ namespace simt {
 struct Handles {
   std::map<std::uintptr_t, Event> events;
   std::uintptr_t next_event = 1;
-  // Of kernels on a device: those that asked for more than 48 KiB.
+  // Shared memory of kernels on a device that asked for more than 48 KiB.
   std::map<std::pair<const void*, int>, std::size_t> shared_bytes;
   cudaError_t last_error = cudaSuccess;
 };

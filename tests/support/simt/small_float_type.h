@@ -82,7 +82,7 @@ struct alignas(2) SmallFloat {
   friend SmallFloat __habs(SmallFloat a) { return of_bits(a.__x & 0x7FFFu); }
   friend bool __hisnan(SmallFloat a) { return std::isnan(float(a)); }
   friend int __hisinf(SmallFloat a) { return std::isinf(float(a)) ? (float(a) < 0 ? -1 : 1) : 0; }
-  // Of a number and a NaN, the number; -0 is below +0.
+  // A number and a NaN give the number; -0 is below +0.
   friend SmallFloat __hmax(SmallFloat a, SmallFloat b) {
     if (__hisnan(a) || __hisnan(b)) return __hisnan(a) ? b : a;
     if (float(a) == float(b)) return a.__x & 0x8000 ? b : a;

@@ -45,7 +45,7 @@ struct Operation {
   std::string name;
   std::function<void(const Operation&)> run;
   std::function<bool()> ready;  // or empty
-  // Of an operation that other host threads have to make ready: ends its wait, when they don't.
+  // For an operation that other host threads have to make ready: ends its wait, when they don't.
   // False when another one has to be given up.
   std::function<bool()> give_up;
 };

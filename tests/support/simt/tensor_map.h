@@ -25,7 +25,7 @@ const TensorMap* tensor_map(const CUtensorMap* map);
 unsigned element_bytes(const TensorMap& map);
 /// The number of elements along a dimension that a box holds.
 unsigned box_elements(const TensorMap& map, unsigned dimension);
-/// Of the box in shared memory.
+/// Bytes of the box in shared memory.
 unsigned box_bytes(const TensorMap& map);
 
 /// Up to 16 bytes of a box that lie together, in shared memory too.

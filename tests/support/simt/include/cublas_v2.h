@@ -51,7 +51,7 @@ cublasStatus_t cublasGetPointerMode(cublasHandle_t handle, cublasPointerMode_t* 
 cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode);
 cublasStatus_t cublasGetMathMode(cublasHandle_t handle, cublasMath_t* mode);
 
-// Of each, the form with sizes of 64 bits too.
+// Each in the form with sizes of 64 bits too.
 #define SIMT_GEMMS(suffix, Int)                                                                   \
   cublasStatus_t cublasSgemm##suffix(cublasHandle_t handle, cublasOperation_t trans_a,            \
                                      cublasOperation_t trans_b, Int m, Int n, Int k,              \
