@@ -1,4 +1,4 @@
-"""Attention on a GPU as PyTorch and JAX have it, on the batches of attention_benchmark. Usage:
+"""Attention on a GPU as PyTorch, JAX and FBGEMM have it, on the batches of attention_benchmark. Usage:
 
 attention_gpu.py CASES [--json FILE] [--seconds 300] [--times 30] [--only WAY,...]
 
@@ -249,6 +249,18 @@ def flex(b):
     return inputs, lambda q, k, v: function(q, k, v, block_mask=mask), lambda out: out[0].transpose(0, 1)
 
 
+def sll(b):
+    """FBGEMM's Triton kernel of Jagged Flash Attention (its sequence learning library): self-attention without masks. It has no scale: q has it."""
+    softmax_only(b)
+    if not b.is_self or b.mask != "full":
+        raise Refused("self-attention without a mask alone")
+    import fbgemm_gpu.sll  # noqa: F401
+    offsets = F.pad(b.q_lengths.cumsum(0), (1, 0)).to(DEVICE)
+    inputs = tuple(x.transpose(0, 1).contiguous() for x in (b.q * b.scale, b.k, b.v))
+    call = lambda q, k, v: torch.ops.fbgemm.sll_multi_head_jagged_flash_attention(q, k, v, offsets, b.most_q)
+    return inputs, call, lambda out: out.transpose(0, 1)
+
+
 def mosaic(b):
     """JAX's kernel after FlashAttention-3 (jax.experimental.pallas.ops.gpu.attention_mgpu), of equal lengths, forward; fp16 in place of bf16."""
     softmax_only(b)
@@ -279,7 +291,7 @@ def jax_seconds(call, inputs, most, longest, least=3):
 PASSES = [{"varlen": varlen, "efficient": efficient, "nested": nested},
           {"padded cuDNN": padded(SDPBackend.CUDNN_ATTENTION), "padded flash": padded(SDPBackend.FLASH_ATTENTION),
            "padded efficient": padded(SDPBackend.EFFICIENT_ATTENTION), "dense": dense},
-          {"cuDNN": cudnn}, {"Mosaic": mosaic}, {"flex": flex}]
+          {"cuDNN": cudnn}, {"Mosaic": mosaic}, {"SLL": sll}, {"flex": flex}]
 
 
 def timed(held, f, most, longest):

@@ -1,11 +1,49 @@
 """One table of attention_benchmark and its peers. Usage: attention_table.py CASES RESULTS
 
 CASES: attention_benchmark --device cuda --json; RESULTS: attention_gpu.py CASES --json. Milliseconds, a line for each direction of a batch; `x best` is
-how many times as long the best peer takes, and (!) marks a peer whose results are not those of the batch. Then the memory beside inputs.
+how many times as long the best peer takes, `x model` how many times as long ours takes as the model of an H100 in docs/performance_gpu.md has it, and (!)
+marks a peer whose results are not those of the batch. Then the memory beside inputs.
 """
 import collections, json, sys
 
 MOST_ERROR = 0.05  # of outputs around 1, in bf16
+PROCESSORS, CYCLES, COPY = 132, 1.755e9, 3.0e12  # an H100's: a second, and bytes a second
+MMA_SYNC = {"forward": 2.8e12, "backward": 2.4e12}  # operations of a multiprocessor a second: FlashAttention-2's best there
+# Cycles of a multiprocessor for a tile of 128 x 64 pairs of Hopper's kernels: what takes longest.
+WGMMA = {"forward": {64: 750, 128: 1230, 256: 2455}, "backward": {64: 1884, 128: 3840, 256: 9625}, "e4m3": {64: 860, 128: 920, 256: 1230}}
+
+
+def takes_wgmma(case, direction, queries, keys):
+    dim = case["head_dim"]
+    if dim < 64 or max(queries, keys) <= (256 if dim == 256 else 512):
+        return False
+    few = queries <= (16 if dim == 256 else 64) and keys > 256 or dim < 256 and queries <= 128 and keys > 1024
+    return not (few and direction == "forward" and case["type"] != "e4m3") and not (case["shares_queries"] and direction == "backward")
+
+
+def model_ms(case, direction):
+    """What docs/performance_gpu.md expects of an H100: the time of its memory or, spread evenly, of its multiprocessors, whichever is longer."""
+    if case["type"] == "float32":
+        return float("nan")
+    dim, memory, compute, pairs = case["head_dim"], 0.0, 0.0, []
+    for queries, keys in zip(case["query_lengths"], case["key_lengths"]):
+        pairs.append((queries, keys, queries * (queries + 1) / 2 if case["mask"] == "causal" else queries * keys))
+    flops = case[direction]["flops"] * case["tile_pairs_of_visible"] / max(sum(visible for _, _, visible in pairs), 1)  # of a pair
+    rows = max(sum(queries + keys for queries, keys, _ in pairs), 1)
+    for queries, keys, visible in pairs:
+        again = 1.0  # how often bytes move
+        if takes_wgmma(case, direction, queries, keys):
+            tile = 4 * dim * 128 * 64 * (2.5 if direction == "backward" else 1)
+            cycles = WGMMA["e4m3" if case["type"] == "e4m3" else direction][dim]
+            compute += visible * flops / tile * cycles / CYCLES
+        else:
+            rate = MMA_SYNC[direction] * (2 if case["type"] == "e4m3" else 1)
+            on_chip = {32: 768, 64: 320, 128: 128, 256: 0}[dim]  # queries with d_q
+            if direction == "backward" and queries > on_chip and keys > 64:
+                rate, again = rate * 5 / 7, 13 / 8  # two kernels, seven products
+            compute += visible * flops / rate
+        memory += case[direction]["bytes"] * again * (queries + keys) / rows / COPY
+    return 1e3 * max(memory, compute / PROCESSORS)
 
 
 def read(path):
@@ -20,7 +58,7 @@ def main():
         of[result["name"]][result["way"]] = result
     ways = list(dict.fromkeys(result["way"] for result in results if result.get("forward_ms")))
     width = max([11, *map(len, ways)]) + 1
-    print(f"{'ms':43}{'ours':>10}{'TFLOP/s':>9}{'GB/s':>7}{'of floor':>10}{'x best':>8}" + "".join(f"{way:>{width}}" for way in ways))
+    print(f"{'ms':43}{'ours':>10}{'TFLOP/s':>9}{'GB/s':>7}{'of floor':>10}{'x best':>8}{'x model':>9}" + "".join(f"{way:>{width}}" for way in ways))
     for case in cases:
         for direction in ("forward", "backward"):
             ours = case[direction]
@@ -36,11 +74,11 @@ def main():
             ms = ours["ms"] or float("nan")
             against = f"{best / ms:.2f}" if best < float("inf") else "-"
             print(f"{case['name']:33} {direction:9}{ms:10.3f}{ours['flops'] / ms * 1e-9:9.1f}{ours['bytes'] / ms * 1e-6:7.0f}"
-                  f"{100 * ours['floor_ms'] / ms:8.0f} %{against:>8}{cells}")
-    print(f"\n{'MB beside inputs':43}{'ours':>10}{'':34}" + "".join(f"{way:>{width}}" for way in ways))
+                  f"{100 * ours['floor_ms'] / ms:8.0f} %{against:>8}{ms / model_ms(case, direction):9.2f}{cells}")
+    print(f"\n{'MB beside inputs':43}{'ours':>10}{'':43}" + "".join(f"{way:>{width}}" for way in ways))
     for case in cases:
         found = [of[case["name"]].get(way, {}).get("megabytes") for way in ways]
-        print(f"{case['name']:43}{case['megabytes']:10.1f}{'':34}" + "".join(f"{'-' if mb is None else f'{mb:.1f}':>{width}}" for mb in found))
+        print(f"{case['name']:43}{case['megabytes']:10.1f}{'':43}" + "".join(f"{'-' if mb is None else f'{mb:.1f}':>{width}}" for mb in found))
 
 
 if __name__ == "__main__":

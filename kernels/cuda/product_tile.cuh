@@ -24,15 +24,27 @@ __device__ TileRows tile_rows(const Rows<T>& from, std::int64_t first, std::int6
   return {from.row(first), from.stride, end - first, cols};
 }
 
-/// tile[c - begin][r] = from[r][c] for 64 columns; 0 where there is none. Two lanes read 32 bytes
-/// of a row and 32 write 32 banks.
+/// Whether a tile's row r and column c are in the matrix.
+__device__ inline bool has(const TileRows& from, unsigned r, std::int64_t c) {
+  return r < from.rows && c < from.cols;
+}
+
+/// tile[c - begin][r] = from[r][c] for 64 columns; 0 where there is none. Of a row two lanes read
+/// 32 bytes, or eight lanes as many by single floats, and 32 lanes write 32 banks.
 template <Access kAccess>
 __device__ void load_transposed(const TileRows& from, std::int64_t begin, SharedTile& tile) {
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  if constexpr (kAccess == Access::kScalars) {
+    for (unsigned i = 0; i < 16; ++i) {
+      const unsigned r = i / 8 * 32 + warp * 4 + lane / 8, c = i % 8 * 8 + lane % 8;
+      tile[c][r] = has(from, r, begin + c) ? from.data[r * from.stride + begin + c] : 0;
+    }
+    return;
+  }
   const unsigned r = warp % 4 * 16 + lane / 2;
   for (unsigned c = warp / 4 * 8 + lane % 2 * 4; c < kTile; c += 16) {
     Four four{};
-    if (r < from.rows && begin + c < from.cols) {
+    if (has(from, r, begin + c)) {
       four = load_four<kAccess>(from.data + r * from.stride, begin + c, from.cols);
     }
 #pragma unroll
@@ -43,13 +55,18 @@ __device__ void load_transposed(const TileRows& from, std::int64_t begin, Shared
 /// tile[r][c - begin] = from[r][c]; 0 where there is none.
 template <Access kAccess>
 __device__ void load_straight(const TileRows& from, std::int64_t begin, SharedTile& tile) {
-  for (unsigned i = threadIdx.x; i < kTile * kTile / 4; i += kTileThreads) {
-    const unsigned r = i / (kTile / 4), c = i % (kTile / 4) * 4;
-    Four four{};
-    if (r < from.rows && begin + c < from.cols) {
-      four = load_four<kAccess>(from.data + r * from.stride, begin + c, from.cols);
+  constexpr unsigned kAtOnce = kAccess == Access::kVectors ? 4 : 1;
+  for (unsigned i = threadIdx.x * kAtOnce; i < kTile * kTile; i += kTileThreads * kAtOnce) {
+    const unsigned r = i / kTile, c = i % kTile;
+    const float* const row = from.data + r * from.stride;
+    const bool is_there = has(from, r, begin + c);
+    if constexpr (kAccess == Access::kScalars) {
+      tile[r][c] = is_there ? row[begin + c] : 0;
+    } else {
+      Four four{};
+      if (is_there) four = load_four<kAccess>(row, begin + c, from.cols);
+      *reinterpret_cast<Four*>(&tile[r][c]) = four;
     }
-    *reinterpret_cast<Four*>(&tile[r][c]) = four;
   }
 }
 

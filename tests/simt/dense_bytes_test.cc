@@ -1,5 +1,6 @@
-// What the dense ops move, in sectors of 32 bytes as the simulated device counts them, against the
-// least that each could: what it reads and writes, once. docs/performance_gpu.md has the table.
+// What the dense and jagged ops move, in sectors of 32 bytes as the simulated device counts them,
+// against the least that each could: what it reads and writes, once. docs/performance_gpu.md has
+// the table.
 #include <gtest/gtest.h>
 
 #include <iostream>
@@ -10,6 +11,12 @@
 #include "serrate/kernels/activation.h"
 #include "serrate/kernels/adamw.h"
 #include "serrate/kernels/dropout.h"
+#include "serrate/kernels/jagged_bmm.h"
+#include "serrate/kernels/jagged_concat.h"
+#include "serrate/kernels/jagged_elementwise.h"
+#include "serrate/kernels/jagged_padded.h"
+#include "serrate/kernels/jagged_pairs.h"
+#include "serrate/kernels/jagged_softmax.h"
 #include "serrate/kernels/l2_normalize.h"
 #include "serrate/kernels/layer_norm.h"
 #include "serrate/kernels/linear.h"
@@ -32,7 +39,9 @@ class DenseBytes : public testing::Test {
   /// The op moves at most 1.15 times what `rows` rows of kDim floats are, in so many launches of
   /// our kernels (those of cuBLAS are not counted).
   template <typename F>
-  void expect_near_floor(const std::string& name, double rows, std::uint64_t launches, F op) {
+  void expect_near_floor(const std::string& name, double rows, std::uint64_t launches, F op,
+                         double most = 1.15) {
+    stream_.synchronize();
     simt::reset_counters();
     op();
     stream_.synchronize();
@@ -40,12 +49,13 @@ class DenseBytes : public testing::Test {
     for (const simt::KernelCounters& c : simt::kernel_counters()) {
       sectors += c.global_read_sectors + c.global_written_sectors;
       launched += c.launches;
+      EXPECT_EQ(c.shared_bank_conflicts, 0) << name;
     }
     const double ratio = static_cast<double>(sectors) * 32 / (rows * kDim * sizeof(float));
     std::cout << name << ": " << launched << " launches, " << ratio << " x the floor\n";
     EXPECT_EQ(launched, launches) << name;
     EXPECT_GE(ratio, 1) << name << ": the floor is wrong";
-    EXPECT_LE(ratio, 1.15) << name;
+    EXPECT_LE(ratio, most) << name;
   }
 
   const Stream stream_{Device::cuda(0)};
@@ -181,13 +191,125 @@ TEST_F(DenseBytes, SampledSoftmaxOnTensorCores) {
       EXPECT_LE(ratio, 1.01) << name;
     };
     expect_floor("RoundRows", (kHidden + kNegatives) * kDim * (4 + value));
-    // Of 3 blocks with 1 + 2 tiles: rows and ids; sums of a tile of floats, and two floats a token.
+    // 3 blocks with 1 + 2 tiles: rows and ids; sums of a tile of floats, and two floats a token.
     expect_floor("sum_over_negatives",
                  9 * (tile * value + 2 * row) + 3 * (tile * sizeof(float) + 2 * row));
-    // Of 2 blocks with 1 + 3: two floats a token beside its id.
+    // 2 blocks with 1 + 3: two floats a token beside its id.
     expect_floor("sum_over_tokens",
                  8 * (tile * value + 2 * row) + 6 * 2 * row + 2 * tile * sizeof(float));
   }
+}
+
+// Sequences of several lengths, and a number for each pair of their rows, which begin anywhere in a
+// sector, so that both ends of a row, and of what a warp has of it, are counted. Floors are in
+// floats; what finds a block's rows in the offsets comes on top.
+class JaggedBytes : public DenseBytes {
+ protected:
+  static constexpr std::int64_t kSamples = 36, kLongest = 64;
+  static constexpr double kMostOfPairs = 2.3;
+
+  JaggedBytes() {
+    constexpr std::int64_t kLengths[] = {50, 3, 64, 0, 33, 17};
+    std::vector<std::int64_t> host = {0};
+    for (std::int64_t b = 0; b < kSamples; ++b) {
+      host.push_back(host.back() + kLengths[b % 6]);
+      pairs_ += kLengths[b % 6] * kLengths[b % 6];
+    }
+    rows_ = host.back();
+    offsets_ = Buffer<std::int64_t>(host, stream_);
+    pair_offsets(offsets_.span(), offsets_.span(), squares_.span(), stream_);
+  }
+  MatrixBatch<float> jagged(Buffer<float>& of, std::int64_t cols = kDim) {
+    return MatrixBatch<float>::jagged(of.matrix(rows_, cols), offsets_.span());
+  }
+  MatrixBatch<float> pairs(Buffer<float>& of) {
+    return MatrixBatch<float>::pairs(of.span(), squares_.span(), offsets_.span(), offsets_.span());
+  }
+  MatrixBatch<float> dense(Buffer<float>& of, std::int64_t cols = kDim) {
+    return MatrixBatch<float>::dense(of.matrix(kSamples * kLongest, cols), kSamples);
+  }
+  template <typename F>
+  void expect_near(const std::string& name, std::int64_t floats, std::uint64_t launches, F op,
+                   double most = 1.25) {
+    expect_near_floor(name, static_cast<double>(floats) / kDim, launches, op, most);
+  }
+
+  std::int64_t rows_ = 0, pairs_ = 0;
+  Buffer<std::int64_t> offsets_, squares_{kSamples + 1, stream_};
+};
+
+TEST_F(JaggedBytes, ProductsOfOneTile) {
+  const std::int64_t jag = rows_ * kDim, squares = kSamples * kDim * kDim;
+  Buffer<float> z = values(rows_);
+  Buffer<float> w = values(kSamples * kDim), d_w = values(kSamples * kDim);
+  Buffer<float> p = values(pairs_, 1), d_p = values(pairs_, 1);
+  const auto of = [&](const std::string& name, std::int64_t floats, MatrixBatch<float> a,
+                      MatrixBatch<float> b, MatrixBatch<float> c, MatrixBatch<float> d_a,
+                      MatrixBatch<float> d_b, Transposed transposed, double most = 1.25) {
+    expect_near(name, floats, 1, [&] { jagged_bmm_forward({a, b, c, transposed}, stream_); }, most);
+    expect_near(
+        name + ", backward", 2 * floats, 2,
+        [&] { jagged_bmm_backward({a, b, c, d_a, d_b, transposed}, stream_); }, most);
+  };
+  of("jagged_dense_bmm", 2 * jag + squares, jagged(x_), dense(w), jagged(z), jagged(d_x_),
+     dense(d_w), Transposed::kNone);
+  of("jagged_jagged_bmm", 2 * jag + squares, jagged(x_), jagged(y_), dense(w), jagged(d_x_),
+     jagged(z), Transposed::kLeft);
+  of("jagged_jagged_bmm_jagged_out", 2 * jag + pairs_, jagged(x_), jagged(y_), pairs(p),
+     jagged(d_x_), jagged(z), Transposed::kRight, kMostOfPairs);
+  of("array_jagged_bmm_jagged_out", 2 * jag + pairs_, pairs(p), jagged(y_), jagged(z), pairs(d_p),
+     jagged(d_x_), Transposed::kNone, kMostOfPairs);
+}
+
+TEST_F(JaggedBytes, Softmax) {
+  Buffer<float> p = values(pairs_, 1), q = values(pairs_, 1), d_p = values(pairs_, 1);
+  const auto of = [&](const std::string& name, MatrixBatch<float> a, MatrixBatch<float> b,
+                      MatrixBatch<float> c, std::int64_t floats, SoftmaxAxis axis, double most) {
+    expect_near(name, 2 * floats, 1, [&] { jagged_softmax_forward({a, b, axis}, stream_); }, most);
+    expect_near(
+        name + ", backward", 3 * floats, 1,
+        [&] { jagged_softmax_backward({a, b, c, axis}, stream_); }, most);
+  };
+  of("jagged_softmax", jagged(x_), jagged(y_), jagged(d_x_), rows_ * kDim, SoftmaxAxis::kRows,
+     1.25);
+  of("jagged2_softmax over columns", pairs(p), pairs(q), pairs(d_p), pairs_, SoftmaxAxis::kColumns,
+     kMostOfPairs);
+  of("jagged2_softmax over rows", pairs(p), pairs(q), pairs(d_p), pairs_, SoftmaxAxis::kRows,
+     kMostOfPairs);
+}
+
+TEST_F(JaggedBytes, ElementwiseAndCopies) {
+  const std::int64_t jag = rows_ * kDim, padded = kSamples * kLongest * kDim;
+  Buffer<float> z = values(rows_);
+  Buffer<float> dense_y = values(kSamples * kLongest), d_y = values(kSamples * kLongest);
+  for (const auto& [op, name] : {std::pair{Elementwise::kAdd, "jagged_dense_elementwise_add"},
+                                 {Elementwise::kMultiply, "jagged_dense_elementwise_mul"}}) {
+    expect_near(name, 3 * jag, 1, [&] {
+      jagged_elementwise_forward({op, jagged(x_), dense(dense_y), jagged(z)}, stream_);
+    });
+    const bool is_product = op == Elementwise::kMultiply;
+    expect_near(std::string(name) + ", backward", (is_product ? 5 : 1) * jag + padded,
+                is_product ? 2 : 1, [&] {
+                  jagged_elementwise_backward(
+                      {op, jagged(x_), dense(dense_y), jagged(z),
+                       is_product ? jagged(d_x_) : MatrixBatch<float>(), dense(d_y)},
+                      stream_);
+                });
+  }
+  expect_near("jagged_to_padded", jag + padded, 1,
+              [&] { jagged_to_padded(jagged(x_), 0, dense(dense_y), stream_); });
+  expect_near("padded_to_jagged", 2 * jag, 1,
+              [&] { padded_to_jagged(dense(dense_y), jagged(x_), stream_); });
+  Buffer<float> row = values(kSamples), joined = values(rows_ + kSamples);
+  Buffer<std::int64_t> joined_offsets(kSamples + 1, stream_);
+  const auto first = MatrixBatch<float>::dense(row.matrix(kSamples, kDim), kSamples);
+  jagged_concat_offsets(first, jagged(x_), joined_offsets.span(), stream_);
+  const auto both =
+      MatrixBatch<float>::jagged(joined.matrix(rows_ + kSamples, kDim), joined_offsets.span());
+  expect_near("jagged_concat", 2 * (rows_ + kSamples) * kDim, 1,
+              [&] { jagged_concat(first, jagged(x_), both, stream_); });
+  expect_near("jagged_split", 2 * (rows_ + kSamples) * kDim, 1,
+              [&] { jagged_split(both, first, jagged(x_), stream_); });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // A line is what a softmax is over. A row has up to a warp, as many lanes as it has columns;
-// columns lie side by side, and each has a column of a block's threads. Values pass by three times
-// forward and twice backward; all but the first time they come from the caches.
+// columns lie side by side, and each has a column of a block's threads. A thread holds its first
+// values of a line in registers; what is behind them it reads again, three times forward and twice
+// backward.
 #include <bit>
 #include <limits>
 
@@ -41,14 +42,42 @@ __device__ void for_each_line(const Run& run, std::int64_t rows, std::int64_t co
   }
 }
 
-// Calls f(i) for this thread's of the values of a line.
-template <SoftmaxAxis kAxis, typename F>
-__device__ void for_each_value(std::int64_t size, F f) {
-  const unsigned first = kAxis == SoftmaxAxis::kRows ? threadIdx.y : threadIdx.x;
-  const unsigned step = kAxis == SoftmaxAxis::kRows ? blockDim.y : blockDim.x;
-#pragma unroll 4
-  for (std::int64_t i = first; i < size; i += step) f(i);
-}
+// This thread's values of lines of one size: every step-th, of which it holds the first kHeld.
+constexpr int kHeld = 16;
+template <SoftmaxAxis kAxis, int kLines>
+struct ValuesOfThread {
+  Line<const float> lines[kLines];
+  std::int64_t size;
+  unsigned first = kAxis == SoftmaxAxis::kRows ? threadIdx.y : threadIdx.x;
+  unsigned step = kAxis == SoftmaxAxis::kRows ? blockDim.y : blockDim.x;
+  float held[kHeld][kLines];
+
+  template <typename... Lines>
+  __device__ explicit ValuesOfThread(std::int64_t num_values, const Lines&... of)
+      : lines{of...}, size(num_values) {
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      if (first + k * step < size) read(first + k * step, held[k]);
+    }
+  }
+  __device__ void read(std::int64_t i, float (&values)[kLines]) const {
+#pragma unroll
+    for (int line = 0; line < kLines; ++line) values[line] = lines[line][i];
+  }
+  // Calls f(i, values i of the lines).
+  template <typename F>
+  __device__ void for_each(F f) const {
+#pragma unroll
+    for (int k = 0; k < kHeld; ++k) {
+      if (first + k * step < size) f(first + k * step, held[k]);
+    }
+    for (std::int64_t i = first + kHeld * step; i < size; i += step) {
+      float values[kLines];
+      read(i, values);
+      f(i, values);
+    }
+  }
+};
 
 // f over the values of all threads of a line, in an order that the number of threads sets.
 template <SoftmaxAxis kAxis, typename F>
@@ -84,16 +113,16 @@ struct Softmax {
   __device__ void operator()(const Run& run) const {
     const Sample<const float> all = x[run.sample];
     for_each_line<kAxis>(run, all.rows, all.cols, [&](std::int64_t line, std::int64_t size) {
-      const Line<const float> from = line_of<kAxis>(all, line);
+      const ValuesOfThread<kAxis, 1> from(size, line_of<kAxis>(all, line));
       const Line<float> to = line_of<kAxis>(z[run.sample], line);
       float max = -std::numeric_limits<float>::infinity(), sum = 0;
-      for_each_value<kAxis>(size, [&](std::int64_t i) { max = fmaxf(max, from[i]); });
+      from.for_each([&](std::int64_t, auto& x_i) { max = fmaxf(max, x_i[0]); });
       max = reduce_line<kAxis>(max, fmaxf);
       if (max == -std::numeric_limits<float>::infinity()) max = 0;
-      for_each_value<kAxis>(size, [&](std::int64_t i) { sum += expf(from[i] - max); });
+      from.for_each([&](std::int64_t, auto& x_i) { sum += expf(x_i[0] - max); });
       sum = reduce_line<kAxis>(sum, add);
       const float factor = sum == 0 ? 0 : 1 / sum;
-      for_each_value<kAxis>(size, [&](std::int64_t i) { to[i] = factor * expf(from[i] - max); });
+      from.for_each([&](std::int64_t i, auto& x_i) { to[i] = factor * expf(x_i[0] - max); });
     });
   }
 };
@@ -106,13 +135,13 @@ struct SoftmaxGradient {
   __device__ void operator()(const Run& run) const {
     const Sample<const float> all = z[run.sample];
     for_each_line<kAxis>(run, all.rows, all.cols, [&](std::int64_t line, std::int64_t size) {
-      const Line<const float> at = line_of<kAxis>(all, line);
-      const Line<const float> from = line_of<kAxis>(d_z[run.sample], line);
+      const ValuesOfThread<kAxis, 2> from(size, line_of<kAxis>(all, line),
+                                          line_of<kAxis>(d_z[run.sample], line));
       const Line<float> to = line_of<kAxis>(d_x[run.sample], line);
       float sum = 0;
-      for_each_value<kAxis>(size, [&](std::int64_t i) { sum = fmaf(at[i], from[i], sum); });
+      from.for_each([&](std::int64_t, auto& z_i) { sum = fmaf(z_i[0], z_i[1], sum); });
       sum = reduce_line<kAxis>(sum, add);
-      for_each_value<kAxis>(size, [&](std::int64_t i) { to[i] = at[i] * (from[i] - sum); });
+      from.for_each([&](std::int64_t i, auto& z_i) { to[i] = z_i[0] * (z_i[1] - sum); });
     });
   }
 };
