@@ -119,6 +119,24 @@ TEST_P(Attention, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   }
 }
 
+TEST(AttentionThreads, DoNotChangeBits) {
+  if (tests_run_on_devices()) GTEST_SKIP() << "attention_test has it";
+  TestStreams host(Device::cpu());
+  Shape shape{{300, 1, 64, 0, 129, 700, 5}, {300, 9, 64, 3, 129, 700, 0}, 4, 32};
+  for (const std::int64_t head_dim : {20, 32}) {
+    for (const std::int64_t num_key_heads : {2, 4}) {
+      shape.head_dim = head_dim, shape.num_key_heads = num_key_heads;
+      Case one(shape, host);
+      one.run();
+      for (const int threads : {2, 3, 16}) {  // by 16, sequences of 300 and 700 are cut
+        Case many(shape, host);
+        many.run(threads);
+        expect_same_results(one, many);
+      }
+    }
+  }
+}
+
 TEST_P(Attention, EmptyBatchesAndEmptySequencesDoNothing) {
   for (const std::size_t batch_size : {0, 3}) {
     const std::vector<std::int64_t> none(batch_size, 0);

@@ -101,6 +101,27 @@ TEST_P(AttentionHalves, EveryTensorMayHaveATypeOfItsOwn) {
   }
 }
 
+// Few queries over long histories, which are cut into chunks.
+TEST_P(AttentionHalves, OfFewQueriesMatchTheReferenceOfTheRoundedInputs) {
+  for (const auto& [head_dim, half] : {std::pair<std::int64_t, DataType>{20, DataType::kBFloat16},
+                                       {64, DataType::kBFloat16},
+                                       {64, DataType::kFloat16}}) {
+    Shape shape = full_shape({2, 7, 1, 5}, {on_cpu_or_not(1700, 567), 300, 130, 0}, 4, head_dim);
+    shape.num_key_heads = 2;
+    Case c(shape, *this);
+    StoredTokens q(c.q, half), k(c.k, half), v(c.v, half), out(c.out, half);
+    const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
+    for_every_target(stream.device(), [&] {
+      AttentionForward args = c.forward_args();
+      args.q = q.on(stream), args.k = k.on(stream), args.v = v.on(stream);
+      args.out = out.on(stream);
+      jagged_attention_forward(args, threads(2));
+      out.load();
+      expect_near(c.out, expected.out, 0x1p-8);
+    });
+  }
+}
+
 // Infinities, NaN, subnormals and what lies half-way, in vectors and one by one.
 TEST_P(AttentionHalves, RoundAsFloat16Does) {
   Case c(causal_shape({1}, {1}, 1, 70), *this);

@@ -134,5 +134,29 @@ INSTANTIATE_TEST_SUITE_P(
                      testing::Combine(kAllLayouts, testing::Values(AttentionActivation::kSoftmax))),
     name_of);
 
+// A score of -infinity by its bias weighs nothing; a query that has no other sees no key.
+class AttentionBias : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, AttentionBias, testing::ValuesIn(test_devices()), device_name);
+
+TEST_P(AttentionBias, OfMinusInfinityHides) {
+  const std::int64_t queries = 100, keys = 130;
+  Shape shape = full_shape({queries}, {keys}, 1, 16);
+  const auto is_hidden = [](std::int64_t i, std::int64_t j) {
+    return i < 2 || (i * 7 + j * 3) % 5 == 0 || (i % 10 == 0 && j < 97);
+  };
+  shape.visible = [=](std::int64_t, std::int64_t i, std::int64_t j) { return !is_hidden(i, j); };
+  Case c(shape, *this);
+  std::vector<float> bias(queries * keys);
+  TestArray<float> d_bias(queries * keys);
+  for (std::int64_t i = 0; i < queries; ++i) {
+    for (std::int64_t j = 0; j < keys; ++j) bias[i * keys + j] = is_hidden(i, j) ? -kInfinity : 0;
+  }
+  c.bias = {c.input(bias), 0, 0, keys, 1};
+  c.d_bias = &d_bias;
+  c.run();
+  expect_values_of_reference(c, 2e-6);
+  for (std::int64_t j = 0; j < 2 * keys; ++j) EXPECT_EQ(d_bias[j], 0);
+}
+
 }  // namespace
 }  // namespace serrate

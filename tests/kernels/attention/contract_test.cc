@@ -13,7 +13,7 @@
 #include "serrate/buffer.h"
 #include "tests/kernels/attention/biases.h"
 #include "tests/kernels/attention/masks.h"
-#include "tests/kernels/attention/packed_tokens.h"
+#include "tests/kernels/attention/tokens.h"
 
 namespace serrate {
 namespace {
@@ -54,25 +54,6 @@ TEST_P(AttentionContract, AnyLengthMayBeZero) {
       }
     }
   }
-}
-
-TEST_P(AttentionContract, SharedQueriesOfSequencesWithoutKeysAreZero) {
-  constexpr std::int64_t kQueries = 3, kDim = 8;
-  const TestArray<float> q(kQueries * kDim, 1), d_out(2 * kQueries * kDim, 1);
-  const TestArray<std::int64_t> key_offsets = {0, 0, 0};
-  TestArray<float> out(d_out.size(), std::nanf("")), d_q(q.size(), std::nanf("")), lse(6);
-  const auto view = [&](const TestArray<float>& x) {
-    return DeviceHeads<float>{x.on(stream).device_data(), kDim, kDim};
-  };
-  AttentionForward forward;
-  forward.q = view(q), forward.out = view(out), forward.lse = lse.on(stream);
-  forward.key_offsets = key_offsets.on(stream);
-  forward.num_shared_queries = kQueries, forward.head_dim = kDim, forward.mask = FullMask{};
-  jagged_attention_forward(forward, stream);
-  jagged_attention_backward({forward, view(d_out), view(d_q), {}, {}}, stream);
-  EXPECT_EQ(out.host(), std::vector<float>(out.size(), 0));
-  EXPECT_EQ(d_q.host(), std::vector<float>(q.size(), 0));
-  EXPECT_EQ(lse.host(), std::vector<float>(lse.size(), -kInfinity));
 }
 
 // More sequences than a 16-bit count of blocks, or a grid, would like.
@@ -361,11 +342,7 @@ TEST_P(AttentionContract, APlanMadeBeforehandGivesTheSameBits) {
   std::mt19937 generator(6);
   Shape shape = sized(full_shape({300, 0, 2, 65}, {300, 7, on_cpu_or_not(1700, 300), 0}, 4, 20));
   shape.num_key_heads = 2;
-  const TestMask mask =
-      random_mask(MaskKind::kColumns,
-                  {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
-                   offsets_of(shape.key_lengths)},
-                  generator, stream);
+  const TestMask mask = random_mask(MaskKind::kColumns, batch_of(shape), generator, stream);
   shape.mask = mask.mask;
   Case expected(shape, *this), c(shape, *this);
   expected.run();
@@ -413,27 +390,6 @@ TEST_P(AttentionContract, PackedViewsOfOneBufferGiveTheSameBits) {
     gradients[which]->for_each(
         [&](float& x, std::int64_t i) { ASSERT_EQ(d_qkv[place(which, i)], x); });
   }
-}
-
-// A score of -infinity by its bias weighs nothing; a query that has no other sees no key.
-TEST_P(AttentionContract, ABiasOfMinusInfinityHides) {
-  const std::int64_t queries = 100, keys = 130;
-  Shape shape = full_shape({queries}, {keys}, 1, 16);
-  const auto is_hidden = [](std::int64_t i, std::int64_t j) {
-    return i < 2 || (i * 7 + j * 3) % 5 == 0 || (i % 10 == 0 && j < 97);
-  };
-  shape.visible = [=](std::int64_t, std::int64_t i, std::int64_t j) { return !is_hidden(i, j); };
-  Case c(shape, *this);
-  std::vector<float> bias(queries * keys);
-  TestArray<float> d_bias(queries * keys);
-  for (std::int64_t i = 0; i < queries; ++i) {
-    for (std::int64_t j = 0; j < keys; ++j) bias[i * keys + j] = is_hidden(i, j) ? -kInfinity : 0;
-  }
-  c.bias = {c.input(bias), 0, 0, keys, 1};
-  c.d_bias = &d_bias;
-  c.run();
-  expect_values_of_reference(c, 2e-6);
-  for (std::int64_t j = 0; j < 2 * keys; ++j) EXPECT_EQ(d_bias[j], 0);
 }
 
 }  // namespace

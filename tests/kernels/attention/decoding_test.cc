@@ -1,9 +1,8 @@
-// How work is shared: few queries over long histories, whose heads are rows of one tile and whose
-// keys are cut into chunks, and the CPU's threads.
+// Few queries over long histories, whose heads are rows of one tile and whose keys are cut into
+// chunks.
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <array>
 #include <random>
 #include <string>
 #include <vector>
@@ -108,22 +107,15 @@ TEST_P(EveryDecodingMask, MatchesTheReference) {
         shape.query_lengths.push_back(30), shape.key_lengths.push_back(1000);
       }
       shape.activation = activation;
-      const TestMask mask =
-          random_mask(kind,
-                      {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
-                       offsets_of(shape.key_lengths)},
-                      generator, stream);
-      shape.mask = mask.mask, shape.visible = mask.visible;
-      Case c(shape, *this);
+      const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+      Case c = masked_case(shape, mask, *this);
       expect_matches_reference(c, 4e-6);
     }
   }
 }
 
 std::string name_of(const testing::TestParamInfo<EveryDecodingMask::ParamType>& test) {
-  return std::array{"Full",    "Causal", "CausalBottomRight", "Window", "Prefix", "Rows",
-                    "Columns", "Blocks", "SharedBlocks"}
-      .at(static_cast<std::size_t>(std::get<1>(test.param)));
+  return to_string(static_cast<MaskKind>(std::get<1>(test.param)));
 }
 
 // Those of self-attention have as many queries as keys.
@@ -156,13 +148,6 @@ TEST_P(AttentionDecoding, ChunksThatAQueryDoesNotSeeCountForNothing) {
   }
 }
 
-std::vector<float> normal_values(std::int64_t count, std::mt19937& generator) {
-  std::normal_distribution<float> normal;
-  std::vector<float> values(static_cast<std::size_t>(count));
-  for (float& x : values) x = normal(generator);
-  return values;
-}
-
 // A bias, tables and dropout at once; groups of heads share keys.
 TEST_P(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
   for (const AttentionActivation activation :
@@ -171,64 +156,10 @@ TEST_P(AttentionDecoding, BiasesTablesAndDropoutMatchTheReference) {
     if (!tests_run_on_devices()) shape.query_lengths.back() = 20, shape.key_lengths.back() = 800;
     shape.activation = activation;
     Case c(shape, *this);
-    const reference::Attention args = c.in_double();
-    std::mt19937 generator(4);
-    const std::int64_t queries = args.longest_queries(), keys = args.longest_keys();
-    const std::vector<float> bias = normal_values(4 * queries * keys, generator);
-    const std::vector<std::int64_t> places = {-1000, -500, -90, -8, 0}, durations = {-50, 0, 50};
-    const std::vector<float> by_place = normal_values(6, generator),
-                             by_time = normal_values(4 * 4, generator);
-    c.bias = {c.input(bias), 0, queries * keys, keys, 1};
-    c.position_table = {c.input(by_place), c.input(places)};
-    c.time_table = {c.input(by_time), c.input(durations)};
-    for (auto* times : {&c.query_times, &c.key_times}) {
-      times->resize(times == &c.query_times ? c.query_offsets.back() : c.key_offsets.back());
-      for (std::int64_t& time : *times) time = static_cast<std::int64_t>(generator() % 200);
-    }
-    c.token_ids.resize(c.query_offsets.back());
-    for (std::int64_t& id : c.token_ids) id = static_cast<std::int64_t>(generator());
-    c.dropout = {.rate = 0.25f, .seed = 5, .step = 3, .site = 2};
-    c.kept_of_pairs = kept_of(c, args);
-    c.bias_of_pairs.resize(args.num_pairs(), 0.0);
-    for (std::int64_t s = 0; s < std::ssize(shape.query_lengths); ++s) {
-      for (std::int64_t head = 0; head < 4; ++head) {
-        for (std::int64_t i = 0; i < shape.query_lengths[s]; ++i) {
-          for (std::int64_t j = 0; j < shape.key_lengths[s]; ++j) {
-            const auto entry = [](const std::vector<std::int64_t>& boundaries,
-                                  std::int64_t distance) {
-              return std::ranges::count_if(boundaries,
-                                           [&](std::int64_t b) { return b <= distance; });
-            };
-            const std::int64_t apart =
-                c.query_times[c.query_offsets[s] + i] - c.key_times[c.key_offsets[s] + j];
-            c.bias_of_pairs[args.pair_of(s, head, i, j)] =
-                static_cast<double>(bias[(head * queries + i) * keys + j]) +
-                by_place[entry(places, i - j)] + by_time[head * 4 + entry(durations, apart)];
-          }
-        }
-      }
-    }
+    const Biases biases(c);
+    c.d_bias = nullptr, c.d_position_table = {}, c.d_time_table = {};
+    set_dropout(c);
     expect_matches_reference(c, 6e-6);
-  }
-}
-
-TEST_P(AttentionDecoding, HalvesMatchTheReferenceOfTheRoundedInputs) {
-  for (const auto& [head_dim, half] : {std::pair<std::int64_t, DataType>{20, DataType::kBFloat16},
-                                       {64, DataType::kBFloat16},
-                                       {64, DataType::kFloat16}}) {
-    Shape shape = few_queries(4, 2);
-    shape.head_dim = head_dim;
-    Case c(shape, *this);
-    StoredTokens q(c.q, half), k(c.k, half), v(c.v, half), out(c.out, half);
-    const reference::AttentionOutput expected = reference::attention_forward(c.in_double());
-    for_every_target(stream.device(), [&] {
-      AttentionForward args = c.forward_args();
-      args.q = q.on(stream), args.k = k.on(stream), args.v = v.on(stream);
-      args.out = out.on(stream);
-      jagged_attention_forward(args, threads(2));
-      out.load();
-      expect_close(c.out, expected.out, 0x1p-8);
-    });
   }
 }
 
@@ -417,13 +348,8 @@ TEST_P(TensorCoreDecoding, DropoutAndMasksOfPairsMatchTheReference) {
   Shape shape = rows_of_four_heads(param());
   shape.query_lengths = {1, 4, 2}, shape.key_lengths = {290, 300, 130};
   std::mt19937 generator(1);
-  const TestMask mask =
-      random_mask(MaskKind::kColumns,
-                  {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
-                   offsets_of(shape.key_lengths)},
-                  generator, stream);
-  shape.mask = mask.mask, shape.visible = mask.visible;
-  Case c(shape, *this);
+  const TestMask mask = random_mask(MaskKind::kColumns, batch_of(shape), generator, stream);
+  Case c = masked_case(shape, mask, *this);
   set_dropout(c);
   expect_reference(c, Backward::kNotRun);
 }
@@ -473,24 +399,6 @@ TEST(AttentionChunks, AreOfWhatIsLongerThanOne) {
   EXPECT_EQ(partials(kTile, 3 * kChunk), kTile * 3 * row);
   EXPECT_EQ(partials(kTile + 1, 3 * kChunk), 0);
   EXPECT_EQ(partials(0, 3 * kChunk), 0);
-}
-
-TEST(AttentionThreads, DoNotChangeBits) {
-  if (tests_run_on_devices()) GTEST_SKIP() << "attention_test has it";
-  TestStreams host(Device::cpu());
-  Shape shape{{300, 1, 64, 0, 129, 700, 5}, {300, 9, 64, 3, 129, 700, 0}, 4, 32};
-  for (const std::int64_t head_dim : {20, 32}) {
-    for (const std::int64_t num_key_heads : {2, 4}) {
-      shape.head_dim = head_dim, shape.num_key_heads = num_key_heads;
-      Case one(shape, host);
-      one.run();
-      for (const int threads : {2, 3, 16}) {  // by 16, sequences of 300 and 700 are cut
-        Case many(shape, host);
-        many.run(threads);
-        expect_same_results(one, many);
-      }
-    }
-  }
 }
 
 }  // namespace

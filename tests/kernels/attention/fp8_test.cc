@@ -175,13 +175,8 @@ TEST_P(Fp8Forward, Masks) {
         MaskKind::kRows, MaskKind::kDocuments, MaskKind::kHstu}) {
     Shape shape = causal_shape({70, 20, 0, 8}, {140, 31, 3, 16}, 1, 64);
     if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
-    const TestMask mask =
-        random_mask(kind,
-                    {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
-                     offsets_of(shape.key_lengths)},
-                    generator, stream);
-    shape.mask = mask.mask, shape.visible = mask.visible;
-    Case c(aligned(shape), *this);
+    const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
+    Case c = masked_case(aligned(shape), mask, *this);
     Fp8Case fp8(c);
     SCOPED_TRACE(testing::Message() << "mask " << static_cast<int>(kind));
     expect_reference(fp8);

@@ -1,9 +1,11 @@
 // SiLU beside softmax, heads that share keys, and queries that sequences share.
 #include <gtest/gtest.h>
 
+#include <random>
 #include <vector>
 
 #include "tests/kernels/attention/tensor_core_cases.h"
+#include "tests/kernels/attention/tokens.h"
 
 namespace serrate {
 namespace {
@@ -109,6 +111,25 @@ TEST_P(AttentionSharedQueries, GiveWhatCopiesOfThemGiveAndSumTheirGradient) {
   }
 }
 
+TEST_P(AttentionSharedQueries, OfSequencesWithoutKeysAreZero) {
+  constexpr std::int64_t kQueries = 3, kDim = 8;
+  const TestArray<float> q(kQueries * kDim, 1), d_out(2 * kQueries * kDim, 1);
+  const TestArray<std::int64_t> key_offsets = {0, 0, 0};
+  TestArray<float> out(d_out.size(), std::nanf("")), d_q(q.size(), std::nanf("")), lse(6);
+  const auto view = [&](const TestArray<float>& x) {
+    return DeviceHeads<float>{x.on(stream).device_data(), kDim, kDim};
+  };
+  AttentionForward forward;
+  forward.q = view(q), forward.out = view(out), forward.lse = lse.on(stream);
+  forward.key_offsets = key_offsets.on(stream);
+  forward.num_shared_queries = kQueries, forward.head_dim = kDim, forward.mask = FullMask{};
+  jagged_attention_forward(forward, stream);
+  jagged_attention_backward({forward, view(d_out), view(d_q), {}, {}}, stream);
+  EXPECT_EQ(out.host(), std::vector<float>(out.size(), 0));
+  EXPECT_EQ(d_q.host(), std::vector<float>(q.size(), 0));
+  EXPECT_EQ(lse.host(), std::vector<float>(lse.size(), -kInfinity));
+}
+
 // Sequences of no, one and several tiles of keys, and several that share a tile; of one tile of
 // queries and several. At head_dim 32 blocks have whole sequences. More than 512 keys take
 // Hopper's forward, where there is one, and the backward of others.
@@ -181,6 +202,55 @@ TEST_P(AttentionSharedQueries, HaveTheSumOfTheReferenceOnTensorCores) {
       if (run == 0) of_first_run = d_q.values.host();
       expect_same_bits(d_q.values.host(), of_first_run);
     }
+  }
+}
+
+// The forward alone, without a log-sum-exp; with plans.
+TEST_P(AttentionSharedQueries, GiveWhatCopiesOfThemGiveOnTensorCores) {
+  constexpr std::int64_t kQueries = 5, kHeads = 2, kDim = 64, kRow = kHeads * kDim;
+  const std::vector<std::int64_t> key_lengths = {130, 0, 7, 64};
+  const std::int64_t rows = kQueries * std::ssize(key_lengths);
+  const std::vector<std::int64_t> key_offsets = offsets_of(key_lengths);
+  std::vector<std::int64_t> query_offsets;
+  for (std::size_t s = 0; s < key_offsets.size(); ++s) query_offsets.push_back(s * kQueries);
+  std::mt19937 generator(4);
+  const PackedTokens packed{kHeads, kDim};
+  const auto random = [&](std::int64_t tokens) { return packed.random(tokens, generator); };
+  const auto view = [&](const TestArray<BFloat16>& x) { return packed.on(x, stream); };
+  const auto q = random(kQueries), k = random(key_offsets.back()), v = random(key_offsets.back());
+  TestArray<BFloat16> copies, expected(rows * kRow);
+  for (std::int64_t i = 0; i < rows * kRow; ++i) {
+    copies.host().push_back(q[i % (kQueries * kRow)]);
+  }
+  Inputs inputs;
+  AttentionForward forward;
+  forward.q = view(q), forward.k = view(k), forward.v = view(v), forward.out = view(expected);
+  forward.key_offsets = inputs.on(stream, key_offsets);
+  forward.num_shared_queries = kQueries;
+  forward.num_heads = kHeads, forward.head_dim = kDim, forward.mask = FullMask{};
+  jagged_attention_forward(forward, stream);
+  forward.num_shared_queries = 0;
+  forward.query_offsets = inputs.on(stream, query_offsets);
+  forward.q = view(copies);
+  const auto expect_same = [&] {
+    const TestArray<BFloat16> out(rows * kRow);
+    forward.out = view(out);
+    jagged_attention_forward(forward, stream);
+    for (std::int64_t i = 0; i < rows * kRow; ++i) {
+      ASSERT_EQ(static_cast<float>(out[i]), static_cast<float>(expected[i]));
+    }
+  };
+  expect_same();
+  // With a plan that was made without tokens, or of tokens that do not take tensor cores.
+  const TestArray<float> floats(rows * kRow);
+  for (const InputHeads& tokens :
+       {InputHeads(),
+        InputHeads(DeviceHeads<float>{floats.on(stream).device_data(), kRow, kDim})}) {
+    AttentionForward before = forward;
+    before.q = tokens;
+    const AttentionPlan plan = plan_attention(before, stream);
+    forward.plan = &plan;
+    expect_same();
   }
 }
 

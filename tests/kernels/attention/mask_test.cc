@@ -13,17 +13,6 @@
 namespace serrate {
 namespace {
 
-MaskedBatch batch_of(const Shape& shape) {
-  return {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
-          offsets_of(shape.key_lengths)};
-}
-
-Case masked_case(Shape shape, const TestMask& mask, TestStreams& streams) {
-  shape.mask = mask.mask;
-  shape.visible = mask.visible;
-  return {shape, streams};
-}
-
 constexpr MaskKind kLastKind = MaskKind::kHstu;
 
 class EveryMask : public KernelTestOver<int> {
@@ -69,9 +58,7 @@ TEST_P(EveryMask, HasTheValuesOfTheSameMaskInBits) {
 }
 
 std::string name_of(const testing::TestParamInfo<EveryMask::ParamType>& info) {
-  return std::array{"Full",    "Causal", "CausalBottomRight", "Window",    "Prefix", "Rows",
-                    "Columns", "Blocks", "SharedBlocks",      "Documents", "Hstu"}
-      .at(static_cast<std::size_t>(std::get<1>(info.param)));
+  return to_string(static_cast<MaskKind>(std::get<1>(info.param)));
 }
 
 INSTANTIATE_TEST_SUITE_P(All, EveryMask,

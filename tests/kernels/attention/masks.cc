@@ -1,6 +1,7 @@
 #include "tests/kernels/attention/masks.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <limits>
 #include <utility>
@@ -234,6 +235,12 @@ TestMask block_mask(const MaskedBatch& batch, std::mt19937& generator, const Str
 }
 
 }  // namespace
+
+std::string to_string(MaskKind kind) {
+  return std::array{"Full",    "Causal", "CausalBottomRight", "Window",    "Prefix", "Rows",
+                    "Columns", "Blocks", "SharedBlocks",      "Documents", "Hstu"}
+      .at(static_cast<std::size_t>(kind));
+}
 
 TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& generator,
                      const Stream& stream) {

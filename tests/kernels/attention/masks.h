@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
+#include "tests/kernels/attention/case.h"
 #include "tests/reference/attention.h"
 
 namespace serrate {
@@ -24,6 +26,17 @@ struct MaskedBatch {
   std::vector<std::int64_t> query_lengths, key_lengths, query_offsets, key_offsets;
   bool is_self_attention() const { return query_lengths == key_lengths; }
 };
+inline MaskedBatch batch_of(const Shape& shape) {
+  return {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
+          offsets_of(shape.key_lengths)};
+}
+
+/// A case of a shape under a mask, which has to outlive its runs.
+inline Case masked_case(Shape shape, const TestMask& mask, TestStreams& streams) {
+  shape.mask = mask.mask;
+  shape.visible = mask.visible;
+  return {shape, streams};
+}
 
 enum class MaskKind {
   kFull,
@@ -38,6 +51,8 @@ enum class MaskKind {
   kDocuments,  // from here on for self-attention
   kHstu,
 };
+/// "Full", as the names of tests have it.
+std::string to_string(MaskKind kind);
 
 TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& generator,
                      const Stream& stream);

@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "tests/kernels/attention/masks.h"
-#include "tests/kernels/attention/packed_tokens.h"
 #include "tests/kernels/attention/tensor_core_cases.h"
 
 namespace serrate {
@@ -33,17 +32,6 @@ Shape some_of_each_size(MaskKind kind, std::int64_t head_dim) {
   shape.num_key_heads = is_whole ? 4 : 1;
   shape.gaps = kAlignedGaps;
   return shape;
-}
-
-Case masked_case(Shape shape, const TestMask& mask, TestStreams& streams) {
-  shape.mask = mask.mask;
-  shape.visible = mask.visible;
-  return {shape, streams};
-}
-
-MaskedBatch batch_of(const Shape& shape) {
-  return {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
-          offsets_of(shape.key_lengths)};
 }
 
 class TensorCoreMasks : public KernelTestOver<int> {};
@@ -195,54 +183,6 @@ TEST_P(TensorCores, WholeSequencesThatDoNotFit) {
   Case c(with_enough_heads(stream, shape), *this);
   expect_whole_sequences(c);
   expect_reference(c);
-}
-
-class TensorCoreExtras : public KernelTestOver<AttentionActivation> {
- protected:
-  // Some with several tiles of queries and keys, which blocks take whole.
-  Case make_case(std::int64_t num_heads) {
-    Shape shape = causal_shape({20, 67, 3}, {20, 70, 80}, num_heads, 32);
-    shape.num_key_heads = 4;
-    shape.activation = param();
-    shape.gaps = kAlignedGaps;
-    Case c(with_enough_heads(stream, shape), *this);
-    if (stream.device().type != DeviceType::kCpu) {
-      EXPECT_EQ(tasks_of(c).resident, 2 * c.shape.num_key_heads);
-    }
-    return c;
-  }
-};
-INSTANTIATE_TEST_SUITE_P(All, TensorCoreExtras,
-                         testing::Combine(testing::ValuesIn(test_devices()),
-                                          testing::Values(AttentionActivation::kSoftmax,
-                                                          AttentionActivation::kSilu)));
-
-TEST_P(TensorCoreExtras, DropoutOfHeadsThatShareKeys) {
-  Case c = make_case(8);
-  set_dropout(c);
-  expect_reference(c);
-}
-
-// Biases and tables that have gradients, and those that have none, with dropout.
-TEST_P(TensorCoreExtras, BiasesAndTables) {
-  Case c = make_case(4);
-  Biases biases(c);
-  set_dropout(c);
-  expect_reference(c, Backward::kOnTensorCores, DataType::kBFloat16, &biases);
-  c.d_bias = nullptr, c.d_position_table = {}, c.d_time_table = {};
-  expect_reference(c);
-}
-
-TEST_P(TensorCores, BiasesTablesAndDropoutInWideHeads) {
-  for (const std::int64_t head_dim : {64, 128, 256}) {
-    Shape shape = causal_shape({67}, {70}, 2, head_dim);
-    shape.num_key_heads = 1;
-    shape.gaps = kAlignedGaps;
-    Case c(shape, *this);
-    Biases biases(c);
-    set_dropout(c);
-    expect_reference(c, Backward::kOnTensorCores, DataType::kFloat16, &biases);
-  }
 }
 
 // More keys than a list of tiles holds: some of the first and of the last list are seen. At
@@ -427,55 +367,6 @@ TEST_P(TensorCores, BitsAreThoseOfAnotherRunAndOfTheSameMaskInBits) {
     for (Case* x : {&c, &again, &other}) run_halves(*x);
     expect_same_results(c, again);
     expect_same_results(c, other);
-  }
-}
-
-// The forward alone: queries that all sequences share, and a log-sum-exp that nobody wants; plans.
-TEST_P(TensorCores, SharedQueriesGiveWhatCopiesOfThemGive) {
-  constexpr std::int64_t kQueries = 5, kHeads = 2, kDim = 64, kRow = kHeads * kDim;
-  const std::vector<std::int64_t> key_lengths = {130, 0, 7, 64};
-  const std::int64_t rows = kQueries * std::ssize(key_lengths);
-  const std::vector<std::int64_t> key_offsets = offsets_of(key_lengths);
-  std::vector<std::int64_t> query_offsets;
-  for (std::size_t s = 0; s < key_offsets.size(); ++s) query_offsets.push_back(s * kQueries);
-  std::mt19937 generator(4);
-  const PackedTokens packed{kHeads, kDim};
-  const auto random = [&](std::int64_t tokens) { return packed.random(tokens, generator); };
-  const auto view = [&](const TestArray<BFloat16>& x) { return packed.on(x, stream); };
-  const auto q = random(kQueries), k = random(key_offsets.back()), v = random(key_offsets.back());
-  TestArray<BFloat16> copies, expected(rows * kRow);
-  for (std::int64_t i = 0; i < rows * kRow; ++i) {
-    copies.host().push_back(q[i % (kQueries * kRow)]);
-  }
-  Inputs inputs;
-  AttentionForward forward;
-  forward.q = view(q), forward.k = view(k), forward.v = view(v), forward.out = view(expected);
-  forward.key_offsets = inputs.on(stream, key_offsets);
-  forward.num_shared_queries = kQueries;
-  forward.num_heads = kHeads, forward.head_dim = kDim, forward.mask = FullMask{};
-  jagged_attention_forward(forward, stream);
-  forward.num_shared_queries = 0;
-  forward.query_offsets = inputs.on(stream, query_offsets);
-  forward.q = view(copies);
-  const auto expect_same = [&] {
-    const TestArray<BFloat16> out(rows * kRow);
-    forward.out = view(out);
-    jagged_attention_forward(forward, stream);
-    for (std::int64_t i = 0; i < rows * kRow; ++i) {
-      ASSERT_EQ(static_cast<float>(out[i]), static_cast<float>(expected[i]));
-    }
-  };
-  expect_same();
-  // With a plan that was made without tokens, or of tokens that do not take tensor cores.
-  const TestArray<float> floats(rows * kRow);
-  for (const InputHeads& tokens :
-       {InputHeads(),
-        InputHeads(DeviceHeads<float>{floats.on(stream).device_data(), kRow, kDim})}) {
-    AttentionForward before = forward;
-    before.q = tokens;
-    const AttentionPlan plan = plan_attention(before, stream);
-    forward.plan = &plan;
-    expect_same();
   }
 }
 
