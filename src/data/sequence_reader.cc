@@ -35,8 +35,7 @@ void append(const FeatureBags& from, FeatureBags& to) {
 }  // namespace
 
 SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange> sequences,
-                             const std::vector<std::int64_t>& features, UnknownIds unknown_ids,
-                             bool timestamps) {
+                             const std::vector<std::int64_t>& features, UnknownIds unknown_ids) {
   SequenceBatch batch;
   batch.sequence_offsets.push_back(0);
   for (const EventRange& sequence : sequences) {
@@ -50,13 +49,6 @@ SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange>
       dataset.read_feature(feature, sequence.begin, sequence.end, bags);
       if (unknown_ids == UnknownIds::kError) dataset.check_ids(feature, sequence.begin, bags);
       append(bags, column);
-    }
-  }
-  if (timestamps) {
-    std::vector<std::int64_t> times;
-    for (const EventRange& sequence : sequences) {
-      dataset.read_timestamps(sequence.begin, sequence.end, times);
-      batch.timestamps.insert(batch.timestamps.end(), times.begin(), times.end());
     }
   }
   return batch;
@@ -73,7 +65,7 @@ SequenceReader::SequenceReader(const Dataset& dataset, const Split& split, Reade
   window_offsets_ = count_windows(dataset.user_offsets(), split, options_);
   if (num_windows() == 0) {
     throw usage_error(
-        "nothing to train on (no user has two events or more outside of what the split holds out) "
+        "nothing to train on (no user has two events or more outside of what the split holds out): "
         "choose another split or more data");
   }
 }
@@ -102,8 +94,8 @@ SequenceBatch SequenceReader::read(std::int64_t step) const {
   for (std::int64_t share = shares.begin; share <= shares.end; ++share) {
     share_offsets.push_back(begin_of(share) - begin);
   }
-  SequenceBatch batch = read_sequences(dataset_, sequences, options_.features, options_.unknown_ids,
-                                       options_.timestamps);
+  SequenceBatch batch =
+      read_sequences(dataset_, sequences, options_.features, options_.unknown_ids);
   batch.epoch = epoch;
   batch.index = index;
   batch.sample_ids = std::move(sample_ids);

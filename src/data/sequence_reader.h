@@ -30,7 +30,6 @@ struct ReaderOptions {
   std::uint64_t seed = 1;
   TrainingWindows windows = TrainingWindows::kAll;
   std::vector<std::int64_t> features = {0};  ///< positions in Dataset::features()
-  bool timestamps = false;                   ///< read them too
   UnknownIds unknown_ids = UnknownIds::kError;
 };
 
@@ -48,7 +47,6 @@ struct SequenceBatch {
   std::vector<std::int64_t> sequence_offsets;  ///< [n + 1], in events, from 0
   std::vector<std::int64_t> share_offsets;     ///< [shares + 1] in sequences; empty: one share
   std::vector<FeatureBags> features;           ///< as asked for, over all events of the batch
-  std::vector<std::int64_t> timestamps;        ///< [events], or empty
 
   std::int64_t num_sequences() const {
     return static_cast<std::int64_t>(sequence_offsets.size()) - 1;
@@ -57,8 +55,7 @@ struct SequenceBatch {
 
 /// Reads sequences from the file, e.g. the histories to evaluate; sample_ids are left empty.
 SequenceBatch read_sequences(const Dataset& dataset, std::span<const EventRange> sequences,
-                             const std::vector<std::int64_t>& features, UnknownIds unknown_ids,
-                             bool timestamps = false);
+                             const std::vector<std::int64_t>& features, UnknownIds unknown_ids);
 
 /// The batches of a training. Every epoch goes through all windows in an order that depends on
 /// seed and epoch alone; step s of it takes windows [s * batch_size, (s + 1) * batch_size) and

@@ -46,23 +46,23 @@ Error failure_of(int rank, std::span<const std::int64_t> message) {
 }
 
 // Whether any rank's batch has weights; a failure if another's has ids without.
-void set_weighted(const std::vector<BatchKind>& kinds, EmbeddingInput::State& s) {
+void set_weighted(const std::vector<BatchKind>& kinds, EmbeddingInput::State& state) {
   const auto weighted = std::ranges::find(kinds, BatchKind::kWeighted);
   const auto unweighted = std::ranges::find(kinds, BatchKind::kUnweighted);
-  s.weighted = weighted != kinds.end();
-  if (s.weighted && unweighted != kinds.end()) {
-    s.failure = usage_error(fmt::format(
+  state.weighted = weighted != kinds.end();
+  if (state.weighted && unweighted != kinds.end()) {
+    state.failure = usage_error(fmt::format(
         "the batch of rank {} has weights and that of rank {} has none (all or none have to)",
         weighted - kinds.begin(), unweighted - kinds.begin()));
   }
 }
 
-BagCounts count_of(const Piece& piece, const EmbeddingInput::State& s) {
-  return s.parts.count(s.lookups[piece.lookup].first_block + piece.row_block);
+BagCounts count_of(const Piece& piece, const EmbeddingInput::State& state) {
+  return state.parts.count(state.lookups[piece.lookup].first_block + piece.row_block);
 }
 
 // What `rank` has to know of what goes through nodes.
-void write_through_nodes(const Routing& routing, const EmbeddingInput::State& s, int rank,
+void write_through_nodes(const Routing& routing, const EmbeddingInput::State& state, int rank,
                          Writer& to) {
   const int num_in_node = static_cast<int>(std::ssize(routing.in_node.rank_begin)) - 1;
   const int node = rank / num_in_node, in_node = rank % num_in_node;
@@ -70,11 +70,11 @@ void write_through_nodes(const Routing& routing, const EmbeddingInput::State& s,
   for (std::int64_t i = hop.rank_begin[node]; i < hop.rank_begin[node + 1]; ++i) {
     const std::vector<int>& owners = routing.row_owners[i];
     const auto part = [&](std::size_t row) {
-      return s.parts.count(s.lookups[hop.pieces[i].lookup].first_owner_block +
-                           static_cast<std::int64_t>(row));
+      return state.parts.count(state.lookups[hop.pieces[i].lookup].first_owner_block +
+                               static_cast<std::int64_t>(row));
     };
     if (in_node == routing.in_node.rank) {
-      to.add(count_of(hop.pieces[i], s));
+      to.add(count_of(hop.pieces[i], state));
       for (std::size_t row = 0; row < owners.size(); ++row) to.add(part(row));
     }
     for (std::size_t row = 0; row < owners.size(); ++row) {
@@ -127,58 +127,60 @@ void lay_out_requested(const Hop& hop, Messages& requested, const auto& count_of
 }
 
 void lay_out_through_nodes(const Routing& routing, const ThroughNodeCounts& counts,
-                           EmbeddingInput::State& s) {
-  const auto own = [&](const Piece& piece) { return count_of(piece, s); };
-  lay_out_requested(routing.to_node, s.to_node.requested, own);
-  s.to_node.served.clear();
-  for (const auto& of_node : counts.whole) s.to_node.served.add(routing.to_node.served(), of_node);
+                           EmbeddingInput::State& state) {
+  const auto own = [&](const Piece& piece) { return count_of(piece, state); };
+  lay_out_requested(routing.to_node, state.to_node.requested, own);
+  state.to_node.served.clear();
+  for (const auto& of_node : counts.whole)
+    state.to_node.served.add(routing.to_node.served(), of_node);
   const auto passed_on = [&](const Piece& piece) {
     return counts.passed_on[piece.lookup][piece.row_block];
   };
-  lay_out_requested(routing.in_node, s.in_node.requested, passed_on);
-  s.in_node.served.clear();
-  for (const auto& of_rank : counts.owned) s.in_node.served.add(routing.in_node.served(), of_rank);
-  s.passed_on_counts.clear();
+  lay_out_requested(routing.in_node, state.in_node.requested, passed_on);
+  state.in_node.served.clear();
+  for (const auto& of_rank : counts.owned)
+    state.in_node.served.add(routing.in_node.served(), of_rank);
+  state.passed_on_counts.clear();
   for (const auto& blocks : counts.passed_on) {
-    s.passed_on_counts.insert(s.passed_on_counts.end(), blocks.begin(), blocks.end());
+    state.passed_on_counts.insert(state.passed_on_counts.end(), blocks.begin(), blocks.end());
   }
 }
 
 // The messages among all ranks, and those of the replicas, as they are told by one after another.
-void read_direct(const Routing& routing, Reader& from, EmbeddingInput::State& s) {
+void read_direct(const Routing& routing, Reader& from, EmbeddingInput::State& state) {
   std::vector<BagCounts> counts;
   from.next(routing.direct.served().size(), counts);
-  s.direct.served.add(routing.direct.served(), counts);
+  state.direct.served.add(routing.direct.served(), counts);
   counts.clear();
   from.next(routing.replicated.size(), counts);
-  s.gathered.add(routing.replicated, counts);
+  state.gathered.add(routing.replicated, counts);
 }
 
-void lay_out_own(const Routing& routing, EmbeddingInput::State& s) {
-  const auto own = [&](const Piece& piece) { return count_of(piece, s); };
-  lay_out_requested(routing.direct, s.direct.requested, own);
+void lay_out_own(const Routing& routing, EmbeddingInput::State& state) {
+  const auto own = [&](const Piece& piece) { return count_of(piece, state); };
+  lay_out_requested(routing.direct, state.direct.requested, own);
   std::vector<BagCounts> counts;
   for (const Piece& piece : routing.replicated) counts.push_back(own(piece));
-  s.replicated.clear();
-  s.replicated.add(routing.replicated, counts);
+  state.replicated.clear();
+  state.replicated.add(routing.replicated, counts);
 }
 
 }  // namespace
 
-BatchCounts counts_of_batch(const ShardedEmbedding::Impl& m, const EmbeddingInput::State& s,
+BatchCounts counts_of_batch(const ShardedEmbedding::Impl& impl, const EmbeddingInput::State& state,
                             BatchKind kind) {
-  const Routing& routing = m.routing;
+  const Routing& routing = impl.routing;
   const Hop& direct = routing.direct;
   BatchCounts result;
   Writer to(result.words);
-  for (int rank = 0; rank < m.communicator.size(); ++rank) {
+  for (int rank = 0; rank < impl.communicator.size(); ++rank) {
     const auto first_word = std::ssize(result.words);
     result.words.push_back(static_cast<std::int64_t>(kind));
     for (std::int64_t i = direct.rank_begin[rank]; i < direct.rank_begin[rank + 1]; ++i) {
-      to.add(count_of(direct.pieces[i], s));
+      to.add(count_of(direct.pieces[i], state));
     }
-    for (const Piece& piece : routing.replicated) to.add(count_of(piece, s));
-    if (routing.through_nodes) write_through_nodes(routing, s, rank, to);
+    for (const Piece& piece : routing.replicated) to.add(count_of(piece, state));
+    if (routing.through_nodes) write_through_nodes(routing, state, rank, to);
     result.word_counts.push_back(std::ssize(result.words) - first_word);
   }
   return result;
@@ -200,10 +202,11 @@ BatchCounts counts_of_failure(const Error& error, int num_ranks) {
   return result;
 }
 
-void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m, EmbeddingInput::State& s) {
-  const Routing& routing = m.routing;
+void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& impl,
+                     EmbeddingInput::State& state) {
+  const Routing& routing = impl.routing;
   const FromRanks<std::int64_t> received =
-      m.communicator.exchange<std::int64_t>("input_dist_counts", own.words, own.word_counts);
+      impl.communicator.exchange<std::int64_t>("input_dist_counts", own.words, own.word_counts);
   std::vector<BatchKind> kinds;
   ThroughNodeCounts through_nodes;
   if (routing.through_nodes) {
@@ -214,26 +217,26 @@ void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m, Embeddin
     through_nodes.owned.assign(num_in_node,
                                std::vector<BagCounts>(routing.in_node.served().size()));
   }
-  s.failure.reset();
-  s.direct.served.clear();
-  s.gathered.clear();
+  state.failure.reset();
+  state.direct.served.clear();
+  state.gathered.clear();
   std::span<const std::int64_t> rest = received.values;
-  for (int rank = 0; rank < m.communicator.size(); ++rank) {
+  for (int rank = 0; rank < impl.communicator.size(); ++rank) {
     const std::span<const std::int64_t> message = rest.first(received.counts[rank]);
     rest = rest.subspan(message.size());
     kinds.push_back(static_cast<BatchKind>(message[0]));
     if (kinds.back() == BatchKind::kFailed) {
-      s.failure = failure_of(rank, message);
+      state.failure = failure_of(rank, message);
       return;
     }
     Reader from(message);
-    read_direct(routing, from, s);
+    read_direct(routing, from, state);
     if (routing.through_nodes) read_through_nodes(routing, rank, from, through_nodes);
     from.check_end();
   }
-  set_weighted(kinds, s);
-  lay_out_own(routing, s);
-  if (routing.through_nodes) lay_out_through_nodes(routing, through_nodes, s);
+  set_weighted(kinds, state);
+  lay_out_own(routing, state);
+  if (routing.through_nodes) lay_out_through_nodes(routing, through_nodes, state);
 }
 
 }  // namespace serrate

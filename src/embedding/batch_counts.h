@@ -27,13 +27,14 @@ struct BatchCounts {
 };
 
 /// The counts of the parted ids in the state.
-BatchCounts counts_of_batch(const ShardedEmbedding::Impl& m, const EmbeddingInput::State& s,
+BatchCounts counts_of_batch(const ShardedEmbedding::Impl& impl, const EmbeddingInput::State& state,
                             BatchKind kind);
 BatchCounts counts_of_failure(const Error& error, int num_ranks);
 
 /// Lays out the messages of all hops in the state, and says there whether they have weights. When
 /// a rank's batch is wrong, or some batches have weights and others none, it is State::failure, the
 /// same on every rank, and nothing of the batch is to be used.
-void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& m, EmbeddingInput::State& s);
+void exchange_counts(const BatchCounts& own, ShardedEmbedding::Impl& impl,
+                     EmbeddingInput::State& state);
 
 }  // namespace serrate

@@ -29,46 +29,46 @@ namespace serrate {
 namespace {
 
 // 0, 1, ... size - 1.
-DeviceSpan<const std::int64_t> positions(EmbeddingInput::State& s, std::int64_t size,
+DeviceSpan<const std::int64_t> positions(EmbeddingInput::State& state, std::int64_t size,
                                          const Stream& stream) {
-  if (s.positions.size() < size) {
+  if (state.positions.size() < size) {
     std::vector<std::int64_t> values(size + size / 4);
     std::iota(values.begin(), values.end(), 0);
-    s.positions = Buffer<std::int64_t>(values, stream);
+    state.positions = Buffer<std::int64_t>(values, stream);
   }
-  return std::as_const(s.positions).span().first(size);
+  return std::as_const(state.positions).span().first(size);
 }
 
 // Where the outputs will be, one after the other.
-void lay_out_outputs(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& m,
-                     EmbeddingInput::State& s, const Stream& stream) {
+void lay_out_outputs(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& impl,
+                     EmbeddingInput::State& state, const Stream& stream) {
   std::int64_t output_at = 0, unpooled_at = 0, most_positions = 0;
   for (std::size_t i = 0; i < bags.size(); ++i) {
-    BatchLookup& lookup = s.lookups[i];
+    BatchLookup& lookup = state.lookups[i];
     lookup.num_bags = bags[i].num_bags();
-    lookup.dim = m.tables[m.routing.lookups[i].table].dim;
+    lookup.dim = impl.tables[impl.routing.lookups[i].table].dim;
     lookup.output_at = output_at;
     output_at += lookup.num_bags * lookup.dim;
-    if (!m.routing.lookups[i].unpooled) continue;
+    if (!impl.routing.lookups[i].unpooled) continue;
     lookup.num_ids = bags[i].num_values();
     lookup.unpooled_at = unpooled_at;
     unpooled_at += lookup.num_ids * lookup.dim;
     most_positions = std::max({most_positions, lookup.num_ids + 1, lookup.num_bags});
   }
-  s.output_size = output_at;
-  s.unpooled_size = unpooled_at;
-  positions(s, most_positions, stream);
+  state.output_size = output_at;
+  state.unpooled_size = unpooled_at;
+  positions(state, most_positions, stream);
 }
 
 // What pools the rows of unpooled lookups that come back: their bags, kept for after the batch.
-void keep_bags(std::span<const JaggedView> bags, const Routing& routing, EmbeddingInput::State& s,
-               const Stream& stream) {
+void keep_bags(std::span<const JaggedView> bags, const Routing& routing,
+               EmbeddingInput::State& state, const Stream& stream) {
   std::vector<CopyRun<std::int64_t>> offsets;
   std::vector<CopyRun<float>> weights;
   std::vector<BagsOfIds> bags_of;
   for (std::size_t i = 0; i < bags.size(); ++i) {
     if (!routing.lookups[i].unpooled) continue;
-    BatchLookup& l = s.lookups[i];
+    BatchLookup& l = state.lookups[i];
     const auto own = l.bag_offsets.resize_discard(l.num_bags + 1, stream);
     offsets.push_back({bags[i].offsets, own});
     weights.push_back(
@@ -80,15 +80,15 @@ void keep_bags(std::span<const JaggedView> bags, const Routing& routing, Embeddi
   bags_of_ids(bags_of, stream);
 }
 
-void scale_means(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& m,
-                 EmbeddingInput::State& s, const Stream& stream) {
+void scale_means(std::span<const JaggedView> bags, const ShardedEmbedding::Impl& impl,
+                 EmbeddingInput::State& state, const Stream& stream) {
   std::vector<MeanScales> means;
   for (std::size_t i = 0; i < bags.size(); ++i) {
-    const EmbeddingTable& table = m.tables[m.routing.lookups[i].table];
+    const EmbeddingTable& table = impl.tables[impl.routing.lookups[i].table];
     if (table.pooling != PoolingType::kMean) continue;
-    BatchLookup& l = s.lookups[i];
+    BatchLookup& l = state.lookups[i];
     means.push_back({bags[i].offsets, l.mean_scales.resize_discard(l.num_bags, stream)});
-    if (m.options.invalid_ids != InvalidIds::kDrop) continue;
+    if (impl.options.invalid_ids != InvalidIds::kDrop) continue;
     means.back().ids = bags[i].values;
     means.back().num_rows = table.num_rows;
   }
@@ -98,23 +98,24 @@ void scale_means(std::span<const JaggedView> bags, const ShardedEmbedding::Impl&
 // A segment for each lookup, then one more for those whose ids go through nodes, of which only the
 // counts matter.
 void list_segments(std::span<const JaggedView> bags, const Routing& routing,
-                   EmbeddingInput::State& s, const Stream& stream) {
-  s.bucketize_segments.clear();
+                   EmbeddingInput::State& state, const Stream& stream) {
+  state.bucketize_segments.clear();
   std::int64_t num_blocks = 0;
   const auto add = [&](std::size_t i, std::span<const std::int64_t> row_splits) {
     JaggedView view = bags[i];
-    if (routing.lookups[i].unpooled) view.offsets = positions(s, s.lookups[i].num_ids + 1, stream);
-    s.bucketize_segments.push_back({view, row_splits});
+    if (routing.lookups[i].unpooled)
+      view.offsets = positions(state, state.lookups[i].num_ids + 1, stream);
+    state.bucketize_segments.push_back({view, row_splits});
     const std::int64_t first = num_blocks;
     num_blocks += std::ssize(row_splits) - 1;
     return first;
   };
   for (std::size_t i = 0; i < bags.size(); ++i) {
-    s.lookups[i].first_block = add(i, routing.lookups[i].row_splits);
+    state.lookups[i].first_block = add(i, routing.lookups[i].row_splits);
   }
   for (std::size_t i = 0; i < bags.size(); ++i) {
     const std::vector<std::int64_t>& owner_splits = routing.lookups[i].owner_splits;
-    if (!owner_splits.empty()) s.lookups[i].first_owner_block = add(i, owner_splits);
+    if (!owner_splits.empty()) state.lookups[i].first_owner_block = add(i, owner_splits);
   }
 }
 
@@ -128,7 +129,7 @@ Error invalid_id_error(const JaggedView& bags, std::int64_t position, const std:
   const auto bag = end - offsets.begin() - 1;
   return usage_error(fmt::format(
       "feature \"{}\": sample (bag) {} has id {} at position {}, but table \"{}\" has {} rows "
-      "(ids are 0 to {}) correct the data, enlarge the table, or drop such ids or send "
+      "(ids are 0 to {}): correct the data, enlarge the table, or drop such ids or send "
       "them to the last row (invalid ids: drop, oov)",
       feature, bag, id, offsets[0] + position - offsets[bag], table.name, table.num_rows,
       table.num_rows - 1));
@@ -136,34 +137,35 @@ Error invalid_id_error(const JaggedView& bags, std::int64_t position, const std:
 
 // Throws Error (usage) for an id outside its table, or counts it, as the policy has it.
 void check_ids(std::span<const JaggedView> bags, const BucketSizes& sizes,
-               const ShardedEmbedding::Impl& m, EmbeddingInput::State& s, const Stream& stream) {
-  s.num_invalid_ids = 0;
+               const ShardedEmbedding::Impl& impl, EmbeddingInput::State& state,
+               const Stream& stream) {
+  state.num_invalid_ids = 0;
   for (std::size_t i = 0; i < bags.size(); ++i) {
     if (sizes.first_outside[i] < 0) continue;
-    if (m.options.invalid_ids == InvalidIds::kError) {
-      const LookupRoute& route = m.routing.lookups[i];
-      throw invalid_id_error(bags[i], sizes.first_outside[i], route.feature, m.tables[route.table],
-                             stream);
+    if (impl.options.invalid_ids == InvalidIds::kError) {
+      const LookupRoute& route = impl.routing.lookups[i];
+      throw invalid_id_error(bags[i], sizes.first_outside[i], route.feature,
+                             impl.tables[route.table], stream);
     }
-    s.num_invalid_ids += sizes.num_outside[i];
+    state.num_invalid_ids += sizes.num_outside[i];
   }
 }
 
 // Checks and parts the ids of every lookup.
-void part_lookups(const KeyedJaggedTensor& features, const ShardedEmbedding::Impl& m,
-                  EmbeddingInput::State& s, const Stream& stream) {
+void part_lookups(const KeyedJaggedTensor& features, const ShardedEmbedding::Impl& impl,
+                  EmbeddingInput::State& state, const Stream& stream) {
   std::vector<JaggedView> bags;
-  for (const LookupRoute& route : m.routing.lookups) {
+  for (const LookupRoute& route : impl.routing.lookups) {
     bags.push_back(features.feature(features.index_of(route.feature)));
   }
-  s.lookups.resize(bags.size());
-  lay_out_outputs(bags, m, s, stream);
-  keep_bags(bags, m.routing, s, stream);
-  scale_means(bags, m, s, stream);
-  list_segments(bags, m.routing, s, stream);
+  state.lookups.resize(bags.size());
+  lay_out_outputs(bags, impl, state, stream);
+  keep_bags(bags, impl.routing, state, stream);
+  scale_means(bags, impl, state, stream);
+  list_segments(bags, impl.routing, state, stream);
   const OutsideIds outside =
-      m.options.invalid_ids == InvalidIds::kOov ? OutsideIds::kLastRow : OutsideIds::kLeaveOut;
-  check_ids(bags, s.parts.part(s.bucketize_segments, outside, stream), m, s, stream);
+      impl.options.invalid_ids == InvalidIds::kOov ? OutsideIds::kLastRow : OutsideIds::kLeaveOut;
+  check_ids(bags, state.parts.part(state.bucketize_segments, outside, stream), impl, state, stream);
 }
 
 BatchKind kind_of(const KeyedJaggedTensor& features) {
@@ -173,10 +175,10 @@ BatchKind kind_of(const KeyedJaggedTensor& features) {
 
 // Memory for the messages of a hop, and what packs those of this rank.
 void pack(const Hop& hop, std::span<const BatchLookup> lookups, const PartedIds& parts,
-          EmbeddingInput::State& s, HopMessages& messages, const Stream& stream) {
-  messages.requested.resize(s.weighted, stream);
-  messages.served.resize(s.weighted, stream);
-  messages.requested.pack(hop.pieces, lookups, parts, s.packing);
+          EmbeddingInput::State& state, HopMessages& messages, const Stream& stream) {
+  messages.requested.resize(state.weighted, stream);
+  messages.served.resize(state.weighted, stream);
+  messages.requested.pack(hop.pieces, lookups, parts, state.packing);
 }
 
 // Queues the copies that were listed.
@@ -203,26 +205,28 @@ void send(Operations operations, HopMessages& messages, bool weighted, Communica
 }
 
 // The bags that came to this rank, from the node of each lookup, parted for the ranks of its node.
-void part_passed_on_ids(const Routing& routing, EmbeddingInput::State& s, const Stream& stream) {
-  const Messages& came = s.to_node.served;
+void part_passed_on_ids(const Routing& routing, EmbeddingInput::State& state,
+                        const Stream& stream) {
+  const Messages& served = state.to_node.served;
   const std::span<const Piece> pieces = routing.to_node.served();
-  const std::size_t num_nodes = came.num_ranks();
-  s.passed_on.resize(came.pieces.size());
-  s.bucketize_segments.clear();
+  const std::size_t num_nodes = served.num_ranks();
+  state.passed_on.resize(served.pieces.size());
+  state.bucketize_segments.clear();
   std::int64_t num_blocks = 0;
-  for (std::size_t i = 0; i < s.passed_on.size(); ++i) {
+  for (std::size_t i = 0; i < state.passed_on.size(); ++i) {
     const std::size_t piece = i / num_nodes, node = i % num_nodes;
-    const PieceIds& ids = came.pieces[node * pieces.size() + piece];
-    BatchLookup& lookup = s.passed_on[i];
+    const PieceIds& ids = served.pieces[node * pieces.size() + piece];
+    BatchLookup& lookup = state.passed_on[i];
     lookup.num_bags = ids.num_bags;
     lookup.dim = pieces[piece].num_columns();
     lookup.output_at = ids.rows_at;
     lookup.first_block = num_blocks;
     num_blocks += std::ssize(routing.row_splits[piece]) - 1;
-    s.bucketize_segments.push_back(
-        {{came.ids(ids), came.offsets(ids), came.id_weights(ids)}, routing.row_splits[piece]});
+    state.bucketize_segments.push_back(
+        {{served.ids(ids), served.offsets(ids), served.id_weights(ids)},
+         routing.row_splits[piece]});
   }
-  s.passed_on_parts.part(s.bucketize_segments, s.passed_on_counts, stream);
+  state.passed_on_parts.part(state.bucketize_segments, state.passed_on_counts, stream);
 }
 
 void record(Event& event, const Stream& stream) {
@@ -234,35 +238,38 @@ void wait_for(const Event& event, const Stream& stream) {
   if (event.device() == stream.device()) stream.wait_for(event);
 }
 
-void distribute(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& m,
-                EmbeddingInput::State& s, const Stream& stream) {
+void distribute(const KeyedJaggedTensor& features, ShardedEmbedding::Impl& impl,
+                EmbeddingInput::State& state, const Stream& stream) {
   const ProfilerRange range("input_dist");
-  const Routing& routing = m.routing;
+  const Routing& routing = impl.routing;
   BatchCounts counts;
   try {
-    part_lookups(features, m, s, stream);
-    counts = counts_of_batch(m, s, kind_of(features));
+    part_lookups(features, impl, state, stream);
+    counts = counts_of_batch(impl, state, kind_of(features));
   } catch (const Error& error) {
-    counts = counts_of_failure(error, m.communicator.size());
+    counts = counts_of_failure(error, impl.communicator.size());
   }
-  exchange_counts(counts, m, s);
-  if (s.failure) return;
-  if (routing.through_nodes) wait_for(s.may_be_sent, stream);
+  exchange_counts(counts, impl, state);
+  if (state.failure) return;
+  if (routing.through_nodes) wait_for(state.may_be_sent, stream);
 
-  pack(routing.direct, s.lookups, s.parts, s, s.direct, stream);
-  pack(routing.to_node, s.lookups, s.parts, s, s.to_node, stream);
-  s.replicated.resize(s.weighted, stream);
-  s.replicated.pack(routing.replicated, s.lookups, s.parts, s.packing);
-  finish_packing(s.packing, stream);
+  pack(routing.direct, state.lookups, state.parts, state, state.direct, stream);
+  pack(routing.to_node, state.lookups, state.parts, state, state.to_node, stream);
+  state.replicated.resize(state.weighted, stream);
+  state.replicated.pack(routing.replicated, state.lookups, state.parts, state.packing);
+  finish_packing(state.packing, stream);
   if (!routing.direct.pieces.empty()) {
-    send({"input_dist", "input_dist_weights"}, s.direct, s.weighted, m.communicator, stream);
+    send({"input_dist", "input_dist_weights"}, state.direct, state.weighted, impl.communicator,
+         stream);
   }
   if (!routing.through_nodes) return;
-  send({"ids_to_node", "weights_to_node"}, s.to_node, s.weighted, *m.across_nodes, stream);
-  part_passed_on_ids(routing, s, stream);
-  pack(routing.in_node, s.passed_on, s.passed_on_parts, s, s.in_node, stream);
-  finish_packing(s.packing, stream);
-  send({"ids_in_node", "weights_in_node"}, s.in_node, s.weighted, *m.within_node, stream);
+  send({"ids_to_node", "weights_to_node"}, state.to_node, state.weighted, *impl.across_nodes,
+       stream);
+  part_passed_on_ids(routing, state, stream);
+  pack(routing.in_node, state.passed_on, state.passed_on_parts, state, state.in_node, stream);
+  finish_packing(state.packing, stream);
+  send({"ids_in_node", "weights_in_node"}, state.in_node, state.weighted, *impl.within_node,
+       stream);
 }
 
 // What a step needs alone stays with its exchange: a batch that waits has no rows.
@@ -301,21 +308,21 @@ void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingEx
 
 void ShardedEmbedding::input_dist(const KeyedJaggedTensor& features, EmbeddingInput& ahead,
                                   const Stream& stream) {
-  EmbeddingInput::State& s = ahead.state();
-  check_is_free(s);
-  wait_for(s.was_taken, stream);
-  distribute(features, *impl_, s, stream);
-  record(s.is_there, stream);
-  s.waits = true;
+  EmbeddingInput::State& state = ahead.state();
+  check_is_free(state);
+  wait_for(state.was_taken, stream);
+  distribute(features, *impl_, state, stream);
+  record(state.is_there, stream);
+  state.waits = true;
 }
 
 void ShardedEmbedding::announce_failure(const Error& why, EmbeddingInput& ahead) {
-  EmbeddingInput::State& s = ahead.state();
-  check_is_free(s);
+  EmbeddingInput::State& state = ahead.state();
+  check_is_free(state);
   const int num_ranks = impl_->communicator.size();
-  exchange_counts(counts_of_failure(why, num_ranks), *impl_, s);
-  if (num_ranks == 1) s.failure = why;  // there is no rank to name
-  s.waits = true;
+  exchange_counts(counts_of_failure(why, num_ranks), *impl_, state);
+  if (num_ranks == 1) state.failure = why;  // there is no rank to name
+  state.waits = true;
 }
 
 void EmbeddingInput::send_after(const Stream& stream) {

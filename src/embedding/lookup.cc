@@ -29,20 +29,22 @@ void add_segments(std::span<const Piece> pieces, Messages& messages,
 
 void ShardedEmbedding::lookup(EmbeddingExchange& exchange, const Stream& stream) {
   const ProfilerRange range("lookup");
-  Impl& m = *impl_;
-  EmbeddingExchange::State& s = exchange.state();
-  m.invalid_ids += std::exchange(s.input.num_invalid_ids, 0);
-  s.outputs.resize_discard(s.input.output_size, stream);
-  s.d_outputs.resize_discard(s.input.output_size, stream);
-  s.unpooled.resize_discard(s.input.unpooled_size, stream);
-  s.input.direct.served.resize_rows(stream);
-  s.input.in_node.served.resize_rows(stream);
-  s.input.replicated.resize_rows(stream);
-  s.lookup_segments.clear();
-  add_segments(m.routing.direct.served(), s.input.direct.served, m.shards, s.lookup_segments);
-  add_segments(m.routing.in_node.served(), s.input.in_node.served, m.shards, s.lookup_segments);
-  add_segments(m.routing.replicated, s.input.replicated, m.shards, s.lookup_segments);
-  embedding_lookup(s.lookup_segments, stream);
+  Impl& impl = *impl_;
+  EmbeddingExchange::State& state = exchange.state();
+  impl.invalid_ids += std::exchange(state.input.num_invalid_ids, 0);
+  state.outputs.resize_discard(state.input.output_size, stream);
+  state.d_outputs.resize_discard(state.input.output_size, stream);
+  state.unpooled.resize_discard(state.input.unpooled_size, stream);
+  state.input.direct.served.resize_rows(stream);
+  state.input.in_node.served.resize_rows(stream);
+  state.input.replicated.resize_rows(stream);
+  state.lookup_segments.clear();
+  add_segments(impl.routing.direct.served(), state.input.direct.served, impl.shards,
+               state.lookup_segments);
+  add_segments(impl.routing.in_node.served(), state.input.in_node.served, impl.shards,
+               state.lookup_segments);
+  add_segments(impl.routing.replicated, state.input.replicated, impl.shards, state.lookup_segments);
+  embedding_lookup(state.lookup_segments, stream);
 }
 
 }  // namespace serrate

@@ -45,60 +45,62 @@ void add_bag_rows(const Hop& hop, Messages& requested, const PartedLookups& look
   }
 }
 
-void list_bag_rows(const Routing& routing, Buffer<float>& outputs, EmbeddingExchange::State& s) {
+void list_bag_rows(const Routing& routing, Buffer<float>& outputs,
+                   EmbeddingExchange::State& state) {
   const auto target_of = [&](std::int64_t lookup) -> Target {
-    const BatchLookup& l = s.input.lookups[lookup];
-    if (routing.lookups[lookup].unpooled) return {l.unpooled(s.unpooled), {}};
+    const BatchLookup& l = state.input.lookups[lookup];
+    if (routing.lookups[lookup].unpooled) return {l.unpooled(state.unpooled), {}};
     return {l.matrix(outputs), l.mean_scales.span()};
   };
-  const PartedLookups lookups{s.input.lookups, s.input.parts};
-  s.bag_rows.clear();
-  add_bag_rows(routing.direct, s.input.direct.requested, lookups, target_of, s.bag_rows);
-  add_bag_rows(routing.to_node, s.input.to_node.requested, lookups, target_of, s.bag_rows);
+  const PartedLookups lookups{state.input.lookups, state.input.parts};
+  state.bag_rows.clear();
+  add_bag_rows(routing.direct, state.input.direct.requested, lookups, target_of, state.bag_rows);
+  add_bag_rows(routing.to_node, state.input.to_node.requested, lookups, target_of, state.bag_rows);
   for (std::size_t i = 0; i < routing.replicated.size(); ++i) {
     const Piece& piece = routing.replicated[i];
-    add_bag_rows(piece, s.input.replicated.pieces[i], s.input.replicated, lookups.bag_index(piece),
-                 target_of(piece.lookup), s.bag_rows);
+    add_bag_rows(piece, state.input.replicated.pieces[i], state.input.replicated,
+                 lookups.bag_index(piece), target_of(piece.lookup), state.bag_rows);
   }
 }
 
-void list_passed_on_rows(const Routing& routing, EmbeddingExchange::State& s) {
+void list_passed_on_rows(const Routing& routing, EmbeddingExchange::State& state) {
   const auto target_of = [&](std::int64_t lookup) -> Target {
-    return {s.input.passed_on[lookup].matrix(s.input.to_node.served.rows), {}};
+    return {state.input.passed_on[lookup].matrix(state.input.to_node.served.rows), {}};
   };
-  s.bag_rows.clear();
-  add_bag_rows(routing.in_node, s.input.in_node.requested,
-               {s.input.passed_on, s.input.passed_on_parts}, target_of, s.bag_rows);
+  state.bag_rows.clear();
+  add_bag_rows(routing.in_node, state.input.in_node.requested,
+               {state.input.passed_on, state.input.passed_on_parts}, target_of, state.bag_rows);
 }
 
 // The outputs of the unpooled lookups.
-void pool(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
-  s.lookup_segments.clear();
-  s.bag_rows.clear();
-  for (std::size_t i = 0; i < s.input.lookups.size(); ++i) {
+void pool(const Routing& routing, EmbeddingExchange::State& state, const Stream& stream) {
+  state.lookup_segments.clear();
+  state.bag_rows.clear();
+  for (std::size_t i = 0; i < state.input.lookups.size(); ++i) {
     if (!routing.lookups[i].unpooled) continue;
-    const BatchLookup& l = s.input.lookups[i];
-    const auto positions = std::as_const(s.input.positions).span();
-    const DeviceMatrix<float> output = l.matrix(s.outputs);
-    s.lookup_segments.push_back({l.unpooled(s.unpooled), positions.first(l.num_ids),
-                                 l.bag_offsets.span(), l.id_weights.span(), output});
+    const BatchLookup& l = state.input.lookups[i];
+    const auto positions = std::as_const(state.input.positions).span();
+    const DeviceMatrix<float> output = l.matrix(state.outputs);
+    state.lookup_segments.push_back({l.unpooled(state.unpooled), positions.first(l.num_ids),
+                                     l.bag_offsets.span(), l.id_weights.span(), output});
     if (l.mean_scales.size() == 0) continue;
-    s.bag_rows.push_back({positions.first(l.num_bags), output, output, l.mean_scales.span()});
+    state.bag_rows.push_back({positions.first(l.num_bags), output, output, l.mean_scales.span()});
   }
-  embedding_lookup(s.lookup_segments, stream);
-  gather_bags(s.bag_rows, stream);  // in place: scales the sums
+  embedding_lookup(state.lookup_segments, stream);
+  gather_bags(state.bag_rows, stream);  // in place: scales the sums
 }
 
 // The gradients of the ids of unpooled lookups, but for their weights.
-void unpool_gradients(const Routing& routing, EmbeddingExchange::State& s, const Stream& stream) {
-  s.bag_rows.clear();
-  for (std::size_t i = 0; i < s.input.lookups.size(); ++i) {
+void unpool_gradients(const Routing& routing, EmbeddingExchange::State& state,
+                      const Stream& stream) {
+  state.bag_rows.clear();
+  for (std::size_t i = 0; i < state.input.lookups.size(); ++i) {
     if (!routing.lookups[i].unpooled) continue;
-    const BatchLookup& l = s.input.lookups[i];
-    s.bag_rows.push_back(
-        {l.bag_of_id.span(), l.unpooled(s.unpooled), l.matrix(s.d_outputs), l.mean_scales.span()});
+    const BatchLookup& l = state.input.lookups[i];
+    state.bag_rows.push_back({l.bag_of_id.span(), l.unpooled(state.unpooled),
+                              l.matrix(state.d_outputs), l.mean_scales.span()});
   }
-  gather_bags(s.bag_rows, stream);
+  gather_bags(state.bag_rows, stream);
 }
 
 void send_rows(const char* operation, Messages& from, Messages& to, Communicator& communicator,
@@ -112,46 +114,46 @@ void send_rows(const char* operation, Messages& from, Messages& to, Communicator
 
 void ShardedEmbedding::output_dist(EmbeddingExchange& exchange, const Stream& stream) {
   const ProfilerRange range("output_dist");
-  Impl& m = *impl_;
-  EmbeddingExchange::State& s = exchange.state();
-  if (m.routing.through_nodes) {
-    send_rows("output_dist_in_node", s.input.in_node.served, s.input.in_node.requested,
-              *m.within_node, stream);
-    fill_zero(s.input.to_node.served.resize_rows(stream), stream);
-    list_passed_on_rows(m.routing, s);
-    scatter_bags(s.bag_rows, stream);
-    send_rows("output_dist_from_node", s.input.to_node.served, s.input.to_node.requested,
-              *m.across_nodes, stream);
+  Impl& impl = *impl_;
+  EmbeddingExchange::State& state = exchange.state();
+  if (impl.routing.through_nodes) {
+    send_rows("output_dist_in_node", state.input.in_node.served, state.input.in_node.requested,
+              *impl.within_node, stream);
+    fill_zero(state.input.to_node.served.resize_rows(stream), stream);
+    list_passed_on_rows(impl.routing, state);
+    scatter_bags(state.bag_rows, stream);
+    send_rows("output_dist_from_node", state.input.to_node.served, state.input.to_node.requested,
+              *impl.across_nodes, stream);
   }
-  if (!m.routing.direct.pieces.empty()) {
-    send_rows("output_dist", s.input.direct.served, s.input.direct.requested, m.communicator,
-              stream);
+  if (!impl.routing.direct.pieces.empty()) {
+    send_rows("output_dist", state.input.direct.served, state.input.direct.requested,
+              impl.communicator, stream);
   }
-  list_bag_rows(m.routing, s.outputs, s);
-  fill_zero(s.outputs.span(), stream);
-  fill_zero(s.unpooled.span(), stream);
-  scatter_bags(s.bag_rows, stream);
-  pool(m.routing, s, stream);
+  list_bag_rows(impl.routing, state.outputs, state);
+  fill_zero(state.outputs.span(), stream);
+  fill_zero(state.unpooled.span(), stream);
+  scatter_bags(state.bag_rows, stream);
+  pool(impl.routing, state, stream);
 }
 
 void ShardedEmbedding::output_dist_backward(EmbeddingExchange& exchange, const Stream& stream) {
   const ProfilerRange range("output_dist backward");
-  Impl& m = *impl_;
-  EmbeddingExchange::State& s = exchange.state();
-  unpool_gradients(m.routing, s, stream);
-  list_bag_rows(m.routing, s.d_outputs, s);
-  gather_bags(s.bag_rows, stream);
-  if (!m.routing.direct.pieces.empty()) {
-    send_rows("output_dist_backward", s.input.direct.requested, s.input.direct.served,
-              m.communicator, stream);
+  Impl& impl = *impl_;
+  EmbeddingExchange::State& state = exchange.state();
+  unpool_gradients(impl.routing, state, stream);
+  list_bag_rows(impl.routing, state.d_outputs, state);
+  gather_bags(state.bag_rows, stream);
+  if (!impl.routing.direct.pieces.empty()) {
+    send_rows("output_dist_backward", state.input.direct.requested, state.input.direct.served,
+              impl.communicator, stream);
   }
-  if (m.routing.through_nodes) {
-    send_rows("gradients_to_node", s.input.to_node.requested, s.input.to_node.served,
-              *m.across_nodes, stream);
-    list_passed_on_rows(m.routing, s);
-    gather_bags(s.bag_rows, stream);
-    send_rows("gradients_in_node", s.input.in_node.requested, s.input.in_node.served,
-              *m.within_node, stream);
+  if (impl.routing.through_nodes) {
+    send_rows("gradients_to_node", state.input.to_node.requested, state.input.to_node.served,
+              *impl.across_nodes, stream);
+    list_passed_on_rows(impl.routing, state);
+    gather_bags(state.bag_rows, stream);
+    send_rows("gradients_in_node", state.input.in_node.requested, state.input.in_node.served,
+              *impl.within_node, stream);
   }
 }
 

@@ -99,18 +99,17 @@ TEST(SequenceReader, LatestWindowsStopWhereTheSplitStops) {
   EXPECT_EQ(items_by_sample(reader.read(0)), expected);
 }
 
-TEST(SequenceReader, ReadsBagsAndTimesOfTheRequestedFeatures) {
+TEST(SequenceReader, ReadsBagsOfTheRequestedFeatures) {
   const Dataset dataset = tiny_dataset(
       {{{0, 1, 2}, {5, 6, 7}, {}, {{50, 51}, {}, {52}}}, {{3, 4}, {8, 9}, {}, {{}, {53, 54, 55}}}},
       5);
   const std::vector<EventRange> sequences = {{3, 5}, {1, 3}, {2, 2}};
-  const SequenceBatch batch = read_sequences(dataset, sequences, {0, 1}, UnknownIds::kError, true);
+  const SequenceBatch batch = read_sequences(dataset, sequences, {0, 1}, UnknownIds::kError);
   EXPECT_EQ(batch.sequence_offsets, (Ids{0, 2, 4, 4}));
   EXPECT_EQ(batch.features[0].values, (Ids{3, 4, 1, 2}));
   EXPECT_EQ(batch.features[0].offsets, (Ids{0, 1, 2, 3, 4}));
   EXPECT_EQ(batch.features[1].values, (Ids{53, 54, 55, 52}));
   EXPECT_EQ(batch.features[1].offsets, (Ids{0, 0, 3, 3, 4}));
-  EXPECT_EQ(batch.timestamps, (Ids{8, 9, 6, 7}));
 }
 
 TEST(SequenceReader, AnEpochHasEveryWindowOnceAndTheNextAnotherOrder) {

@@ -312,10 +312,10 @@ void jagged_attention_backward_on<DeviceType::kCpu>(const AttentionBackward& on_
 
   const bool looks_ahead = outgrows_cache(forward);
   for_each_backward_task(args, plan, stream,
-                         [&](const BackwardTask& task, const BackwardTask* soon, int thread) {
+                         [&](const BackwardTask& task, const BackwardTask* next, int thread) {
                            BackwardScratch& of_thread = scratch[thread];
                            of_thread.ahead.clear();
-                           if (looks_ahead && soon) look_ahead_to(call, *soon, of_thread.ahead);
+                           if (looks_ahead && next) look_ahead_to(call, *next, of_thread.ahead);
                            HWY_DYNAMIC_DISPATCH(backward_task)(call, task, of_thread);
                          });
 #pragma omp parallel for collapse(2) num_threads(stream.num_threads())

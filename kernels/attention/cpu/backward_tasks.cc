@@ -134,10 +134,10 @@ void for_each_backward_task(
     }
     const BackwardTask task = whole(t - num_parts);
     if (large.contain(task.sequence)) continue;
-    const std::int64_t next = t + stream.num_threads();
-    BackwardTask soon{};
-    if (next < num_tasks) soon = whole(next - num_parts);
-    f(task, next < num_tasks ? &soon : nullptr, omp_get_thread_num());
+    const std::int64_t later = t + stream.num_threads();
+    BackwardTask next{};
+    if (later < num_tasks) next = whole(later - num_parts);
+    f(task, later < num_tasks ? &next : nullptr, omp_get_thread_num());
   }
 }
 

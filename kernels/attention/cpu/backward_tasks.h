@@ -30,8 +30,8 @@ struct BackwardTask {
   bool yields_d_q, yields_d_keys;
 };
 
-/// Calls f(task, soon, thread) in parallel, where the thread is likely to be given `soon` next
-/// (null if that is not known). One task is a sequence in one head of keys, unless threads would
+/// Calls f(task, next, thread) in parallel, where the thread is likely to be given `next` after
+/// it (null if that is not known). One task is a sequence in one head of keys, unless threads would
 /// wait for it: then it is parts that yield one kind of gradient each. Scores are then computed
 /// twice, but every sum keeps its order, so bits do not depend on it.
 void for_each_backward_task(

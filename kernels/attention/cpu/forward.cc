@@ -196,9 +196,9 @@ void jagged_attention_forward_on<DeviceType::kCpu>(const AttentionForward& on_de
   for (std::int64_t t = 0; t < schedule.num_tasks(); ++t) {
     ForwardScratch& of_thread = scratch[omp_get_thread_num()];
     of_thread.ahead.clear();
-    const std::int64_t soon = t + stream.num_threads();
-    if (looks_ahead && soon < schedule.num_tasks()) {
-      look_ahead_to(args, schedule.task(args, soon), of_thread.ahead);
+    const std::int64_t next = t + stream.num_threads();
+    if (looks_ahead && next < schedule.num_tasks()) {
+      look_ahead_to(args, schedule.task(args, next), of_thread.ahead);
     }
     HWY_DYNAMIC_DISPATCH(forward_task)(call, schedule.task(args, t), of_thread);
   }
