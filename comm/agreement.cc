@@ -52,10 +52,11 @@ void require_agreement(Communicator& communicator, std::string_view what, const 
     const json first = parse_json(texts[0], what), other = parse_json(texts[rank], what);
     const auto found = find_difference(&first, &other, std::string(what));
     if (!found) continue;  // written in two ways
-    throw usage_error(fmt::format(
-        "rank {} differs from rank 0 in {}: {} there, {} on rank 0 (all ranks need the same) start "
-        "every rank with the same files and options",
-        rank, found->path, found->other, found->first));
+    throw usage_error(
+        fmt::format("rank {} differs from rank 0 in {}: {} there, {} on rank 0 (all ranks need the "
+                    "same): start "
+                    "every rank with the same files and options",
+                    rank, found->path, found->other, found->first));
   }
 }
 

@@ -72,7 +72,7 @@ Error Communicator::deadline_error(const Exchange& exchange,
   std::transform(missing.begin(), missing.end(), missing_names.begin(),
                  [&](int peer) { return named(peer); });
   return Error(
-      fmt::format("{}: waited {} ms for rank {} (stopped, lost or slower than the deadline) "
+      fmt::format("{}: waited {} ms for rank {} (stopped, lost or slower than the deadline): "
                   "restart the job, with a longer timeout if the rank was only slow",
                   describe(exchange), deadline_.count(), fmt::join(missing_names, ", ")),
       ErrorKind::kRetryable);
@@ -84,7 +84,7 @@ void Communicator::check_header(const Exchange& exchange, int peer) const {
   if (!theirs.same_call(mine)) {
     throw Error(
         fmt::format("ranks disagree: rank {} called {}, rank {} called {} (every rank has "
-                    "to call the same operations in the same order) look for a step or a "
+                    "to call the same operations in the same order): look for a step or a "
                     "size that depends on the rank",
                     named(rank_), mine.description(), named(peer), theirs.description()));
   }
@@ -92,7 +92,7 @@ void Communicator::check_header(const Exchange& exchange, int peer) const {
   if (expected != Peer::kAnyRows && theirs.rows != expected) {
     throw Error(fmt::format(
         "{}: rank {} sends {} rows, {} were agreed (sizes differ from those of the host collective "
-        "before, or a message is damaged) look for a size that depends on the rank",
+        "before, or a message is damaged): look for a size that depends on the rank",
         describe(exchange), named(peer), theirs.rows, expected));
   }
   if (theirs.rows < 0 || theirs.rows > kMaxPeerBytes / std::max<std::int64_t>(mine.row_bytes, 1)) {

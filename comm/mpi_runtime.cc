@@ -61,7 +61,7 @@ MpiRuntime::MpiRuntime(std::chrono::milliseconds start_deadline,
   const int rank = launched_rank().value_or(0);
   alarm_message = fmt::format(
       "serrate: rank {}: MPI_Init: waited {} ms for the other ranks (one was lost, or is a program "
-      "that does not call MPI_Init) restart the job, with a longer timeout if one was only slow\n",
+      "that does not call MPI_Init): restart the job, with a longer timeout if one was only slow\n",
       rank, start_deadline.count());
   // All wait for the same: that rank 0 says so is enough.
   exit_after(start_deadline + std::chrono::seconds(rank > 0 ? 1 : 0), retryable());

@@ -19,7 +19,7 @@ namespace {
 Error call_error(const std::string& what, ncclResult_t result, std::chrono::milliseconds deadline) {
   if (result == ncclInProgress) {
     return Error(fmt::format("{}: NCCL was not ready within {} ms (another rank was stopped or "
-                             "lost) restart the job, with a longer timeout if one was only slow",
+                             "lost): restart the job, with a longer timeout if one was only slow",
                              what, deadline.count()),
                  ErrorKind::kRetryable);
   }

@@ -42,7 +42,7 @@ void prepare_gpu_sharing(std::span<const std::string> identities, int rank, Devi
     if (is_new) continue;
     if (sharing == GpuSharing::kRefused) {
       throw usage_error(fmt::format(
-          "ranks {} and {} have the same GPU ({} on rank {}; NCCL needs one for each rank) start "
+          "ranks {} and {} have the same GPU ({} on rank {}; NCCL needs one for each rank): start "
           "as many ranks on a machine as it has GPUs, and give each a GPU of its own",
           other->second, r, to_string(device), rank));
     }

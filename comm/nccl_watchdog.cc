@@ -87,7 +87,7 @@ std::optional<Error> NcclWatchdog::find_failure() try {
   for (const auto& [operation, ended] : watched_) {
     const ncclResult_t result = operation.handle->async_error();
     if (result != ncclSuccess && result != ncclInProgress) {
-      return Error(fmt::format("{}: {} (another rank was lost, or the network) restart the job",
+      return Error(fmt::format("{}: {} (another rank was lost, or the network): restart the job",
                                operation.name, nccl_message(result)),
                    ErrorKind::kRetryable);
     }
@@ -96,7 +96,7 @@ std::optional<Error> NcclWatchdog::find_failure() try {
   const Operation& first = watched_.front().operation;
   if (Clock::now() < std::max(first.deadline, first_since_ + first.allowed)) return std::nullopt;
   return Error(fmt::format("{}: the GPU did not end it within {} ms (another rank was stopped or "
-                           "lost after it had agreed to the exchange, or a GPU hangs) restart the "
+                           "lost after it had agreed to the exchange, or a GPU hangs): restart the "
                            "job, with a longer timeout if the GPUs were only busy",
                            first.name, first.allowed.count()),
                ErrorKind::kRetryable);

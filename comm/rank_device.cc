@@ -21,14 +21,14 @@ void require_gpu(const DeviceChoice& choice, const Gpus& gpus) {
   const std::string name = to_string(choice);
   if (gpus.addresses.empty()) {
     throw usage_error(fmt::format(
-        "there is no GPU for the device {} ({}) use cpu, or a build with CUDA on a machine "
+        "there is no GPU for the device {} ({}): use cpu, or a build with CUDA on a machine "
         "with a GPU",
         name, gpus.why_none));
   }
   const auto count = std::ssize(gpus.addresses);
   if (choice.index.value_or(0) < count) return;
   throw usage_error(
-      fmt::format("there is no device {} (the last GPU here is cuda:{}) give "
+      fmt::format("there is no device {} (the last GPU here is cuda:{}): give "
                   "another number, or cuda alone, which assigns GPUs to ranks in turn",
                   name, count - 1));
 }

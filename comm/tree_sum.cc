@@ -15,7 +15,7 @@ TreeSum::TreeSum(std::int64_t num_leaves, Communicator& communicator)
       leaves_(leaves_of_rank(num_leaves, communicator.rank(), communicator.size())) {
   if (num_leaves < communicator.size()) {
     throw usage_error(
-        fmt::format("{} ranks cannot share the {} terms of a sum (each needs one) use at most {} "
+        fmt::format("{} ranks cannot share the {} terms of a sum (each needs one): use at most {} "
                     "ranks",
                     communicator.size(), num_leaves, num_leaves));
   }

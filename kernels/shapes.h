@@ -17,7 +17,7 @@ inline void check_type(const InputMatrix& matrix, const char* name, Device devic
   if (matrix.type == DataType::kFloat32 || (matrix.type == DataType::kBFloat16 && !on_cpu)) return;
   throw Error(std::string(name) + " is of " + to_string(matrix.type) + " (" +
               (on_cpu ? "on the CPU the op takes fp32 alone" : "the op takes fp32 and bf16") +
-              ") pass a matrix of such a type");
+              "): pass a matrix of such a type");
 }
 
 /// For MatrixViews and DeviceMatrices.

@@ -14,7 +14,7 @@ enum class ErrorKind {
   kRetryable,  ///< exit code 75: a peer was lost or the job was told to stop; start it again
 };
 
-/// The one exception of the library. what() = problem (why) suggestion.
+/// The one exception of the library. what() = problem (why): suggestion.
 class Error : public std::runtime_error {
  public:
   explicit Error(const std::string& message, ErrorKind kind = ErrorKind::kFailure)

@@ -50,7 +50,8 @@ std::int64_t bytes_from_string(const std::string& text) {
   constexpr double kMost = 1e18;
   const auto bytes = read_quantity(text, kBytes);
   if (!bytes || *bytes > kMost) {
-    throw usage_error(fmt::format("\"{}\" is no amount of memory (such as 80GiB or 512MB)", text));
+    throw usage_error(
+        fmt::format("\"{}\" is not an amount of memory (such as 80GiB or 512MB)", text));
   }
   return std::llround(*bytes);
 }
@@ -58,7 +59,8 @@ std::int64_t bytes_from_string(const std::string& text) {
 double bandwidth_from_string(const std::string& text) {
   const auto bytes = read_quantity(text, kPerSecond);
   if (!bytes || *bytes < kLeastBandwidth || *bytes > kMostBandwidth) {
-    throw usage_error(fmt::format("\"{}\" is no bandwidth (such as 897GiB/s or 12.5GB/s)", text));
+    throw usage_error(
+        fmt::format("\"{}\" is not a bandwidth (such as 897GiB/s or 12.5GB/s)", text));
   }
   return *bytes / 1e3;
 }
@@ -67,7 +69,7 @@ double latency_from_string(const std::string& text) {
   constexpr double kMost = 1e6;
   const auto ms = read_quantity(text, kMilliseconds);
   if (!ms || *ms > kMost) {
-    throw usage_error(fmt::format("\"{}\" is no latency (such as 20us or 1.5ms)", text));
+    throw usage_error(fmt::format("\"{}\" is not a latency (such as 20us or 1.5ms)", text));
   }
   return *ms;
 }

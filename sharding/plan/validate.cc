@@ -38,7 +38,7 @@ void check_tables(std::span<const EmbeddingTable> tables) {
                        to_string(table.data_type), table.init_scale));
     }
     const std::set<std::string> features(table.features.begin(), table.features.end());
-    if (features.size() != table.features.size()) fail("features: one of them is there twice");
+    if (features.size() != table.features.size()) fail("features: one of them appears twice");
   }
 }
 
@@ -188,8 +188,9 @@ class TableValidator {
                     std::int64_t covered) const {
     if (begin == covered) return;
     fail(shard, field,
-         fmt::format("must begin at {} (got {}) each of the table's {} exactly once", covered,
-                     begin, field));
+         fmt::format(
+             "must begin at {} (got {}): shards have to cover each of the table's {} exactly once",
+             covered, begin, field));
   }
 
   // Each column of `column_blocks` blocks has its shards in one node.

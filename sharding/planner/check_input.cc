@@ -111,7 +111,7 @@ void check_planner_input(const PlannerModel& model, const PlannerTopology& t) {
   for (const PlannerTable& table : model.tables) {
     check_table(table, t.world_size);
     if (!names.insert(table.name).second) {
-      throw usage_error(fmt::format("planner: table \"{}\": name: is there twice", table.name));
+      throw usage_error(fmt::format("planner: table \"{}\": name: appears twice", table.name));
     }
   }
   check_sizes(model, t.world_size);

@@ -109,7 +109,7 @@ class ItemEnumerator {
     if (item.candidates.empty()) {
       throw usage_error(fmt::format(
           "planner: table \"{}\": no sharding type and kernel is left that it may have (its "
-          "sharding_types, kernels, ranks or group exclude all) allow more",
+          "sharding_types, kernels, ranks or group exclude all): allow more",
           first.name));
     }
   }

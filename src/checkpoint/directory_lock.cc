@@ -59,7 +59,7 @@ DirectoryLock::DirectoryLock(const std::string& directory) : descriptor_(-1) {
         const std::string holder = holder_of(descriptor_);
         ::close(descriptor_);
         throw usage_error(
-            fmt::format("{} is in use by {} (two writers would mix their checkpoints) "
+            fmt::format("{} is in use by {} (two writers would mix their checkpoints): "
                         "wait for it or choose another directory",
                         directory, holder));
       }

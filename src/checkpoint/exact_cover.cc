@@ -32,7 +32,7 @@ std::string find_cover_problem(std::vector<Rectangle> parts, std::int64_t num_ro
     if (at != columns.begin() && std::prev(at)->second->column_end > part.column_begin) --at;
     while (at != columns.end() && at->first < part.column_end) {
       if (at->second->row_end > part.row_begin) {
-        return fmt::format("{} are there twice", describe(overlap(part, *at->second)));
+        return fmt::format("{} appear twice", describe(overlap(part, *at->second)));
       }
       at = columns.erase(at);
     }

@@ -86,7 +86,7 @@ std::optional<Candidate> next_candidate(Search& search, const std::string& direc
     text = search.next();
     if (!text.empty() || !search.any()) return;
     throw usage_error(
-        fmt::format("{}: no checkpoint is intact (of the newest: {}) restore it, or start "
+        fmt::format("{}: no checkpoint is intact (of the newest: {}): restore it, or start "
                     "afresh in another directory",
                     directory, search.first_problem()));
   });

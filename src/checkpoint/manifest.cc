@@ -75,7 +75,7 @@ ManifestFile file_of(const JsonField& json) {
 
 /// Adds a name to those that a list has had; one that it had is an error.
 void take_name(const JsonField& field, std::set<std::string>& names) {
-  if (!names.insert(field.string()).second) field.fail("is there twice");
+  if (!names.insert(field.string()).second) field.fail("appears twice");
 }
 
 /// rows x columns values are to fit in memory, so their bytes do in 63 bits.

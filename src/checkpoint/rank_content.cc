@@ -37,7 +37,7 @@ void copy_finite(DeviceMatrix<const T> from, T* to, const MatrixName& name, std:
     const auto [row, value] = first_not_finite<T>({values, count}, from.cols);
     throw Error(
         fmt::format("after step {}, row {} of the {} is {} (the training diverged: nothing "
-                    "is saved, earlier checkpoints stay) lower the learning rates",
+                    "is saved, earlier checkpoints stay): lower the learning rates",
                     step, name.first_row + begin + row, name.name, value));
   });
 }

@@ -28,7 +28,7 @@ constexpr std::int64_t kMostThreads = 1 << 14;
 void check_threads(std::int64_t ranks, std::int64_t threads) {
   const std::int64_t count = ranks * threads;
   if (count > kMostThreads) {
-    throw usage_error(fmt::format("--ranks {} --threads {} need {} threads (at most {}) use fewer",
+    throw usage_error(fmt::format("--ranks {} --threads {} need {} threads (at most {}): use fewer",
                                   ranks, threads, count, kMostThreads));
   }
   std::latch all_started(1);
@@ -40,20 +40,20 @@ void check_threads(std::int64_t ranks, std::int64_t threads) {
     all_started.count_down();
     throw usage_error(fmt::format(
         "--ranks {} --threads {} need {} threads, but this machine or a limit (processes, memory) "
-        "allows {} ({}) use fewer",
+        "allows {} ({}): use fewer",
         ranks, threads, count, started.size() + 1, error.code().message()));
   }
 }
 
 std::string message_of(const std::exception& error) {
   if (dynamic_cast<const std::bad_alloc*>(&error)) {
-    return "out of memory (of this machine, or of a limit such as ulimit -v) use fewer ranks or "
+    return "out of memory (of this machine, or of a limit such as ulimit -v): use fewer ranks or "
            "threads, smaller batches or a smaller model";
   }
   if (const auto* system = dynamic_cast<const std::system_error*>(&error);
       system && system->code() == std::errc::resource_unavailable_try_again) {
     return "no more threads can be started (too many for this machine, or for a limit of processes "
-           "or memory) use fewer ranks or threads";
+           "or memory): use fewer ranks or threads";
   }
   return error.what();
 }

@@ -35,7 +35,7 @@ int launch_processes(const LaunchOptions& options, const RankMain& rank_main) {
     }
     if (communicator->size() == 1) return launch_threads(options, rank_main);
     throw usage_error(
-        fmt::format("--ranks {} (mpirun has started {} ranks) leave out one of the two",
+        fmt::format("--ranks {} (mpirun has started {} ranks): leave out one of the two",
                     options.ranks, communicator->size()));
   } catch (const std::exception& error) {
     abort_job(report(error));

@@ -4,7 +4,7 @@
 namespace serrate::cli {
 
 int launch_processes(const LaunchOptions&, const RankMain&) {
-  throw usage_error("started by mpirun (this build has no MPI) use --ranks instead");
+  throw usage_error("started by mpirun (this build has no MPI): use --ranks instead");
 }
 
 }  // namespace serrate::cli

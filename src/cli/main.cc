@@ -67,7 +67,7 @@ int run(const Arguments& arguments) {
     names += fmt::format("{}{}", names.empty() ? "" : ", ", command.name);
   }
   throw usage_error(
-      fmt::format("no command \"{}\" (there are: {}) see serrate --help", first, names));
+      fmt::format("no command \"{}\" (there are: {}): see serrate --help", first, names));
 }
 
 // What was printed has to have arrived.

@@ -153,10 +153,11 @@ struct Options::Impl {
                        std::vector<std::string>& found) {
     const auto option = std::ranges::find(options, name, &Option::name);
     if (option == options.end() || name == "config") {
-      throw usage_error(fmt::format("{}: \"{}\" is no option of serrate {}", place, name, command));
+      throw usage_error(
+          fmt::format("{}: \"{}\" is not an option of serrate {}", place, name, command));
     }
     if (std::ranges::count(found, name) > 0) {
-      throw usage_error(fmt::format("{}: \"{}\" is there for the second time", place, name));
+      throw usage_error(fmt::format("{}: \"{}\" appears for the second time", place, name));
     }
     found.push_back(name);
     if (is_given(name)) return;
@@ -239,7 +240,7 @@ void Options::add_positional(const std::string& name, std::string& target) {
 }
 
 bool Options::parse(const Arguments& arguments) {
-  const std::string see = fmt::format(" see serrate {} --help", impl_->command);
+  const std::string see = fmt::format("; see serrate {} --help", impl_->command);
   impl_->given.clear();
   try {
     const po::variables_map values = impl_->read_command_line(arguments);

@@ -113,9 +113,9 @@ void why_not(const PlanArguments& arguments, const PlanInput& input, const Found
   const std::string name = arguments.why_not.substr(0, colon);
   const ShardingType type = sharding_type_from_string(arguments.why_not.substr(colon + 1));
   PlanInput forced{with_sharding_type(input.model, name, type), input.topology};
-  const TableReport& is = *std::ranges::find(found.report.tables, name, &TableReport::name);
+  const TableReport& planned = *std::ranges::find(found.report.tables, name, &TableReport::name);
   fmt::print("why is {} not {}?\n", name, to_string(type));
-  if (is.type == type) {
+  if (planned.type == type) {
     fmt::print("it is\n");
     return;
   }

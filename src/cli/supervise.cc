@@ -31,7 +31,8 @@ Attempt& share_attempt() {
   void* const memory =
       mmap(nullptr, sizeof(Attempt), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) {
-    throw Error(fmt::format("--max-restarts: no memory to share ({})", std::strerror(errno)));
+    throw Error(fmt::format("--max-restarts: cannot share memory with a process ({})",
+                            std::strerror(errno)));
   }
   return *new (memory) Attempt;  // for as long as the process lives
 }
@@ -53,7 +54,7 @@ pid_t fork_child(std::atomic<int>& child) {
   }
   sigprocmask(SIG_SETMASK, &before, nullptr);
   if (made < 0) {
-    throw Error(fmt::format("--max-restarts: no process can be made ({})", std::strerror(error)),
+    throw Error(fmt::format("--max-restarts: cannot start a process ({})", std::strerror(error)),
                 ErrorKind::kRetryable);
   }
   return made;
@@ -65,7 +66,7 @@ int wait_for(std::atomic<int>& child) {
   siginfo_t info = {};
   while (waitid(P_PID, static_cast<id_t>(process), &info, WEXITED | WNOWAIT) < 0) {
     if (errno == EINTR) continue;
-    throw Error(fmt::format("--max-restarts: process {} cannot be waited for ({})", process,
+    throw Error(fmt::format("--max-restarts: cannot wait for process {} ({})", process,
                             std::strerror(errno)));
   }
   child = 0;

@@ -87,7 +87,7 @@ int train_command(const Arguments& arguments) {
   if (launched_rank()) {
     throw usage_error(
         "--max-restarts is for ranks that are threads (mpirun ends all of its processes when one "
-        "is lost) start mpirun again instead, when it ends with 75 or by a signal: "
+        "is lost): start mpirun again instead, when it ends with 75 or by a signal: "
         "docs/command.md");
   }
   return supervise(max_restarts, [&](Attempt& attempt) {

@@ -108,7 +108,7 @@ bool is_utf8(std::string_view text) {
 std::string json_string(std::string_view name) {
   if (!is_utf8(name)) {
     throw usage_error(
-        fmt::format("the name \"{}\" is not UTF-8 (JSON files hold no other) rename it", name));
+        fmt::format("the name \"{}\" is not UTF-8 (JSON files hold no other): rename it", name));
   }
   return json(name).dump();
 }

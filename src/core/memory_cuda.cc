@@ -33,7 +33,7 @@ Error lacks_memory(std::size_t bytes, Device device) {
   return Error("cuda:" + std::to_string(device.index) + ": " + std::to_string(bytes) +
                " bytes of device memory cannot be allocated (" + std::to_string(free) + " of " +
                std::to_string(total) +
-               " are free) use smaller batches, more GPUs or a smaller model");
+               " are free): use smaller batches, more GPUs or a smaller model");
 }
 
 }  // namespace

@@ -65,7 +65,7 @@ void read_option_values(
     const std::function<void(const std::string& name, const std::string& value)>& set) {
   const nlohmann::json root = parse_json(json, document);
   const JsonField fields(root, std::string(document));
-  if (!root.is_object()) fields.fail("is no object of options");
+  if (!root.is_object()) fields.fail("is not an object of options");
   for (const auto& [name, value] : root.items()) set(name, text_of(value, fields.at(name)));
 }
 
@@ -91,7 +91,7 @@ void options_from_json(std::string_view json, std::string_view document,
   }
   if (!values.empty()) {
     throw usage_error(
-        fmt::format("{}: \"{}\" is no option of a run", document, values.begin()->first));
+        fmt::format("{}: \"{}\" is not an option of a run", document, values.begin()->first));
   }
 }
 

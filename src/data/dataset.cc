@@ -17,7 +17,7 @@ namespace names = dataset_format;
 
 /// A file that is sealed and yet is not what docs/dataset_format.md promises.
 Error broken(const std::string& path, const std::string& how) {
-  return usage_error(fmt::format("{} is no sound dataset ({}) make it again", path, how));
+  return usage_error(fmt::format("{} is not a sound dataset ({}): make it again", path, how));
 }
 
 /// Offsets into `num_values` values must not fall or leave them.
@@ -133,7 +133,7 @@ struct Dataset::Impl {
       if (!names::is_feature_name(name) ||
           std::ranges::find(features, name, &DatasetFeature::name) != features.end()) {
         throw usage_error(
-            fmt::format("attribute features lists '{}', which is no name or there "
+            fmt::format("attribute features lists '{}', which is not a name or appears "
                         "twice",
                         name));
       }
@@ -150,7 +150,7 @@ struct Dataset::Impl {
 
   void check_format() const {
     if (!file.has_attribute("/", "format") || file.read_text("/", "format") != names::kFormat) {
-      throw usage_error("it is no serrate dataset; make one with 'serrate convert'");
+      throw usage_error("it is not a serrate dataset; make one with 'serrate convert'");
     }
     const std::int64_t version = file.read_integer("/", "version");
     if (version != names::kVersion) {
@@ -186,7 +186,7 @@ struct Dataset::Impl {
         std::ranges::upper_bound(user_offsets, event) - user_offsets.begin() - 1;
     return usage_error(fmt::format(
         "{}: feature \"{}\": event {} of user {} (event {} of all) has id {} at position {}, but "
-        "there are {} (ids are 0 to {}) correct the data, or leave such ids out or send them to a "
+        "there are {} (ids are 0 to {}): correct the data, or leave such ids out or send them to a "
         "row of their own (invalid ids: drop, oov)",
         file.path(), feature.name, event - user_offsets[static_cast<std::size_t>(user)], user,
         event, id, position, feature.vocabulary_size, feature.vocabulary_size - 1));

@@ -79,10 +79,10 @@ void check_features(const std::vector<DatasetFeatureSpec>& features) {
         "the first feature is the item, with exactly one id an event");
   for (auto feature = features.begin(); feature != features.end(); ++feature) {
     if (!names::is_feature_name(feature->name)) {
-      throw usage_error(
-          fmt::format("a feature cannot be called '{}' (empty, '.', or with a slash or a line end) "
-                      "rename the column",
-                      feature->name));
+      throw usage_error(fmt::format(
+          "a feature cannot be called '{}' (empty, '.', or with a slash or a line end): "
+          "rename the column",
+          feature->name));
     }
     if (feature->vocabulary_size < 0 || feature->vocabulary_size > names::kMostIds) {
       throw usage_error(fmt::format("feature {} cannot have {} ids (0 to {} are possible)",

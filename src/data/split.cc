@@ -128,7 +128,8 @@ SplitKind split_kind_from_string(std::string_view name) {
     if (name == known) return kind;
   }
   throw usage_error(fmt::format(
-      "unknown split \"{}\" (last-item, last-basket and time are known) choose one of them", name));
+      "unknown split \"{}\" (last-item, last-basket and time are known): choose one of them",
+      name));
 }
 
 std::string to_string(SplitKind kind) {
@@ -139,7 +140,7 @@ std::string to_string(SplitKind kind) {
 Split make_split(const Dataset& dataset, SplitKind kind, double time_quantile) {
   if (!(time_quantile > 0 && time_quantile < 1)) {
     throw usage_error(fmt::format(
-        "the time quantile is {} (the share of events to train on) give one between 0 and 1",
+        "the time quantile is {} (the share of events to train on): give one between 0 and 1",
         time_quantile));
   }
   Split split;

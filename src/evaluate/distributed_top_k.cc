@@ -160,7 +160,7 @@ void keep_best(DeviceMatrix<const float> scores, std::int64_t first_row, const A
     if (std::isnan(of_best[i])) {
       throw Error(
           fmt::format("top_k: row {} has a score that is not a number (has the training "
-                      "diverged?) try a lower learning rate",
+                      "diverged?): try a lower learning rate",
                       i / k));
     }
     if (best[i] >= 0) found[i / k].emplace_back(of_best[i], best[i]);

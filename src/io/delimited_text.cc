@@ -70,7 +70,7 @@ std::size_t DelimitedText::column(std::string_view name) const {
     std::vector<std::string_view> known;
     std::ranges::transform(columns_, std::back_inserter(known), &DelimitedColumn::name);
     throw usage_error(fmt::format(
-        "{} has {} '{}' (its header has: {}) name another column or "
+        "{} has {} '{}' (its header has: {}): name another column or "
         "separator",
         path_, count == 0 ? "no column" : "more than one column", name, fmt::join(known, ", ")));
   }

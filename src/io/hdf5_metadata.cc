@@ -202,7 +202,7 @@ class MetadataReader {
       if (link.name.empty() ||
           link.name.find_first_of(std::string_view("/\0", 2)) != link.name.npos ||
           metadata_.objects.contains(name)) {
-        throw Malformed{"a name in " + path + " is empty, has a slash or is there twice"};
+        throw Malformed{"a name in " + path + " is empty, has a slash or appears twice"};
       }
       if (link.hard) {
         read_object(name, link.address, depth + 1);
@@ -313,8 +313,9 @@ Hdf5Metadata read_hdf5_metadata(const SealedFile& file) {
   try {
     return MetadataReader(file).read();
   } catch (const Malformed& malformed) {
-    throw usage_error(fmt::format("{} is no HDF5 file as serrate writes them ({}) make it again",
-                                  file.path(), malformed.what));
+    throw usage_error(
+        fmt::format("{} is not an HDF5 file as serrate writes them ({}): make it again",
+                    file.path(), malformed.what));
   }
 }
 

@@ -47,7 +47,7 @@ void check_outputs(std::span<const NamedPath> inputs, std::span<const NamedPath>
     const NamedPath& output = outputs[i];
     for (const NamedPath& input : inputs) {
       if (!is_same_file(output.path, input.path)) continue;
-      throw usage_error(fmt::format("{} {} would overwrite {} {} (they are one file) name another",
+      throw usage_error(fmt::format("{} {} would overwrite {} {} (they are one file): name another",
                                     output.name, output.path, input.name, input.path));
     }
     for (const NamedPath& other : outputs.first(i)) {
@@ -65,7 +65,7 @@ void check_writable(const std::string& path) {
   };
   if (!fs::is_directory(folder_of(target))) {
     throw usage_error(
-        fmt::format("cannot write {} (there is no folder {}) create it or name another", path,
+        fmt::format("cannot write {} (there is no folder {}): create it or name another", path,
                     folder_of(target)));
   }
   if (fs::is_directory(target)) fail("it is a folder");

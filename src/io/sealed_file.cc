@@ -95,7 +95,7 @@ void SealedFile::read_trailer() {
       size + blocks * sizeof(std::uint64_t) + kFooterBytes !=
           static_cast<std::uint64_t>(file_size)) {
     throw usage_error(fmt::format(
-        "{} is damaged (its seal speaks of {} bytes of content, which do not fit the file's {}) "
+        "{} is damaged (its seal speaks of {} bytes of content, which do not fit the file's {}): "
         "restore it from a copy or make it again",
         path_, size, file_size));
   }
@@ -111,7 +111,7 @@ void SealedFile::read_trailer() {
   if (checksum(trailer.data(), static_cast<std::int64_t>(trailer.size() - sizeof(std::uint64_t))) !=
       checksums_.back()) {
     throw usage_error(
-        fmt::format("{} is damaged (bytes {} to {}, its seal) restore it from a copy or make it "
+        fmt::format("{} is damaged (bytes {} to {}, its seal): restore it from a copy or make it "
                     "again",
                     path_, size_, file_size));
   }
@@ -208,7 +208,7 @@ void SealedFile::read_run(std::int64_t offset, std::span<std::byte> bytes) const
 void SealedFile::verify_block(std::int64_t block, const std::byte* bytes) const {
   if (checksum(bytes, block_size(block)) == checksums_[block]) return;
   throw usage_error(
-      fmt::format("{} is damaged (bytes {} to {} are not what was written, by their checksum) "
+      fmt::format("{} is damaged (bytes {} to {} are not what was written, by their checksum): "
                   "restore it from a "
                   "copy or make it again",
                   path_, block * kBlock, block * kBlock + block_size(block)));
@@ -272,7 +272,7 @@ void SealedFile::read_exactly(std::int64_t offset, std::span<iovec> pieces) cons
     }
     if (got == 0) {
       throw usage_error(fmt::format(
-          "{} was cut off while it was in use (bytes {} to {} are missing) restore it from a copy "
+          "{} was cut off while it was in use (bytes {} to {} are missing): restore it from a copy "
           "or make it again",
           path_, offset, end));
     }

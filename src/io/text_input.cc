@@ -103,7 +103,7 @@ std::size_t TextInput::read(char* data, std::size_t size) {
   } catch (const Error&) {
     throw;  // the file cannot be read; what it holds is not to blame
   } catch (const std::exception& error) {
-    throw usage_error(fmt::format("cannot read all of {} (damaged or cut off: {}) get it again",
+    throw usage_error(fmt::format("cannot read all of {} (damaged or cut off: {}): get it again",
                                   impl_->file.path, error.what()));
   }
 }

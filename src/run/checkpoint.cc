@@ -53,7 +53,7 @@ void check_same_run(const RunDescription& saved, const RunDescription& now) {
   if (const auto found = first_difference(saved.options, now.options)) {
     throw usage_error(fmt::format(
         "--{} is {}, but the run in {} was begun with {} (it decides what the model is or the "
-        "order of the data) resume with the same, or begin anew with --fresh or another --output",
+        "order of the data): resume with the same, or begin anew with --fresh or another --output",
         found->name, found->now, now.options.output, found->before));
   }
   check_same_dataset(saved, now);
@@ -64,7 +64,7 @@ void check_same_dataset(const RunDescription& saved, const RunDescription& now) 
   throw usage_error(
       fmt::format("--data {} has the digest {}, but the run was trained on {} with the digest {} "
                   "(it is another "
-                  "dataset, or one that was made again) give the dataset of the run",
+                  "dataset, or one that was made again): give the dataset of the run",
                   now.options.data, now.dataset_digest, saved.options.data, saved.dataset_digest));
 }
 

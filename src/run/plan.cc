@@ -79,7 +79,7 @@ void check_plan(const ShardingPlan& plan, const TrainOptions& options,
       options.ranks_per_node != plan.ranks_per_node) {
     throw usage_error(
         fmt::format("ranks_per_node: is {}, but --ranks-per-node is {} (tables would not be on "
-                    "the nodes they were planned for) make a plan for these nodes",
+                    "the nodes they were planned for): make a plan for these nodes",
                     plan.ranks_per_node, options.ranks_per_node));
   }
   for (std::size_t i = 0; i < plan.tables.size(); ++i) {
@@ -87,7 +87,7 @@ void check_plan(const ShardingPlan& plan, const TrainOptions& options,
     if (kernel == ComputeKernel::kFusedUvm || kernel == ComputeKernel::kFusedUvmCaching) {
       throw usage_error(
           fmt::format("sharding plan: tables[{}].kernel: {} (the trainer keeps all rows in the "
-                      "memory of their rank) plan with the kernels dense and fused",
+                      "memory of their rank): plan with the kernels dense and fused",
                       i, to_string(*kernel)));
     }
   }

@@ -269,11 +269,11 @@ TEST_F(CheckpointTest, RefusesManifestsThatDoNotCoverTheModel) {
   const auto has = [](const std::string& message, const std::string& part) {
     EXPECT_NE(message.find(part), std::string::npos) << message;
   };
-  has(problem([](Manifest& m) { m.files[1] = m.files[0]; }), "are there twice");
+  has(problem([](Manifest& m) { m.files[1] = m.files[0]; }), "appear twice");
   has(problem([](Manifest& m) { m.files.pop_back(); }), "values are missing");
   has(problem([](Manifest& m) { m.files[0].shards.pop_back(); }), "values are missing");
   has(problem([](Manifest& m) { m.files[0].shards[0].part.row_end -= 1; }), "values are missing");
-  has(problem([](Manifest& m) { m.files[0].shards[0].part.row_begin -= 1; }), "are there twice");
+  has(problem([](Manifest& m) { m.files[0].shards[0].part.row_begin -= 1; }), "appear twice");
   has(problem([](Manifest& m) { m.files[0].shards[0].part.column_end += 1; }), "are no part of");
   has(problem([](Manifest& m) { m.files[0].shards[0].table = "other"; }), "unknown table");
   has(problem([](Manifest& m) { m.files[0].digest = "xyz"; }), "32 hexadecimal digits");

@@ -14,12 +14,12 @@ TEST(ExactCover, IsExact) {
   EXPECT_EQ(find_cover_problem({{0, 4, 0, 2}}, 4, 3), "4 of its 12 values are missing");
   EXPECT_EQ(find_cover_problem({}, 4, 3), "12 of its 12 values are missing");
   EXPECT_EQ(find_cover_problem({{0, 4, 0, 3}, {2, 3, 1, 2}}, 4, 3),
-            "rows 2 to 3 of columns 1 to 2 are there twice");
+            "rows 2 to 3 of columns 1 to 2 appear twice");
   // The same area twice, and as much missing.
   EXPECT_EQ(find_cover_problem({{0, 2, 0, 3}, {0, 2, 0, 3}}, 4, 3),
-            "rows 0 to 2 of columns 0 to 3 are there twice");
+            "rows 0 to 2 of columns 0 to 3 appear twice");
   EXPECT_EQ(find_cover_problem({{0, 4, 0, 1}, {1, 3, 0, 2}, {0, 4, 2, 3}}, 4, 3),
-            "rows 1 to 3 of columns 0 to 1 are there twice");
+            "rows 1 to 3 of columns 0 to 1 appear twice");
   EXPECT_EQ(find_cover_problem({{0, 5, 0, 3}}, 4, 3),
             "rows 0 to 5 of columns 0 to 3 are no part of its 4 rows and 3 columns");
   EXPECT_EQ(find_cover_problem({{-1, 4, 0, 3}}, 4, 3),

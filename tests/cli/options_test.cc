@@ -110,21 +110,21 @@ TEST_F(OptionsTest, ErrorsNameOptionAndWhatItTakes) {
   EXPECT_EQ(error_of({"--data", "x", "--timeout", "30"}),
             "--timeout \"30\" (takes a time such as 500ms, 30s, 5min or 2h, up to a year)");
   EXPECT_EQ(error_of({"--data", "x", "--fruit", "plum"}), "--fruit \"plum\" (takes apple|pear)");
-  EXPECT_EQ(error_of({"--steps", "1"}), "--data is missing see serrate try --help");
+  EXPECT_EQ(error_of({"--steps", "1"}), "--data is missing; see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "--stepz", "1"}),
-            "unrecognised option '--stepz' see serrate try --help");
+            "unrecognised option '--stepz'; see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "--step", "1"}),
-            "unrecognised option '--step' see serrate try --help");
+            "unrecognised option '--step'; see serrate try --help");
   // Boost's placeholders, which its own message would be filled with without end.
   for (const char* name :
        {"--%original_token%", "--%canonical_option%", "--steps%option%", "-x%original_token%"}) {
     EXPECT_EQ(error_of({"--data", "x", name}),
-              fmt::format("unrecognised option '{}' see serrate try --help", name));
+              fmt::format("unrecognised option '{}'; see serrate try --help", name));
   }
   EXPECT_EQ(error_of({"--data", "x", "--%canonical_option%="}),
-            "unrecognised option '--%canonical_option%' see serrate try --help");
+            "unrecognised option '--%canonical_option%'; see serrate try --help");
   EXPECT_EQ(error_of({"--data"}),
-            "the required argument for option '--data' is missing see serrate try --help");
+            "the required argument for option '--data' is missing; see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "--config", "/no/such"}),
             "/no/such cannot be read (No such file or directory)");
 }
@@ -150,13 +150,14 @@ TEST_F(OptionsTest, AConfigFilesErrorsNameTheLine) {
     std::ofstream(path) << lines;
     return error_of({"--config", path, "--data", "x"});
   };
-  EXPECT_EQ(error_with("steps=7\nstepz=7\n"), path + ":2: \"stepz\" is no option of serrate try");
+  EXPECT_EQ(error_with("steps=7\nstepz=7\n"),
+            path + ":2: \"stepz\" is not an option of serrate try");
   EXPECT_EQ(error_with("steps=7\n# steps=7\nsteps = 8\n"),
-            path + ":3: \"steps\" is there for the second time");
-  EXPECT_EQ(error_with("data=y\ndata=z"), path + ":2: \"data\" is there for the second time");
+            path + ":3: \"steps\" appears for the second time");
+  EXPECT_EQ(error_with("data=y\ndata=z"), path + ":2: \"data\" appears for the second time");
   EXPECT_EQ(error_with("steps=0\n"), path + ":1: --steps \"0\" (takes a whole number from 1)");
   EXPECT_EQ(error_with("\nsteps 7\n"), path + ":2: \"steps 7\" is not name=value");
-  EXPECT_EQ(error_with("config=other\n"), path + ":1: \"config\" is no option of serrate try");
+  EXPECT_EQ(error_with("config=other\n"), path + ":1: \"config\" is not an option of serrate try");
 }
 
 TEST_F(OptionsTest, AConfigFileMayBeJson) {
@@ -176,7 +177,7 @@ TEST_F(OptionsTest, AConfigFileMayBeJson) {
     std::ofstream(path) << json;
     return error_of({"--config", path, "--data", "x"});
   };
-  EXPECT_EQ(error_with(R"({"stepz": 7})"), path + ": \"stepz\" is no option of serrate try");
+  EXPECT_EQ(error_with(R"({"stepz": 7})"), path + ": \"stepz\" is not an option of serrate try");
   EXPECT_EQ(error_with(R"({"steps": 0})"), path + ": --steps \"0\" (takes a whole number from 1)");
   EXPECT_EQ(error_with(R"({"steps": 1e30})"),
             path + ": --steps \"1e+30\" (takes a whole number from 1)");
@@ -230,9 +231,9 @@ TEST_F(OptionsTest, PositionalValue) {
   options_.add_positional("path", path);
   ASSERT_TRUE(options_.parse({"here.h5", "--data", "x"}));
   EXPECT_EQ(path, "here.h5");
-  EXPECT_EQ(error_of({"--data", "x"}), "PATH is missing see serrate try --help");
+  EXPECT_EQ(error_of({"--data", "x"}), "PATH is missing; see serrate try --help");
   EXPECT_EQ(error_of({"--data", "x", "a", "b"}),
-            "too many positional options have been specified on the command line see serrate try "
+            "too many positional options have been specified on the command line; see serrate try "
             "--help");
 }
 

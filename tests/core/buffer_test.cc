@@ -94,7 +94,7 @@ TEST_P(BufferTest, MemoryThatAGpuLacksIsAnErrorThatSaysHowMuch) {
     const std::string start = "cuda:" + std::to_string(stream.device().index) +
                               ": 1125899906842624 bytes of device memory cannot be allocated (";
     EXPECT_TRUE(what.starts_with(start)) << what;
-    EXPECT_NE(what.find(" are free) use smaller batches"), what.npos) << what;
+    EXPECT_NE(what.find(" are free): use smaller batches"), what.npos) << what;
   }
   Buffer<float> next(Floats{1, 2}, stream);  // the error does not last
   EXPECT_EQ(next.to_host(stream), (Floats{1, 2}));

@@ -62,7 +62,7 @@ void put(Tensor& tensor, const std::string& name, std::int64_t row, std::int64_t
       const float value = values[r * columns + c];
       if (tensor.is_set[at] && bits(tensor.values[at]) != bits(value)) {
         throw Error(
-            fmt::format("{} [{}, {}] is there twice with two values", name, row + r, column + c));
+            fmt::format("{} [{}, {}] appears twice with two values", name, row + r, column + c));
       }
       tensor.values[at] = value;
       tensor.is_set[at] = 1;

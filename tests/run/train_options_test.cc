@@ -165,7 +165,7 @@ TEST(RunConfig, ErrorsNameFileAndField) {
   EXPECT_EQ(error_of_json("\"beta1\": 0.9", "\"beta1\": 1"),
             "run/config.json: --beta1 \"1\" (takes a number from 0 and below 1)");
   EXPECT_EQ(error_of_json("\"heads\": 2", "\"heads\": 2, \"head\": 2"),
-            "run/config.json: \"head\" is no option of a run");
+            "run/config.json: \"head\" is not an option of a run");
   EXPECT_EQ(error_of_json("\"gelu\"", "\"gelo\""),
             "run/config.json: --activation \"gelo\" (takes gelu|relu|silu)");
   EXPECT_EQ(error_of_json("\"dropout\": 0.2", "\"dropout\": \"none\""),

@@ -156,14 +156,14 @@ TEST(WhatIf, RefusesWhatMakesNoSense) {
     return std::string("accepted");
   };
   EXPECT_EQ(error_of("hbm=40Gib"),
-            "what if hbm=40Gib: \"40Gib\" is no amount of memory (such as 80GiB or 512MB)");
+            "what if hbm=40Gib: \"40Gib\" is not an amount of memory (such as 80GiB or 512MB)");
   EXPECT_EQ(error_of("ranks=0"), "what if ranks=0: \"0\" is not a whole number from 1 to 1048576");
   EXPECT_EQ(error_of("ranks=8").rfind("what if ranks=8: ranks do not have the same memory", 0), 0u);
   EXPECT_EQ(error_of("reserve=1"),
             "what if reserve=1: \"1\" is not a share, from 0 to less than 1");
   EXPECT_EQ(error_of("vram=1GiB").rfind("what if vram=1GiB: there is no \"vram\" to change", 0),
             0u);
-  EXPECT_EQ(error_of("hbm").rfind("what if hbm: \"\" is no amount", 0), 0u);
+  EXPECT_EQ(error_of("hbm").rfind("what if hbm: \"\" is not an amount", 0), 0u);
 }
 
 }  // namespace

@@ -163,7 +163,7 @@ INSTANTIATE_TEST_SUITE_P(
                 [](Plan&, Tables& ts) { ts[1].num_rows = -4; }},
         BadPlan{"embedding table \"a\": name: another table has this name",
                 [](Plan&, Tables& ts) { ts[1].name = "a"; }},
-        BadPlan{"embedding table \"a\": features: one of them is there twice",
+        BadPlan{"embedding table \"a\": features: one of them appears twice",
                 [](Plan&, Tables& ts) { ts[0].features[1] = "x"; }}));
 
 }  // namespace
