@@ -54,9 +54,10 @@ void require(bool holds, const char* option, const std::string& need) {
 }
 
 Option precision_option(Precision& field) {
-  return option("precision", field,
-                "of products in encoder and head; bf16: of activations, too; on the CPU fp32 alone",
-                "fp32|tf32|bf16", precision_from_string);
+  return option(
+      "precision", field,
+      "precision of products in encoder and head; bf16: of activations, too; on the CPU only fp32",
+      "fp32|tf32|bf16", precision_from_string);
 }
 
 template <typename Fields>
@@ -162,7 +163,7 @@ std::vector<Option> option_table(TrainOptions& o) {
              "sgd|adagrad|row_wise_adagrad|adam", sparse_optimizer_from_string)
           .must_match(),
       option("embedding-precision", o.embedding_precision,
-             "of the embedding tables' weights in memory and in checkpoints", "fp32|fp16|bf16",
+             "type of the embedding tables' weights in memory and in checkpoints", "fp32|fp16|bf16",
              data_type_from_string)
           .must_match()
           .newer(),
