@@ -79,14 +79,15 @@ void add_w1(Maker& make) {
   add(make.cross("W1 uniform 1024 to 256", queries, keys), kSoftmax);
 }
 
-/// The grid of NVIDIA's HSTU kernels: causal, equal lengths, 4 heads.
+/// The grid of NVIDIA's HSTU kernels: causal, equal lengths, 4 heads or 8.
 void add_w2(Maker& make) {
   const auto add = [&](AttentionActivation activation, std::int64_t batch_size, std::int64_t length,
-                       std::int64_t head_dim) {
-    const bool is_silu = activation == kSilu;
-    AttentionWorkload& w = make.self(
-        fmt::format("W2 {}x{} d{}{}", batch_size, length, head_dim, is_silu ? " silu" : ""),
-        make.lengths("fixed", batch_size, length));
+                       std::int64_t head_dim, std::int64_t num_heads = 4) {
+    const char* const heads = num_heads == 4 ? "" : " 8 heads";
+    AttentionWorkload& w = make.self(fmt::format("W2 {}x{} d{}{}{}", batch_size, length, head_dim,
+                                                 heads, activation == kSilu ? " silu" : ""),
+                                     make.lengths("fixed", batch_size, length));
+    w.num_heads = num_heads;
     w.head_dim = head_dim;
     w.activation = activation;
   };
@@ -99,6 +100,8 @@ void add_w2(Maker& make) {
   add(kSoftmax, 512, 256, 256);
   add(kSilu, 128, 2048, 128);
   add(kSilu, 16, 8192, 64);
+  add(kSilu, 512, 256, 64, 8);
+  add(kSilu, 16, 16384, 64, 8);
 }
 
 /// FlashAttention-3's grid: 16 Ki tokens, 2,048 columns.
@@ -116,9 +119,11 @@ void add_w3(Maker& make) {
   add(kCausal, 2048, 256);
 }
 
-/// Masks of FlashMask: 128 Ki tokens in sequences of 8 Ki, 32 heads of 128.
+/// Masks of FlashMask, but those of keys that some queries skip or forget: 128 Ki tokens in
+/// sequences of 8 Ki, 32 heads of 128.
 void add_w4(Maker& make) {
-  for (const WorkloadMask mask : {kCausal, kWindow, kDocuments, kPrefixDocuments, kGlobalWindow}) {
+  for (const WorkloadMask mask : {kFull, kCausal, kWindow, kPrefix, kDocuments, kFullDocuments,
+                                  kPrefixDocuments, kSharedQuestions, kBlockwise, kGlobalWindow}) {
     AttentionWorkload& w =
         make.self(fmt::format("W4 {}", to_string(mask)), make.lengths("fixed", 16, 8192));
     w.num_heads = 32;
@@ -157,7 +162,7 @@ void add_w6(Maker& make) {
 /// Pooling by attention: few queries, of each sequence or of all, over jagged keys.
 void add_w7(Maker& make) {
   const Lengths keys = make.lengths("lognormal", 1024, 8 * 500);
-  for (const auto& [queries, shared] : {std::pair{16, true}, {64, true}, {32, false}}) {
+  for (const auto& [queries, shared] : {std::pair{1, true}, {16, true}, {64, true}, {32, false}}) {
     AttentionWorkload& w =
         make.cross(fmt::format("W7 {} {} queries", queries, shared ? "shared" : "own"),
                    make.lengths("fixed", 1024, queries), keys);
@@ -235,10 +240,18 @@ std::string to_string(WorkloadMask mask) {
       return "causal";
     case kWindow:
       return "window";
+    case kPrefix:
+      return "prefix";
     case kDocuments:
       return "documents";
+    case kFullDocuments:
+      return "full-documents";
     case kPrefixDocuments:
       return "prefix-documents";
+    case kSharedQuestions:
+      return "shared-questions";
+    case kBlockwise:
+      return "blockwise";
     case kGlobalWindow:
       return "global-window";
     case kLongFormer:
@@ -271,10 +284,21 @@ KeyRanges AttentionWorkload::keys_of(std::int64_t i, std::int64_t num_keys) cons
       return one(0, i + 1);
     case kWindow:
       return one(back, i + 1);
+    case kPrefix:
+      return one(0, std::max(i + 1, num_keys / 2));
     case kDocuments:
       return one(document, i + 1);
+    case kFullDocuments:
+      return one(document, document_end);
     case kPrefixDocuments:
       return one(document, std::max(i + 1, (document + document_end) / 2));
+    case kSharedQuestions: {
+      const std::int64_t part = (document_end - document + 3) / 4;
+      const std::int64_t own = document + (i - document) / part * part;
+      return {{document, own}, {std::min(document + part, own), i + 1}};
+    }
+    case kBlockwise:
+      return one(document_end == num_keys ? 0 : document, i + 1);
     case kGlobalWindow:
       return with_first(back, i + 1);
     case kLongFormer:

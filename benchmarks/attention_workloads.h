@@ -17,8 +17,13 @@ enum class WorkloadMask {
   kFull,
   kCausal,
   kWindow,           ///< causal, so far back
+  kPrefix,           ///< causal, and all see the first half
   kDocuments,        ///< causal, packed documents
-  kPrefixDocuments,  ///< the same, whose first half all of the document sees
+  kFullDocuments,    ///< the same, not causal
+  kPrefixDocuments,  ///< causal, and all of a document sees its first half
+  kSharedQuestions,  ///< causal, documents of a question and three answers, which see it and
+                     ///< themselves
+  kBlockwise,        ///< causal, packed documents, of which the last sees all
   kGlobalWindow,     ///< causal, so far back, and the first keys
   kLongFormer,       ///< so far both ways; the first queries see all, all see the first keys
 };

@@ -35,6 +35,7 @@ template <Access kAccess>
 __device__ void load_transposed(const TileRows& from, std::int64_t begin, SharedTile& tile) {
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   if constexpr (kAccess == Access::kScalars) {
+#pragma unroll 4
     for (unsigned i = 0; i < 16; ++i) {
       const unsigned r = i / 8 * 32 + warp * 4 + lane / 8, c = i % 8 * 8 + lane % 8;
       tile[c][r] = has(from, r, begin + c) ? from.data[r * from.stride + begin + c] : 0;
@@ -56,6 +57,7 @@ __device__ void load_transposed(const TileRows& from, std::int64_t begin, Shared
 template <Access kAccess>
 __device__ void load_straight(const TileRows& from, std::int64_t begin, SharedTile& tile) {
   constexpr unsigned kAtOnce = kAccess == Access::kVectors ? 4 : 1;
+#pragma unroll 4
   for (unsigned i = threadIdx.x * kAtOnce; i < kTile * kTile; i += kTileThreads * kAtOnce) {
     const unsigned r = i / kTile, c = i % kTile;
     const float* const row = from.data + r * from.stride;

@@ -45,7 +45,8 @@ TEST(PlannerObjectives, NeitherPlanIsBeatenByTheOthers) {
     const bool large = i % 100 == 0;
     PlannerInstance instance = instances.next(large ? 60 : 8, 2, large ? 8 : 3);
     const PlannerEstimator estimator = instances.any_estimator();
-    set_memory(instance, estimator, 1.02 + instances.uniform());
+    const double most_more = i % 6 == 0 ? 1 : 0.28;  // plenty in every sixth
+    set_memory(instance, estimator, 1.02 + most_more * instances.uniform());
     const auto plan = [&](PlannerObjective objective) {
       return plan_sharding(instance.model, instance.topology,
                            {.estimator = estimator, .objective = objective});

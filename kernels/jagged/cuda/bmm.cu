@@ -60,6 +60,7 @@ struct TileOfZ {
       *reinterpret_cast<Four*>(&shared[threadIdx.x / 16 * 4 + i][threadIdx.x % 16 * 4]) = four;
     }
     __syncthreads();
+#pragma unroll 4
     for (unsigned i = threadIdx.x; i < kTile * kTile; i += kTileThreads) {
       const std::int64_t r = begin + i / kTile, c = col + i % kTile;
       if (r < end && c < z.cols) z.row(r)[c] = shared[i / kTile][i % kTile];

@@ -42,10 +42,11 @@ __device__ void for_each_line(const Run& run, std::int64_t rows, std::int64_t co
   }
 }
 
-// This thread's values of lines of one size: every step-th, of which it holds the first kHeld.
-constexpr int kHeld = 16;
+// This thread's values of lines of one size: every step-th, of which it holds the first kHeld. More
+// would leave fewer warps on a multiprocessor than its memory needs, as most lines are short.
 template <SoftmaxAxis kAxis, int kLines>
 struct ValuesOfThread {
+  static constexpr int kHeld = kAxis == SoftmaxAxis::kRows ? 8 : 4;  // 64 rows, 128 columns
   Line<const float> lines[kLines];
   std::int64_t size;
   unsigned first = kAxis == SoftmaxAxis::kRows ? threadIdx.y : threadIdx.x;
