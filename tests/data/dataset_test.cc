@@ -185,7 +185,7 @@ std::vector<Damage> damages() {
   static const std::int64_t late[3] = {1, 3, 4};
   static const float floats[4] = {};
   return {
-      {"format", [](hid_t f) { H5Adelete(f, "format"); }, "no serrate dataset"},
+      {"format", [](hid_t f) { H5Adelete(f, "format"); }, "not a serrate dataset"},
       {"version", [](hid_t f) { replace_attribute(f, "/", "version", 1); },
        "its format version is 1, this program reads 2; convert its source again"},
       {"negative count", [](hid_t f) { replace_attribute(f, "/", "num_users", -1); },
