@@ -135,10 +135,10 @@ INSTANTIATE_TEST_SUITE_P(
     name_of);
 
 // A score of -infinity by its bias weighs nothing; a query that has no other sees no key.
-class AttentionBias : public KernelTest {};
-INSTANTIATE_TEST_SUITE_P(Device, AttentionBias, testing::ValuesIn(test_devices()), device_name);
+class InfiniteBias : public KernelTest {};
+INSTANTIATE_TEST_SUITE_P(Device, InfiniteBias, testing::ValuesIn(test_devices()), device_name);
 
-TEST_P(AttentionBias, OfMinusInfinityHides) {
+TEST_P(InfiniteBias, Hides) {
   const std::int64_t queries = 100, keys = 130;
   Shape shape = full_shape({queries}, {keys}, 1, 16);
   const auto is_hidden = [](std::int64_t i, std::int64_t j) {
