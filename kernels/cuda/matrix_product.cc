@@ -58,11 +58,31 @@ void set(const Preference& preference, cublasLtMatmulPreferenceAttributes_t attr
       cublasLtMatmulPreferenceSetAttribute(preference.get(), attribute, &value, sizeof(value)));
 }
 
+bool is_relu(Activation f) {
+  return f == Activation::kRelu;
+}
+
+// Elements, of relu bits.
+std::int64_t kept_stride(Activation f, std::int64_t cols) {
+  return is_relu(f) ? (cols + 127) / 128 * 128 : cols;
+}
+
+cublasLtEpilogue_t epilogue_of(const MatrixProduct& product) {
+  const bool has_bias = product.bias.cols > 0;
+  if (!product.activation) return has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  const bool relu = is_relu(product.activation->f);
+  if (product.activation->pass == ProductActivation::Pass::kBackward) {
+    check(!has_bias, "a product with a derivative has no bias");
+    return relu ? CUBLASLT_EPILOGUE_DRELU : CUBLASLT_EPILOGUE_DGELU;
+  }
+  if (relu) return has_bias ? CUBLASLT_EPILOGUE_RELU_AUX_BIAS : CUBLASLT_EPILOGUE_RELU_AUX;
+  return has_bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+}
+
 Operation operation_of(const MatrixProduct& product) {
   cublasLtMatmulDesc_t made = nullptr;
-  const cublasComputeType_t compute = product.round == MatrixProduct::Round::kToTf32
-                                          ? CUBLAS_COMPUTE_32F_FAST_TF32
-                                          : CUBLAS_COMPUTE_32F;
+  const cublasComputeType_t compute =
+      product.precision == Precision::kTf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
   cublas_check(cublasLtMatmulDescCreate(&made, compute, CUDA_R_32F));
   Operation operation(made);
   const auto transposition = [](Operand operand) -> std::int32_t {
@@ -70,9 +90,15 @@ Operation operation_of(const MatrixProduct& product) {
   };
   set(operation, CUBLASLT_MATMUL_DESC_TRANSA, transposition(product.b_is));
   set(operation, CUBLASLT_MATMUL_DESC_TRANSB, transposition(product.a_is));
+  set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, epilogue_of(product));
   if (product.bias.cols > 0) {
-    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
     set(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, product.bias.device_data());
+  }
+  if (product.activation) {
+    void* const kept = product.activation->kept.device_data();
+    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, kept);
+    set(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD,
+        kept_stride(product.activation->f, product.result.cols));
   }
   return operation;
 }
@@ -113,6 +139,16 @@ Preference preference_of(const MatrixProduct& product) {
 }
 
 }  // namespace
+
+// CUBLASLT_EPILOGUE_GELU is the form by tanh.
+bool products_apply(Activation f, std::int64_t cols) {
+  return (f == Activation::kRelu || f == Activation::kGeluTanh) && cols % 8 == 0;
+}
+
+std::int64_t product_kept_bytes(Activation f, std::int64_t rows, std::int64_t cols, DataType type) {
+  const std::int64_t stride = kept_stride(f, cols);
+  return rows * (is_relu(f) ? stride / 8 : stride * size_of(type));
+}
 
 void multiply(const MatrixProduct& product, const Stream& stream) {
   if (product.result.rows == 0 || product.result.cols == 0) return;

@@ -6,16 +6,19 @@
 namespace serrate {
 
 Activation activation_from_string(const std::string& name) {
-  for (const auto f : {Activation::kGelu, Activation::kRelu, Activation::kSilu}) {
+  for (const auto f :
+       {Activation::kGelu, Activation::kGeluTanh, Activation::kRelu, Activation::kSilu}) {
     if (name == to_string(f)) return f;
   }
-  throw usage_error("no activation \"" + name + "\" (there are gelu, relu, silu)");
+  throw usage_error("no activation \"" + name + "\" (there are gelu, gelu_tanh, relu, silu)");
 }
 
 std::string to_string(Activation activation) {
   switch (activation) {
     case Activation::kGelu:
       return "gelu";
+    case Activation::kGeluTanh:
+      return "gelu_tanh";
     case Activation::kRelu:
       return "relu";
     case Activation::kSilu:

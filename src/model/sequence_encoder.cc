@@ -188,7 +188,7 @@ void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
 void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                                     const TokenBatch& tokens, std::uint32_t site,
                                     const Stream& stream) {
-  const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
+  const std::int64_t n = x.rows, dim = options_.dim;
   const auto vector = [&](std::int64_t slice) { return parameters_.value(slice).flat(); };
   const auto linear = [&](const InputMatrix& input, std::int64_t weight, std::int64_t bias,
                           const OutputMatrix& y) {
@@ -225,11 +225,11 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
                       .mean = block.mean2.resize_discard(n, stream),
                       .rstd = block.rstd2.resize_discard(n, stream)},
                      stream);
-  const auto up = resize(block.up_rows, n, wide, stream);
-  linear(normed2, block.up, block.up_bias, up);
-  const auto activated = resize(block.activated, n, wide, stream);
-  activation_forward(options_.activation, up, activated, stream);
-  linear(activated, block.down, block.down_bias, mixed);
+  const auto activated = resize(block.activated, n, options_.feed_forward_dim, stream);
+  block.kept.resize_discard(feed_forward_kept_bytes(options_.activation, n, activated.cols,
+                                                    activated.type, stream.device()),
+                            stream);
+  feed_forward(feed_forward_of(block), stream);
   dropout_forward(dropout_key(site + 1, tokens), mixed, middle,
                   rows_of(block.result, n, dim, stream), stream);
 }
@@ -264,11 +264,16 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
   };
 
   const auto d_rows = resize(d_rows_, n, dim, stream);
-  const auto d_up = resize(d_up_, n, wide, stream);
   dropout_backward(dropout_key(site + 1, tokens), d_x, d_rows, stream);
-  linear(block.activated.rows(), d_rows, d_up, block.down, block.down_bias);
-  activation_backward(options_.activation, block.up_rows.rows(), d_up, d_up, stream);
-  linear(block.normed2.rows(), d_up, d_rows, block.up, block.up_bias);
+  feed_forward_backward({.forward = feed_forward_of(block),
+                         .d_y = d_rows,
+                         .d_activated = resize(d_up_, n, wide, stream),
+                         .d_x = d_rows,
+                         .d_up = parameters_.gradient(block.up),
+                         .d_down = parameters_.gradient(block.down),
+                         .d_up_bias = parameters_.gradient(block.up_bias).flat(),
+                         .d_down_bias = parameters_.gradient(block.down_bias).flat()},
+                        stream);
   norm(rows_of(block.middle, dim), d_rows, block.norm2_gamma, block.norm2_beta, block.mean2,
        block.rstd2);
 
@@ -312,6 +317,19 @@ AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& toke
   return args;
 }
 
+FeedForward SequenceEncoder::feed_forward_of(Block& block) {
+  return {.x = block.normed2.rows(),
+          .up = factor(block.up),
+          .up_bias = factor(block.up_bias),
+          .down = factor(block.down),
+          .down_bias = factor(block.down_bias),
+          .activation = options_.activation,
+          .precision = options_.precision,
+          .kept = block.kept.span(),
+          .activated = block.activated.rows(),
+          .y = mixed_.rows()};
+}
+
 OutputMatrix SequenceEncoder::resize(ActivationRows& rows, std::int64_t num_rows, std::int64_t cols,
                                      const Stream& stream) const {
   const bool is_bf16 = options_.precision == Precision::kBf16;
@@ -353,7 +371,7 @@ std::int64_t SequenceEncoder::activation_bytes() const {
   std::int64_t bytes = rounded_.bytes();
   const auto count = [&](const auto&... buffers) { bytes += (buffers.bytes() + ...); };
   for (const Block& b : blocks_) {
-    count(b.normed1, b.qkv_rows, b.attended, b.normed2, b.up_rows, b.activated, b.mean1, b.rstd1,
+    count(b.normed1, b.qkv_rows, b.attended, b.normed2, b.kept, b.activated, b.mean1, b.rstd1,
           b.mean2, b.rstd2, b.lse, b.middle, b.result);
   }
   count(embedded_, hidden_, final_mean_, final_rstd_, d_rows_, d_qkv_, d_up_, mixed_);

@@ -7,6 +7,7 @@
 #include "serrate/buffer.h"
 #include "serrate/kernels/attention.h"
 #include "serrate/kernels/dropout.h"
+#include "serrate/kernels/feed_forward.h"
 #include "serrate/sequence_model_options.h"
 #include "src/model/activation_rows.h"
 #include "src/model/dense_parameters.h"
@@ -53,7 +54,8 @@ class SequenceEncoder {
     ActivationRows qkv_rows;                        // [n, 3 * dim]
     ActivationRows attended;                        // [n, dim]
     ActivationRows normed2;                         // [n, dim]
-    ActivationRows up_rows, activated;              // [n, feed_forward_dim]
+    Buffer<std::byte> kept;                         // of the feed-forward
+    ActivationRows activated;                       // [n, feed_forward_dim]
     Buffer<float> mean1, rstd1, mean2, rstd2, lse;  // [n], and [heads, n]
     Buffer<float> middle, result;  // [n, dim]: after the residual of attention, of feed-forward
   };
@@ -66,6 +68,7 @@ class SequenceEncoder {
 
   AttentionForward attention(const TokenBatch& tokens) const;
   AttentionForward attention(Block& block, const TokenBatch& tokens) const;
+  FeedForward feed_forward_of(Block& block);
   OutputMatrix resize(ActivationRows& rows, std::int64_t num_rows, std::int64_t cols,
                       const Stream& stream) const;
   /// A weight or bias as products take it.

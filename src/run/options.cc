@@ -200,7 +200,7 @@ std::vector<Option> option_table(TrainOptions& o) {
           .must_match(),
       option("dropout", o.model.dropout, "dropout rate", kBelowOne).must_match(),
       option("activation", o.model.activation, "activation of the feed-forward layers",
-             "gelu|relu|silu", activation_from_string)
+             "gelu|gelu_tanh|relu|silu", activation_from_string)
           .must_match(),
       option("temperature", o.model.temperature, "divides the scores", kAboveZero).must_match(),
       option("l2-normalize", o.model.l2_normalize, "scores by cosine similarity").must_match(),

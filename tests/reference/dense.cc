@@ -41,9 +41,11 @@ Matrix activation(Activation f, const Matrix& x) {
   Matrix y(x.rows, x.cols);
   for (std::size_t i = 0; i < x.values.size(); ++i) {
     const double v = x.values[i];
-    y.values[i] = f == Activation::kGelu   ? v * std::erfc(-v / std::sqrt(2.0)) / 2
-                  : f == Activation::kRelu ? std::max(v, 0.0)
-                                           : v / (1 + std::exp(-v));
+    const double inner = std::sqrt(2 / M_PI) * (v + 0.044715 * v * v * v);
+    y.values[i] = f == Activation::kGelu       ? v * std::erfc(-v / std::sqrt(2.0)) / 2
+                  : f == Activation::kGeluTanh ? v / 2 * (1 + std::tanh(inner))
+                  : f == Activation::kRelu     ? std::max(v, 0.0)
+                                               : v / (1 + std::exp(-v));
   }
   return y;
 }

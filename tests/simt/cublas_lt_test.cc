@@ -128,6 +128,10 @@ TEST_F(Lt, ReluKeepsABitForEachElement) {
   EXPECT_EQ(d.host(), (std::vector<float>{2.5f, 0, 0, 3.5f}));
   multiply(a.data(), b.data(), d.data(), 2, 2, 1, CUBLASLT_EPILOGUE_DRELU, with);
   EXPECT_EQ(d.host(), (std::vector<float>{2, 0, 0, 3}));
+  // max(x, 0) of a NaN is 0.
+  const Array<float> nan(std::vector<float>{NAN}), one(std::vector<float>{1});
+  multiply(nan.data(), one.data(), d.data(), 1, 1, 1, CUBLASLT_EPILOGUE_RELU);
+  EXPECT_EQ(d.host()[0], 0);
   expect_nothing_found();
 }
 
@@ -199,6 +203,24 @@ TEST_F(PlantedLt, LeadingDimensionOfTheAuxiliaryMatrix) {
   expect_found_on_host(Kind::kBadCall, "the leading dimension of the auxiliary matrix");
 }
 
+TEST_F(PlantedLt, MaskWithoutRoomForWholeRows) {
+  const auto with = [&](std::size_t bytes, std::int64_t ld) {
+    const Array<std::uint8_t> mask(bytes);
+    return multiply(a.data(), b.data(), d.data(), 4, 4, 4, CUBLASLT_EPILOGUE_RELU_AUX,
+                    [&, ld](cublasLtMatmulDesc_t desc) {
+                      set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER,
+                          static_cast<void*>(mask.data()));
+                      set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, ld);
+                    });
+  };
+  EXPECT_EQ(with(64, 128), CUBLAS_STATUS_SUCCESS);
+  expect_nothing_found();
+  EXPECT_EQ(with(64, 64), CUBLAS_STATUS_INVALID_VALUE);
+  expect_found_on_host(Kind::kBadCall, "the leading dimension of the auxiliary bits");
+  with(49, 128);  // where the last row of the mask has its only byte
+  expect_found_on_host(Kind::kOutOfBounds, "writes the auxiliary matrix");
+}
+
 TEST_F(PlantedLt, AuxiliaryMatrixThatTheForwardPassDidNotWrite) {
   multiply(a.data(), b.data(), d.data(), 4, 4, 4, CUBLASLT_EPILOGUE_DGELU,
            [&](cublasLtMatmulDesc_t desc) {
@@ -262,6 +284,20 @@ TEST_F(PlantedLt, AlgorithmsAreForOneProduct) {
   expect_found_on_host(Kind::kBadCall, "the algorithm needs a workspace of 4096 bytes");
   EXPECT_EQ(use(small, 4096, a.data() + 4), CUBLAS_STATUS_INVALID_VALUE);
   expect_found_on_host(Kind::kBadCall, "the address of A is no multiple of 256");
+
+  // The heuristic looks at the address of the bias.
+  const auto choose = [&] {
+    return cublasLtMatmulAlgoGetHeuristic(handle, desc, small, small, small, small, preference, 1,
+                                          &result, &returned);
+  };
+  set(desc, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+  EXPECT_EQ(choose(), CUBLAS_STATUS_INVALID_VALUE);
+  expect_found_on_host(Kind::kBadCall, "the epilogue's addresses are not set yet");
+  set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<void*>(extra.data()));
+  EXPECT_EQ(choose(), CUBLAS_STATUS_SUCCESS);
+  set(desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<void*>(extra.data() + 4));
+  EXPECT_EQ(use(small, 4096, a.data()), CUBLAS_STATUS_INVALID_VALUE);
+  expect_found_on_host(Kind::kBadCall, "the bias or the auxiliary matrix is less aligned");
   cublasLtMatmulDescDestroy(desc);
   cublasLtMatrixLayoutDestroy(small);
   cublasLtMatrixLayoutDestroy(big);

@@ -11,6 +11,7 @@
 #include "serrate/kernels/activation.h"
 #include "serrate/kernels/adamw.h"
 #include "serrate/kernels/dropout.h"
+#include "serrate/kernels/feed_forward.h"
 #include "serrate/kernels/jagged_bmm.h"
 #include "serrate/kernels/jagged_concat.h"
 #include "serrate/kernels/jagged_elementwise.h"
@@ -136,6 +137,48 @@ TEST_F(DenseBytes, LinearBackwardOutsideTheProducts) {
   });
   expect_near_floor("round_to_bfloat16", 1.5 * kTokens, 1,
                     [&] { round_to_bfloat16(x_.span(), y16_.span(), stream_); });
+}
+
+// All sides are kDim. Where the products apply the activation, two sums for biases are left; else
+// there are the activation, one sum, and the activation's gradient with the other.
+TEST_F(DenseBytes, FeedForwardOutsideTheProducts) {
+  Buffer<float> weight = values(kDim), bias = values(1), d_up = values(kDim), d_down = values(kDim),
+                d_bias = values(1);
+  Buffer<float> activated = values(kTokens), d_activated = values(kTokens);
+  const DeviceMatrix<const float> square = std::as_const(weight).matrix(kDim, kDim);
+  for (const auto f : {Activation::kRelu, Activation::kGelu}) {
+    const bool is_relu = f == Activation::kRelu;
+    Buffer<std::byte> kept(
+        feed_forward_kept_bytes(f, kTokens, kDim, DataType::kFloat32, stream_.device()), stream_);
+    EXPECT_EQ(kept.size(), is_relu ? kTokens * 16 : kTokens * kDim * 4);
+    const FeedForward forward{.x = x,
+                              .up = square,
+                              .up_bias = bias.span(),
+                              .down = square,
+                              .down_bias = bias.span(),
+                              .activation = f,
+                              .kept = kept.span(),
+                              .activated = activated.matrix(kTokens, kDim),
+                              .y = y};
+    const FeedForwardBackward backward{.forward = forward,
+                                       .d_y = y,
+                                       .d_activated = d_activated.matrix(kTokens, kDim),
+                                       .d_x = d_x,
+                                       .d_up = d_up.matrix(kDim, kDim),
+                                       .d_down = d_down.matrix(kDim, kDim),
+                                       .d_up_bias = d_bias.span(),
+                                       .d_down_bias = d_bias.span()};
+    if (is_relu) {
+      simt::reset_counters();
+      feed_forward(forward, stream_);
+      stream_.synchronize();
+      EXPECT_TRUE(simt::kernel_counters().empty());
+    } else {
+      expect_near_floor("feed_forward", 2 * kTokens, 1, [&] { feed_forward(forward, stream_); });
+    }
+    expect_near_floor("feed_forward_backward, " + to_string(f), (is_relu ? 2 : 4) * kTokens, 2,
+                      [&] { feed_forward_backward(backward, stream_); });
+  }
 }
 
 TEST_F(DenseBytes, TokenEmbedding) {

@@ -31,7 +31,7 @@ SmallTraining small_training(Activation activation, bool l2_normalize) {
   training.options.sparse_optimizer = {.type = SparseOptimizer::kSgd,
                                        .learning_rate = kTableLearningRate};
   training.options.dense_optimizer = {.learning_rate = 0.01f, .eps = 1e-4f, .weight_decay = 0.1f};
-  training.options.model.feed_forward_dim = 12;
+  training.options.model.feed_forward_dim = 16;
   training.options.model.dropout = 0;
   training.options.model.activation = activation;
   training.options.model.l2_normalize = l2_normalize;
@@ -222,6 +222,7 @@ INSTANTIATE_TEST_SUITE_P(
     Models, SasrecReferenceTest,
     testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Values(Case{"GeluOneRank", Activation::kGelu, false, 1},
+                                     Case{"GeluTanhOneRank", Activation::kGeluTanh, false, 1},
                                      Case{"SiluCosineThreeRanks", Activation::kSilu, true, 3},
                                      Case{"ReluTwoRanks", Activation::kRelu, false, 2})),
     [](const auto& each) { return std::get<Case>(each.param).name; });

@@ -8,10 +8,11 @@
 
 namespace serrate {
 
-/// gelu: x Phi(x), the exact form by erf (Hendrycks & Gimpel 2016); silu: x sigmoid(x).
-enum class Activation { kGelu, kRelu, kSilu };
+/// gelu: x Phi(x), the exact form by erf (Hendrycks & Gimpel 2016), and gelu_tanh their
+/// approximation of it, x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2; silu: x sigmoid(x).
+enum class Activation { kGelu, kGeluTanh, kRelu, kSilu };
 
-/// "gelu", "relu", "silu"; throws Error (usage) otherwise.
+/// "gelu", "gelu_tanh", "relu", "silu"; throws Error (usage) otherwise.
 Activation activation_from_string(const std::string& name);
 std::string to_string(Activation activation);
 

@@ -51,6 +51,31 @@ struct Gelu {
   }
 };
 
+// (1 + tanh(z)) / 2 = sigmoid(2 z). Beyond 10 both ends are reached in float32, and the square of x
+// would overflow.
+struct GeluTanh {
+  struct Gate {
+    FloatVector x;             // at most 10 in size
+    FloatVector decay, value;  // exp(-2 z), sigmoid(2 z)
+  };
+  HWY_INLINE static Gate gate(FloatVector x) {
+    const auto is_far = hn::Gt(hn::Abs(x), constant(10));
+    const FloatVector near = hn::IfThenElse(is_far, hn::CopySign(constant(10), x), x);
+    const FloatVector cubic = hn::MulAdd(hn::Mul(near, near), constant(0.044715f), constant(1));
+    const FloatVector z2 = hn::Mul(hn::Mul(near, constant(1.595769122f)), cubic);
+    const FloatVector decay = Exp(kFloats, hn::Neg(z2));
+    return {near, decay, hn::Div(constant(1), hn::Add(constant(1), decay))};
+  }
+  HWY_INLINE FloatVector value(FloatVector x) const { return hn::Mul(x, gate(x).value); }
+  HWY_INLINE FloatVector derivative(FloatVector x) const {
+    const Gate g = gate(x);
+    const FloatVector slope =  // of 2 z
+        hn::MulAdd(hn::Mul(g.x, g.x), constant(0.214070973f), constant(1.595769122f));
+    const FloatVector rest = hn::Mul(g.decay, g.value);  // 1 - sigmoid(2 z)
+    return hn::Mul(g.value, hn::MulAdd(hn::Mul(g.x, slope), rest, constant(1)));
+  }
+};
+
 struct Relu {  // a NaN stays one
   HWY_INLINE FloatVector value(FloatVector x) const {
     return hn::IfThenZeroElse(hn::Lt(x, hn::Zero(kFloats)), x);
@@ -93,6 +118,8 @@ void activation_forward_rows(Activation f, MatrixView<const float> x, MatrixView
   switch (f) {
     case Activation::kGelu:
       return forward_rows(Gelu(), x, y, rows);
+    case Activation::kGeluTanh:
+      return forward_rows(GeluTanh(), x, y, rows);
     case Activation::kRelu:
       return forward_rows(Relu(), x, y, rows);
     case Activation::kSilu:
@@ -105,6 +132,8 @@ void activation_backward_rows(Activation f, MatrixView<const float> x, MatrixVie
   switch (f) {
     case Activation::kGelu:
       return backward_rows(Gelu(), x, d_y, d_x, rows);
+    case Activation::kGeluTanh:
+      return backward_rows(GeluTanh(), x, d_y, d_x, rows);
     case Activation::kRelu:
       return backward_rows(Relu(), x, d_y, d_x, rows);
     case Activation::kSilu:

@@ -26,5 +26,7 @@ std::vector<KernelCounters> kernel_counters();
 /// The counters of a kernel by its name; all zero when it did not run.
 KernelCounters kernel_counters(const std::string& name);
 void reset_counters();
+/// Products that cuBLAS and cuBLASLt were asked for since the program began.
+std::uint64_t products_queued();
 
 }  // namespace simt

@@ -168,6 +168,9 @@ std::optional<Refusal> describe(const cublasLtMatmulDescOpaque_t& desc, const La
                          : "the leading dimension of the auxiliary bits has to be a multiple of "
                            "128 and no less than the rows of D");
     }
+    if (p->batch > 1 && desc.aux_stride % unit != 0) {
+      return invalid("the batch stride of the auxiliary matrix has to be a multiple of its unit");
+    }
   }
   p->bias_stride = desc.bias_stride;
   p->aux_ld = desc.aux_ld;
@@ -194,6 +197,18 @@ std::uint64_t problem_number(const Product& p) {
   return hash;
 }
 
+bool has_bias_pointer(std::uint32_t epilogue) {
+  return epilogue & (kBias | kBiasGradient | kGradientA | kGradientB);
+}
+
+// Heuristics go by these two addresses, too, without reading there.
+std::uint64_t pointers_alignment(const Product& p) {
+  std::uintptr_t bits = 256;
+  if (has_bias_pointer(p.epilogue)) bits |= reinterpret_cast<std::uintptr_t>(p.bias);
+  if (p.epilogue & kAux) bits |= reinterpret_cast<std::uintptr_t>(p.aux);
+  return bits & -bits;
+}
+
 std::string check_algorithm(const Product& p, const cublasLtMatmulAlgo_t& algo) {
   if (algo.data[0] != problem_number(p)) return "the algorithm is that of another product";
   if (algo.data[1] > p.workspace_bytes) {
@@ -208,6 +223,9 @@ std::string check_algorithm(const Product& p, const cublasLtMatmulAlgo_t& algo) 
              std::to_string(algo.data[2 + i]) +
              ", which the preference promised when the algorithm was chosen";
     }
+  }
+  if (algo.data[6] > pointers_alignment(p)) {
+    return "the bias or the auxiliary matrix is less aligned than when the algorithm was chosen";
   }
   return {};
 }
@@ -390,6 +408,12 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
   if (const auto refusal = describe(*desc, {a, b, c, d}, &p)) {
     return refuse(refusal->status, std::string(call) + ": " + refusal->text);
   }
+  p.bias = static_cast<std::uint8_t*>(desc->bias);
+  p.aux = static_cast<std::uint8_t*>(desc->aux);
+  if ((has_bias_pointer(p.epilogue) && !p.bias) || ((p.epilogue & kAux) && !p.aux)) {
+    return refuse(CUBLAS_STATUS_INVALID_VALUE,
+                  std::string(call) + ": the epilogue's addresses are not set yet");
+  }
   *returned = std::min(requested, 2);
   for (int i = 0; i < *returned; ++i) {
     results[i] = {};
@@ -398,6 +422,7 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     results[i].wavesCount = 1;
     results[i].algo.data[0] = problem_number(p);
     results[i].algo.data[1] = results[i].workspaceSize;
+    results[i].algo.data[6] = pointers_alignment(p);
     for (int x = 0; x < 4; ++x) {
       results[i].algo.data[2 + x] = std::max<std::uint32_t>(preference->alignment[x], 1);
     }
@@ -436,7 +461,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc_t desc
   p.workspace = workspace;
   p.workspace_bytes = workspace_bytes;
   const std::uint32_t e = p.epilogue;
-  if ((e & (kBias | kBiasGradient | kGradientA | kGradientB)) && !is_device_memory(p.bias)) {
+  if (has_bias_pointer(e) && !is_device_memory(p.bias)) {
     return invalid("the epilogue wants a bias in device memory");
   }
   if ((e & kBias) && p.d.type == CUDA_R_16BF &&

@@ -1,17 +1,24 @@
 // A product of matrices: reads, arithmetic, epilogue, writes.
 #include "tests/support/simt/cublas_product.h"
 
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <utility>
 #include <vector>
 
+#include "tests/support/simt/counters.h"
 #include "tests/support/simt/device.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/small_floats.h"
 
 namespace simt {
 namespace {
+
+std::atomic<std::uint64_t>& number_of_products() {
+  static std::atomic<std::uint64_t> instance{0};
+  return instance;
+}
 
 float load(const std::uint8_t* data, int type) {
   std::uint16_t bits = 0;
@@ -96,11 +103,14 @@ Matrix aux_matrix(const Product& p) {
 bool touch_aux_bits(const Product& p, std::int64_t batch, const Operation& operation) {
   for (std::int64_t col = 0; col < p.n; ++col) {
     std::uint8_t* data = p.aux + (batch * p.aux_stride + col * p.aux_ld) / 8;
-    const auto bytes = static_cast<std::size_t>((p.m + 7) / 8);
+    // What is written is whole rows of the mask, with anything behind their last bits.
+    const auto bits = static_cast<std::size_t>(reads_aux(p.epilogue) ? p.m : p.aux_ld);
+    const std::size_t bytes = (bits + 7) / 8;
     const bool good = reads_aux(p.epilogue)
                           ? library_reads(data, bytes, "the auxiliary matrix", operation)
                           : library_writes(data, bytes, "the auxiliary matrix", operation);
     if (!good) return false;
+    if (!reads_aux(p.epilogue)) std::memset(data, 0xAB, bytes);
   }
   return true;
 }
@@ -188,7 +198,7 @@ void run_batch(const Product& p, std::int64_t batch, const Operation& operation)
       } else if (p.epilogue & kAux) {
         store(aux.at(batch, i, j), aux.type, x);
       }
-      if (p.epilogue & kRelu) x = std::max(x, 0.0f);
+      if (p.epilogue & kRelu) x = x > 0 ? x : 0;  // of a NaN too, as on a GPU
       if (p.epilogue & kGelu) x = gelu(x);
       if (p.epilogue & kBiasGradient) bias_gradient[static_cast<std::size_t>(i)] += x;
     }
@@ -316,6 +326,10 @@ bool types_are_supported(int a, int b, int d, cublasComputeType_t compute) {
   }
 }
 
+std::uint64_t products_queued() {
+  return number_of_products();
+}
+
 cublasStatus_t queue(Product p, cudaStream_t stream) {
   if (!stream_exists(stream_id(stream))) {
     return refuse(CUBLAS_STATUS_EXECUTION_FAILED,
@@ -325,6 +339,7 @@ cublasStatus_t queue(Product p, cudaStream_t stream) {
     return refuse(CUBLAS_STATUS_EXECUTION_FAILED,
                   p.call + ": the stream is not of the current device");
   }
+  ++number_of_products();
   const std::string name = p.call;
   enqueue(stream_id(stream), name,
           [p = std::move(p)](const Operation& operation) { run(p, operation); });
