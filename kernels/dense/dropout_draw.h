@@ -21,4 +21,11 @@ inline DropoutDraw dropout_draw(const DropoutKey& key) {
           static_cast<std::uint32_t>(std::ldexp(key.rate, 32)), 1 / (1 - key.rate)};
 }
 
+/// The arguments' checks, for ops that drop within other work.
+void check_dropout_forward(const DropoutKey& key, const InputMatrix& x,
+                           DeviceMatrix<const float> residual, DeviceMatrix<float> y,
+                           Device device);
+void check_dropout_backward(const DropoutKey& key, DeviceMatrix<const float> d_y,
+                            const OutputMatrix& d_x, Device device);
+
 }  // namespace serrate

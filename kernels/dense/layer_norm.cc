@@ -1,5 +1,6 @@
 #include "serrate/kernels/layer_norm.h"
 
+#include "kernels/dense/dropout_draw.h"
 #include "kernels/shapes.h"
 #include "src/core/dispatch.h"
 
@@ -13,6 +14,11 @@ void layer_norm_forward(const LayerNormForward& args, const Stream& stream) {
   check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
         "layer_norm: mean and rstd must have an entry per row of x");
   check_type(args.y, "layer_norm: y", stream.device());
+  if (const LayerNormSum& s = args.sum; s.branch.has_data()) {
+    check(s.sum.device_data() == x.device_data() && s.sum.stride == x.stride,
+          "layer_norm: the sum must be x");
+    check_dropout_forward(s.key, s.branch, s.residual, s.sum, stream.device());
+  }
   dispatch_device(stream.device(), [&](auto d) { layer_norm_forward_on<d()>(args, stream); });
 }
 
@@ -26,6 +32,9 @@ void layer_norm_backward(const LayerNormBackward& args, const Stream& stream) {
   check(std::ssize(args.mean) == x.rows && std::ssize(args.rstd) == x.rows,
         "layer_norm: mean and rstd must have an entry per row of x");
   check_type(args.d_y, "layer_norm: d_y", stream.device());
+  if (args.d_branch.has_data()) {
+    check_dropout_backward(args.key, args.d_x, args.d_branch, stream.device());
+  }
   dispatch_device(stream.device(), [&](auto d) { layer_norm_backward_on<d()>(args, stream); });
 }
 

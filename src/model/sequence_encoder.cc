@@ -131,21 +131,21 @@ DeviceMatrix<const float> SequenceEncoder::forward(
                            .scale = std::sqrt(static_cast<float>(dim)),
                            .x = embedded},
                           stream);
-  dropout_forward(dropout_key(0, tokens), embedded, {}, embedded, stream);
 
-  DeviceMatrix<const float> x = embedded;
+  LayerNormSum x{
+      .key = dropout_key(0, tokens), .branch = embedded, .residual = {}, .sum = embedded};
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
-    block_forward(blocks_[b], x, tokens, static_cast<std::uint32_t>(2 * b + 1), stream);
-    x = rows_of(blocks_[b].result, dim);
+    x = block_forward(blocks_[b], x, tokens, static_cast<std::uint32_t>(2 * b + 1), stream);
   }
 
   const DeviceMatrix<float> hidden = rows_of(hidden_, n, dim, stream);
-  layer_norm_forward({.x = x,
+  layer_norm_forward({.x = x.sum,
                       .gamma = parameters_.value(final_gamma_).flat(),
                       .beta = parameters_.value(final_beta_).flat(),
                       .y = hidden,
                       .mean = final_mean_.resize_discard(n, stream),
-                      .rstd = final_rstd_.resize_discard(n, stream)},
+                      .rstd = final_rstd_.resize_discard(n, stream),
+                      .sum = x},
                      stream);
   return hidden;
 }
@@ -160,6 +160,8 @@ void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
   };
 
   const DeviceMatrix<float> d_x = d_hidden;  // each layer's d_y becomes its d_x in place
+  const OutputMatrix d_rows = resize(d_rows_, d_x.rows, dim, stream);
+  const auto last_site = static_cast<std::uint32_t>(2 * blocks_.size());
   layer_norm_backward({.x = input_of(blocks_.size()),
                        .d_y = d_hidden,
                        .gamma = parameters_.value(final_gamma_).flat(),
@@ -167,14 +169,15 @@ void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
                        .rstd = final_rstd_.span(),
                        .d_x = d_x,
                        .d_gamma = parameters_.gradient(final_gamma_).flat(),
-                       .d_beta = parameters_.gradient(final_beta_).flat()},
+                       .d_beta = parameters_.gradient(final_beta_).flat(),
+                       .key = dropout_key(last_site, tokens),
+                       .d_branch = blocks_.empty() ? OutputMatrix(d_x) : d_rows},
                       stream);
   for (std::size_t b = blocks_.size(); b-- > 0;) {
     block_backward(blocks_[b], input_of(b), d_x, tokens, static_cast<std::uint32_t>(2 * b + 1),
                    stream);
   }
 
-  dropout_backward(dropout_key(0, tokens), d_x, d_x, stream);
   token_embedding_backward({.d_x = d_x,
                             .positions = tokens.positions,
                             .scale = std::sqrt(static_cast<float>(dim)),
@@ -185,10 +188,11 @@ void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
 
 // ---- one block: x + attention(norm(x)), then + feed-forward(norm(.)) --------------------------
 
-void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
-                                    const TokenBatch& tokens, std::uint32_t site,
-                                    const Stream& stream) {
-  const std::int64_t n = x.rows, dim = options_.dim;
+// Each sum is made by the norm of what comes next.
+LayerNormSum SequenceEncoder::block_forward(Block& block, const LayerNormSum& x,
+                                            const TokenBatch& tokens, std::uint32_t site,
+                                            const Stream& stream) {
+  const std::int64_t n = x.sum.rows, dim = options_.dim;
   const auto vector = [&](std::int64_t slice) { return parameters_.value(slice).flat(); };
   const auto linear = [&](const InputMatrix& input, std::int64_t weight, std::int64_t bias,
                           const OutputMatrix& y) {
@@ -201,12 +205,13 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
   };
 
   const auto normed1 = resize(block.normed1, n, dim, stream);
-  layer_norm_forward({.x = x,
+  layer_norm_forward({.x = x.sum,
                       .gamma = vector(block.norm1_gamma),
                       .beta = vector(block.norm1_beta),
                       .y = normed1,
                       .mean = block.mean1.resize_discard(n, stream),
-                      .rstd = block.rstd1.resize_discard(n, stream)},
+                      .rstd = block.rstd1.resize_discard(n, stream),
+                      .sum = x},
                      stream);
   linear(normed1, block.qkv, block.qkv_bias, resize(block.qkv_rows, n, 3 * dim, stream));
   const auto attended = resize(block.attended, n, dim, stream);
@@ -214,26 +219,33 @@ void SequenceEncoder::block_forward(Block& block, DeviceMatrix<const float> x,
   jagged_attention_forward(attention(block, tokens), stream);
   const auto mixed = resize(mixed_, n, dim, stream);
   linear(attended, block.out, block.out_bias, mixed);
-  const auto middle = rows_of(block.middle, n, dim, stream);
-  dropout_forward(dropout_key(site, tokens), mixed, x, middle, stream);
+  const LayerNormSum middle{.key = dropout_key(site, tokens),
+                            .branch = mixed,
+                            .residual = x.sum,
+                            .sum = rows_of(block.middle, n, dim, stream)};
 
   const auto normed2 = resize(block.normed2, n, dim, stream);
-  layer_norm_forward({.x = middle,
+  layer_norm_forward({.x = middle.sum,
                       .gamma = vector(block.norm2_gamma),
                       .beta = vector(block.norm2_beta),
                       .y = normed2,
                       .mean = block.mean2.resize_discard(n, stream),
-                      .rstd = block.rstd2.resize_discard(n, stream)},
+                      .rstd = block.rstd2.resize_discard(n, stream),
+                      .sum = middle},
                      stream);
   const auto activated = resize(block.activated, n, options_.feed_forward_dim, stream);
   block.kept.resize_discard(feed_forward_kept_bytes(options_.activation, n, activated.cols,
                                                     activated.type, stream.device()),
                             stream);
   feed_forward(feed_forward_of(block), stream);
-  dropout_forward(dropout_key(site + 1, tokens), mixed, middle,
-                  rows_of(block.result, n, dim, stream), stream);
+  return {.key = dropout_key(site + 1, tokens),
+          .branch = mixed,
+          .residual = middle.sum,
+          .sum = rows_of(block.result, n, dim, stream)};
 }
 
+// d_rows_ has the gradient of the last branch, as d_x passed through its dropout; then it becomes
+// that of the branch before the block, or d_x that of the tokens.
 void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                                      DeviceMatrix<float> d_x, const TokenBatch& tokens,
                                      std::uint32_t site, const Stream& stream) {
@@ -250,7 +262,8 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                     stream);
   };
   const auto norm = [&](DeviceMatrix<const float> input, const InputMatrix& d_y, std::int64_t gamma,
-                        std::int64_t beta, const Buffer<float>& mean, const Buffer<float>& rstd) {
+                        std::int64_t beta, const Buffer<float>& mean, const Buffer<float>& rstd,
+                        std::uint32_t site_before) {
     layer_norm_backward({.x = input,
                          .d_y = d_y,
                          .gamma = parameters_.value(gamma).flat(),
@@ -259,12 +272,13 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                          .d_x = d_x,
                          .d_gamma = parameters_.gradient(gamma).flat(),
                          .d_beta = parameters_.gradient(beta).flat(),
-                         .write = LayerNormBackward::Write::kAccumulate},
+                         .write = LayerNormBackward::Write::kAccumulate,
+                         .key = dropout_key(site_before, tokens),
+                         .d_branch = site_before == 0 ? OutputMatrix(d_x) : d_rows_.rows()},
                         stream);
   };
 
-  const auto d_rows = resize(d_rows_, n, dim, stream);
-  dropout_backward(dropout_key(site + 1, tokens), d_x, d_rows, stream);
+  const OutputMatrix d_rows = d_rows_.rows();
   feed_forward_backward({.forward = feed_forward_of(block),
                          .d_y = d_rows,
                          .d_activated = resize(d_up_, n, wide, stream),
@@ -275,11 +289,10 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                          .d_down_bias = parameters_.gradient(block.down_bias).flat()},
                         stream);
   norm(rows_of(block.middle, dim), d_rows, block.norm2_gamma, block.norm2_beta, block.mean2,
-       block.rstd2);
+       block.rstd2, site);
 
   const auto d_attended = resize(mixed_, n, dim, stream);
   const auto d_qkv = resize(d_qkv_, n, 3 * dim, stream);
-  dropout_backward(dropout_key(site, tokens), d_x, d_rows, stream);
   linear(block.attended.rows(), d_rows, d_attended, block.out, block.out_bias);
   const std::int64_t head_dim = dim / options_.num_heads;
   const PackedHeads gradients(d_qkv, head_dim);
@@ -290,7 +303,7 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                              .d_v = gradients.v},
                             stream);
   linear(block.normed1.rows(), d_qkv, d_rows, block.qkv, block.qkv_bias);
-  norm(x, d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1);
+  norm(x, d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1, site - 1);
 }
 
 // What all blocks have in common.

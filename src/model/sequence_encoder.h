@@ -8,6 +8,7 @@
 #include "serrate/kernels/attention.h"
 #include "serrate/kernels/dropout.h"
 #include "serrate/kernels/feed_forward.h"
+#include "serrate/kernels/layer_norm.h"
 #include "serrate/sequence_model_options.h"
 #include "src/model/activation_rows.h"
 #include "src/model/dense_parameters.h"
@@ -61,8 +62,8 @@ class SequenceEncoder {
   };
 
   std::vector<ParameterSlice> layout();
-  void block_forward(Block& block, DeviceMatrix<const float> x, const TokenBatch& tokens,
-                     std::uint32_t site, const Stream& stream);
+  LayerNormSum block_forward(Block& block, const LayerNormSum& x, const TokenBatch& tokens,
+                             std::uint32_t site, const Stream& stream);
   void block_backward(Block& block, DeviceMatrix<const float> x, DeviceMatrix<float> d_x,
                       const TokenBatch& tokens, std::uint32_t site, const Stream& stream);
 

@@ -116,6 +116,29 @@ TEST_F(DenseBytes, Norms) {
   backward.d_y = y16;
   expect_near_floor("layer_norm_backward, of bfloat16, added", 3.5 * kTokens, 1,
                     [&] { layer_norm_backward(backward, stream_); });
+  std::vector<std::int64_t> ids(kTokens);
+  std::iota(ids.begin(), ids.end(), 0);
+  const Buffer<std::int64_t> token_ids(ids, stream_);
+  const DropoutKey key{0.1f, 1, 2, 3, token_ids.span()};
+  Buffer<float> sum = values(kTokens);
+  const DeviceMatrix<float> s = sum.matrix(kTokens, kDim);
+  expect_near_floor("layer_norm_forward of a sum", 4 * kTokens, 1, [&] {
+    layer_norm_forward(
+        {s, gamma.span(), beta.span(), y, mean.span(), rstd.span(), 1e-5f, {key, d_x, x, s}},
+        stream_);
+  });
+  constexpr double kTokenId = 2.0 / kDim;
+  expect_near_floor(
+      "layer_norm_forward of a sum, bfloat16", (3 + kStatistics + kTokenId) * kTokens, 1, [&] {
+        layer_norm_forward(
+            {s, gamma.span(), beta.span(), y16, mean.span(), rstd.span(), 1e-5f, {key, x16, x, s}},
+            stream_);
+      });
+  backward.key = key;
+  backward.d_branch = y16;
+  expect_near_floor("layer_norm_backward, of bfloat16, added, with its branch",
+                    (4 + kStatistics + kTokenId) * kTokens, 1,
+                    [&] { layer_norm_backward(backward, stream_); });
   expect_near_floor("l2_normalize_forward", 2 * kTokens, 1,
                     [&] { l2_normalize_forward(x, y, mean.span(), stream_); });
   expect_near_floor("l2_normalize_backward", 3 * kTokens, 1,

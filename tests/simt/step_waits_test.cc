@@ -190,7 +190,7 @@ TEST_F(StepWaitsTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
             << "attention, " << static_cast<double>(products) / kEach << " of cuBLASLt's, "
             << static_cast<double>(of_cub) / kEach << " of CUB's\n";
   // Kernels of a batch to come may run ahead of the report of a step, or behind it.
-  EXPECT_NEAR(static_cast<double>(ours), 50.0 * kEach, kEach - 1);
+  EXPECT_NEAR(static_cast<double>(ours), 39.0 * kEach, kEach - 1);
 }
 
 // The kernels `attend` and `sum_keys` are attention's forward and backward.

@@ -2,9 +2,18 @@
 
 #include "serrate/any_matrix.h"
 #include "serrate/device_span.h"
+#include "serrate/kernels/dropout.h"
 #include "serrate/stream.h"
 
 namespace serrate {
+
+/// What x is made of ahead of its norm, as by dropout_forward(); on a GPU in one launch with it.
+struct LayerNormSum {
+  DropoutKey key;
+  InputMatrix branch;                  ///< [n, dim], or no data: x is there
+  DeviceMatrix<const float> residual;  ///< [n, dim], or no data
+  DeviceMatrix<float> sum;             ///< the memory of x; may be that of branch or residual
+};
 
 /// y = (x - mean) / sqrt(variance + eps) * gamma + beta over each row (Ba et al. 2016). On a GPU
 /// rows have at most 4,096 columns.
@@ -14,9 +23,10 @@ struct LayerNormForward {
   OutputMatrix y;                       ///< [n, dim]
   DeviceSpan<float> mean, rstd;         ///< [n], kept for the backward
   float eps = 1e-5f;
+  LayerNormSum sum = {};
 };
 
-/// d_x += when `accumulate` (the residual path joins here), else =; d_gamma, d_beta +=.
+/// d_x += with kAccumulate (the residual path joins here), else =; d_gamma, d_beta +=.
 struct LayerNormBackward {
   DeviceMatrix<const float> x;
   InputMatrix d_y;
@@ -24,6 +34,10 @@ struct LayerNormBackward {
   DeviceMatrix<float> d_x;
   DeviceSpan<float> d_gamma, d_beta;  ///< [dim]
   enum class Write { kOverwrite, kAccumulate } write = Write::kOverwrite;
+  /// Of x's sum, if it is to be made: the gradient of its branch, as by dropout_backward() of d_x.
+  /// May be the memory of d_y or d_x.
+  DropoutKey key = {};
+  OutputMatrix d_branch = {};  ///< [n, dim], or no data
 };
 
 void layer_norm_forward(const LayerNormForward& args, const Stream& stream);

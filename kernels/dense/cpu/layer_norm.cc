@@ -107,6 +107,9 @@ HWY_EXPORT(layer_norm_backward_rows);
 
 template <>
 void layer_norm_forward_on<DeviceType::kCpu>(const LayerNormForward& args, const Stream& stream) {
+  if (const LayerNormSum& s = args.sum; s.branch.has_data()) {
+    dropout_forward(s.key, s.branch, s.residual, s.sum, stream);
+  }
   const HostLayerNormForward host{host_view(args.x, stream),
                                   host_view(args.gamma, stream),
                                   host_view(args.beta, stream),
@@ -149,6 +152,7 @@ void layer_norm_backward_on<DeviceType::kCpu>(const LayerNormBackward& args, con
       d_beta_sum[c] += partial[dim + c];
     }
   }
+  if (args.d_branch.has_data()) dropout_backward(args.key, args.d_x, args.d_branch, stream);
 }
 
 }  // namespace serrate

@@ -1,7 +1,8 @@
-// A row is read once by one group of threads, which keeps it in registers. Backward, a group also
-// keeps the sums of its rows for gamma and beta; blocks add up those of their groups, and the last
-// block those of all blocks, each in order.
+// A row is read once by one group of threads, or made by it, which keeps it in registers. Backward,
+// a group also keeps the sums of its rows for gamma and beta; blocks add up those of their groups,
+// and the last block those of all blocks, each in order.
 #include "kernels/cuda/block_sums.cuh"
+#include "kernels/dense/cuda/dropout.cuh"
 #include "kernels/dense/cuda/row_group.cuh"
 #include "serrate/kernels/layer_norm.h"
 
@@ -13,22 +14,28 @@ constexpr std::int64_t kMostBackwardBlocks = 264;  // two on each of Hopper's 13
 static_assert(kMostBackwardBlocks <= kMostSummedBlocks);
 
 // LayerNormForward and LayerNormBackward as kernels see them.
-template <typename Y>
+template <typename Y, typename Branch>
 struct Forward {
   Rows<const float> x;
+  Dropout dropout;
+  Rows<const Branch> branch;
+  Rows<const float> residual;
+  Rows<float> sum;
   const float *gamma, *beta;
   Rows<Y> y;
   float *mean, *rstd;
   float eps;
   std::int64_t rows, cols;
 };
-template <typename Y>
+template <typename Y, typename Branch>
 struct Backward {
   Rows<const float> x;
   Rows<Y> d_y;
   const float *gamma, *mean, *rstd;
   Rows<float> d_x;
   LayerNormBackward::Write write;
+  Dropout dropout;
+  Rows<Branch> d_branch;
   float* parts;  // [blocks, 2 cols]: d_gamma and d_beta of each block's rows
   float *d_gamma, *d_beta;
   unsigned* done_blocks;
@@ -50,9 +57,37 @@ __device__ RowPart<kFours, kAccess> centered(RowPart<kFours, kAccess> part, floa
   return part;
 }
 
+// before + x keep / (1 - rate) of row r; a row of no columns has no token.
+template <int kFours, Access kAccess>
+__device__ RowPart<kFours, kAccess> drop_row(const Dropout& dropout,
+                                             const RowPart<kFours, kAccess>& x,
+                                             const RowPart<kFours, kAccess>& before, std::int64_t r,
+                                             std::int64_t cols) {
+  RowPart<kFours, kAccess> result{};
+  if (cols == 0) return result;
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    result.fours[i] = dropout.add(x.fours[i], before.fours[i], r, x.column(i));
+  }
+  return result;
+}
+
+template <int kFours, Access kAccess, typename Y, typename Branch>
+__device__ RowPart<kFours, kAccess> input_row(const Forward<Y, Branch>& args, std::int64_t r,
+                                              std::int64_t cols) {
+  using Part = RowPart<kFours, kAccess>;
+  if (!args.branch.data) return Part::load(args.x.row(r), cols);
+  Part residual{};
+  if (args.residual.data) residual = Part::load(args.residual.row(r), cols);
+  const Part branch = Part::load(args.branch.row(r), cols);
+  const Part sum = drop_row(args.dropout, branch, residual, r, cols);
+  sum.store(args.sum.row(r), cols);
+  return sum;
+}
+
 // Shared memory: gamma and beta.
-template <int kFours, Access kAccess, typename Y>
-__global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward<Y> args) {
+template <int kFours, Access kAccess, typename Y, typename Branch>
+__global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward<Y, Branch> args) {
   using Part = RowPart<kFours, kAccess>;
   const std::int64_t num_cols = args.cols;
   float* const gamma = dynamic_shared<float>();
@@ -63,7 +98,7 @@ __global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward<Y> args
   });
   __syncthreads();
   for_each_row(args.rows, num_cols, [&](std::int64_t r, std::int64_t cols) {
-    const Part x = Part::load(args.x.row(r), cols);
+    const Part x = input_row<kFours, kAccess>(args, r, cols);
     const float mean = sum_of_row(x) / static_cast<float>(cols);
     const Part from_mean = centered(x, mean, cols);
     const float squares = sum_of_row(map_row([](float v) { return v * v; }, from_mean));
@@ -81,8 +116,9 @@ __global__ void __launch_bounds__(kGroupThreads) layer_norm_rows(Forward<Y> args
 
 // With x^ the normalized x and g = d_y gamma: d_x = rstd (g - mean(g) - x^ mean(g x^)).
 // Shared memory: gamma; when that is over, the block's sums.
-template <int kFours, Access kAccess, typename Y>
-__global__ void __launch_bounds__(kGroupThreads) layer_norm_backward_rows(Backward<Y> args) {
+template <int kFours, Access kAccess, typename Y, typename Branch>
+__global__ void __launch_bounds__(kGroupThreads)
+    layer_norm_backward_rows(Backward<Y, Branch> args) {
   using Part = RowPart<kFours, kAccess>;
   const std::int64_t num_cols = args.cols;
   float* const gamma = dynamic_shared<float>();
@@ -108,6 +144,9 @@ __global__ void __launch_bounds__(kGroupThreads) layer_norm_backward_rows(Backwa
       d_x = map_row(add, d_x, Part::load(args.d_x.row(r), cols));
     }
     d_x.store(args.d_x.row(r), cols);
+    if (args.d_branch.data) {
+      drop_row(args.dropout, d_x, Part{}, r, cols).store(args.d_branch.row(r), cols);
+    }
     const auto multiply_add = [](float sum, float a, float b) { return fmaf(a, b, sum); };
     d_gamma = map_row(multiply_add, d_gamma, d_y, x);
     d_beta = map_row(add, d_beta, d_y);
@@ -122,50 +161,65 @@ __global__ void __launch_bounds__(kGroupThreads) layer_norm_backward_rows(Backwa
   });
 }
 
-template <typename Y>
-void start_forward(const LayerNormForward& args, DeviceMatrix<Y> y, const Stream& stream) {
-  const Forward<Y> forward{rows_of(args.x),
-                           args.gamma.device_data(),
-                           args.beta.device_data(),
-                           rows_of(y),
-                           args.mean.device_data(),
-                           args.rstd.device_data(),
-                           args.eps,
-                           args.x.rows,
-                           args.x.cols};
+// Calls f with the matrix, or one of Default without data.
+template <typename Default, typename Void, typename F>
+void with_optional_elements(const AnyMatrix<Void>& matrix, F&& f) {
+  if (!matrix.has_data()) return f(DeviceMatrix<Default>());
+  with_elements(matrix, f);
+}
+
+template <typename Y, typename Branch>
+void start_forward(const LayerNormForward& args, DeviceMatrix<Y> y,
+                   DeviceMatrix<const Branch> branch, const Stream& stream) {
+  const Forward<Y, Branch> forward{rows_of(args.x),
+                                   Dropout(args.sum.key),
+                                   rows_of(branch),
+                                   rows_of(args.sum.residual),
+                                   rows_of(args.sum.sum),
+                                   args.gamma.device_data(),
+                                   args.beta.device_data(),
+                                   rows_of(y),
+                                   args.mean.device_data(),
+                                   args.rstd.device_data(),
+                                   args.eps,
+                                   args.x.rows,
+                                   args.x.cols};
   with_row_groups(
       args.x.rows, args.x.cols, kMostBlocks,
       [&](auto fours, auto access, const GroupLaunch& shape) {
-        launch(layer_norm_rows<fours(), access(), Y>, shape.blocks, shape.block,
+        launch(layer_norm_rows<fours(), access(), Y, Branch>, shape.blocks, shape.block,
                2 * shared_bytes(args.x.cols), stream, forward);
       },
-      args.x, y);
+      args.x, y, branch, args.sum.residual);
 }
 
-template <typename Y>
-void start_backward(const LayerNormBackward& args, DeviceMatrix<Y> d_y, const Stream& stream) {
+template <typename Y, typename Branch>
+void start_backward(const LayerNormBackward& args, DeviceMatrix<Y> d_y,
+                    DeviceMatrix<Branch> d_branch, const Stream& stream) {
   const std::int64_t cols = args.x.cols;
   Buffer<float> parts(kMostBackwardBlocks * 2 * cols, stream);
-  const Backward<Y> backward{rows_of(args.x),
-                             rows_of(d_y),
-                             args.gamma.device_data(),
-                             args.mean.device_data(),
-                             args.rstd.device_data(),
-                             rows_of(args.d_x),
-                             args.write,
-                             parts.device_data(),
-                             args.d_gamma.device_data(),
-                             args.d_beta.device_data(),
-                             stream.attached<DoneBlocks>().device_data(),
-                             args.x.rows,
-                             cols};
+  const Backward<Y, Branch> backward{rows_of(args.x),
+                                     rows_of(d_y),
+                                     args.gamma.device_data(),
+                                     args.mean.device_data(),
+                                     args.rstd.device_data(),
+                                     rows_of(args.d_x),
+                                     args.write,
+                                     Dropout(args.key),
+                                     rows_of(d_branch),
+                                     parts.device_data(),
+                                     args.d_gamma.device_data(),
+                                     args.d_beta.device_data(),
+                                     stream.attached<DoneBlocks>().device_data(),
+                                     args.x.rows,
+                                     cols};
   with_row_groups(
       args.x.rows, cols, kMostBackwardBlocks,
       [&](auto fours, auto access, const GroupLaunch& shape) {
-        launch(layer_norm_backward_rows<fours(), access(), Y>, shape.blocks, shape.block,
+        launch(layer_norm_backward_rows<fours(), access(), Y, Branch>, shape.blocks, shape.block,
                shared_bytes(cols), stream, backward);
       },
-      args.x, d_y, args.d_x);
+      args.x, d_y, args.d_x, d_branch);
 }
 
 }  // namespace
@@ -173,14 +227,20 @@ void start_backward(const LayerNormBackward& args, DeviceMatrix<Y> d_y, const St
 template <>
 void layer_norm_forward_on<DeviceType::kCuda>(const LayerNormForward& args, const Stream& stream) {
   if (args.x.rows == 0) return;
-  with_elements(args.y, [&](const auto& y) { start_forward(args, y, stream); });
+  with_elements(args.y, [&]<typename Y>(const DeviceMatrix<Y>& y) {
+    with_optional_elements<const Y>(
+        args.sum.branch, [&](const auto& branch) { start_forward(args, y, branch, stream); });
+  });
 }
 
 template <>
 void layer_norm_backward_on<DeviceType::kCuda>(const LayerNormBackward& args,
                                                const Stream& stream) {
   if (args.x.rows == 0) return;
-  with_elements(args.d_y, [&](const auto& d_y) { start_backward(args, d_y, stream); });
+  with_elements(args.d_y, [&]<typename Y>(const DeviceMatrix<Y>& d_y) {
+    with_optional_elements<std::remove_const_t<Y>>(
+        args.d_branch, [&](const auto& d_branch) { start_backward(args, d_y, d_branch, stream); });
+  });
 }
 
 }  // namespace serrate

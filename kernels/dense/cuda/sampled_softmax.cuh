@@ -64,7 +64,9 @@ class SoftmaxOnTensorCores {
 
  private:
   Precision precision_;
-  Buffer<std::uint32_t> tokens_, negatives_;  // whole tiles, with zeros behind rows and columns
+  // Tokens, then negatives: whole tiles, with zeros behind rows and columns.
+  Buffer<std::uint32_t> rounded_;
+  std::int64_t negatives_begin_ = 0;
 };
 
 }  // namespace serrate

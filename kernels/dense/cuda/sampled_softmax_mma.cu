@@ -177,17 +177,23 @@ __global__ void __launch_bounds__(kSoftmaxThreads)
   });
 }
 
-// `to` is [rows, to_cols] without gaps, with more rows and columns than `from` perhaps.
+// `to` is [first_negative + ..., to_cols] without gaps: tokens and negatives, each with more rows
+// and columns than there are, perhaps.
 template <class Factor, Access kAccess>
 struct RoundRows {
-  Rows<const float> from;
-  std::int64_t rows, cols;
+  Rows<const float> tokens, negatives;
+  std::int64_t num_tokens, num_negatives, first_negative, cols;
   typename Factor::Value* to;
   std::int64_t to_cols;
 
   __device__ void operator()(std::int64_t r, std::int64_t c) const {
+    const bool is_token = r < first_negative;
+    const Rows<const float> from = is_token ? tokens : negatives;
+    const std::int64_t row = is_token ? r : r - first_negative;
     Four four{};
-    if (r < rows) four = load_four<kAccess>(from.row(r), c, cols);
+    if (row < (is_token ? num_tokens : num_negatives)) {
+      four = load_four<kAccess>(from.row(row), c, cols);
+    }
     store_four<Access::kVectors>(Factor::round(four), to + r * to_cols, c, to_cols);
   }
 };
@@ -204,26 +210,6 @@ void with_tiles(Precision precision, std::int64_t dim, F f) {
   static_assert(SoftmaxOnTensorCores::kMostColumns == 256);
   if (precision == Precision::kBf16) return with_dim(Bf16Factor{});
   with_dim(Tf32Factor{});
-}
-
-Buffer<std::uint32_t> rounded(Precision precision, DeviceMatrix<const float> from,
-                              const Stream& stream) {
-  Buffer<std::uint32_t> to;
-  with_tiles(precision, from.cols, [&](auto factor, auto dim) {
-    using Factor = decltype(factor);
-    const std::int64_t rows = num_tiles(from.rows) * kTile;
-    constexpr std::int64_t kWords = dim() * sizeof(typename Factor::Value) / sizeof(std::uint32_t);
-    to = Buffer<std::uint32_t>(rows * kWords, stream);
-    with_access(
-        [&](auto access) {
-          const RoundRows<Factor, access()> round{
-              rows_of(from), from.rows, from.cols,
-              reinterpret_cast<typename Factor::Value*>(to.device_data()), dim()};
-          launch_for_each_four(rows, dim(), round, stream);
-        },
-        from);
-  });
-  return to;
 }
 
 // Whether two columns can be written at once.
@@ -257,19 +243,42 @@ bool SoftmaxOnTensorCores::take(const SampledSoftmax& args, const Stream& stream
 }
 
 SoftmaxOnTensorCores::SoftmaxOnTensorCores(const SampledSoftmax& args, const Stream& stream)
-    : precision_(args.precision),
-      tokens_(rounded(precision_, args.hidden, stream)),
-      negatives_(rounded(precision_, args.negatives, stream)) {}
+    : precision_(args.precision) {
+  const auto hidden = args.hidden, negatives = args.negatives;
+  with_tiles(precision_, hidden.cols, [&](auto factor, auto dim) {
+    using Factor = decltype(factor);
+    constexpr std::int64_t kWords = dim() * sizeof(typename Factor::Value) / sizeof(std::uint32_t);
+    const std::int64_t first_negative = num_tiles(hidden.rows) * kTile;
+    const std::int64_t rows = first_negative + num_tiles(negatives.rows) * kTile;
+    rounded_ = Buffer<std::uint32_t>(rows * kWords, stream);
+    negatives_begin_ = first_negative * kWords;
+    with_access(
+        [&](auto access) {
+          const RoundRows<Factor, access()> round{
+              rows_of(hidden),
+              rows_of(negatives),
+              hidden.rows,
+              negatives.rows,
+              first_negative,
+              hidden.cols,
+              reinterpret_cast<typename Factor::Value*>(rounded_.device_data()),
+              dim()};
+          launch_for_each_four(rows, dim(), round, stream);
+        },
+        hidden, negatives);
+  });
+}
 
 void SoftmaxOnTensorCores::sum_over_negatives(const Softmax& args, std::int64_t chunks,
                                               const Stream& stream) const {
   with_tiles(precision_, args.dim, [&](auto factor, auto dim) {
     using Factor = decltype(factor);
-    launch_softmax(
-        serrate::sum_over_negatives<Factor, dim()>, grid_of(num_tiles(args.tokens.size), chunks, 1),
-        SoftmaxTiles<Factor, dim(), NegativeColumn>::kBytes, stream, args,
-        static_cast<const void*>(tokens_.device_data()),
-        static_cast<const void*>(negatives_.device_data()), pair_access(args.weighted, args.dim));
+    launch_softmax(serrate::sum_over_negatives<Factor, dim()>,
+                   grid_of(num_tiles(args.tokens.size), chunks, 1),
+                   SoftmaxTiles<Factor, dim(), NegativeColumn>::kBytes, stream, args,
+                   static_cast<const void*>(rounded_.device_data()),
+                   static_cast<const void*>(rounded_.device_data() + negatives_begin_),
+                   pair_access(args.weighted, args.dim));
   });
 }
 
@@ -277,12 +286,12 @@ void SoftmaxOnTensorCores::sum_over_tokens(const Softmax& args, DeviceMatrix<flo
                                            std::int64_t chunks, const Stream& stream) const {
   with_tiles(precision_, args.dim, [&](auto factor, auto dim) {
     using Factor = decltype(factor);
-    launch_softmax(serrate::sum_over_tokens<Factor, dim()>,
-                   grid_of(num_tiles(args.negatives.size), chunks, 1),
-                   SoftmaxTiles<Factor, dim(), TokenColumn>::kBytes, stream, args,
-                   static_cast<const void*>(tokens_.device_data()),
-                   static_cast<const void*>(negatives_.device_data()), rows_of(d_negatives),
-                   pair_access(d_negatives.device_data(), d_negatives.stride));
+    launch_softmax(
+        serrate::sum_over_tokens<Factor, dim()>, grid_of(num_tiles(args.negatives.size), chunks, 1),
+        SoftmaxTiles<Factor, dim(), TokenColumn>::kBytes, stream, args,
+        static_cast<const void*>(rounded_.device_data()),
+        static_cast<const void*>(rounded_.device_data() + negatives_begin_), rows_of(d_negatives),
+        pair_access(d_negatives.device_data(), d_negatives.stride));
   });
 }
 

@@ -162,5 +162,77 @@ TEST_P(LayerNormTest, ParameterGradientsAreAddedTo) {
   expect_close(twice.d_gamma, expected, 1e-6);
 }
 
+// The sum ahead of a norm and the gradient of its branch behind it have the bits of dropout's ops.
+TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
+  const std::int64_t n = param().n, dim = param().dim;
+  TestArray<std::int64_t> ids(n);
+  for (std::int64_t r = 0; r < n; ++r) ids[r] = 7 * r;
+  for (const DataType type : {DataType::kFloat32, DataType::kBFloat16}) {
+    if (type == DataType::kBFloat16 && !tests_run_on_devices()) continue;
+    const bool is_half = type == DataType::kBFloat16;
+    const DropoutKey key{0.3f, 1, 2, 3, ids.on(stream)};
+    const TestMatrix branch = rounded_to_halves(TestMatrix::random(n, dim, 5)),
+                     residual = TestMatrix::random(n, dim, 6);
+    const TestHalves branch16(branch), d_branch16(branch);
+    const auto rows = [&](const TestMatrix& floats, const TestHalves& halves) {
+      return is_half ? OutputMatrix(halves.on(stream)) : OutputMatrix(floats.on(stream));
+    };
+    LayerNorm apart(param()), fused(param());
+    const auto forward = [&](LayerNorm& norm, const LayerNormSum& sum) {
+      layer_norm_forward({.x = norm.x.on(stream),
+                          .gamma = norm.gamma.row_on(stream),
+                          .beta = norm.beta.row_on(stream),
+                          .y = norm.y.on(stream),
+                          .mean = norm.mean.on(stream),
+                          .rstd = norm.rstd.on(stream),
+                          .eps = LayerNorm::kEps,
+                          .sum = sum},
+                         stream);
+    };
+    const auto backward = [&](LayerNorm& norm, const OutputMatrix& d_branch) {
+      layer_norm_backward({.x = norm.x.on(stream),
+                           .d_y = norm.d_y.on(stream),
+                           .gamma = norm.gamma.row_on(stream),
+                           .mean = norm.mean.on(stream),
+                           .rstd = norm.rstd.on(stream),
+                           .d_x = norm.d_x.on(stream),
+                           .d_gamma = norm.d_gamma.row_on(stream),
+                           .d_beta = norm.d_beta.row_on(stream),
+                           .write = LayerNormBackward::Write::kAccumulate,
+                           .key = key,
+                           .d_branch = d_branch},
+                          stream);
+    };
+    dropout_forward(key, rows(branch, branch16), residual.on(stream), apart.x.on(stream), stream);
+    forward(apart, {});
+    backward(apart, {});
+    TestMatrix expected(n, dim), d_branch(n, dim);
+    dropout_backward(key, apart.d_x.on(stream), expected.on(stream), stream);
+
+    forward(fused, {key, rows(branch, branch16), residual.on(stream), fused.x.on(stream)});
+    backward(fused, rows(d_branch, d_branch16));
+    EXPECT_EQ(fused.x.raw(), apart.x.raw());
+    EXPECT_EQ(fused.y.raw(), apart.y.raw());
+    EXPECT_EQ(fused.mean.host(), apart.mean.host());
+    EXPECT_EQ(fused.d_x.raw(), apart.d_x.raw());
+    EXPECT_EQ(fused.d_gamma.raw(), apart.d_gamma.raw());
+    if (is_half) {
+      EXPECT_EQ(d_branch16.in_float().raw(), rounded_to_halves(expected).raw());
+    } else {
+      EXPECT_EQ(d_branch.raw(), expected.raw());
+    }
+    // In place: a branch that becomes the sum, and a gradient that becomes its branch's.
+    fused.x = branch;
+    forward(fused, {key, fused.x.on(stream), {}, fused.x.on(stream)});
+    dropout_forward(key, branch.on(stream), {}, apart.x.on(stream), stream);
+    EXPECT_EQ(fused.x.raw(), apart.x.raw());
+    forward(apart, {});
+    backward(apart, {});
+    backward(fused, fused.d_x.on(stream));
+    dropout_backward(key, apart.d_x.on(stream), expected.on(stream), stream);
+    EXPECT_EQ(fused.d_x.raw(), expected.raw());
+  }
+}
+
 }  // namespace
 }  // namespace serrate
