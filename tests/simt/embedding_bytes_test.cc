@@ -109,6 +109,19 @@ TEST_P(EmbeddingBytes, Lookup) {
   expect_near_floor("pool_bags", tables * (num_ids_ * (8 + row_) + num_bags_ * (8 + row_)));
 }
 
+// For each bag where it ends and its scale; and each id itself, where some may have no row.
+TEST_P(EmbeddingBytes, MeanScalesOfBags) {
+  Buffer<float> scales = Buffer<float>::zeros(shape.bags, stream_);
+  for (const bool counts_ids : {false, true}) {
+    MeanScales segment{offsets_.span(), scales.span()};
+    if (counts_ids) segment.ids = ids_[0].span(), segment.num_rows = kRows;
+    simt::reset_counters();
+    mean_scales({&segment, 1}, stream_);
+    stream_.synchronize();
+    expect_near_floor("write_scales", num_bags_ * 12 + (counts_ids ? num_ids_ * 8 : 0));
+  }
+}
+
 // For each id its place and a gradient; for each row its number, where its ids end, the weights and
 // what the optimizer keeps, read and written.
 TEST_P(EmbeddingBytes, Update) {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "kernels/embedding/cuda/bag_search.cuh"
 #include "kernels/embedding/cuda/segment_tiles.cuh"
 #include "serrate/kernels/bag_offsets.h"
@@ -25,17 +27,52 @@ struct Bags {
   std::int64_t first_block = 0;
 };
 
+// How many of the ids [begin, end) have a row, for each thread's bag; `first` to `last` are those
+// of all bags of the block, which reads them once, all together.
+__device__ std::int64_t count_rows(const Scales& s, std::int64_t first, std::int64_t last,
+                                   std::int64_t begin, std::int64_t end) {
+  constexpr std::int64_t kTile = 2048, kWarp = 32, kIdsOfSector = 4;
+  __shared__ unsigned has_row[kTile / kWarp];  // a bit for each id
+  std::int64_t count = 0;
+  for (std::int64_t tile = first / kIdsOfSector * kIdsOfSector; tile < last; tile += kTile) {
+    __syncthreads();
+    for (std::int64_t i = threadIdx.x; i < kTile; i += kBlockSize) {
+      const std::int64_t id = tile + i < last ? s.ids[tile + i] : -1;
+      const unsigned word = __ballot_sync(0xffffffff, id >= 0 && id < s.num_rows);
+      if (i % kWarp == 0) has_row[i / kWarp] = word;
+    }
+    __syncthreads();
+    const std::int64_t own_end = std::min(end - tile, kTile);
+    for (std::int64_t i = std::max<std::int64_t>(begin - tile, 0); i < own_end;) {
+      const std::int64_t next = std::min((i / kWarp + 1) * kWarp, own_end);
+      const unsigned bits = has_row[i / kWarp] >> (i % kWarp) << (kWarp - (next - i));
+      count += __popc(bits);
+      i = next;
+    }
+  }
+  return count;
+}
+
 // One thread per bag.
 __global__ void write_scales(const Scales* segments, int num_segments) {
+  __shared__ std::int64_t offsets[kBlockSize + 1];
   const Scales s = segment_of_block(segments, num_segments);
-  const std::int64_t bag = first_of_tile(s, kBlockSize) + threadIdx.x;
-  if (bag >= s.num_bags) return;
-  const std::int64_t begin = s.offsets[bag] - s.offsets[0], end = s.offsets[bag + 1] - s.offsets[0];
+  const std::int64_t first = first_of_tile(s, kBlockSize);
+  const std::int64_t num_bags = std::min<std::int64_t>(kBlockSize, s.num_bags - first);
+  for (std::int64_t i = threadIdx.x; i <= num_bags; i += kBlockSize) {
+    offsets[i] = s.offsets[first + i];
+  }
+  __syncthreads();
+  const bool has_bag = threadIdx.x < num_bags;
+  const std::int64_t begin = has_bag ? offsets[threadIdx.x] : 0;
+  const std::int64_t end = has_bag ? offsets[threadIdx.x + 1] : 0;
   std::int64_t count = end - begin;
   if (s.ids) {
-    for (std::int64_t i = begin; i < end; ++i) count -= s.ids[i] < 0 || s.ids[i] >= s.num_rows;
+    const std::int64_t start = s.offsets[0];
+    count =
+        count_rows(s, offsets[0] - start, offsets[num_bags] - start, begin - start, end - start);
   }
-  s.scales[bag] = count > 0 ? 1.0f / static_cast<float>(count) : 0.0f;
+  if (has_bag) s.scales[first + threadIdx.x] = count > 0 ? 1.0f / static_cast<float>(count) : 0.0f;
 }
 
 // One thread per id.

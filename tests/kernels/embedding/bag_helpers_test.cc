@@ -32,6 +32,28 @@ TEST_P(BagHelpersTest, MeanScalesCountIdsOfTheTableAlone) {
   EXPECT_EQ(scales.host(), (std::vector<float>{1.0f, 0.0f, 0.5f}));
 }
 
+// More bags than a block of threads has, and bags that share and exceed what it reads at once.
+TEST_P(BagHelpersTest, MeanScalesOfManyBags) {
+  std::vector<std::int64_t> offsets{3}, ids;
+  std::vector<float> expected;
+  for (std::int64_t bag = 0; bag < 600; ++bag) {
+    const std::int64_t length = bag == 20 ? 5000 : bag * 7 % 40;
+    float count = 0;
+    for (std::int64_t i = 0; i < length; ++i) {
+      ids.push_back((bag + i * 11) % 30 - 5);  // 20 of 30 are in the table
+      count += ids.back() >= 0 && ids.back() < 20 ? 1 : 0;
+    }
+    offsets.push_back(offsets.back() + length);
+    expected.push_back(count > 0 ? 1 / count : 0);
+  }
+  const Ints offsets_on_device(offsets), ids_on_device(ids);
+  const Floats scales(std::vector<float>(expected.size(), -1));
+  const MeanScales segment{offsets_on_device.on(stream), scales.on(stream),
+                           ids_on_device.on(stream), 20};
+  mean_scales({&segment, 1}, stream);
+  EXPECT_EQ(scales.host(), expected);
+}
+
 TEST_P(BagHelpersTest, MeanScalesNeedAnEntryPerBag) {
   const Ints offsets{7, 9, 9, 13};
   const Floats scales{-1, -1};
