@@ -5,7 +5,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kMostBlocks = 4096;
+constexpr std::int64_t kMostBlocksOfRows = 4096;
 
 template <int kFours, Access kAccess>
 __global__ void __launch_bounds__(kGroupThreads)
@@ -47,7 +47,7 @@ void l2_normalize_forward_on<DeviceType::kCuda>(DeviceMatrix<const float> x, Dev
                                                 DeviceSpan<float> norms, const Stream& stream) {
   if (x.rows == 0) return;
   with_row_groups(
-      x.rows, x.cols, kMostBlocks,
+      x.rows, x.cols, kMostBlocksOfRows,
       [&](auto fours, auto access, const GroupLaunch& shape) {
         launch(l2_normalize_rows<fours(), access()>, shape.blocks, shape.block, 0, stream,
                rows_of(x), rows_of(y), norms.device_data(), x.rows, x.cols);
@@ -62,7 +62,7 @@ void l2_normalize_backward_on<DeviceType::kCuda>(DeviceMatrix<const float> y,
                                                  DeviceMatrix<float> d_x, const Stream& stream) {
   if (y.rows == 0) return;
   with_row_groups(
-      y.rows, y.cols, kMostBlocks,
+      y.rows, y.cols, kMostBlocksOfRows,
       [&](auto fours, auto access, const GroupLaunch& shape) {
         launch(l2_normalize_backward_rows<fours(), access()>, shape.blocks, shape.block, 0, stream,
                rows_of(y), norms.device_data(), rows_of(d_y), rows_of(d_x), y.rows, y.cols);

@@ -9,7 +9,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kMostBlocks = 1024;
+constexpr std::int64_t kMostForwardBlocks = 1024;
 constexpr std::int64_t kMostBackwardBlocks = 264;  // two on each of Hopper's 132 multiprocessors
 static_assert(kMostBackwardBlocks <= kMostSummedBlocks);
 
@@ -185,7 +185,7 @@ void start_forward(const LayerNormForward& args, DeviceMatrix<Y> y,
                                    args.x.rows,
                                    args.x.cols};
   with_row_groups(
-      args.x.rows, args.x.cols, kMostBlocks,
+      args.x.rows, args.x.cols, kMostForwardBlocks,
       [&](auto fours, auto access, const GroupLaunch& shape) {
         launch(layer_norm_rows<fours(), access(), Y, Branch>, shape.blocks, shape.block,
                2 * shared_bytes(args.x.cols), stream, forward);

@@ -53,7 +53,7 @@ constexpr std::int64_t kTokenTile = 1024;
 constexpr std::int64_t kMostParts = 64;
 
 // TokenEmbeddingBackward as a kernel sees it.
-struct Backward {
+struct TokenGradients {
   Rows<const float> d_x;
   const std::int64_t* positions;
   float scale;
@@ -64,7 +64,7 @@ struct Backward {
 
 // Adds the gradients of these of a warp's 32 tokens to a sum, and passes them on to the features.
 template <Access kAccess>
-__device__ void take_gradients(const Backward& args, std::int64_t first, unsigned tokens,
+__device__ void take_gradients(const TokenGradients& args, std::int64_t first, unsigned tokens,
                                std::int64_t c, Four& sum) {
   constexpr int kAtOnce = 4;  // loads in flight
   while (tokens) {
@@ -90,7 +90,7 @@ __device__ void take_gradients(const Backward& args, std::int64_t first, unsigne
 
 // blockIdx.x: positions; blockIdx.y: tokens. A warp is a row of the block's threads.
 template <Access kAccess>
-__global__ void token_embedding_backward_tokens(Backward args) {
+__global__ void token_embedding_backward_tokens(TokenGradients args) {
   __shared__ std::int64_t positions[kTokenTile];
   const std::int64_t begin = std::int64_t{blockIdx.y} * args.tokens_per_block;
   const std::int64_t end = std::min(begin + args.tokens_per_block, args.num_tokens);
@@ -151,15 +151,15 @@ void token_embedding_backward_on<DeviceType::kCuda>(const TokenEmbeddingBackward
   const std::int64_t stride = (cols + 3) / 4 * 4;
   Buffer<float> memory(num_parts * max_length * stride, stream);
   const DeviceMatrix<float> parts{memory.device_data(), num_parts * max_length, cols, stride};
-  const Backward backward{rows_of(args.d_x),
-                          args.positions.device_data(),
-                          args.scale,
-                          feature_list(args.d_features),
-                          rows_of(parts),
-                          n,
-                          tokens_per_block,
-                          max_length,
-                          cols};
+  const TokenGradients backward{rows_of(args.d_x),
+                                args.positions.device_data(),
+                                args.scale,
+                                feature_list(args.d_features),
+                                rows_of(parts),
+                                n,
+                                tokens_per_block,
+                                max_length,
+                                cols};
   const dim3 grid(static_cast<unsigned>((max_length + kPositionsPerBlock - 1) / kPositionsPerBlock),
                   static_cast<unsigned>(num_parts));
   with_access(

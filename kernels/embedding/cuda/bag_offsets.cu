@@ -8,8 +8,6 @@
 namespace serrate {
 namespace {
 
-constexpr int kBlockSize = 256;
-
 struct Scales {
   const std::int64_t* offsets;
   float* scales;

@@ -19,7 +19,7 @@ namespace serrate {
 namespace {
 
 // BucketizeSegment as a kernel sees it.
-struct Segment {
+struct IdsOfSegment {
   const std::int64_t* values;
   const std::int64_t* offsets;
   const float* weights;  // or null
@@ -47,10 +47,10 @@ struct Outside {
 };
 
 // One thread per id. first_rows has the first row of every row block.
-__global__ void number_ids(const Segment* segments, int num_segments,
+__global__ void number_ids(const IdsOfSegment* segments, int num_segments,
                            const std::int64_t* first_rows, std::int64_t num_row_blocks,
                            KeyFormat format, Outside outside, Ids out) {
-  const Segment s = segment_of_block(segments, num_segments);
+  const IdsOfSegment s = segment_of_block(segments, num_segments);
   const std::int64_t first = first_of_tile(s, kSearchBlock), i = first + threadIdx.x;
   const bool is_there = i < s.num_ids;
   std::int64_t row = is_there ? s.values[i] : 0, block = num_row_blocks;  // behind all: left out
@@ -128,7 +128,7 @@ template <>
 void bucketize_on<DeviceType::kCuda>(std::span<const BucketizeSegment> segments, OutsideIds outside,
                                      BucketizedIds& result, const Stream& stream) {
   const std::int64_t num_row_blocks = result.num_blocks, num_splits = num_row_blocks + 1;
-  SegmentTiles<Segment> tiles;
+  SegmentTiles<IdsOfSegment> tiles;
   std::vector<std::int64_t> first_rows;
   std::int64_t n = 0;
   for (std::int64_t number = 0; number < std::ssize(segments); ++number) {
@@ -163,7 +163,7 @@ void bucketize_on<DeviceType::kCuda>(std::span<const BucketizeSegment> segments,
   const std::uint64_t* sorted = keys.device_data();
   if (n > 0) {
     auto* const counts = reinterpret_cast<unsigned long long*>(sizes + 2 * num_splits);
-    const Buffer<Segment> on_device = tiles.on_device(stream);
+    const Buffer<IdsOfSegment> on_device = tiles.on_device(stream);
     const Buffer<std::int64_t> first_rows_on_device(first_rows, stream);
     launch(number_ids, tiles.num_blocks(), kSearchBlock, 0, stream, on_device.device_data(),
            tiles.num_segments(), first_rows_on_device.device_data(), num_row_blocks, format,

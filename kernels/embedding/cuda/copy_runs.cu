@@ -6,7 +6,6 @@
 namespace serrate {
 namespace {
 
-constexpr int kBlockSize = 256;
 constexpr std::int64_t kTile = 4 * kBlockSize;
 
 template <typename T>

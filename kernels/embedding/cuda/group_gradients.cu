@@ -15,14 +15,12 @@
 namespace serrate {
 namespace {
 
-constexpr int kBlockSize = 256;
-
 unsigned blocks_for(std::int64_t threads) {
   return static_cast<unsigned>((threads + kBlockSize - 1) / kBlockSize);
 }
 
 // The occurrences of a GradientSegment as a kernel sees them.
-struct Segment {
+struct OccurrencesOfSegment {
   const std::int64_t* indices;
   const std::int64_t* offsets;
   const float* weights;  // or null
@@ -39,9 +37,9 @@ struct Occurrences {
 };
 
 // One thread per id of a segment.
-__global__ void number_occurrences(const Segment* segments, int num_segments, KeyFormat format,
-                                   Occurrences out) {
-  const Segment s = segment_of_block(segments, num_segments);
+__global__ void number_occurrences(const OccurrencesOfSegment* segments, int num_segments,
+                                   KeyFormat format, Occurrences out) {
+  const OccurrencesOfSegment s = segment_of_block(segments, num_segments);
   const std::int64_t first = first_of_tile(s, kSearchBlock), i = first + threadIdx.x;
   const std::int64_t bag = bag_in_block(s.offsets, s.num_bags, first).index;
   if (i >= s.num_indices) return;
@@ -61,7 +59,7 @@ struct BeginsRow {
 };
 
 // What write_groups fills: the arrays of RowGroups.
-struct Groups {
+struct GroupPlaces {
   const std::int64_t* num_rows;
   std::int64_t* rows;
   std::int64_t* row_offsets;
@@ -71,7 +69,7 @@ struct Groups {
 
 // One thread per occurrence in sorted order; the first num_rows of them also write a row each.
 __global__ void write_groups(const std::uint64_t* sorted, std::int64_t size, Occurrences from,
-                             KeyFormat format, Groups to) {
+                             KeyFormat format, GroupPlaces to) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kBlockSize + threadIdx.x;
   if (i >= size) return;
   const std::int64_t num_rows = *to.num_rows;
@@ -122,7 +120,7 @@ void group_gradients_on<DeviceType::kCuda>(std::span<const GradientSegment> segm
   std::uint64_t* scratch = groups.scratch.resize_discard(3 * n, stream).device_data();
   Buffer<float> weights(weighted ? n : 0, stream);
   const Occurrences occurrences{scratch, scratch + 2 * n, weights.device_data()};
-  SegmentTiles<Segment> tiles;
+  SegmentTiles<OccurrencesOfSegment> tiles;
   std::int64_t first = 0;
   for (std::int64_t number = 0; number < std::ssize(segments); ++number) {
     const GradientSegment& s = segments[number];
@@ -133,14 +131,14 @@ void group_gradients_on<DeviceType::kCuda>(std::span<const GradientSegment> segm
               size, kSearchBlock);
     first += size;
   }
-  const Buffer<Segment> on_device = tiles.on_device(stream);
+  const Buffer<OccurrencesOfSegment> on_device = tiles.on_device(stream);
   launch(number_occurrences, tiles.num_blocks(), kSearchBlock, 0, stream, on_device.device_data(),
          tiles.num_segments(), format, occurrences);
   const std::uint64_t* sorted = sort_by_row(scratch, scratch + n, n, format, stream);
   find_rows(sorted, format, groups, stream);
-  const Groups to{groups.num_rows.device_data(), groups.rows.device_data(),
-                  groups.row_offsets.device_data(), groups.occurrences.device_data(),
-                  weighted ? groups.weights.device_data() : nullptr};
+  const GroupPlaces to{groups.num_rows.device_data(), groups.rows.device_data(),
+                       groups.row_offsets.device_data(), groups.occurrences.device_data(),
+                       weighted ? groups.weights.device_data() : nullptr};
   launch(write_groups, blocks_for(n), kBlockSize, 0, stream, sorted, n, occurrences, format, to);
 }
 

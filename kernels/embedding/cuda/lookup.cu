@@ -10,10 +10,8 @@
 namespace serrate {
 namespace {
 
-constexpr int kBlockSize = 256;
-
 // LookupSegment as a kernel sees it.
-struct Segment {
+struct RowsOfSegment {
   const void* table;
   std::int64_t table_stride;
   const std::int64_t* indices;
@@ -29,7 +27,7 @@ struct Segment {
 
 // Lanes stride over the columns of a bag, and each adds up its own in the order of the indices.
 template <int kWidth, class Value>
-__device__ void pool_bag(const Segment& s, std::int64_t bag) {
+__device__ void pool_bag(const RowsOfSegment& s, std::int64_t bag) {
   const auto* const table = static_cast<const Value*>(s.table);
   const std::int64_t begin = s.offsets[bag] - s.offsets[0], end = s.offsets[bag + 1] - s.offsets[0];
   for (std::int64_t c = threadIdx.x * kWidth; c < s.cols; c += blockDim.x * kWidth) {
@@ -45,8 +43,8 @@ __device__ void pool_bag(const Segment& s, std::int64_t bag) {
 
 // Each row of a block's threads has one bag.
 template <int kWidth>
-__global__ void pool_bags(const Segment* segments, int num_segments) {
-  const Segment s = segment_of_block(segments, num_segments);
+__global__ void pool_bags(const RowsOfSegment* segments, int num_segments) {
+  const RowsOfSegment s = segment_of_block(segments, num_segments);
   const std::int64_t bag = first_of_tile(s, blockDim.y) + threadIdx.y;
   if (bag >= s.num_bags) return;
   switch (s.type) {
@@ -71,7 +69,7 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
     aligned = aligned && aligned_by_four(s.table) && aligned_by_four(s.output);
   }
   const dim3 block = rows_of_threads(most_cols, aligned ? 4 : 1, kBlockSize);
-  SegmentTiles<Segment> tiles;
+  SegmentTiles<RowsOfSegment> tiles;
   for (const LookupSegment& s : segments) {
     tiles.add(
         {s.table.device_data(), s.table.stride, s.indices.device_data(), s.offsets.device_data(),
@@ -80,7 +78,7 @@ void embedding_lookup_on<DeviceType::kCuda>(std::span<const LookupSegment> segme
         s.output.rows, block.y);
   }
   if (tiles.num_segments() == 0) return;
-  const Buffer<Segment> on_device = tiles.on_device(stream);
+  const Buffer<RowsOfSegment> on_device = tiles.on_device(stream);
   launch(aligned ? pool_bags<4> : pool_bags<1>, tiles.num_blocks(), block, 0, stream,
          on_device.device_data(), tiles.num_segments());
 }

@@ -13,10 +13,8 @@
 namespace serrate {
 namespace {
 
-constexpr int kBlockSize = 256;
-
 // BagRows as a kernel sees it.
-struct Segment {
+struct BagsOfSegment {
   const std::int64_t* bag_index;
   float* rows;
   float* bags;
@@ -28,7 +26,7 @@ struct Segment {
   __device__ float scale(std::int64_t bag) const { return scales ? scales[bag] : 1.0f; }
 };
 
-Segment segment(const BagRows& s) {
+BagsOfSegment segment(const BagRows& s) {
   return {.bag_index = s.bag_index.device_data(),
           .rows = s.rows.device_data(),
           .bags = s.bags.device_data(),
@@ -48,8 +46,8 @@ __device__ void for_each_column(std::int64_t cols, F f) {
 
 // A row of a block's threads has one row of the segment.
 template <int kWidth>
-__global__ void gather_tiles(const Segment* segments, int num_segments) {
-  const Segment s = segment_of_block(segments, num_segments);
+__global__ void gather_tiles(const BagsOfSegment* segments, int num_segments) {
+  const BagsOfSegment s = segment_of_block(segments, num_segments);
   const std::int64_t i = first_of_tile(s, blockDim.y) + threadIdx.y;
   if (i >= s.num_rows) return;
   const std::int64_t bag = s.bag_index[i];
@@ -71,7 +69,7 @@ struct Target {
 
 // The row of a bag, or -1. The index ascends without gaps where all bags have a row, and is at most
 // as far behind as there are bags without.
-__device__ std::int64_t row_of_bag(const Segment& s, std::int64_t bag) {
+__device__ std::int64_t row_of_bag(const BagsOfSegment& s, std::int64_t bag) {
   const std::int64_t without = s.num_bags - s.num_rows;
   const std::int64_t first = bag > without ? bag - without : 0;
   const std::int64_t last = bag < s.num_rows ? bag : s.num_rows - 1;
@@ -84,16 +82,17 @@ __device__ std::int64_t row_of_bag(const Segment& s, std::int64_t bag) {
 
 // A row of a block's threads has one bag.
 template <int kWidth>
-__global__ void scatter_tiles(const Target* targets, int num_targets, const Segment* segments) {
+__global__ void scatter_tiles(const Target* targets, int num_targets,
+                              const BagsOfSegment* segments) {
   const Target target = segment_of_block(targets, num_targets);
   const std::int64_t bag = first_of_tile(target, blockDim.y) + threadIdx.y;
   if (bag >= target.num_bags) return;
-  const Segment* const own = segments + target.first_segment;
+  const BagsOfSegment* const own = segments + target.first_segment;
   for_each_column<kWidth>(target.cols, [&](std::int64_t c) {
     float* const to = target.bags + bag * target.bags_stride + c;
     RowVector<kWidth> sum = load<kWidth>(to);
     for (std::int64_t k = 0; k < target.num_segments; ++k) {
-      const Segment s = own[k];
+      const BagsOfSegment s = own[k];
       const std::int64_t row = row_of_bag(s, bag);
       if (row < 0) continue;
       multiply_add(s.scale(bag), load<kWidth>(s.rows + row * s.rows_stride + c), sum);
@@ -122,10 +121,10 @@ template <>
 void gather_bags_on<DeviceType::kCuda>(std::span<const BagRows> segments, const Stream& stream) {
   const Shape shape(segments);
   const dim3 block = shape.block();
-  SegmentTiles<Segment> tiles;
+  SegmentTiles<BagsOfSegment> tiles;
   for (const BagRows& s : segments) tiles.add(segment(s), s.rows.rows, block.y);
   if (tiles.num_segments() == 0) return;
-  const Buffer<Segment> on_device = tiles.on_device(stream);
+  const Buffer<BagsOfSegment> on_device = tiles.on_device(stream);
   launch(shape.aligned ? gather_tiles<4> : gather_tiles<1>, tiles.num_blocks(), block, 0, stream,
          on_device.device_data(), tiles.num_segments());
 }
@@ -140,7 +139,7 @@ void scatter_bags_on<DeviceType::kCuda>(std::span<const BagRows> segments, const
   std::ranges::stable_sort(by_bags, std::less<>(),
                            [](const BagRows& s) { return s.bags.device_data(); });
   SegmentTiles<Target> tiles;
-  std::vector<Segment> all;
+  std::vector<BagsOfSegment> all;
   for (std::span<const BagRows> rest = by_bags; !rest.empty();) {
     const DeviceMatrix<float> bags = rest.front().bags;
     const auto end = std::ranges::find_if(
@@ -153,7 +152,7 @@ void scatter_bags_on<DeviceType::kCuda>(std::span<const BagRows> segments, const
   }
   if (tiles.num_segments() == 0) return;
   const Buffer<Target> targets = tiles.on_device(stream);
-  const Buffer<Segment> on_device(all, stream);
+  const Buffer<BagsOfSegment> on_device(all, stream);
   launch(shape.aligned ? scatter_tiles<4> : scatter_tiles<1>, tiles.num_blocks(), block, 0, stream,
          targets.device_data(), tiles.num_segments(), on_device.device_data());
 }

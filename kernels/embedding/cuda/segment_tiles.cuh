@@ -14,6 +14,9 @@
 // says in `first_block` which block is the first of its own.
 namespace serrate {
 
+/// Threads of a block.
+inline constexpr int kBlockSize = 256;
+
 /// The segments of a launch that have anything to do.
 template <typename Segment>
 class SegmentTiles {

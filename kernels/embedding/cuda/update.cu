@@ -16,7 +16,7 @@
 namespace serrate {
 namespace {
 
-constexpr int kBlockSize = 256;
+constexpr int kUpdateThreads = 256;
 constexpr std::int64_t kMaxBlocks = 8192;  // several for each place on the device; they stride
 constexpr std::int64_t kChunk = 256;       // occurrences of a row
 
@@ -274,7 +274,7 @@ struct DeviceGroups {
     const std::int64_t stride = (args.table.cols + 3) / 4 * 4;
     chunk_sums = Buffer<float>(chunks * stride, stream);
     groups.chunk_sums = {chunk_sums.device_data(), stride};
-    const dim3 block = rows_of_threads(groups.cols, aligned ? 4 : 1, kBlockSize);
+    const dim3 block = rows_of_threads(groups.cols, aligned ? 4 : 1, kUpdateThreads);
     launch(aligned ? sum_chunks<4> : sum_chunks<1>,
            static_cast<unsigned>((chunks + block.y - 1) / block.y), block, 0, stream, groups,
            from.num_occurrences);
@@ -299,7 +299,7 @@ void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Opti
   const std::int64_t row_bytes =
       (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
   check(row_bytes <= kSharedBytes, "rows are too wide for the update on a GPU (12288 columns)");
-  dim3 block = rows_of_threads(args.table.cols, aligned ? 4 : 1, kBlockSize);
+  dim3 block = rows_of_threads(args.table.cols, aligned ? 4 : 1, kUpdateThreads);
   block.y =
       std::min(block.y, static_cast<unsigned>(kSharedBytes / std::max<std::int64_t>(row_bytes, 1)));
   const auto kernel = aligned ? update_rows<4, Optimizer, Value> : update_rows<1, Optimizer, Value>;
@@ -335,7 +335,7 @@ void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
   for (const ColumnRange& range : columns) {
     const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
     const auto kernel = aligned ? square_rows<4> : square_rows<1>;
-    const dim3 block = rows_of_threads(range.end - range.begin, aligned ? 4 : 1, kBlockSize);
+    const dim3 block = rows_of_threads(range.end - range.begin, aligned ? 4 : 1, kUpdateThreads);
     launch(kernel, blocks_for(groups, block), block, 0, stream, device.groups, range, next);
     next += squares.size() / columns.size();
   }

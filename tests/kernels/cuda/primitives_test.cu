@@ -123,10 +123,10 @@ std::uint32_t bits_of(Type type, int value) {
          (mantissa & 1023);
 }
 
-int a_at(int row, int k) {
+int left_at(int row, int k) {
   return (row * 5 + k * 3) % 15 - 7;
 }
-int b_at(int k, int col) {
+int right_at(int k, int col) {
   return (k * 7 + col * 2) % 13 - 6;
 }
 
@@ -145,18 +145,19 @@ void expect_product(const Stream& stream) {
       const int row = first_rows ? group : group + 8;
       const int k = kDepth == 8 ? thread_in_group + (i >= 2 ? 4 : 0)
                                 : thread_in_group * 2 + (i & 1) + (i >= 4 ? 8 : 0);
-      a[lane * 4 + i / kPerRegister] |= bits_of(kType, a_at(row, k)) << 16 * (i % kPerRegister);
+      a[lane * 4 + i / kPerRegister] |= bits_of(kType, left_at(row, k)) << 16 * (i % kPerRegister);
     }
     for (int i = 0; i < 2 * kPerRegister; ++i) {
       const int k =
           kDepth == 8 ? thread_in_group + 4 * i : thread_in_group * 2 + (i & 1) + (i >= 2 ? 8 : 0);
-      b[lane * 2 + i / kPerRegister] |= bits_of(kType, b_at(k, group)) << 16 * (i % kPerRegister);
+      b[lane * 2 + i / kPerRegister] |= bits_of(kType, right_at(k, group))
+                                        << 16 * (i % kPerRegister);
     }
     for (int i = 0; i < 4; ++i) {
       const int row = i < 2 ? group : group + 8, col = thread_in_group * 2 + (i & 1);
       d[lane * 4 + i] = static_cast<float>(row - col);
       int sum = row - col;
-      for (int k = 0; k < kDepth; ++k) sum += a_at(row, k) * b_at(k, col);
+      for (int k = 0; k < kDepth; ++k) sum += left_at(row, k) * right_at(k, col);
       expected[lane * 4 + i] = static_cast<float>(sum);
     }
   }
@@ -225,16 +226,16 @@ TEST_F(PrimitivesTest, MmaE4m3) {
     for (int i = 0; i < 16; ++i) {
       const int row = i < 4 || (i >= 8 && i < 12) ? group : group + 8;
       const int k = in_group * 4 + (i & 3) + (i >= 8 ? 16 : 0);
-      a[lane * 4 + i / 4] |= e4m3_of(a_at(row, k)) << i % 4 * 8;
+      a[lane * 4 + i / 4] |= e4m3_of(left_at(row, k)) << i % 4 * 8;
     }
     for (int i = 0; i < 8; ++i) {
       const int k = in_group * 4 + (i & 3) + (i >= 4 ? 16 : 0);
-      b[lane * 2 + i / 4] |= e4m3_of(b_at(k, group)) << i % 4 * 8;
+      b[lane * 2 + i / 4] |= e4m3_of(right_at(k, group)) << i % 4 * 8;
     }
     for (int i = 0; i < 4; ++i) {
       const int row = i < 2 ? group : group + 8, col = in_group * 2 + (i & 1);
       int sum = 3;
-      for (int k = 0; k < 32; ++k) sum += a_at(row, k) * b_at(k, col);
+      for (int k = 0; k < 32; ++k) sum += left_at(row, k) * right_at(k, col);
       expected[lane * 4 + i] = static_cast<float>(sum);
     }
   }
