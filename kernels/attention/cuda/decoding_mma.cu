@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
       __syncthreads();  // the last tile has been read
       stage<kDim>(args, sums, softmax, staged);
       __syncthreads();
-#pragma unroll
+#pragma unroll 1
       for (int b = 0; b < kRowWarps; ++b) {
         const int row = b * kWarpRows + thread_index() / 8;
         const std::int64_t task_row = task.first_row + row;

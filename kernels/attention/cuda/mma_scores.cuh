@@ -39,6 +39,11 @@ struct LaneTile {
   bool is_full;
 
   __device__ int query(int r) const { return first_query + 8 * r; }
+  /// Of value i of block n of a fragment.
+  __device__ int query(int, int i) const { return query(i / 2); }
+  __device__ int key(int n, int i) const {
+    return first_key + lane_index() % 4 * 2 + n * 8 + i % 2;
+  }
 };
 
 /// Calls f(bit of a pair, row of the lane, key, the score).
@@ -52,21 +57,33 @@ __device__ void for_each_score(const LaneTile& tile, Fragment<kBlocks>& scores, 
   }
 }
 
+/// What masks of pairs leave of pairs that are visible without them, a bit each, one after the
+/// other: unrolled, this and add_biases() are most of a kernel, and of the time to compile it.
+template <Extras kExtras, class Tile>
+__device__ unsigned visible_by_pairs(const AttentionView& args, const TilePair& at,
+                                     const Tile& tile, unsigned visible) {
+  const bool by_pairs = kExtras == Extras::kAny && is_mask_of_pairs(args.mask);
+#pragma unroll 1
+  for (unsigned left = by_pairs ? visible : 0; left != 0; left &= left - 1) {
+    const int bit = __ffs(static_cast<int>(left)) - 1, n = bit / 4, i = bit % 4;
+    if (!lets_see(args, at, tile.query(n, i), tile.key(n, i))) visible &= ~(1u << bit);
+  }
+  return visible;
+}
+
 /// A bit for each pair that is visible.
 template <Extras kExtras, int kBlocks>
 __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
                                   const LaneTile& tile, Fragment<kBlocks>& scores) {
   if (tile.is_full) return ~0u;
-  const bool by_pairs = kExtras == Extras::kAny && is_mask_of_pairs(args.mask);
   const int g = lane_index() / 4;
   const KeyRanges keys[2] = {tile.keys[g], tile.keys[g + 8]};
   unsigned visible = 0;
   for_each_score(tile, scores, [&](int bit, int r, int key, float) {
     if (key - tile.first_key >= tile.num_columns || !keys[r].contains(key)) return;
-    if (by_pairs && !lets_see(args, at, tile.query(r), key)) return;
     visible |= 1u << bit;
   });
-  return visible;
+  return visible_by_pairs<kExtras>(args, at, tile, visible);
 }
 
 template <Extras kExtras>
@@ -80,21 +97,40 @@ __device__ inline float scale_of_scores(const AttentionView& args) {
   return args.scale * (is_softmax(args) ? kLog2e : 1);
 }
 
+/// Scores of visible pairs += a factor times their biases. One block of 8 keys after the other
+/// takes the place of the first, as registers have no index; kUnrolled of them have code of their
+/// own.
+template <int kBlocks, int kUnrolled = 1, class Tile>
+__device__ void add_biases(const AttentionView& args, const TilePair& at, const Tile& tile,
+                           unsigned visible, float factor, Fragment<kBlocks>& scores) {
+#pragma unroll kUnrolled
+  for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float score = scores[0][i];
+      const int query = tile.query(n, i);
+      if ((visible >> (n * 4 + i) & 1) != 0 && query < at.queries.count) {
+        score = fmaf(factor, bias_of(args, at, query, tile.key(n, i)), score);
+      }
+#pragma unroll
+      for (int m = 1; m < kBlocks; ++m) scores[m - 1][i] = scores[m][i];
+      scores[kBlocks - 1][i] = score;
+    }
+  }
+}
+
 /// Products become scores, in units of log 2 for softmax; what is hidden is -infinity. Scores are
 /// rounded: nvcc must not fuse the product into what follows with some extras and not with others.
 template <Extras kExtras, int kBlocks>
 __device__ void finish_scores(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                               unsigned visible, Fragment<kBlocks>& scores) {
-  const float factor = is_softmax(args) ? kLog2e : 1, scale = scale_of_scores(args);
-  const bool is_biased = has_bias<kExtras>(args);
-  for_each_score(tile, scores, [&](int bit, int r, int key, float& score) {
+  const float scale = scale_of_scores(args);
+  for_each_score(tile, scores, [&](int bit, int, int, float& score) {
     score = __fmul_rn(score, scale);
-    if ((visible >> bit & 1) == 0) {
-      score = -INFINITY;
-    } else if (is_biased && tile.query(r) < at.queries.count) {
-      score = fmaf(factor, bias_of(args, at, tile.query(r), key), score);
-    }
+    if ((visible >> bit & 1) == 0) score = -INFINITY;
   });
+  if (!has_bias<kExtras>(args)) return;
+  add_biases<kBlocks>(args, at, tile, visible, is_softmax(args) ? kLog2e : 1, scores);
 }
 
 /// A bit for each pair that dropout keeps. Four keys share a draw, and two lanes have them: each

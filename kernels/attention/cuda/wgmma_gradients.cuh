@@ -13,10 +13,6 @@ namespace serrate {
 struct QueryLaneTile : LaneTile {
   QuerySums sums[2];
 
-  __device__ int query(int, int i) const { return LaneTile::query(i / 2); }
-  __device__ int key(int n, int i) const {
-    return first_key + lane_index() % 4 * 2 + n * 8 + i % 2;
-  }
   __device__ QuerySums sums_of(int, int i) const { return sums[i / 2]; }
 };
 
@@ -39,7 +35,6 @@ template <Extras kExtras, int kBlocks>
 __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
                                   const KeyLaneTile& tile, Fragment<kBlocks>&) {
   if (tile.is_full) return ~0u;
-  const bool by_pairs = kExtras == Extras::kAny && is_mask_of_pairs(args.mask);
   const int column = lane_index() % 4 * 2;
   unsigned visible = 0;
 #pragma unroll
@@ -51,13 +46,11 @@ __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int key = tile.first_key + 8 * r;
-        if (!keys.contains(key)) continue;
-        if (by_pairs && !lets_see(args, at, tile.first_query + query, key)) continue;
-        visible |= 1u << (n * 4 + r * 2 + c);
+        if (keys.contains(key)) visible |= 1u << (n * 4 + r * 2 + c);
       }
     }
   }
-  return visible;
+  return visible_by_pairs<kExtras>(args, at, tile, visible);
 }
 
 /// A bit for each pair that dropout keeps. Four keys share a draw, and four lanes have them: each
@@ -120,12 +113,9 @@ __device__ void weigh_pairs(const AttentionView& args, const TilePair& at, const
   const float scale = scale_of_scores(args);
   for_each([&](int, int, float& score, float&) { score = __fmul_rn(score, scale); });
   if (has_bias<kExtras>(args)) {
-    const float factor = has_softmax ? kLog2e : 1;
-    for_each([&](int n, int i, float& score, float&) {
-      const int query = tile.query(n, i);
-      if (!is_set(visible, n, i) || query >= at.queries.count) return;
-      score = fmaf(factor, bias_of(args, at, query, tile.key(n, i)), score);
-    });
+    // Where few rows are taken at once, there is no register for a loop.
+    constexpr int kUnrolled = kBlocks <= 4 ? kBlocks : 1;
+    add_biases<kBlocks, kUnrolled>(args, at, tile, visible, has_softmax ? kLog2e : 1, weights);
   }
   if (!tile.is_full) {
     const float hidden = has_softmax ? -INFINITY : 0;  // the weight of which is 0
