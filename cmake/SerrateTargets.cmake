@@ -55,18 +55,39 @@ function(serrate_unite_cuda variable)
   set(${variable} ${united} PARENT_SCOPE)
 endfunction()
 
-# serrate_library(NAME SOURCES ... [CUDA ...] [SMALL_CUDA ...] [PUBLIC ...] [PRIVATE ...])
+# serrate_share_ptx(TARGET SOURCES...): in a build for the default architectures, code of these sources for sm_90 is made
+# of the PTX for sm_80, and not of PTX of its own. It is the same where no instruction needs more.
+function(serrate_share_ptx target)
+  if(SERRATE_SIMT OR NOT "${CMAKE_CUDA_ARCHITECTURES}" STREQUAL "80;90a-real")
+    return()
+  endif()
+  set_target_properties(${target} PROPERTIES CUDA_ARCHITECTURES OFF)
+  get_target_property(sources ${target} SOURCES)
+  list(FILTER sources INCLUDE REGEX "\\.cu$")
+  foreach(source ${sources})
+    if(source IN_LIST ARGN)
+      set(code "--generate-code=arch=compute_80,code=[compute_80,sm_80,sm_90]")
+    else()
+      set(code "--generate-code=arch=compute_80,code=[compute_80,sm_80];--generate-code=arch=compute_90a,code=[sm_90a]")
+    endif()
+    set_source_files_properties(${source} PROPERTIES COMPILE_OPTIONS "${code}")
+  endforeach()
+endfunction()
+
+# serrate_library(NAME SOURCES ... [CUDA ...] [SMALL_CUDA ...] [HOPPER_CUDA ...] [PUBLIC ...] [PRIVATE ...])
 # A layer of the program, as the static library serrate_NAME with the alias serrate::NAME.
-# CUDA, SMALL_CUDA: sources that are added when there is a CUDA compiler.
+# CUDA, SMALL_CUDA, HOPPER_CUDA: sources that are added when there is a CUDA compiler; the last ones have instructions
+# that sm_80 has not, or algorithms of CUB that it tunes for sm_90.
 function(serrate_library name)
-  cmake_parse_arguments(arg "" "" "SOURCES;CUDA;SMALL_CUDA;PUBLIC;PRIVATE" ${ARGN})
+  cmake_parse_arguments(arg "" "" "SOURCES;CUDA;SMALL_CUDA;HOPPER_CUDA;PUBLIC;PRIVATE" ${ARGN})
   set(target serrate_${name})
   add_library(${target} STATIC ${arg_SOURCES})
   add_library(serrate::${name} ALIAS ${target})
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
   if(SERRATE_WITH_CUDA)
     serrate_unite_cuda(arg_SMALL_CUDA ${arg_SMALL_CUDA})
-    target_sources(${target} PRIVATE ${arg_CUDA} ${arg_SMALL_CUDA})
+    target_sources(${target} PRIVATE ${arg_CUDA} ${arg_SMALL_CUDA} ${arg_HOPPER_CUDA})
+    serrate_share_ptx(${target} ${arg_CUDA} ${arg_SMALL_CUDA})
     target_compile_definitions(${target} PRIVATE SERRATE_WITH_CUDA=1)
   endif()
   if(SERRATE_SIMT)
