@@ -56,7 +56,7 @@ function(serrate_unite_cuda variable)
 endfunction()
 
 # serrate_share_ptx(TARGET SOURCES...): in a build for the default architectures, code of these sources for sm_90 is made
-# of the PTX for sm_80, and not of PTX of its own. It is the same where no instruction needs more.
+# of the PTX for sm_80, and not of PTX of its own. It is the same but for conversions of bfloat16, which are shifts.
 function(serrate_share_ptx target)
   if(SERRATE_SIMT OR NOT "${CMAKE_CUDA_ARCHITECTURES}" STREQUAL "80;90a-real")
     return()
