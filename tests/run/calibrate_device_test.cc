@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "src/core/gpus.h"
 #include "src/run/calibrate.h"
 #include "tests/support/run_ranks.h"
 
@@ -37,8 +38,8 @@ TEST(CalibrateDevice, TopologyOfTheGpusThatWereMeasured) {
   const PlannerTopology t = planner_topology_from_json(files[0]);
   EXPECT_EQ(t.device, PlannerDevice::kCuda);
   EXPECT_EQ(t.world_size, 2);
-  EXPECT_GT(t.device_bytes[0], 0);
-  EXPECT_EQ(t.device_bytes[0], t.device_bytes[1]);  // ranks of one GPU share it
+  EXPECT_EQ(t.device_bytes,  // ranks of one GPU share it
+            std::vector<std::int64_t>(2, gpu_memory(Device::cuda(0)).total / 2));
   // A copy, both directions of the link, lookup, update, and two messages; a copy on the host. Of
   // each 1 + 2 times on 2 ranks.
   EXPECT_EQ(on_gpus, 7 * 3 * 2);

@@ -149,6 +149,12 @@ TEST(Topology, HasTheMemoryOfGpus) {
   EXPECT_EQ(t.ranks_per_node, 2);
   EXPECT_EQ(t.host_bytes, (std::vector<std::int64_t>{500, 500, 500, 500}));
   EXPECT_EQ(t.device_bytes, (std::vector<std::int64_t>{100, 100, 50, 50}));
+  // docs/planner.md, in bytes per ms.
+  constexpr double kGiBPerSecond = (1 << 30) * 1e-3;
+  EXPECT_DOUBLE_EQ(t.device_bandwidth, 897 * kGiBPerSecond);
+  EXPECT_DOUBLE_EQ(t.host_link_bandwidth, 32 * kGiBPerSecond);
+  EXPECT_DOUBLE_EQ(t.intra_node_bandwidth, 600 * kGiBPerSecond);
+  EXPECT_DOUBLE_EQ(t.inter_node_bandwidth, 12.5 * kGiBPerSecond);
   EXPECT_EQ(topology_of({.host = host}, 0).device, PlannerDevice::kCpu);
   EXPECT_EQ(topology_of({.host = host}, 0).device_bytes, std::vector<std::int64_t>(4, 0));
 }
