@@ -1,7 +1,9 @@
 #include "src/train/train_step.h"
 
+#include <algorithm>
 #include <numeric>
 
+#include "sharding/plan/shard_grid.h"
 #include "src/core/profiler_range.h"
 #include "src/train/step_report.h"
 
@@ -47,9 +49,12 @@ DeviceMatrix<const float> gather_negatives(TrainState& s, std::span<const std::i
   return s.negatives.matrix(num_negatives, own.cols);
 }
 
+// Beside the embedding's exchange and update, which are queued before: NCCL keeps the order of one
+// communicator's collectives, and the host waits for those of MPI.
 void all_reduce_gradients(TrainState& s) {
   const ProfilerRange range("dense all-reduce");
-  s.dense_sum.all_reduce("dense_gradients", s.encoder.parameters().gradients(), s.stream);
+  s.dense_sum.all_reduce("dense_gradients", s.encoder.parameters().gradients(), s.dense_stream);
+  s.stream.wait_for(s.dense_stream);
 }
 
 // The forward and backward pass of one share: its gradients and the losses of its micro-batches.
@@ -96,6 +101,7 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
     : communicator(comm),
       stream(step_stream),
       input_stream(step_stream.device(), step_stream.num_threads()),
+      dense_stream(step_stream.device(), step_stream.num_threads()),
       last_begun(step_stream.device()),
       embedding(
           std::move(tables), std::move(plan),
@@ -104,6 +110,9 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
            .seed = options.seed,
            .split_bags = options.reproducible ? SplitBags::kIdOrder : SplitBags::kPartialSums},
           comm, step_stream),
+      through_nodes(std::ranges::any_of(
+          embedding.plan().tables,
+          [&](const TableSharding& t) { return serrate::through_nodes(t, embedding.plan()); })),
       encoder(options.model, options.seed, step_stream),
       head(options.model),
       dense_optimizer(options.dense_optimizer),
@@ -117,10 +126,11 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
   negative_lookup = embedding.lookup_index(kNegativeFeature, item);
 }
 
-// Memory of the input stream goes in its order, behind the step that may use it. Losses may be on
+// Memory of a stream goes in its order, behind what may use it on another one. Losses may be on
 // their way to the host.
 TrainState::~TrainState() {
   try {
+    stream.wait_for(dense_stream);
     input_stream.wait_for(stream);
     stream.synchronize();
   } catch (const Error&) {  // NOLINT(bugprone-empty-catch): nothing runs on a failed device
@@ -173,10 +183,12 @@ void train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_to
     s.negatives_sum.add_leaf(s.d_negatives.span(), stream);
     s.times.lap("sums over shares", stream);
   }
+  s.dense_stream.wait_for(stream);
 
   s.negatives_sum.reduce_scatter("d_negatives", s.d_negatives.span(), counts,
                                  s.exchange.d_output(s.negative_lookup).flat(), stream);
   s.embedding.output_dist_backward(s.exchange, stream);
+  if (s.through_nodes) s.dense_stream.wait_for(stream);  // two communicators: see send_after()
   s.times.lap("output_dist backward", stream);
 
   s.embedding.update(s.exchange, step, stream);

@@ -10,9 +10,9 @@
 
 #include "serrate/nccl_communicator.h"
 #include "tests/embedding/one_table.h"
+#include "tests/simt/step_overlap.h"
 #include "tests/support/run_ranks.h"
 #include "tests/support/simt/counters.h"
-#include "tests/support/simt/library.h"
 #include "tests/support/simt/stream.h"
 
 namespace serrate {
@@ -21,8 +21,8 @@ namespace {
 constexpr int kRanks = 4;  // on two nodes
 
 /// Ranks that share a GPU.
-void run_nccl_ranks(const std::function<void(Communicator&)>& body) {
-  run_ranks(kRanks, [&](Communicator& threads) {
+void run_nccl_ranks(const std::function<void(Communicator&)>& body, int size = kRanks) {
+  run_ranks(size, [&](Communicator& threads) {
     body(*make_nccl_communicator(threads.split(0), Device::cuda(0),
                                  {.sharing = GpuSharing::kAllowed}));
   });
@@ -97,28 +97,6 @@ TEST(PooledStep, WaitsForTheCountsOfTheNextBatchAlone) {
   EXPECT_LE(launches, 60);
 }
 
-/// Collective: lets the device run all that can run.
-void run_what_can(Communicator& communicator) {
-  communicator.barrier("all is queued");
-  if (communicator.rank() == 0) {
-    const simt::Lock lock;
-    for (std::uint64_t before = simt::movements() + 1; before != simt::movements();) {
-      before = simt::movements();
-      simt::make_progress();
-    }
-  }
-  communicator.barrier("it ran");
-}
-
-simt::StreamId id_of(const Stream& stream) {
-  return simt::stream_id(static_cast<cudaStream_t>(stream.native()));
-}
-
-bool is_idle(const Stream& stream) {
-  const simt::Lock lock;
-  return simt::stream_is_idle(id_of(stream));
-}
-
 /// Two nodes of two ranks. The ids of the first batch have nothing to wait for, those of the second
 /// a step that does not end.
 void send_behind_a_step(Communicator& communicator) {
@@ -137,12 +115,7 @@ void send_behind_a_step(Communicator& communicator) {
   send(1);
   EXPECT_TRUE(is_idle(input_stream));
   rank.exchange.take(ahead, rank.stream);
-  {
-    const simt::Lock lock;
-    simt::enqueue_waiting(
-        id_of(rank.stream), "step", [](const auto&) {}, [&] { return step_ends.load(); },
-        [] { return false; });
-  }
+  hold(rank.stream, step_ends);
   ahead.send_after(rank.stream);
   send(2);
   EXPECT_FALSE(is_idle(input_stream));
@@ -157,6 +130,16 @@ void send_behind_a_step(Communicator& communicator) {
 TEST(IdsThroughNodes, AreSentWhenTheStepBeforeIsDone) {
   run_ranks(kRanks, send_behind_a_step);
   run_nccl_ranks(send_behind_a_step);
+}
+
+// Under NCCL all collectives of a communicator are in order; those of two have to be.
+TEST(DenseAllReduce, IsBesideTheExchangeAndTheUpdateOfTheEmbeddings) {
+  using enum ShardingType;
+  run_ranks(2, [](Communicator& c) { expect_overlap(kTableWise, "d_negatives", true, c); });
+  run_nccl_ranks(
+      [](Communicator& c) { expect_overlap(kTableWise, "output_dist_backward", true, c); }, 2);
+  run_ranks(kRanks,
+            [](Communicator& c) { expect_overlap(kTableRowWise, "d_negatives", false, c); });
 }
 
 }  // namespace
