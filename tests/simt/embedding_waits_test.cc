@@ -135,9 +135,9 @@ TEST(IdsThroughNodes, AreSentWhenTheStepBeforeIsDone) {
 // Under NCCL all collectives of a communicator are in order; those of two have to be.
 TEST(DenseAllReduce, IsBesideTheExchangeAndTheUpdateOfTheEmbeddings) {
   using enum ShardingType;
-  run_ranks(2, [](Communicator& c) { expect_overlap(kTableWise, "d_negatives", true, c); });
-  run_nccl_ranks(
-      [](Communicator& c) { expect_overlap(kTableWise, "output_dist_backward", true, c); }, 2);
+  run_ranks(2, [](Communicator& c) { expect_overlap(kRowWise, "d_negatives", true, c); });
+  run_nccl_ranks([](Communicator& c) { expect_overlap(kRowWise, "output_dist_backward", true, c); },
+                 2);
   run_ranks(kRanks,
             [](Communicator& c) { expect_overlap(kTableRowWise, "d_negatives", false, c); });
 }
