@@ -83,6 +83,7 @@ void SearchMoves::anneal_choice(int item, double temperature) {
 void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
   constexpr double kMostWorse = 0.02;  // of the objective, to be accepted, at the beginning
   constexpr int kRoundsPerRefresh = 4;
+  constexpr double kDivided = 0.3;  // of all rounds
   constexpr double kFirstPrice = 5, kLeastPrice = 0.1, kMostPrice = 100, kPriceStep = 1.2;
   restore(best_);
   const std::int64_t begin = state_.evaluations();
@@ -105,6 +106,14 @@ void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
       state_.set_memory_price({price, 0});
       state_.refresh_energy(kSearchSharpness);
     }
+    if (random_.uniform() < kDivided) {
+      if (divide_anew(random_rank(), random_.below(state_.num_ranks()))) {
+        note_best();
+        objective = state_.objective();
+        excess = state_.memory_excess();
+      }
+      continue;
+    }
     const double left =
         1 - static_cast<double>(state_.evaluations() - begin) / static_cast<double>(evaluations);
     ruin(removed);
@@ -125,15 +134,21 @@ void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
   state_.set_memory_price({});
 }
 
-// Takes out some items of a rank, the one of most energy more often than not, and some others.
-void SearchMoves::ruin(std::vector<Removed>& removed) {
-  removed.clear();
+// The one of most energy more often than not.
+int SearchMoves::random_rank() {
   int rank = random_.below(state_.num_ranks());
   if (random_.below(2) == 0) {
     for (int r = 0; r < state_.num_ranks(); ++r) {
       if (state_.rank_energy(r) > state_.rank_energy(rank)) rank = r;
     }
   }
+  return rank;
+}
+
+// Takes out some items of a rank and some others.
+void SearchMoves::ruin(std::vector<Removed>& removed) {
+  removed.clear();
+  const int rank = random_rank();
   constexpr int kMost = 8;
   const int count = 1 + random_.below(std::min(kMost, state_.num_items()));
   while (std::ssize(removed) < count) {

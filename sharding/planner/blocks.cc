@@ -1,3 +1,4 @@
+#include <bit>
 #include <limits>
 
 #include "sharding/planner/state.h"
@@ -98,6 +99,66 @@ double SearchState::blocks_in_one_node(int item, int choice, std::vector<int>& b
   }
   blocks = best_blocks;
   return best;
+}
+
+bool SearchState::divide_anew(int rank_a, int rank_b, std::span<const OnRank> blocks,
+                              double least_gain) {
+  constexpr std::uint32_t kWaysPerEvaluation = 4;  // in time
+  struct Rank {
+    int rank;
+    std::vector<double> load;
+    std::int64_t device, host;
+  };
+  struct Block {
+    bool is_on_a;
+    const double* time;
+    std::int64_t device, host;
+  };
+  const auto rank_of = [&](int rank) {
+    return Rank{rank, {loads(rank), loads(rank) + num_phases_}, device_[rank], host_[rank]};
+  };
+  Rank a = rank_of(rank_a), b = rank_of(rank_b);
+  std::vector<Block> movable;
+  for (const auto [item, block] : blocks) {
+    const MemoryRun& memory = candidate(item, choice_[item]).memory.front();
+    movable.push_back({blocks_[item][block] == rank_a, choice_of(item, choice_[item]).time.data(),
+                       memory.device_bytes, memory.host_bytes});
+  }
+  const auto move = [&](const Block& block, Rank& from, Rank& to) {
+    for (int k = 0; k < num_phases_; ++k) {
+      from.load[k] -= block.time[k];
+      to.load[k] += block.time[k];
+    }
+    from.device -= block.device;
+    from.host -= block.host;
+    to.device += block.device;
+    to.host += block.host;
+  };
+  const auto energy_of = [&](const Rank& r) {
+    return energy_at(r.rank, [&](int k) { return r.load[k]; }, r.device, r.host);
+  };
+  double best = energy_[rank_a] + energy_[rank_b] - least_gain;
+  std::uint32_t moved = 0, best_moved = 0;  // a bit for each block
+  const std::uint32_t num_ways = 1U << blocks.size();
+  // In the order of Gray's code one block moves from each way to the next.
+  for (std::uint32_t way = 1; way < num_ways; ++way) {
+    const int i = std::countr_zero(way);
+    const bool is_on_a = movable[i].is_on_a != static_cast<bool>(moved >> i & 1);
+    move(movable[i], is_on_a ? a : b, is_on_a ? b : a);
+    moved ^= 1U << i;
+    double energy = energy_of(a);
+    if (energy < best) energy += energy_of(b);
+    if (energy >= best) continue;
+    best = energy;
+    best_moved = moved;
+  }
+  evaluations_ += num_ways / kWaysPerEvaluation;
+  for (std::size_t i = 0; i < blocks.size(); ++i) {
+    if (best_moved >> i & 1) {
+      move_block(blocks[i].item, blocks[i].block, movable[i].is_on_a ? rank_b : rank_a);
+    }
+  }
+  return best_moved != 0;
 }
 
 }  // namespace serrate

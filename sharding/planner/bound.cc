@@ -4,6 +4,7 @@
 #include <numeric>
 #include <optional>
 #include <queue>
+#include <ranges>
 #include <utility>
 
 #include "sharding/planner/relaxation.h"
@@ -121,6 +122,34 @@ PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objec
   return {.objective = box.value * (1 - kBoundSlack),
           .device_price = price(kPhases, problem.device_bytes),
           .host_price = price(kPhases + 1, problem.host_bytes)};
+}
+
+Allowed candidates_below(const PlannerProblem& problem, const PlannerBound& bound, double known) {
+  // Of the mean over ranks in all phases: no longer than the slowest ranks.
+  const auto cost_of = [&](const Candidate& c) {
+    return c.everywhere.total(problem.estimator) +
+           c.work.total(problem.estimator) / problem.world_size +
+           bound.device_price * static_cast<double>(c.total_device_bytes()) +
+           bound.host_price * static_cast<double>(c.total_host_bytes());
+  };
+  double sum = -bound.device_price * sum_of(problem.device_bytes) -
+               bound.host_price * sum_of(problem.host_bytes);
+  std::vector<double> least;
+  for (const PlannerItem& item : problem.items) {
+    least.push_back(std::ranges::min(item.candidates | std::views::transform(cost_of)));
+    sum += least.back();
+  }
+  const double most = known * (1 + kBoundSlack);
+  Allowed allowed;
+  for (std::size_t i = 0; i < problem.items.size(); ++i) {
+    auto& of_item = allowed.emplace_back();
+    for (const Candidate& c : problem.items[i].candidates) {
+      const double longest =
+          c.everywhere.total(problem.estimator) + c.time.total(problem.estimator);
+      of_item.push_back(longest <= most && sum - least[i] + cost_of(c) <= most);
+    }
+  }
+  return allowed;
 }
 
 std::vector<std::vector<ItemChoice>> relaxed_choices(const PlannerProblem& problem,

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "sharding/planner/misfits.h"
 #include "sharding/planner/problem.h"
 
 namespace serrate {
@@ -16,6 +17,10 @@ struct PlannerBound {
 
 /// From loads and memory that may be spread freely over the ranks.
 PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objective);
+
+/// The candidates with which a placement of at most `known`, in ms, is possible by the bound's
+/// prices: what the cheapest ones of all other items come to is added.
+Allowed candidates_below(const PlannerProblem& problem, const PlannerBound& bound, double known);
 
 /// Which candidate of an item, and the node of each of its blocks where the nodes are told apart.
 struct ItemChoice {

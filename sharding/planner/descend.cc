@@ -8,6 +8,7 @@ namespace {
 
 constexpr int kTriedRanks = 6;   // of most energy, to improve
 constexpr int kMostLeast = 128;  // of least, to put blocks on
+constexpr int kDivided = 8;      // pairs with the rank of most energy, to divide anew
 
 }  // namespace
 
@@ -52,6 +53,9 @@ void SearchMoves::shorten_longest(int sharpness) {
       for (int i = 0; i < std::min(kTriedRanks, state_.num_ranks()) && !improved; ++i) {
         improved = improve_rank(ranks[i], others);
       }
+    }
+    for (int i = 0; i < kDivided && !improved; ++i) {
+      improved = divide_anew(ranks[0], random_.below(state_.num_ranks()));
     }
     if (!improved && !spread_less()) break;
     state_.refresh_energy(sharpness);
@@ -100,6 +104,26 @@ bool SearchMoves::improve_rank(int rank, const std::vector<int>& others) {
     if (move_item(item, others)) return true;
   }
   return swap_best(rank, others);
+}
+
+// Divides some of the blocks on two ranks between them: what changes places are sets of blocks,
+// where no block has one alone that it could change places with.
+bool SearchMoves::divide_anew(int rank, int other) {
+  constexpr std::size_t kMost = 10;
+  if (rank == other) return false;
+  std::vector<SearchState::OnRank> blocks;
+  const auto add = [&](int from, int to) {
+    for (const SearchState::OnRank& on : state_.on_rank(from)) {
+      if (state_.may_move(on.item, from, to)) blocks.push_back(on);
+    }
+  };
+  add(rank, other);
+  add(other, rank);
+  for (std::size_t i = 0; i < std::min(kMost, blocks.size()); ++i) {
+    std::swap(blocks[i], blocks[i + random_.below(static_cast<int>(blocks.size() - i))]);
+  }
+  blocks.resize(std::min(kMost, blocks.size()));
+  return state_.divide_anew(rank, other, blocks, least_gain());
 }
 
 bool SearchMoves::swap_best(int rank, const std::vector<int>& others) {

@@ -16,6 +16,7 @@ SearchMoves::SearchMoves(const PlannerProblem& problem, const PlannerBound& boun
                          Clock::time_point deadline)
     : problem_(problem),
       bound_(bound),
+      types_(restriction.types),
       phases_(make_phases(problem, options.objective, restriction)),
       state_(problem, phases_),
       random_(options.seed),

@@ -49,9 +49,10 @@ class SearchMoves {
   /// Annealing and local search: once to loosen the best a little, once to melt it.
   void anneal(std::int64_t evaluations);
   /// Takes some items out and puts them back where they cost the least, in random order and with
-  /// some ranks and choices left out at random (as Christiaens and Vanden Berghe 2020). Memory that
-  /// is not there has a price meanwhile, which rises while placements take it and falls while they
-  /// do not (as Vidal et al. 2012).
+  /// some ranks and choices left out at random (as Christiaens and Vanden Berghe 2020); now and
+  /// then divides what is on two ranks anew instead. Memory that is not there has a price
+  /// meanwhile, which rises while placements take it and falls while they do not (as Vidal et al.
+  /// 2012).
   void ruin_and_recreate(std::int64_t evaluations);
 
   std::int64_t evaluations() const { return state_.evaluations(); }
@@ -63,6 +64,7 @@ class SearchMoves {
     return best_.excess > 0 ? std::numeric_limits<double>::infinity() : best_.objective;
   }
   bool is_late() const { return Clock::now() >= deadline_; }
+  const TypeSet& types() const { return types_; }
   SearchResult result();
 
  private:
@@ -102,7 +104,6 @@ class SearchMoves {
   // start.cc
   std::vector<int> choose(ShardLimit limit) const;
   Allowed allowed_by(ShardLimit limit) const;
-  std::vector<int> choose_at(const Allowed& allowed, double device_price, double host_price) const;
   using Nodes = std::vector<std::vector<int>>;  // of each item's blocks; empty: any
   bool is_big(int item) const;
   void change(int item, std::vector<int>& choices, Nodes& nodes);
@@ -118,6 +119,7 @@ class SearchMoves {
   std::vector<int> ranks_by_energy() const;
   std::vector<int> partners(const std::vector<int>& ranks, int least, int others);
   bool improve_rank(int rank, const std::vector<int>& others);
+  bool divide_anew(int rank, int other);
   bool swap_best(int rank, const std::vector<int>& others);
   bool move_item(int item, std::span<const int> ranks);
   bool spread_less();
@@ -128,11 +130,13 @@ class SearchMoves {
   bool accepts(double change, double temperature);
   void anneal_move(double temperature);
   void anneal_choice(int item, double temperature);
+  int random_rank();
   void ruin(std::vector<Removed>& removed);
   void recreate(const std::vector<Removed>& removed);
 
   const PlannerProblem& problem_;
   const PlannerBound& bound_;
+  TypeSet types_;
   const Phases phases_;
   SearchState state_;
   Random random_;

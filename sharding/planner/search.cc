@@ -77,7 +77,7 @@ class Search {
   SearchResult run() const {
     constexpr std::int64_t kTiny = 200;  // items x ranks
     constexpr std::int64_t kMostTries = 20'000;
-    const auto best = best_starts();
+    auto best = best_starts();
     if (!best.front()->has_placement()) return {};
     SearchResult tried;
     if (size() <= kTiny && !best.front()->is_late()) {
@@ -85,8 +85,10 @@ class Search {
       tried.is_best = try_all_placements(problem_, options_.objective, kMostTries, tried);
       if (tried.is_best) return tried;
     }
-    for (const auto& moves : best) {
-      if (!moves->is_late()) improve(*moves, evaluations_ / std::ssize(best));
+    for (Moves& moves : best) {
+      if (moves->is_late()) continue;
+      narrow(moves);
+      improve(*moves, evaluations_ / std::ssize(best));
     }
     SearchResult found = (*std::ranges::min_element(best, is_better))->result();
     const bool tried_is_better =
@@ -122,6 +124,16 @@ class Search {
     auto moves = std::make_unique<SearchMoves>(problem_, bound_, options_, restriction, deadline_);
     for (const auto& start : starts_) moves->adopt(start);
     return moves;
+  }
+
+  // Goes on from the best placement with the candidates alone with which a better one is possible,
+  // in whichever memory.
+  void narrow(Moves& moves) const {
+    Restriction narrowed{moves->types(),
+                         candidates_below(problem_, bound_, moves->objective_within_memory())};
+    auto fewer = std::make_unique<SearchMoves>(problem_, bound_, options_, narrowed, deadline_);
+    fewer->adopt(moves->result().items);
+    if (fewer->has_placement()) moves = std::move(fewer);
   }
 
   // The restrictions to go on with, the best first. Of many items there is time for one alone.
@@ -178,10 +190,11 @@ class Search {
   }
 
   void start_from_kernels(const TypeSet& types, double known, std::vector<Moves>& all) const {
-    std::vector<Allowed> sets = kernel_sets(problem_, bound_, known);
-    for (Allowed& allowed : sets) {
+    const Allowed below = candidates_below(problem_, bound_, known);
+    const std::vector<Allowed> sets = kernel_sets(problem_, bound_, known);
+    for (const Allowed& allowed : sets) {
       if (!all.empty() && all.back()->is_late()) return;
-      all.push_back(moves_of({types, std::move(allowed)}));
+      all.push_back(moves_of({types, in_both(allowed, below)}));
       all.back()->start(kKernelLimits);
       all.back()->descend(std::min(evaluations_ * 3 / 8 / std::ssize(sets), evaluations_ / 16));
     }
@@ -191,10 +204,11 @@ class Search {
   void start_from_relaxed(const TypeSet& types, double known, std::vector<Moves>& all) const {
     constexpr std::size_t kMost = 4;
     if (SearchMoves::Clock::now() >= deadline_) return;
+    const Allowed below = candidates_below(problem_, bound_, known);
     const int cases = effort_ == SearchEffort::kPlenty ? 100 : 60;
     for (const auto& choices : relaxed_choices(problem_, options_.objective, known, kMost, cases)) {
       if (!all.empty() && all.back()->is_late()) return;
-      all.push_back(moves_of({types, with_kernels(choices)}));
+      all.push_back(moves_of({types, in_both(with_kernels(choices), below)}));
       all.back()->start(choices);
       if (!all.back()->has_placement()) {
         all.pop_back();
@@ -202,6 +216,16 @@ class Search {
       }
       all.back()->descend(evaluations_ / 16);
     }
+  }
+
+  // An item that would be left with none keeps those of the first.
+  static Allowed in_both(const Allowed& first, const Allowed& second) {
+    Allowed both = first;
+    for (std::size_t i = 0; i < both.size(); ++i) {
+      for (std::size_t c = 0; c < both[i].size(); ++c) both[i][c] = first[i][c] && second[i][c];
+      if (std::ranges::find(both[i], true) == both[i].end()) both[i] = first[i];
+    }
+    return both;
   }
 
   // In host memory those whose candidate is, and no others.

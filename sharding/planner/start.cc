@@ -114,7 +114,22 @@ void SearchMoves::change(int item, std::vector<int>& choices, Nodes& nodes) {
 std::vector<int> SearchMoves::choose(ShardLimit limit) const {
   constexpr int kMostRaises = 40;
   constexpr double kRaise = 1.25;
+  struct Option {
+    int choice;
+    double work, device, host;  // ms, bytes; summed over all ranks
+  };
   const Allowed allowed = allowed_by(limit);
+  std::vector<std::vector<Option>> options;
+  for (int i = 0; i < state_.num_items(); ++i) {
+    auto& of_item = options.emplace_back();
+    for (int c = 0; c < std::ssize(phases_.items[i]); ++c) {
+      const Phases::Choice& choice = state_.choice_of(i, c);
+      const Candidate& candidate = state_.candidate(i, c);
+      if (!allowed[i][choice.candidate]) continue;
+      of_item.push_back({c, choice.work, static_cast<double>(candidate.total_device_bytes()),
+                         static_cast<double>(candidate.total_host_bytes())});
+    }
+  }
   const double device = sum_of(problem_.device_bytes), host = sum_of(problem_.host_bytes);
   // Where memory has no price yet, a thousandth of the time is the first for all of it.
   const auto first_price = [&](double bytes) {
@@ -123,12 +138,15 @@ std::vector<int> SearchMoves::choose(ShardLimit limit) const {
   double device_price = bound_.device_price, host_price = bound_.host_price;
   std::vector<int> chosen;
   for (int i = 0; i < kMostRaises; ++i) {
-    chosen = choose_at(allowed, device_price, host_price);
+    chosen.clear();
     double used_device = 0, used_host = 0;
-    for (int j = 0; j < state_.num_items(); ++j) {
-      const Candidate& c = state_.candidate(j, chosen[j]);
-      used_device += static_cast<double>(c.total_device_bytes());
-      used_host += static_cast<double>(c.total_host_bytes());
+    for (const auto& of_item : options) {
+      const Option& best = *std::ranges::min_element(of_item, {}, [&](const Option& o) {
+        return o.work + state_.num_ranks() * (device_price * o.device + host_price * o.host);
+      });
+      chosen.push_back(best.choice);
+      used_device += best.device;
+      used_host += best.host;
     }
     const bool device_fits = used_device <= limit.filled * device;
     const bool host_fits = used_host <= limit.filled * host;
@@ -168,30 +186,6 @@ Allowed SearchMoves::allowed_by(ShardLimit limit) const {
   if (bound_.device_price == 0 && bound_.host_price == 0) return allowed;
   Allowed fitting = allowed;
   return take_out_misfits(problem_, fitting) ? allowed : fitting;
-}
-
-std::vector<int> SearchMoves::choose_at(const Allowed& allowed, double device_price,
-                                        double host_price) const {
-  std::vector<int> chosen;
-  for (int i = 0; i < state_.num_items(); ++i) {
-    const auto& choices = phases_.items[i];
-    int best = -1;
-    double best_cost = std::numeric_limits<double>::infinity();
-    for (int c = 0; c < std::ssize(choices); ++c) {
-      if (!allowed[i][choices[c].candidate]) continue;
-      const Candidate& candidate = state_.candidate(i, c);
-      const double cost =
-          choices[c].work +
-          state_.num_ranks() * (device_price * static_cast<double>(candidate.total_device_bytes()) +
-                                host_price * static_cast<double>(candidate.total_host_bytes()));
-      if (cost < best_cost) {
-        best_cost = cost;
-        best = c;
-      }
-    }
-    chosen.push_back(best);
-  }
-  return chosen;
 }
 
 // Places the items, each where it costs the least; one that would exceed a rank's memory may take

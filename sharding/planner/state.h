@@ -41,6 +41,8 @@ class SearchState {
     return ranks.empty() || std::binary_search(ranks.begin(), ranks.end(), rank);
   }
   bool may_be_on_node(int item, int node) const;
+  // The same for one of its blocks that is on a rank alone, beside the others as they are.
+  bool may_move(int item, int from, int to) const;
 
   void place(int item, int choice, std::span<const int> blocks);
   void remove(int item);
@@ -63,6 +65,10 @@ class SearchState {
     int item = 0;
     int block = 0;
   };
+  // Divides blocks, each of which may be on either of two ranks, so that the energy is the least of
+  // all ways to do so. False when it falls by no more than `least_gain`: then they stay.
+  bool divide_anew(int rank_a, int rank_b, std::span<const OnRank> blocks, double least_gain);
+
   // Blocks on a rank alone; those on nodes.
   const std::vector<OnRank>& on_rank(int rank) const { return on_rank_[rank]; }
   const std::vector<OnRank>& on_node(int node) const { return on_node_[node]; }
@@ -146,7 +152,6 @@ class SearchState {
   void add_to_rank(int rank, const double* time, double sign, std::int64_t device,
                    std::int64_t host);
   void refresh_rank(int rank);
-  bool may_move(int item, int from, int to) const;
   bool fits_everywhere(const MemoryRun& more) const;
   double block_change(int item, int choice, int place);
   double spread_blocks(int item, int choice, std::span<const int> places, std::vector<int>& blocks);

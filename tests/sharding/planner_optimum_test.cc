@@ -4,6 +4,7 @@
 #include <array>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "sharding/estimate/estimator.h"
 #include "sharding/estimate/serrate_estimator.h"
@@ -278,20 +279,41 @@ struct Tally {
   int close = 0;  // of them, within 1 % of the optimum
   int impossible = 0;
   int missed = 0;
-  int bounds = 0;  // tested against the optimum
-  int raised = 0;  // of them, above the bound to begin with
+  int bounds = 0;    // tested against the optimum
+  int raised = 0;    // of them, above the bound to begin with
+  int left_out = 0;  // candidates that no plan as good as the optimum has
 };
+
+// None that the best plan has is left out.
+void expect_candidates_left(const PlannerProblem& problem, const PlannerBound& bound,
+                            double optimum, std::span<const PlacedTable> best, Tally& tally) {
+  const Allowed below = candidates_below(problem, bound, optimum);
+  for (std::size_t i = 0; i < problem.items.size(); ++i) {
+    const PlannerItem& item = problem.items[i];
+    const PlacedTable& placed = best[item.tables.front()];
+    for (std::size_t c = 0; c < item.candidates.size(); ++c) {
+      const Candidate& candidate = item.candidates[c];
+      const bool is_chosen = candidate.type == placed.type && candidate.kernel == placed.kernel;
+      if (is_chosen) {
+        EXPECT_TRUE(below[i][c]) << "item " << i << ", candidate " << c;
+      }
+      tally.left_out += !below[i][c];
+    }
+  }
+}
 
 // Plans that are found are longer than the optimum at times: so are the goals that are tried then,
 // of which none may be taken for proved.
 void expect_bounds_hold(const PlannerInstance& instance, PlannerEstimator estimator,
-                        PlannerObjective objective, double optimum, Tally& tally) {
+                        PlannerObjective objective, double optimum,
+                        std::span<const PlacedTable> best, Tally& tally) {
   PlannerProblem problem = planner_problem(instance.model, instance.topology, estimator);
   ASSERT_FALSE(drop_misfits(problem));
   const double latency = estimator == PlannerEstimator::kSerrate
                              ? serrate_latency(instance.model, instance.topology, {})
                              : 0;
   const PlannerBound first = planner_bound(problem, objective);
+  expect_candidates_left(problem, first, optimum - latency, best, tally);
   for (const double longer : {1.02, 1.05, 1.1}) {
     const double bound = raise_bound(problem, objective, first, longer * (optimum - latency));
     EXPECT_LE(bound, (optimum - latency) * (1 + 1e-9)) << longer;
@@ -325,7 +347,8 @@ void compare(const PlannerInstance& instance, PlannerEstimator estimator,
   }
   const double optimum = std::min(ours, better);
   EXPECT_LE(result.bound, optimum * (1 + 1e-9));
-  expect_bounds_hold(instance, estimator, objective, optimum, tally);
+  expect_bounds_hold(instance, estimator, objective, optimum,
+                     better < ours ? search.placement() : result.tables, tally);
   ++tally.planned;
   tally.close += ours <= 1.01 * optimum;
 }
@@ -333,8 +356,8 @@ void compare(const PlannerInstance& instance, PlannerEstimator estimator,
 void print(const Tally& t) {
   std::printf(
       "%d planned, %d of them within 1 %% of the optimum, %d impossible, %d missed; %d bounds, %d "
-      "of them raised\n",
-      t.planned, t.close, t.impossible, t.missed, t.bounds, t.raised);
+      "of them raised; %d candidates left out\n",
+      t.planned, t.close, t.impossible, t.missed, t.bounds, t.raised, t.left_out);
 }
 
 // Up to four nodes of one rank, or three of two, in turn.
@@ -358,6 +381,7 @@ TEST(PlannerOptimum, BoundIsHonestAndPlansAreClose) {
   EXPECT_LE(tally.missed, 0.01 * tally.planned);
   EXPECT_EQ(tally.bounds, 3 * tally.planned);
   EXPECT_GE(tally.raised, tally.bounds / 10);
+  EXPECT_GE(tally.left_out, tally.planned);
   print(tally);
 }
 
@@ -376,6 +400,7 @@ TEST(PlannerOptimum, BoundIsHonestAndPlansAreCloseByOurModel) {
   EXPECT_LE(tally.missed, 0.02 * tally.planned);
   EXPECT_EQ(tally.bounds, 3 * tally.planned);
   EXPECT_GE(tally.raised, tally.bounds / 10);
+  EXPECT_GE(tally.left_out, tally.planned);
   print(tally);
 }
 
