@@ -14,6 +14,10 @@ target_compile_options(serrate_options INTERFACE
   # CMake 3.25 does not know CUDA_STANDARD 20. 554: of a conversion that a requires clause leaves out.
   $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20 --expt-relaxed-constexpr --diag-suppress=554 -Xcompiler=-Wall,-Wextra,-Wshadow>
   $<$<AND:$<COMPILE_LANGUAGE:CUDA>,$<BOOL:${SERRATE_WERROR}>>:-Werror=all-warnings -Xcompiler=-Werror>)
+if(CMAKE_UNITY_BUILD)  # what GCC warns of across the sources of a unit that is nothing by itself
+  target_compile_options(serrate_options INTERFACE
+    "$<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-subobject-linkage;-Wno-shadow;-Wshadow=local>")
+endif()
 if(SERRATE_SANITIZE)
   target_compile_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE}
     -fno-sanitize-recover=all -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS)
@@ -81,15 +85,22 @@ endfunction()
 function(serrate_library name)
   cmake_parse_arguments(arg "" "" "SOURCES;CUDA;SMALL_CUDA;HOPPER_CUDA;PUBLIC;PRIVATE" ${ARGN})
   set(target serrate_${name})
-  add_library(${target} STATIC ${arg_SOURCES})
+  # In one unit, the specialisations for a device come before what uses them.
+  set(cpu ${arg_SOURCES})
+  list(FILTER cpu INCLUDE REGEX "cpu[/.]")
+  list(REMOVE_ITEM arg_SOURCES "" ${cpu})
+  add_library(${target} STATIC ${cpu})
   add_library(serrate::${name} ALIAS ${target})
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
   if(SERRATE_WITH_CUDA)
     serrate_unite_cuda(arg_SMALL_CUDA ${arg_SMALL_CUDA})
     target_sources(${target} PRIVATE ${arg_CUDA} ${arg_SMALL_CUDA} ${arg_HOPPER_CUDA})
+    set_source_files_properties(${arg_CUDA} ${arg_SMALL_CUDA} ${arg_HOPPER_CUDA}
+      PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
     serrate_share_ptx(${target} ${arg_CUDA} ${arg_SMALL_CUDA})
     target_compile_definitions(${target} PRIVATE SERRATE_WITH_CUDA=1)
   endif()
+  target_sources(${target} PRIVATE ${arg_SOURCES})
   if(SERRATE_SIMT)
     serrate_simulate_cuda(${target})
   endif()

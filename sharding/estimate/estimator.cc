@@ -4,13 +4,10 @@
 
 #include "sharding/estimate/serrate_estimator.h"
 #include "sharding/estimate/torchrec_estimator.h"
+#include "sharding/plan/shard_grid.h"
 
 namespace serrate {
 namespace {
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // The narrowest block of at least `least` columns that cuts the table evenly; TorchRec's rule.
 std::int64_t column_block(const PlannerTable& table) {

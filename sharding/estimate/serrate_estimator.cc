@@ -10,11 +10,11 @@
 namespace serrate {
 namespace {
 
-constexpr double kWordBytes = 8;   // of an id, an offset or a count
+constexpr double kIdBytes = 8;     // of an id, an offset or a count
 constexpr double kFloatBytes = 4;  // of weights, pooled rows, gradients and optimizer state
 constexpr double kLineBytes = 64;  // the least that a random access moves
-constexpr double kCacheRatio = 0.2;
-constexpr double kCacheIndexBytesPerRow = 4 + 16 * kCacheRatio;
+constexpr double kCachedShare = 0.2;
+constexpr double kCacheIndexBytesPerRow = 4 + 16 * kCachedShare;
 // What work on single ids takes, as bytes at the memory's bandwidth (measured at 42 GB/s, 9 and 4.6
 // ns an id): the update sorts ids and groups them by row; parting them by row block scatters them.
 constexpr double kGroupedBytes = 384;
@@ -22,10 +22,10 @@ constexpr double kPartedBytes = 192;
 // Buffers are made a quarter larger than the first batch needs.
 constexpr double kBufferSlack = 1.25;
 
-class Estimator {
+class SerrateEstimator {
  public:
-  Estimator(const PlannerTable& table, const ShardingOption& option,
-            const PlannerTopology& topology, std::int64_t batch_size)
+  SerrateEstimator(const PlannerTable& table, const ShardingOption& option,
+                   const PlannerTopology& topology, std::int64_t batch_size)
       : table_(table),
         option_(option),
         topology_(topology),
@@ -74,7 +74,7 @@ class Estimator {
     const double rows = asked.bags * dim * kFloatBytes;
     ShardEstimate e;
     const double parted =
-        2 * id_bytes(asked) + asked.bags * kWordBytes + parting_bytes(asked, num_parts());
+        2 * id_bytes(asked) + asked.bags * kIdBytes + parting_bytes(asked, num_parts());
     const double packed = 2 * id_bytes(asked) * option_.num_column_blocks;
     e.input_dist = (parted + packed) / memory_bandwidth();
     e.forward_comms = (outputs + 3 * rows) / memory_bandwidth();
@@ -99,7 +99,7 @@ class Estimator {
     if (option_.kernel == ComputeKernel::kFusedUvm) return far;
     if (option_.kernel != ComputeKernel::kFusedUvmCaching) return near;
     const auto all = static_cast<double>(table_.num_rows);
-    const double hits = share_of_draws(std::ceil(kCacheRatio * all), all, table_.zipf_exponent);
+    const double hits = share_of_draws(std::ceil(kCachedShare * all), all, table_.zipf_exponent);
     return 1 / (hits / near + (1 - hits) / far);
   }
 
@@ -132,7 +132,7 @@ class Estimator {
   }
 
   double id_bytes(const Lookups& n) const {
-    return n.ids * (kWordBytes + (table_.weighted ? kFloatBytes : 0)) + n.bags * kWordBytes;
+    return n.ids * (kIdBytes + (table_.weighted ? kFloatBytes : 0)) + n.bags * kIdBytes;
   }
   double pooled_bytes(const Lookups& n) const { return n.bags * columns_ * kFloatBytes; }
   double row_bytes() const { return std::max(columns_ * element_, kLineBytes); }
@@ -189,7 +189,7 @@ class Estimator {
         break;
       case ComputeKernel::kFusedUvmCaching:
         e.host_bytes += whole(rows_and_state);
-        near += whole(rows_and_state * kCacheRatio + rows * kCacheIndexBytesPerRow);
+        near += whole(rows_and_state * kCachedShare + rows * kCacheIndexBytesPerRow);
         break;
     }
     e.exchange_bytes =
@@ -216,12 +216,12 @@ bool goes_through_nodes(ShardingType type, const PlannerTopology& topology) {
 ShardEstimate serrate_estimate(const PlannerTable& table, const ShardingOption& option,
                                std::int64_t rows, const PlannerTopology& topology,
                                std::int64_t batch_size) {
-  return Estimator(table, option, topology, batch_size).shard(rows);
+  return SerrateEstimator(table, option, topology, batch_size).shard(rows);
 }
 
 ShardEstimate serrate_everywhere(const PlannerTable& table, const ShardingOption& option,
                                  const PlannerTopology& topology, std::int64_t batch_size) {
-  return Estimator(table, option, topology, batch_size).everywhere();
+  return SerrateEstimator(table, option, topology, batch_size).everywhere();
 }
 
 double serrate_latency(const PlannerModel& model, const PlannerTopology& topology,

@@ -61,10 +61,10 @@ struct Traffic {
   double output = 0;
 };
 
-class Estimator {
+class TorchRecEstimator {
  public:
-  Estimator(const PlannerTable& table, const ShardingOption& option, std::int64_t rows,
-            const PlannerTopology& topology, std::int64_t batch_size)
+  TorchRecEstimator(const PlannerTable& table, const ShardingOption& option, std::int64_t rows,
+                    const PlannerTopology& topology, std::int64_t batch_size)
       : table_(table),
         option_(option),
         rows_(rows),
@@ -207,7 +207,7 @@ class Estimator {
 ShardEstimate torchrec_estimate(const PlannerTable& table, const ShardingOption& option,
                                 std::int64_t rows, const PlannerTopology& topology,
                                 std::int64_t batch_size) {
-  return Estimator(table, option, rows, topology, batch_size).estimate();
+  return TorchRecEstimator(table, option, rows, topology, batch_size).estimate();
 }
 
 }  // namespace serrate

@@ -9,7 +9,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::array<std::pair<ComputeKernel, const char*>, 4> kKernels{{
+constexpr std::array<std::pair<ComputeKernel, const char*>, 4> kKernelNames{{
     {ComputeKernel::kDense, "dense"},
     {ComputeKernel::kFused, "fused"},
     {ComputeKernel::kFusedUvm, "fused_uvm"},
@@ -37,11 +37,11 @@ std::string name_in(const Table& table, T value) {
 }  // namespace
 
 std::string to_string(ComputeKernel kernel) {
-  return name_in(kKernels, kernel);
+  return name_in(kKernelNames, kernel);
 }
 
 ComputeKernel compute_kernel_from_string(const std::string& name) {
-  for (const auto& [kernel, kernel_name] : kKernels) {
+  for (const auto& [kernel, kernel_name] : kKernelNames) {
     if (name == kernel_name) return kernel;
   }
   throw usage_error(fmt::format(

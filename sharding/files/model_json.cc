@@ -4,6 +4,7 @@
 #include <map>
 
 #include "serrate/planner.h"
+#include "sharding/files/quantity.h"
 #include "src/core/json.h"
 
 namespace serrate {
@@ -11,12 +12,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kModelVersion = 1;
 constexpr std::int64_t kMostSamples = std::int64_t{1} << 40;
 constexpr std::int64_t kMostColumns = std::int64_t{1} << 30;
 constexpr double kMostIds = 1e12;
 constexpr double kMostZipf = 10;
-constexpr int kMostRanks = 1 << 20;
 
 // A type's size is all that planning needs of it; the first of a size is what is written.
 constexpr std::array<std::pair<const char*, std::int64_t>, 4> kDataTypes{
@@ -83,7 +83,7 @@ void read_constraints(const JsonField& field, PlannerTable& table) {
   }
   if (const auto ranks = field.find("ranks")) {
     table.ranks = set_from<int>(*ranks, [](const JsonField& rank) {
-      return static_cast<int>(rank.int64(0, kMostRanks - 1));
+      return static_cast<int>(rank.int64(0, kMostPlannedRanks - 1));
     });
   }
   if (const auto least = field.find("min_columns"))
@@ -94,7 +94,7 @@ void read_constraints(const JsonField& field, PlannerTable& table) {
   }
 }
 
-PlannerTable table_from(const JsonField& field) {
+PlannerTable planner_table_from(const JsonField& field) {
   field.allow_only({"name", "num_rows", "dim", "data_type", "pooling", "weighted", "optimizer",
                     "zipf_exponent", "features", "constraints"});
   PlannerTable table;
@@ -138,7 +138,7 @@ Json json_of(const PlannerFeature& feature) {
 }
 
 template <typename T>
-Json names_of(const std::vector<T>& values) {
+Json json_of_names(const std::vector<T>& values) {
   Json names = Json::array();
   for (const T value : values) names.push_back(to_string(value));
   return names;
@@ -146,8 +146,8 @@ Json names_of(const std::vector<T>& values) {
 
 Json constraints_of(const PlannerTable& table) {
   Json json = Json::object();
-  if (!table.sharding_types.empty()) json["sharding_types"] = names_of(table.sharding_types);
-  if (!table.kernels.empty()) json["kernels"] = names_of(table.kernels);
+  if (!table.sharding_types.empty()) json["sharding_types"] = json_of_names(table.sharding_types);
+  if (!table.kernels.empty()) json["kernels"] = json_of_names(table.kernels);
   if (!table.ranks.empty()) json["ranks"] = table.ranks;
   if (table.min_columns != PlannerTable{}.min_columns) json["min_columns"] = table.min_columns;
   if (!table.group.empty()) json["group"] = table.group;
@@ -179,7 +179,7 @@ PlannerModel planner_model_from_json(const std::string& json) {
   const auto document = parse_json(json, "planner model");
   const JsonField root(document, "planner model");
   root.allow_only({"version", "batch_size", "dense_bytes", "tables"});
-  root.at("version").int64(kVersion, kVersion);
+  root.at("version").int64(kModelVersion, kModelVersion);
   PlannerModel model;
   model.batch_size = root.at("batch_size").int64(1, kMostSamples);
   if (const auto bytes = root.find("dense_bytes"))
@@ -187,7 +187,7 @@ PlannerModel planner_model_from_json(const std::string& json) {
   std::map<std::string, std::size_t> names;
   const JsonField tables = root.at("tables");
   for (const JsonField& table : tables.array()) {
-    model.tables.push_back(table_from(table));
+    model.tables.push_back(planner_table_from(table));
     const auto [first, is_new] = names.try_emplace(model.tables.back().name, names.size());
     if (!is_new) table.at("name").fail(fmt::format("is that of tables[{}] too", first->second));
   }
@@ -196,7 +196,7 @@ PlannerModel planner_model_from_json(const std::string& json) {
 }
 
 std::string planner_model_to_json(const PlannerModel& model) {
-  Json json{{"version", kVersion},
+  Json json{{"version", kModelVersion},
             {"batch_size", model.batch_size},
             {"dense_bytes", model.dense_bytes},
             {"tables", Json::array()}};

@@ -11,7 +11,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kVersion = 1;
+constexpr std::int64_t kPlanVersion = 1;
 
 // [begin, end) as a JSON array of two integers.
 std::pair<std::int64_t, std::int64_t> range_from(const JsonField& field) {
@@ -88,7 +88,8 @@ std::string to_json(const PlanProvenance& p) {
 
 std::string plan_to_json(const ShardingPlan& plan) {
   std::string json;
-  json += fmt::format("{{\n  \"version\": {},\n  \"world_size\": {},\n", kVersion, plan.world_size);
+  json +=
+      fmt::format("{{\n  \"version\": {},\n  \"world_size\": {},\n", kPlanVersion, plan.world_size);
   if (plan.ranks_per_node > 0) {
     json += fmt::format("  \"ranks_per_node\": {},\n", plan.ranks_per_node);
   }
@@ -118,7 +119,7 @@ ShardingPlan plan_from_json(const std::string& json) {
   const auto document = parse_json(json, "sharding plan");
   const JsonField root(document, "sharding plan");
   root.allow_only({"version", "world_size", "ranks_per_node", "provenance", "tables"});
-  root.at("version").int64(kVersion, kVersion);
+  root.at("version").int64(kPlanVersion, kPlanVersion);
   ShardingPlan plan;
   plan.world_size = int_from(root.at("world_size"));
   if (const auto ranks = root.find("ranks_per_node")) {

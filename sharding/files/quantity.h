@@ -5,6 +5,9 @@
 
 namespace serrate {
 
+/// That a model, a topology or a question may name.
+constexpr int kMostPlannedRanks = 1 << 20;
+
 /// A number and a unit, as people write them in a topology file or an option; each throws Error
 /// (usage) that says what it takes.
 

@@ -13,8 +13,7 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr std::int64_t kVersion = 1;
-constexpr int kMostRanks = 1 << 20;
+constexpr std::int64_t kTopologyVersion = 1;
 
 // TorchRec's defaults (planner/constants.py).
 constexpr std::int64_t kDeviceBytes = std::int64_t{32} << 30;
@@ -135,10 +134,10 @@ PlannerTopology planner_topology_from_json(const std::string& json) {
                    "host_link_bandwidth", "intra_node_bandwidth", "inter_node_bandwidth",
                    "lookup_bandwidth", "update_bandwidth", "intra_node_latency",
                    "inter_node_latency", "overrides"});
-  root.at("version").int64(kVersion, kVersion);
+  root.at("version").int64(kTopologyVersion, kTopologyVersion);
   PlannerTopology t;
   if (const auto device = root.find("device")) t.device = device_from(*device);
-  t.world_size = static_cast<int>(root.at("world_size").int64(1, kMostRanks));
+  t.world_size = static_cast<int>(root.at("world_size").int64(1, kMostPlannedRanks));
   const JsonField per_node = root.at("ranks_per_node");
   t.ranks_per_node = static_cast<int>(per_node.int64(1, t.world_size));
   if (t.world_size % t.ranks_per_node != 0) {
@@ -178,7 +177,7 @@ PlannerTopology planner_topology_from_json(const std::string& json) {
 std::string planner_topology_to_json(const PlannerTopology& t) {
   const bool has_devices = t.device == PlannerDevice::kCuda;
   const std::int64_t device = most_common(t.device_bytes), host = most_common(t.host_bytes);
-  Json json{{"version", kVersion},
+  Json json{{"version", kTopologyVersion},
             {"device", has_devices ? "cuda" : "cpu"},
             {"world_size", t.world_size},
             {"ranks_per_node", t.ranks_per_node}};

@@ -6,6 +6,7 @@
 
 #include "serrate/error.h"
 #include "serrate/sharding_plan.h"
+#include "sharding/plan/shard_grid.h"
 
 namespace serrate {
 namespace {
@@ -22,10 +23,6 @@ constexpr std::array<std::pair<ShardingType, const char*>, 7> kTypeNames{{
 
 // Columns are dealt out in units that fill a 128-bit SIMD register, so that rows stay aligned.
 constexpr std::int64_t kColumnUnit = 4;
-
-std::int64_t divide_up(std::int64_t a, std::int64_t b) {
-  return (a + b - 1) / b;
-}
 
 // Blocks of ceil(rows / row_blocks) rows, each cut into column_blocks runs of whole column units
 // (fewer when dim is small); block (i, j) is on rank_of(i, j).

@@ -7,6 +7,10 @@
 
 namespace serrate {
 
+constexpr std::int64_t divide_up(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
+
 /// The cuts of a table. Shard (i, j) of the grid is shards[i * num_column_blocks() + j], rows
 /// [row_splits[i], row_splits[i + 1]) x columns [column_splits[j], column_splits[j + 1]).
 struct ShardGrid {

@@ -12,7 +12,7 @@ namespace serrate {
 namespace {
 
 template <typename T>
-bool contains(const std::vector<T>& values, T value) {
+bool allows(const std::vector<T>& values, T value) {
   return std::find(values.begin(), values.end(), value) != values.end();
 }
 
@@ -57,10 +57,10 @@ class ViolationFinder {
       violations_.push_back(
           fmt::format("table \"{}\" ({}): {}", table.name, to_string(is.type), problem));
     };
-    if (!table.sharding_types.empty() && !contains(table.sharding_types, is.type)) {
+    if (!table.sharding_types.empty() && !allows(table.sharding_types, is.type)) {
       add(fmt::format("its constraints allow {}", names_of(table.sharding_types)));
     }
-    if (!table.kernels.empty() && !contains(table.kernels, is.kernel)) {
+    if (!table.kernels.empty() && !allows(table.kernels, is.kernel)) {
       add(fmt::format("its kernel is {}, its constraints allow {}", to_string(is.kernel),
                       names_of(table.kernels)));
     }
@@ -70,7 +70,7 @@ class ViolationFinder {
                       to_string(is.kernel)));
     }
     for (const int rank : is.ranks) {
-      if (table.ranks.empty() || contains(table.ranks, rank)) continue;
+      if (table.ranks.empty() || allows(table.ranks, rank)) continue;
       add(fmt::format("has a shard on rank {}, its constraints allow {}", rank,
                       fmt::join(table.ranks, ", ")));
     }

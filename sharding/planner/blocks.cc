@@ -1,14 +1,8 @@
 #include <bit>
-#include <limits>
 
 #include "sharding/planner/state.h"
 
 namespace serrate {
-namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-}  // namespace
 
 double SearchState::cheapest_blocks(int item, int choice, std::span<const int> ranks,
                                     std::vector<int>& blocks) {

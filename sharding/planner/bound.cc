@@ -12,10 +12,6 @@
 namespace serrate {
 namespace {
 
-double sum_of(const std::vector<std::int64_t>& bytes) {
-  return std::accumulate(bytes.begin(), bytes.end(), 0.0);
-}
-
 // Cuts a box in two where a phase of the relaxed solution has shards that are longer than its
 // slowest rank takes; or where the slowest rank may take the most beyond that. False when no phase
 // may by much.

@@ -11,10 +11,6 @@
 namespace serrate {
 namespace {
 
-double sum_of(const std::vector<std::int64_t>& bytes) {
-  return std::accumulate(bytes.begin(), bytes.end(), 0.0);
-}
-
 std::string format_sum(double bytes) {
   return format_bytes(static_cast<std::int64_t>(bytes));
 }

@@ -5,11 +5,6 @@
 #include <ranges>
 
 namespace serrate {
-namespace {
-
-constexpr double kInfinity = std::numeric_limits<double>::infinity();
-
-}  // namespace
 
 SearchMoves::SearchMoves(const PlannerProblem& problem, const PlannerBound& bound,
                          const PlannerOptions& options, const Restriction& restriction,

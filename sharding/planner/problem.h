@@ -1,6 +1,8 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
+#include <numeric>
 #include <span>
 #include <vector>
 
@@ -8,6 +10,12 @@
 #include "sharding/estimate/estimator.h"
 
 namespace serrate {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+inline double sum_of(const std::vector<std::int64_t>& bytes) {
+  return std::accumulate(bytes.begin(), bytes.end(), 0.0);
+}
 
 /// What one block of a candidate is put on.
 enum class BlockScope {

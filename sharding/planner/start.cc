@@ -1,16 +1,10 @@
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 #include "sharding/planner/moves.h"
 
 namespace serrate {
-namespace {
-
-double sum_of(const std::vector<std::int64_t>& bytes) {
-  return std::accumulate(bytes.begin(), bytes.end(), 0.0);
-}
-
-}  // namespace
 
 void SearchMoves::start(std::span<const ShardLimit> limits) {
   for (const ShardLimit& limit : limits) {

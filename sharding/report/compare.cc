@@ -14,7 +14,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::size_t kMostTables = 20;  // shown one by one
+constexpr std::size_t kMostChanges = 20;  // shown one by one
 constexpr int kNumTypes = 7;
 
 std::int64_t most(const std::vector<std::int64_t>& bytes) {
@@ -135,7 +135,7 @@ class Comparison {
     text_ += fmt::format("\n{} of {} elsewhere{}\n", changed.size(),
                          format_count(a_.report.tables.size(), "table"),
                          changed.empty() ? "" : "; the most expensive:");
-    for (std::size_t i = 0; i < std::min(kMostTables, changed.size()); ++i) {
+    for (std::size_t i = 0; i < std::min(kMostChanges, changed.size()); ++i) {
       const auto& [a, b] = changed[i];
       text_ += fmt::format("  {:<24} {:<34} {:>10.4f} rank-ms -> {:<34} {:>10.4f}\n", a->name,
                            describe_place(*a), a->work_ms, describe_place(*b), b->work_ms);

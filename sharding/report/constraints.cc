@@ -11,7 +11,7 @@ namespace serrate {
 namespace {
 
 template <typename T>
-std::string names_of(const std::vector<T>& values) {
+std::string list_of(const std::vector<T>& values) {
   std::vector<std::string> names;
   for (const T value : values) names.push_back(to_string(value));
   return fmt::format("{}", fmt::join(names, ", "));
@@ -22,7 +22,7 @@ std::string names_of(const std::vector<T>& values) {
 std::string why_excluded(const PlannerTable& table, ShardingType type) {
   const auto& types = table.sharding_types;
   if (!types.empty() && std::ranges::find(types, type) == types.end()) {
-    return fmt::format("constraints.sharding_types allows {} alone", names_of(types));
+    return fmt::format("constraints.sharding_types allows {} alone", list_of(types));
   }
   if (type == ShardingType::kGrid && types.empty())
     return "constraints.sharding_types does not name grid";
@@ -35,7 +35,7 @@ std::string why_excluded(const PlannerTable& table, ComputeKernel kernel) {
     return is_default ? "" : fmt::format("constraints.kernels does not name {}", to_string(kernel));
   }
   if (std::ranges::find(table.kernels, kernel) != table.kernels.end()) return "";
-  return fmt::format("constraints.kernels allows {} alone", names_of(table.kernels));
+  return fmt::format("constraints.kernels allows {} alone", list_of(table.kernels));
 }
 
 const PlannerTable& find_table(const PlannerModel& model, const std::string& name) {

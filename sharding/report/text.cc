@@ -12,7 +12,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::size_t kMostRanks = 32;   // shown one by one
+constexpr std::size_t kShownRanks = 32;  // shown one by one
 constexpr std::size_t kWorstRanks = 8;   // shown of more
 constexpr std::size_t kMostTables = 20;  // shown one by one
 constexpr std::array kShort{"DP", "TW", "RW", "CW", "TWRW", "TWCW", "GRID"};
@@ -152,7 +152,7 @@ class Summary {
   }
 
   void add_ranks() {
-    if (r_.rank_ms.size() <= kMostRanks) {
+    if (r_.rank_ms.size() <= kShownRanks) {
       add_rank_header("rank");
       for (int rank = 0; rank < r_.world_size; ++rank) add_rank(rank);
       return;

@@ -11,8 +11,6 @@
 namespace serrate {
 namespace {
 
-constexpr int kMostRanks = 1 << 20;
-
 std::int64_t count_from(const std::string& value, std::int64_t most) {
   std::int64_t count = 0;
   const char* const end = value.data() + value.size();
@@ -45,12 +43,12 @@ void set_world_size(int world_size, PlannerTopology& t) {
   t.host_bytes.assign(world_size, t.host_bytes.front());
 }
 
-struct NamedFigure {
+struct WhatIfFigure {
   const char* name;
   double PlannerTopology::* figure;
   double (*read)(const std::string&);
 };
-constexpr NamedFigure kFigures[] = {
+constexpr WhatIfFigure kFigures[] = {
     {"reserve", &PlannerTopology::reserve, share_from},
     {"device_bandwidth", &PlannerTopology::device_bandwidth, bandwidth_from_string},
     {"host_bandwidth", &PlannerTopology::host_bandwidth, bandwidth_from_string},
@@ -69,13 +67,13 @@ bool apply(const std::string& name, const std::string& value, PlannerModel& mode
   } else if (name == "ddr") {
     t.host_bytes.assign(t.world_size, bytes_from_string(value));
   } else if (name == "ranks") {
-    set_world_size(static_cast<int>(count_from(value, kMostRanks)), t);
+    set_world_size(static_cast<int>(count_from(value, kMostPlannedRanks)), t);
   } else if (name == "ranks_per_node") {
-    t.ranks_per_node = static_cast<int>(count_from(value, kMostRanks));
+    t.ranks_per_node = static_cast<int>(count_from(value, kMostPlannedRanks));
   } else if (name == "batch_size") {
     model.batch_size = count_from(value, std::int64_t{1} << 40);
   } else {
-    for (const NamedFigure& known : kFigures) {
+    for (const WhatIfFigure& known : kFigures) {
       if (name != known.name) continue;
       t.*known.figure = known.read(value);
       return true;
@@ -99,7 +97,7 @@ void apply_what_if(const std::string& change, PlannerModel& model, PlannerTopolo
   }
   if (!known) {
     std::string names = "hbm, ddr, ranks, ranks_per_node, batch_size";
-    for (const NamedFigure& figure : kFigures) names += fmt::format(", {}", figure.name);
+    for (const WhatIfFigure& figure : kFigures) names += fmt::format(", {}", figure.name);
     throw usage_error(fmt::format("what if {}: there is no \"{}\" to change (there are: {})",
                                   change, name, names));
   }

@@ -14,7 +14,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::size_t kBlockBytes = 64 << 10;
+constexpr std::size_t kReadBytes = 64 << 10;
 constexpr std::size_t kLongestRecord = 16 << 20;
 
 char separator_of_name(std::string_view path) {
@@ -95,9 +95,9 @@ bool DelimitedText::refill() {
                     "not closed, or no text file?)",
                     path_, next_line_));
   }
-  if (buffer_.size() < end_ + kBlockBytes) buffer_.resize(end_ + kBlockBytes);
+  if (buffer_.size() < end_ + kReadBytes) buffer_.resize(end_ + kReadBytes);
   try {
-    const std::size_t size = input_.read(buffer_.data() + end_, kBlockBytes);
+    const std::size_t size = input_.read(buffer_.data() + end_, kReadBytes);
     end_ += size;
     return size > 0;
   } catch (const Error& error) {

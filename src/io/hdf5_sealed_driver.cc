@@ -13,23 +13,23 @@ namespace {
 constexpr haddr_t kMaxAddress = std::numeric_limits<std::int64_t>::max();
 
 /// HDF5 sees the first member, which it fills in.
-struct OpenFile {
+struct StorageFile {
   H5FD_t base;
   Hdf5Storage* storage;
   haddr_t end_of_allocation;
 };
 
-OpenFile& opened(H5FD_t* file) {
-  return *reinterpret_cast<OpenFile*>(file);
+StorageFile& opened(H5FD_t* file) {
+  return *reinterpret_cast<StorageFile*>(file);
 }
-const OpenFile& opened(const H5FD_t* file) {
-  return *reinterpret_cast<const OpenFile*>(file);
+const StorageFile& opened(const H5FD_t* file) {
+  return *reinterpret_cast<const StorageFile*>(file);
 }
 
 H5FD_t* open_file(const char*, unsigned, hid_t access_properties, haddr_t) {
   const void* info = H5Pget_driver_info(access_properties);
   if (!info) return nullptr;
-  return &(new OpenFile{{}, *static_cast<Hdf5Storage* const*>(info), 0})->base;
+  return &(new StorageFile{{}, *static_cast<Hdf5Storage* const*>(info), 0})->base;
 }
 
 herr_t close_file(H5FD_t* file) {

@@ -13,7 +13,7 @@ Ints to_vector(DeviceSpan<const std::int64_t> values) {
   return host;
 }
 
-class KeyedJaggedTensorTest : public testing::Test {
+class KeyedJaggedTensorTest : public ::testing::Test {
  protected:
   // What making the tensor, or validating it, complains about.
   std::string error_of(const Ints& bags_per_key, const Ints& values_per_key, const Ints& values,

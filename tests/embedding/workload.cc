@@ -181,7 +181,7 @@ GlobalBatch global_batch(const Workload& workload, int step) {
   std::mt19937 random(1000 + step);
   GlobalBatch batch;
   for (const auto& [feature, ids] : num_ids) {
-    reference::Bags& bags = batch[feature];
+    reference::WeightedBags& bags = batch[feature];
     const bool empty = step == 4 || (step == 5 && feature == "history");
     const auto num_bags =
         empty ? 0 : static_cast<std::int64_t>(random() % (workload.bags_per_feature + 1));
@@ -329,11 +329,11 @@ Tensors<double> train_reference(const Workload& workload, const Tensors<float>& 
     const GlobalBatch batch = global_batch(workload, step);
     std::int64_t lookup = 0;
     for (reference::Table& table : tables) {
-      std::vector<reference::Bags> lookups;
+      std::vector<reference::WeightedBags> lookups;
       std::vector<std::vector<double>> gradients;
       const std::int64_t dim = table.definition.dim;
       for (const std::string& feature : table.definition.features) {
-        const reference::Bags& bags = lookups.emplace_back(batch.at(feature));
+        const reference::WeightedBags& bags = lookups.emplace_back(batch.at(feature));
         const auto output = table.lookup(bags);
         all[output_name(step, {feature, table.definition.name})] = output;
         auto& gradient = gradients.emplace_back(output);

@@ -27,7 +27,7 @@ std::vector<EmbeddingTable> workload_tables();
 
 /// The bags of every feature in one step. Odd steps have weights; some have features without bags
 /// or no bags at all.
-using GlobalBatch = std::map<std::string, reference::Bags>;
+using GlobalBatch = std::map<std::string, reference::WeightedBags>;
 GlobalBatch global_batch(const Workload& workload, int step);
 bool is_weighted(int step);
 

@@ -13,7 +13,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kDim = 8;
+constexpr std::int64_t kWidth = 8;
 
 /// Three sequences of 3, 0 and 5 tokens with two features of random embeddings.
 class SequenceEncoderTest : public testing::TestWithParam<Device> {
@@ -30,7 +30,7 @@ class SequenceEncoderTest : public testing::TestWithParam<Device> {
     return {offsets_.on(stream_), positions_.on(stream_), token_ids_.on(stream_)};
   }
   DeviceMatrix<float> matrix(const TestArray<float>& values) const {
-    return {values.on(stream_), num_tokens(), kDim};
+    return {values.on(stream_), num_tokens(), kWidth};
   }
 
   std::vector<float> forward(SequenceEncoder& encoder, std::int64_t step, EncoderMode mode) {
@@ -42,7 +42,7 @@ class SequenceEncoderTest : public testing::TestWithParam<Device> {
   double loss(SequenceEncoder& encoder) {
     const auto hidden = forward(encoder, 7, EncoderMode::kTrain);
     double sum = 0;
-    for (std::int64_t i = 0; i < num_tokens() * kDim; ++i) sum += weights_[i] * hidden[i];
+    for (std::int64_t i = 0; i < num_tokens() * kWidth; ++i) sum += weights_[i] * hidden[i];
     return sum;
   }
 
@@ -62,7 +62,7 @@ class SequenceEncoderTest : public testing::TestWithParam<Device> {
   std::mt19937 random_{5};
   TestArray<std::int64_t> offsets_{0, 3, 3, 8}, positions_{0, 1, 2, 0, 1, 2, 3, 4},
       token_ids_{10, 11, 12, 30, 31, 32, 33, 34};
-  TestArray<float> item_ = TestArray<float>(num_tokens() * kDim), country_ = item_,
+  TestArray<float> item_ = TestArray<float>(num_tokens() * kWidth), country_ = item_,
                    weights_ = item_;
 };
 
@@ -74,7 +74,7 @@ INSTANTIATE_TEST_SUITE_P(Devices, SequenceEncoderTest, testing::ValuesIn(test_de
                          device_name);
 
 SequenceModelOptions small_model(float dropout) {
-  return {.dim = kDim,
+  return {.dim = kWidth,
           .num_blocks = 2,
           .num_heads = 2,
           .feed_forward_dim = 12,
@@ -120,10 +120,10 @@ TEST_P(SequenceEncoderGradients, BackwardIsTheDerivativeOfForward) {
 TEST_P(SequenceEncoderTest, ASequenceDoesNotSeeTheRestOfTheBatchNorItsOwnFuture) {
   SequenceEncoder encoder(small_model(0.3f), 3, stream_);
   const std::vector<float> before = forward(encoder, 7, EncoderMode::kTrain);
-  for (std::int64_t i = 0; i < kDim; ++i) item_[7 * kDim + i] += 1;  // the last token of all
+  for (std::int64_t i = 0; i < kWidth; ++i) item_[7 * kWidth + i] += 1;  // the last token of all
   const std::vector<float> after = forward(encoder, 7, EncoderMode::kTrain);
-  for (std::int64_t i = 0; i < 7 * kDim; ++i) EXPECT_EQ(before[i], after[i]) << i;
-  EXPECT_NE(before[7 * kDim], after[7 * kDim]);
+  for (std::int64_t i = 0; i < 7 * kWidth; ++i) EXPECT_EQ(before[i], after[i]) << i;
+  EXPECT_NE(before[7 * kWidth], after[7 * kWidth]);
 }
 
 TEST_P(SequenceEncoderTest, DropoutIsForTrainingAndChangesWithTheStep) {

@@ -18,7 +18,7 @@ double Table::scale(const std::vector<std::int64_t>& bag) const {
   return definition.pooling == PoolingType::kMean ? 1.0 / static_cast<double>(bag.size()) : 1.0;
 }
 
-std::vector<double> Table::lookup(const Bags& bags) const {
+std::vector<double> Table::lookup(const WeightedBags& bags) const {
   const std::int64_t dim = definition.dim;
   std::vector<double> output(bags.ids.size() * dim, 0.0);
   for (std::size_t b = 0; b < bags.ids.size(); ++b) {
@@ -32,12 +32,12 @@ std::vector<double> Table::lookup(const Bags& bags) const {
   return output;
 }
 
-void Table::update(const std::vector<Bags>& lookups,
+void Table::update(const std::vector<WeightedBags>& lookups,
                    const std::vector<std::vector<double>>& d_outputs, int step) {
   const std::int64_t dim = definition.dim;
   std::map<std::int64_t, std::vector<double>> gradients;
   for (std::size_t l = 0; l < lookups.size(); ++l) {
-    const Bags& bags = lookups[l];
+    const WeightedBags& bags = lookups[l];
     for (std::size_t b = 0; b < bags.ids.size(); ++b) {
       for (std::size_t i = 0; i < bags.ids[b].size(); ++i) {
         auto& gradient = gradients[bags.ids[b][i]];

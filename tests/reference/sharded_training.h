@@ -8,7 +8,7 @@
 namespace serrate::reference {
 
 /// Bags of ids with a weight for each (all 1 for an unweighted batch).
-struct Bags {
+struct WeightedBags {
   std::vector<std::vector<std::int64_t>> ids;
   std::vector<std::vector<double>> weights;
 };
@@ -26,10 +26,10 @@ struct Table {
         std::vector<double> weights);
 
   /// [num_bags, dim], sum or mean.
-  std::vector<double> lookup(const Bags& bags) const;
+  std::vector<double> lookup(const WeightedBags& bags) const;
   /// One step from the gradients of the outputs of several lookups.
-  void update(const std::vector<Bags>& lookups, const std::vector<std::vector<double>>& d_outputs,
-              int step);
+  void update(const std::vector<WeightedBags>& lookups,
+              const std::vector<std::vector<double>>& d_outputs, int step);
 
  private:
   double scale(const std::vector<std::int64_t>& bag) const;

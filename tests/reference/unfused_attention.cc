@@ -12,7 +12,7 @@ namespace {
 
 using Floats = std::vector<float>;
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kFloatInfinity = std::numeric_limits<float>::infinity();
 
 float dot(const float* a, const float* b, std::int64_t n) {
   float sum = 0;
@@ -36,7 +36,7 @@ struct Unfused {
   // The scores of query i of sequence s.
   Floats scores(std::int64_t s, std::int64_t head, std::int64_t i, const float* q_row,
                 const float* k_rows, std::int64_t k_stride) const {
-    Floats result(args.key_offsets[s + 1] - args.key_offsets[s], -kInfinity);
+    Floats result(args.key_offsets[s + 1] - args.key_offsets[s], -kFloatInfinity);
     for (std::int64_t j = 0; j < std::ssize(result); ++j) {
       if (!args.visible(s, i, j)) continue;
       const float product = store(dot(q_row, k_rows + j * k_stride, args.head_dim));
@@ -54,18 +54,18 @@ struct Unfused {
       const auto divisor = static_cast<float>(args.silu_divisor);
       for (float& score : x) {
         const float sigmoid = 1 / (1 + std::exp(-score));
-        const bool is_hidden = score == -kInfinity;
+        const bool is_hidden = score == -kFloatInfinity;
         derivatives.push_back(is_hidden ? 0
                                         : store(sigmoid * (1 + score * (1 - sigmoid)) / divisor));
         score = is_hidden ? 0 : store(store(score * sigmoid) / divisor);
       }
       return derivatives;
     }
-    const float max = x.empty() ? -kInfinity : *std::ranges::max_element(x);
+    const float max = x.empty() ? -kFloatInfinity : *std::ranges::max_element(x);
     float sum = 0;
-    for (float& score : x) sum += score = max == -kInfinity ? 0 : std::exp(score - max);
+    for (float& score : x) sum += score = max == -kFloatInfinity ? 0 : std::exp(score - max);
     for (float& weight : x) weight = sum == 0 ? 0 : store(weight / sum);
-    row_lse = sum == 0 ? -kInfinity : max + std::log(sum);
+    row_lse = sum == 0 ? -kFloatInfinity : max + std::log(sum);
     return derivatives;
   }
 

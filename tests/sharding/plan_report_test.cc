@@ -114,12 +114,12 @@ TEST(PlanReport, ByHand) {
   EXPECT_EQ(report.shards[1][static_cast<int>(ShardingType::kTableWise)], 1);
 }
 
-struct BadPlan {
+struct PlanProblem {
   const char* problem;
   void (*change)(PlannerModel&, PlannerTopology&, ShardingPlan&);
 };
 
-class PlanProblems : public testing::TestWithParam<BadPlan> {};
+class PlanProblems : public testing::TestWithParam<PlanProblem> {};
 
 TEST_P(PlanProblems, AreNamed) {
   PlannerModel model{.tables = {{.name = "a", .num_rows = 10, .dim = 256, .features = {{}}},
@@ -146,45 +146,46 @@ TEST_P(PlanProblems, AreNamed) {
 INSTANTIATE_TEST_SUITE_P(
     Each, PlanProblems,
     testing::Values(
-        BadPlan{"tables[0].shards[0].rows: must be all rows",
-                [](PlannerModel&, PlannerTopology&, ShardingPlan& plan) {
-                  plan.tables[0].shards[0].row_end = 9;
-                }},
-        BadPlan{"rank 0: needs ", [](PlannerModel&, PlannerTopology& topology,
-                                     ShardingPlan&) { topology.device_bytes[0] = 10'000; }},
-        BadPlan{"table \"a\" (table_wise): its constraints allow row_wise, grid",
-                [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
-                  model.tables[0].sharding_types = {ShardingType::kRowWise, ShardingType::kGrid};
-                }},
-        BadPlan{"its kernel is fused, its constraints allow fused_uvm",
-                [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
-                  model.tables[0].kernels = {ComputeKernel::kFusedUvm};
-                }},
-        BadPlan{"table \"b\" (column_wise): has a shard on rank 0, its constraints allow 1",
-                [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
-                  model.tables[1].ranks = {1};
-                }},
-        BadPlan{"has a shard of 128 columns, min_columns is 192",
-                [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
-                  model.tables[1].min_columns = 192;
-                }},
-        BadPlan{"table \"b\": is not where \"a\" is, of the same group \"g\"",
-                [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
-                  model.tables[0].group = model.tables[1].group = "g";
-                }},
-        BadPlan{"cannot have the kernel dense (dense is data_parallel's)",
-                [](PlannerModel&, PlannerTopology&, ShardingPlan& plan) {
-                  plan.tables[0].kernel = ComputeKernel::kDense;
-                }},
-        BadPlan{
+        PlanProblem{"tables[0].shards[0].rows: must be all rows",
+                    [](PlannerModel&, PlannerTopology&, ShardingPlan& plan) {
+                      plan.tables[0].shards[0].row_end = 9;
+                    }},
+        PlanProblem{"rank 0: needs ", [](PlannerModel&, PlannerTopology& topology,
+                                         ShardingPlan&) { topology.device_bytes[0] = 10'000; }},
+        PlanProblem{"table \"a\" (table_wise): its constraints allow row_wise, grid",
+                    [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
+                      model.tables[0].sharding_types = {ShardingType::kRowWise,
+                                                        ShardingType::kGrid};
+                    }},
+        PlanProblem{"its kernel is fused, its constraints allow fused_uvm",
+                    [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
+                      model.tables[0].kernels = {ComputeKernel::kFusedUvm};
+                    }},
+        PlanProblem{"table \"b\" (column_wise): has a shard on rank 0, its constraints allow 1",
+                    [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
+                      model.tables[1].ranks = {1};
+                    }},
+        PlanProblem{"has a shard of 128 columns, min_columns is 192",
+                    [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
+                      model.tables[1].min_columns = 192;
+                    }},
+        PlanProblem{"table \"b\": is not where \"a\" is, of the same group \"g\"",
+                    [](PlannerModel& model, PlannerTopology&, ShardingPlan&) {
+                      model.tables[0].group = model.tables[1].group = "g";
+                    }},
+        PlanProblem{"cannot have the kernel dense (dense is data_parallel's)",
+                    [](PlannerModel&, PlannerTopology&, ShardingPlan& plan) {
+                      plan.tables[0].kernel = ComputeKernel::kDense;
+                    }},
+        PlanProblem{
             "ranks_per_node: is 1, but nodes have 2 ranks",
             [](PlannerModel&, PlannerTopology&, ShardingPlan& plan) { plan.ranks_per_node = 1; }},
-        BadPlan{"world_size: is 2, but there are 4 ranks",
-                [](PlannerModel&, PlannerTopology& topology, ShardingPlan&) {
-                  topology.world_size = 4;
-                  topology.device_bytes.resize(4, 1 << 20);
-                  topology.host_bytes.resize(4);
-                }}));
+        PlanProblem{"world_size: is 2, but there are 4 ranks",
+                    [](PlannerModel&, PlannerTopology& topology, ShardingPlan&) {
+                      topology.world_size = 4;
+                      topology.device_bytes.resize(4, 1 << 20);
+                      topology.host_bytes.resize(4);
+                    }}));
 
 // A plan that the planner would not make has a cost, too.
 TEST(PlanReport, OfUnevenCuts) {

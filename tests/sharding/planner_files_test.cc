@@ -179,14 +179,15 @@ TEST(PlannerTopologyJson, WritesWhatItReads) {
   EXPECT_EQ(planner_topology_to_json(planner_topology_from_json(once)), once);
 }
 
-struct BadText {
+struct BadDocument {
   const char* from;
   const char* to;
   const char* message;
 };
 
 template <typename Read>
-void expect_error(std::string text, const BadText& bad, const std::string& document, Read read) {
+void expect_error(std::string text, const BadDocument& bad, const std::string& document,
+                  Read read) {
   const auto at = text.find(bad.from);
   ASSERT_NE(at, std::string::npos) << bad.from;
   text.replace(at, std::string(bad.from).size(), bad.to);
@@ -200,7 +201,7 @@ void expect_error(std::string text, const BadText& bad, const std::string& docum
   }
 }
 
-class BadModel : public testing::TestWithParam<BadText> {};
+class BadModel : public testing::TestWithParam<BadDocument> {};
 
 TEST_P(BadModel, ErrorNamesTheField) {
   expect_error(kModel, GetParam(), "planner model", planner_model_from_json);
@@ -209,51 +210,54 @@ TEST_P(BadModel, ErrorNamesTheField) {
 INSTANTIATE_TEST_SUITE_P(
     Fields, BadModel,
     testing::Values(
-        BadText{"\"version\": 1", "\"version\": 2", "version: must be 1 (got 2)"},
-        BadText{"\"batch_size\": 512,", "", "batch_size: is missing"},
-        BadText{"\"batch_size\": 512", "\"batch_size\": 0", "batch_size: must be between 1 and"},
-        BadText{"\"dense_bytes\": 1000", "\"dense_bytes\": -1", "dense_bytes: must be between 0"},
-        BadText{"\"dense_bytes\"", "\"dense\"", "dense: is not a field of this object"},
-        BadText{"\"name\": \"item\"", "\"name\": \"country\"",
-                "tables[1].name: is that of tables[0] too"},
-        BadText{"\"name\": \"item\"", "\"name\": \"\"", "tables[0].name: must not be empty"},
-        BadText{"\"num_rows\": 5000000000", "\"num_rows\": 0",
-                "tables[0].num_rows: must be between"},
-        BadText{"\"num_rows\": 5000000000", "\"num_rows\": 1e9",
-                "tables[0].num_rows: must be an integer"},
-        BadText{"\"num_rows\": 5000000000", "\"num_rows\": 18446744073709551615",
-                "tables[0].num_rows: must be an integer of at most 64 bits"},
-        BadText{"\"num_rows\": 5000000000", "\"num_rows\": 9000000000000000",
-                "tables[0].num_rows: makes a table of more than 2^53 bytes"},
-        BadText{"\"dim\": 64", "\"dim\": \"64\"", "tables[0].dim: must be an integer"},
-        BadText{"\"fp16\"", "\"fp8\"", "tables[0].data_type: \"fp8\" is not a data type"},
-        BadText{"\"pooling\": \"sum\"", "\"pooling\": \"max\"",
-                "tables[0].pooling: \"max\" is not a pooling"},
-        BadText{"\"weighted\": true", "\"weighted\": 1",
-                "tables[0].weighted: must be true or false"},
-        BadText{"\"row_wise_adagrad\"", "\"rowwise\"",
-                "tables[0].optimizer: no optimizer \"rowwise\""},
-        BadText{"1.2", "-1.2", "tables[0].zipf_exponent: must be between 0 and 10"},
-        BadText{"20.5", "-1", "tables[0].features[0].pooling_factor: must be between 0"},
-        BadText{"20.5", "1e400", "number overflow"}, BadText{"20.5", "NaN", "parse error"},
-        BadText{"20.5", "1e300", "tables[0].features[0].pooling_factor: must be between 0"},
-        BadText{"\"num_poolings\": 2.0", "\"poolings\": 2.0",
-                "tables[0].features[0].poolings: is not a field"},
-        BadText{"\"batch_size\": 128", "\"batch_size\": 128, \"batch_size\": 128",
-                "tables[0].features[0].batch_size: appears twice"},
-        BadText{"\"grid\"", "\"row_wise\"",
-                "tables[0].constraints.sharding_types[1]: is in this list twice"},
-        BadText{"\"grid\"", "\"rows\"", "tables[0].constraints.sharding_types[1]: \"rows\" is not"},
-        BadText{"\"fused_uvm\"", "7", "tables[0].constraints.kernels[1]: must be a string"},
-        BadText{"          2,\n          0\n", "",
-                "tables[0].constraints.ranks: must not be empty"},
-        BadText{"          2,", "-2,", "tables[0].constraints.ranks[0]: must be between 0"},
-        BadText{"\"min_columns\": 32", "\"min_columns\": 0",
-                "tables[0].constraints.min_columns: must be between 1"},
-        BadText{"\"group\": \"clicks\"", "\"group\": \"\"",
-                "tables[0].constraints.group: must not be empty"}));
+        BadDocument{"\"version\": 1", "\"version\": 2", "version: must be 1 (got 2)"},
+        BadDocument{"\"batch_size\": 512,", "", "batch_size: is missing"},
+        BadDocument{"\"batch_size\": 512", "\"batch_size\": 0",
+                    "batch_size: must be between 1 and"},
+        BadDocument{"\"dense_bytes\": 1000", "\"dense_bytes\": -1",
+                    "dense_bytes: must be between 0"},
+        BadDocument{"\"dense_bytes\"", "\"dense\"", "dense: is not a field of this object"},
+        BadDocument{"\"name\": \"item\"", "\"name\": \"country\"",
+                    "tables[1].name: is that of tables[0] too"},
+        BadDocument{"\"name\": \"item\"", "\"name\": \"\"", "tables[0].name: must not be empty"},
+        BadDocument{"\"num_rows\": 5000000000", "\"num_rows\": 0",
+                    "tables[0].num_rows: must be between"},
+        BadDocument{"\"num_rows\": 5000000000", "\"num_rows\": 1e9",
+                    "tables[0].num_rows: must be an integer"},
+        BadDocument{"\"num_rows\": 5000000000", "\"num_rows\": 18446744073709551615",
+                    "tables[0].num_rows: must be an integer of at most 64 bits"},
+        BadDocument{"\"num_rows\": 5000000000", "\"num_rows\": 9000000000000000",
+                    "tables[0].num_rows: makes a table of more than 2^53 bytes"},
+        BadDocument{"\"dim\": 64", "\"dim\": \"64\"", "tables[0].dim: must be an integer"},
+        BadDocument{"\"fp16\"", "\"fp8\"", "tables[0].data_type: \"fp8\" is not a data type"},
+        BadDocument{"\"pooling\": \"sum\"", "\"pooling\": \"max\"",
+                    "tables[0].pooling: \"max\" is not a pooling"},
+        BadDocument{"\"weighted\": true", "\"weighted\": 1",
+                    "tables[0].weighted: must be true or false"},
+        BadDocument{"\"row_wise_adagrad\"", "\"rowwise\"",
+                    "tables[0].optimizer: no optimizer \"rowwise\""},
+        BadDocument{"1.2", "-1.2", "tables[0].zipf_exponent: must be between 0 and 10"},
+        BadDocument{"20.5", "-1", "tables[0].features[0].pooling_factor: must be between 0"},
+        BadDocument{"20.5", "1e400", "number overflow"}, BadDocument{"20.5", "NaN", "parse error"},
+        BadDocument{"20.5", "1e300", "tables[0].features[0].pooling_factor: must be between 0"},
+        BadDocument{"\"num_poolings\": 2.0", "\"poolings\": 2.0",
+                    "tables[0].features[0].poolings: is not a field"},
+        BadDocument{"\"batch_size\": 128", "\"batch_size\": 128, \"batch_size\": 128",
+                    "tables[0].features[0].batch_size: appears twice"},
+        BadDocument{"\"grid\"", "\"row_wise\"",
+                    "tables[0].constraints.sharding_types[1]: is in this list twice"},
+        BadDocument{"\"grid\"", "\"rows\"",
+                    "tables[0].constraints.sharding_types[1]: \"rows\" is not"},
+        BadDocument{"\"fused_uvm\"", "7", "tables[0].constraints.kernels[1]: must be a string"},
+        BadDocument{"          2,\n          0\n", "",
+                    "tables[0].constraints.ranks: must not be empty"},
+        BadDocument{"          2,", "-2,", "tables[0].constraints.ranks[0]: must be between 0"},
+        BadDocument{"\"min_columns\": 32", "\"min_columns\": 0",
+                    "tables[0].constraints.min_columns: must be between 1"},
+        BadDocument{"\"group\": \"clicks\"", "\"group\": \"\"",
+                    "tables[0].constraints.group: must not be empty"}));
 
-class BadTopology : public testing::TestWithParam<BadText> {};
+class BadTopology : public testing::TestWithParam<BadDocument> {};
 
 TEST_P(BadTopology, ErrorNamesTheField) {
   expect_error(kTopology, GetParam(), "planner topology", planner_topology_from_json);
@@ -262,34 +266,39 @@ TEST_P(BadTopology, ErrorNamesTheField) {
 INSTANTIATE_TEST_SUITE_P(
     Fields, BadTopology,
     testing::Values(
-        BadText{"\"cuda\"", "\"gpu\"", "device: \"gpu\" is not a device (cuda or cpu)"},
-        BadText{"\"cuda\"", "\"cpu\"", "device_memory: is not a cpu's"},
-        BadText{"\"world_size\": 4,", "", "world_size: is missing"},
-        BadText{"\"world_size\": 4", "\"world_size\": 2000000", "world_size: must be between 1"},
-        BadText{"\"ranks_per_node\": 2", "\"ranks_per_node\": 3",
-                "ranks_per_node: must divide world_size (4 ranks, got 3)"},
-        BadText{"\"ranks_per_node\": 2", "\"ranks_per_node\": 8",
-                "ranks_per_node: must be between 1 and 4"},
-        BadText{"\"80GiB\"", "\"80Gib\"", "device_memory: \"80Gib\" is not an amount of memory"},
-        BadText{"\"80GiB\"", "\"-80GiB\"", "device_memory: \"-80GiB\" is not an amount of memory"},
-        BadText{"\"80GiB\"", "\"80GiB extra\"", "device_memory: \"80GiB extra\" is not an amount"},
-        BadText{"\"80GiB\"", "80.5", "device_memory: must be an integer"},
-        BadText{"\"80GiB\"", "\"10000TiB\"", "device_memory: must be at most 2^53 bytes"},
-        BadText{"0.25", "1.0", "reserve: must be a share"},
-        BadText{"\"1.5TB/s\"", "\"1.5TB\"", "device_bandwidth: \"1.5TB\" is not a bandwidth"},
-        BadText{"\"1.5TB/s\"", "\"0TB/s\"", "device_bandwidth: \"0TB/s\" is not a bandwidth"},
-        BadText{"\"1.5TB/s\"", "\"nan GB/s\"", "device_bandwidth: \"nan GB/s\" is not a bandwidth"},
-        BadText{"\"20us\"", "0.02", "inter_node_latency: must be a string"},
-        BadText{"\"20us\"", "\"20 min\"", "inter_node_latency: \"20 min\" is not a latency"},
-        BadText{"50e9", "-1", "host_bandwidth: must be between 1 and 1e+18 bytes per second"},
-        BadText{"\"20us\"", "\"1e9s\"", "inter_node_latency: \"1e9s\" is not a latency"},
-        BadText{"\"32 GiB/s\"", "\"1e-9B/s\"",
-                "host_link_bandwidth: \"1e-9B/s\" is not a bandwidth"},
-        BadText{"[1, 3]", "[]", "overrides[0].ranks: must not be empty"},
-        BadText{"[1, 3]", "[1, 3, 1]", "overrides[0].ranks[2]: rank 1 has an override already"},
-        BadText{"[1, 3]", "[4]", "overrides[0].ranks[0]: must be between 0 and 3 (got 4)"},
-        BadText{", \"device_memory\": \"40GiB\"", "",
-                "overrides[0]: must have a device_memory or a host_memory"}));
+        BadDocument{"\"cuda\"", "\"gpu\"", "device: \"gpu\" is not a device (cuda or cpu)"},
+        BadDocument{"\"cuda\"", "\"cpu\"", "device_memory: is not a cpu's"},
+        BadDocument{"\"world_size\": 4,", "", "world_size: is missing"},
+        BadDocument{"\"world_size\": 4", "\"world_size\": 2000000",
+                    "world_size: must be between 1"},
+        BadDocument{"\"ranks_per_node\": 2", "\"ranks_per_node\": 3",
+                    "ranks_per_node: must divide world_size (4 ranks, got 3)"},
+        BadDocument{"\"ranks_per_node\": 2", "\"ranks_per_node\": 8",
+                    "ranks_per_node: must be between 1 and 4"},
+        BadDocument{"\"80GiB\"", "\"80Gib\"",
+                    "device_memory: \"80Gib\" is not an amount of memory"},
+        BadDocument{"\"80GiB\"", "\"-80GiB\"",
+                    "device_memory: \"-80GiB\" is not an amount of memory"},
+        BadDocument{"\"80GiB\"", "\"80GiB extra\"",
+                    "device_memory: \"80GiB extra\" is not an amount"},
+        BadDocument{"\"80GiB\"", "80.5", "device_memory: must be an integer"},
+        BadDocument{"\"80GiB\"", "\"10000TiB\"", "device_memory: must be at most 2^53 bytes"},
+        BadDocument{"0.25", "1.0", "reserve: must be a share"},
+        BadDocument{"\"1.5TB/s\"", "\"1.5TB\"", "device_bandwidth: \"1.5TB\" is not a bandwidth"},
+        BadDocument{"\"1.5TB/s\"", "\"0TB/s\"", "device_bandwidth: \"0TB/s\" is not a bandwidth"},
+        BadDocument{"\"1.5TB/s\"", "\"nan GB/s\"",
+                    "device_bandwidth: \"nan GB/s\" is not a bandwidth"},
+        BadDocument{"\"20us\"", "0.02", "inter_node_latency: must be a string"},
+        BadDocument{"\"20us\"", "\"20 min\"", "inter_node_latency: \"20 min\" is not a latency"},
+        BadDocument{"50e9", "-1", "host_bandwidth: must be between 1 and 1e+18 bytes per second"},
+        BadDocument{"\"20us\"", "\"1e9s\"", "inter_node_latency: \"1e9s\" is not a latency"},
+        BadDocument{"\"32 GiB/s\"", "\"1e-9B/s\"",
+                    "host_link_bandwidth: \"1e-9B/s\" is not a bandwidth"},
+        BadDocument{"[1, 3]", "[]", "overrides[0].ranks: must not be empty"},
+        BadDocument{"[1, 3]", "[1, 3, 1]", "overrides[0].ranks[2]: rank 1 has an override already"},
+        BadDocument{"[1, 3]", "[4]", "overrides[0].ranks[0]: must be between 0 and 3 (got 4)"},
+        BadDocument{", \"device_memory\": \"40GiB\"", "",
+                    "overrides[0]: must have a device_memory or a host_memory"}));
 
 TEST(PlannerFiles, NestingIsLimited) {
   const std::string deep = std::string(200'000, '[');

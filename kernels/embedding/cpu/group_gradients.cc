@@ -12,7 +12,7 @@ namespace serrate {
 namespace {
 
 // The occurrences of a GradientSegment, as the CPU reads them.
-struct HostSegment {
+struct GroupedSegment {
   std::span<const std::int64_t> indices, offsets;
   std::span<const float> weights;
 };
@@ -24,7 +24,7 @@ std::pair<std::int64_t, std::int64_t> thread_range(std::int64_t size) {
 }
 
 // keys[o] and bags[o] for occurrence o, in segment order.
-void number_occurrences(std::span<const HostSegment> segments, KeyFormat format,
+void number_occurrences(std::span<const GroupedSegment> segments, KeyFormat format,
                         std::span<std::uint64_t> keys, std::span<std::uint64_t> bags,
                         int num_threads) {
 #pragma omp parallel num_threads(num_threads)
@@ -88,11 +88,11 @@ std::span<const std::uint64_t> sort_by_row(std::span<std::uint64_t> keys,
 }
 
 // The weights of the grouped occurrences: 1 in a segment without.
-void gather_weights(std::span<const HostSegment> segments, std::span<const std::uint64_t> sorted,
+void gather_weights(std::span<const GroupedSegment> segments, std::span<const std::uint64_t> sorted,
                     KeyFormat format, std::span<const std::uint64_t> occurrences,
                     std::span<float> weights, int num_threads) {
   std::vector<std::int64_t> first_occurrence{0};
-  for (const HostSegment& s : segments) {
+  for (const GroupedSegment& s : segments) {
     first_occurrence.push_back(first_occurrence.back() + std::ssize(s.indices));
   }
 #pragma omp parallel for num_threads(num_threads) schedule(static)
@@ -158,7 +158,7 @@ void group_gradients_on<DeviceType::kCpu>(std::span<const GradientSegment> segme
   const std::int64_t n = groups.num_occurrences;
   const int num_threads = stream.num_threads();
   const KeyFormat format = key_format(num_rows, n);
-  std::vector<HostSegment> host;
+  std::vector<GroupedSegment> host;
   for (const GradientSegment& s : segments) {
     host.push_back(
         {host_view(s.indices, stream), host_view(s.offsets, stream), host_view(s.weights, stream)});

@@ -115,7 +115,7 @@ TEST_P(BiasesOnTensorCores, MatchTheReference) {
   }
 }
 
-std::string name_of(const testing::TestParamInfo<EveryBias::ParamType>& test) {
+std::string name_of_bias(const testing::TestParamInfo<EveryBias::ParamType>& test) {
   const auto [layout, activation] = std::get<1>(test.param);
   return kLayouts[layout].name + (activation == AttentionActivation::kSilu ? "Silu" : "Softmax");
 }
@@ -127,12 +127,12 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Combine(kAllLayouts, testing::Values(AttentionActivation::kSoftmax,
                                                                    AttentionActivation::kSilu))),
-    name_of);
+    name_of_bias);
 INSTANTIATE_TEST_SUITE_P(
     All, BiasesOnTensorCores,
     testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Combine(kAllLayouts, testing::Values(AttentionActivation::kSoftmax))),
-    name_of);
+    name_of_bias);
 
 // A score of -infinity by its bias weighs nothing; a query that has no other sees no key.
 class InfiniteBias : public KernelTest {};

@@ -114,7 +114,7 @@ TEST_P(EveryDecodingMask, MatchesTheReference) {
   }
 }
 
-std::string name_of(const testing::TestParamInfo<EveryDecodingMask::ParamType>& test) {
+std::string name_of_decoding(const testing::TestParamInfo<EveryDecodingMask::ParamType>& test) {
   return to_string(static_cast<MaskKind>(std::get<1>(test.param)));
 }
 
@@ -123,7 +123,7 @@ INSTANTIATE_TEST_SUITE_P(All, EveryDecodingMask,
                          testing::Combine(testing::ValuesIn(test_devices()),
                                           testing::Range(0,
                                                          static_cast<int>(MaskKind::kDocuments))),
-                         name_of);
+                         name_of_decoding);
 
 // Query 0 sees nothing, query 1 the second chunk alone, query 2 only the first key of all.
 TEST_P(AttentionDecoding, ChunksThatAQueryDoesNotSeeCountForNothing) {

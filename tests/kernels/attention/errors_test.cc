@@ -15,7 +15,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kTokens = kTokensBefore + 8;
+constexpr std::int64_t kRows = kTokensBefore + 8;
 
 // What bad arguments point to.
 struct Arrays {
@@ -23,7 +23,7 @@ struct Arrays {
   std::vector<std::int64_t> boundaries_that_fall = {4, 0};
   std::vector<float> bias, table, d_bias, d_table;
 
-  Arrays() : times(kTokens), bias(4096), table(12), d_bias(4096), d_table(12) {}
+  Arrays() : times(kRows), bias(4096), table(12), d_bias(4096), d_table(12) {}
 };
 
 struct BadCall {

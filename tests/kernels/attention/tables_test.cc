@@ -12,7 +12,7 @@
 namespace serrate {
 namespace {
 
-constexpr std::int64_t kHeads = 2;
+constexpr std::int64_t kTableHeads = 2;
 
 enum class Times { kRising, kAnyhow };
 
@@ -83,7 +83,8 @@ class EveryTable : public KernelTestOver<std::tuple<AttentionActivation, std::in
 };
 
 TEST_P(EveryTable, MatchesTheReference) {
-  Case c = make_case(sized(causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kHeads, 16)), 200'000);
+  Case c =
+      make_case(sized(causal_shape({130, 7, 65, 0}, {150, 40, 30, 3}, kTableHeads, 16)), 200'000);
   expect_matches_reference(c, 3e-6);
   const auto expected =
       expected_gradients(c, reference::attention_backward(c.in_double(), c.d_out.dense()).d_bias);
@@ -106,15 +107,15 @@ TEST_P(EveryTable, MatchesTheReference) {
 // Entries that shared memory has room for, and so many that there is memory for one run: blocks
 // take one sequence after the other. Then without a gradient of one table.
 class TablesOnTensorCores : public EveryTable {};
-INSTANTIATE_TEST_SUITE_P(All, TablesOnTensorCores,
-                         testing::Combine(testing::ValuesIn(test_devices()),
-                                          testing::Values(std::tuple{AttentionActivation::kSoftmax,
-                                                                     1, Times::kRising},
-                                                          std::tuple{AttentionActivation::kSilu,
-                                                                     kHeads, Times::kAnyhow})));
+INSTANTIATE_TEST_SUITE_P(
+    All, TablesOnTensorCores,
+    testing::Combine(testing::ValuesIn(test_devices()),
+                     testing::Values(std::tuple{AttentionActivation::kSoftmax, 1, Times::kRising},
+                                     std::tuple{AttentionActivation::kSilu, kTableHeads,
+                                                Times::kAnyhow})));
 
 TEST_P(TablesOnTensorCores, MatchTheReference) {
-  Shape shape = causal_shape({66, 0, 7}, {9, 9, 66}, kHeads, 32);
+  Shape shape = causal_shape({66, 0, 7}, {9, 9, 66}, kTableHeads, 32);
   shape.num_key_heads = 1;
   shape.gaps = kAlignedGaps;
   const bool is_one_run = std::get<2>(param()) == Times::kAnyhow;
@@ -137,7 +138,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Combine(testing::Values(AttentionActivation::kSoftmax,
                                                       AttentionActivation::kSilu),
-                                      testing::Values(1, kHeads),
+                                      testing::Values(1, kTableHeads),
                                       testing::Values(Times::kRising, Times::kAnyhow))));
 
 class AttentionTables : public KernelTest {};

@@ -45,19 +45,19 @@ TEST_P(LayerNormTest, EqualValuesBecomeBeta) {
   expect_close(y, TestMatrix(2, 19, 7).in_double(), 0);
 }
 
-struct Shape {
+struct RowShape {
   std::int64_t n, dim;
 };
-class LayerNormShapes : public KernelTestOver<Shape> {};
-INSTANTIATE_TEST_SUITE_P(Shapes, LayerNormShapes,
-                         testing::Combine(testing::ValuesIn(test_devices()),
-                                          testing::Values(Shape{0, 4}, Shape{1, 1}, Shape{5, 17},
-                                                          Shape{3, 64}, Shape{2, 131},
-                                                          Shape{tests_run_on_devices() ? 600 : 1100,
-                                                                3})));
+class LayerNormShapes : public KernelTestOver<RowShape> {};
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, LayerNormShapes,
+    testing::Combine(testing::ValuesIn(test_devices()),
+                     testing::Values(RowShape{0, 4}, RowShape{1, 1}, RowShape{5, 17},
+                                     RowShape{3, 64}, RowShape{2, 131},
+                                     RowShape{tests_run_on_devices() ? 600 : 1100, 3})));
 
 struct LayerNorm {
-  explicit LayerNorm(const Shape& s)
+  explicit LayerNorm(const RowShape& s)
       : x(TestMatrix::random(s.n, s.dim, 1)),
         gamma(TestMatrix::random(1, s.dim, 2)),
         beta(TestMatrix::random(1, s.dim, 3)),

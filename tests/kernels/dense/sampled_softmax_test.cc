@@ -12,13 +12,13 @@
 namespace serrate {
 namespace {
 
-struct Shape {
+struct SoftmaxShape {
   std::int64_t n, num_negatives, dim;
   float scale = 1;  // of the values of hidden
 };
 
 struct Case {
-  explicit Case(const Shape& s)
+  explicit Case(const SoftmaxShape& s)
       : hidden(TestMatrix::random(s.n, s.dim, 1, s.scale)),
         targets(TestMatrix::random(s.n, s.dim, 2)),
         negatives(TestMatrix::random(s.num_negatives, s.dim, 3)),
@@ -44,7 +44,7 @@ struct Case {
   TestArray<double> loss{-1};
 };
 
-void expect_agrees_with_reference(TestStreams& on, const Shape& shape) {
+void expect_agrees_with_reference(TestStreams& on, const SoftmaxShape& shape) {
   Case c(shape);
   c.run(on);
   reference::Softmax at{c.hidden.in_double(), c.targets.in_double(), c.negatives.in_double(),
@@ -56,13 +56,14 @@ void expect_agrees_with_reference(TestStreams& on, const Shape& shape) {
   expect_close(c.d_negatives, numeric_gradient(at.negatives, loss), 2e-5);
 }
 
-class SampledSoftmaxShapes : public KernelTestOver<Shape> {};
-INSTANTIATE_TEST_SUITE_P(Shapes, SampledSoftmaxShapes,
-                         testing::Combine(testing::ValuesIn(test_devices()),
-                                          testing::Values(Shape{0, 3, 4}, Shape{1, 1, 1},
-                                                          Shape{5, 0, 3}, Shape{3, 17, 5},
-                                                          Shape{65, 20, 3}, Shape{9, 100, 19},
-                                                          Shape{4, 33, 16, 8})));
+class SampledSoftmaxShapes : public KernelTestOver<SoftmaxShape> {};
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, SampledSoftmaxShapes,
+    testing::Combine(testing::ValuesIn(test_devices()),
+                     testing::Values(SoftmaxShape{0, 3, 4}, SoftmaxShape{1, 1, 1},
+                                     SoftmaxShape{5, 0, 3}, SoftmaxShape{3, 17, 5},
+                                     SoftmaxShape{65, 20, 3}, SoftmaxShape{9, 100, 19},
+                                     SoftmaxShape{4, 33, 16, 8})));
 
 TEST_P(SampledSoftmaxShapes, AgreesWithTheReference) {
   expect_agrees_with_reference(*this, param());
@@ -73,9 +74,10 @@ INSTANTIATE_TEST_SUITE_P(Device, SampledSoftmaxTest, testing::ValuesIn(test_devi
                          device_name);
 
 TEST_P(SampledSoftmaxTest, ThreadsChangeNoBits) {
-  const auto shapes = tests_run_on_devices() ? std::vector<Shape>{{150, 130, 20}, {70, 600, 4}}
-                                             : std::vector<Shape>{{1300, 130, 20}, {70, 9000, 4}};
-  const auto expect_same_bits = [&](const Shape& shape, Precision precision) {
+  const auto shapes = tests_run_on_devices()
+                          ? std::vector<SoftmaxShape>{{150, 130, 20}, {70, 600, 4}}
+                          : std::vector<SoftmaxShape>{{1300, 130, 20}, {70, 9000, 4}};
+  const auto expect_same_bits = [&](const SoftmaxShape& shape, Precision precision) {
     Case one(shape);
     one.run(*this, 1, precision);
     for (const int num_threads : {2, 3}) {
@@ -87,7 +89,7 @@ TEST_P(SampledSoftmaxTest, ThreadsChangeNoBits) {
       EXPECT_EQ(several.d_negatives.raw(), one.d_negatives.raw());
     }
   };
-  for (const Shape& shape : shapes) expect_same_bits(shape, Precision::kFp32);
+  for (const SoftmaxShape& shape : shapes) expect_same_bits(shape, Precision::kFp32);
   if (!tests_run_on_devices()) return;
   expect_same_bits(shapes[0], Precision::kBf16);
   expect_same_bits(shapes[1], Precision::kTf32);
@@ -180,7 +182,7 @@ void expect_within(double bound, const TestMatrix& actual, const Expected& expec
   }
 }
 
-struct Rounding {
+struct SoftmaxRounding {
   Precision asked_for, of_rows;
   double of_weights;  // at most so much of themselves
 };
@@ -190,7 +192,8 @@ struct Rounding {
 // rounded before they multiply rows, and fp32: logits, of terms whose sizes add up to `largest` at
 // most, are off by (dim + 4) 2^-23 of it, which the exponential makes a relative error, and no sum
 // has chains of more than 256 terms.
-void expect_agrees_on_tensor_cores(TestStreams& on, const Shape& shape, const Rounding& rounding) {
+void expect_agrees_on_tensor_cores(TestStreams& on, const SoftmaxShape& shape,
+                                   const SoftmaxRounding& rounding) {
   SCOPED_TRACE(to_string(rounding.asked_for));
   Case c(shape);
   c.run(on, 1, rounding.asked_for);
@@ -243,16 +246,18 @@ void expect_agrees_on_tensor_cores(TestStreams& on, const Shape& shape, const Ro
 
 // Rows of every width of tile, full and not; tiles of tokens and negatives that are not full; rows
 // that are aligned and others (a row has dim + 3 floats); rows too wide for tensor cores.
-class TensorCoreShapes : public KernelTestOver<Shape> {};
+class TensorCoreShapes : public KernelTestOver<SoftmaxShape> {};
 INSTANTIATE_TEST_SUITE_P(
     Shapes, TensorCoreShapes,
     testing::Combine(testing::ValuesIn(test_devices()),
-                     testing::Values(Shape{0, 3, 16}, Shape{3, 0, 16}, Shape{1, 1, 1},
-                                     Shape{70, 130, 5, 0.5f}, Shape{18, 65, 32, 0.125f},
-                                     Shape{3, 70, 61, 0.1f}, Shape{65, 9, 100, 0.05f},
-                                     Shape{5, 200, 128, 0.05f}, Shape{9, 70, 253, 0.02f},
-                                     Shape{3, 40, 256, 0.02f}, Shape{1, 5, 257, 0.02f},
-                                     Shape{2, 10'000, 4})));
+                     testing::Values(SoftmaxShape{0, 3, 16}, SoftmaxShape{3, 0, 16},
+                                     SoftmaxShape{1, 1, 1}, SoftmaxShape{70, 130, 5, 0.5f},
+                                     SoftmaxShape{18, 65, 32, 0.125f},
+                                     SoftmaxShape{3, 70, 61, 0.1f}, SoftmaxShape{65, 9, 100, 0.05f},
+                                     SoftmaxShape{5, 200, 128, 0.05f},
+                                     SoftmaxShape{9, 70, 253, 0.02f},
+                                     SoftmaxShape{3, 40, 256, 0.02f},
+                                     SoftmaxShape{1, 5, 257, 0.02f}, SoftmaxShape{2, 10'000, 4})));
 
 TEST_P(TensorCoreShapes, AgreeWithTheReferenceOfRoundedRows) {
   if (!tests_run_on_devices()) {

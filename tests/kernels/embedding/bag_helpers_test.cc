@@ -9,13 +9,13 @@
 namespace serrate {
 namespace {
 
-using Ints = TestArray<std::int64_t>;
+using TestInts = TestArray<std::int64_t>;
 using Floats = TestArray<float>;
 
 class BagHelpersTest : public KernelTest {};
 
 TEST_P(BagHelpersTest, MeanScalesOfEmptyBagsAreZero) {
-  const Ints offsets{7, 9, 9, 13}, other{0, 1};
+  const TestInts offsets{7, 9, 9, 13}, other{0, 1};
   const Floats scales{-1, -1, -1}, other_scales{-1};
   const std::vector<MeanScales> segments{{offsets.on(stream), scales.on(stream)},
                                          {other.on(stream), other_scales.on(stream)}};
@@ -25,7 +25,7 @@ TEST_P(BagHelpersTest, MeanScalesOfEmptyBagsAreZero) {
 }
 
 TEST_P(BagHelpersTest, MeanScalesCountIdsOfTheTableAlone) {
-  const Ints offsets{7, 9, 10, 13}, ids{4, -1, 5, 0, 9, 3};
+  const TestInts offsets{7, 9, 10, 13}, ids{4, -1, 5, 0, 9, 3};
   const Floats scales{-1, -1, -1};
   const MeanScales segment{offsets.on(stream), scales.on(stream), ids.on(stream), 5};
   mean_scales({&segment, 1}, stream);
@@ -55,14 +55,14 @@ TEST_P(BagHelpersTest, MeanScalesOfManyBags) {
 }
 
 TEST_P(BagHelpersTest, MeanScalesNeedAnEntryPerBag) {
-  const Ints offsets{7, 9, 9, 13};
+  const TestInts offsets{7, 9, 9, 13};
   const Floats scales{-1, -1};
   const MeanScales segment{offsets.on(stream), scales.on(stream)};
   EXPECT_THROW(mean_scales({&segment, 1}, stream), Error);
 }
 
 TEST_P(BagHelpersTest, BagsOfIds) {
-  const Ints offsets{7, 9, 9, 12}, bags{-1, -1, -1, -1, -1}, other{0, 0, 1}, other_bags{-1};
+  const TestInts offsets{7, 9, 9, 12}, bags{-1, -1, -1, -1, -1}, other{0, 0, 1}, other_bags{-1};
   const std::vector<BagsOfIds> segments{{offsets.on(stream), bags.on(stream)},
                                         {other.on(stream), other_bags.on(stream)}};
   bags_of_ids(segments, stream);
@@ -80,14 +80,14 @@ TEST_P(BagHelpersTest, BagsOfIdsAmongManyEmptyBags) {
     }
   };
   add(600, 1), add(3000, 0), add(2, 350), add(900, 0), add(100, 3), add(700, 0);
-  const Ints on_device(offsets), bags(std::vector<std::int64_t>(expected.size(), -1));
+  const TestInts on_device(offsets), bags(std::vector<std::int64_t>(expected.size(), -1));
   const BagsOfIds segment{on_device.on(stream), bags.on(stream)};
   bags_of_ids({&segment, 1}, stream);
   EXPECT_EQ(bags.host(), expected);
 }
 
 TEST_P(BagHelpersTest, CopiesRuns) {
-  const Ints from{1, 2, 3, 4, 5}, to{-1, -1, -1, -1, -1, -1};
+  const TestInts from{1, 2, 3, 4, 5}, to{-1, -1, -1, -1, -1, -1};
   const auto source = from.on(stream), target = to.on(stream);
   const std::vector<CopyRun<std::int64_t>> runs{{source.subspan(3, 2), target.subspan(1, 2)},
                                                 {source.subspan(2, 0), target.subspan(4, 0)},

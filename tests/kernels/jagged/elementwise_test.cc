@@ -9,16 +9,16 @@ namespace {
 
 using Lengths = TestBatch::Lengths;
 
-struct Operands {
+struct ElementwiseOperands {
   TestBatch x, y;
 };
 
 // N = 64: shorter and longer samples than y has rows.
 const Lengths kLengths = {0, 1, 7, 63, 64, 65, 0, 100, 0};
 
-std::vector<Operands> operands_of(const Lengths& lengths, std::int64_t n) {
+std::vector<ElementwiseOperands> operands_of(const Lengths& lengths, std::int64_t n) {
   const auto batch_size = std::ssize(lengths);
-  std::vector<Operands> result;
+  std::vector<ElementwiseOperands> result;
   for (const std::int64_t cols : {1, 5, 8, 64}) {
     const TestBatch x = TestBatch::jagged(lengths, cols);
     result.push_back({x, TestBatch::dense(batch_size, n, cols)});

@@ -25,14 +25,14 @@ std::vector<Conversion> conversions(const Lengths& lengths, std::int64_t n) {
   return result;
 }
 
-const Lengths kLengths = {0, 1, 7, 63, 64, 65, 0, 127, 0};
+const Lengths kPaddedLengths = {0, 1, 7, 63, 64, 65, 0, 127, 0};
 
 class JaggedPaddedTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, JaggedPaddedTest, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(JaggedPaddedTest, EachWayAgreesWithTheReferenceCutOrFilled) {
   for (const std::int64_t n : {1, 64, 130}) {
-    for (auto& [jagged, padded] : conversions(kLengths, n)) {
+    for (auto& [jagged, padded] : conversions(kPaddedLengths, n)) {
       jagged.randomise(1);
       reference::Samples expected = jagged.in_double();
       for (reference::Matrix& sample : expected) {

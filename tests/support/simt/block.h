@@ -140,7 +140,7 @@ struct Block {
   unsigned alive = 0, at_barrier = 0;
   Thread* current = nullptr;
   std::vector<unsigned> runnable;
-  std::size_t steps = 0;  // of its threads, before another block may come
+  std::size_t steps = 0;                    // of its threads, before another block may come
   std::vector<unsigned> at_warp_operation;  // lanes that wait, by warps
   NamedBarrier named[16];
   BlockOrder order;

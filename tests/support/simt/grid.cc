@@ -350,13 +350,12 @@ void stop_here() {
   switch_away();
 }
 
-// To another thread, if there is one while the block's turn lasts: that is one switch where two would be
-// by way of the scheduler.
+// To another thread, if there is one while the block's turn lasts: that is one switch where two
+// would be by way of the scheduler.
 void switch_away() {
   Block& block = *running_block;
   Thread& from = *block.current;
-  const bool spins =
-      from.state == Thread::State::kWaiting && from.wait.what == Wait::For::kTurn;
+  const bool spins = from.state == Thread::State::kWaiting && from.wait.what == Wait::For::kTurn;
   if (spins || block.steps == 0 || block.grid->failed || block.runnable.empty()) {
     return to_scheduler();
   }

@@ -81,8 +81,7 @@ std::vector<std::uint32_t> BlockOrder::known_together(std::span<const unsigned> 
 }
 
 void BlockOrder::barrier() {
-  std::vector<std::uint32_t> known =
-      own_rows_.empty() ? *common_ : known_together(own_rows_);
+  std::vector<std::uint32_t> known = own_rows_.empty() ? *common_ : known_together(own_rows_);
   std::copy_n(epochs_.begin(), threads_, known.begin());
   common_ = std::make_shared<std::vector<std::uint32_t>>(std::move(known));
   for (unsigned thread = 0; thread < threads_; ++thread) ++epochs_[thread];
