@@ -60,15 +60,4 @@ TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& gene
 /// The same mask as bits.
 TestMask as_bits(const TestMask& mask, const MaskedBatch& batch, const Stream& stream);
 
-inline MaskedBatch batch_of(const Shape& shape) {
-  return {shape.query_lengths, shape.key_lengths, offsets_of(shape.query_lengths),
-          offsets_of(shape.key_lengths)};
-}
-
-inline Case masked_case(Shape shape, const TestMask& mask, TestStreams& streams) {
-  shape.mask = mask.mask;
-  shape.visible = mask.visible;
-  return {shape, streams};
-}
-
 }  // namespace serrate

@@ -46,7 +46,7 @@ TEST_P(BagHelpersTest, MeanScalesOfManyBags) {
     offsets.push_back(offsets.back() + length);
     expected.push_back(count > 0 ? 1 / count : 0);
   }
-  const Ints offsets_on_device(offsets), ids_on_device(ids);
+  const TestInts offsets_on_device(offsets), ids_on_device(ids);
   const Floats scales(std::vector<float>(expected.size(), -1));
   const MeanScales segment{offsets_on_device.on(stream), scales.on(stream),
                            ids_on_device.on(stream), 20};
