@@ -62,7 +62,7 @@ bool is_relu(Activation f) {
   return f == Activation::kRelu;
 }
 
-// Elements, of relu bits.
+// In elements; for relu, in bits.
 std::int64_t kept_stride(Activation f, std::int64_t cols) {
   return is_relu(f) ? (cols + 127) / 128 * 128 : cols;
 }
@@ -161,7 +161,11 @@ void multiply(const MatrixProduct& product, const Stream& stream) {
   int found = 0;
   cublas_check(cublasLtMatmulAlgoGetHeuristic(handle, operation.get(), a.get(), b.get(), d.get(),
                                               d.get(), preference.get(), 1, &best, &found));
-  check(found == 1, "cuBLASLt has no algorithm for this product");
+  check(found == 1, product.activation
+                        ? "cuBLASLt has no algorithm for this product with its activation (its "
+                          "epilogues do not take every shape): choose --activation gelu or silu, "
+                          "or widths that are multiples of 8"
+                        : "cuBLASLt has no algorithm for this product");
   Buffer<std::uint8_t> workspace(static_cast<std::int64_t>(best.workspaceSize), stream);
   const float one = 1, beta = product.write == MatrixProduct::Write::kAccumulate ? 1 : 0;
   void* const result = product.result.device_data();

@@ -24,8 +24,8 @@ struct ProductActivation {
 
 /// Whether products have this activation, of rows so long: cuBLASLt wants multiples of 8.
 bool products_apply(Activation f, std::int64_t cols);
-/// Of what is kept: a bit for each element with relu, as many for a row as fill whole 16 bytes;
-/// else f's arguments, of the result's type.
+/// Bytes of what is kept: a bit for each element with relu, as many for a row as fill whole 16
+/// bytes; else f's arguments, of the result's type.
 std::int64_t product_kept_bytes(Activation f, std::int64_t rows, std::int64_t cols, DataType type);
 
 /// result = a b + bias, or += a b, row-major. a and b are of one type; the result has it too, or is

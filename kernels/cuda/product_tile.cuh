@@ -29,8 +29,8 @@ __device__ inline bool has(const TileRows& from, unsigned r, std::int64_t c) {
   return r < from.rows && c < from.cols;
 }
 
-/// tile[c - begin][r] = from[r][c] for 64 columns; 0 where there is none. Of a row two lanes read
-/// 32 bytes, or eight lanes as many by single floats, and 32 lanes write 32 banks.
+/// tile[c - begin][r] = from[r][c] for 64 columns; 0 where there is none. Two lanes (eight,
+/// by single floats) read 32 bytes of a row, and 32 lanes write 32 banks.
 template <Access kAccess>
 __device__ void load_transposed(const TileRows& from, std::int64_t begin, SharedTile& tile) {
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -1,21 +1,60 @@
 #include "serrate/kernels/feed_forward.h"
 
+#include <cstdint>
+
+#include "kernels/dense/linear_checks.h"
 #include "kernels/shapes.h"
 #include "src/core/dispatch.h"
 
 namespace serrate {
 namespace {
 
-// What the linear layers do not see; they check the rest.
-void check_feed_forward(const FeedForward& args, const Stream& stream) {
-  check(args.activated.rows == args.x.rows && args.activated.cols == args.up.rows,
-        "feed_forward: activated must be [rows of x, rows of up]");
-  check_type(args.activated, "feed_forward: activated", stream.device());
-  const std::int64_t needed =
-      feed_forward_kept_bytes(args.activation, args.activated.rows, args.activated.cols,
-                              args.activated.type, stream.device());
-  check(static_cast<std::int64_t>(args.kept.size()) >= needed,
-        "feed_forward: kept must have the bytes of feed_forward_kept_bytes()");
+void check_kept(const FeedForward& args, Device device) {
+  const std::int64_t needed = feed_forward_kept_bytes(
+      args.activation, args.activated.rows, args.activated.cols, args.activated.type, device);
+  check(static_cast<std::int64_t>(args.kept.size()) >= needed &&
+            reinterpret_cast<std::uintptr_t>(args.kept.device_data()) % 16 == 0,
+        "feed_forward: kept must have the bytes of feed_forward_kept_bytes(), aligned to 16");
+}
+
+// Both layers' arguments, ahead of all work: on a GPU not every product is a call of linear's.
+void check_forward(const FeedForward& args, Device device) {
+  check_linear_forward({.x = args.x,
+                        .weight = args.up,
+                        .bias = args.up_bias,
+                        .y = args.activated,
+                        .precision = args.precision},
+                       device);
+  check_linear_forward({.x = args.activated,
+                        .weight = args.down,
+                        .bias = args.down_bias,
+                        .y = args.y,
+                        .precision = args.precision},
+                       device);
+  check_kept(args, device);
+}
+
+void check_backward(const FeedForwardBackward& args, Device device) {
+  const FeedForward& forward = args.forward;
+  check(same_shape(args.d_activated, forward.activated),
+        "feed_forward: d_activated must have the shape of activated");
+  check_linear_backward({.x = forward.activated,
+                         .weight = forward.down,
+                         .d_y = args.d_y,
+                         .d_x = args.d_activated,
+                         .d_weight = args.d_down,
+                         .d_bias = args.d_down_bias,
+                         .precision = forward.precision},
+                        device);
+  check_linear_backward({.x = forward.x,
+                         .weight = forward.up,
+                         .d_y = args.d_activated,
+                         .d_x = args.d_x,
+                         .d_weight = args.d_up,
+                         .d_bias = args.d_up_bias,
+                         .precision = forward.precision},
+                        device);
+  check_kept(forward, device);
 }
 
 }  // namespace
@@ -27,15 +66,12 @@ std::int64_t feed_forward_kept_bytes(Activation f, std::int64_t n, std::int64_t 
 }
 
 void feed_forward(const FeedForward& args, const Stream& stream) {
-  check_feed_forward(args, stream);
+  check_forward(args, stream.device());
   dispatch_device(stream.device(), [&](auto d) { feed_forward_on<d()>(args, stream); });
 }
 
 void feed_forward_backward(const FeedForwardBackward& args, const Stream& stream) {
-  check_feed_forward(args.forward, stream);
-  check(same_shape(args.d_activated, args.forward.activated) &&
-            args.d_activated.type == args.forward.activated.type,
-        "feed_forward: d_activated must have the shape and type of activated");
+  check_backward(args, stream.device());
   dispatch_device(stream.device(), [&](auto d) { feed_forward_backward_on<d()>(args, stream); });
 }
 

@@ -15,8 +15,9 @@ void layer_norm_forward(const LayerNormForward& args, const Stream& stream) {
         "layer_norm: mean and rstd must have an entry per row of x");
   check_type(args.y, "layer_norm: y", stream.device());
   if (const LayerNormSum& s = args.sum; s.branch.has_data()) {
-    check(s.sum.device_data() == x.device_data() && s.sum.stride == x.stride,
-          "layer_norm: the sum must be x");
+    check(
+        same_shape(s.sum, x) && s.sum.device_data() == x.device_data() && s.sum.stride == x.stride,
+        "layer_norm: the sum must be x");
     check_dropout_forward(s.key, s.branch, s.residual, s.sum, stream.device());
   }
   dispatch_device(stream.device(), [&](auto d) { layer_norm_forward_on<d()>(args, stream); });

@@ -34,7 +34,7 @@ struct FeedForwardBackward {
   DeviceSpan<float> d_up_bias, d_down_bias;
 };
 
-/// Of `kept`, for `n` rows whose activations are stored in `type`.
+/// The bytes that `kept` needs for `n` rows whose activations are stored in `type`.
 std::int64_t feed_forward_kept_bytes(Activation f, std::int64_t n, std::int64_t wide, DataType type,
                                      Device device);
 

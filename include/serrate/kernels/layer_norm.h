@@ -34,8 +34,8 @@ struct LayerNormBackward {
   DeviceMatrix<float> d_x;
   DeviceSpan<float> d_gamma, d_beta;  ///< [dim]
   enum class Write { kOverwrite, kAccumulate } write = Write::kOverwrite;
-  /// Of x's sum, if it is to be made: the gradient of its branch, as by dropout_backward() of d_x.
-  /// May be the memory of d_y or d_x.
+  /// The gradient of the branch of x's sum, if wanted, as by dropout_backward() of d_x. May be the
+  /// memory of d_y or d_x, if of the same type and stride.
   DropoutKey key = {};
   OutputMatrix d_branch = {};  ///< [n, dim], or no data
 };

@@ -39,7 +39,7 @@ struct LaneTile {
   bool is_full;
 
   __device__ int query(int r) const { return first_query + 8 * r; }
-  /// Of value i of block n of a fragment.
+  /// The query of value i of block n of a fragment.
   __device__ int query(int, int i) const { return query(i / 2); }
   __device__ int key(int n, int i) const {
     return first_key + lane_index() % 4 * 2 + n * 8 + i % 2;

@@ -28,7 +28,8 @@ __global__ void __launch_bounds__(kGroupThreads)
 }
 
 /// make(access, begin, end) makes a functor, of a row and its columns to a RowPart, for columns
-/// [begin, end) of these matrices of one shape. sums has as many columns, or none.
+/// [begin, end) of these matrices of one shape, up to 1,024 columns a launch. sums has as many
+/// columns, or none.
 template <typename Make, typename First, typename... Matrices>
 void launch_column_sums(DeviceSpan<float> sums, const Stream& stream, Make make, const First& first,
                         const Matrices&... others) {

@@ -162,6 +162,22 @@ TEST_P(LayerNormTest, ParameterGradientsAreAddedTo) {
   expect_close(twice.d_gamma, expected, 1e-6);
 }
 
+TEST_P(LayerNormTest, ASumThatIsNotXIsAnError) {
+  LayerNorm norm({4, 21});
+  const TestMatrix other = norm.x;
+  const DeviceMatrix<float> x = norm.x.on(stream);
+  for (const DeviceMatrix<float>& sum : {x.columns(0, 20), x.middle_rows(0, 3), other.on(stream)}) {
+    const LayerNormForward forward{.x = x,
+                                   .gamma = norm.gamma.row_on(stream),
+                                   .beta = norm.beta.row_on(stream),
+                                   .y = norm.y.on(stream),
+                                   .mean = norm.mean.on(stream),
+                                   .rstd = norm.rstd.on(stream),
+                                   .sum = {{}, sum, {}, sum}};
+    expect_error([&] { layer_norm_forward(forward, stream); }, "layer_norm: the sum must be x");
+  }
+}
+
 // The sum ahead of a norm and the gradient of its branch behind it have the bits of dropout's ops.
 TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
   const std::int64_t n = param().n, dim = param().dim;
@@ -214,8 +230,10 @@ TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
     EXPECT_EQ(fused.x.raw(), apart.x.raw());
     EXPECT_EQ(fused.y.raw(), apart.y.raw());
     EXPECT_EQ(fused.mean.host(), apart.mean.host());
+    EXPECT_EQ(fused.rstd.host(), apart.rstd.host());
     EXPECT_EQ(fused.d_x.raw(), apart.d_x.raw());
     EXPECT_EQ(fused.d_gamma.raw(), apart.d_gamma.raw());
+    EXPECT_EQ(fused.d_beta.raw(), apart.d_beta.raw());
     if (is_half) {
       EXPECT_EQ(d_branch16.in_float().raw(), rounded_to_halves(expected).raw());
     } else {

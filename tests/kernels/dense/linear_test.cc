@@ -285,8 +285,9 @@ class FeedForwardTest : public KernelTestOver<Activation> {
   template <typename Factor, typename Result>
   void run(Layers& s, Precision precision, DataType type, Factor factor, Result result) {
     const std::int64_t size = s.n * s.wide * size_of(type);
-    Buffer<std::byte> activated(size, stream), d_activated(size, stream),
-        kept(feed_forward_kept_bytes(param(), s.n, s.wide, type, stream.device()), stream);
+    const std::int64_t needed =
+        feed_forward_kept_bytes(param(), s.n, s.wide, type, stream.device());
+    Buffer<std::byte> activated(size, stream), d_activated(size, stream), kept(needed + 1, stream);
     const auto wide = [&](Buffer<std::byte>& rows) {
       return OutputMatrix(rows.device_data(), type, s.n, s.wide);
     };
@@ -297,22 +298,48 @@ class FeedForwardTest : public KernelTestOver<Activation> {
                               .down_bias = factor(s.down_bias),
                               .activation = param(),
                               .precision = precision,
-                              .kept = kept.span(),
+                              .kept = kept.span().first(needed),
                               .activated = wide(activated),
                               .y = result(s.y)};
     feed_forward(forward, stream);
-    feed_forward_backward({.forward = forward,
-                           .d_y = factor(s.d_y),
-                           .d_activated = wide(d_activated),
-                           .d_x = result(s.d_x),
-                           .d_up = s.d_up.on(stream),
-                           .d_down = s.d_down.on(stream),
-                           .d_up_bias = s.d_up_bias.row_on(stream),
-                           .d_down_bias = s.d_down_bias.row_on(stream)},
-                          stream);
-    FeedForward short_of_memory = forward;
-    short_of_memory.kept = kept.span().first(kept.span().size() - 1);
-    EXPECT_THROW(feed_forward(short_of_memory, stream), Error);
+    const FeedForwardBackward backward{.forward = forward,
+                                       .d_y = factor(s.d_y),
+                                       .d_activated = wide(d_activated),
+                                       .d_x = result(s.d_x),
+                                       .d_up = s.d_up.on(stream),
+                                       .d_down = s.d_down.on(stream),
+                                       .d_up_bias = s.d_up_bias.row_on(stream),
+                                       .d_down_bias = s.d_down_bias.row_on(stream)};
+    feed_forward_backward(backward, stream);
+    if (s.n > 0) expect_errors_of_what_does_not_fit(backward, kept.span());
+  }
+
+  /// Of both passes, which then add nothing to the gradients. `kept` has a byte more than needed.
+  void expect_errors_of_what_does_not_fit(const FeedForwardBackward& args,
+                                          DeviceSpan<std::byte> kept) {
+    const auto expect_errors = [&](const FeedForward& forward) {
+      EXPECT_THROW(feed_forward(forward, stream), Error);
+      FeedForwardBackward backward = args;
+      backward.forward = forward;
+      EXPECT_THROW(feed_forward_backward(backward, stream), Error);
+    };
+    FeedForward forward = args.forward;
+    forward.kept = kept.first(kept.size() - 2);
+    expect_errors(forward);
+    forward.kept = kept.subspan(1);  // not aligned
+    expect_errors(forward);
+    forward = args.forward;
+    forward.precision = forward.precision == Precision::kBf16 ? Precision::kFp32 : Precision::kBf16;
+    expect_errors(forward);
+    forward = args.forward;
+    forward.up = forward.up.middle_rows(1, forward.up.rows);
+    expect_errors(forward);
+    forward = args.forward;
+    forward.up_bias = forward.up_bias.columns(1, forward.up_bias.cols);
+    EXPECT_THROW(feed_forward(forward, stream), Error);
+    FeedForwardBackward backward = args;
+    backward.d_up_bias = backward.d_up_bias.subspan(1);
+    EXPECT_THROW(feed_forward_backward(backward, stream), Error);
   }
 
   /// How far a matrix is from what its definition gives, in its largest magnitude.
@@ -351,15 +378,27 @@ INSTANTIATE_TEST_SUITE_P(All, FeedForwardTest,
 
 // With a width that cuBLASLt's epilogues take, and another; and no tokens.
 TEST_P(FeedForwardTest, IsItsDefinition) {
-  for (Layers s : {Layers{9, 5, 16, 3}, Layers{4, 3, 13, 6}, Layers{70, 2, 8, 1}}) {
+  for (Layers s :
+       {Layers{9, 5, 16, 3}, Layers{4, 3, 13, 6}, Layers{70, 2, 8, 1}, Layers{0, 5, 16, 3}}) {
     const auto on = [&](const TestMatrix& matrix) { return matrix.on(stream); };
     run(s, Precision::kFp32, DataType::kFloat32, on, on);
     expect_definition(s, 1e-5);
   }
 }
 
-// Two of its roundings are of what is inside, by 2^-9 each: an element of it is at most as far off
-// as some of the largest are large.
+TEST_P(FeedForwardTest, ItsInputGradientMayBeTheMemoryOfThatOfItsOutput) {
+  Layers s{9, 5, 16, 5};
+  const TestMatrix d_y = s.d_y;
+  run(
+      s, Precision::kFp32, DataType::kFloat32,
+      [&](const TestMatrix& matrix) { return matrix.on(stream); },
+      [&](const TestMatrix& matrix) { return (&matrix == &s.d_x ? s.d_y : matrix).on(stream); });
+  s.d_x = s.d_y, s.d_y = d_y;
+  expect_definition(s, 1e-5);
+}
+
+// Two roundings, of 2^-9 each, are inside the sums; errors are therefore held against the largest
+// element.
 TEST_P(FeedForwardTest, OfBfloat16) {
   if (!tests_run_on_devices()) GTEST_SKIP() << "the CPU has fp32 alone";
   for (Layers s : {Layers{9, 5, 16, 3}, Layers{4, 3, 13, 6}}) {
