@@ -14,7 +14,8 @@ namespace serrate {
 struct Biases {
   std::vector<float> bias, by_place, by_time;
   TestArray<float> d_bias;
-  std::vector<std::int64_t> places = {-40, -3, -2, 0, 1, 2, 4, 8, 16, 100}, durations = {};
+  std::vector<std::int64_t> places = {-1000, -500, -90, -40, -8, -3, -2, 0, 1, 2, 4, 8, 16, 100},
+                            durations = {};
 
   /// Their values as `store` rounds them.
   explicit Biases(Case& c, const std::function<float(float)>& store = [](float x) { return x; }) {
