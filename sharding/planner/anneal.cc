@@ -107,11 +107,13 @@ void SearchMoves::ruin_and_recreate(std::int64_t evaluations) {
       state_.refresh_energy(kSearchSharpness);
     }
     if (random_.uniform() < kDivided) {
-      if (divide_anew(random_rank(), random_.below(state_.num_ranks()))) {
+      const int rank = random_rank();
+      if (divide_anew(rank, random_.below(state_.num_ranks()))) {
         note_best();
         objective = state_.objective();
         excess = state_.memory_excess();
       }
+      if (excess > 0) ++rounds_beyond;
       continue;
     }
     const double left =

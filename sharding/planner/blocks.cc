@@ -1,5 +1,6 @@
 #include <bit>
 
+#include "serrate/error.h"
 #include "sharding/planner/state.h"
 
 namespace serrate {
@@ -98,6 +99,7 @@ double SearchState::blocks_in_one_node(int item, int choice, std::vector<int>& b
 bool SearchState::divide_anew(int rank_a, int rank_b, std::span<const OnRank> blocks,
                               double least_gain) {
   constexpr std::uint32_t kWaysPerEvaluation = 4;  // in time
+  check(blocks.size() < 32, "too many blocks to try all ways to divide them");
   struct Rank {
     int rank;
     std::vector<double> load;

@@ -121,7 +121,7 @@ PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objec
 }
 
 Allowed candidates_below(const PlannerProblem& problem, const PlannerBound& bound, double known) {
-  // Of the mean over ranks in all phases: no longer than the slowest ranks.
+  // The mean over ranks, summed over phases, is no longer than the slowest ranks take.
   const auto cost_of = [&](const Candidate& c) {
     return c.everywhere.total(problem.estimator) +
            c.work.total(problem.estimator) / problem.world_size +

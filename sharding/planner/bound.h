@@ -19,7 +19,7 @@ struct PlannerBound {
 PlannerBound planner_bound(const PlannerProblem& problem, PlannerObjective objective);
 
 /// The candidates with which a placement of at most `known`, in ms, is possible by the bound's
-/// prices: what the cheapest ones of all other items come to is added.
+/// prices: added to it is what the cheapest candidates of the other items cost.
 Allowed candidates_below(const PlannerProblem& problem, const PlannerBound& bound, double known);
 
 /// Which candidate of an item, and the node of each of its blocks where the nodes are told apart.

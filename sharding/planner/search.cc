@@ -127,13 +127,15 @@ class Search {
   }
 
   // Goes on from the best placement with the candidates alone with which a better one is possible,
-  // in whichever memory.
+  // in whichever memory. Not where that placement cannot be had with them.
   void narrow(Moves& moves) const {
-    Restriction narrowed{moves->types(),
-                         candidates_below(problem_, bound_, moves->objective_within_memory())};
+    constexpr double kRounding = 1e-9;  // the phases are summed in another order
+    const double known = moves->objective_within_memory();
+    Restriction narrowed{moves->types(), candidates_below(problem_, bound_, known)};
     auto fewer = std::make_unique<SearchMoves>(problem_, bound_, options_, narrowed, deadline_);
     fewer->adopt(moves->result().items);
-    if (fewer->has_placement()) moves = std::move(fewer);
+    const bool is_kept = fewer->objective_within_memory() <= known * (1 + kRounding);
+    if (fewer->has_placement() && is_kept) moves = std::move(fewer);
   }
 
   // The restrictions to go on with, the best first. Of many items there is time for one alone.

@@ -98,6 +98,51 @@ TEST(PlannerBound, PricesPassOneWhereTheyWereStopped) {
   EXPECT_LE(box.value, 11 * (1 + 1e-9));
 }
 
+// Against all ways to divide them, each made by moves. The last block is confined to its rank.
+TEST(PlannerState, DividesWhatIsOnTwoRanksInTheBestWay) {
+  constexpr int kItems = 6, kMovable = 5;
+  std::mt19937_64 engine(3);
+  const auto ms = [&] { return 1 + static_cast<double>(engine() % 1000) / 100; };
+  PlannerProblem problem{
+      .world_size = 2, .ranks_per_node = 2, .device_bytes = {30, 30}, .host_bytes = {0, 0}};
+  int divided = 0;
+  for (int round = 0; round < 40; ++round) {
+    problem.items.clear();
+    for (int i = 0; i < kItems; ++i) {
+      Candidate c = on_rank(ms());
+      c.time.forward_comms = c.work.forward_comms = ms();
+      c.memory.front().device_bytes = 1 + static_cast<std::int64_t>(engine() % 15);
+      problem.items.push_back({.candidates = {c}});
+    }
+    problem.items.back().ranks = {0};
+    const Phases phases = make_phases(problem, PlannerObjective::kCriticalPath, {});
+    SearchState state(problem, phases);
+    std::vector<SearchState::OnRank> blocks;
+    for (int i = 0; i < kItems; ++i) {
+      const int rank = i < kMovable ? static_cast<int>(engine() % 2) : 0;
+      state.place(i, 0, std::vector{rank});
+      if (state.may_move(i, rank, 1 - rank)) blocks.push_back({i, 0});
+    }
+    ASSERT_EQ(std::ssize(blocks), kMovable);
+    state.refresh_energy(kSearchSharpness);
+    const double before = state.total_energy();
+    double least = before;
+    SearchState tried = state;
+    for (int way = 0; way < 1 << kMovable; ++way) {
+      for (int i = 0; i < kMovable; ++i) tried.move_block(i, 0, way >> i & 1);
+      least = std::min(least, tried.total_energy());
+    }
+    const double least_gain = 1e-6 * before;
+    const bool gains = least < before - least_gain;
+    divided += gains;
+    EXPECT_EQ(state.divide_anew(0, 1, blocks, least_gain), gains);
+    EXPECT_NEAR(state.total_energy(), gains ? least : before, 1e-9 * before);
+    EXPECT_EQ(state.blocks(kMovable).front(), 0);
+    EXPECT_FALSE(state.divide_anew(1, 0, blocks, least_gain));
+  }
+  EXPECT_GT(divided, 20);
+}
+
 // Two nodes of two ranks. Three shards of 5 ms are on a rank each, so that one node has two of
 // them; four of 1.5 ms are on both ranks of a node. Two there beside the two make 8 ms; with fewer,
 // the other node has three and the third shard: 9.5 ms. In the mean over all ranks, which takes the

@@ -8,6 +8,9 @@
 #include <utility>
 
 #include "serrate/sharding_plan.h"
+#include "sharding/planner/bound.h"
+#include "sharding/planner/misfits.h"
+#include "sharding/planner/search.h"
 #include "tests/sharding/random_instance.h"
 
 namespace serrate {
@@ -141,6 +144,31 @@ TEST(PlannerProperties, HoldForTablesThatAreConfinedToNodes) {
       expect_plan_holds(instance, options, result);
     }
   }
+}
+
+// Nor, from the placement that it is given, does a search come to a longer one.
+TEST(PlannerProperties, SearchesKeepWhatTheyBeginWith) {
+  RandomInstances instances(4);
+  int begun = 0;
+  for (int i = 0; i < 80; ++i) {
+    SCOPED_TRACE(testing::Message() << "instance " << i);
+    const PlannerInstance instance = instances.next(30, 3, 3);
+    PlannerOptions options{.estimator = instances.any_estimator(),
+                           .objective = instances.any_objective()};
+    PlannerProblem problem = planner_problem(instance.model, instance.topology, options.estimator);
+    if (drop_misfits(problem)) continue;
+    const PlannerBound bound = planner_bound(problem, options.objective);
+    const SearchResult first = search_placement(problem, bound, options, {}, SearchEffort::kPlenty);
+    if (!first.within_memory || first.is_best) continue;
+    ++begun;
+    const std::vector<std::vector<ItemPlacement>> starts{first.items};
+    for (const SearchEffort effort : {SearchEffort::kScarce, SearchEffort::kRefine}) {
+      const SearchResult again = search_placement(problem, bound, options, starts, effort);
+      EXPECT_TRUE(again.within_memory);
+      EXPECT_LE(again.objective, first.objective * (1 + 1e-9));
+    }
+  }
+  EXPECT_GE(begun, 10);
 }
 
 // Cut short, it still has a plan, or says that it has none.
