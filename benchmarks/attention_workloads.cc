@@ -322,8 +322,8 @@ std::vector<AttentionWorkload> attention_workloads(const std::string& names,
   }
   if (!wanted.empty() || make.all.empty()) {
     throw usage_error(
-        fmt::format("--workload {} (there is no such workload) choose all, or some "
-                    "of W1,W2,...,W10",
+        fmt::format("--workload {} (there is no such workload): choose all, or some of "
+                    "W1,W2,...,W10",
                     names));
   }
   return make.all;

@@ -7,7 +7,8 @@
 // are read a step late. A step's time is that of a round of this loop; on CPUs ranks begin it
 // together. floor_megabytes and gigaflop are what a rank's step has to move and to compute at the
 // least, and the rates are by them.
-// --stages are times by events; on GPUs input_dist runs beside the step before, and waits there.
+// --stages are times by events; on GPUs input_dist runs beside the step before, and waits there;
+// of the dense all-reduce there is what outlasts the embedding update.
 //
 //   train_step_benchmark [--ranks 2] [--device cpu|cuda] [--precision fp32|tf32|bf16]
 //   [--batch-size 256] [--items N] [--longest L] [--dim D] [--sharding row_wise]

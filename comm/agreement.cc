@@ -54,8 +54,7 @@ void require_agreement(Communicator& communicator, std::string_view what, const 
     if (!found) continue;  // written in two ways
     throw usage_error(
         fmt::format("rank {} differs from rank 0 in {}: {} there, {} on rank 0 (all ranks need the "
-                    "same): start "
-                    "every rank with the same files and options",
+                    "same): start every rank with the same files and options",
                     rank, found->path, found->other, found->first));
   }
 }

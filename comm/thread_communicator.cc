@@ -246,8 +246,7 @@ void run_thread_ranks(int size, std::chrono::milliseconds deadline,
   } catch (const std::system_error& error) {
     const std::string why = fmt::format(
         "only {} of {} ranks can be started as threads ({}: too many for this machine or for a "
-        "limit "
-        "of processes or memory): use fewer ranks",
+        "limit of processes or memory): use fewer ranks",
         next, size, error.code().message());
     communicators[next]->abandon(why);  // the ranks that run need not wait for their deadlines
     threads.clear();

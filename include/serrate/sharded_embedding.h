@@ -146,6 +146,8 @@ class ShardedEmbedding {
   const std::vector<EmbeddingTable>& tables() const;
   const ShardingPlan& plan() const;
   const EmbeddingOptions& options() const;
+  /// Whether some table's rows are exchanged through nodes, by communicators of their own.
+  bool through_nodes() const;
   /// Lookups in the order of tables, then of their features.
   const std::vector<EmbeddingLookup>& lookups() const;
   /// Throws Error (usage) naming the lookups there are.

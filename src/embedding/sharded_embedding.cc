@@ -97,6 +97,9 @@ const std::vector<EmbeddingTable>& ShardedEmbedding::tables() const {
 const ShardingPlan& ShardedEmbedding::plan() const {
   return impl_->plan;
 }
+bool ShardedEmbedding::through_nodes() const {
+  return impl_->routing.through_nodes;
+}
 const EmbeddingOptions& ShardedEmbedding::options() const {
   return impl_->options;
 }

@@ -46,8 +46,8 @@ std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t 
   const bool is_bf16 = options.precision == Precision::kBf16;
   const double stored = is_bf16 ? sizeof(BFloat16) : kFloatBytes;
   // Two norms' outputs, q, k and v, the attention's output, and the feed-forward's inside before
-  // and after the activation (of relu on a GPU, less before it); statistics, log-sum-exp and both
-  // residuals.
+  // and after the activation (relu on a GPU keeps less of what is before it); statistics,
+  // log-sum-exp and both residuals.
   const double block = stored * (6 * dim + 2 * wide) +
                        kFloatBytes * (2 * dim + 4 + static_cast<double>(options.num_heads));
   // Around the blocks: gradients of three widths and a projection before dropout; tokens, hidden

@@ -63,8 +63,8 @@ void check_same_dataset(const RunDescription& saved, const RunDescription& now) 
   if (saved.dataset_digest == now.dataset_digest) return;
   throw usage_error(
       fmt::format("--data {} has the digest {}, but the run was trained on {} with the digest {} "
-                  "(it is another "
-                  "dataset, or one that was made again): give the dataset of the run",
+                  "(it is another dataset, or one that was made again): give the dataset of the "
+                  "run",
                   now.options.data, now.dataset_digest, saved.options.data, saved.dataset_digest));
 }
 

@@ -1,9 +1,7 @@
 #include "src/train/train_step.h"
 
-#include <algorithm>
 #include <numeric>
 
-#include "sharding/plan/shard_grid.h"
 #include "src/core/profiler_range.h"
 #include "src/train/step_report.h"
 
@@ -49,8 +47,9 @@ DeviceMatrix<const float> gather_negatives(TrainState& s, std::span<const std::i
   return s.negatives.matrix(num_negatives, own.cols);
 }
 
-// Beside the embedding's exchange and update, which are queued before: NCCL keeps the order of one
-// communicator's collectives, and the host waits for those of MPI.
+// Beside the embedding's exchange and update, which are queued before: under NCCL, which keeps the
+// order of one communicator's collectives, it comes behind those that they have: the exchange, and
+// those of the update where it has some. The host waits for those of MPI.
 void all_reduce_gradients(TrainState& s) {
   const ProfilerRange range("dense all-reduce");
   s.dense_sum.all_reduce("dense_gradients", s.encoder.parameters().gradients(), s.dense_stream);
@@ -110,9 +109,6 @@ TrainState::TrainState(std::vector<EmbeddingTable> tables, ShardingPlan plan,
            .seed = options.seed,
            .split_bags = options.reproducible ? SplitBags::kIdOrder : SplitBags::kPartialSums},
           comm, step_stream),
-      through_nodes(std::ranges::any_of(
-          embedding.plan().tables,
-          [&](const TableSharding& t) { return serrate::through_nodes(t, embedding.plan()); })),
       encoder(options.model, options.seed, step_stream),
       head(options.model),
       dense_optimizer(options.dense_optimizer),
@@ -188,7 +184,10 @@ void train_step(TrainState& s, const NextItemBatch& batch, std::int64_t total_to
   s.negatives_sum.reduce_scatter("d_negatives", s.d_negatives.span(), counts,
                                  s.exchange.d_output(s.negative_lookup).flat(), stream);
   s.embedding.output_dist_backward(s.exchange, stream);
-  if (s.through_nodes) s.dense_stream.wait_for(stream);  // two communicators: see send_after()
+  // What goes through nodes has communicators of its own, whose kernels must not wait for peers
+  // beside those of the all-reduce: see send_after(). Those of the update may be queued beside it
+  // as long as they are of the same communicator, s.communicator, as the all-reduce.
+  if (s.embedding.through_nodes()) s.dense_stream.wait_for(stream);
   s.times.lap("output_dist backward", stream);
 
   s.embedding.update(s.exchange, step, stream);

@@ -28,12 +28,11 @@ struct TrainState {
   Communicator& communicator;
   const Stream& stream;
   Stream input_stream;  // of the ids of the next batch, while `stream` makes the step before
-  Stream dense_stream;  // of the dense all-reduce, while `stream` has the embedding's gradients
+  Stream dense_stream;  // of the dense all-reduce, beside the embedding's backward on `stream`
   Event last_begun;     // where the step that was queued last begins on `stream`
   ShardedEmbedding embedding;
   EmbeddingExchange exchange;
   EmbeddingInput ahead;  // of the batch that prepare_batch had last
-  bool through_nodes;    // some table's rows, by communicators of their own
   SequenceEncoder encoder;
   ItemHead head;
   AdamWOptions dense_optimizer;

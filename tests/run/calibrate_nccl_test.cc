@@ -11,6 +11,7 @@
 #include "serrate/planner.h"
 #include "src/io/text_file.h"
 #include "src/run/calibrate.h"
+#include "src/run/machines.h"
 #include "tests/support/temporary_folder.h"
 
 namespace serrate {
@@ -38,7 +39,7 @@ TEST(CalibrateNccl, TheTopologyFileHasTheLinksAndPlansAreMadeOfIt) {
   const auto communicator = make_nccl_communicator(make_mpi_communicator(std::chrono::seconds(60)),
                                                    gpu, {.sharing = GpuSharing::kAllowed});
   const testing::TemporaryFolder temporary;
-  const PlannerTopology defaults;
+  const PlannerTopology defaults = topology_of(find_machines(*communicator, gpu), 0);
   const PlannerModel model{
       .tables = {{.name = "item", .num_rows = 100, .dim = 8, .features = {{.pooling_factor = 2}}}},
       .batch_size = 16};
@@ -62,7 +63,7 @@ TEST(CalibrateNccl, TheTopologyFileHasTheLinksAndPlansAreMadeOfIt) {
     expect_measured(one_node ? t.intra_node_bandwidth : t.inter_node_bandwidth,
                     one_node ? defaults.intra_node_bandwidth : defaults.inter_node_bandwidth);
     expect_measured(one_node ? t.intra_node_latency : t.inter_node_latency,
-                    one_node ? 0.005 : 0.03);
+                    one_node ? defaults.intra_node_latency : defaults.inter_node_latency);
     EXPECT_EQ(one_node ? t.inter_node_bandwidth : t.intra_node_bandwidth,
               one_node ? defaults.inter_node_bandwidth : defaults.intra_node_bandwidth);
     EXPECT_TRUE(plan_sharding(model, t, {.estimator = PlannerEstimator::kSerrate}).feasible());

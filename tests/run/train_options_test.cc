@@ -167,7 +167,7 @@ TEST(RunConfig, ErrorsNameFileAndField) {
   EXPECT_EQ(error_of_json("\"heads\": 2", "\"heads\": 2, \"head\": 2"),
             "run/config.json: \"head\" is not an option of a run");
   EXPECT_EQ(error_of_json("\"gelu\"", "\"gelo\""),
-            "run/config.json: --activation \"gelo\" (takes gelu|relu|silu)");
+            "run/config.json: --activation \"gelo\" (takes gelu|gelu_tanh|relu|silu)");
   EXPECT_EQ(error_of_json("\"dropout\": 0.2", "\"dropout\": \"none\""),
             "run/config.json: --dropout \"none\" (takes a number from 0 and below 1)");
 }

@@ -44,7 +44,7 @@ class HoldingCommunicator : public Communicator {
     hold(exchange.stream, ends_);
   }
   void give_up(std::string_view why) noexcept override { moves_.abandon(why); }
-  /// Which holds nothing.
+  /// The group's communicator holds nothing.
   std::unique_ptr<Communicator> split_group(const std::vector<int>& members) override {
     return moves_.split(members.front());
   }
