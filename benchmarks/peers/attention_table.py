@@ -10,7 +10,9 @@ MOST_ERROR = 0.05  # of outputs around 1, in bf16
 PROCESSORS, CYCLES, COPY = 132, 1.755e9, 3.0e12  # an H100's: a second, and bytes a second
 MMA_SYNC = {"forward": 2.8e12, "backward": 2.4e12}  # operations of a multiprocessor a second: FlashAttention-2's best there
 # Cycles of a multiprocessor for a tile of 128 x 64 pairs of Hopper's kernels: what takes longest.
-WGMMA = {"forward": {64: 750, 128: 1230, 256: 2455}, "backward": {64: 1884, 128: 3840, 256: 9625}, "e4m3": {64: 860, 128: 920, 256: 1230}}
+WGMMA = {"forward": {64: 750, 128: 1230, 256: 2455}, "backward": {64: 1884, 128: 3840, 256: 9625}, "e4m3": {64: 860, 128: 920, 256: 1325}}
+# Queries whose d_q a block keeps in shared memory, which it has with one kernel.
+ONE_KERNEL = {32: 768, 64: 320, 128: 128, 256: 0}
 
 
 def takes_wgmma(case, direction, queries, keys):
@@ -23,7 +25,7 @@ def takes_wgmma(case, direction, queries, keys):
 
 def model_ms(case, direction):
     """What docs/performance_gpu.md expects of an H100: the time of its memory or, spread evenly, of its multiprocessors, whichever is longer."""
-    if case["type"] == "float32":
+    if case["type"] == "float32" or case["head_dim"] not in ONE_KERNEL:
         return float("nan")
     dim, memory, compute, pairs = case["head_dim"], 0.0, 0.0, []
     for queries, keys in zip(case["query_lengths"], case["key_lengths"]):
@@ -38,8 +40,7 @@ def model_ms(case, direction):
             compute += visible * flops / tile * cycles / CYCLES
         else:
             rate = MMA_SYNC[direction] * (2 if case["type"] == "e4m3" else 1)
-            on_chip = {32: 768, 64: 320, 128: 128, 256: 0}[dim]  # queries with d_q
-            if direction == "backward" and queries > on_chip and keys > 64:
+            if direction == "backward" and queries > ONE_KERNEL[dim] and keys > 64:
                 rate, again = rate * 5 / 7, 13 / 8  # two kernels, seven products
             compute += visible * flops / rate
         memory += case[direction]["bytes"] * again * (queries + keys) / rows / COPY

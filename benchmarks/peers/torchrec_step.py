@@ -3,7 +3,7 @@
 torchrun --standalone --nproc_per_node=2 torchrec_step.py cpu|cuda tw|cw|rw|dp [ids_per_bag]     (on CPUs set OMP_NUM_THREADS=1)
 torchrec_step.py cpu|cuda tw|cw|rw|dp [ids_per_bag]     one rank
 T tables of E rows, batch B per rank, L ids a bag, float32, row-wise Adagrad fused in the backward, a linear layer on top: the workload of
-pooled_step_benchmark, which times steps in the same way, from barrier to barrier. Batches are on the GPU before. Prints a line of JSON.
+pooled_step_benchmark, which times steps in the same way, from barrier to barrier. Batches are on the device before the clock starts. Prints a line of JSON.
 """
 import json, logging, os, statistics, sys, time
 logging.disable(logging.CRITICAL)
