@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "kernels/dense/feed_forward_layers.h"
 #include "kernels/dense/linear_checks.h"
 #include "kernels/shapes.h"
 #include "src/core/dispatch.h"
@@ -19,42 +20,17 @@ void check_kept(const FeedForward& args, Device device) {
 
 // Both layers' arguments, ahead of all work: on a GPU not every product is a call of linear's.
 void check_forward(const FeedForward& args, Device device) {
-  check_linear_forward({.x = args.x,
-                        .weight = args.up,
-                        .bias = args.up_bias,
-                        .y = args.activated,
-                        .precision = args.precision},
-                       device);
-  check_linear_forward({.x = args.activated,
-                        .weight = args.down,
-                        .bias = args.down_bias,
-                        .y = args.y,
-                        .precision = args.precision},
-                       device);
+  check_linear_forward(up_layer(args, args.activated), device);
+  check_linear_forward(down_layer(args), device);
   check_kept(args, device);
 }
 
 void check_backward(const FeedForwardBackward& args, Device device) {
-  const FeedForward& forward = args.forward;
-  check(same_shape(args.d_activated, forward.activated),
+  check(same_shape(args.d_activated, args.forward.activated),
         "feed_forward: d_activated must have the shape of activated");
-  check_linear_backward({.x = forward.activated,
-                         .weight = forward.down,
-                         .d_y = args.d_y,
-                         .d_x = args.d_activated,
-                         .d_weight = args.d_down,
-                         .d_bias = args.d_down_bias,
-                         .precision = forward.precision},
-                        device);
-  check_linear_backward({.x = forward.x,
-                         .weight = forward.up,
-                         .d_y = args.d_activated,
-                         .d_x = args.d_x,
-                         .d_weight = args.d_up,
-                         .d_bias = args.d_up_bias,
-                         .precision = forward.precision},
-                        device);
-  check_kept(forward, device);
+  check_linear_backward(down_gradients(args), device);
+  check_linear_backward(up_gradients(args), device);
+  check_kept(args.forward, device);
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "kernels/cuda/matrix_product.h"
 #include "kernels/dense/cuda/activation.h"
+#include "kernels/dense/feed_forward_layers.h"
 
 namespace serrate {
 namespace {
@@ -18,11 +19,6 @@ bool is_epilogue(const FeedForward& args) {
 std::optional<ProductActivation> epilogue(const FeedForward& args, ProductActivation::Pass pass) {
   if (!is_epilogue(args)) return std::nullopt;
   return ProductActivation{args.activation, pass, args.kept};
-}
-
-/// Where no product applies the activation, what is kept are its arguments.
-OutputMatrix arguments(const FeedForward& args) {
-  return {args.kept.device_data(), args.activated.type, args.activated.rows, args.activated.cols};
 }
 
 }  // namespace
@@ -39,19 +35,14 @@ void feed_forward_on<DeviceType::kCuda>(const FeedForward& args, const Stream& s
             .b = args.up,
             .b_is = Operand::kTransposed,
             .bias = args.up_bias,
-            .result = is_epilogue(args) ? args.activated : arguments(args),
+            .result = is_epilogue(args) ? args.activated : kept_arguments(args),
             .precision = args.precision,
             .activation = epilogue(args, ProductActivation::Pass::kForward)},
            stream);
   if (!is_epilogue(args)) {
-    activation_forward(args.activation, arguments(args), args.activated, stream);
+    activation_forward(args.activation, kept_arguments(args), args.activated, stream);
   }
-  linear_forward({.x = args.activated,
-                  .weight = args.down,
-                  .bias = args.down_bias,
-                  .y = args.y,
-                  .precision = args.precision},
-                 stream);
+  linear_forward(down_layer(args), stream);
 }
 
 template <>
@@ -64,26 +55,15 @@ void feed_forward_backward_on<DeviceType::kCuda>(const FeedForwardBackward& args
             .precision = forward.precision,
             .activation = epilogue(forward, ProductActivation::Pass::kBackward)},
            stream);
-  linear_backward({.x = forward.activated,
-                   .weight = forward.down,
-                   .d_y = args.d_y,
-                   .d_x = {},
-                   .d_weight = args.d_down,
-                   .d_bias = args.d_down_bias,
-                   .precision = forward.precision},
-                  stream);
+  LinearBackward down = down_gradients(args), up = up_gradients(args);
+  down.d_x = {};  // that product is above
+  linear_backward(down, stream);
   if (!is_epilogue(forward)) {
-    activation_backward_and_sum(forward.activation, arguments(forward), args.d_activated,
+    activation_backward_and_sum(forward.activation, kept_arguments(forward), args.d_activated,
                                 args.d_activated, args.d_up_bias, stream);
+    up.d_bias = {};
   }
-  linear_backward({.x = forward.x,
-                   .weight = forward.up,
-                   .d_y = args.d_activated,
-                   .d_x = args.d_x,
-                   .d_weight = args.d_up,
-                   .d_bias = is_epilogue(forward) ? args.d_up_bias : DeviceSpan<float>(),
-                   .precision = forward.precision},
-                  stream);
+  linear_backward(up, stream);
 }
 
 }  // namespace serrate
