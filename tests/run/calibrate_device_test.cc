@@ -7,19 +7,11 @@
 #include <vector>
 
 #include "src/core/gpus.h"
-#include "src/run/calibrate.h"
+#include "tests/run/calibration_work.h"
 #include "tests/support/run_ranks.h"
 
 namespace serrate {
 namespace {
-
-constexpr CalibrationWork kWork{.copy_bytes = 1 << 16,
-                                .host_copy_bytes = 1 << 14,
-                                .table_bytes = 1 << 17,
-                                .num_ids = 64,
-                                .message_bytes = 1 << 10,
-                                .repeats = 2,
-                                .calls = 3};
 
 TEST(CalibrateDevice, TopologyOfTheGpusThatWereMeasured) {
   std::vector<std::string> files(2);
@@ -32,7 +24,7 @@ TEST(CalibrateDevice, TopologyOfTheGpusThatWereMeasured) {
       return 1.0;
     };
     files[communicator.rank()] = planner_topology_to_json(
-        calibrate(0, communicator, Stream(Device::cuda(0)), kWork, stopwatch));
+        calibrate(0, communicator, Stream(Device::cuda(0)), kSmallWork, stopwatch));
   });
   EXPECT_EQ(files[0], files[1]);
   const PlannerTopology t = planner_topology_from_json(files[0]);

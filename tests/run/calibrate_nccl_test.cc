@@ -10,20 +10,12 @@
 #include "serrate/nccl_communicator.h"
 #include "serrate/planner.h"
 #include "src/io/text_file.h"
-#include "src/run/calibrate.h"
 #include "src/run/machines.h"
+#include "tests/run/calibration_work.h"
 #include "tests/support/temporary_folder.h"
 
 namespace serrate {
 namespace {
-
-constexpr CalibrationWork kWork{.copy_bytes = 1 << 16,
-                                .host_copy_bytes = 1 << 14,
-                                .table_bytes = 1 << 17,
-                                .num_ids = 64,
-                                .message_bytes = 1 << 10,
-                                .repeats = 2,
-                                .calls = 2};
 
 double host_time(const Stream& stream, const std::function<void()>& work) {
   using Clock = std::chrono::steady_clock;
@@ -46,7 +38,7 @@ TEST(CalibrateNccl, TheTopologyFileHasTheLinksAndPlansAreMadeOfIt) {
   for (const int ranks_per_node : {1, 2}) {
     const std::string file = temporary.file("topology.json");
     write_text_file(file, planner_topology_to_json(calibrate(ranks_per_node, *communicator,
-                                                             Stream(gpu), kWork, host_time)));
+                                                             Stream(gpu), kSmallWork, host_time)));
     const PlannerTopology t = read_text_file(file, planner_topology_from_json);
     EXPECT_EQ(t.device, PlannerDevice::kCuda);
     EXPECT_EQ(t.world_size, 2);
