@@ -70,7 +70,7 @@ void multiply(void* const lanes[kWarpSize]) {
     }
   }
   for (unsigned row = 0; row < 16; ++row) {
-    // Of columns 2 q and 2 q + 1, lane 4 (row % 8) + q has the sums.
+    // Lane 4 (row % 8) + q has the sums of columns 2 q and 2 q + 1.
     const auto sum_of = [&](unsigned col) -> float& {
       return at(4 * (row % 8) + col / 2)->d[row / 8 * 2 + col % 2];
     };

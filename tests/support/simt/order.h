@@ -8,8 +8,8 @@
 
 namespace simt {
 
-/// Of each thread of a block, the last epoch that is known; 0 beyond its end. Whoever learns the
-/// same thing shares one.
+/// The last known epoch of each thread of a block; 0 beyond its end. Threads that know the same
+/// share one.
 using Epochs = std::shared_ptr<const std::vector<std::uint32_t>>;
 
 /// What is known of a grid's threads: of block b, thread t, all up to epoch [b][t] is before.
