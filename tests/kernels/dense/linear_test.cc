@@ -314,7 +314,7 @@ class FeedForwardTest : public KernelTestOver<Activation> {
     if (s.n > 0) expect_errors_of_what_does_not_fit(backward, kept.span());
   }
 
-  /// Of both passes, which then add nothing to the gradients. `kept` has a byte more than needed.
+  /// In both passes, and nothing is added to the gradients. `kept` has a byte more than needed.
   void expect_errors_of_what_does_not_fit(const FeedForwardBackward& args,
                                           DeviceSpan<std::byte> kept) {
     const auto expect_errors = [&](const FeedForward& forward) {
