@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "kernels/attention/cuda/decoding.h"
-#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/attention/cuda/mma/scores.cuh"
 #include "kernels/attention/cuda/scores.cuh"
 #include "kernels/cuda/search.cuh"
 

@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "kernels/attention/cuda/mma_weights.cuh"
+#include "kernels/attention/cuda/mma/weights.cuh"
 #include "kernels/attention/cuda/work_list.h"
 #include "kernels/attention/fp8.h"
 #include "src/core/cuda_check.h"

@@ -6,7 +6,7 @@
 #include "kernels/attention/cuda/tile_list.cuh"
 
 // Where gradients of biases and tables on tensor cores come from: which tiles of which sequences
-// and heads are one block's, and in what order. (bias_gradients_mma.cu)
+// and heads are one block's, and in what order. (mma/bias_gradients.cu)
 namespace serrate {
 
 /// What a kernel sums.

@@ -3,12 +3,12 @@
 // shared memory, rounded to the type of the tokens, to the warps that sum d_k and d_v, of 16 keys
 // each. A block owns a tile of keys, and d_q too of a sequence that has no other: five products. Of
 // a longer one a second kernel sums d_q, whose blocks own tiles of queries: seven products.
-// (backward_queries_mma.cu)
+// (mma/backward_queries.cu)
 #include <cmath>
 
-#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_gradients.cuh"
+#include "kernels/attention/cuda/mma/gradients.cuh"
+#include "kernels/attention/cuda/mma/head_rows.cuh"
 #include "kernels/attention/cuda/ordered_sums.h"
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "serrate/buffer.h"

@@ -4,12 +4,12 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "kernels/attention/cuda/mma_gradients.cuh"
-#include "kernels/attention/cuda/wgmma_tiles.cuh"
+#include "kernels/attention/cuda/mma/gradients.cuh"
+#include "kernels/attention/cuda/wgmma/tiles.cuh"
 #include "kernels/cuda/ring.cuh"
 
-// What keeps the warps of backward_wgmma.cu busy that multiply: lists of tiles, and copies. The
-// forward's have the same names (wgmma_feed.cuh).
+// What keeps the warps of wgmma/backward.cu busy that multiply: lists of tiles, and copies. The
+// forward's have the same names (wgmma/feed.cuh).
 
 namespace serrate::backward_wgmma {
 

@@ -5,11 +5,11 @@
 
 #include "kernels/attention/cuda/fp8.cuh"
 #include "kernels/attention/cuda/tile_list.cuh"
-#include "kernels/attention/cuda/wgmma_tiles.cuh"
+#include "kernels/attention/cuda/wgmma/tiles.cuh"
 #include "kernels/attention/cuda/work_list.h"
 #include "kernels/cuda/ring.cuh"
 
-// What keeps the warps of the queries of forward_wgmma.cu busy: lists of tiles, and copies.
+// What keeps the warps of the queries of wgmma/forward.cu busy: lists of tiles, and copies.
 
 namespace serrate {
 
@@ -127,7 +127,7 @@ struct Tiles {
 
 // The block's next task; without items if there is none. Blocks take one when they are ready for
 // it; of a sequence and head those with the last queries come first, as these mostly see more keys.
-// The list counts by the rows of forward_mma.cu's blocks: of its tasks that are one here, the
+// The list counts by the rows of mma/forward.cu's blocks: of its tasks that are one here, the
 // first.
 template <int kDim>
 __device__ void take_task(const AttentionView& args, const WorkList& work, Counter* next_task,

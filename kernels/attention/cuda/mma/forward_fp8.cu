@@ -1,6 +1,6 @@
 // FlashAttention's forward of e4m3 on tensor cores (mma.m16n8k32, sm_89 and up), for softmax; on
-// Hopper, forward_wgmma.cu has the longest sequences.
-// Tasks, tiles and masks are those of forward_mma.cu; rows travel as half as many halves. A block
+// Hopper, wgmma/forward.cu has the longest sequences.
+// Tasks, tiles and masks are those of mma/forward.cu; rows travel as half as many halves. A block
 // of rows is a tile, so that scales are the same in all of it: those of queries and keys are
 // factors of scores, those of values of what a tile adds to the sums, in float32. Weights times 2^8
 // are rounded to e4m3.
@@ -12,9 +12,9 @@
 #include <cmath>
 
 #include "kernels/attention/cuda/decoding.h"
-#include "kernels/attention/cuda/forward_shares.cuh"
 #include "kernels/attention/cuda/fp8.cuh"
-#include "kernels/attention/cuda/mma_weights.cuh"
+#include "kernels/attention/cuda/mma/forward_shares.cuh"
+#include "kernels/attention/cuda/mma/weights.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/attention/fp8.h"
 

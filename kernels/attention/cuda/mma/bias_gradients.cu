@@ -6,10 +6,10 @@
 // order. Eight warps have 16 queries and 32 keys each. (docs/performance_gpu.md)
 #include <algorithm>
 
-#include "kernels/attention/cuda/bias_places.cuh"
 #include "kernels/attention/cuda/bias_sums.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_gradients.cuh"
+#include "kernels/attention/cuda/mma/bias_places.cuh"
+#include "kernels/attention/cuda/mma/gradients.cuh"
 #include "kernels/attention/cuda/ordered_sums.h"
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "serrate/buffer.h"

@@ -2,8 +2,8 @@
 
 #include <cmath>
 
-#include "kernels/attention/cuda/head_rows.cuh"
-#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/attention/cuda/mma/head_rows.cuh"
+#include "kernels/attention/cuda/mma/scores.cuh"
 #include "kernels/cuda/exp2.cuh"
 
 // From scores to what weighs values, and from sums of weighted values to rows of the output: what
@@ -64,7 +64,7 @@ __device__ void scale_rows(Fragment<kBlocks>& sums, const float (&factors)[2]) {
 
 /// Scores of a warp's queries and a tile of keys become what weighs the values. With softmax, what
 /// was summed before is to be multiplied by `factors`. Without kTestsFullTiles, tiles that are seen
-/// whole have code of their own, for which forward_mma.cu has no registers; the same bits.
+/// whole have code of their own, for which mma/forward.cu has no registers; the same bits.
 template <Extras kExtras, int kBlocks, bool kTestsFullTiles = true>
 __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                       Fragment<kBlocks>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {

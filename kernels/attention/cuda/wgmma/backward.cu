@@ -9,9 +9,9 @@
 // group run while the other's scores become weights. A third warpgroup lists tiles and copies,
 // ahead of them and into the next task. The kernel that owns queries is first and writes delta, the
 // sum of d_out * out, for the others.
-#include "kernels/attention/cuda/backward_wgmma_feed.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/wgmma_gradients.cuh"
+#include "kernels/attention/cuda/wgmma/backward_feed.cuh"
+#include "kernels/attention/cuda/wgmma/gradients.cuh"
 #include "kernels/cuda/warpgroup.cuh"
 
 namespace serrate {

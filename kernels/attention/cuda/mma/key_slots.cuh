@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/attention/cuda/head_rows.cuh"
+#include "kernels/attention/cuda/mma/head_rows.cuh"
 #include "kernels/attention/cuda/tile_list.cuh"
 
 namespace serrate {

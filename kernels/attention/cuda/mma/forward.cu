@@ -5,8 +5,8 @@
 // takes one query block after the other, of all heads that share keys, and keeps as many tiles of
 // keys and values as its shared memory has room for, up to eight: so many keys are read once. The
 // next tile is copied while one is computed.
-#include "kernels/attention/cuda/forward_shares.cuh"
-#include "kernels/attention/cuda/mma_weights.cuh"
+#include "kernels/attention/cuda/mma/forward_shares.cuh"
+#include "kernels/attention/cuda/mma/weights.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
 namespace serrate {

@@ -2,9 +2,9 @@
 // of which each warp takes a quarter of every tile of 64 keys, or up to 64, 16 a warp. At the end
 // of a chunk the warps' sums meet in shared memory, and eight threads go on with a row.
 #include "kernels/attention/cuda/decoding.cuh"
-#include "kernels/attention/cuda/key_slots.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_weights.cuh"
+#include "kernels/attention/cuda/mma/key_slots.cuh"
+#include "kernels/attention/cuda/mma/weights.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
 namespace serrate {

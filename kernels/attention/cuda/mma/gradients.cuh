@@ -2,8 +2,8 @@
 
 #include <cstdint>
 
-#include "kernels/attention/cuda/head_rows.cuh"
-#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/attention/cuda/mma/head_rows.cuh"
+#include "kernels/attention/cuda/mma/scores.cuh"
 
 // From scores and gradients of weights to what a backward on tensor cores sums and writes.
 namespace serrate {

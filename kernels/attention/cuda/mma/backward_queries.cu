@@ -6,10 +6,10 @@
 // there are few sequences or they are long.
 #include <cmath>
 
-#include "kernels/attention/cuda/head_rows.cuh"
-#include "kernels/attention/cuda/key_slots.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_gradients.cuh"
+#include "kernels/attention/cuda/mma/gradients.cuh"
+#include "kernels/attention/cuda/mma/head_rows.cuh"
+#include "kernels/attention/cuda/mma/key_slots.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
 namespace serrate {

@@ -5,8 +5,8 @@
 #include <limits>
 #include <type_traits>
 
-#include "kernels/attention/cuda/key_slots.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/mma/key_slots.cuh"
 
 // The two launches of a forward over one work list: blocks of longer sequences, and of the others.
 namespace serrate {

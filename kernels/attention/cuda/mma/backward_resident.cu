@@ -2,12 +2,12 @@
 // fit into shared memory: a block of eight warps has a sequence in a head of keys, its queries with
 // their d_out, and sums of d_q, and goes through the tiles of keys, and for each through those of
 // queries. Every tensor is read or written once, and there are five products. Sums come in the same
-// order as in backward_mma.cu, which takes the sequence where this does not pay, and have its bits.
+// order as in mma/backward.cu, which takes the sequence where this does not pay, and have its bits.
 #include <cmath>
 
-#include "kernels/attention/cuda/head_rows.cuh"
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_gradients.cuh"
+#include "kernels/attention/cuda/mma/gradients.cuh"
+#include "kernels/attention/cuda/mma/head_rows.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 
 namespace serrate {

@@ -3,10 +3,10 @@
 #include <cstdint>
 
 #include "kernels/attention/cuda/fp8.cuh"
-#include "kernels/attention/cuda/mma_weights.cuh"
-#include "kernels/attention/cuda/wgmma_feed.cuh"
+#include "kernels/attention/cuda/mma/weights.cuh"
+#include "kernels/attention/cuda/wgmma/feed.cuh"
 
-// What forward_wgmma.cu does in one way for halves and in another for e4m3.
+// What wgmma/forward.cu does in one way for halves and in another for e4m3.
 namespace serrate {
 
 #ifdef SERRATE_WGMMA

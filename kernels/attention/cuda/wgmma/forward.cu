@@ -7,9 +7,9 @@
 // into the next task. The copies go by rows of a sequence: what is behind its end is neither read
 // nor NaN. Of e4m3 one of the three transposes values.
 #include "kernels/attention/cuda/launch_tiles.cuh"
-#include "kernels/attention/cuda/mma_weights.cuh"
-#include "kernels/attention/cuda/wgmma_elements.cuh"
-#include "kernels/attention/cuda/wgmma_feed.cuh"
+#include "kernels/attention/cuda/mma/weights.cuh"
+#include "kernels/attention/cuda/wgmma/elements.cuh"
+#include "kernels/attention/cuda/wgmma/feed.cuh"
 #include "kernels/cuda/warpgroup.cuh"
 
 namespace serrate {

@@ -2,7 +2,7 @@
 
 #include <cstdint>
 
-#include "kernels/attention/cuda/mma_scores.cuh"
+#include "kernels/attention/cuda/mma/scores.cuh"
 #include "kernels/cuda/exp2.cuh"
 
 // Weights and gradients of scores as the backward by wgmma has them: in few instructions, and where
