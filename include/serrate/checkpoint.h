@@ -67,7 +67,8 @@ class CheckpointWriter {
   std::optional<LoadedCheckpoint> resume(const CheckpointState& state, const Stream& stream);
 
   /// Writes a checkpoint; it is on disk when this returns. Error when it could not be written, or
-  /// when a value is not finite.
+  /// when a value is not finite. One of an earlier step than another in the directory, which would
+  /// soon be removed as older, is not written.
   void save(std::int64_t step, const CheckpointState& state, const Stream& stream);
 
   /// Copies the state and returns; a thread of each rank writes the copy. Waits for a checkpoint

@@ -33,6 +33,17 @@ Manifest manifest_of(std::int64_t step, const CheckpointState& state) {
   return manifest;
 }
 
+/// The newest are kept: one of an earlier step would be removed at once.
+void check_is_newest(const std::string& directory, std::int64_t step) {
+  const auto found = list_checkpoints(directory);
+  if (found.empty() || found.front().step <= step) return;
+  throw usage_error(
+      fmt::format("{} has a checkpoint of step {}, newer than the one to be written, of step {} "
+                  "(of another training, or of this one before it was begun anew): resume from it "
+                  "or choose another directory",
+                  directory, found.front().step, step));
+}
+
 }  // namespace
 
 struct CheckpointWriter::Impl {
@@ -95,6 +106,7 @@ void CheckpointWriter::Impl::begin(std::int64_t step, const CheckpointState& sta
   together(communicator, "checkpoint: folder", [&] {
     if (communicator.rank() > 0) return;
     try {
+      check_is_newest(directory, step);
       make_unfinished(directory, step);
     } catch (const Error& error) {
       cannot = error.what();

@@ -33,6 +33,18 @@ TEST_F(CheckpointTest, KeepsTheNewestAndRemovesWhatWasLeftHalfWritten) {
   EXPECT_EQ(load({1, ShardingType::kTableWise}).second, 3);
 }
 
+// It would be the oldest, and removed as soon as it was there.
+TEST_F(CheckpointTest, SavesNoneBehindANewerOne) {
+  for (const int step : {2, 3}) train_and_save({1, ShardingType::kTableWise}, step);
+  const std::string message =
+      message_of<Error>([&] { train_and_save({2, ShardingType::kRowWise}, 1); });
+  EXPECT_NE(message.find("has a checkpoint of step 3, newer than the one to be written, of step 1"),
+            std::string::npos)
+      << message;
+  EXPECT_EQ(list_checkpoints(directory_).size(), 2u);
+  EXPECT_EQ(load({1, ShardingType::kTableWise}).second, 3);
+}
+
 TEST_F(CheckpointTest, ResumingSetsDamagedOnesAside) {
   for (const int step : {1, 2}) train_and_save({1, ShardingType::kTableWise}, step);
   damage(folder(2) / "rank0.h5", 100);
