@@ -20,6 +20,14 @@ namespace {
 void move_run_aside(const std::string& run) {
   namespace fs = std::filesystem;
   if (!fs::is_directory(run) || fs::is_empty(run)) return;
+  // "." would lead to the run that was moved, and "run/." to nothing.
+  const std::string last = fs::path(run).filename();
+  if (last == "." || last == "..") {
+    throw usage_error(
+        fmt::format("--fresh: --output {} does not end with the name of its folder (which the new "
+                    "run is to have): give it, as in {}",
+                    run, fs::canonical(run).string()));
+  }
   std::optional<DirectoryLock> lock;
   if (fs::is_directory(checkpoint_path(run))) lock.emplace(checkpoint_path(run));
   const std::string name = fs::canonical(run);
@@ -30,10 +38,10 @@ void move_run_aside(const std::string& run) {
 }  // namespace
 
 void make_run_directory(const std::string& run, bool fresh) {
-  if (fresh) move_run_aside(run);
-  // A link to a folder that is not there: --fresh moved what it led to, not the link.
   std::string folder = run;
   while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
+  if (fresh) move_run_aside(folder);
+  // A link to a folder that is not there: --fresh moved what it led to, not the link.
   try {
     make_folders(follow_links(folder));
   } catch (const Error& error) {

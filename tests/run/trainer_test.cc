@@ -288,6 +288,24 @@ TEST_F(TrainerTest, FreshThroughALinkMovesWhatItLeadsTo) {
   EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
 }
 
+// "." would lead to the old run under its new name, and the training go on there.
+TEST_F(TrainerTest, FreshNeedsTheNameOfTheFolder) {
+  train(to(4));
+  options_.fresh = true;
+  const fs::path before = fs::current_path();
+  fs::current_path(run_);
+  for (const std::string& name :
+       {std::string("."), std::string("./"), std::string("checkpoint/.."), run_ + "/."}) {
+    options_.output = name;
+    const std::string message = message_of<Error>([&] { train(to(2)); });
+    EXPECT_NE(message.find("--fresh: --output "), std::string::npos) << name << message;
+    EXPECT_NE(message.find("as in " + run_), std::string::npos) << name << message;
+  }
+  fs::current_path(before);
+  EXPECT_FALSE(fs::exists(run_ + ".1"));
+  EXPECT_EQ(checkpoints(), (std::vector<std::int64_t>{4}));
+}
+
 TEST_F(TrainerTest, RefusesByNameWhatWouldMakeItAnotherTraining) {
   train(to(2));
   const auto refused = [&](const char* name, const std::function<void(TrainOptions&)>& change) {
