@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "serrate/sharding_plan.h"
 #include "serrate/trainer.h"
 #include "src/checkpoint/folder.h"
@@ -40,11 +42,12 @@ std::string describe_manifest(const Manifest& manifest) {
   return text;
 }
 
-}  // namespace
-
-RunReport describe_run(const std::string& directory) {
-  RunReport report;
+/// The checkpoints, newest first, then what the newest intact one says. Returns false when none
+/// that was listed is intact and one went away: a training has newer ones.
+bool describe_checkpoints(const std::string& directory, RunReport& report) {
+  report = {};
   std::string checkpoints, newest;
+  bool went_away = false;
   for (const FoundCheckpoint& found : list_checkpoints(checkpoint_path(directory))) {
     try {
       const Manifest manifest = read_manifest(found.path, found.step);
@@ -56,6 +59,10 @@ RunReport describe_run(const std::string& directory) {
       if (newest.empty()) newest = describe_manifest(manifest);
       report.num_intact += 1;
     } catch (const Error& error) {
+      if (!std::filesystem::exists(std::filesystem::symlink_status(found.path))) {
+        went_away = true;
+        continue;
+      }
       checkpoints += fmt::format("  step {:<12} DAMAGED: {}\n", found.step, error.what());
       report.num_damaged += 1;
     }
@@ -63,6 +70,17 @@ RunReport describe_run(const std::string& directory) {
   if (checkpoints.empty()) checkpoints = "  none\n";
   report.text =
       fmt::format("run {}\n\ncheckpoints, every byte read\n{}{}", directory, checkpoints, newest);
+  return report.num_intact > 0 || !went_away;
+}
+
+}  // namespace
+
+RunReport describe_run(const std::string& directory) {
+  constexpr int kMostLooks = 20;
+  RunReport report;
+  for (int look = 0; look < kMostLooks; ++look) {
+    if (describe_checkpoints(directory, report)) break;
+  }
   for (const auto& [path, show] :
        {std::pair{config_path(directory),
                   +[](const std::string& d) {

@@ -433,7 +433,7 @@ TEST_F(TrainerTest, ALoopOfItsOwnSavesWhatEvaluateNeeds) {
   EXPECT_NE(message.find("--data " + other + " has the digest"), std::string::npos) << message;
 }
 
-TEST_F(TrainerTest, EvaluatesWhileItTrains) {
+TEST_F(TrainerTest, IsEvaluatedAndDescribedWhileItTrains) {
   train(to(1));
   options_.checkpoint_every = "1";
   options_.keep_checkpoints = 1;
@@ -448,6 +448,9 @@ TEST_F(TrainerTest, EvaluatesWhileItTrains) {
     run_ranks(2, [&](Communicator& c) {
       EXPECT_EQ(evaluate({.data = data_, .model = run_}, c).users, 60);
     });
+    const RunReport report = describe_run(run_);
+    EXPECT_GT(report.num_intact, 0) << report.text;
+    EXPECT_EQ(report.num_damaged, 0) << report.text;
     ++evaluations;
   } while (!trained);
   training.join();
