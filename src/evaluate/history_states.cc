@@ -31,6 +31,7 @@ Buffer<float> history_states(TrainState& state, const NextItemBatch& batch) {
     const auto offsets = part.sequence_offsets.to_host(stream);
     std::vector<CopyRun<float>> last;
     for (std::size_t s = 1; s < offsets.size(); ++s) {
+      check(offsets[s] > offsets[s - 1], "every history has an event");
       last.push_back({hidden.row(offsets[s] - 1), rest.first(hidden.cols)});
       rest = rest.subspan(hidden.cols);
     }

@@ -189,8 +189,9 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   result.precision = options.precision;
   result.device = device_given(options.device, stream.device());
   result.users = static_cast<std::int64_t>(e.split.cases.size());
-  result.scorers.emplace_back("model", metrics_of(rank_by_model(e, state), options.cutoffs));
+  // First: these refuse ids outside of the vocabulary, of which no history may be made up.
   const BaselineRanks baselines = shared_baselines(e, communicator);
+  result.scorers.emplace_back("model", metrics_of(rank_by_model(e, state), options.cutoffs));
   result.scorers.emplace_back("popularity", metrics_of(baselines.popularity, options.cutoffs));
   result.scorers.emplace_back("repeat", metrics_of(baselines.repeat, options.cutoffs));
   result.scorers.emplace_back("markov", metrics_of(baselines.markov, options.cutoffs));

@@ -16,6 +16,7 @@
 #include "src/io/hdf5_file.h"
 #include "tests/reference/sasrec.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/seal.h"
 #include "tests/support/temporary_folder.h"
 
 namespace serrate {
@@ -154,33 +155,41 @@ INSTANTIATE_TEST_SUITE_P(Rankings, EvaluateTest,
                                            Case{"CosineWithoutSeenItems", true, true, 2}),
                          [](const auto& each) { return each.param.name; });
 
+const std::vector<std::vector<std::int64_t>> kItemsOfUsers{
+    {0, 0, 1, 0}, {0, 1, 2, 1}, {0, 1, 3}, {2, 3, 2}};
+
+void write_four_users(const std::string& data) {
+  DatasetSpec spec;
+  spec.num_users = std::ssize(kItemsOfUsers);
+  spec.features.push_back({"item", 4});
+  for (const auto& items : kItemsOfUsers) spec.num_events += std::ssize(items);
+  DatasetWriter writer(data, spec);
+  for (const auto& items : kItemsOfUsers) {
+    std::vector<std::int64_t> times;
+    for (std::size_t i = 0; i < items.size(); ++i) times.push_back(std::ssize(times));
+    writer.append_user({times, {}, {{items, {}}}});
+  }
+  writer.commit();
+}
+
+TrainOptions one_step(const std::string& data, const std::string& run) {
+  TrainOptions options;
+  options.data = data;
+  options.output = run;
+  options.steps = 1;
+  options.batch_size = 4;
+  options.negatives = 0;
+  options.model = {.dim = 4, .num_blocks = 1, .num_heads = 1, .max_length = 4};
+  return options;
+}
+
 // Items 0, 1, 2, ... were bought 4, 3, 2 and 1 times before the last event of a user: popularity
 // ranks them in this order. The last items are 0, 1, 3 and 2: ranks 1, 2, 4 and 3.
 TEST(EvaluateByHandTest, PopularityOfFourUsers) {
   const TemporaryFolder folder;
   const std::string data = folder.file("data.h5");
-  {
-    DatasetSpec spec;
-    spec.num_users = 4;
-    spec.features.push_back({"item", 4});
-    const std::vector<std::vector<std::int64_t>> users{
-        {0, 0, 1, 0}, {0, 1, 2, 1}, {0, 1, 3}, {2, 3, 2}};
-    for (const auto& items : users) spec.num_events += std::ssize(items);
-    DatasetWriter writer(data, spec);
-    for (const auto& items : users) {
-      std::vector<std::int64_t> times;
-      for (std::size_t i = 0; i < items.size(); ++i) times.push_back(std::ssize(times));
-      writer.append_user({times, {}, {{items, {}}}});
-    }
-    writer.commit();
-  }
-  TrainOptions options;
-  options.data = data;
-  options.output = folder.file("run");
-  options.steps = 1;
-  options.batch_size = 4;
-  options.negatives = 0;
-  options.model = {.dim = 4, .num_blocks = 1, .num_heads = 1, .max_length = 4};
+  write_four_users(data);
+  const TrainOptions options = one_step(data, folder.file("run"));
   run_ranks(1, [&](Communicator& communicator) {
     {
       Trainer trainer(options, communicator);
@@ -199,6 +208,32 @@ TEST(EvaluateByHandTest, PopularityOfFourUsers) {
     EXPECT_NEAR(metrics.at("ndcg@2"), (1 + std::log(2.0) / std::log(3.0)) / 4, 1e-12);
     EXPECT_DOUBLE_EQ(metrics.at("hr@3"), 0.75);
     EXPECT_NEAR(metrics.at("ndcg@3"), (1 + std::log(2.0) / std::log(3.0) + 0.5) / 4, 1e-12);
+  });
+}
+
+// A history of which nothing is left has no last state: there is none that could be ranked by.
+TEST(EvaluateByHandTest, AHistoryOfIdsThatWereDroppedIsRefused) {
+  const TemporaryFolder folder;
+  const std::string data = folder.file("data.h5");
+  write_four_users(data);
+  std::string content = testing::read_file(data);
+  const auto bytes_of = [](const std::vector<std::int64_t>& values) {
+    return std::string(reinterpret_cast<const char*>(values.data()), values.size() * 8);
+  };
+  const std::string first = bytes_of({0, 0, 1, 0, 0, 1, 2, 1}), dropped = bytes_of({-1, -1, 4});
+  const std::size_t at = content.find(first);
+  ASSERT_NE(at, std::string::npos);
+  content.replace(at, dropped.size(), dropped);
+  testing::write_sealed(data, content);
+  TrainOptions options = one_step(data, folder.file("run"));
+  options.invalid_ids = InvalidIds::kDrop;
+  run_ranks(1, [&](Communicator& communicator) {
+    const std::atomic<bool> never_stop{false};
+    Trainer(options, communicator).run(never_stop, [](const StepResult&) {});
+    const std::string message = testing::message_of<Error>(
+        [&] { evaluate({.data = data, .model = options.output}, communicator); });
+    EXPECT_NE(message.find("event 0 of user 0 (event 0 of all) has id -1"), std::string::npos)
+        << message;
   });
 }
 
