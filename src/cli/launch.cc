@@ -17,6 +17,7 @@
 #include "comm/launcher.h"
 #include "serrate/error.h"
 #include "serrate/thread_communicator.h"
+#include "src/core/say.h"
 
 namespace serrate::cli {
 namespace {
@@ -101,7 +102,7 @@ int report(const std::exception& error) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1500));
   }
   std::fflush(stdout);  // what ended the job otherwise takes with it
-  fmt::print(stderr, "serrate: {}\n", message_of(error));
+  say(message_of(error));
   const auto* known = dynamic_cast<const Error*>(&error);
   return known ? known->exit_code() : 1;
 }

@@ -1,3 +1,4 @@
+#include <fcntl.h>
 #include <fmt/format.h>
 
 #include <array>
@@ -80,10 +81,19 @@ int finish_output(int exit_code) {
   return exit_code == 0 ? report(error) : exit_code;
 }
 
+// What is closed gives its number to the next file that is opened, and that would get what is
+// printed. Read-only, so that printing is the error that it was.
+void open_standard_descriptors() {
+  for (int number = 0; number <= 2; ++number) {
+    if (::fcntl(number, F_GETFD) < 0) ::open("/dev/null", O_RDONLY);
+  }
+}
+
 }  // namespace
 }  // namespace serrate::cli
 
 int main(int argc, char** argv) {
+  serrate::cli::open_standard_descriptors();
   // A full disk, a limit or a closed pipe is an error of the write that meets it.
   std::signal(SIGXFSZ, SIG_IGN);
   std::signal(SIGPIPE, SIG_IGN);

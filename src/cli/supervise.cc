@@ -18,6 +18,7 @@
 
 #include "serrate/error.h"
 #include "src/cli/stop_signals.h"
+#include "src/core/say.h"
 
 namespace serrate::cli {
 namespace {
@@ -99,12 +100,12 @@ int supervise(int max_restarts, const std::function<int(Attempt&)>& work) {
     const bool is_retryable = WIFSIGNALED(status) || exit_code == retryable;
     if (!is_retryable || stop || attempt.was_stopped) return exit_code;
     if (restarts == max_restarts) {
-      fmt::print(stderr, "serrate: ended ({}) and restarted {} times: not again\n",
-                 how_it_ended(status), restarts);
+      say(fmt::format("ended ({}) and restarted {} times: not again", how_it_ended(status),
+                      restarts));
       return exit_code;
     }
-    fmt::print(stderr, "serrate: ended ({}): restart {} of {} in {} s\n", how_it_ended(status),
-               restarts + 1, max_restarts, pause.count());
+    say(fmt::format("ended ({}): restart {} of {} in {} s", how_it_ended(status), restarts + 1,
+                    max_restarts, pause.count()));
     const auto until = std::chrono::steady_clock::now() + pause;
     while (!stop && std::chrono::steady_clock::now() < until) {
       std::this_thread::sleep_for(std::chrono::milliseconds(20));

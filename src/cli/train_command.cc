@@ -10,6 +10,7 @@
 #include "src/cli/put.h"
 #include "src/cli/stop_signals.h"
 #include "src/cli/supervise.h"
+#include "src/core/say.h"
 #include "src/run/options.h"
 
 namespace serrate::cli {
@@ -60,7 +61,7 @@ int train(const TrainOptions& options, const LaunchOptions& launch_options, cons
         put("invalid ids ({}): {}\n", to_string(options.invalid_ids), invalid_ids);
       }
       print_stages(trainer);
-      if (!finished) fmt::print(stderr, "serrate: stopped by a signal; the same command goes on\n");
+      if (!finished) say("stopped by a signal; the same command goes on");
     }
     if (!finished && attempt) attempt->was_stopped = true;
     return finished ? 0 : kStoppedExitCode;
