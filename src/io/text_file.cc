@@ -11,6 +11,7 @@
 
 #include "src/io/atomic_file.h"
 #include "src/io/output_file.h"
+#include "src/io/read_error.h"
 
 namespace serrate {
 namespace {
@@ -44,11 +45,12 @@ void write_to(const std::string& path, int flags, const std::string& text,
 }  // namespace
 
 std::string read_text_file(const std::string& path) {
-  const auto fail = [&](const std::string& why) {
-    throw usage_error(fmt::format("{} cannot be read ({})", path, why));
+  const auto fail = [&](const std::string& why, ErrorKind kind) {
+    throw Error(fmt::format("{} cannot be read ({})", path, why), kind);
   };
+  const auto fail_call = [&](int error) { fail(std::strerror(error), kind_of_read_error(error)); };
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) fail(std::strerror(errno));
+  if (descriptor < 0) fail_call(errno);
   std::string text;
   char block[1 << 16];
   ssize_t count = 1;
@@ -59,8 +61,8 @@ std::string read_text_file(const std::string& path) {
     if (count < 0 && errno != EINTR) error = errno;
   }
   ::close(descriptor);
-  if (error != 0) fail(std::strerror(error));
-  if (text.size() > kLargest) fail("it is larger than 256 MiB");
+  if (error != 0) fail_call(error);
+  if (text.size() > kLargest) fail("it is larger than 256 MiB", ErrorKind::kUsage);
   return text;
 }
 

@@ -42,6 +42,11 @@ std::string describe_manifest(const Manifest& manifest) {
   return text;
 }
 
+/// Throws on what says nothing about the file: a lack of descriptors, permissions or memory.
+void check_is_damage(const Error& error) {
+  if (error.kind() != ErrorKind::kUsage) throw Error(error);
+}
+
 /// The checkpoints, newest first, then what the newest intact one says. Returns false when none
 /// that was listed is intact and one went away: a training has newer ones.
 bool describe_checkpoints(const std::string& directory, RunReport& report) {
@@ -63,6 +68,7 @@ bool describe_checkpoints(const std::string& directory, RunReport& report) {
         went_away = true;
         continue;
       }
+      check_is_damage(error);
       checkpoints += fmt::format("  step {:<12} DAMAGED: {}\n", found.step, error.what());
       report.num_damaged += 1;
     }
@@ -91,6 +97,7 @@ RunReport describe_run(const std::string& directory) {
     try {
       report.text += show(directory);
     } catch (const Error& error) {
+      check_is_damage(error);
       report.text += fmt::format("\n{} is DAMAGED: {}\n", path, error.what());
       report.num_damaged += 1;
     }

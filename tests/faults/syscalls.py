@@ -1,4 +1,5 @@
-"""Errors of system calls: every file call of a training, a conversion and a metrics write, in turn.
+"""Errors of system calls: every file call of a training, a conversion, an inspection and a metrics
+write, in turn.
 
 The calls are counted in an undisturbed run. Then, for every k and every error that the call may
 give, the command runs again and its k-th call fails (fault_shim.c), once, or from then on as on a
@@ -53,8 +54,8 @@ class Target:
     def check_intact(self, root):
         """What was there before is still there and whole."""
 
-    def check_no_damage(self, root):
-        """Nothing that was there before counts as damaged."""
+    def check_no_damage(self, root, output):
+        """Nothing that was there before counts as damaged, or is said to be."""
 
     def check_result(self, root):
         """The output is complete and right."""
@@ -100,12 +101,27 @@ class Training(Target):
         if not harness.checkpoints(root / "run"):
             lost("no checkpoint is left")
 
-    def check_no_damage(self, root):
+    def check_no_damage(self, root, output):
         if found := list((root / "run" / "checkpoint").glob("damaged.*")):
             lost(f"{found} are taken for damaged")
 
     def check_result(self, root):
         harness.check_same_run(self.context, self.expected, root / "run", STEPS)
+
+
+class Inspection(Training):
+    """What inspect says of the two checkpoints, and of the other files of their run."""
+
+    def command(self, root):
+        return [self.context.serrate, "inspect", root / "run"]
+
+    def check_no_damage(self, root, output):
+        if "DAMAGED" in output:
+            wrong(f"intact files are called damaged\n{output[-600:]}")
+
+    def check_result(self, root):
+        if len(harness.checkpoints(root / "run")) != EVERY - 1:
+            lost("a checkpoint is gone")
 
 
 class Threads(Training):
@@ -182,7 +198,7 @@ def check_fault(target, call, k, effect, lasting):
         else:
             target.check_intact(root)
         if effect != "EIO":  # which says that what was written cannot be read back
-            target.check_no_damage(root)
+            target.check_no_damage(root, output)
         again_code, again = harness.run(target.command(root), folder, seconds=SECONDS)
         if again_code != 0:
             lost(f"{where}; started again: exit code {again_code}\n{again[-600:]}")
@@ -205,7 +221,8 @@ def run(context):
     harness.needs_shim(context)
     # Name, target, of how many cases one is run in the long version, how many in the short one.
     targets = [("convert", Conversion, 1, 20), ("train", Training, 1, 20),
-               ("threads", Threads, 3, 15), ("metrics", Metrics, 1, 15)]
+               ("threads", Threads, 3, 15), ("metrics", Metrics, 1, 15),
+               ("inspect", Inspection, 1, 15)]
     if context.mpirun is not None:
         targets.append(("mpirun", Processes, 20, 5))
     for name, make, every, few in targets:
