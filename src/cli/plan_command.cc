@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <functional>
 #include <optional>
-#include <set>
 
 #include "serrate/planner_report.h"
 #include "src/cli/commands.h"
@@ -174,6 +173,12 @@ void write_report(const PlanArguments& arguments, const PlanInput& input, const 
   write_text_file(arguments.report, to_html(found.report, explanations));
 }
 
+// What of a training decides its tables and how a step looks them up.
+constexpr const char* kDecidingOptions[] = {
+    "split",     "time-quantile",       "batch-size",  "windows",  "negatives",
+    "optimizer", "embedding-precision", "invalid-ids", "features", "dim",
+    "blocks",    "feed-forward",        "max-length"};
+
 void add_options(Options& line, PlanArguments& a) {
   line.add(option("model", a.model, "model file (docs/planner.md)").input());
   line.add(
@@ -197,13 +202,27 @@ void add_options(Options& line, PlanArguments& a) {
   line.add(option("what-if", a.what_if, "hbm=40GiB, ranks=32, ...: the plan if that were so"));
   line.add(
       option("write-model", a.write_model, "model file to write, of what --from says").output());
-  // What of a training decides its tables and how a step looks them up.
-  const std::set<std::string> deciding{
-      "split",     "time-quantile",       "batch-size",  "windows",  "negatives",
-      "optimizer", "embedding-precision", "invalid-ids", "features", "dim",
-      "blocks",    "feed-forward",        "max-length"};
   for (Option& option : option_table(a.training)) {
-    if (deciding.contains(option.name)) line.add(std::move(option));
+    if (std::ranges::count(kDecidingOptions, option.name) > 0) line.add(std::move(option));
+  }
+}
+
+// Nothing that was asked for is passed over.
+void check_together(const PlanArguments& a, const Options& line) {
+  const auto refuse = [&](const char* option, const char* why) {
+    if (line.is_given(option)) throw usage_error(fmt::format("--{} {}", option, why));
+  };
+  if (a.from.empty()) {
+    for (const char* option : kDecidingOptions) {
+      refuse(option,
+             "is of the training that --from plans for (a model file has its own): give "
+             "--from, or leave it out");
+    }
+  }
+  if (a.compare.empty()) return;
+  for (const char* option :
+       {"output", "json", "report", "validate", "explain", "why-not", "what-if"}) {
+    refuse(option, "is about one plan (and --compare about two): leave out one of them");
   }
 }
 
@@ -253,6 +272,7 @@ int plan_command(const Arguments& command_line) {
   add_options(line, arguments);
   if (!line.parse(command_line)) return 0;
 
+  check_together(arguments, line);
   for (const std::string& path :
        {arguments.output, arguments.json, arguments.report, arguments.write_model}) {
     if (!path.empty()) check_writable(path);  // before the work
