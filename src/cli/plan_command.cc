@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <functional>
@@ -139,14 +140,29 @@ void why_not(const PlanArguments& arguments, const PlanInput& input, const Found
              compare_text({"the plan", found.report}, {to_string(type), other.report}));
 }
 
+PlannerModel read_model(const PlanArguments& a, int world_size) {
+  if (a.from.empty()) return read_text_file(a.model, planner_model_from_json);
+  const Dataset dataset = Dataset::open(a.from);
+  const Split split =
+      make_split(dataset, split_kind_from_string(a.training.split), a.training.time_quantile);
+  return planner_model(dataset, split, a.training, world_size);
+}
+
 // Whether there would be a plan.
 bool what_if(const PlanArguments& arguments, const PlanInput& input, const Found& found) {
   PlanInput changed = input;
-  std::string changes;
-  for (const std::string& change : arguments.what_if) {
-    apply_what_if(change, changed.model, changed.topology);
-    changes += (changes.empty() ? "" : " ") + change;
+  const auto apply_all = [&] {
+    for (const std::string& change : arguments.what_if) {
+      apply_what_if(change, changed.model, changed.topology);
+    }
+  };
+  apply_all();
+  // Of the batch of a training, which is that of all ranks, each rank then has another part.
+  if (!arguments.from.empty() && changed.topology.world_size != input.topology.world_size) {
+    changed.model = read_model(arguments, changed.topology.world_size);
+    apply_all();
   }
+  const std::string changes = fmt::format("{}", fmt::join(arguments.what_if, " "));
   const Found other = find_plan(changed, arguments.options);
   if (!other.plan) {
     fmt::print("with {}: no plan ({})\n", changes, other.result.infeasible);
@@ -231,14 +247,7 @@ PlanInput read_input(const PlanArguments& a) {
     throw usage_error("--model or --from is needed, and not both (a model file or a dataset)");
   }
   PlanInput input{.topology = read_text_file(a.topology, planner_topology_from_json)};
-  if (a.from.empty()) {
-    input.model = read_text_file(a.model, planner_model_from_json);
-    return input;
-  }
-  const Dataset dataset = Dataset::open(a.from);
-  const Split split =
-      make_split(dataset, split_kind_from_string(a.training.split), a.training.time_quantile);
-  input.model = planner_model(dataset, split, a.training, input.topology.world_size);
+  input.model = read_model(a, input.topology.world_size);
   return input;
 }
 
