@@ -52,9 +52,14 @@ int run(const Arguments& arguments) {
     print_help(stderr);
     return 2;
   }
+  const auto asks_for_help = [](std::string_view word) {
+    return word == "--help" || word == "-h" || word == "help";
+  };
   const std::string& first = arguments.front();
-  if (first == "--help" || first == "-h" || first == "help") {
-    if (arguments.size() > 1) return run({arguments[1], "--help"});  // help COMMAND
+  if (asks_for_help(first)) {
+    if (arguments.size() > 1 && !asks_for_help(arguments[1])) {
+      return run({arguments[1], "--help"});  // help COMMAND
+    }
     print_help(stdout);
     return 0;
   }
