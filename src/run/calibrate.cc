@@ -1,5 +1,7 @@
 #include "src/run/calibrate.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 #include <functional>
@@ -11,6 +13,7 @@
 #include "serrate/kernels/embedding_lookup.h"
 #include "serrate/kernels/embedding_update.h"
 #include "serrate/random.h"
+#include "sharding/files/quantity.h"
 #include "src/run/machines.h"
 
 namespace serrate {
@@ -46,6 +49,26 @@ struct Measurement {
     return *quartile;
   }
 };
+
+// Throws Error (usage) when what the ranks move is more than the memory that they share.
+void check_room(const Machines& machines, const PlannerTopology& t, const CalibrationWork& work) {
+  const bool on_gpus = machines.device_type() == DeviceType::kCuda;
+  const SharedMemory& shared = on_gpus ? machines.gpus : machines.host;
+  const std::int64_t rows = std::max(work.table_bytes / t.world_size, work.num_ids * kRowBytes) +
+                            work.num_ids * kDim;  // bags, groups
+  // Sent, received and, before, on the host.
+  const std::int64_t messages = 3 * work.message_bytes * std::max(t.ranks_per_node, t.num_nodes());
+  const std::int64_t of_rank = std::max(2 * work.copy_bytes, rows + messages);
+  for (int number = 0; number < std::ssize(shared.memory); ++number) {
+    const std::int64_t num_ranks = shared.num_ranks(number);
+    const std::int64_t available = shared.memory[number].available;
+    if (of_rank <= available / num_ranks) continue;
+    throw usage_error(fmt::format(
+        "calibration moves up to {} on each of the {} ranks of one {}, which has {} to give: give "
+        "it fewer ranks",
+        format_bytes(of_rank), num_ranks, on_gpus ? "GPU" : "machine", format_bytes(available)));
+  }
+}
 
 // Bytes read and written per ms.
 double copy_bandwidth(std::int64_t bytes, const Measurement& measured, const Stream& stream) {
@@ -206,6 +229,7 @@ PlannerTopology calibrate(int ranks_per_node, Communicator& communicator, const 
   const Measurement measured{communicator, work, stopwatch};
   const int rank = communicator.rank(), world_size = communicator.size();
   PlannerTopology t = topology_of(machines, ranks_per_node);
+  check_room(machines, t, work);
   const double memory = copy_bandwidth(work.copy_bytes, measured, stream);
   if (machines.device_type() == DeviceType::kCuda) {
     t.device_bandwidth = memory;

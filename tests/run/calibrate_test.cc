@@ -9,6 +9,7 @@
 
 #include "src/run/machines.h"
 #include "tests/support/run_ranks.h"
+#include "tests/support/temporary_folder.h"
 
 namespace serrate {
 namespace {
@@ -50,6 +51,16 @@ TEST(Calibrate, DividesWhatWasMovedByTheTimeOfTheSlowestRank) {
   EXPECT_NEAR(t.inter_node_latency, 1, 1e-9);
   EXPECT_NEAR(t.intra_node_bandwidth, 2 * kMiB, 1e-6 * kMiB);
   EXPECT_NEAR(t.inter_node_bandwidth, 2 * kMiB, 1e-6 * kMiB);
+}
+
+TEST(Calibrate, RanksThatHaveNoRoomAreRefused) {
+  CalibrationWork work = calibration_work(DeviceType::kCpu);
+  work.message_bytes = std::int64_t{1} << 50;
+  const std::string message = testing::message_of<Error>([&] {
+    run_ranks(3, [&](Communicator& communicator) { calibrate(0, communicator, Stream(), work); });
+  });
+  EXPECT_NE(message.find("on each of the 3 ranks of one machine, which has"), std::string::npos)
+      << message;
 }
 
 TEST(Calibrate, OneRankExchangesNothing) {
