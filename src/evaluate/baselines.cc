@@ -125,6 +125,11 @@ std::int64_t markov_rank(Items successors, std::int64_t target, const std::vecto
 
 }  // namespace
 
+std::int64_t baseline_bytes(const Dataset& dataset) {
+  constexpr std::int64_t kOfItem = 4 * 8 + 1;  // popularity, successors' begin and end, count, seen
+  return kOfItem * dataset.num_items() + 8 * dataset.num_events();  // a successor for each event
+}
+
 BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenItems seen) {
   Counts counts;
   rank_by_popularity(dataset, split, counts);

@@ -22,6 +22,9 @@ struct BaselineRanks {
                                          ///< the history; behind those, the others by popularity
 };
 
+/// What rank_baselines() holds at its most.
+std::int64_t baseline_bytes(const Dataset& dataset);
+
 BaselineRanks rank_baselines(const Dataset& dataset, const Split& split,
                              SeenItems seen = SeenItems::kKeep);
 

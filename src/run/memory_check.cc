@@ -143,6 +143,7 @@ Shortage find_shortage(const PlannerModel& model, const ShardingPlan& plan,
   for (const RankMemory& rank : predict_memory(model, plan)) {
     add_model(rank, dense, needs.emplace_back());
     Need& host = on_gpus ? beside.emplace_back() : needs.back();
+    if (needs.size() == 1) add(dense.baselines, host.ranking);
     if (use != MemoryUse::kEvaluation) add(rank.ahead, needs.back().exchange);
     if (use == MemoryUse::kTrainingWithCopy) add_copy(rank, dense, host);
   }

@@ -14,8 +14,9 @@ namespace serrate {
 struct DenseMemory {
   std::int64_t parameters = 0;  ///< with gradients and optimizer state
   std::int64_t activations = 0;
-  std::int64_t sums = 0;     ///< of gradients over shares and ranks
-  std::int64_t ranking = 0;  ///< of evaluate
+  std::int64_t sums = 0;       ///< of gradients over shares and ranks
+  std::int64_t ranking = 0;    ///< of evaluate
+  std::int64_t baselines = 0;  ///< of rank 0 alone, in its machine's memory
 };
 /// Tokens of a batch, in the mean.
 std::int64_t mean_tokens(const PlannerModel& model);
@@ -33,7 +34,8 @@ enum class MemoryUse { kEvaluation, kTraining, kTrainingWithCopy };
 
 /// Throws Error (usage), with the tables, the bytes and what would make them fit, when a rank will
 /// need more than `limit` ("8GiB"), or, where that is empty, the ranks of a machine together more
-/// than it has to give. Ranks on GPUs need their memory, and the machine's for the copy alone.
+/// than it has to give. Ranks on GPUs need their memory, and the machine's for the copy and the
+/// baselines alone.
 void check_memory(const PlannerModel& model, const ShardingPlan& plan, const DenseMemory& dense,
                   const std::string& limit, const Machines& machines, MemoryUse use);
 

@@ -10,6 +10,7 @@
 #include "sharding/files/quantity.h"
 #include "src/core/checked_math.h"
 #include "src/core/say.h"
+#include "src/evaluate/baselines.h"
 #include "src/io/text_file.h"
 #include "src/run/machines.h"
 #include "src/run/memory_check.h"
@@ -202,7 +203,10 @@ RunPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions
   run.reproducible = false;
   const PlannerModel model = planner_model(dataset, split, run, world_size);
   const auto dense = [&](std::int64_t tokens) {
-    return evaluation_memory(model, run, options, dataset.num_items(), machines, tokens);
+    DenseMemory memory =
+        evaluation_memory(model, run, options, dataset.num_items(), machines, tokens);
+    memory.baselines = baseline_bytes(dataset);
+    return memory;
   };
   return with_tokens_that_fit(std::move(plan), model, run, machines, dense,
                               tokens_of(model, run, machines), "", MemoryUse::kEvaluation);

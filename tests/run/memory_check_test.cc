@@ -56,6 +56,22 @@ TEST_F(MemoryCheck, TheRanksOfAMachineShareWhatItHas) {
   EXPECT_EQ(refusal("", {.host = {{0, 1}, {{1 << 30, 4000}, smaller}}}), "(no exception)");
 }
 
+TEST_F(MemoryCheck, RankZeroCountsTheBaselinesInItsMachinesMemory) {
+  const auto refusal_with = [&](std::int64_t bytes_of_first, const SharedMemory& gpus) {
+    const SharedMemory host{{0, 1}, {{1 << 30, bytes_of_first}, kPlenty}};
+    DenseMemory dense{2000, 1000};
+    dense.baselines = 50'000;
+    return testing::message_of<Error>([&] {
+      check_memory(model_, plan_, dense, "", {.host = host, .gpus = gpus}, MemoryUse::kEvaluation);
+    });
+  };
+  EXPECT_EQ(refusal_with(53'500, {}), "(no exception)");
+  EXPECT_THAT(refusal_with(52'500, {}), ::testing::HasSubstr("ranking 48.83 KiB"));
+  const SharedMemory gpus{{0, 1}, {{1 << 30, 3500}, kPlenty}};
+  EXPECT_EQ(refusal_with(50'500, gpus), "(no exception)");
+  EXPECT_THAT(refusal_with(49'500, gpus), ::testing::HasSubstr("ranking 48.83 KiB"));
+}
+
 TEST_F(MemoryCheck, ATrainingHasTheIdsOfTheNextBatch) {
   const Machines machines{.host = {{0, 0}, {kPlenty}}};
   model_.batch_size = 100;
