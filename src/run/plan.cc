@@ -158,7 +158,7 @@ RunPlan with_tokens_that_fit(ShardingPlan plan, const PlannerModel& model,
   } catch (const Error& error) {
     if (!options.reproducible || machines.device_type() == DeviceType::kCpu) throw;
     throw usage_error(std::string(error.what()) +
-                      "; without --reproducible a batch is taken in parts that fit");
+                      "; without --reproducible a batch can be taken in parts");
   }
   if (!range.is_cut) return {std::move(plan), tokens_at_once(options, machines.device_type())};
   if (tokens < range.mean) {
