@@ -7,7 +7,7 @@
 // What kernels ask of the hardware beyond CUDA C++, by name. tests/support/simt has a header of the
 // same path, which takes its place on the simulated device; tests/kernels/cuda/primitives_test.cu
 // holds both to the PTX manual (sections of PTX ISA 9.1). What only Hopper has is in mbarrier.cuh,
-// bulk_copy.cuh, warpgroup.cuh and wgmma.cuh.
+// bulk_copy.cuh, cluster.cuh, warpgroup.cuh and wgmma.cuh.
 //
 // Fragments: g = lane / 4, q = lane % 4. An accumulator d of 16 x 8 holds
 // (g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1).

@@ -10,16 +10,32 @@
 namespace serrate {
 
 /// Queues a kernel: every launch goes through here. `shared_bytes` is the dynamic shared memory of
-/// a block. The stream's device is the current one (dispatch_device).
+/// a block. Blocks that follow each other in x are clusters of `cluster_size`, of which grid.x is a
+/// multiple; more than one needs sm_90, more than 8 few devices have. The stream's device is the
+/// current one (dispatch_device).
 template <typename... Parameters, typename... Arguments>
-void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
-            const Stream& stream, Arguments&&... arguments) {
+void launch_clusters(unsigned cluster_size, void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                     std::size_t shared_bytes, const Stream& stream, Arguments&&... arguments) {
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = cluster_size;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;
   config.dynamicSmemBytes = shared_bytes;
   config.stream = cuda_stream(stream);
+  config.attrs = &cluster;
+  config.numAttrs = cluster_size == 1 ? 0 : 1;
   cuda_check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...));
+}
+
+/// The same of blocks that stand alone.
+template <typename... Parameters, typename... Arguments>
+void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::size_t shared_bytes,
+            const Stream& stream, Arguments&&... arguments) {
+  launch_clusters(1, kernel, grid, block, shared_bytes, stream,
+                  std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace serrate

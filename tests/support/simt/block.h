@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "tests/support/simt/grid.h"
+#include "tests/support/simt/memory.h"
 #include "tests/support/simt/order.h"
 #include "tests/support/simt/race.h"
 #include "tests/support/simt/stream.h"
@@ -15,7 +16,7 @@ namespace simt {
 // Blocks and their threads. As many blocks as are resident live at once; one thread runs.
 
 struct Wait {
-  enum class For { kNothing, kBlock, kNamed, kWarp, kCondition, kTurn };
+  enum class For { kNothing, kBlock, kNamed, kWarp, kCluster, kCondition, kTurn };
   For what = For::kNothing;
   Where where = {};
   std::uintptr_t code = 0;  // where it is, instead of `where`
@@ -84,6 +85,8 @@ struct Thread {
   std::vector<BulkGroup> bulk_groups;               // the oldest first
   std::shared_ptr<ThreadProducts> products;         // of wgmma; null before the first
   ThreadClock observed;                             // by atomics since the last fence
+  bool at_cluster = false;                          // arrived at its barrier, and has not waited
+  std::uint32_t cluster_phase = 0;                  // in which it arrived
 };
 
 /// Four bytes of a `__shared__` variable that is no dynamic shared memory.
@@ -104,6 +107,8 @@ struct Mbarrier {
   std::uintptr_t copied_by = 0;  // code of a copy that came in this phase or the one before
   ThreadClock arrived;           // what those know who arrived in this phase
   ThreadClock completed;         // the same of the phase before
+  // The same of other blocks' threads and copies.
+  ThreadClock arrived_of_others, completed_of_others;
 };
 
 struct NamedBarrier {
@@ -129,11 +134,35 @@ struct Grid {
   std::unordered_map<std::uint32_t, std::vector<std::uint32_t>> shared_fences, global_fences;
 };
 
+struct Block;
+
+/// Blocks that live together, and their barrier.
+struct Cluster {
+  std::vector<Block*> blocks;  // by rank; their windows follow each other
+  std::uintptr_t shared = 0;   // where the first one begins
+  unsigned ended = 0;          // blocks
+  unsigned alive = 0;          // threads
+  unsigned arrivals = 0;       // of those, in this phase
+  std::uint32_t phase = 0;
+  ThreadClock arrived;    // what those know who arrived in this phase
+  ThreadClock completed;  // the same of the phase before
+};
+
+/// The last use of a block's shared memory by a thread of another block, or by a copy to one.
+struct Use {
+  std::uint32_t epoch = 0;
+  unsigned thread = 0;              // of the user's block; a copy's issuer
+  const char* operation = nullptr;  // the copy's name
+  std::uintptr_t code = 0;
+};
+
 struct Block {
   Grid* grid = nullptr;
   const Launch* launch = nullptr;
   const Operation* operation = nullptr;
-  unsigned window = 0;  // of shared memory, and of stacks
+  Cluster* cluster = nullptr;
+  unsigned window = 0;        // of shared memory, and of stacks
+  std::uintptr_t shared = 0;  // where the window begins
   Dim index;
   std::uint32_t number = 0;  // in the grid
   std::vector<Thread> threads;
@@ -151,6 +180,8 @@ struct Block {
   std::vector<std::shared_ptr<WarpProducts>> products;  // of wgmma, by warps
   std::vector<WarpRegisters> registers;                 // by warps, from the first change on
   unsigned free_registers = 0;                          // of each thread of a warp
+  bool ended = false;                                   // others of its cluster live still
+  std::unordered_map<std::uint32_t, Use> uses;          // of its shared memory, by global numbers
 
   unsigned size() const { return static_cast<unsigned>(threads.size()); }
   /// The number in the grid of a thread of this block, asynchronous ones too.
@@ -161,6 +192,19 @@ struct Block {
 
 /// The block whose thread this host thread runs, or null.
 extern constinit thread_local Block* running_block;
+
+/// The block of the cluster in whose dynamic shared memory an address lies; the one that runs where
+/// it is in none of them.
+inline Block& owner_of(std::uintptr_t address) {
+  const Cluster& cluster = *running_block->cluster;
+  const std::uintptr_t rank = (address - cluster.shared) / kSharedWindow;
+  return rank < cluster.blocks.size() ? *cluster.blocks[rank] : *running_block;
+}
+
+/// Whether it is dynamic shared memory of the block that runs.
+inline bool is_own_shared(std::uintptr_t address) {
+  return address - running_block->shared < kSharedWindow;
+}
 
 /// The thread that runs is in the simulator's code for a scope. That code shares functions of the
 /// standard library with the kernels' files, where the compiler has them call observe().

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/support/simt/asynchronous.h"
+#include "tests/support/simt/cluster.h"
 #include "tests/support/simt/mbarrier.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/number.h"
@@ -29,7 +30,7 @@ void require(bool holds, const std::string& text, const Where& where) {
 void require_places(const char* name, std::uintptr_t shared, std::uintptr_t global,
                     const Where& where) {
   const Memory& memory = Memory::instance();
-  require(memory.is_shared(shared) && memory.contains(global) && !memory.is_shared(global),
+  require(is_own_shared(shared) && memory.contains(global) && !memory.is_shared(global),
           std::string("issues ") + name + " otherwise than between global and shared memory",
           where);
 }
@@ -40,12 +41,17 @@ std::vector<BoxPiece> pieces_of(std::uintptr_t shared, std::uintptr_t global, un
   return pieces;
 }
 
+void require_sixteens(const char* name, std::uintptr_t a, std::uintptr_t b, unsigned bytes,
+                      const Where& where) {
+  require(a % 16 == 0 && b % 16 == 0 && bytes % 16 == 0,
+          std::string("issues ") + name + " whose addresses or size are no multiples of 16 bytes",
+          where);
+}
+
 void require_bulk(const char* name, std::uintptr_t shared, std::uintptr_t global, unsigned bytes,
                   const Where& where) {
   require_places(name, shared, global, where);
-  require(shared % 16 == 0 && global % 16 == 0 && bytes % 16 == 0,
-          std::string("issues ") + name + " whose addresses or size are no multiples of 16 bytes",
-          where);
+  require_sixteens(name, shared, global, bytes, where);
 }
 
 const TensorMap& require_box(const char* name, std::uintptr_t shared, const CUtensorMap* map,
@@ -58,7 +64,7 @@ const TensorMap& require_box(const char* name, std::uintptr_t shared, const CUte
               " dimensions by a tensor map of " + std::to_string(tensor->rank),
           where);
   require(
-      Memory::instance().is_shared(shared) && shared % 128 == 0,
+      is_own_shared(shared) && shared % 128 == 0,
       std::string("issues ") + name + " whose box is not in shared memory, aligned to 128 bytes",
       where);
   return *tensor;
@@ -80,6 +86,12 @@ void observe_global(Asynchronous& self, const std::vector<BoxPiece>& pieces, Tou
   }
 }
 
+// From now on the target of a copy may change at any time.
+void unsettle(std::uintptr_t target, unsigned bytes) {
+  std::memset(reinterpret_cast<void*>(target), kPoison, bytes);
+  std::memset(Memory::instance().state(target), kAllocated, bytes);
+}
+
 struct Load {
   std::vector<BoxPiece> pieces;
   std::uintptr_t mbarrier;
@@ -93,11 +105,7 @@ void issue_load(const char* name, Load load, std::uintptr_t code) {
     if (piece.inside) require_memory(piece.global, piece.bytes, Touch::kRead, code);
     require_memory(piece.shared, piece.bytes, Touch::kWrite, code);
   }
-  for (const BoxPiece& piece : load.pieces) {
-    // From now on the target may change at any time.
-    std::memset(reinterpret_cast<void*>(piece.shared), kPoison, piece.bytes);
-    std::memset(Memory::instance().state(piece.shared), kAllocated, piece.bytes);
-  }
+  for (const BoxPiece& piece : load.pieces) unsettle(piece.shared, piece.bytes);
   issue(name, code, [load = std::move(load)](Asynchronous& self) {
     observe_global(self, load.pieces, Touch::kRead);
     for (const BoxPiece& piece : load.pieces) {
@@ -238,6 +246,29 @@ void load_box(void* shared, const CUtensorMap* map, unsigned rank, const int* co
              {box_pieces(tensor, coordinates, address_of(shared)), address_of(mbarrier),
               box_bytes(tensor), fill_of(tensor)},
              code);
+}
+
+void copy_bulk_to(unsigned rank, void* to, const void* shared, unsigned bytes, void* mbarrier,
+                  const Where& where) {
+  const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+  const InSimulator scope;
+  const char* name = "a copy to another block";
+  const std::uintptr_t target = map_shared(address_of(to), rank, where);
+  const std::uintptr_t signal = map_shared(address_of(mbarrier), rank, where);
+  const std::uintptr_t source = map_shared(address_of(shared), cluster_rank(), where);
+  require_sixteens(name, target, source, bytes, where);
+  require_mbarrier(reinterpret_cast<const void*>(signal), code, where);
+  require_memory(source, bytes, Touch::kRead, code);
+  require_memory(target, bytes, Touch::kWrite, code);
+  unsettle(target, bytes);
+  issue(name, code, [=](Asynchronous& self) {
+    Block& block = *running_block;
+    observe_asynchronous(self, source, bytes, Touch::kRead);
+    note_use(block, self.number, {block.order.epoch(self.number), self.issuer, name, code});
+    std::memcpy(reinterpret_cast<void*>(target), reinterpret_cast<const void*>(source), bytes);
+    observe_asynchronous(self, target, bytes, Touch::kWrite);
+    complete_bytes(self, signal, bytes);
+  });
 }
 
 void store_bulk(BulkWrite write, void* global, const void* shared, unsigned bytes,

@@ -18,6 +18,11 @@ void load_bulk(void* shared, const void* global, unsigned bytes, void* mbarrier,
 void load_box(void* shared, const CUtensorMap* map, unsigned rank, const int* coordinates,
               void* mbarrier, const Where& where);
 
+/// From this block's shared memory to what block `rank` of the cluster has at the address `to`,
+/// whose mbarrier it signals.
+void copy_bulk_to(unsigned rank, void* to, const void* shared, unsigned bytes, void* mbarrier,
+                  const Where& where);
+
 enum class BulkWrite { kStore, kAdd };
 /// From shared memory, as part of the group that the thread commits next. kAdd: of floats.
 void store_bulk(BulkWrite write, void* global, const void* shared, unsigned bytes,

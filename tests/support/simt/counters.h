@@ -18,6 +18,9 @@ struct KernelCounters {
   std::uint64_t shared_bytes = 0;
   // Passes over shared memory beyond the first of each access of a warp.
   std::uint64_t shared_bank_conflicts = 0;
+  // To and from shared memory of other blocks of the cluster, by threads and copies; 32-byte
+  // sectors as above.
+  std::uint64_t cluster_bytes = 0, cluster_sectors = 0;
   std::uint64_t atomics = 0, tensor_core_operations = 0;
 };
 

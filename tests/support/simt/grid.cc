@@ -11,6 +11,7 @@
 #include "tests/support/simt/asynchronous.h"
 #include "tests/support/simt/block.h"
 #include "tests/support/simt/bulk_copy.h"
+#include "tests/support/simt/cluster.h"
 #include "tests/support/simt/counters.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/sectors.h"
@@ -99,6 +100,8 @@ void begin_block(Block& block, std::uint32_t number) {
   block.free_registers = 0;
   block.under_way.clear();
   block.asynchronous.clear();
+  block.ended = false;
+  block.uses.clear();
   block.order.begin(number, block.size());
   for (unsigned i = 0; i < block.size(); ++i) {
     Thread& thread = block.threads[i];
@@ -111,7 +114,7 @@ void begin_block(Block& block, std::uint32_t number) {
   }
   // Shared memory does not outlive a block.
   Memory& memory = Memory::instance();
-  const std::uintptr_t shared = memory.shared(block.window);
+  const std::uintptr_t shared = block.shared;
   const std::size_t bytes = block.launch->shared_bytes;
   if (bytes > 0) {
     std::memset(reinterpret_cast<void*>(shared), kPoison, bytes);
@@ -144,13 +147,30 @@ void end_block(Block& block) {
     report_products_left_behind(block);
     while (finish_one(block)) {
     }
+    report_late_uses(block);
   }
-  Memory& memory = Memory::instance();
-  std::memset(memory.state(memory.shared(block.window)), 0, block.launch->shared_bytes);
   for (auto& [address, word] : block.static_shared) {
     std::memcpy(reinterpret_cast<void*>(address), &kPoisonWord, sizeof kPoisonWord);
   }
   count_block(block);
+  block.ended = true;
+}
+
+void begin_cluster(Cluster& cluster, std::uint32_t number) {
+  cluster.ended = cluster.arrivals = cluster.phase = 0;
+  cluster.arrived = cluster.completed = {};
+  cluster.alive = 0;
+  for (Block* block : cluster.blocks) {
+    begin_block(*block, number++);
+    cluster.alive += block->alive;
+  }
+}
+
+// Others of the cluster may touch a block's shared memory as long as they live, which is found.
+void end_cluster(Cluster& cluster) {
+  for (const Block* block : cluster.blocks) {
+    std::memset(Memory::instance().state(block->shared), 0, block->launch->shared_bytes);
+  }
 }
 
 // Finds a thread of the block that can go on, without a turn. What is asynchronous happens when
@@ -167,17 +187,26 @@ bool can_go_on(Block& block) {
 // The grid, as many of its blocks at a time as there is room for.
 class Schedule {
  public:
-  explicit Schedule(Grid& grid) : grid_(grid), waiting_(blocks_of(*grid.launch)) {
+  explicit Schedule(Grid& grid)
+      : grid_(grid), waiting_(blocks_of(*grid.launch) / grid.launch->cluster_size) {
     std::iota(waiting_.begin(), waiting_.end(), 0u);
     std::shuffle(waiting_.begin(), waiting_.end(), schedule());
+    const unsigned size = grid.launch->cluster_size;
     const unsigned room = grid.launch->cooperative ? blocks_of(*grid.launch) : resident_blocks();
-    for (unsigned window = 0; window < std::min<std::size_t>(room, waiting_.size()); ++window) {
+    const std::size_t clusters = std::min<std::size_t>(std::max(room / size, 1u), waiting_.size());
+    for (unsigned window = 0; window < clusters * size; ++window) {
+      if (window % size == 0) {
+        free_.push_back(clusters_.emplace_back(std::make_unique<Cluster>()).get());
+      }
       Block& block = *blocks_.emplace_back(std::make_unique<Block>());
       block.grid = &grid;
       block.launch = grid.launch;
       block.operation = grid.operation;
+      block.cluster = free_.back();
       block.window = window;
-      free_.push_back(&block);
+      block.shared = Memory::instance().shared(window);
+      if (block.cluster->blocks.empty()) block.cluster->shared = block.shared;
+      block.cluster->blocks.push_back(&block);
     }
   }
 
@@ -203,6 +232,7 @@ class Schedule {
     for (Block* block : live_) {
       enter(*block);
       end_block(*block);
+      end_cluster(*block->cluster);
     }
   }
 
@@ -213,11 +243,11 @@ class Schedule {
 
   void admit() {
     while (!waiting_.empty() && !free_.empty()) {
-      Block& block = *free_.back();
+      Cluster& cluster = *free_.back();
       free_.pop_back();
-      begin_block(block, waiting_.back());
+      begin_cluster(cluster, waiting_.back() * grid_.launch->cluster_size);
       waiting_.pop_back();
-      live_.push_back(&block);
+      live_.insert(live_.end(), cluster.blocks.begin(), cluster.blocks.end());
     }
   }
 
@@ -226,7 +256,10 @@ class Schedule {
     while (block.steps > 0 && !grid_.failed && !block.runnable.empty()) {
       const std::size_t steps = --block.steps;
       const Thread& last = resume(block, take_runnable(block));
-      if (last.state == Thread::State::kDone) --block.alive;
+      if (last.state == Thread::State::kDone) {
+        --block.alive;
+        leave_cluster(block, last);
+      }
       if (block.steps < steps || last.state != Thread::State::kWaiting ||
           last.wait.what != Wait::For::kTurn) {
         turns_ = 0;
@@ -235,7 +268,10 @@ class Schedule {
     if (block.alive > 0 || grid_.failed) return;
     end_block(block);
     std::erase(live_, &block);
-    free_.push_back(&block);
+    Cluster& cluster = *block.cluster;
+    if (++cluster.ended < cluster.blocks.size()) return;
+    end_cluster(cluster);
+    free_.push_back(&cluster);
   }
 
   // A turn comes when nobody else can run: a loop that waits for another thread's write lets all
@@ -250,16 +286,20 @@ class Schedule {
       }
     }
     if (any) return;
-    enter(*live_.front());
-    report_stuck(*live_.front());
+    // Who waits for something else holds up the cluster.
+    const auto stuck = std::find_if(live_.begin(), live_.end(), holds_up_cluster);
+    enter(**stuck);
+    report_stuck(**stuck);
   }
 
   static constexpr std::size_t kSteps = 256;  // before another block may come
 
   Grid& grid_;
+  std::vector<std::unique_ptr<Cluster>> clusters_;
   std::vector<std::unique_ptr<Block>> blocks_;
-  std::vector<Block*> free_, live_;
-  std::vector<std::uint32_t> waiting_;  // blocks that have not begun
+  std::vector<Cluster*> free_;
+  std::vector<Block*> live_;
+  std::vector<std::uint32_t> waiting_;  // clusters that have not begun
   int turns_ = 0;
 };
 

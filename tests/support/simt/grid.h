@@ -23,6 +23,7 @@ struct Launch {
   const void* arguments = nullptr;  // kernels may read them, not write
   std::size_t argument_bytes = 0;
   void (*call)(const void* arguments) = nullptr;
+  unsigned cluster_size = 1;    // blocks that follow each other in x
   bool cooperative = false;     // all blocks are resident
   bool may_touch_host = false;  // the simulated CUB's own kernels hold their scratch on the host
 };

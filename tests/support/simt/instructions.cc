@@ -137,8 +137,7 @@ void load_matrices(Fragments fragments, const void* row, const Where& where) {
   const auto address = reinterpret_cast<std::uintptr_t>(row);
   LoadLane mine{fragments, {}};
   if (lane() < 8 * static_cast<unsigned>(fragments.matrices)) {
-    require(Memory::instance().is_shared(address), "loads a row by ldmatrix outside shared memory",
-            where);
+    require(is_own_shared(address), "loads a row by ldmatrix outside shared memory", where);
     require(address % kRowBytes == 0, "loads a row by ldmatrix that is not aligned to 16 bytes",
             where);
     observe(address, kRowBytes, Touch::kRead, true, code);
@@ -158,7 +157,7 @@ void copy_async(void* shared, const void* global, const Where& where) {
   const AsyncCopy copy{reinterpret_cast<std::uintptr_t>(shared),
                        reinterpret_cast<std::uintptr_t>(global), code};
   Memory& memory = Memory::instance();
-  require(memory.is_shared(copy.to) && memory.contains(copy.from) && !memory.is_shared(copy.from),
+  require(is_own_shared(copy.to) && memory.contains(copy.from) && !memory.is_shared(copy.from),
           "copies by cp.async otherwise than from global to shared memory", where);
   require(copy.to % kRowBytes == 0 && copy.from % kRowBytes == 0,
           "copies by cp.async what is not aligned to 16 bytes", where);

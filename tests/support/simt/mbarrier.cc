@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "tests/support/simt/block.h"
+#include "tests/support/simt/cluster.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/observe.h"
 #include "tests/support/simt/source_line.h"
@@ -18,9 +19,10 @@ std::uintptr_t address_of(const void* mbarrier) {
 }
 
 std::string name_of(std::uintptr_t address) {
-  const Memory& memory = Memory::instance();
-  return memory.is_shared(address) ? "the mbarrier at " + Memory::instance().describe(address)
-                                   : "an mbarrier";
+  Memory& memory = Memory::instance();
+  return memory.is_shared(address)
+             ? "the mbarrier at " + memory.describe(address) + owner_name(owner_of(address))
+             : "an mbarrier";
 }
 
 // What is to come before the phase is over.
@@ -40,16 +42,30 @@ void require_place(std::uintptr_t address, const Where& where) {
   }
 }
 
-Mbarrier& find(std::uintptr_t address, const char* does, const Where& where) {
+void require_own(std::uintptr_t address, const Where& where) {
+  if (&owner_of(address) == running_block) return;
+  fail_here(Kind::kMbarrier,
+            "uses " + name_of(address) + " as one of its own block (mbarrier_arrive_at is for it)",
+            where);
+}
+
+// Of any block of the cluster.
+Mbarrier& find_any(std::uintptr_t address, const char* does, const Where& where) {
   require_place(address, where);
-  const auto found = running_block->mbarriers.find(address);
-  if (found == running_block->mbarriers.end()) {
+  std::map<std::uintptr_t, Mbarrier>& mbarriers = owner_of(address).mbarriers;
+  const auto found = mbarriers.find(address);
+  if (found == mbarriers.end()) {
     fail_here(Kind::kMbarrier,
               std::string(does) + " " + name_of(address) +
                   ", which was not initialised, or was invalidated",
               where);
   }
   return found->second;
+}
+
+Mbarrier& find(std::uintptr_t address, const char* does, const Where& where) {
+  require_own(address, where);
+  return find_any(address, does, where);
 }
 
 // The caller is in the simulator.
@@ -59,6 +75,7 @@ void end_phase_if_complete(Mbarrier& m) {
   m.pending = m.expected;
   m.seen = false;
   m.completed = std::exchange(m.arrived, {});
+  m.completed_of_others = std::exchange(m.arrived_of_others, {});
 }
 
 void add_bytes(Mbarrier& m, std::uintptr_t address, std::int64_t bytes, const Where& where) {
@@ -69,6 +86,11 @@ void add_bytes(Mbarrier& m, std::uintptr_t address, std::int64_t bytes, const Wh
                   ", of which there can be " + std::to_string(kMostBytes),
               where);
   }
+}
+
+// Where threads and copies of the running block leave what they know.
+ThreadClock& arrived_at(Mbarrier& m, std::uintptr_t address) {
+  return &owner_of(address) == running_block ? m.arrived : m.arrived_of_others;
 }
 
 void arrive(Mbarrier& m, std::uintptr_t address, const Where& where) {
@@ -86,7 +108,7 @@ void arrive(Mbarrier& m, std::uintptr_t address, const Where& where) {
                     " before any thread has seen the end of the phase before",
                 where);
   }
-  block.order.publish(block.current->number, m.arrived);
+  block.order.publish(block.current->number, arrived_at(m, address));
   --m.pending;
   end_phase_if_complete(m);
 }
@@ -95,11 +117,14 @@ bool is_over(const Mbarrier& m, unsigned parity) {
   return parity != (m.phase & 1);
 }
 
-void see(Mbarrier& m) {
+void see(Mbarrier& m, Scope scope) {
   Block& block = *running_block;
   m.seen = true;
   m.copied_by = 0;
   block.order.acquire(block.current->number, m.completed);
+  if (scope == Scope::kCluster) {
+    block.order.acquire(block.current->number, m.completed_of_others);
+  }
 }
 
 void require_parity(unsigned parity, const Where& where) {
@@ -117,6 +142,7 @@ void init_mbarrier(void* mbarrier, unsigned arrivals, const Where& where) {
   const std::uintptr_t address = address_of(mbarrier);
   const InSimulator scope;
   require_place(address, where);
+  require_own(address, where);
   if (arrivals == 0 || arrivals > kMostArrivals) {
     fail_here(Kind::kMbarrier,
               "initialises an mbarrier for " + std::to_string(arrivals) + " arrivals: 1 to " +
@@ -174,6 +200,15 @@ void arrive_at_mbarrier(void* mbarrier, const Where& where) {
   arrive(m, address_of(mbarrier), where);
 }
 
+void arrive_at_mbarrier_of(unsigned rank, const void* mbarrier, const Where& where) {
+  const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
+  const InSimulator scope;
+  const std::uintptr_t address = map_shared(address_of(mbarrier), rank, where);
+  Mbarrier& m = find_any(address, "arrives at", where);
+  observe_mbarrier(address, 8, Touch::kAtomic, true, code);
+  arrive(m, address, where);
+}
+
 void arrive_expecting_bytes(void* mbarrier, unsigned bytes, const Where& where) {
   const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
   const InSimulator scope;
@@ -193,13 +228,13 @@ bool try_wait_for_mbarrier(const void* mbarrier, unsigned parity, const Where& w
   if (!is_over(find(address, "waits at", where), parity)) yield(where);
   Mbarrier& m = find(address, "waits at", where);
   if (!is_over(m, parity)) return false;
-  see(m);
+  see(m, Scope::kBlock);
   return true;
 }
 
-void wait_for_mbarrier(const void* mbarrier, unsigned parity, const Where& where) {
+void wait_for_mbarrier(const void* mbarrier, unsigned parity, const Where& where, Scope scope) {
   const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
-  const InSimulator scope;
+  const InSimulator in_simulator;
   require_parity(parity, where);
   const std::uintptr_t address = address_of(mbarrier);
   find(address, "waits at", where);
@@ -219,12 +254,12 @@ void wait_for_mbarrier(const void* mbarrier, unsigned parity, const Where& where
                (found == block.mbarriers.end() ? "" : ": " + state_of(found->second));
       },
       where);
-  see(find(address, "waits at", where));
+  see(find(address, "waits at", where), scope);
 }
 
 void require_mbarrier(const void* mbarrier, std::uintptr_t code, const Where& where) {
   const InSimulator scope;
-  const Mbarrier& m = find(address_of(mbarrier), "issues a copy that signals", where);
+  const Mbarrier& m = find_any(address_of(mbarrier), "issues a copy that signals", where);
   observe_mbarrier(address_of(mbarrier), 8, Touch::kAtomic, true, code);
   if (!m.fenced) {
     report_here(Kind::kMbarrier,
@@ -236,9 +271,9 @@ void require_mbarrier(const void* mbarrier, std::uintptr_t code, const Where& wh
 }
 
 void complete_bytes(const Asynchronous& copy, std::uintptr_t mbarrier, unsigned bytes) {
-  Block& block = *running_block;
-  const auto found = block.mbarriers.find(mbarrier);
-  if (found == block.mbarriers.end()) {
+  std::map<std::uintptr_t, Mbarrier>& mbarriers = owner_of(mbarrier).mbarriers;
+  const auto found = mbarriers.find(mbarrier);
+  if (found == mbarriers.end()) {
     report_at_code(Kind::kMbarrier,
                    "issued " + std::string(copy.name) + " that signals " + name_of(mbarrier) +
                        ", which was invalidated meanwhile",
@@ -254,7 +289,11 @@ void complete_bytes(const Asynchronous& copy, std::uintptr_t mbarrier, unsigned 
                    copy.code);
     m.bytes = 0;
   }
-  block.order.publish(copy.number, m.arrived);
+  BlockOrder& order = running_block->order;
+  // Any wait learns of another block's copy, but only one of the cluster's scope what was before
+  // it.
+  if (&owner_of(mbarrier) != running_block) order.publish_alone(copy.number, m.arrived);
+  order.publish(copy.number, arrived_at(m, mbarrier));
   m.copied_by = copy.code;
   end_phase_if_complete(m);
 }

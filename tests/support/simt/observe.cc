@@ -5,6 +5,7 @@
 #include <set>
 
 #include "tests/support/simt/block.h"
+#include "tests/support/simt/cluster.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/sectors.h"
 #include "tests/support/simt/source_line.h"
@@ -116,15 +117,21 @@ struct Actor {
   std::uintptr_t code = 0;
 };
 
+std::string describe(std::uintptr_t address) {
+  return Memory::instance().describe(address) + owner_name(owner_of(address));
+}
+
 std::string subject(const Actor& actor) {
   return actor.operation ? std::string("issued ") + actor.operation->name + ", which " : "";
 }
 
-// A write by way of the generic proxy reaches the asynchronous one by a fence of the writer.
-bool is_fenced(const Access& earlier, unsigned reader, bool shared) {
+// A write by way of the generic proxy reaches the asynchronous one by a fence of the writer, which
+// is one of its own block's shared memory or of all.
+bool is_fenced(const Access& earlier, unsigned reader, std::uintptr_t address, bool shared) {
   const Block& block = *running_block;
   const std::uint32_t stride = block.size() + kMostAsynchronous;
-  const auto& fences = shared ? block.grid->shared_fences : block.grid->global_fences;
+  const bool own = shared && owner_of(address).number == earlier.thread / stride;
+  const auto& fences = own ? block.grid->shared_fences : block.grid->global_fences;
   const auto found = fences.find(earlier.thread);
   if (found == fences.end()) return false;
   const auto fence = std::lower_bound(found->second.begin(), found->second.end(), earlier.epoch);
@@ -157,14 +164,14 @@ void check_word(Word& word, std::uint32_t bytes, Touch touch, std::size_t size,
                              earlier.epoch);
   };
   const auto place = [&] {
-    return Memory::instance().contains(address) ? Memory::instance().describe(address)
+    return Memory::instance().contains(address) ? describe(address)
                                                 : std::string("a __shared__ variable");
   };
   if (actor.operation) {
     for (const Access& earlier : word.kept) {
       if (earlier.operation == now.operation && earlier.writes && (earlier.bytes & now.bytes) &&
           earlier.thread % stride < block.size() && before(earlier) &&
-          !is_fenced(earlier, actor.number, shared)) {
+          !is_fenced(earlier, actor.number, address, shared)) {
         say(Kind::kProxy,
             subject(actor) + sized(touch, size) + place() + ", " + other_side(earlier) +
                 ", and no fence.proxy.async is between",
@@ -238,18 +245,37 @@ std::size_t with_bit(const std::uint8_t* state, std::size_t bytes, std::uint8_t 
 void require_allocated(std::uintptr_t address, std::size_t bytes, Touch touch,
                        std::uintptr_t code) {
   Memory& memory = Memory::instance();
-  const std::size_t allocated = with_bit(memory.state(address), bytes, kAllocated);
-  if (allocated == bytes) return;
   const bool shared = memory.is_shared(address);
+  const bool in_reach = !shared || &owner_of(address) != running_block || is_own_shared(address);
+  const std::size_t allocated = in_reach ? with_bit(memory.state(address), bytes, kAllocated) : 0;
+  if (allocated == bytes) return;
   const Allocation* a = shared ? nullptr : memory.find(address + allocated);
   const bool freed = a && a->freed_by && address + allocated < a->end();
   say_and_stop(
       freed ? Kind::kUseAfterFree : Kind::kOutOfBounds,
-      sized(touch, bytes) + memory.describe(address) +
+      sized(touch, bytes) + describe(address) +
           (freed    ? ", by " + operation_name(a->freed_by)
            : shared ? " of " + std::to_string(running_block->launch->shared_bytes) + " bytes"
                     : ", which it does not have"),
       code);
+}
+
+// An access to the shared memory of another block of the cluster, which has to live.
+void observe_neighbour(Block& owner, std::uintptr_t address, std::size_t bytes, Touch touch,
+                       const Actor& actor) {
+  Block& block = *running_block;
+  const auto complain = [&](const char* problem) {
+    say(Kind::kNotOrdered, subject(actor) + sized(touch, bytes) + describe(address) + problem,
+        actor.code);
+  };
+  if (owner.ended) return complain(", which has ended");
+  if (!block.order.knows_of(actor.number, owner.number)) {
+    complain(", of which it knows nothing: the block may not have begun");
+  }
+  note_use(
+      owner, actor.number,
+      {block.order.epoch(actor.number), actor.operation ? actor.operation->issuer : actor.number,
+       actor.operation ? actor.operation->name : nullptr, actor.code});
 }
 
 // An access to memory that is allocated.
@@ -257,12 +283,14 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
   Memory& memory = Memory::instance();
   Block& block = *running_block;
   const bool shared = memory.is_shared(address);
+  Block& owner = shared ? owner_of(address) : block;
+  if (&owner != &block) observe_neighbour(owner, address, bytes, touch, actor);
   std::uint8_t* state = memory.state(address);
   if (touch != Touch::kWrite) {
     const std::size_t written = with_bit(state, bytes, kWritten);
     if (written < bytes) {
       say(Kind::kNotWritten,
-          subject(actor) + sized(touch, bytes) + memory.describe(address + written) +
+          subject(actor) + sized(touch, bytes) + describe(address + written) +
               ", which nothing wrote",
           actor.code);
     }
@@ -282,7 +310,9 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
   for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
     check_word(*memory.word(w), mask, touch, bytes, w, actor, shared);
   });
-  const Space space = shared ? Space::kShared : Space::kGlobal;
+  const Space space = !shared            ? Space::kGlobal
+                      : &owner == &block ? Space::kShared
+                                         : Space::kCluster;
   if (actor.operation) {
     count_bulk_access(space, touch, address, bytes);
   } else {
@@ -291,9 +321,8 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
 }
 
 // Nothing but mbarrier operations touches an mbarrier that lives.
-void keep_off_mbarriers(std::uintptr_t address, std::size_t bytes, Touch touch,
-                        std::uintptr_t code) {
-  const auto& mbarriers = running_block->mbarriers;
+void keep_off_mbarriers(const std::map<std::uintptr_t, Mbarrier>& mbarriers, std::uintptr_t address,
+                        std::size_t bytes, Touch touch, std::uintptr_t code) {
   if (address >= mbarriers.rbegin()->first + 8 || address + bytes <= mbarriers.begin()->first) {
     return;
   }
@@ -328,7 +357,8 @@ void observe_asynchronous(const Asynchronous& operation, std::uintptr_t address,
 void observe(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
              std::uintptr_t code) {
   const InSimulator scope;
-  if (!running_block->mbarriers.empty()) keep_off_mbarriers(address, bytes, touch, code);
+  const auto& mbarriers = owner_of(address).mbarriers;
+  if (!mbarriers.empty()) keep_off_mbarriers(mbarriers, address, bytes, touch, code);
   observe_mbarrier(address, bytes, touch, aligned, code);
 }
 
@@ -347,7 +377,7 @@ void observe_mbarrier(std::uintptr_t address, std::size_t bytes, Touch touch, bo
   const std::size_t natural = bytes <= 16 ? bytes : 1;
   if (aligned && (address & (natural - 1)) != 0 && (arena || address < 4096)) {
     say_and_stop(Kind::kMisaligned,
-                 sized(touch, bytes) + (arena ? memory.describe(address) : "a null pointer") +
+                 sized(touch, bytes) + (arena ? describe(address) : "a null pointer") +
                      ": the address is no multiple of " + std::to_string(natural),
                  code);
   }

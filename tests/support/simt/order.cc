@@ -1,6 +1,7 @@
 #include "tests/support/simt/order.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace simt {
 namespace {
@@ -10,8 +11,14 @@ void raise(std::vector<std::uint32_t>& to, const std::vector<std::uint32_t>& fro
   for (std::size_t i = 0; i < from.size(); ++i) to[i] = std::max(to[i], from[i]);
 }
 
+// Whether one knows all that the other does.
+bool covers(const std::vector<std::uint32_t>& a, const std::vector<std::uint32_t>& b) {
+  return a.size() >= b.size() && std::equal(b.begin(), b.end(), a.begin(), std::less_equal<>());
+}
+
 Epochs joined(const Epochs& a, const Epochs& b) {
-  if (!a || a == b) return b;
+  if (!a || a == b || covers(*b, *a)) return b;
+  if (covers(*a, *b)) return a;
   auto both = std::make_shared<std::vector<std::uint32_t>>(*a);
   raise(*both, *b);
   return both;
@@ -120,6 +127,12 @@ void BlockOrder::publish(std::span<const unsigned> threads, ThreadClock& clock) 
     if (found != others_.end()) clock.join_others(found->second, block_);
   }
   clock.join(block_, std::make_shared<std::vector<std::uint32_t>>(std::move(known)));
+}
+
+void BlockOrder::publish_alone(unsigned thread, ThreadClock& clock) const {
+  auto known = std::make_shared<std::vector<std::uint32_t>>(thread + 1);
+  known->back() = epochs_[thread];
+  clock.join(block_, known);
 }
 
 void BlockOrder::acquire(unsigned thread, const ThreadClock& clock) {

@@ -60,12 +60,18 @@ class BlockOrder {
     const std::vector<std::uint32_t>& known = *known_to(reader);
     return reader == thread || (thread < known.size() && epoch <= known[thread]);
   }
+  /// Whether a thread knows anything of another block.
+  bool knows_of(unsigned reader, std::uint32_t block) const {
+    return knows_elsewhere(reader, block, 0, 0);
+  }
 
   void barrier();                                   // of all threads
   void barrier(std::span<const unsigned> threads);  // of some
   // What the threads know, and did until now.
   void publish(std::span<const unsigned> threads, ThreadClock& clock);
   void publish(unsigned thread, ThreadClock& clock) { publish({&thread, 1}, clock); }
+  /// That the thread came this far, and nothing that it knows.
+  void publish_alone(unsigned thread, ThreadClock& clock) const;
   void acquire(unsigned thread, const ThreadClock& clock);
 
  private:

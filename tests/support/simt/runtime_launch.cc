@@ -11,6 +11,7 @@ namespace simt {
 namespace {
 
 constexpr std::size_t kDefaultSharedBytes = 48 << 10;
+constexpr unsigned kMostInCluster = 8;  // on every device that has clusters
 
 }  // namespace
 
@@ -32,11 +33,23 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
     return fail(cudaErrorInvalidConfiguration);
   }
   bool cooperative = false;
+  unsigned cluster_size = 1;
   for (unsigned i = 0; i < config.numAttrs; ++i) {
-    if (config.attrs[i].id != cudaLaunchAttributeCooperative) {
-      return fail(cudaErrorInvalidConfiguration);
+    const cudaLaunchAttributeValue& value = config.attrs[i].val;
+    switch (config.attrs[i].id) {
+      case cudaLaunchAttributeCooperative:
+        cooperative = value.cooperative != 0;
+        break;
+      case cudaLaunchAttributeClusterDimension:
+        cluster_size = value.clusterDim.x;
+        if (cluster_size == 0 || cluster_size > kMostInCluster || g.x % cluster_size != 0 ||
+            value.clusterDim.y != 1 || value.clusterDim.z != 1 || architecture().major < 9) {
+          return fail(cudaErrorInvalidClusterSize);
+        }
+        break;
+      default:
+        return fail(cudaErrorInvalidConfiguration);
     }
-    cooperative = config.attrs[i].val.cooperative != 0;
   }
   if (cooperative && std::size_t{g.x} * g.y * g.z > kMostResident) {
     return fail(cudaErrorCooperativeLaunchTooLarge);
@@ -50,6 +63,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
   launch.arguments = arguments.get();
   launch.argument_bytes = argument_bytes;
   launch.call = call;
+  launch.cluster_size = cluster_size;
   launch.cooperative = cooperative;
   launch.may_touch_host = may_touch_host;
   enqueue(stream_id(config.stream), "kernel " + function_name(kernel),

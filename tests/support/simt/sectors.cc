@@ -88,6 +88,8 @@ void flush(std::unordered_map<std::uint64_t, Site>& sites, KernelCounters& to) {
     for (const auto& pieces : site.instructions) {
       if (site.space == Space::kShared) {
         to.shared_bank_conflicts += bank_conflicts(pieces);
+      } else if (site.space == Space::kCluster) {
+        to.cluster_sectors += sectors(pieces);
       } else if (site.touch == Touch::kRead) {
         to.global_read_sectors += sectors(pieces);
       } else {
@@ -122,6 +124,8 @@ void count_access(const Block& block, Space space, Touch touch, std::uintptr_t c
   if (touch == Touch::kAtomic) ++c.now->atomics;
   if (space == Space::kShared) {
     c.now->shared_bytes += bytes;
+  } else if (space == Space::kCluster) {
+    c.now->cluster_bytes += bytes;
   } else {
     if (touch != Touch::kWrite) c.now->global_read_bytes += bytes;
     if (touch != Touch::kRead) c.now->global_written_bytes += bytes;
@@ -132,7 +136,7 @@ void count_access(const Block& block, Space space, Touch touch, std::uintptr_t c
   // A structure that is copied takes several instructions of up to 16 bytes.
   for (std::size_t piece = 0; piece * 16 < bytes; ++piece) {
     const auto kind = static_cast<std::uint64_t>(space) << 2 | static_cast<std::uint64_t>(touch);
-    Site& site = warps[thread / kWarpSize][code << 11 | kind << 8 | (piece & 0xFF)];
+    Site& site = warps[thread / kWarpSize][code << 12 | kind << 8 | (piece & 0xFF)];
     site.space = space;
     site.touch = touch;
     const std::uint32_t n = site.done[lane]++;
@@ -153,6 +157,11 @@ void count_bulk_access(Space space, Touch touch, std::uintptr_t address, std::si
     return;
   }
   const std::uint64_t touched = (address + bytes - 1) / 32 - address / 32 + 1;
+  if (space == Space::kCluster) {
+    c.cluster_bytes += bytes;
+    c.cluster_sectors += touched;
+    return;
+  }
   if (touch == Touch::kRead) {
     c.global_read_bytes += bytes;
     c.global_read_sectors += touched;

@@ -12,7 +12,7 @@ struct Block;
 // Counting. What the lanes of a warp do at one place, each for the n-th time, is one instruction:
 // its sectors and its bank conflicts are those of all lanes together.
 
-enum class Space { kGlobal, kShared };
+enum class Space { kGlobal, kShared, kCluster };  // kCluster: of another block
 
 void count_launch(const Block& block);
 void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,

@@ -36,6 +36,8 @@ std::string describe_wait(const Thread& thread) {
              (wait.operation == WarpOperation::kCollective ? wait.name
                                                            : to_string(wait.operation)) +
              " with mask " + mask + place;
+    case Wait::For::kCluster:
+      return "waits at the barrier of the cluster" + place;
     case Wait::For::kCondition:
       return "waits for " + (*wait.describe)() + place;
     case Wait::For::kTurn:
