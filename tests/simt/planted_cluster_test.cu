@@ -178,11 +178,12 @@ __global__ void leave_values(int* result) {
     }
     if (kForm == ArriveForm::kWaitsThere) serrate::mbarrier_wait(map_shared(full, 0), 0);  // bug: w
   } else {
-    if (kForm == ArriveForm::kWaitsForBlock) {
+    if (i == 0 && kForm == ArriveForm::kWaitsForBlock) {
       serrate::mbarrier_wait(full, 0);
-    } else {
+    } else if (i == 0) {
       serrate::mbarrier_wait_cluster(full, 0);  // bug: wait
     }
+    __syncthreads();
     result[blockIdx.x * 32 + i] = values[31 - i];  // bug: values
   }
   cluster_sync();
@@ -208,7 +209,7 @@ TEST_F(PlantedCluster, Mbarriers) {
   }
 }
 
-// Block 0 sends two halves of a tile to block 1.
+// Block 1 sends two halves of a tile to block 0.
 enum class CopyForm {
   kCorrect,
   kExpectsHalf,
@@ -230,21 +231,21 @@ __global__ void send_tile(float* result) {
     serrate::mbarrier_init(full, 1);
     serrate::fence_mbarrier_init();
     const unsigned more = kForm == CopyForm::kExpectsMore ? 16 : 0;
-    if (rank == 1) {
+    if (rank == 0) {
       serrate::mbarrier_arrive_expecting(
           full, kForm == CopyForm::kExpectsHalf ? kHalf : 2 * kHalf + more);
     }
   }
-  if (rank == 0) tile[i] = static_cast<float>(i);  // bug: source
+  if (rank == 1) tile[i] = static_cast<float>(i);  // bug: source
   if (kForm != CopyForm::kNoFence) serrate::fence_async_proxy_shared();
   cluster_sync();
-  if (rank == 0) {
+  if (rank == 1) {
     const float* from = tile;
-    if (kForm == CopyForm::kSourceElsewhere) from = map_shared(tile, 1);
+    if (kForm == CopyForm::kSourceElsewhere) from = map_shared(tile, 0);
     if (kForm == CopyForm::kMisaligned) ++from;
     if (i == 0) {
-      serrate::copy_bulk_to(1, tile, from, kHalf, full);            // bug: send
-      serrate::copy_bulk_to(1, tile + 16, from + 16, kHalf, full);  // bug: send
+      serrate::copy_bulk_to(0, tile, from, kHalf, full);            // bug: send
+      serrate::copy_bulk_to(0, tile + 16, from + 16, kHalf, full);  // bug: send
     }
     if (kForm == CopyForm::kSourceWritten) tile[i] = 0;  // bug: send
     if (kForm == CopyForm::kSenderEnds) return;

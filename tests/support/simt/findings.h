@@ -11,7 +11,8 @@ namespace simt {
 enum class Kind {
   kOutOfBounds,        // no allocation there, or past the end of one
   kUseAfterFree,       // of memory that the stream has passed the free of
-  kNotOrdered,         // before the allocation's or after the free's point in stream order
+  kNotOrdered,         // before the allocation's or after the free's point in stream order; of a
+                       // neighbour's shared memory: before it has begun or after its end
   kNotWritten,         // a read of memory that nothing wrote
   kMisaligned,         // an address that is no multiple of the access's size
   kHostMemory,         // a kernel touches memory of the host that is not pinned

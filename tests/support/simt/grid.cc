@@ -216,11 +216,9 @@ class Schedule {
     while (!grid_.failed) {
       admit();
       if (live_.empty()) return;
-      std::vector<Block*> able;
-      for (Block* block : live_) {
-        enter(*block);
-        if (can_go_on(*block)) able.push_back(block);
-      }
+      std::vector<Block*> able = find_able();
+      // A copy that came last may let a block go on that was asked before.
+      if (able.empty() && grid_.launch->cluster_size > 1) able = find_able();
       if (able.empty()) {
         take_turns();
         continue;
@@ -239,6 +237,15 @@ class Schedule {
  private:
   static unsigned blocks_of(const Launch& launch) {
     return launch.grid.x * launch.grid.y * launch.grid.z;
+  }
+
+  std::vector<Block*> find_able() {
+    std::vector<Block*> able;
+    for (Block* block : live_) {
+      enter(*block);
+      if (can_go_on(*block)) able.push_back(block);
+    }
+    return able;
   }
 
   void admit() {
