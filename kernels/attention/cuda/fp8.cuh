@@ -59,6 +59,10 @@ __device__ inline float2 scales_of_keys(const Fp8Call& call, std::int64_t key_he
   return {call.k.scales_of(key_head)[block], call.v.scales_of(key_head)[block]};
 }
 
+/// What weights are rounded times: the largest, 1, stays what it is, and those down to 2^-14 of it
+/// keep their four bits. Undone by the scales of values.
+inline constexpr float kWeightExponent = 8, kWeightScale = 0x1p8f;
+
 /// Weights times `scale` as the left side of products over 32 keys each: of 16 a lane has 2q, 2q +
 /// 1, 2q + 8 and 2q + 9, one after the other.
 template <int kBlocks>
@@ -77,12 +81,12 @@ __device__ void round_to_e4m3(const Fragment<kBlocks>& weights, float scale,
   }
 }
 
-/// A warp's rows of the output, from first_query on: `sums` times `scale`. Of blocks 2 n and 2 n +
-/// 1 of sums a lane has the columns 16 n + 4 q, + 2 and 16 n + 4 q + 1, + 2.
+/// A warp's rows of the output, from first_query on. Of blocks 2 n and 2 n + 1 of sums a lane has
+/// the columns 16 n + 4 q, + 2 and 16 n + 4 q + 1, + 2.
 template <int kDim>
 __device__ void write_fp8_queries(const Fp8Call& call, const TilePair& at, std::int64_t first_query,
-                                  float scale, const Fragment<kDim / 8>& sums,
-                                  const OnlineSoftmax& softmax, int lane = lane_index()) {
+                                  const Fragment<kDim / 8>& sums, const OnlineSoftmax& softmax,
+                                  int lane) {
   const AttentionView& args = call.attention;
   const bool is_float = args.out.type == DataType::kFloat32;
   const int q = lane % 4;
@@ -92,7 +96,7 @@ __device__ void write_fp8_queries(const Fp8Call& call, const TilePair& at, std::
     const std::int64_t query = first_query + lane / 4 + 8 * r;
     if (query >= at.queries.count) continue;
     const bool saw_none = sum == 0;
-    const float factor = scale / sum;
+    const float factor = 1 / sum;
     const std::int64_t token = at.queries.in_out + query;
     char* const row =
         is_float ? reinterpret_cast<char*>(view_as<float>(args.out).at(token, at.head))

@@ -246,9 +246,10 @@ TEST_P(Fp8Forward, BitsAreASequencesOwn) {
 }
 
 // FlashAttention-3's table of errors: N(0, 1) + N(0, 100) * Bernoulli(0.001), whose root mean
-// square error is 9.1e-3 there with rotation and scales of blocks. The error against attention of
-// float64. Above 512 keys Hopper's wgmma adds to it, whose sums of scores have 13 bits below the
-// largest term (docs/performance_gpu.md). In draw 3 of head_dim 64 rounding alone is 1.10e-2.
+// square error against attention of float64 is 9.1e-3 there, of all heads of a batch, with rotation
+// and scales of blocks. Single heads vary a lot (docs/attention.md): each is held to what rounding
+// of its q, k and v to one e4m3 leaves in float64, as FlashAttention-3's recipe has it, and what
+// rounded weights and wgmma's sums of 13 bits may add to that.
 TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
   struct Sizes {
     std::int64_t dim, queries, keys;
@@ -256,6 +257,7 @@ TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
   for (const auto& [dim, queries, keys] :
        {Sizes{64, 128, 512}, Sizes{128, 128, 512}, Sizes{256, 128, 512}, Sizes{64, 64, 576},
         Sizes{128, 64, 576}}) {
+    std::vector<double> all, all_of_rounding;
     for (const unsigned seed : {1, 2, 3}) {
       Case c(aligned(full_shape({queries}, {keys}, 1, dim)), *this);
       std::mt19937 generator(seed);
@@ -268,30 +270,47 @@ TEST_P(Fp8Forward, ErrorOnOutliersIsFlashAttention3s) {
         });
       }
       const std::vector<double> expected = reference::attention_forward(c.in_double()).out;
-      const auto error = [&](HeadRotation rotation) {
-        Fp8Case fp8(c, rotation);
-        fp8.run();
-        std::vector<double> errors;
-        c.out.for_each([&](float& x, std::int64_t i) { errors.push_back(x - expected[i]); });
-        return rms(errors);
+      // Of the call's output, or of another.
+      const auto errors = [&](const std::vector<double>* other = nullptr) {
+        std::vector<double> result;
+        c.out.for_each([&](float& x, std::int64_t i) {
+          result.push_back((other ? (*other)[i] : x) - expected[i]);
+        });
+        return result;
       };
-      const double rotated = error(HeadRotation::kHadamard);
+      Fp8Case fp8(c);
+      fp8.run();
+      const std::vector<double> rotated = errors();
+      all.insert(all.end(), rotated.begin(), rotated.end());
+      StoredFp8 one_term(c.q, 1);
+      quantize(c.query_offsets, HeadRotation::kHadamard, InputHeads(c.q.on(stream)), one_term,
+               stream);
+      reference::Attention recipe = fp8.in_double();
+      recipe.q = one_term.dense(c.query_offsets);
+      const std::vector<double> of_recipe = reference::attention_forward(recipe).out;
+      const std::vector<double> of_rounding = errors(&of_recipe);
+      all_of_rounding.insert(all_of_rounding.end(), of_rounding.begin(), of_rounding.end());
       std::cout << "head_dim " << dim << ", " << keys << " keys, draw " << seed
-                << ": root mean square error " << rotated;
-      EXPECT_LE(rotated, dim == 64 && keys == 576 && seed == 3 ? 1.2e-2 : 9.1e-3);
+                << ": root mean square error " << rms(rotated) << ", of rounding "
+                << rms(of_rounding);
+      EXPECT_LE(rms(rotated), 1.1 * rms(of_rounding));
       if (dim == 128 && keys == 512 && seed == 1) {
-        const double plain = error(HeadRotation::kNone);
-        std::cout << ", without rotation " << plain;
-        EXPECT_GE(plain, 1.2 * rotated);
+        Fp8Case plain(c, HeadRotation::kNone);
+        plain.run();
+        std::cout << ", without rotation " << rms(errors());
+        EXPECT_GE(rms(errors()), 1.2 * rms(rotated));
       }
       std::cout << '\n';
     }
+    // The second term of queries pays where one is not enough for 9.1e-3.
+    EXPECT_LE(rms(all), dim == 64 ? 0.95 * rms(all_of_rounding) : 9.1e-3)
+        << "head_dim " << dim << ", " << keys << " keys";
   }
 }
 
 // With values whose mean is 1, sums of 13 bits would lose 2.4e-2.
 TEST_P(Fp8Forward, SumsOfManyKeysAreFloat32) {
-  for (const std::int64_t dim : {64, 128}) {
+  for (const std::int64_t dim : {64, 128, 256}) {
     Case c(aligned(full_shape({8}, {2048}, 1, dim)), *this);
     c.v.for_each([](float& x, std::int64_t) { x += 1; });
     const std::vector<double> expected = reference::attention_forward(c.in_double()).out;

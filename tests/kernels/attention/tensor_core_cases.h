@@ -329,6 +329,21 @@ inline NumTasks tasks_of(Case& c) {
   return tasks_of(args, c.streams.stream);
 }
 
+/// The sequences of a batch in the order in which kernels on tensor cores take them.
+inline std::vector<std::int64_t> order_of([[maybe_unused]] Case& c) {
+#if SERRATE_WITH_CUDA
+  const Stream& stream = c.streams.stream;
+  AttentionForward args = c.forward_args();
+  args.q = {};  // the case's are float32
+  const AttentionPlan plan = plan_attention(args, stream);
+  const std::vector<std::int64_t> host = plan.on_cuda()->values.to_host(stream);
+  const auto begin = host.begin() + CudaAttentionPlan::kCounts;
+  return {begin, begin + std::ssize(c.shape.key_lengths)};
+#else
+  return {};
+#endif
+}
+
 /// In a case with sequences of more than 32 queries or keys, a block of the forward takes a whole
 /// one, and one of the backward where its queries have room, as they have at head_dim 32.
 inline void expect_whole_sequences(Case& c) {

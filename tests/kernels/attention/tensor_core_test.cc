@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <span>
 #include <tuple>
 #include <utility>
@@ -140,6 +141,30 @@ TEST_P(TensorCores, WholeSequencesInFloat16) {
   Case c(with_enough_heads(stream, shape), *this);
   expect_whole_sequences(c);
   expect_reference(c, Backward::kOnTensorCores, DataType::kFloat16);
+}
+
+// By classes of size, powers of two of the longer side from 16 on; of a class, in the batch's
+// order.
+TEST_P(TensorCores, LongestSequencesComeFirst) {
+  if (stream.device().type == DeviceType::kCpu) return;
+  constexpr int kSequences = 300;
+  std::mt19937 generator(1);
+  Shape shape = causal_shape({}, {}, 1, 32);
+  std::vector<std::int64_t> expected(kSequences), classes;
+  for (int s = 0; s < kSequences; ++s) {
+    const unsigned most = 1u << generator() % 11;
+    for (auto* lengths : {&shape.query_lengths, &shape.key_lengths}) {
+      lengths->push_back(generator() % (most + 1));
+    }
+    const auto longer =
+        static_cast<unsigned>(std::max(shape.query_lengths.back(), shape.key_lengths.back()));
+    classes.push_back(longer <= 16 ? 4 : std::bit_width(longer - 1));
+    expected[s] = s;
+  }
+  std::ranges::stable_sort(expected, std::ranges::greater(),
+                           [&](std::int64_t s) { return classes[s]; });
+  Case c(shape, *this);
+  EXPECT_EQ(order_of(c), expected);
 }
 
 // Where gradients of scores are beyond float16, tensor cores give no number, never a wrong one.

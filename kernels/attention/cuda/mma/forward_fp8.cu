@@ -50,9 +50,6 @@ struct MmaE4m3 {
   }
 };
 
-// Undone by the scales of values.
-constexpr float kWeightScale = 0x1p8f;
-
 // sums, whose columns are write_fp8_queries's, += weights times `count` rows of values times their
 // scale.
 template <int kDim, int kBlocks>
@@ -162,7 +159,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               add_weighted_rows<kDim, kBlocks>(scores, v, key, tile.num_columns, value_scale, sums);
             }
           });
-      write_fp8_queries<kDim>(call, at, at.first_query, 1, sums, softmax, lane_index_here());
+      write_fp8_queries<kDim>(call, at, at.first_query, sums, softmax, lane_index_here());
       __syncwarp();  // all lanes have read the task
       go_to_next_item(task, numbers.rows_a_block);
     }

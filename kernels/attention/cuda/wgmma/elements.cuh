@@ -16,6 +16,7 @@ template <int kHeadDim, class Half, Extras kExtras>
 struct Halves : HalfTiles<kHeadDim> {
   using Call = HalfCall;
   static constexpr WgmmaType kType = kTypeOf<Half>;
+  static constexpr bool kAddsInParts = false;
   using Weights = LeftSide;
 
   const Call& call;
@@ -29,7 +30,7 @@ struct Halves : HalfTiles<kHeadDim> {
   __device__ void shrink(const float (&factors)[2], Fragment<kHeadDim / 8>& sums) const {
     if (is_softmax(call.attention)) scale_rows(sums, factors);
   }
-  __device__ static void round(const Fragment<8>& scores, Weights& weights) {
+  __device__ void round(const Fragment<8>& scores, float2 /*scales*/, Weights& weights) const {
     round_weights<Half>(scores, weights);
   }
   /// What products add to, and adds that to the sums where it is not theirs.
@@ -54,20 +55,19 @@ struct Halves : HalfTiles<kHeadDim> {
   }
 };
 
-/// e4m3 with scales of 64 rows. Sums are in units of the largest scale of values so far, times
-/// 2^-8: weights are rounded times 2^8 and times the share of their values' scale in it.
+/// e4m3 with scales of 64 rows. Weights are rounded times 2^8: the largest, 1, stays what it is.
 template <int kHeadDim>
 struct Fp8 : Fp8Tiles<kHeadDim> {
   using Call = Fp8Call;
   static constexpr WgmmaType kType = WgmmaType::kE4m3;
-  /// wgmma's sums have 13 bits. What 64 keys add is added in float32 where there are registers for
-  /// both.
-  static constexpr bool kPromotes = kHeadDim <= 128;
+  /// wgmma's sums have 13 bits: what 64 keys add is scaled and added in float32. At head_dim 256
+  /// there are registers for 64 columns of it at a time.
+  static constexpr bool kAddsInParts = kHeadDim > 128;
   using Weights = std::uint32_t[kMmaTile / wgmma_depth(kType)][4];
 
   const Call& call;
-  float score_scale = 0, unit = 0;
-  Fragment<kPromotes ? kHeadDim / 8 : 1> of_tile = {};
+  float score_scale = 0, value_scale = 0;  // the latter of the tile that was rounded last
+  Fragment<kAddsInParts ? 1 : kHeadDim / 8> of_tile = {};
 
   __device__ void begin(float scale_of_queries) {
     score_scale = scale_of_queries * call.attention.scale * kLog2e;
@@ -80,51 +80,47 @@ struct Fp8 : Fp8Tiles<kHeadDim> {
     for_each_score<8>(tile, scores, [&](int bit, int, int, float& score) {
       score = (visible >> bit & 1) != 0 ? scale * score : -INFINITY;
     });
-    const float before = unit;
-    unit = fmaxf(unit, scales.y);
-    // Values that are 0 weigh as any do; of those below 2^-60 of the unit nothing is left.
-    const float share = scales.y == 0 ? 1 : fmaxf(scales.y / unit, 0x1p-60f);
-    const float exponent = 8 + (share == 1 ? 0 : log2f(share));
-    online_softmax<8>(scores, softmax, factors, exponent, exp2_flushed(-exponent));
-    if (unit == before) return;
-    for (float& factor : factors) factor *= before / unit;
+    online_softmax<8>(scores, softmax, factors, kWeightExponent, 1 / kWeightScale);
   }
   __device__ void shrink(const float (&factors)[2], Fragment<kHeadDim / 8>& sums) const {
     if (__any_sync(~0u, factors[0] != 1 || factors[1] != 1)) scale_rows(sums, factors);
   }
-  __device__ static void round(const Fragment<8>& scores, Weights& weights) {
+  __device__ void round(const Fragment<8>& scores, float2 scales, Weights& weights) {
     round_to_e4m3(scores, 1, weights);
+    value_scale = scales.y / kWeightScale;
   }
-  __device__ Fragment<kHeadDim / 8>& products(Fragment<kHeadDim / 8>& sums) {
-    if constexpr (kPromotes) {
-      return of_tile;
-    } else {
-      return sums;
-    }
-  }
-  __device__ void promote(Fragment<kHeadDim / 8>& sums) {
-    if constexpr (kPromotes) {
-#pragma unroll
-      for (int n = 0; n < kHeadDim / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sums[n][i] += of_tile[n][i];
-      }
-    }
-  }
+  __device__ Fragment<kHeadDim / 8>& products(Fragment<kHeadDim / 8>& /*sums*/) { return of_tile; }
+  __device__ void promote(Fragment<kHeadDim / 8>& sums) { add_part(0, of_tile, sums); }
+  /// Issues products = weights times 64 values in the columns of one part.
+  template <int kBlocks>
   __device__ static void add_product(const Weights& weights, const unsigned char* values,
-                                     Fragment<kHeadDim / 8>& sums) {
+                                     Fragment<kBlocks>& products, int part = 0) {
+    constexpr int kPartBytes = 8 * kBlocks * kMmaTile;
     const std::uint64_t b = descriptor_of(values, 0, true);
 #pragma unroll
     for (int k = 0; k < kMmaTile / 32; ++k) {
-      wgmma<kType, kHeadDim>(accumulators(sums), weights[k], advance(b, k * 32),
-                             kPromotes && k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
+      wgmma<kType, 8 * kBlocks>(accumulators(products), weights[k],
+                                advance(b, part * kPartBytes + k * 32),
+                                k == 0 ? WgmmaScale::kOverwrite : WgmmaScale::kAdd);
+    }
+  }
+  /// sums += those, scaled
+  template <int kBlocks>
+  __device__ void add_part(int part, const Fragment<kBlocks>& products,
+                           Fragment<kHeadDim / 8>& sums) const {
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float& sum = sums[part * kBlocks + n][i];
+        sum = fmaf(value_scale, products[n][i], sum);
+      }
     }
   }
   __device__ void write(const TilePair& at, int warp, Fragment<kHeadDim / 8>& sums,
                         const OnlineSoftmax& softmax, unsigned char* /*stage*/) {
-    write_fp8_queries<kHeadDim>(call, at, at.first_query + warp * kWarpRows, unit * 0x1p-8f, sums,
-                                softmax, lane_index_here());
-    unit = 0;
+    write_fp8_queries<kHeadDim>(call, at, at.first_query + warp * kWarpRows, sums, softmax,
+                                lane_index_here());
   }
 };
 

@@ -61,7 +61,7 @@ __device__ void begin_scores(const Queries<Elements>& queries, const unsigned ch
   wgmma_commit();
 }
 
-// Begins sums += weights times 64 values; of elements that promote, sums = those.
+// Begins sums += weights times 64 values; of e4m3, sums = those.
 template <class Elements>
 __device__ void begin_sums(const typename Elements::Weights& weights, const unsigned char* values,
                            Fragment<Elements::kDim / 8>& sums) {
@@ -141,6 +141,40 @@ struct QueryWarp {
     elements.promote(sums);
   }
 
+  // sums += weights times tile t of values, 64 columns at a time, for elements that have no
+  // registers for more: the fragment of scores and another take turns, so that one is added while
+  // the products of the other are under way. begin_next() begins what follows them in `scores`, if
+  // anything does.
+  template <bool kHasNext, typename F>
+  __device__ void add_in_parts(const typename Elements::Weights& weights, unsigned t,
+                               Fragment<kDim / 8>& sums, Fragment<8>& scores, F&& begin_next) {
+    constexpr int kParts = kDim / 64;
+    Fragment<8> other;
+    const auto begin = [&](int part, Fragment<8>& products) {
+      wgmma_keep(accumulators(products));
+      wgmma_fence();
+      Elements::add_product(weights, tiles.values(t), products, part);
+      wgmma_commit();
+    };
+    state.values.wait_full(t);
+    begin(0, scores);
+    begin(1, other);
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      Fragment<8>& products = part % 2 == 0 ? scores : other;
+      if (part + 1 < kParts || kHasNext) {
+        wgmma_wait<1>();
+      } else {
+        wgmma_wait<0>();
+      }
+      wgmma_keep(accumulators(products));
+      elements.add_part(part, products, sums);
+      if (part + 2 < kParts) begin(part + 2, products);
+      if (kHasNext && part + 2 == kParts) begin_next();
+    }
+    release_values(t);
+  }
+
   // All tiles of part n; t is the number of its first one in the rings, and then of the next
   // part's.
   __device__ void attend(unsigned n, unsigned& t, Fragment<kDim / 8>& sums,
@@ -167,27 +201,36 @@ struct QueryWarp {
       release_keys(t);
       weigh_tile(part, tile, scales, scores, softmax, factors);
       elements.shrink(factors, sums);
-      Elements::round(scores, weights);
+      elements.round(scores, scales, weights);
       for (tile = list.next(tile + 1), ++t; sees(list, tile); tile = list.next(tile + 1), ++t) {
         state.keys.wait_full(t);
         wait_for_turn();
-        begin_scores<Elements>(queries, tiles.keys(t), scores);
-        state.values.wait_full(t - 1);
-        begin_sums<Elements>(weights, tiles.values(t - 1), elements.products(sums));
+        const auto begin_next = [&] { begin_scores<Elements>(queries, tiles.keys(t), scores); };
+        if constexpr (Elements::kAddsInParts) {
+          add_in_parts<true>(weights, t - 1, sums, scores, begin_next);
+        } else {
+          begin_next();
+          state.values.wait_full(t - 1);
+          begin_sums<Elements>(weights, tiles.values(t - 1), elements.products(sums));
+        }
         pass_turn();
         wgmma_wait<kOverlaps ? 1 : 0>();
         wgmma_keep(accumulators(scores));
         scales = state.tile_scales[t % Elements::kKeySlots];
         release_keys(t);
-        if constexpr (!kOverlaps) finish_sums(t - 1, sums);
+        if constexpr (!kOverlaps && !Elements::kAddsInParts) finish_sums(t - 1, sums);
         weigh_tile(part, tile, scales, scores, softmax, factors);
         if constexpr (kOverlaps) finish_sums(t - 1, sums);
         elements.shrink(factors, sums);
-        Elements::round(scores, weights);
+        elements.round(scores, scales, weights);
       }
-      state.values.wait_full(t - 1);
-      begin_sums<Elements>(weights, tiles.values(t - 1), elements.products(sums));
-      finish_sums(t - 1, sums);
+      if constexpr (Elements::kAddsInParts) {
+        add_in_parts<false>(weights, t - 1, sums, scores, [] {});
+      } else {
+        state.values.wait_full(t - 1);
+        begin_sums<Elements>(weights, tiles.values(t - 1), elements.products(sums));
+        finish_sums(t - 1, sums);
+      }
     }
   }
 
