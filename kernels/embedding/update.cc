@@ -47,7 +47,7 @@ void check_gradients(const EmbeddingUpdate& args) {
 
 std::int64_t RowGroups::bytes() const {
   return num_rows.bytes() + rows.bytes() + row_offsets.bytes() + occurrences.bytes() +
-         weights.bytes() + scratch.bytes();
+         weights.bytes() + scratch.bytes() + scratch_weights.bytes();
 }
 
 void group_gradients(std::span<const GradientSegment> segments, std::int64_t num_rows,
@@ -61,9 +61,6 @@ void group_gradients(std::span<const GradientSegment> segments, std::int64_t num
     groups.num_occurrences += std::ssize(s.indices);
     weighted |= !s.weights.empty();
   }
-  groups.num_rows.resize_discard(1, stream);
-  groups.rows.resize_discard(groups.num_occurrences, stream);
-  groups.row_offsets.resize_discard(groups.num_occurrences + 1, stream);
   groups.occurrences.resize_discard(groups.num_occurrences, stream);
   groups.weights.resize_discard(weighted ? groups.num_occurrences : 0, stream);
   dispatch_device(stream.device(), [&](auto device) {

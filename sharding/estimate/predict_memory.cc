@@ -70,7 +70,8 @@ class Prediction {
   static double row_bytes(const Lookups& n, std::int64_t columns) {
     return n.bags * static_cast<double>(columns) * kFloat;
   }
-  // RowGroups: rows, their offsets and occurrences; the sort's keys, twice, and bags.
+  // RowGroups on a CPU: rows, their offsets and occurrences; the sort's keys, twice, and bags. On a
+  // GPU two of these words.
   double group_bytes(double ids) const {
     return ids * (6 * kWord + (any_weighted_ ? kFloat : 0)) + 2 * kWord;
   }

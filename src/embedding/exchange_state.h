@@ -15,7 +15,7 @@ namespace serrate {
 
 /// For a shard that is cut by columns: sums of squares of its rows that have a gradient.
 struct RowSquares {
-  std::int64_t num_values = 0;   ///< room for so many rows: the ids of its batch
+  std::int64_t num_values = 0;   ///< one for each id of its batch, see gradient_row_squares
   std::vector<LeafRange> nodes;  ///< of the tree over all columns of the table
   std::int64_t begin = 0;        ///< of its [nodes, num_values] in State::squares
   DeviceSpan<const float> sums;  ///< [num_values]: over all columns

@@ -70,7 +70,7 @@ DeviceSpan<float> squares_of(EmbeddingExchange::State& state, const RowSquares& 
 }
 
 // Groups the gradients of the column-cut shards and takes the squares of their own columns. Only
-// the device knows how many rows they have; what is behind those is 0.
+// the device knows where rows begin; the squares are there, and 0 elsewhere.
 void local_row_squares(ShardedEmbedding::Impl& impl, EmbeddingExchange::State& state,
                        std::int64_t step, const Stream& stream) {
   state.column_groups.resize(impl.shards.size());

@@ -135,7 +135,9 @@ class TableWork {
     const double ms =
         measured.time_of(stream, [&] { embedding_update(update, groups, {}, 0, stream); });
     constexpr std::int64_t kLineBytes = 64;  // of a row's state
-    const auto distinct = static_cast<double>(groups.num_rows.to_host(stream)[0]);
+    std::vector<std::int64_t> ids = make_ids();
+    std::ranges::sort(ids);
+    const auto distinct = static_cast<double>(std::ranges::unique(ids).begin() - ids.begin());
     const auto gradients = static_cast<double>(num_bags_ * kRowBytes);
     return distinct * 2 * (kRowBytes + kLineBytes) / rest_of(ms, gradients / memory);
   }

@@ -3,6 +3,7 @@
 // from others a sector. docs/performance_gpu.md has the table. CUB's calls are not counted.
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <iostream>
 #include <numeric>
 #include <random>
@@ -51,33 +52,22 @@ class EmbeddingBytes : public testing::TestWithParam<Shape> {
   }
 
   /// The kernel moves at most 1.15 times so many bytes.
-  static void expect_near_floor(const std::string& kernel, double bytes) {
+  static void expect_near_floor(const std::string& kernel, double bytes,
+                                std::int64_t most_bank_conflicts = 0) {
     double sectors = 0;
     std::uint64_t launches = 0;
     for (const simt::KernelCounters& c : simt::kernel_counters()) {
       if (!c.kernel.starts_with(kernel)) continue;
       sectors += static_cast<double>(c.global_read_sectors + c.global_written_sectors);
       launches += c.launches;
-      EXPECT_EQ(c.shared_bank_conflicts, 0) << c.kernel;
+      EXPECT_LE(c.shared_bank_conflicts, most_bank_conflicts) << c.kernel;
+      std::cout << c.shared_bank_conflicts << " bank conflicts, ";
     }
     std::cout << kernel << ": " << launches << " launches, " << sectors * 32 / bytes
               << " x the floor\n";
     EXPECT_EQ(launches, 1u) << kernel;
     EXPECT_GE(sectors * 32, bytes) << kernel << ": the floor is wrong";
     EXPECT_LE(sectors * 32, 1.15 * bytes) << kernel;
-  }
-
-  /// In an array with a word for each id of table 0: how many sectors rows before and from `split`
-  /// have an id in; and the same of the first ids of bags there.
-  double sectors_of_blocks(std::int64_t split) {
-    std::set<std::pair<bool, std::int64_t>> of_ids, of_bags, bags;
-    const auto ids = ids_[0].to_host(stream_);
-    for (std::int64_t i = 0; i < std::ssize(ids); ++i) {
-      const bool block = ids[i] >= split;
-      of_ids.emplace(block, i / 4);
-      if (bags.emplace(block, i / shape.ids_per_bag).second) of_bags.emplace(block, i / 4);
-    }
-    return static_cast<double>(of_ids.size() + of_bags.size());
   }
 
   const Shape& shape = GetParam();
@@ -122,8 +112,8 @@ TEST_P(EmbeddingBytes, MeanScalesOfBags) {
   }
 }
 
-// For each id its place and a gradient; for each row its number, where its ids end, the weights and
-// what the optimizer keeps, read and written.
+// For each id its key and a gradient; for each row the weights and what the optimizer keeps, read
+// and written.
 TEST_P(EmbeddingBytes, Update) {
   const GradientSegment segment{ids_[0].span(), offsets_.span(), {}, output(0)};
   const auto weights = [&](std::int64_t array) {
@@ -133,10 +123,8 @@ TEST_P(EmbeddingBytes, Update) {
   simt::reset_counters();
   group_gradients({&segment, 1}, kRows, groups, stream_);
   stream_.synchronize();
-  // An id and the two words of its occurrence; a sorted one, a word from where the id was, and the
-  // result; of each row where its ids begin, that one's word, and the result.
-  expect_near_floor("number_occurrences", num_ids_ * 24 + num_bags_ * 8);
-  expect_near_floor("write_groups", num_ids_ * (16 + kSector) + num_rows_[0] * 24);
+  // An id and its key.
+  expect_near_floor("number_occurrences", num_ids_ * 16 + num_bags_ * 8);
   Buffer<float> sums = Buffer<float>::zeros(kRows, stream_);
   for (const auto& [optimizer, state] : {std::pair{SparseOptimizer::kSgd, 0.0},
                                          {SparseOptimizer::kAdagrad, row_},
@@ -155,8 +143,7 @@ TEST_P(EmbeddingBytes, Update) {
     embedding_update(args, groups, {}, 0, stream_);
     stream_.synchronize();
     std::cout << to_string(optimizer) << ", ";
-    expect_near_floor("update_rows",
-                      num_ids_ * (8 + row_) + num_rows_[0] * (16 + 2 * (row_ + state)));
+    expect_near_floor("update_rows", num_ids_ * (8 + row_) + num_rows_[0] * 2 * (row_ + state));
   }
 }
 
@@ -183,12 +170,14 @@ TEST_P(EmbeddingBytes, Bucketize) {
   stream_.synchronize();
   const BucketSizes sizes = sizes_on_host(result, stream_);
   const auto parts = static_cast<double>(sizes.bag_splits.back());
-  // An id, its row and the two words of its occurrence; a sorted one and the result; of each bag in
-  // a block where it begins and the result; rows, and which bags these are, in sectors that each
-  // block reads for itself.
-  expect_near_floor("number_ids", num_ids_ * 32 + num_bags_ * 8);
-  expect_near_floor("write_blocks",
-                    num_ids_ * 16 + parts * 16 + kSector * sectors_of_blocks(splits[1]));
+  // An id, and for each block of 512 what it has of each row block, a sector apart; that is summed.
+  // Then the id again and the result; of each bag in a row block where it begins and its number.
+  const double counts = 2 * std::ceil(num_ids_ / 512);
+  // A warp writes its ids to two runs of shared memory, in five arrays.
+  const auto conflicts = static_cast<std::int64_t>(num_ids_ / 32) * 6;
+  expect_near_floor("count_ids", num_ids_ * 8 + num_bags_ * 8 + counts * (kSector + 32), conflicts);
+  expect_near_floor("write_ids", num_ids_ * 16 + num_bags_ * 8 + parts * 16 + counts * kSector,
+                    conflicts);
 }
 
 // An id's bag, and where bags end.

@@ -94,7 +94,7 @@ TEST(PooledStep, WaitsForTheCountsOfTheNextBatchAlone) {
   EXPECT_EQ(counts.copies, kSteps * kRanks);
   const double launches = static_cast<double>(counts.launches) / (kSteps * kRanks);
   std::cout << launches << " launches a step\n";
-  EXPECT_LE(launches, 60);
+  EXPECT_LE(launches, 27);  // 26.25, a sort one of them
 }
 
 /// Two nodes of two ranks. The ids of the first batch have nothing to wait for, those of the second

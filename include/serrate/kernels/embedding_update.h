@@ -19,16 +19,19 @@ struct GradientSegment {
 };
 
 /// The occurrences of all segments, grouped by row: a stable sort, so that the occurrences of a
-/// row stay in segment order. Owned by the caller and reused from step to step. Every buffer lives
-/// on the device and has room for num_occurrences (+ 1) values, as num_rows is known there alone.
+/// row stay in segment order. Owned by the caller and reused from step to step. On a GPU the sorted
+/// occurrences are all: the update finds there where rows begin.
 struct RowGroups {
   std::int64_t num_occurrences = 0;   ///< over all segments
-  Buffer<std::int64_t> num_rows;      ///< [1]
-  Buffer<std::int64_t> rows;          ///< [num_rows], ascending
-  Buffer<std::int64_t> row_offsets;   ///< [num_rows + 1] into occurrences and weights
-  Buffer<std::uint64_t> occurrences;  ///< [num_occurrences]: segment and bag, packed
+  Buffer<std::uint64_t> occurrences;  ///< [num_occurrences]: segment and bag; on a GPU row, too
   Buffer<float> weights;              ///< [num_occurrences], or empty when no segment has weights
-  Buffer<std::uint64_t> scratch;      ///< the sort's own
+  Buffer<std::uint64_t> scratch;      ///< the sort's own,
+  Buffer<float> scratch_weights;      ///< and on a GPU that of weights
+
+  /// On a CPU alone, with room for num_occurrences (+ 1) values:
+  Buffer<std::int64_t> num_rows;     ///< [1]
+  Buffer<std::int64_t> rows;         ///< [num_rows], ascending
+  Buffer<std::int64_t> row_offsets;  ///< [num_rows + 1] into occurrences and weights
 
   /// Bytes of the memory held.
   std::int64_t bytes() const;
@@ -64,10 +67,10 @@ struct ColumnRange {
   std::int64_t begin = 0, end = 0;
 };
 
-/// squares[k][i] = sum over columns[k] of g^2, g the gradient of row groups.rows[i], by a binary
-/// tree over those columns (src/core/sum_tree.h; on a GPU, in an order of its own). Each squares[k]
-/// has room for num_occurrences values. Column-wise shards add these up before a row-wise Adagrad
-/// step.
+/// squares[k][o] = sum over columns[k] of g^2, g the gradient of the row whose first occurrence is
+/// number o of the groups, by a binary tree over those columns (src/core/sum_tree.h; on a GPU, in
+/// an order of its own); of other o it keeps what is there. Each squares[k] has num_occurrences
+/// values. Column-wise shards add these up before a row-wise Adagrad step.
 void gradient_row_squares(const EmbeddingUpdate& args, const RowGroups& groups,
                           std::span<const ColumnRange> columns, DeviceSpan<float> squares,
                           const Stream& stream);

@@ -166,9 +166,10 @@ void group_gradients_on<DeviceType::kCpu>(std::span<const GradientSegment> segme
   const auto scratch = host_view(groups.scratch.resize_discard(3 * n, stream), stream);
   const auto keys = scratch.subspan(0, n), other = scratch.subspan(n, n);
   const auto bags = scratch.subspan(2 * n, n);
-  const HostGroups to{
-      host_view(groups.num_rows.span(), stream), host_view(groups.rows.span(), stream),
-      host_view(groups.row_offsets.span(), stream), host_view(groups.occurrences.span(), stream)};
+  const HostGroups to{host_view(groups.num_rows.resize_discard(1, stream), stream),
+                      host_view(groups.rows.resize_discard(n, stream), stream),
+                      host_view(groups.row_offsets.resize_discard(n + 1, stream), stream),
+                      host_view(groups.occurrences.span(), stream)};
   number_occurrences(host, format, keys, bags, num_threads);
   const auto sorted = sort_by_row(keys, other, format, num_threads);
   write_groups(sorted, bags, format, to, num_threads);

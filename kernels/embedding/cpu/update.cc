@@ -191,9 +191,10 @@ struct RowWiseAdagrad {
   float full_dim;
 
   HWY_INLINE void prefetch(std::int64_t row) const { hwy::Prefetch(args.state.row(row)); }
-  HWY_INLINE void step(std::int64_t i, std::int64_t row, const float* g, float* w) const {
+  HWY_INLINE void step(std::int64_t first, std::int64_t row, const float* g, float* w) const {
     const std::int64_t cols = args.table.cols;
-    const float squares = row_squares.empty() ? sum_of_squares<kVectors>(g, cols) : row_squares[i];
+    const float squares =
+        row_squares.empty() ? sum_of_squares<kVectors>(g, cols) : row_squares[first];
     float& sum = *args.state.row(row);
     sum += squares / full_dim;
     const float scale = args.optimizer.learning_rate / (std::sqrt(sum) + args.optimizer.eps);
@@ -243,7 +244,7 @@ void step_rows(const HostUpdate& args, const HostGroups& groups, Rows weights,
     weights.prefetch(row_ahead);
     optimizer.prefetch(row_ahead);
     sum_gradients<kVectors>(args, groups, i, ahead, gradient.data());
-    optimizer.step(i, rows[i], gradient.data(), weights.load(rows[i]));
+    optimizer.step(groups.row_offsets[i], rows[i], gradient.data(), weights.load(rows[i]));
     weights.store(rows[i]);
   }
 }
@@ -299,8 +300,8 @@ void square_rows(const HostUpdate& args, const HostGroups& groups,
     for (std::int64_t i = begin; i < end; ++i) {
       sum_gradients<vectors()>(args, groups, i, ahead, gradient.data());
       for (std::int64_t k = 0; k < std::ssize(columns); ++k) {
-        squares[k * stride + i] = sum_of_squares<0>(gradient.data() + columns[k].begin,
-                                                    columns[k].end - columns[k].begin);
+        squares[k * stride + groups.row_offsets[i]] = sum_of_squares<0>(
+            gradient.data() + columns[k].begin, columns[k].end - columns[k].begin);
       }
     }
   });

@@ -1,7 +1,9 @@
 // An update reads the gradients of a row's occurrences and changes the row once, by one row of a
 // block's threads (a warp, or the part of it that a narrow row needs): no atomics, and the sum is
-// in occurrence order. Of a row with very many occurrences, as Zipf's law gives, others add up
-// chunks before, whose sums then are added in order.
+// in occurrence order. There is one for each occurrence, as only sorting has told where rows begin:
+// that of a row's first occurrence does the row. Of a row with very many occurrences, as Zipf's law
+// gives, those of every 256th occurrence add up a chunk each; the last one to be done adds these in
+// order and changes the row.
 #include <algorithm>
 #include <vector>
 
@@ -17,8 +19,7 @@ namespace serrate {
 namespace {
 
 constexpr int kUpdateThreads = 256;
-constexpr std::int64_t kMaxBlocks = 8192;  // several for each place on the device; they stride
-constexpr std::int64_t kChunk = 256;       // occurrences of a row
+constexpr std::int64_t kChunk = 256;  // occurrences of a row
 
 struct Gradient {
   const float* data;
@@ -35,14 +36,16 @@ using Matrix = Table<float>;
 
 // RowGroups and the segments' gradients as a kernel sees them.
 struct Groups {
-  const std::int64_t* num_rows;
-  const std::int64_t* rows;
-  const std::int64_t* row_offsets;
   const std::uint64_t* occurrences;
+  std::int64_t num_occurrences;
+  OccurrenceFormat format;
   const float* weights;  // or null
   const Gradient* gradients;
   std::int64_t cols;
-  Matrix chunk_sums;  // that of a chunk whose first occurrence is o is row o / kChunk
+  Matrix chunk_sums;      // that of a chunk whose first occurrence is o is row o / kChunk
+  unsigned* done_chunks;  // of a row whose first occurrence is o: o / kChunk; 0 between kernels
+
+  __device__ std::int64_t row(std::int64_t o) const { return format.row(occurrences[o]); }
 };
 
 Matrix matrix(DeviceMatrix<float> view) {
@@ -62,15 +65,80 @@ __device__ float sum_over_lanes(float value) {
   return value;
 }
 
-// Calls f(i) for the rows of the groups that are of this row of the block's threads.
+// The occurrences [begin, end) of a row, and which of them this row of threads has come for: the
+// first, or the first of another chunk.
+struct RowRun {
+  std::int64_t row, begin, end, own;
+};
+
+// Where a row begins that occurrence `inside` is of.
+__device__ std::int64_t begin_of_row(const Groups& groups, std::int64_t row, std::int64_t inside) {
+  std::int64_t step = 1;
+  for (; inside >= step && groups.row(inside - step) == row; step *= 2) inside -= step;
+  const std::int64_t low = std::max<std::int64_t>(inside - step, 0);
+  if (groups.row(low) == row) return low;
+  return low + 1 +
+         last_at_most(inside - low, row - 1, [&](std::int64_t i) { return groups.row(low + i); });
+}
+
+// Where a row ends that all occurrences before `end`, and at least one, are of.
+__device__ std::int64_t end_of_row(const Groups& groups, std::int64_t row, std::int64_t end) {
+  const std::int64_t size = groups.num_occurrences;
+  std::int64_t step = 1;
+  for (; end + step <= size && groups.row(end + step - 1) == row; step *= 2) end += step;
+  return end + last_at_most(std::min(step, size - end + 1), row,
+                            [&](std::int64_t i) { return groups.row(end - 1 + i); });
+}
+
+// Where the chunks of a row with occurrences [begin, end) end: a row has none or at least two, of
+// kChunk each, and what is left over is fewer than kChunk.
+__device__ std::int64_t end_of_chunks(std::int64_t begin, std::int64_t end) {
+  const std::int64_t chunks = (end - begin) / kChunk;
+  return chunks > 1 ? begin + chunks * kChunk : begin;
+}
+
+// What a block keeps of the occurrences: those of its rows of threads, one before and one behind,
+// and that kChunk before its last; and where the row before begins.
+constexpr unsigned kNeighbours = 4;
+
+// Calls f(run) in each row of a block's threads whose occurrence is the first of a row or of a
+// chunk. `keys` is shared, for blockDim.y + kNeighbours of them. All threads call it, once.
 template <typename F>
-__device__ void for_each_row(const Groups& groups, F f) {
-  const std::int64_t num_rows = *groups.num_rows;
-  const std::int64_t step = std::int64_t{gridDim.x} * blockDim.y;
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y; i < num_rows;
-       i += step) {
-    f(i);
+__device__ void for_own_row(const Groups& groups, std::uint64_t* keys, F f) {
+  const std::int64_t size = groups.num_occurrences;
+  const std::int64_t before = std::int64_t{blockIdx.x} * blockDim.y - 1;
+  const std::int64_t chunk_before = before + blockDim.y - kChunk;
+  const unsigned thread = threadIdx.y * blockDim.x + threadIdx.x, behind = blockDim.y + 1;
+  for (unsigned k = thread; k <= behind + 1; k += blockDim.x * blockDim.y) {
+    const std::int64_t o = k <= behind ? before + k : chunk_before;
+    if (o >= 0 && o < size) keys[k] = groups.occurrences[o];
   }
+  __syncthreads();
+  const auto row_of = [&](unsigned k) { return groups.format.row(keys[k]); };
+  // A row goes on from far enough before that a chunk of it may begin here.
+  const bool goes_on =
+      chunk_before >= 0 && row_of(0) == row_of(1) && row_of(behind + 1) == row_of(1);
+  if (goes_on) {
+    if (thread == 0) {
+      const std::int64_t found = begin_of_row(groups, row_of(1), chunk_before);
+      keys[behind + 2] = static_cast<std::uint64_t>(found);
+    }
+    __syncthreads();
+  }
+  unsigned k = threadIdx.y + 1;
+  const std::int64_t own = before + k;
+  if (own >= size) return;
+  const std::int64_t row = row_of(k);
+  std::int64_t begin = own;
+  if (own > 0 && row_of(k - 1) == row) {
+    if (!goes_on || row != row_of(1)) return;
+    begin = static_cast<std::int64_t>(keys[behind + 2]);
+    if ((own - begin) % kChunk != 0) return;
+  }
+  ++k;
+  while (k <= behind && before + k < size && row_of(k) == row) ++k;
+  const std::int64_t end = k <= behind ? before + k : end_of_row(groups, row, before + k);
+  if (begin == own || own < end_of_chunks(begin, end)) f(RowRun{row, begin, end, own});
 }
 
 // Calls f(c) for this lane's of the columns [begin, end).
@@ -85,32 +153,50 @@ __device__ void add_gradients(const Groups& groups, std::int64_t begin, std::int
                               std::int64_t c, RowVector<kWidth>& sum) {
 #pragma unroll 4
   for (std::int64_t o = begin; o < end; ++o) {
-    const std::uint64_t occurrence = groups.occurrences[o];
-    const Gradient gradient = groups.gradients[segment_of(occurrence)];
+    const std::uint64_t key = groups.occurrences[o];
+    const Gradient gradient = groups.gradients[groups.format.segment(key)];
     const float weight = groups.weights ? groups.weights[o] : 1.0f;
-    multiply_add(weight, load<kWidth>(gradient.data + bag_of(occurrence) * gradient.stride + c),
+    multiply_add(weight, load<kWidth>(gradient.data + groups.format.bag(key) * gradient.stride + c),
                  sum);
   }
 }
 
-// Where the chunks of a row with occurrences [begin, end) end: a row has none or at least two, of
-// kChunk each, and what is left over is fewer than kChunk.
-__device__ std::int64_t end_of_chunks(std::int64_t begin, std::int64_t end) {
-  const std::int64_t chunks = (end - begin) / kChunk;
-  return chunks > 1 ? begin + chunks * kChunk : begin;
+// Whether this row of threads is to do the row: where it has chunks, adds up its own, in columns
+// [begin, end), and is if that was the last. All lanes call it.
+template <int kWidth>
+__device__ bool sum_chunk(const Groups& groups, const RowRun& run, std::int64_t begin,
+                          std::int64_t end) {
+  const std::int64_t chunks = (end_of_chunks(run.begin, run.end) - run.begin) / kChunk;
+  if (chunks == 0) return true;
+  for_each_column<kWidth>(begin, end, [&](std::int64_t c) {
+    RowVector<kWidth> sum{};
+    add_gradients(groups, run.own, run.own + kChunk, c, sum);
+    store(sum, groups.chunk_sums.row(run.own / kChunk) + c);
+  });
+  __syncwarp(lanes_of_row());
+  unsigned is_last = 0;
+  if (threadIdx.x == 0) {
+    unsigned* const done = groups.done_chunks + run.begin / kChunk;
+    __threadfence();  // the sum comes before the count,
+    is_last = atomicAdd(done, 1u) == chunks - 1;
+    if (is_last) atomicExch(done, 0u);
+    __threadfence();  // which comes before what the last one reads
+  }
+  __syncwarp(lanes_of_row());
+  return __shfl_sync(lanes_of_row(), is_last, 0, static_cast<int>(blockDim.x));
 }
 
-// The gradient of row i of the groups at column c.
+// The gradient of a row at column c.
 template <int kWidth>
-__device__ RowVector<kWidth> sum_gradients(const Groups& groups, std::int64_t i, std::int64_t c) {
+__device__ RowVector<kWidth> sum_gradients(const Groups& groups, const RowRun& run,
+                                           std::int64_t c) {
   RowVector<kWidth> sum{};
-  const std::int64_t begin = groups.row_offsets[i], end = groups.row_offsets[i + 1];
-  const std::int64_t rest = end_of_chunks(begin, end);
+  const std::int64_t rest = end_of_chunks(run.begin, run.end);
 #pragma unroll 4
-  for (std::int64_t o = begin; o < rest; o += kChunk) {
+  for (std::int64_t o = run.begin; o < rest; o += kChunk) {
     multiply_add(1.0f, load<kWidth>(groups.chunk_sums.row(o / kChunk) + c), sum);
   }
-  add_gradients(groups, rest, end, c, sum);
+  add_gradients(groups, rest, run.end, c, sum);
   return sum;
 }
 
@@ -128,7 +214,7 @@ struct Sgd {
   static constexpr int kStates = 0;
   float learning_rate;
 
-  __device__ float rate(std::int64_t, std::int64_t, float) const { return learning_rate; }
+  __device__ float rate(const RowRun&, float) const { return learning_rate; }
   __device__ void step(float rate, float g, float& w, float&, float&) const {
     w = fmaf(-rate, g, w);
   }
@@ -138,7 +224,7 @@ struct Adagrad {
   static constexpr int kStates = 1;
   float learning_rate, eps;
 
-  __device__ float rate(std::int64_t, std::int64_t, float) const { return learning_rate; }
+  __device__ float rate(const RowRun&, float) const { return learning_rate; }
   __device__ void step(float rate, float g, float& w, float& sum, float&) const {
     sum = fmaf(g, g, sum);
     w -= rate * g / (sqrtf(sum) + eps);
@@ -153,11 +239,11 @@ struct RowWiseAdagrad {
   float full_dim;
 
   // Called by all lanes; `squares` is the lane's part.
-  __device__ float rate(std::int64_t i, std::int64_t row, float squares) const {
-    squares = row_squares ? row_squares[i] : sum_over_lanes(squares);
-    const float sum = *sums.row(row) + squares / full_dim;
+  __device__ float rate(const RowRun& run, float squares) const {
+    squares = row_squares ? row_squares[run.begin] : sum_over_lanes(squares);
+    const float sum = *sums.row(run.row) + squares / full_dim;
     __syncwarp(lanes_of_row());  // all have read the sum
-    if (threadIdx.x == 0) *sums.row(row) = sum;
+    if (threadIdx.x == 0) *sums.row(run.row) = sum;
     return learning_rate / (sqrtf(sum) + eps);
   }
   __device__ void step(float rate, float g, float& w, float&, float&) const {
@@ -170,9 +256,7 @@ struct Adam {
   AdamCorrections corrections;
   float eps, beta1, beta2;
 
-  __device__ float rate(std::int64_t, std::int64_t, float) const {
-    return corrections.learning_rate;
-  }
+  __device__ float rate(const RowRun&, float) const { return corrections.learning_rate; }
   __device__ void step(float rate, float g, float& w, float& first, float& second) const {
     first = fmaf(beta1, first, (1 - beta1) * g);
     second = fmaf(beta2, second, (1 - beta2) * (g * g));
@@ -180,43 +264,27 @@ struct Adam {
   }
 };
 
-// One row of threads per kChunk occurrences: for the chunk that begins among them, if one does. Two
-// cannot.
-template <int kWidth>
-__global__ void sum_chunks(Groups groups, std::int64_t num_occurrences) {
-  const std::int64_t chunk = std::int64_t{blockIdx.x} * blockDim.y + threadIdx.y;
-  const std::int64_t first = chunk * kChunk;
-  const std::int64_t last = std::min(first + kChunk, num_occurrences) - 1;
-  if (first > last) return;
-  const std::int64_t* const offsets = groups.row_offsets;
-  const auto row = last_at_most(*groups.num_rows, last, [=](std::int64_t i) { return offsets[i]; });
-  const std::int64_t begin = offsets[row] + (last - offsets[row]) / kChunk * kChunk;
-  if (begin < first || begin >= end_of_chunks(offsets[row], offsets[row + 1])) return;
-  for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
-    RowVector<kWidth> sum{};
-    add_gradients(groups, begin, begin + kChunk, c, sum);
-    store(sum, groups.chunk_sums.row(chunk) + c);
-  });
-}
-
-// One row of threads per row of the groups, whose number only the device knows: they stride over
-// the rows, lanes over the columns. A lane keeps the gradient of its columns in shared memory
-// between the sum and the step, as the step of a row may need the squares of all its columns.
+// One row of threads per occurrence, lanes over the columns. A lane keeps the gradient of its
+// columns in shared memory between the sum and the step, as the step of a row may need the squares
+// of all its columns.
 template <int kWidth, class Optimizer, class Value>
 __global__ void update_rows(Groups groups, Optimizer optimizer, Table<Value> table, Matrix state,
                             Matrix second_moment, RoundingDraw draw) {
-  // [blockDim.y, cols], every row aligned to 16 bytes
+  // [blockDim.y, cols], every row aligned to 16 bytes; then keys
   const std::int64_t shared_stride = (groups.cols + 3) / 4 * 4;
-  float* gradient = dynamic_shared<float>() + threadIdx.y * shared_stride;
-  for_each_row(groups, [&](std::int64_t i) {
+  float* const shared = dynamic_shared<float>();
+  float* const gradient = shared + threadIdx.y * shared_stride;
+  auto* const keys = reinterpret_cast<std::uint64_t*>(shared + blockDim.y * shared_stride);
+  for_own_row(groups, keys, [&](const RowRun& run) {
+    if (!sum_chunk<kWidth>(groups, run, 0, groups.cols)) return;
     float squares = 0;
     for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
-      const auto sum = sum_gradients<kWidth>(groups, i, c);
+      const auto sum = sum_gradients<kWidth>(groups, run, c);
       squares += sum_of_squares(sum);
       store(sum, gradient + c);
     });
-    const std::int64_t row = groups.rows[i];
-    const float rate = optimizer.rate(i, row, squares);
+    const std::int64_t row = run.row;
+    const float rate = optimizer.rate(run, squares);
     for_each_column<kWidth>(0, groups.cols, [&](std::int64_t c) {
       const auto g = load<kWidth>(gradient + c);
       auto w = load_values<kWidth>(table.row(row) + c);
@@ -234,16 +302,17 @@ __global__ void update_rows(Groups groups, Optimizer optimizer, Table<Value> tab
   });
 }
 
-// One row of threads per row of the groups, as update_rows.
+// One row of threads per occurrence, as update_rows.
 template <int kWidth>
 __global__ void square_rows(Groups groups, ColumnRange columns, float* squares) {
-  for_each_row(groups, [&](std::int64_t i) {
+  for_own_row(groups, dynamic_shared<std::uint64_t>(), [&](const RowRun& run) {
+    if (!sum_chunk<kWidth>(groups, run, columns.begin, columns.end)) return;
     float sum = 0;
     for_each_column<kWidth>(columns.begin, columns.end, [&](std::int64_t c) {
-      sum += sum_of_squares(sum_gradients<kWidth>(groups, i, c));
+      sum += sum_of_squares(sum_gradients<kWidth>(groups, run, c));
     });
     sum = sum_over_lanes(sum);
-    if (threadIdx.x == 0) squares[i] = sum;
+    if (threadIdx.x == 0) squares[run.begin] = sum;
   });
 }
 
@@ -251,6 +320,7 @@ __global__ void square_rows(Groups groups, ColumnRange columns, float* squares) 
 struct DeviceGroups {
   Buffer<Gradient> gradients;
   Buffer<float> chunk_sums;
+  Buffer<unsigned> done_chunks;
   Groups groups;
   bool aligned = true;
 
@@ -261,29 +331,31 @@ struct DeviceGroups {
       aligned = aligned && aligned_by_four(s.d_output);
     }
     gradients = Buffer<Gradient>(host, stream);
-    groups = {from.num_rows.device_data(),
-              from.rows.device_data(),
-              from.row_offsets.device_data(),
-              from.occurrences.device_data(),
+    groups = {from.occurrences.device_data(),
+              from.num_occurrences,
+              occurrence_format(args.segments),
               from.weights.size() > 0 ? from.weights.device_data() : nullptr,
               gradients.device_data(),
               args.table.cols,
-              {}};
+              {},
+              nullptr};
     if (from.num_occurrences < 2 * kChunk) return;
     const std::int64_t chunks = (from.num_occurrences + kChunk - 1) / kChunk;
     const std::int64_t stride = (args.table.cols + 3) / 4 * 4;
     chunk_sums = Buffer<float>(chunks * stride, stream);
+    done_chunks = Buffer<unsigned>::zeros(chunks, stream);
     groups.chunk_sums = {chunk_sums.device_data(), stride};
-    const dim3 block = rows_of_threads(groups.cols, aligned ? 4 : 1, kUpdateThreads);
-    launch(aligned ? sum_chunks<4> : sum_chunks<1>,
-           static_cast<unsigned>((chunks + block.y - 1) / block.y), block, 0, stream, groups,
-           from.num_occurrences);
+    groups.done_chunks = done_chunks.device_data();
   }
 };
 
 unsigned blocks_for(const RowGroups& groups, dim3 block) {
-  const std::int64_t blocks = (groups.num_occurrences + block.y - 1) / block.y;
-  return static_cast<unsigned>(std::min(blocks, kMaxBlocks));
+  return static_cast<unsigned>((groups.num_occurrences + block.y - 1) / block.y);
+}
+
+// Of shared memory, for the keys of a block.
+std::int64_t bytes_of_keys(unsigned rows_of_threads) {
+  return (rows_of_threads + kNeighbours) * static_cast<std::int64_t>(sizeof(std::uint64_t));
 }
 
 template <class Value, class Optimizer>
@@ -298,14 +370,15 @@ void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Opti
   if (args.table.type != DataType::kFloat32) aligned &= args.rounding.column_begin % 4 == 0;
   const std::int64_t row_bytes =
       (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
-  check(row_bytes <= kSharedBytes, "rows are too wide for the update on a GPU (12288 columns)");
+  const std::int64_t room = kSharedBytes - bytes_of_keys(kUpdateThreads);
+  check(row_bytes <= room, "rows are too wide for the update on a GPU (11768 columns)");
   dim3 block = rows_of_threads(args.table.cols, aligned ? 4 : 1, kUpdateThreads);
-  block.y =
-      std::min(block.y, static_cast<unsigned>(kSharedBytes / std::max<std::int64_t>(row_bytes, 1)));
+  block.y = std::min(block.y, static_cast<unsigned>(room / std::max<std::int64_t>(row_bytes, 1)));
   const auto kernel = aligned ? update_rows<4, Optimizer, Value> : update_rows<1, Optimizer, Value>;
   const Table<Value> table{static_cast<Value*>(args.table.device_data()), args.table.stride};
-  launch(kernel, blocks_for(groups, block), block, block.y * static_cast<std::size_t>(row_bytes),
-         stream, device.groups, optimizer, table, matrix(args.state), matrix(args.second_moment),
+  launch(kernel, blocks_for(groups, block), block,
+         static_cast<std::size_t>(block.y * row_bytes + bytes_of_keys(block.y)), stream,
+         device.groups, optimizer, table, matrix(args.state), matrix(args.second_moment),
          rounding_draw_of(args));
 }
 
@@ -336,7 +409,8 @@ void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
     const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
     const auto kernel = aligned ? square_rows<4> : square_rows<1>;
     const dim3 block = rows_of_threads(range.end - range.begin, aligned ? 4 : 1, kUpdateThreads);
-    launch(kernel, blocks_for(groups, block), block, 0, stream, device.groups, range, next);
+    launch(kernel, blocks_for(groups, block), block,
+           static_cast<std::size_t>(bytes_of_keys(block.y)), stream, device.groups, range, next);
     next += squares.size() / columns.size();
   }
 }

@@ -187,6 +187,27 @@ TEST_P(BucketizeTest, MatchesASearchAmongManyBlocksAndEmptyBags) {
   EXPECT_EQ(parted({sparse, parts}), expected_blocks({sparse, parts}));
 }
 
+// On a GPU a block of threads has 512 ids. Ten of the row blocks are one row each, of which a bag
+// that goes on from one to the next may have an id in either, in both or in none.
+TEST_P(BucketizeTest, MatchesASearchWhereBagsAreLong) {
+  const Ints splits{0, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70};
+  std::vector<Feature> features;
+  for (const std::int64_t size : {1, 511, 512, 513, 1500}) {
+    for (const std::int64_t length : {1, 100, 600, 1500}) {
+      Feature& f = features.emplace_back(Feature{{{}, {}, {}}, splits});
+      for (std::int64_t i = 0; i < size; ++i) {
+        if (i % length == 0) f.bags.offsets.push_back(i);
+        f.bags.indices.push_back(random_below(3, RandomUse::kInit, size + length, i, 75));
+      }
+      f.bags.offsets.push_back(size);
+    }
+  }
+  const Ints one_row(1500, 61);
+  features.push_back({{one_row, {0, 600, 1500}, {}}, splits});
+  features.push_back({{one_row, {0, 600, 1500}, {}}, {0, 70}});
+  EXPECT_EQ(parted(features), expected_blocks(features));
+}
+
 TEST_P(BucketizeTest, ReusesItsResult) {
   const Feature large{random_bags(100, 50, 9, true, 4), {0, 10, 50}};
   const Feature small{random_bags(3, 50, 9, false, 5), {0, 20, 30, 50}};

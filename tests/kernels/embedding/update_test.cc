@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 
+#include "kernels/embedding/occurrence.h"
 #include "serrate/error.h"
 #include "serrate/kernels/embedding_lookup.h"
 #include "tests/kernels/embedding/fixture.h"
@@ -85,29 +86,54 @@ class EmbeddingUpdateTest : public EmbeddingTest {
   RowGroups groups;
 };
 
+// An occurrence as a RowGroups has it.
+struct Grouped {
+  std::int64_t row, segment, bag;
+  friend bool operator==(const Grouped&, const Grouped&) = default;
+};
+
+std::vector<Grouped> grouped(const RowGroups& groups, std::span<const GradientSegment> segments,
+                             const Stream& stream) {
+  const std::vector<std::uint64_t> occurrences = groups.occurrences.to_host(stream);
+  std::vector<Grouped> result;
+  if (stream.device().type != DeviceType::kCpu) {
+    const OccurrenceFormat format = occurrence_format(segments);
+    for (const std::uint64_t key : occurrences) {
+      result.push_back({format.row(key), format.segment(key), format.bag(key)});
+    }
+    return result;
+  }
+  const auto rows = groups.rows.to_host(stream), offsets = groups.row_offsets.to_host(stream);
+  for (std::int64_t i = 0; i < groups.num_rows.to_host(stream)[0]; ++i) {
+    for (std::int64_t o = offsets[i]; o < offsets[i + 1]; ++o) {
+      result.push_back({rows[i], segment_of(occurrences[o]), bag_of(occurrences[o])});
+    }
+  }
+  return result;
+}
+
 TEST_P(EmbeddingUpdateTest, GroupsOccurrencesByRow) {
   DeviceGradient first({{{7, 2, 7}, {0, 1, 3}, {}}, Matrix(2, 1)}, stream);
   DeviceGradient second({{{2, 0}, {5, 5, 7}, {}}, Matrix(2, 1)}, stream);
   const std::vector segments{first.segment(), second.segment()};
   group_gradients(segments, 9, groups, stream);
   EXPECT_EQ(groups.num_occurrences, 5);
-  EXPECT_EQ(groups.num_rows.to_host(stream), (std::vector<std::int64_t>{3}));
-  auto rows = groups.rows.to_host(stream), offsets = groups.row_offsets.to_host(stream);
-  rows.resize(3);
-  offsets.resize(4);
-  EXPECT_EQ(rows, (std::vector<std::int64_t>{0, 2, 7}));
-  EXPECT_EQ(offsets, (std::vector<std::int64_t>{0, 1, 3, 5}));
+  EXPECT_EQ(grouped(groups, segments, stream),
+            (std::vector<Grouped>{{0, 1, 1}, {2, 0, 1}, {2, 1, 1}, {7, 0, 0}, {7, 0, 1}}));
 }
 
 TEST_P(EmbeddingUpdateTest, GroupsRowsOfHugeTables) {
-  const std::int64_t num_rows = std::int64_t{1} << 41;
-  DeviceGradient gradient({{{num_rows - 1, 5, std::int64_t{1} << 33, 5}, {0, 4}, {}}, Matrix(1, 1)},
+  constexpr std::int64_t kRows = std::int64_t{1} << 41;
+  DeviceGradient gradient({{{kRows - 1, 5, std::int64_t{1} << 33, 5}, {0, 4}, {}}, Matrix(1, 1)},
                           stream);
   const GradientSegment segment = gradient.segment();
-  group_gradients({&segment, 1}, num_rows, groups, stream);
-  auto rows = groups.rows.to_host(stream);
-  rows.resize(groups.num_rows.to_host(stream)[0]);
-  EXPECT_EQ(rows, (std::vector<std::int64_t>{5, std::int64_t{1} << 33, num_rows - 1}));
+  group_gradients({&segment, 1}, kRows, groups, stream);
+  EXPECT_EQ(grouped(groups, {&segment, 1}, stream),
+            (std::vector<Grouped>{
+                {5, 0, 0}, {5, 0, 0}, {std::int64_t{1} << 33, 0, 0}, {kRows - 1, 0, 0}}));
+  DeviceGradient bags({{{1, 2, 3, 4, 5}, {0, 1, 2, 3, 4, 5}, {}}, Matrix(5, 1)}, stream);
+  const GradientSegment of_five = bags.segment();
+  EXPECT_THROW(group_gradients({&of_five, 1}, std::int64_t{1} << 62, groups, stream), Error);
 }
 
 TEST_P(EmbeddingUpdateTest, AddsUpGradientsOfARow) {
@@ -300,17 +326,20 @@ TEST_P(EmbeddingUpdateTest, ColumnShardsStepAsTheWholeRow) {
                                    .segments = {&right_segment, 1},
                                    .optimizer = optimizer};
   group_gradients(left_args.segments, 20, groups, stream);
-  const std::int64_t num_rows = groups.num_rows.to_host(stream)[0];
-  Buffer<float> left_squares(groups.num_occurrences, stream);
-  Buffer<float> right_squares(groups.num_occurrences, stream);
+  auto left_squares = Buffer<float>::zeros(groups.num_occurrences, stream);
+  auto right_squares = Buffer<float>::zeros(groups.num_occurrences, stream);
   const ColumnRange left_columns{0, 5}, right_columns{0, 3};
   gradient_row_squares(left_args, groups, {&left_columns, 1}, left_squares.span(), stream);
   gradient_row_squares(right_args, groups, {&right_columns, 1}, right_squares.span(), stream);
-  ASSERT_LT(num_rows, groups.num_occurrences);  // what is behind the rows nobody writes
-  std::vector<float> squares(num_rows), others(num_rows);
-  copy_to_host(left_squares.span().first(num_rows), std::span(squares), stream);
-  copy_to_host(right_squares.span().first(num_rows), std::span(others), stream);
-  for (std::int64_t i = 0; i < num_rows; ++i) squares[i] += others[i];
+  std::vector<float> squares = left_squares.to_host(stream);
+  const std::vector<float> others = right_squares.to_host(stream);
+  const auto where = grouped(groups, left_args.segments, stream);
+  for (std::size_t o = 0; o < squares.size(); ++o) {
+    const bool is_first = o == 0 || where[o].row != where[o - 1].row;
+    EXPECT_EQ(squares[o] > 0, is_first) << o;
+    EXPECT_EQ(others[o] > 0, is_first) << o;
+    squares[o] += others[o];
+  }
   const Buffer<float> sums(squares, stream);
   embedding_update(left_args, groups, sums.span(), 8, stream);
   embedding_update(right_args, groups, sums.span(), 8, stream);
@@ -345,7 +374,7 @@ TEST_P(EmbeddingUpdateTest, TakesNoIds) {
   const SparseOptimizerOptions adam{.type = SparseOptimizer::kAdam};
   update({}, adam, 1, parameters);
   update({{{{}, {0}, {}}, Matrix(0, 4)}, {{{}, {3, 3, 3}, {}}, Matrix(2, 4)}}, adam, 2, parameters);
-  EXPECT_EQ(groups.num_rows.to_host(stream)[0], 0);
+  EXPECT_EQ(groups.num_occurrences, 0);
   EXPECT_EQ(parameters.to_host(stream).table.values, begin.table.values);
 }
 
