@@ -92,7 +92,8 @@ class FloatRows {
   OutputMatrix table_;
 };
 
-// Rows of 16 bits a column: rounded at random when they are stored.
+// Rows of 16 bits a column: rounded at random when they are stored. To be compiled once and not for
+// each optimizer and width, neither is inlined.
 template <class Value>
 class RoundedRows {
  public:
@@ -106,11 +107,11 @@ class RoundedRows {
   HWY_INLINE void prefetch(std::int64_t r) const {
     prefetch_row<0>(reinterpret_cast<const float*>(row(r)), (table_.cols + 1) / 2);
   }
-  HWY_INLINE float* load(std::int64_t r) {
+  HWY_NOINLINE float* load(std::int64_t r) {
     widen_row(row(r), table_.cols, weights_.data());
     return weights_.data();
   }
-  HWY_INLINE void store(std::int64_t r) {
+  HWY_NOINLINE void store(std::int64_t r) {
     // Words are drawn from a multiple of 4 of the whole table's columns on.
     const std::int64_t skipped = rounding_.column_begin % 4, end = skipped + table_.cols;
     for (std::int64_t c = 0; c < end; c += kWordsAtOnce) {
