@@ -89,16 +89,16 @@ Floor floor_of(const Workload& w, const StepCounts& c, std::int64_t num_weights)
   const SequenceModelOptions model = options_of(w).model;
   const auto dim = static_cast<double>(w.dim), blocks = static_cast<double>(model.num_blocks),
              weights = static_cast<double>(num_weights), wide = 4 * dim;
-  const double of_block = is_bf16 ? 138 * dim + 22 * wide : 236 * dim + 44 * wide;
-  // The token embedding; and the norm behind the blocks, less what the first one does not have: a
-  // residual, and memory of its own for its branch's gradient.
-  const double of_token = blocks * of_block + 20 * dim + 24 * dim;
+  const double of_block = is_bf16 ? 134 * dim + 22 * wide : 228 * dim + 44 * wide;
+  // The token embedding, forward within the first norm; and the norm behind the blocks, less what
+  // the first one does not have: a residual, and memory of its own for its branch's gradient.
+  const double of_token = blocks * of_block + 12 * dim + 24 * dim;
   // Lookup: an id, its row, the output. Head: targets, negatives and hidden states, together as
   // many as ids, and their gradients. Update: an id and its gradient; of each row weights and the
   // state, read and written.
   const double of_id = (8 + 8 * dim) + 8 * dim + (8 + 4 * dim);
-  // AdamW, and the copies of the blocks' weights in bf16.
-  const double of_weight = 32 + (is_bf16 ? 6 : 0);
+  // AdamW, and the copies of the weights in bf16.
+  const double of_weight = 32 + (is_bf16 ? 2 : 0);
   const double products =
       blocks * (8 * dim * dim + 4 * dim * wide) * c.tokens + 2 * dim * kNegatives * c.tokens;
   return {

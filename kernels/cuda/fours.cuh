@@ -22,6 +22,12 @@ struct alignas(16) Four {
   float value[4];
 };
 
+__device__ inline Four& operator+=(Four& sum, const Four& four) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) sum.value[k] += four.value[k];
+  return sum;
+}
+
 struct alignas(8) FourHalves {
   __nv_bfloat16 value[4];
 };

@@ -1,17 +1,22 @@
 #include "serrate/kernels/token_embedding.h"
 
+#include "kernels/dense/token_embedding_checks.h"
 #include "kernels/shapes.h"
 #include "src/core/dispatch.h"
 
 namespace serrate {
 
-void token_embedding_forward(const TokenEmbeddingForward& args, const Stream& stream) {
+void check_token_embedding_forward(const TokenEmbeddingForward& args) {
   for (const auto& feature : args.features) {
     check(same_shape(feature, args.x), "token_embedding: features must have the shape of x");
   }
   check(args.position.cols == args.x.cols, "token_embedding: position must have the columns of x");
   check(std::ssize(args.positions) == args.x.rows,
         "token_embedding: positions must have an entry per row of x");
+}
+
+void token_embedding_forward(const TokenEmbeddingForward& args, const Stream& stream) {
+  check_token_embedding_forward(args);
   dispatch_device(stream.device(), [&](auto d) { token_embedding_forward_on<d()>(args, stream); });
 }
 

@@ -21,9 +21,6 @@ void ItemHead::Normalized::backward(DeviceMatrix<float> d_x, const Stream& strea
 void ItemHead::forward_backward(const ItemHeadBatch& batch, DeviceSpan<double> loss,
                                 const Stream& stream) {
   const ProfilerRange range("head");
-  const DeviceMatrix<float> d_negatives{
-      d_negatives_.resize_discard(batch.negatives.rows * batch.negatives.cols, stream),
-      batch.negatives.rows, batch.negatives.cols};
   SampledSoftmax softmax{.hidden = batch.hidden,
                          .targets = batch.targets,
                          .negatives = batch.negatives,
@@ -33,19 +30,22 @@ void ItemHead::forward_backward(const ItemHeadBatch& batch, DeviceSpan<double> l
                          .d_loss = batch.d_loss,
                          .d_hidden = batch.d_hidden,
                          .d_targets = batch.d_targets,
-                         .d_negatives = d_negatives,
+                         .d_negatives = batch.d_negatives,
                          .precision = options_.precision};
   if (options_.l2_normalize) {
     softmax.hidden = hidden_.forward(batch.hidden, stream);
     softmax.targets = targets_.forward(batch.targets, stream);
     softmax.negatives = negatives_.forward(batch.negatives, stream);
+    softmax.d_negatives = {
+        d_negatives_.resize_discard(batch.negatives.rows * batch.negatives.cols, stream),
+        batch.negatives.rows, batch.negatives.cols};
+    fill_zero(d_negatives_.span(), stream);
   }
   sampled_softmax(softmax, loss, stream);
-  if (options_.l2_normalize) {
-    hidden_.backward(batch.d_hidden, stream);
-    targets_.backward(batch.d_targets, stream);
-    negatives_.backward(d_negatives, stream);
-  }
+  if (!options_.l2_normalize) return;
+  hidden_.backward(batch.d_hidden, stream);
+  targets_.backward(batch.d_targets, stream);
+  negatives_.backward(softmax.d_negatives, stream);
   add_to(d_negatives_.span(), batch.d_negatives.flat(), stream);
 }
 

@@ -39,7 +39,7 @@ class ItemHead {
 
   SequenceModelOptions options_;
   Normalized hidden_, targets_, negatives_;
-  Buffer<float> d_negatives_;  // [num_negatives, dim]
+  Buffer<float> d_negatives_;  // [num_negatives, dim], of normalized rows
 };
 
 }  // namespace serrate

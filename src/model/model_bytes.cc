@@ -1,9 +1,11 @@
 #include "src/model/model_bytes.h"
 
 #include <cmath>
+#include <initializer_list>
 
 #include "serrate/bfloat16.h"
 #include "src/core/checked_math.h"
+#include "src/model/dense_parameters.h"
 
 namespace serrate {
 namespace {
@@ -15,15 +17,20 @@ double feed_forward(const SequenceModelOptions& options) {
                                                           : 4 * options.dim);
 }
 
-// SequenceEncoder's copies of the blocks' parameters in bf16, each of whole 16 bytes.
-double rounded_weight_bytes(const SequenceModelOptions& options) {
+// Values of DenseParameters, with what lies between them.
+double num_parameters(const SequenceModelOptions& options) {
   const auto dim = static_cast<double>(options.dim), wide = feed_forward(options);
-  double block = 0;
-  for (const double size : {dim, dim, 3 * dim * dim, 3 * dim, dim * dim, dim, dim, dim, wide * dim,
-                            wide, dim * wide, dim}) {
-    block += std::ceil(size / 8) * 8;
-  }
-  return static_cast<double>(options.num_blocks) * block * sizeof(BFloat16);
+  const auto aligned = [](std::initializer_list<double> sizes) {
+    double sum = 0;
+    for (const double size : sizes) {
+      sum += std::ceil(size / kParameterAlignment) * kParameterAlignment;
+    }
+    return sum;
+  };
+  const double block = aligned({dim, dim, 3 * dim * dim, 3 * dim, dim * dim, dim, dim, dim,
+                                wide * dim, wide, dim * wide, dim});
+  return aligned({static_cast<double>(options.max_length) * dim, dim, dim}) +
+         static_cast<double>(options.num_blocks) * block;
 }
 
 }  // namespace
@@ -31,13 +38,7 @@ double rounded_weight_bytes(const SequenceModelOptions& options) {
 // In floating point, which is exact up to 2^53 and does not overflow beyond.
 
 std::int64_t parameter_bytes(const SequenceModelOptions& options) {
-  const auto dim = static_cast<double>(options.dim), wide = feed_forward(options);
-  const double attention = 3 * dim * (dim + 1) + dim * (dim + 1);  // qkv, out
-  const double mlp = wide * (dim + 1) + dim * (wide + 1);          // up, down
-  const double norm = 2 * dim;
-  const double positions = static_cast<double>(options.max_length) * dim;
-  const double blocks = static_cast<double>(options.num_blocks) * (attention + mlp + 2 * norm);
-  return bytes_of((positions + blocks + norm) * kFloatBytes);
+  return bytes_of(num_parameters(options) * kFloatBytes);
 }
 
 std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
@@ -53,13 +54,15 @@ std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t 
   // Around the blocks: gradients of three widths and a projection before dropout; tokens, hidden
   // states, statistics and d_hidden.
   const double around = stored * (dim + 3 * dim + wide + dim) + kFloatBytes * (2 * dim + 2 + dim);
-  const double normalized = options.l2_normalize ? dim + 1 : 0;
+  const double normalized = options.l2_normalize ? dim + 1 : 0;  // and d_negatives
   const double token =
       static_cast<double>(options.num_blocks) * block + around + kFloatBytes * 2 * normalized;
-  const double bytes = static_cast<double>(num_tokens) * token +
-                       static_cast<double>(num_negatives) * kFloatBytes * (dim + normalized);
+  const double bytes =
+      static_cast<double>(num_tokens) * token + static_cast<double>(num_negatives) * kFloatBytes *
+                                                    (options.l2_normalize ? normalized + dim : 0);
   constexpr double kSlack = 1.25;  // Buffer::resize_discard
-  return bytes_of((is_bf16 ? rounded_weight_bytes(options) : 0) + bytes * kSlack);
+  const double rounded = is_bf16 ? num_parameters(options) * sizeof(BFloat16) : 0;
+  return bytes_of(rounded + bytes * kSlack);
 }
 
 std::int64_t gpu_workspace_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,

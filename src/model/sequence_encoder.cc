@@ -4,7 +4,6 @@
 
 #include "serrate/kernels/layer_norm.h"
 #include "serrate/kernels/linear.h"
-#include "serrate/kernels/round_to_bfloat16.h"
 #include "serrate/kernels/token_embedding.h"
 #include "src/core/profiler_range.h"
 
@@ -18,11 +17,6 @@ DeviceMatrix<float> rows_of(Buffer<float>& buffer, std::int64_t rows, std::int64
 
 DeviceMatrix<const float> rows_of(const Buffer<float>& buffer, std::int64_t cols) {
   return buffer.matrix(buffer.size() / cols, cols);
-}
-
-/// As many bfloat16s as fill whole 16 bytes, so that what follows them is aligned to these.
-std::int64_t aligned_bfloat16s(std::int64_t size) {
-  return (size + 7) / 8 * 8;
 }
 
 /// As heads of so many columns, one behind the other.
@@ -52,16 +46,8 @@ SequenceEncoder::SequenceEncoder(const SequenceModelOptions& options, std::uint6
     : options_(options),
       seed_(seed),
       blocks_(options.num_blocks),
-      parameters_(layout(), seed, stream) {
+      parameters_(layout(), options.precision, seed, stream) {
   check(options_.dim % options_.num_heads == 0, "dim has to be a multiple of num_heads");
-  if (options_.precision != Precision::kBf16) return;
-  std::int64_t size = 0;
-  for (const ParameterSlice& slice : parameters_.slices()) {
-    rounded_begins_.push_back(size);
-    const std::int64_t index = std::ssize(rounded_begins_) - 1;
-    if (index > position_ && index < final_gamma_) size += aligned_bfloat16s(slice.size());
-  }
-  rounded_ = Buffer<BFloat16>(size, stream);
 }
 
 // Linear layers start uniform in +-1/sqrt(in) with zero bias, positions in +-0.02, norms at one.
@@ -122,18 +108,18 @@ DeviceMatrix<const float> SequenceEncoder::forward(
   step_ = step;
   dropout_rate_ = mode == EncoderMode::kTrain ? options_.dropout : 0;
   attention_plan_ = plan_attention(attention(tokens), stream);
-  if (options_.precision == Precision::kBf16) round_weights(stream);
+  parameters_.round_values(stream);
 
   const DeviceMatrix<float> embedded = rows_of(embedded_, n, dim, stream);
-  token_embedding_forward({.features = features,
-                           .position = parameters_.value(position_),
-                           .positions = tokens.positions,
-                           .scale = std::sqrt(static_cast<float>(dim)),
-                           .x = embedded},
-                          stream);
-
-  LayerNormSum x{
-      .key = dropout_key(0, tokens), .branch = embedded, .residual = {}, .sum = embedded};
+  LayerNormSum x{.key = dropout_key(0, tokens),
+                 .branch = embedded,
+                 .residual = {},
+                 .sum = embedded,
+                 .tokens = TokenEmbeddingForward{.features = features,
+                                                 .position = parameters_.value(position_),
+                                                 .positions = tokens.positions,
+                                                 .scale = std::sqrt(static_cast<float>(dim)),
+                                                 .x = embedded}};
   for (std::size_t b = 0; b < blocks_.size(); ++b) {
     x = block_forward(blocks_[b], x, tokens, static_cast<std::uint32_t>(2 * b + 1), stream);
   }
@@ -155,14 +141,10 @@ void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
                                const TokenBatch& tokens, const Stream& stream) {
   const ProfilerRange range("encoder backward");
   const std::int64_t dim = options_.dim;
-  const auto input_of = [&](std::size_t b) {
-    return rows_of(b == 0 ? embedded_ : blocks_[b - 1].result, dim);
-  };
-
   const DeviceMatrix<float> d_x = d_hidden;  // each layer's d_y becomes its d_x in place
   const OutputMatrix d_rows = resize(d_rows_, d_x.rows, dim, stream);
   const auto last_site = static_cast<std::uint32_t>(2 * blocks_.size());
-  layer_norm_backward({.x = input_of(blocks_.size()),
+  layer_norm_backward({.x = input_of_block(blocks_.size()),
                        .d_y = d_hidden,
                        .gamma = parameters_.value(final_gamma_).flat(),
                        .mean = final_mean_.span(),
@@ -171,12 +153,10 @@ void SequenceEncoder::backward(DeviceMatrix<float> d_hidden,
                        .d_gamma = parameters_.gradient(final_gamma_).flat(),
                        .d_beta = parameters_.gradient(final_beta_).flat(),
                        .key = dropout_key(last_site, tokens),
-                       .d_branch = blocks_.empty() ? OutputMatrix(d_x) : d_rows},
+                       .d_branch = blocks_.empty() ? OutputMatrix(d_x) : d_rows,
+                       .d_bias = d_bias_before(blocks_.size())},
                       stream);
-  for (std::size_t b = blocks_.size(); b-- > 0;) {
-    block_backward(blocks_[b], input_of(b), d_x, tokens, static_cast<std::uint32_t>(2 * b + 1),
-                   stream);
-  }
+  for (std::size_t b = blocks_.size(); b-- > 0;) block_backward(b, d_x, tokens, stream);
 
   token_embedding_backward({.d_x = d_x,
                             .positions = tokens.positions,
@@ -197,8 +177,8 @@ LayerNormSum SequenceEncoder::block_forward(Block& block, const LayerNormSum& x,
   const auto linear = [&](const InputMatrix& input, std::int64_t weight, std::int64_t bias,
                           const OutputMatrix& y) {
     linear_forward({.x = input,
-                    .weight = factor(weight),
-                    .bias = factor(bias),
+                    .weight = parameters_.factor(weight),
+                    .bias = parameters_.factor(bias),
                     .y = y,
                     .precision = options_.precision},
                    stream);
@@ -244,26 +224,38 @@ LayerNormSum SequenceEncoder::block_forward(Block& block, const LayerNormSum& x,
           .sum = rows_of(block.result, n, dim, stream)};
 }
 
+DeviceMatrix<const float> SequenceEncoder::input_of_block(std::size_t b) const {
+  return rows_of(b == 0 ? embedded_ : blocks_[b - 1].result, options_.dim);
+}
+
+DeviceSpan<float> SequenceEncoder::d_bias_before(std::size_t b) {
+  if (b == 0) return {};
+  return parameters_.gradient(blocks_[b - 1].down_bias).flat();
+}
+
 // d_rows_ has the gradient of the last branch, as d_x passed through its dropout; then it becomes
-// that of the branch before the block, or d_x that of the tokens.
-void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
-                                     DeviceMatrix<float> d_x, const TokenBatch& tokens,
-                                     std::uint32_t site, const Stream& stream) {
-  const std::int64_t n = x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
+// that of the branch before the block, or d_x that of the tokens. The norm that makes the gradient
+// of a branch also sums that of its bias.
+void SequenceEncoder::block_backward(std::size_t b, DeviceMatrix<float> d_x,
+                                     const TokenBatch& tokens, const Stream& stream) {
+  Block& block = blocks_[b];
+  const auto site = static_cast<std::uint32_t>(2 * b + 1);
+  const std::int64_t n = d_x.rows, dim = options_.dim, wide = options_.feed_forward_dim;
   const auto linear = [&](const InputMatrix& input, const InputMatrix& d_y,
-                          const OutputMatrix& d_input, std::int64_t weight, std::int64_t bias) {
+                          const OutputMatrix& d_input, std::int64_t weight,
+                          DeviceSpan<float> d_bias) {
     linear_backward({.x = input,
-                     .weight = factor(weight),
+                     .weight = parameters_.factor(weight),
                      .d_y = d_y,
                      .d_x = d_input,
                      .d_weight = parameters_.gradient(weight),
-                     .d_bias = parameters_.gradient(bias).flat(),
+                     .d_bias = d_bias,
                      .precision = options_.precision},
                     stream);
   };
   const auto norm = [&](DeviceMatrix<const float> input, const InputMatrix& d_y, std::int64_t gamma,
                         std::int64_t beta, const Buffer<float>& mean, const Buffer<float>& rstd,
-                        std::uint32_t site_before) {
+                        std::uint32_t site_before, DeviceSpan<float> d_bias) {
     layer_norm_backward({.x = input,
                          .d_y = d_y,
                          .gamma = parameters_.value(gamma).flat(),
@@ -274,9 +266,12 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                          .d_beta = parameters_.gradient(beta).flat(),
                          .write = LayerNormBackward::Write::kAccumulate,
                          .key = dropout_key(site_before, tokens),
-                         .d_branch = site_before == 0 ? OutputMatrix(d_x) : d_rows_.rows()},
+                         .d_branch = site_before == 0 ? OutputMatrix(d_x) : d_rows_.rows(),
+                         .d_bias = d_bias},
                         stream);
   };
+
+  const auto d_bias_of = [&](std::int64_t slice) { return parameters_.gradient(slice).flat(); };
 
   const OutputMatrix d_rows = d_rows_.rows();
   feed_forward_backward({.forward = feed_forward_of(block),
@@ -285,15 +280,14 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                          .d_x = d_rows,
                          .d_up = parameters_.gradient(block.up),
                          .d_down = parameters_.gradient(block.down),
-                         .d_up_bias = parameters_.gradient(block.up_bias).flat(),
-                         .d_down_bias = parameters_.gradient(block.down_bias).flat()},
+                         .d_up_bias = d_bias_of(block.up_bias)},
                         stream);
   norm(rows_of(block.middle, dim), d_rows, block.norm2_gamma, block.norm2_beta, block.mean2,
-       block.rstd2, site);
+       block.rstd2, site, d_bias_of(block.out_bias));
 
   const auto d_attended = resize(mixed_, n, dim, stream);
   const auto d_qkv = resize(d_qkv_, n, 3 * dim, stream);
-  linear(block.attended.rows(), d_rows, d_attended, block.out, block.out_bias);
+  linear(block.attended.rows(), d_rows, d_attended, block.out, {});
   const std::int64_t head_dim = dim / options_.num_heads;
   const PackedHeads gradients(d_qkv, head_dim);
   jagged_attention_backward({.forward = attention(block, tokens),
@@ -302,8 +296,9 @@ void SequenceEncoder::block_backward(Block& block, DeviceMatrix<const float> x,
                              .d_k = gradients.k,
                              .d_v = gradients.v},
                             stream);
-  linear(block.normed1.rows(), d_qkv, d_rows, block.qkv, block.qkv_bias);
-  norm(x, d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1, site - 1);
+  linear(block.normed1.rows(), d_qkv, d_rows, block.qkv, d_bias_of(block.qkv_bias));
+  norm(input_of_block(b), d_rows, block.norm1_gamma, block.norm1_beta, block.mean1, block.rstd1,
+       site - 1, d_bias_before(b));
 }
 
 // What all blocks have in common.
@@ -332,10 +327,10 @@ AttentionForward SequenceEncoder::attention(Block& block, const TokenBatch& toke
 
 FeedForward SequenceEncoder::feed_forward_of(Block& block) {
   return {.x = block.normed2.rows(),
-          .up = factor(block.up),
-          .up_bias = factor(block.up_bias),
-          .down = factor(block.down),
-          .down_bias = factor(block.down_bias),
+          .up = parameters_.factor(block.up),
+          .up_bias = parameters_.factor(block.up_bias),
+          .down = parameters_.factor(block.down),
+          .down_bias = parameters_.factor(block.down_bias),
           .activation = options_.activation,
           .precision = options_.precision,
           .kept = block.kept.span(),
@@ -350,28 +345,6 @@ OutputMatrix SequenceEncoder::resize(ActivationRows& rows, std::int64_t num_rows
                              stream);
 }
 
-InputMatrix SequenceEncoder::factor(std::int64_t slice) {
-  if (options_.precision != Precision::kBf16) return parameters_.value(slice);
-  const ParameterSlice& s = parameters_.slices()[slice];
-  return DeviceMatrix<BFloat16>(rounded_.span().subspan(rounded_begins_[slice]), s.rows, s.cols);
-}
-
-// Slices that follow one another in both places are rounded at once: all of them, where dim and
-// feed_forward_dim are multiples of 8.
-void SequenceEncoder::round_weights(const Stream& stream) {
-  const std::vector<ParameterSlice>& slices = parameters_.slices();
-  for (std::int64_t first = position_ + 1, end = first; first < final_gamma_; first = end) {
-    const std::int64_t from = slices[first].offset, to = rounded_begins_[first];
-    std::int64_t size = 0;
-    while (end < final_gamma_ && slices[end].offset == from + size &&
-           rounded_begins_[end] == to + size) {
-      size += slices[end++].size();
-    }
-    round_to_bfloat16(parameters_.values().subspan(from, size), rounded_.span().subspan(to, size),
-                      stream);
-  }
-}
-
 DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& tokens) const {
   return {.rate = dropout_rate_,
           .seed = seed_,
@@ -381,7 +354,7 @@ DropoutKey SequenceEncoder::dropout_key(std::uint32_t site, const TokenBatch& to
 }
 
 std::int64_t SequenceEncoder::activation_bytes() const {
-  std::int64_t bytes = rounded_.bytes();
+  std::int64_t bytes = parameters_.rounded_bytes();
   const auto count = [&](const auto&... buffers) { bytes += (buffers.bytes() + ...); };
   for (const Block& b : blocks_) {
     count(b.normed1, b.qkv_rows, b.attended, b.normed2, b.kept, b.activated, b.mean1, b.rstd1,

@@ -64,17 +64,18 @@ class SequenceEncoder {
   std::vector<ParameterSlice> layout();
   LayerNormSum block_forward(Block& block, const LayerNormSum& x, const TokenBatch& tokens,
                              std::uint32_t site, const Stream& stream);
-  void block_backward(Block& block, DeviceMatrix<const float> x, DeviceMatrix<float> d_x,
-                      const TokenBatch& tokens, std::uint32_t site, const Stream& stream);
+  /// What goes into block b, or of the last b into the final norm; and the gradient of the bias of
+  /// the branch that it was summed with, if that is a block's.
+  DeviceMatrix<const float> input_of_block(std::size_t b) const;
+  DeviceSpan<float> d_bias_before(std::size_t b);
+  void block_backward(std::size_t b, DeviceMatrix<float> d_x, const TokenBatch& tokens,
+                      const Stream& stream);
 
   AttentionForward attention(const TokenBatch& tokens) const;
   AttentionForward attention(Block& block, const TokenBatch& tokens) const;
   FeedForward feed_forward_of(Block& block);
   OutputMatrix resize(ActivationRows& rows, std::int64_t num_rows, std::int64_t cols,
                       const Stream& stream) const;
-  /// A weight or bias as products take it.
-  InputMatrix factor(std::int64_t slice);
-  void round_weights(const Stream& stream);
   DropoutKey dropout_key(std::uint32_t site, const TokenBatch& tokens) const;
 
   SequenceModelOptions options_;
@@ -87,9 +88,6 @@ class SequenceEncoder {
   float dropout_rate_ = 0;
   AttentionPlan attention_plan_;
   Buffer<float> embedded_, hidden_, final_mean_, final_rstd_;
-  // In bf16: the parameters of blocks, and where each slice's are.
-  Buffer<BFloat16> rounded_;
-  std::vector<std::int64_t> rounded_begins_;
   // Gradients on their way back: of a dim-wide, a 3 * dim-wide and a feed-forward-wide activation.
   ActivationRows d_rows_, d_qkv_, d_up_;
   ActivationRows mixed_;  // [n, dim]: a projection before dropout

@@ -14,6 +14,10 @@ std::string text_name(const Option& option) {
   return "option." + option.name;
 }
 
+DeviceMatrix<float> view(DeviceSpan<float> buffer, const ParameterSlice& slice) {
+  return {buffer.subspan(slice.offset), slice.rows, slice.cols};
+}
+
 }  // namespace
 
 std::map<std::string, std::string> to_texts(const RunDescription& run) {
@@ -72,12 +76,9 @@ CheckpointState checkpoint_state(TrainState& state) {
   DenseParameters& dense = state.encoder.parameters();
   std::vector<CheckpointTensor> tensors;
   for (const ParameterSlice& slice : dense.slices()) {
-    const auto view = [&](DeviceSpan<float> values) {
-      return DeviceMatrix<float>(values.subspan(slice.offset), slice.rows, slice.cols);
-    };
-    tensors.push_back({slice.name, view(dense.values())});
-    tensors.push_back({slice.name + ".first_moment", view(dense.first_moment())});
-    tensors.push_back({slice.name + ".second_moment", view(dense.second_moment())});
+    tensors.push_back({slice.name, view(dense.values(), slice)});
+    tensors.push_back({slice.name + ".first_moment", view(dense.first_moment(), slice)});
+    tensors.push_back({slice.name + ".second_moment", view(dense.second_moment(), slice)});
   }
   return {.embedding = state.embedding, .tensors = std::move(tensors), .integers = {}, .texts = {}};
 }
@@ -85,8 +86,8 @@ CheckpointState checkpoint_state(TrainState& state) {
 CheckpointState weights_of(TrainState& state) {
   DenseParameters& dense = state.encoder.parameters();
   std::vector<CheckpointTensor> tensors;
-  for (std::int64_t i = 0; i < std::ssize(dense.slices()); ++i) {
-    tensors.push_back({dense.slices()[i].name, dense.value(i)});
+  for (const ParameterSlice& slice : dense.slices()) {
+    tensors.push_back({slice.name, view(dense.values(), slice)});
   }
   return {.embedding = state.embedding, .tensors = std::move(tensors), .integers = {}, .texts = {}};
 }

@@ -146,6 +146,15 @@ TEST_P(SequenceEncoderTest, EveryForwardTakesTheWeightsThatThereAre) {
   const std::vector<float> after = forward(encoder, 1, EncoderMode::kEvaluate);
   EXPECT_NE(after, before);
   EXPECT_EQ(after, forward(other, 1, EncoderMode::kEvaluate));
+
+  DenseParameters& parameters = encoder.parameters();
+  copy<float>(parameters.values(), parameters.gradients(), stream_);
+  forward(encoder, 1, EncoderMode::kEvaluate);
+  parameters.update({.learning_rate = 0.1f}, 1, stream_);
+  const std::vector<float> updated = forward(encoder, 1, EncoderMode::kEvaluate);
+  EXPECT_NE(updated, after);
+  copy<float>(parameters.values(), other.parameters().values(), stream_);
+  EXPECT_EQ(updated, forward(other, 1, EncoderMode::kEvaluate));
 }
 
 TEST(DenseParametersTest, StartsAsLaidOutAndDecaysMatricesOnly) {
@@ -153,8 +162,8 @@ TEST(DenseParametersTest, StartsAsLaidOutAndDecaysMatricesOnly) {
   DenseParameters parameters(
       {{.name = "matrix", .rows = 2, .cols = 3, .init = Init::kUniform, .scale = 0.5f},
        {.name = "gamma", .rows = 1, .cols = 2, .init = Init::kOne, .decays = false}},
-      1, stream);
-  EXPECT_EQ(parameters.size(), 8);
+      Precision::kFp32, 1, stream);
+  EXPECT_EQ(parameters.size(), 16);  // the second begins at 8
   const auto values = host_view(parameters.values(), stream);
   const auto gamma = host_view(parameters.value(1).flat(), stream);
   for (std::int64_t i = 0; i < 6; ++i) EXPECT_LE(std::abs(values[i]), 0.5f);

@@ -148,8 +148,8 @@ class StepLaunchesTest : public StepWaitsTest,
                          public ::testing::WithParamInterface<StepLaunches> {};
 // The products apply relu: a launch less in each block.
 INSTANTIATE_TEST_SUITE_P(Activations, StepLaunchesTest,
-                         ::testing::Values(StepLaunches{Activation::kGelu, 38},
-                                           StepLaunches{Activation::kRelu, 36}));
+                         ::testing::Values(StepLaunches{Activation::kGelu, 30},
+                                           StepLaunches{Activation::kRelu, 28}));
 
 TEST_P(StepLaunchesTest, InBf16AStepLaunchesTheAttentionOfTensorCores) {
   constexpr std::uint64_t kSteps = 4;

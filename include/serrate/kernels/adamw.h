@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "serrate/bfloat16.h"
 #include "serrate/device_span.h"
 #include "serrate/stream.h"
 
@@ -23,6 +24,7 @@ struct AdamW {
   DeviceSpan<const float> decay;
   AdamWOptions options;
   std::int64_t step = 1;
+  DeviceSpan<BFloat16> rounded = {};  ///< becomes the new parameters, to nearest; or empty
 };
 
 void adamw_update(const AdamW& args, const Stream& stream);

@@ -31,7 +31,8 @@ struct FeedForwardBackward {
   OutputMatrix d_activated;  ///< [n, wide]: becomes the gradient of f's arguments
   OutputMatrix d_x;          ///< [n, in]; may be the memory of d_y
   DeviceMatrix<float> d_up, d_down;
-  DeviceSpan<float> d_up_bias, d_down_bias;
+  DeviceSpan<float> d_up_bias;
+  DeviceSpan<float> d_down_bias = {};  ///< or empty, as where layer_norm_backward() sums it
 };
 
 /// The bytes that `kept` needs for `n` rows whose activations are stored in `type`.

@@ -1,18 +1,23 @@
 #pragma once
 
+#include <optional>
+
 #include "serrate/any_matrix.h"
 #include "serrate/device_span.h"
 #include "serrate/kernels/dropout.h"
+#include "serrate/kernels/token_embedding.h"
 #include "serrate/stream.h"
 
 namespace serrate {
 
-/// What x is made of ahead of its norm, as by dropout_forward(); on a GPU in one launch with it.
+/// What x is made of ahead of its norm, as by token_embedding_forward(), if there are tokens, and
+/// dropout_forward(); on a GPU in one launch with it.
 struct LayerNormSum {
   DropoutKey key;
   InputMatrix branch;                  ///< [n, dim], or no data: x is there
   DeviceMatrix<const float> residual;  ///< [n, dim], or no data
   DeviceMatrix<float> sum;             ///< the memory of x; may be that of branch or residual
+  std::optional<TokenEmbeddingForward> tokens = {};  ///< whose x are branch and sum
 };
 
 /// y = (x - mean) / sqrt(variance + eps) * gamma + beta over each row (Ba et al. 2016). On a GPU
@@ -38,6 +43,9 @@ struct LayerNormBackward {
   /// memory of d_y or d_x, if of the same type and stride.
   DropoutKey key = {};
   OutputMatrix d_branch = {};  ///< [n, dim], or no data
+  /// [dim], or empty: += the column sums of d_branch before it is rounded, the gradient of the bias
+  /// of a linear layer that made the branch.
+  DeviceSpan<float> d_bias = {};
 };
 
 void layer_norm_forward(const LayerNormForward& args, const Stream& stream);

@@ -22,7 +22,7 @@ struct SampledSoftmax {
   float inverse_temperature = 1;
 
   float d_loss = 1;  ///< gradient of the total loss by each token's loss: 1 / tokens of all ranks
-  /// Written when they have data; the loss alone is computed otherwise.
+  /// Written, and d_negatives added to, when they have data; the loss alone is computed otherwise.
   DeviceMatrix<float> d_hidden{}, d_targets{}, d_negatives{};
 
   /// What tensor cores get of the factors: rows of hidden and negatives, and for d_hidden and

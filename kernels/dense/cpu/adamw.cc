@@ -4,6 +4,7 @@
 
 #include "kernels/dense/adamw_factors.h"
 #include "kernels/simd/targets.h"
+#include "serrate/kernels/round_to_bfloat16.h"
 
 #ifndef SERRATE_KERNELS_HOST_ADAMW
 #define SERRATE_KERNELS_HOST_ADAMW
@@ -72,6 +73,7 @@ void adamw_update_on<DeviceType::kCpu>(const AdamW& args, const Stream& stream) 
   for (std::int64_t begin = 0; begin < size; begin += kBlock) {
     HWY_DYNAMIC_DISPATCH(adamw_range)(host, begin, std::min(size, begin + kBlock));
   }
+  if (!args.rounded.empty()) round_to_bfloat16(args.parameters, args.rounded, stream);
 }
 
 }  // namespace serrate

@@ -105,9 +105,30 @@ namespace serrate {
 HWY_EXPORT(layer_norm_forward_rows);
 HWY_EXPORT(layer_norm_backward_rows);
 
+namespace {
+
+// Threads take columns, so each sum is in the order of the rows.
+void add_column_sums(const MatrixView<const float>& x, std::span<float> sums,
+                     const Stream& stream) {
+  constexpr std::int64_t kColumnBlock = 32;
+  const std::int64_t cols = std::ssize(sums);
+#pragma omp parallel for num_threads(stream.num_threads()) schedule(static)
+  for (std::int64_t begin = 0; begin < cols; begin += kColumnBlock) {
+    const std::int64_t end = std::min(cols, begin + kColumnBlock);
+    for (std::int64_t r = 0; r < x.rows; ++r) {
+      const float* row = x.row(r);
+#pragma omp simd
+      for (std::int64_t c = begin; c < end; ++c) sums[c] += row[c];
+    }
+  }
+}
+
+}  // namespace
+
 template <>
 void layer_norm_forward_on<DeviceType::kCpu>(const LayerNormForward& args, const Stream& stream) {
   if (const LayerNormSum& s = args.sum; s.branch.has_data()) {
+    if (s.tokens) token_embedding_forward(*s.tokens, stream);
     dropout_forward(s.key, s.branch, s.residual, s.sum, stream);
   }
   const HostLayerNormForward host{host_view(args.x, stream),
@@ -152,7 +173,9 @@ void layer_norm_backward_on<DeviceType::kCpu>(const LayerNormBackward& args, con
       d_beta_sum[c] += partial[dim + c];
     }
   }
-  if (args.d_branch.has_data()) dropout_backward(args.key, args.d_x, args.d_branch, stream);
+  if (!args.d_branch.has_data()) return;
+  dropout_backward(args.key, args.d_x, args.d_branch, stream);
+  add_column_sums(host_view(args.d_branch, stream), host_view(args.d_bias, stream), stream);
 }
 
 }  // namespace serrate

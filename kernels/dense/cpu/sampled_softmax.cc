@@ -240,7 +240,7 @@ void sampled_softmax_on<DeviceType::kCpu>(const SampledSoftmax& softmax, DeviceS
     }
   }
   for (std::int64_t r = 0; r < d_negatives.rows; ++r) {
-    std::copy_n(d_negatives_sum.view.row(r), dim, d_negatives.row(r));
+    for (std::int64_t c = 0; c < dim; ++c) d_negatives.row(r)[c] += d_negatives_sum.view.row(r)[c];
   }
   host_view(loss, stream)[0] = std::accumulate(tile_losses.begin(), tile_losses.end(), 0.0);
 }

@@ -1,4 +1,5 @@
-// One launch for all dense weights: five values are read and three written for each.
+// One launch for all dense weights: five values are read and three written for each, and perhaps
+// its copy in bfloat16.
 #include "kernels/cuda/fours.cuh"
 #include "kernels/dense/adamw_factors.h"
 
@@ -9,6 +10,7 @@ template <Access kAccess>
 struct AdamWStep {
   float *parameters, *first_moment, *second_moment;
   const float *gradients, *decay;
+  BFloat16* rounded;  // or null
   std::int64_t size;
   AdamWFactors factors;
 
@@ -30,6 +32,7 @@ struct AdamWStep {
     store_four<kAccess>(m, first_moment, i, size);
     store_four<kAccess>(v, second_moment, i, size);
     store_four<kAccess>(w, parameters, i, size);
+    if (rounded) store_four<kAccess>(w, rounded, i, size);
   }
 };
 
@@ -45,12 +48,13 @@ void adamw_update_on<DeviceType::kCuda>(const AdamW& args, const Stream& stream)
                                        args.second_moment.device_data(),
                                        args.gradients.device_data(),
                                        args.decay.device_data(),
+                                       args.rounded.device_data(),
                                        size,
                                        adamw_factors(args.options, args.step)};
         launch_for_each_four(1, size, step, stream);
       },
       DeviceSpan<const float>(args.parameters), DeviceSpan<const float>(args.first_moment),
-      DeviceSpan<const float>(args.second_moment), args.gradients, args.decay);
+      DeviceSpan<const float>(args.second_moment), args.gradients, args.decay, args.rounded);
 }
 
 }  // namespace serrate

@@ -8,7 +8,6 @@
 namespace serrate {
 
 constexpr std::int64_t kMostColumnSumBlocks = 528;  // four on each of Hopper's 132 multiprocessors
-static_assert(kMostColumnSumBlocks <= kMostSummedBlocks);
 
 /// sums[c] += the sum of column c of what row(r, cols) gives; without sums the rows alone. A group
 /// of threads, four columns each, keeps the sums of its rows in registers. parts is [blocks, cols].
@@ -50,7 +49,7 @@ void launch_column_sums(DeviceSpan<float> sums, const Stream& stream, Make make,
                  dim3(static_cast<unsigned>(lanes), static_cast<unsigned>(groups)),
                  shared_bytes(cols), stream, row, first.rows, cols, parts.device_data(),
                  sums.empty() ? nullptr : sums.device_data() + begin,
-                 stream.attached<DoneBlocks>().device_data());
+                 done_blocks_of(1, blocks, stream));
         },
         first.columns(begin, end), others.columns(begin, end)...);
   }

@@ -1,9 +1,10 @@
 // A row is read once by one group of threads, or made by it, which keeps it in registers. Backward,
-// a group also keeps the sums of its rows for gamma and beta; blocks add up those of their groups,
-// and the last block those of all blocks, each in order.
+// a group also keeps the sums of its rows for gamma, beta and the bias of the branch; blocks add up
+// those of their groups, and the last block those of all blocks, each in order.
 #include "kernels/cuda/block_sums.cuh"
 #include "kernels/dense/cuda/dropout.cuh"
 #include "kernels/dense/cuda/row_group.cuh"
+#include "kernels/dense/cuda/token_rows.cuh"
 #include "serrate/kernels/layer_norm.h"
 
 namespace serrate {
@@ -11,14 +12,24 @@ namespace {
 
 constexpr std::int64_t kMostForwardBlocks = 1024;
 constexpr std::int64_t kMostBackwardBlocks = 264;  // two on each of Hopper's 132 multiprocessors
-static_assert(kMostBackwardBlocks <= kMostSummedBlocks);
+
+// A branch in memory, if there is one; TokenRows is one that is made.
+template <typename T>
+struct BranchRows {
+  Rows<const T> rows;
+  template <Access kAccess>
+  __device__ Four load(std::int64_t r, std::int64_t c, std::int64_t cols) const {
+    return load_four<kAccess>(rows.row(r), c, cols);
+  }
+};
 
 // LayerNormForward and LayerNormBackward as kernels see them.
 template <typename Y, typename Branch>
 struct Forward {
   Rows<const float> x;
   Dropout dropout;
-  Rows<const Branch> branch;
+  Branch branch;
+  bool has_branch;
   Rows<const float> residual;
   Rows<float> sum;
   const float *gamma, *beta;
@@ -36,8 +47,9 @@ struct Backward {
   LayerNormBackward::Write write;
   Dropout dropout;
   Rows<Branch> d_branch;
-  float* parts;  // [blocks, 2 cols]: d_gamma and d_beta of each block's rows
-  float *d_gamma, *d_beta;
+  // [blocks, 3 cols]: d_gamma, d_beta and d_bias of each block's rows; 2 cols without d_bias
+  float* parts;
+  float *d_gamma, *d_beta, *d_bias;
   unsigned* done_blocks;
   std::int64_t rows, cols;
 };
@@ -76,10 +88,13 @@ template <int kFours, Access kAccess, typename Y, typename Branch>
 __device__ RowPart<kFours, kAccess> input_row(const Forward<Y, Branch>& args, std::int64_t r,
                                               std::int64_t cols) {
   using Part = RowPart<kFours, kAccess>;
-  if (!args.branch.data) return Part::load(args.x.row(r), cols);
-  Part residual{};
+  if (!args.has_branch) return Part::load(args.x.row(r), cols);
+  Part residual{}, branch;
   if (args.residual.data) residual = Part::load(args.residual.row(r), cols);
-  const Part branch = Part::load(args.branch.row(r), cols);
+#pragma unroll
+  for (int i = 0; i < kFours; ++i) {
+    branch.fours[i] = args.branch.template load<kAccess>(r, Part::column(i), cols);
+  }
   const Part sum = drop_row(args.dropout, branch, residual, r, cols);
   sum.store(args.sum.row(r), cols);
   return sum;
@@ -124,7 +139,7 @@ __global__ void __launch_bounds__(kGroupThreads)
   float* const gamma = dynamic_shared<float>();
   for_each_column_of_block(num_cols, [&](std::int64_t c) { gamma[c] = args.gamma[c]; });
   __syncthreads();
-  Part d_gamma{}, d_beta{};
+  Part d_gamma{}, d_beta{}, d_bias{};
   for_each_row(args.rows, num_cols, [&](std::int64_t r, std::int64_t cols) {
     const float mean = cols > 0 ? args.mean[r] : 0, rstd = cols > 0 ? args.rstd[r] : 0;
     const auto normalize = [rstd](float v) { return v * rstd; };
@@ -145,19 +160,24 @@ __global__ void __launch_bounds__(kGroupThreads)
     }
     d_x.store(args.d_x.row(r), cols);
     if (args.d_branch.data) {
-      drop_row(args.dropout, d_x, Part{}, r, cols).store(args.d_branch.row(r), cols);
+      const Part d_branch = drop_row(args.dropout, d_x, Part{}, r, cols);
+      d_branch.store(args.d_branch.row(r), cols);
+      d_bias = map_row(add, d_bias, d_branch);
     }
     const auto multiply_add = [](float sum, float a, float b) { return fmaf(a, b, sum); };
     d_gamma = map_row(multiply_add, d_gamma, d_y, x);
     d_beta = map_row(add, d_beta, d_y);
   });
-  float* const parts = args.parts + std::int64_t{blockIdx.x} * 2 * num_cols;
+  const std::int64_t width = (args.d_bias ? 3 : 2) * num_cols;
+  float* const parts = args.parts + blockIdx.x * width;
   write_sum_of_groups(d_gamma, parts, num_cols);
   write_sum_of_groups(d_beta, parts + num_cols, num_cols);
-  if (!sum_over_blocks(args.parts, 2 * num_cols, args.done_blocks)) return;
+  if (args.d_bias) write_sum_of_groups(d_bias, parts + 2 * num_cols, num_cols);
+  if (!sum_over_blocks(args.parts, width, args.done_blocks)) return;
   for_each_column_of_block(num_cols, [&](std::int64_t c) {
     args.d_gamma[c] += args.parts[c];
     args.d_beta[c] += args.parts[num_cols + c];
+    if (args.d_bias) args.d_bias[c] += args.parts[2 * num_cols + c];
   });
 }
 
@@ -168,12 +188,14 @@ void with_optional_elements(const AnyMatrix<Void>& matrix, F&& f) {
   with_elements(matrix, f);
 }
 
-template <typename Y, typename Branch>
-void start_forward(const LayerNormForward& args, DeviceMatrix<Y> y,
-                   DeviceMatrix<const Branch> branch, const Stream& stream) {
+// `sources`: what the branch reads.
+template <typename Y, typename Branch, typename... Sources>
+void start_forward(const LayerNormForward& args, DeviceMatrix<Y> y, const Branch& branch,
+                   const Stream& stream, const Sources&... sources) {
   const Forward<Y, Branch> forward{rows_of(args.x),
                                    Dropout(args.sum.key),
-                                   rows_of(branch),
+                                   branch,
+                                   args.sum.branch.has_data(),
                                    rows_of(args.sum.residual),
                                    rows_of(args.sum.sum),
                                    args.gamma.device_data(),
@@ -190,14 +212,14 @@ void start_forward(const LayerNormForward& args, DeviceMatrix<Y> y,
         launch(layer_norm_rows<fours(), access(), Y, Branch>, shape.blocks, shape.block,
                2 * shared_bytes(args.x.cols), stream, forward);
       },
-      args.x, y, branch, args.sum.residual);
+      args.x, y, args.sum.residual, sources...);
 }
 
 template <typename Y, typename Branch>
 void start_backward(const LayerNormBackward& args, DeviceMatrix<Y> d_y,
                     DeviceMatrix<Branch> d_branch, const Stream& stream) {
   const std::int64_t cols = args.x.cols;
-  Buffer<float> parts(kMostBackwardBlocks * 2 * cols, stream);
+  Buffer<float> parts(kMostBackwardBlocks * 3 * cols, stream);
   const Backward<Y, Branch> backward{rows_of(args.x),
                                      rows_of(d_y),
                                      args.gamma.device_data(),
@@ -210,7 +232,8 @@ void start_backward(const LayerNormBackward& args, DeviceMatrix<Y> d_y,
                                      parts.device_data(),
                                      args.d_gamma.device_data(),
                                      args.d_beta.device_data(),
-                                     stream.attached<DoneBlocks>().device_data(),
+                                     args.d_bias.device_data(),
+                                     done_blocks_of(1, kMostBackwardBlocks, stream),
                                      args.x.rows,
                                      cols};
   with_row_groups(
@@ -228,8 +251,14 @@ template <>
 void layer_norm_forward_on<DeviceType::kCuda>(const LayerNormForward& args, const Stream& stream) {
   if (args.x.rows == 0) return;
   with_elements(args.y, [&]<typename Y>(const DeviceMatrix<Y>& y) {
+    if (const auto& tokens = args.sum.tokens) {
+      start_forward(args, y, TokenRows(*tokens), stream, tokens->position, tokens->features);
+      return;
+    }
     with_optional_elements<const Y>(
-        args.sum.branch, [&](const auto& branch) { start_forward(args, y, branch, stream); });
+        args.sum.branch, [&]<typename T>(const DeviceMatrix<const T>& branch) {
+          start_forward(args, y, BranchRows<T>{rows_of(branch)}, stream, branch);
+        });
   });
 }
 

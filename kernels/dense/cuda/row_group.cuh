@@ -5,11 +5,11 @@
 #include "serrate/error.h"
 
 // Ops whose rows need sums over themselves: a group of threads reads a row once, into registers. A
-// group is a row of a block's threads: a part of a warp, or for long rows the whole block.
+// group is a row of a block's threads: a part of a warp, or for long rows several warps.
 namespace serrate {
 
-constexpr std::int64_t kMostGroupColumns = 4096;
 constexpr int kGroupThreads = 256;
+constexpr std::int64_t kMostGroupColumns = 16 * kGroupThreads;
 
 /// The columns of a group's row that one thread has: columns 4 (i blockDim.x + threadIdx.x) to the
 /// third behind that are fours[i].
@@ -62,11 +62,13 @@ __device__ float sum_of_row(const RowPart<kFours, kAccess>& part) {
   }
   if (blockDim.x <= kWarp) return sum;
   __shared__ float of_warps[kGroupThreads / kWarp];
+  const unsigned warps = blockDim.x / kWarp;
+  float* const of_group = of_warps + threadIdx.y * warps;
   __syncthreads();  // the sums of the call before have been read
-  if (threadIdx.x % kWarp == 0) of_warps[threadIdx.x / kWarp] = sum;
+  if (threadIdx.x % kWarp == 0) of_group[threadIdx.x / kWarp] = sum;
   __syncthreads();
   sum = 0;
-  for (unsigned warp = 0; warp < blockDim.x / kWarp; ++warp) sum += of_warps[warp];
+  for (unsigned warp = 0; warp < warps; ++warp) sum += of_group[warp];
   return sum;
 }
 
@@ -128,8 +130,8 @@ void with_row_groups(std::int64_t rows, std::int64_t cols, std::int64_t most_blo
                      const Arguments&... arguments) {
   check(cols <= kMostGroupColumns, "rows of more than 4096 columns are too long for this GPU op");
   std::int64_t lanes = 1;
-  while (lanes * 4 < cols && (lanes < 32 || lanes * 32 < cols)) lanes *= 2;
-  const std::int64_t groups = lanes <= 32 ? kGroupThreads / lanes : 1;
+  while (lanes * 4 < cols && (lanes < 32 || lanes * 16 < cols)) lanes *= 2;
+  const std::int64_t groups = kGroupThreads / lanes;
   const GroupLaunch shape{
       static_cast<unsigned>(std::min((rows + groups - 1) / groups, most_blocks)),
       dim3(static_cast<unsigned>(lanes), static_cast<unsigned>(groups))};
@@ -138,8 +140,7 @@ void with_row_groups(std::int64_t rows, std::int64_t cols, std::int64_t most_blo
         const std::int64_t fours = (cols + lanes * 4 - 1) / (lanes * 4);
         if (fours <= 1) return f(std::integral_constant<int, 1>{}, access, shape);
         if (fours <= 2) return f(std::integral_constant<int, 2>{}, access, shape);
-        if (fours <= 4) return f(std::integral_constant<int, 4>{}, access, shape);
-        return f(std::integral_constant<int, 8>{}, access, shape);
+        return f(std::integral_constant<int, 4>{}, access, shape);
       },
       arguments...);
 }

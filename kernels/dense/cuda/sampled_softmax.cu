@@ -3,12 +3,10 @@
 // e = exp(logit - max), and the sum of e times the negative's row; a second one ends each token:
 // loss, d_hidden and d_targets; a third one goes over the tokens for a tile of negatives, makes
 // their e again and sums up d_negatives. Where there are few tiles of the one, the other is cut in
-// chunks, whose sums are then added in order. The first and the third have a twin on tensor cores
-// (sampled_softmax_mma.cu).
+// chunks, whose sums are then added in order, by the second kernel or by the last block of a tile.
+// The first and the third have a twin on tensor cores (sampled_softmax_mma.cu).
 #include <optional>
 
-#include "kernels/cuda/block_sums.cuh"
-#include "kernels/cuda/parts.cuh"
 #include "kernels/dense/cuda/row_group.cuh"
 #include "kernels/dense/cuda/sampled_softmax.cuh"
 
@@ -17,7 +15,6 @@ namespace {
 
 constexpr std::int64_t kWantedBlocks = 528;  // four on each of Hopper's 132 multiprocessors
 constexpr std::int64_t kMostEndBlocks = 264;
-static_assert(kMostEndBlocks <= kMostSummedBlocks);
 
 // The logits of a tile, [4][4] for each thread: -inf where there is no row, or target and negative
 // are the same.
@@ -60,14 +57,16 @@ __device__ void add_weighted_rows(const float (&e)[4][4], const SoftmaxSide& b,
 
 template <Access kAccess>
 __device__ void store_sums(const float (&sums)[4][4], Rows<float> to, std::int64_t first_row,
-                           std::int64_t end, std::int64_t cols) {
+                           std::int64_t end, std::int64_t cols, IntoSum into) {
   const std::int64_t c = std::int64_t{blockIdx.z} * kTile + threadIdx.x % 16 * 4;
   if (c >= cols) return;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     const std::int64_t r = first_row + threadIdx.x / 16 * 4 + i;
     if (r >= end) return;
-    store_four<kAccess>({sums[i][0], sums[i][1], sums[i][2], sums[i][3]}, to.row(r), c, cols);
+    Four four{sums[i][0], sums[i][1], sums[i][2], sums[i][3]};
+    if (into == IntoSum::kAdd) four += load_four<kAccess>(to.row(r), c, cols);
+    store_four<kAccess>(four, to.row(r), c, cols);
   }
 }
 
@@ -138,13 +137,13 @@ __global__ void __launch_bounds__(kTileThreads) sum_over_negatives(Softmax args)
   }
   if (!args.weighted) return;
   const Rows<float> to{args.weighted + blockIdx.y * n * args.dim, args.dim};
-  store_sums<kAccess>(weighted, to, chunk.first, n, args.dim);
+  store_sums<kAccess>(weighted, to, chunk.first, n, args.dim, IntoSum::kOverwrite);
 }
 
-// A tile of negatives, a chunk of tokens, whose sums are chunk blockIdx.y of d_negatives.
+// A tile of negatives, a chunk of tokens.
 template <Access kAccess>
 __global__ void __launch_bounds__(kTileThreads)
-    sum_over_tokens(Softmax args, Rows<float> d_negatives) {
+    sum_over_tokens(Softmax args, NegativeGradients gradients) {
   __shared__ __align__(16) SharedTile shared[2];
   const SoftmaxChunk chunk = chunk_of_block(args.tokens.size);
   float sums[4][4] = {};
@@ -161,9 +160,11 @@ __global__ void __launch_bounds__(kTileThreads)
     }
     add_weighted_rows<kAccess>(e, args.tokens, begin, args, shared, sums);
   }
-  const std::int64_t first = blockIdx.y * args.negatives.size;
-  store_sums<kAccess>(sums, {d_negatives.row(first), d_negatives.stride}, chunk.first,
-                      args.negatives.size, args.dim);
+  store_sums<kAccess>(sums, gradients.of_block(args), chunk.first, args.negatives.size, args.dim,
+                      gradients.into());
+  const std::int64_t first_col = std::int64_t{blockIdx.z} * kTile;
+  using Value = std::conditional_t<kAccess == Access::kVectors, Four, float>;
+  gradients.add_parts<Value>(args, first_col, std::min<std::int64_t>(kTile, args.dim - first_col));
 }
 
 // What ends the tokens.
@@ -307,7 +308,7 @@ void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpa
                          rows_of(args.d_targets),
                          losses.device_data(),
                          loss.device_data(),
-                         stream.attached<DoneBlocks>().device_data()};
+                         done_blocks_of(1, kMostEndBlocks, stream)};
     with_row_groups(
         n, dim, kMostEndBlocks,
         [&](auto fours, auto access, const GroupLaunch& shape) {
@@ -321,20 +322,20 @@ void sampled_softmax_on<DeviceType::kCuda>(const SampledSoftmax& args, DeviceSpa
   if (!args.d_negatives.has_data() || num_negatives == 0) return;
   const std::int64_t token_chunks = chunks_for(n, num_tiles(num_negatives) * slices, least_tiles);
   Buffer<float> parts(token_chunks > 1 ? token_chunks * num_negatives * dim : 0, stream);
-  const DeviceMatrix<float> d_negatives =
-      token_chunks > 1 ? parts.matrix(token_chunks * num_negatives, dim) : args.d_negatives;
+  const NegativeGradients gradients{
+      rows_of(args.d_negatives), token_chunks > 1 ? parts.device_data() : nullptr,
+      done_blocks_of(num_tiles(num_negatives) * slices, token_chunks, stream)};
   if (tensor_cores) {
-    tensor_cores->sum_over_tokens(softmax, d_negatives, token_chunks, stream);
+    tensor_cores->sum_over_tokens(softmax, gradients, token_chunks, stream);
   } else {
     with_access(
         [&](auto access) {
           launch(sum_over_tokens<access()>, grid_of(num_tiles(num_negatives), token_chunks, slices),
-                 kTileThreads, 0, stream, softmax, rows_of(d_negatives));
+                 kTileThreads, 0, stream, softmax, gradients);
         },
-        args.hidden, args.negatives, d_negatives);
+        args.hidden, args.negatives, args.d_negatives,
+        parts.matrix(token_chunks > 1 ? token_chunks * num_negatives : 0, dim));
   }
-  if (token_chunks > 1)
-    launch_add_parts<IntoSum::kOverwrite>(d_negatives, args.d_negatives, stream);
 }
 
 }  // namespace serrate

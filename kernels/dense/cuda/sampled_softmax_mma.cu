@@ -56,7 +56,7 @@ __device__ void for_each_logit(Fragment<kBlocks>& logits, const LaneRows& rows,
 // is null where there is none.
 template <int kDim, typename Row>
 __device__ void write_sums(const Fragment<kDim / 8>& sums, std::int64_t dim, Access access,
-                           Row row) {
+                           IntoSum into, Row row) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float* const to = row(r);
@@ -66,10 +66,13 @@ __device__ void write_sums(const Fragment<kDim / 8>& sums, std::int64_t dim, Acc
       const int c = 8 * n + lane_index() % 4 * 2;
       const float2 pair{sums[n][2 * r], sums[n][2 * r + 1]};
       if (access == Access::kVectors && c + 2 <= dim) {
-        *reinterpret_cast<float2*>(to + c) = pair;
+        auto* const place = reinterpret_cast<float2*>(to + c);
+        const float2 before = into == IntoSum::kAdd ? *place : float2{};
+        const float2 sum{before.x + pair.x, before.y + pair.y};
+        *place = sum;
       } else {
-        if (c < dim) to[c] = pair.x;
-        if (c + 1 < dim) to[c + 1] = pair.y;
+        if (c < dim) to[c] = into == IntoSum::kAdd ? to[c] + pair.x : pair.x;
+        if (c + 1 < dim) to[c + 1] = into == IntoSum::kAdd ? to[c + 1] + pair.y : pair.y;
       }
     }
   }
@@ -146,16 +149,16 @@ __global__ void __launch_bounds__(kSoftmaxThreads)
     args.sums[chunk_rows + rows.row[r]] = sum;
   }
   if (!args.weighted) return;
-  write_sums<kDim>(weighted, args.dim, access, [&](int r) -> float* {
+  write_sums<kDim>(weighted, args.dim, access, IntoSum::kOverwrite, [&](int r) -> float* {
     return rows.row[r] < n ? args.weighted + (chunk_rows + rows.row[r]) * args.dim : nullptr;
   });
 }
 
-// A tile of negatives, a chunk of tokens, whose sums are chunk blockIdx.y of d_negatives.
+// A tile of negatives, a chunk of tokens.
 template <class Factor, int kDim>
 __global__ void __launch_bounds__(kSoftmaxThreads)
     sum_over_tokens(Softmax args, const void* tokens, const void* negatives,
-                    Rows<float> d_negatives, Access access) {
+                    NegativeGradients gradients, Access access) {
   using Column = TokenColumn;
   constexpr int kBlocks = SoftmaxTiles<Factor, kDim, Column>::kBlocks;
   const SoftmaxChunk chunk = chunk_of_block(args.tokens.size);
@@ -171,10 +174,15 @@ __global__ void __launch_bounds__(kSoftmaxThreads)
                                 });
         Factor::template add_weighted_rows<kBlocks>(logits, tile, first, count, sums);
       });
-  const std::int64_t size = args.negatives.size;
-  write_sums<kDim>(sums, args.dim, access, [&](int r) -> float* {
-    return rows.row[r] < size ? d_negatives.row(blockIdx.y * size + rows.row[r]) : nullptr;
+  const Rows<float> to = gradients.of_block(args);
+  write_sums<kDim>(sums, args.dim, access, gradients.into(), [&](int r) -> float* {
+    return rows.row[r] < args.negatives.size ? to.row(rows.row[r]) : nullptr;
   });
+  if (args.dim % 4 == 0) {
+    gradients.add_parts<Four>(args, 0, args.dim);
+  } else {
+    gradients.add_parts<float>(args, 0, args.dim);
+  }
 }
 
 // `to` is [first_negative + ..., to_cols] without gaps: tokens and negatives, each with more rows
@@ -282,16 +290,18 @@ void SoftmaxOnTensorCores::sum_over_negatives(const Softmax& args, std::int64_t 
   });
 }
 
-void SoftmaxOnTensorCores::sum_over_tokens(const Softmax& args, DeviceMatrix<float> d_negatives,
+void SoftmaxOnTensorCores::sum_over_tokens(const Softmax& args, const NegativeGradients& gradients,
                                            std::int64_t chunks, const Stream& stream) const {
+  const Access access = gradients.parts
+                            ? pair_access(gradients.parts, args.dim)
+                            : pair_access(gradients.d_negatives.data, gradients.d_negatives.stride);
   with_tiles(precision_, args.dim, [&](auto factor, auto dim) {
     using Factor = decltype(factor);
     launch_softmax(
         serrate::sum_over_tokens<Factor, dim()>, grid_of(num_tiles(args.negatives.size), chunks, 1),
         SoftmaxTiles<Factor, dim(), TokenColumn>::kBytes, stream, args,
         static_cast<const void*>(rounded_.device_data()),
-        static_cast<const void*>(rounded_.device_data() + negatives_begin_), rows_of(d_negatives),
-        pair_access(d_negatives.device_data(), d_negatives.stride));
+        static_cast<const void*>(rounded_.device_data() + negatives_begin_), gradients, access);
   });
 }
 

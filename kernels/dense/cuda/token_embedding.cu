@@ -1,48 +1,24 @@
 // Forward, a token is the sum of some rows, elementwise. Backward, a block has some tokens and some
 // positions: each of its warps looks through the tokens for those at a position of its own, passes
-// their gradients on and adds them up in registers, in order; what the blocks of a position found
-// is then added in the order of the tokens. So each gradient is read once.
+// their gradients on and adds them up in registers, in order; of the blocks of a position the last
+// one adds up what all of them found, in the order of the tokens. So each gradient is read once.
 #include <algorithm>
 
-#include "kernels/cuda/parts.cuh"
+#include "kernels/cuda/block_sums.cuh"
+#include "kernels/dense/cuda/token_rows.cuh"
 #include "serrate/buffer.h"
-#include "serrate/kernels/token_embedding.h"
 
 namespace serrate {
 namespace {
 
-constexpr std::size_t kMostFeatures = 64;  // 1 KiB of the 4 that a kernel's arguments may have
-
-template <typename T>
-struct FeatureList {
-  Rows<T> features[kMostFeatures];
-  int count;
-};
-
-template <typename T>
-FeatureList<T> feature_list(std::span<const DeviceMatrix<T>> features) {
-  check(features.size() <= kMostFeatures, "token_embedding: more than 64 features on a GPU");
-  FeatureList<T> list{};
-  for (const DeviceMatrix<T>& feature : features) list.features[list.count++] = rows_of(feature);
-  return list;
-}
-
 template <Access kAccess>
 struct Tokens {
-  FeatureList<const float> list;
-  Rows<const float> position;
-  const std::int64_t* positions;
-  float scale;
+  TokenRows tokens;
   Rows<float> x;
   std::int64_t cols;
 
   __device__ void operator()(std::int64_t t, std::int64_t c) const {
-    Four sum = load_four<kAccess>(position.row(positions[t]), c, cols);
-    const auto add = [this](float a, float b) { return fmaf(scale, a, b); };
-    for (int i = 0; i < list.count; ++i) {
-      sum = map_four(add, load_four<kAccess>(list.features[i].row(t), c, cols), sum);
-    }
-    store_four<kAccess>(sum, x.row(t), c, cols);
+    store_four<kAccess>(tokens.load<kAccess>(t, c, cols), x.row(t), c, cols);
   }
 };
 
@@ -58,7 +34,9 @@ struct TokenGradients {
   const std::int64_t* positions;
   float scale;
   FeatureList<float> list;
-  Rows<float> parts;  // [gridDim.y * max_length, cols]: sums over each block's tokens
+  float* parts;  // [gridDim.y, max_length, cols]: sums over each block's tokens
+  Rows<float> d_position;
+  unsigned* done_blocks;
   std::int64_t num_tokens, tokens_per_block, max_length, cols;
 };
 
@@ -86,6 +64,22 @@ __device__ void take_gradients(const TokenGradients& args, std::int64_t first, u
       }
     }
   }
+}
+
+// Adds what the blocks of these positions have left to d_position. T: float, or Four.
+template <typename T>
+__device__ void add_parts_of_tokens(const TokenGradients& args) {
+  const std::int64_t first = blockIdx.x * kPositionsPerBlock;
+  const std::int64_t rows = std::min(std::int64_t{kPositionsPerBlock}, args.max_length - first);
+  float* const part = args.parts + first * args.cols;
+  const auto parts =
+      SummedParts<T>::of(part, args.max_length * args.cols, args.cols, rows, args.cols);
+  unsigned* const done_blocks = args.done_blocks + blockIdx.x * counters_of_sum(gridDim.y);
+  if (!sum_over_blocks(parts, blockIdx.y, gridDim.y, done_blocks)) return;
+  for_each_value_of_block(parts.rows, static_cast<unsigned>(args.cols),
+                          [&](unsigned row, unsigned c) {
+                            args.d_position.row(first + row)[c] += part[row * args.cols + c];
+                          });
 }
 
 // blockIdx.x: positions; blockIdx.y: tokens. A warp is a row of the block's threads.
@@ -117,9 +111,14 @@ __global__ void token_embedding_backward_tokens(TokenGradients args) {
     for (int i = 0; i < kPositionsPerWarp; ++i) {
       const std::int64_t position = first + i * kWarps;
       if (position >= args.max_length) continue;
-      float* const part = args.parts.row(blockIdx.y * args.max_length + position);
+      float* const part = args.parts + (blockIdx.y * args.max_length + position) * args.cols;
       store_four<kAccess>(sums[i], part, c, args.cols);
     }
+  }
+  if (kAccess == Access::kVectors && args.cols % 4 == 0) {
+    add_parts_of_tokens<Four>(args);
+  } else {
+    add_parts_of_tokens<float>(args);
   }
 }
 
@@ -129,12 +128,7 @@ template <>
 void token_embedding_forward_on<DeviceType::kCuda>(const TokenEmbeddingForward& args,
                                                    const Stream& stream) {
   const auto start = [&](auto access) {
-    const Tokens<access()> tokens{feature_list(args.features),
-                                  rows_of(args.position),
-                                  args.positions.device_data(),
-                                  args.scale,
-                                  rows_of(args.x),
-                                  args.x.cols};
+    const Tokens<access()> tokens{TokenRows(args), rows_of(args.x), args.x.cols};
     launch_for_each_four(args.x.rows, args.x.cols, tokens, stream);
   };
   with_access(start, args.position, args.x, args.features);
@@ -148,27 +142,26 @@ void token_embedding_backward_on<DeviceType::kCuda>(const TokenEmbeddingBackward
   if (n == 0 || cols == 0) return;
   const std::int64_t tokens_per_block = std::max(kTokenTile, (n + kMostParts - 1) / kMostParts);
   const std::int64_t num_parts = (n + tokens_per_block - 1) / tokens_per_block;
-  const std::int64_t stride = (cols + 3) / 4 * 4;
-  Buffer<float> memory(num_parts * max_length * stride, stream);
-  const DeviceMatrix<float> parts{memory.device_data(), num_parts * max_length, cols, stride};
+  const std::int64_t position_blocks = (max_length + kPositionsPerBlock - 1) / kPositionsPerBlock;
+  Buffer<float> parts(num_parts * max_length * cols, stream);
   const TokenGradients backward{rows_of(args.d_x),
                                 args.positions.device_data(),
                                 args.scale,
                                 feature_list(args.d_features),
-                                rows_of(parts),
+                                parts.device_data(),
+                                rows_of(args.d_position),
+                                done_blocks_of(position_blocks, num_parts, stream),
                                 n,
                                 tokens_per_block,
                                 max_length,
                                 cols};
-  const dim3 grid(static_cast<unsigned>((max_length + kPositionsPerBlock - 1) / kPositionsPerBlock),
-                  static_cast<unsigned>(num_parts));
+  const dim3 grid(static_cast<unsigned>(position_blocks), static_cast<unsigned>(num_parts));
   with_access(
       [&](auto access) {
         launch(token_embedding_backward_tokens<access()>, grid, dim3(kWarp, kWarps), 0, stream,
                backward);
       },
-      args.d_x, args.d_features);
-  launch_add_parts<IntoSum::kAdd>(parts, args.d_position, stream);
+      args.d_x, args.d_features, parts.matrix(num_parts * max_length, cols));
 }
 
 }  // namespace serrate

@@ -340,7 +340,6 @@ void bucketize_on<DeviceType::kCuda>(std::span<const BucketizeSegment> segments,
   const Buffer<IdsOfSegment> on_device = tiles.on_device(stream);
   const Buffer<std::int64_t> rows(first_rows, stream), at(first_counts, stream);
   Buffer<Counts> counts(num_counts + 1, stream);
-  DoneBlocks done(stream);
   const Parting parting{.segments = on_device.device_data(),
                         .num_segments = tiles.num_segments(),
                         .outside = outside,
@@ -348,7 +347,8 @@ void bucketize_on<DeviceType::kCuda>(std::span<const BucketizeSegment> segments,
                         .first_rows = rows.device_data(),
                         .first_counts = at.device_data(),
                         .counts = counts.device_data()};
-  launch(count_ids, tiles.num_blocks(), kSearchBlock, 0, stream, parting, done.device_data(), to);
+  launch(count_ids, tiles.num_blocks(), kSearchBlock, 0, stream, parting,
+         done_blocks_of(1, 1, stream), to);
   launch(write_ids, tiles.num_blocks(), kSearchBlock, 0, stream, parting, to);
 }
 

@@ -97,7 +97,7 @@ void write_shared_d_y(const JaggedElementwiseBackward& args, const Stream& strea
   Buffer<float> buffer(num_parts * rows * cols, stream);
   const DeviceMatrix<float> parts(buffer.device_data(), num_parts * rows, cols);
   write_d_y(args, MatrixBatch<float>::dense(parts, num_parts), samples_of_part, stream);
-  launch_add_parts<IntoSum::kOverwrite>(parts, d_y, stream);
+  launch_add_parts(parts, d_y, stream);
 }
 
 }  // namespace

@@ -69,6 +69,38 @@ TEST_P(AdamWSizes, TenStepsAgreeWithTheDefinitionInDouble) {
   }
 }
 
+TEST_P(AdamWSizes, RoundsItsCopy) {
+  const std::int64_t n = param();
+  const TestArray<float> w(n), m(n), v(n), g(n), decay(n);
+  for (std::int64_t i = 0; i < n; ++i) w[i] = g[i] = 1 + static_cast<float>(i) / 300;
+  const TestArray<BFloat16> rounded(n);
+  adamw_update({w.on(stream),
+                m.on(stream),
+                v.on(stream),
+                g.on(stream),
+                decay.on(stream),
+                {.learning_rate = 0.1f},
+                1,
+                rounded.on(stream)},
+               stream);
+  for (std::int64_t i = 0; i < n; ++i) EXPECT_EQ(float{rounded[i]}, float{BFloat16(w[i])}) << i;
+}
+
+TEST_P(AdamWTest, ItsCopyIsOfAllParameters) {
+  const TestArray<float> w(2), m(2), v(2), g(2), decay(2);
+  const TestArray<BFloat16> rounded(1);
+  EXPECT_THROW(adamw_update({w.on(stream),
+                             m.on(stream),
+                             v.on(stream),
+                             g.on(stream),
+                             decay.on(stream),
+                             {},
+                             1,
+                             rounded.on(stream)},
+                            stream),
+               Error);
+}
+
 TEST_P(AdamWTest, StepsCountFromOne) {
   EXPECT_THROW(adamw_update({{}, {}, {}, {}, {}, {}, 0}, stream), Error);
 }

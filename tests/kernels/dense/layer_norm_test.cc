@@ -53,7 +53,7 @@ INSTANTIATE_TEST_SUITE_P(
     Shapes, LayerNormShapes,
     testing::Combine(testing::ValuesIn(test_devices()),
                      testing::Values(RowShape{0, 4}, RowShape{1, 1}, RowShape{5, 17},
-                                     RowShape{3, 64}, RowShape{2, 131},
+                                     RowShape{3, 64}, RowShape{2, 131}, RowShape{3, 1030},
                                      RowShape{tests_run_on_devices() ? 600 : 1100, 3})));
 
 struct LayerNorm {
@@ -178,6 +178,24 @@ TEST_P(LayerNormTest, ASumThatIsNotXIsAnError) {
   }
 }
 
+TEST_P(LayerNormTest, TheGradientOfABiasIsThatOfABranch) {
+  LayerNorm norm({4, 21});
+  const TestMatrix d_bias(1, 21), d_branch(4, 21);
+  LayerNormBackward backward{norm.x.on(stream),           norm.d_y.on(stream),
+                             norm.gamma.row_on(stream),   norm.mean.on(stream),
+                             norm.rstd.on(stream),        norm.d_x.on(stream),
+                             norm.d_gamma.row_on(stream), norm.d_beta.row_on(stream)};
+  const auto expect_refused = [&] {
+    expect_error([&] { layer_norm_backward(backward, stream); },
+                 "layer_norm: d_bias must have an entry per column of d_branch");
+  };
+  backward.d_bias = d_bias.row_on(stream);
+  expect_refused();
+  backward.d_branch = d_branch.on(stream);
+  backward.d_bias = backward.d_bias.first(20);
+  expect_refused();
+}
+
 // The sum ahead of a norm and the gradient of its branch behind it have the bits of dropout's ops.
 TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
   const std::int64_t n = param().n, dim = param().dim;
@@ -205,19 +223,22 @@ TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
                           .sum = sum},
                          stream);
     };
+    TestMatrix d_bias(1, dim, 1);  // added to
     const auto backward = [&](LayerNorm& norm, const OutputMatrix& d_branch) {
-      layer_norm_backward({.x = norm.x.on(stream),
-                           .d_y = norm.d_y.on(stream),
-                           .gamma = norm.gamma.row_on(stream),
-                           .mean = norm.mean.on(stream),
-                           .rstd = norm.rstd.on(stream),
-                           .d_x = norm.d_x.on(stream),
-                           .d_gamma = norm.d_gamma.row_on(stream),
-                           .d_beta = norm.d_beta.row_on(stream),
-                           .write = LayerNormBackward::Write::kAccumulate,
-                           .key = key,
-                           .d_branch = d_branch},
-                          stream);
+      layer_norm_backward(
+          {.x = norm.x.on(stream),
+           .d_y = norm.d_y.on(stream),
+           .gamma = norm.gamma.row_on(stream),
+           .mean = norm.mean.on(stream),
+           .rstd = norm.rstd.on(stream),
+           .d_x = norm.d_x.on(stream),
+           .d_gamma = norm.d_gamma.row_on(stream),
+           .d_beta = norm.d_beta.row_on(stream),
+           .write = LayerNormBackward::Write::kAccumulate,
+           .key = key,
+           .d_branch = d_branch,
+           .d_bias = d_branch.has_data() ? d_bias.row_on(stream) : DeviceSpan<float>()},
+          stream);
     };
     dropout_forward(key, rows(branch, branch16), residual.on(stream), apart.x.on(stream), stream);
     forward(apart, {});
@@ -234,6 +255,12 @@ TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
     EXPECT_EQ(fused.d_x.raw(), apart.d_x.raw());
     EXPECT_EQ(fused.d_gamma.raw(), apart.d_gamma.raw());
     EXPECT_EQ(fused.d_beta.raw(), apart.d_beta.raw());
+    reference::Matrix sums(1, dim);
+    for (double& sum : sums.values) sum = 1;
+    for (std::int64_t r = 0; r < n; ++r) {
+      for (std::int64_t c = 0; c < dim; ++c) sums(0, c) += expected(r, c);
+    }
+    expect_close(d_bias, sums, 1e-5);
     if (is_half) {
       EXPECT_EQ(d_branch16.in_float().raw(), rounded_to_halves(expected).raw());
     } else {
@@ -250,6 +277,39 @@ TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
     dropout_backward(key, apart.d_x.on(stream), expected.on(stream), stream);
     EXPECT_EQ(fused.d_x.raw(), expected.raw());
   }
+}
+
+// Tokens ahead of a norm, too, have the bits of their op.
+TEST_P(LayerNormShapes, OfTokens) {
+  constexpr std::int64_t kLength = 4;
+  const std::int64_t n = param().n, dim = param().dim;
+  TestArray<std::int64_t> ids(n), positions(n);
+  for (std::int64_t r = 0; r < n; ++r) ids[r] = 7 * r, positions[r] = r % kLength;
+  const TestMatrix item = TestMatrix::random(n, dim, 5), country = TestMatrix::random(n, dim, 6),
+                   position = TestMatrix::random(kLength, dim, 7);
+  const std::vector<DeviceMatrix<const float>> features{item.on(stream), country.on(stream)};
+  const DropoutKey key{0.3f, 1, 2, 3, ids.on(stream)};
+  LayerNorm apart(param()), fused(param());
+  const auto tokens = [&](LayerNorm& norm) {
+    return TokenEmbeddingForward{features, position.on(stream), positions.on(stream), 1.5f,
+                                 norm.x.on(stream)};
+  };
+  const auto forward = [&](LayerNorm& norm, const LayerNormSum& sum) {
+    layer_norm_forward(
+        {norm.x.on(stream), norm.gamma.row_on(stream), norm.beta.row_on(stream), norm.y.on(stream),
+         norm.mean.on(stream), norm.rstd.on(stream), LayerNorm::kEps, sum},
+        stream);
+  };
+  token_embedding_forward(tokens(apart), stream);
+  dropout_forward(key, apart.x.on(stream), {}, apart.x.on(stream), stream);
+  forward(apart, {});
+  forward(fused, {key, fused.x.on(stream), {}, fused.x.on(stream), tokens(fused)});
+  EXPECT_EQ(fused.x.raw(), apart.x.raw());
+  EXPECT_EQ(fused.y.raw(), apart.y.raw());
+  if (n == 0) return;
+  expect_error(
+      [&] { forward(fused, {key, fused.x.on(stream), {}, fused.x.on(stream), tokens(apart)}); },
+      "layer_norm: the branch and its tokens must be x");
 }
 
 }  // namespace

@@ -35,7 +35,7 @@ INSTANTIATE_TEST_SUITE_P(Columns, TokenEmbeddingColumns,
                                           testing::Values(0, 1, 15, 16, 50, 64)));
 
 TEST_P(TokenEmbeddingColumns, AgreesWithTheDefinitionOnAnyThreads) {
-  const std::int64_t n = 301, max_length = 40, dim = param();
+  const std::int64_t n = 1100, max_length = 40, dim = param();  // more tokens than a block takes
   TestMatrix feature = TestMatrix::random(n, dim, 1);
   TestMatrix position = TestMatrix::random(max_length, dim, 2);
   TestArray<std::int64_t> positions(n);
