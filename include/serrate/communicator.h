@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -150,8 +151,7 @@ class Communicator {
 
   Exchange begin(const Header& call, const Stream& stream);
   Exchange begin_on_host(const Header& call);
-  template <typename PlaceRows>
-  void transfer(Exchange& exchange, PlaceRows&& place_rows);
+  void transfer(Exchange& exchange, const std::function<void()>& place_rows);
   void check_header(const Exchange& exchange, int peer) const;
   void check_counts(std::string_view collective, std::span<const std::int64_t> counts,
                     std::int64_t width, std::size_t size) const;
