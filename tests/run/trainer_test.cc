@@ -1,20 +1,9 @@
-#include "serrate/trainer.h"
+#include "tests/run/trainer_fixture.h"
 
-#include <fmt/format.h>
-#include <gtest/gtest.h>
 #include <sched.h>
-#include <unistd.h>
 
-#include <cmath>
-#include <filesystem>
-#include <fstream>
+#include <algorithm>
 #include <thread>
-
-#include "src/checkpoint/folder.h"
-#include "src/data/generate.h"
-#include "tests/run/metrics_lines.h"
-#include "tests/support/run_ranks.h"
-#include "tests/support/temporary_folder.h"
 
 namespace serrate {
 namespace {
@@ -22,79 +11,6 @@ namespace {
 namespace fs = std::filesystem;
 using testing::message_of;
 using testing::read_file;
-using testing::TemporaryFolder;
-
-class TrainerTest : public ::testing::Test {
- protected:
-  TrainerTest() {
-    generate({.output = data_, .users = 60, .items = 50, .events = 1500, .seed = 3});
-    options_.data = data_;
-    options_.output = run_;
-    options_.steps = 12;
-    options_.batch_size = 16;
-    options_.negatives = 20;
-    options_.seed = 5;
-    options_.dense_optimizer.eps = 1e-4f;  // see SmallTraining
-    options_.model = {.dim = 8, .num_blocks = 1, .num_heads = 2, .max_length = 20};
-  }
-
-  struct Outcome {
-    bool done = false;
-    std::int64_t first_step = 0;  // that was done; 0 when none was
-  };
-
-  /// `before` is called after every step; what it throws ends the run as a crash would.
-  static Outcome train(
-      const TrainOptions& options, int ranks = 1,
-      const std::function<void(std::int64_t step, std::atomic<bool>& stop)>& after_step = {}) {
-    Outcome outcome;
-    run_ranks(ranks, [&](Communicator& communicator) {
-      Trainer trainer(options, communicator);
-      std::atomic<bool> stop{false};
-      const bool done = trainer.run(stop, [&](const StepResult& result) {
-        if (communicator.rank() > 0) return;
-        if (outcome.first_step == 0) outcome.first_step = result.step;
-        if (after_step) after_step(result.step, stop);
-      });
-      if (communicator.rank() == 0) outcome.done = done;
-    });
-    return outcome;
-  }
-
-  TrainOptions to(std::int64_t steps) const {
-    TrainOptions options = options_;
-    options.steps = steps;
-    return options;
-  }
-  TrainOptions in(const std::string& output) const {
-    TrainOptions options = options_;
-    options.output = temporary_.file(output);
-    return options;
-  }
-  Lines lines() const { return read_lines(run_ + "/metrics.jsonl"); }
-  std::vector<std::int64_t> checkpoints() const {
-    std::vector<std::int64_t> steps;
-    for (const FoundCheckpoint& c : list_checkpoints(run_ + "/checkpoint")) steps.push_back(c.step);
-    return steps;
-  }
-  std::string file_of(std::int64_t step) const {
-    return fmt::format("{}/checkpoint/step_{}/rank0.h5", run_, step);
-  }
-
-  static void damage(const std::string& path) {
-    std::fstream stream(path, std::ios::in | std::ios::out | std::ios::binary);
-    const auto middle = static_cast<std::int64_t>(fs::file_size(path)) / 2;
-    stream.seekg(middle);
-    const char byte = static_cast<char>(stream.get() ^ 1);
-    stream.seekp(middle);
-    stream.put(byte);
-  }
-
-  TemporaryFolder temporary_;
-  std::string data_ = temporary_.file("data.h5");
-  std::string run_ = temporary_.file("run");
-  TrainOptions options_;
-};
 
 TEST_F(TrainerTest, InPiecesItIsTheSameTraining) {
   train(in("whole"));
@@ -177,24 +93,6 @@ TEST_F(TrainerTest, StoppedItSavesAndGoesOn) {
   EXPECT_EQ(train(options_).first_step, 6);
 }
 
-TEST_F(TrainerTest, LeavesAsManyCheckpointsAsAsked) {
-  options_.checkpoint_every = "2";
-  options_.keep_checkpoints = 3;
-  options_.steps = 1'000'000;
-  const Outcome stopped = train(options_, 2, [&](std::int64_t, std::atomic<bool>& stop) {
-    if (checkpoints().size() == 3) stop = true;
-  });
-  EXPECT_FALSE(stopped.done);
-  const auto steps = checkpoints();
-  ASSERT_EQ(steps.size(), 3u);
-  EXPECT_EQ(steps[0], lines().steps.back());
-  EXPECT_LT(steps[1], steps[0]);
-}
-
-struct Crash : std::runtime_error {
-  Crash() : std::runtime_error("a crash") {}
-};
-
 TEST_F(TrainerTest, WhatComesAfterTheCheckpointIsDoneAgain) {
   train(in("whole"));
   train(to(4));
@@ -208,102 +106,6 @@ TEST_F(TrainerTest, WhatComesAfterTheCheckpointIsDoneAgain) {
   EXPECT_EQ(train(options_).first_step, 5);
   EXPECT_EQ(lines().steps, numbers(1, 12));
   EXPECT_EQ(lines().losses, read_lines(temporary_.file("whole/metrics.jsonl")).losses);
-}
-
-TEST_F(TrainerTest, LinesOfARunWithoutACheckpointAreKeptAside) {
-  for (const std::int64_t last : {3, 2}) {
-    EXPECT_THROW(train(options_, 1,
-                       [&](std::int64_t step, std::atomic<bool>&) {
-                         if (step == last) throw Crash();
-                       }),
-                 Crash);
-  }
-  EXPECT_EQ(train(options_).first_step, 1);
-  EXPECT_EQ(lines().steps, numbers(1, 12));
-  EXPECT_EQ(read_lines(run_ + "/metrics.jsonl.1").steps, numbers(1, 3));
-  EXPECT_EQ(read_lines(run_ + "/metrics.jsonl.2").steps, numbers(1, 2));
-}
-
-TEST_F(TrainerTest, LinesStayWhereOthersWentToAnotherFile) {
-  train(to(2));
-  TrainOptions elsewhere = to(4);
-  elsewhere.metrics = temporary_.file("other.jsonl");
-  train(elsewhere);
-  for (const std::int64_t steps : {6, 8}) train(to(steps));
-  EXPECT_EQ(lines().steps, (std::vector<std::int64_t>{1, 2, 5, 6, 7, 8}));
-  EXPECT_EQ(read_lines(elsewhere.metrics).steps, (std::vector<std::int64_t>{3, 4}));
-}
-
-TEST_F(TrainerTest, TheLastCheckpointIsNotLostToFilesForPeople) {
-  EXPECT_THROW(train(to(4), 1,
-                     [&](std::int64_t step, std::atomic<bool>&) {
-                       if (step != 2) return;
-                       fs::remove(run_ + "/config.json");
-                       fs::create_directory(run_ + "/config.json");
-                     }),
-               Error);
-  EXPECT_EQ(checkpoints().size(), 1U);
-  EXPECT_TRUE(fs::exists(file_of(4)));
-  fs::remove(run_ + "/config.json");
-  EXPECT_EQ(train(to(6)).first_step, 5);
-}
-
-TEST_F(TrainerTest, ADamagedCheckpointIsPassedOver) {
-  train(in("whole"));
-  train(to(4));
-  train(to(8));
-  damage(file_of(8));
-  EXPECT_EQ(train(options_).first_step, 5);
-  EXPECT_EQ(lines().losses, read_lines(temporary_.file("whole/metrics.jsonl")).losses);
-  EXPECT_TRUE(fs::exists(run_ + "/checkpoint/damaged.step_8"));
-  for (const std::int64_t step : checkpoints()) damage(file_of(step));
-  const std::string message = message_of<Error>([&] { train(to(20)); });
-  EXPECT_NE(message.find("no checkpoint is intact"), std::string::npos) << message;
-  EXPECT_EQ(lines().steps, numbers(1, 12));
-}
-
-TEST_F(TrainerTest, FreshMovesTheRunAside) {
-  train(to(4));
-  options_.fresh = true;
-  options_.model.dim = 16;
-  EXPECT_EQ(train(to(3)).first_step, 1);
-  EXPECT_EQ(train(to(2)).first_step, 1);
-  EXPECT_EQ(lines().steps, numbers(1, 2));
-  EXPECT_EQ(read_lines(run_ + ".1/metrics.jsonl").steps, numbers(1, 4));
-  EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
-  options_.fresh = false;
-  EXPECT_EQ(train(to(5)).first_step, 3);
-}
-
-TEST_F(TrainerTest, FreshThroughALinkMovesWhatItLeadsTo) {
-  train(to(4));
-  options_.output = temporary_.file("link");
-  fs::create_directory_symlink("run", options_.output);
-  options_.fresh = true;
-  EXPECT_EQ(train(to(3)).first_step, 1);
-  options_.output += "/";
-  EXPECT_EQ(train(to(2)).first_step, 1);
-  EXPECT_EQ(lines().steps, numbers(1, 2));
-  EXPECT_EQ(read_lines(run_ + ".1/metrics.jsonl").steps, numbers(1, 4));
-  EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
-}
-
-// "." would lead to the old run under its new name, and the training go on there.
-TEST_F(TrainerTest, FreshNeedsTheNameOfTheFolder) {
-  train(to(4));
-  options_.fresh = true;
-  const fs::path before = fs::current_path();
-  fs::current_path(run_);
-  for (const std::string& name :
-       {std::string("."), std::string("./"), std::string("checkpoint/.."), run_ + "/."}) {
-    options_.output = name;
-    const std::string message = message_of<Error>([&] { train(to(2)); });
-    EXPECT_NE(message.find("--fresh: --output "), std::string::npos) << name << message;
-    EXPECT_NE(message.find("as in " + run_), std::string::npos) << name << message;
-  }
-  fs::current_path(before);
-  EXPECT_FALSE(fs::exists(run_ + ".1"));
-  EXPECT_EQ(checkpoints(), (std::vector<std::int64_t>{4}));
 }
 
 TEST_F(TrainerTest, RefusesByNameWhatWouldMakeItAnotherTraining) {
@@ -400,15 +202,6 @@ TEST_F(TrainerTest, RanksHaveToAgree) {
       << data;
 }
 
-TEST_F(TrainerTest, HasItsDirectoryAlone) {
-  run_ranks(1, [&](Communicator& communicator) {
-    const Trainer first(options_, communicator);
-    const std::string message = message_of<Error>([&] { Trainer(options_, communicator); });
-    EXPECT_NE(message.find(fmt::format("in use by process {} on ", getpid())), std::string::npos)
-        << message;
-  });
-}
-
 TEST_F(TrainerTest, ALoopOfItsOwnSavesWhatEvaluateNeeds) {
   run_ranks(2, [&](Communicator& communicator) {
     Trainer trainer(options_, communicator);
@@ -457,26 +250,6 @@ TEST_F(TrainerTest, IsEvaluatedAndDescribedWhileItTrains) {
   } while (!trained);
   training.join();
   EXPECT_GT(evaluations, 0);
-}
-
-TEST_F(TrainerTest, TheDescriptionShowsDamage) {
-  train(to(2));
-  train(to(4));
-  RunReport report = describe_run(run_);
-  EXPECT_EQ(report.num_intact, 2);
-  EXPECT_EQ(report.num_damaged, 0);
-  damage(file_of(4));
-  report = describe_run(run_);
-  EXPECT_EQ(report.num_intact, 1);
-  EXPECT_EQ(report.num_damaged, 1);
-  EXPECT_NE(report.text.find("step 4            DAMAGED"), std::string::npos) << report.text;
-  fs::resize_file(run_ + "/config.json", 40);
-  fs::resize_file(run_ + "/plan.json", 10);
-  report = describe_run(run_);
-  EXPECT_EQ(report.num_damaged, 3);
-  EXPECT_NE(report.text.find("config.json is DAMAGED"), std::string::npos) << report.text;
-  damage(file_of(2));
-  EXPECT_EQ(describe_run(run_).num_intact, 0);
 }
 
 }  // namespace

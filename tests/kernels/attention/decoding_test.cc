@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "serrate/error.h"
-#include "tests/kernels/attention/case.h"
+#include "tests/kernels/attention/decoding_case.h"
 #include "tests/kernels/attention/masks.h"
 #include "tests/kernels/attention/tensor_core_cases.h"
 
@@ -202,31 +202,6 @@ TEST_P(AttentionDecoding, BitsDoNotDependOnThreadsOrRunsOrWhoOwnsThePartials) {
   EXPECT_TRUE(std::isnan(partials.host().back()) && !std::isnan(partials.host().front()));
 }
 
-enum class Stored { kAsFloat32, kAsBFloat16 };
-
-void run_forward(Case& c, Stored stored) {
-  if (stored == Stored::kAsBFloat16) return run_halves(c, Backward::kNotRun);
-  c.out.clear();
-  jagged_attention_forward(c.forward_args(), c.streams.stream);
-}
-
-// Sequence s of a batch that has been run, on its own.
-void expect_same_alone(Case& batch, std::size_t s, Stored stored) {
-  Shape only = batch.shape;
-  only.query_lengths = {batch.shape.query_lengths[s]};
-  only.key_lengths = {batch.shape.key_lengths[s]};
-  Case alone(only, batch.streams);
-  const auto copy = [&](Tokens& from, Tokens& to, const std::vector<std::int64_t>& offsets) {
-    std::copy(from.at(offsets[s], 0), from.at(offsets[s + 1], 0), to.at(kTokensBefore, 0));
-  };
-  copy(batch.q, alone.q, batch.query_offsets), copy(batch.k, alone.k, batch.key_offsets);
-  copy(batch.v, alone.v, batch.key_offsets);
-  run_forward(alone, stored);
-  Tokens expected(alone.out);
-  copy(batch.out, expected, batch.query_offsets);
-  expect_same_bits(alone.out.values, expected.values);
-}
-
 TEST_P(AttentionDecoding, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   Case batch(few_queries(4, 2), *this);
   batch.run(2);
@@ -269,72 +244,8 @@ TEST_P(AttentionDecoding, WorkspaceHasPartialsThatTheCallerDoesNotOwn) {
   expect_counted(args);
 }
 
-// ---- CUDA -------------------------------------------------------------------------------------
-
-// Heads in groups of four, 4 to 64 rows, or 16: three chunks, two and one, and a history that is
-// short.
-Shape rows_of_four_heads(std::int64_t head_dim) {
-  Shape shape = full_shape({1, 5, 16, 2}, {520, 970, 260, 70}, 4, head_dim);
-  if (head_dim == 256) shape.query_lengths = {1, 3, 4, 2}, shape.key_lengths[1] = 590;
-  shape.num_key_heads = 1;
-  shape.gaps = kAlignedGaps;
-  return shape;
-}
-
-class TensorCoreDecoding : public KernelTestOver<std::int64_t> {};
-INSTANTIATE_TEST_SUITE_P(HeadDims, TensorCoreDecoding,
-                         testing::Combine(testing::ValuesIn(test_devices()),
-                                          testing::Values(32, 64, 128, 256)));
-
-TEST_P(TensorCoreDecoding, MatchesTheReferenceOfTheRoundedInputs) {
-  for (const auto& [activation, half] :
-       {std::pair{AttentionActivation::kSoftmax, DataType::kBFloat16},
-        {AttentionActivation::kSoftmax, DataType::kFloat16},
-        {AttentionActivation::kSilu, DataType::kFloat16}}) {
-    Shape shape = rows_of_four_heads(param());
-    shape.activation = activation;
-    Case c(shape, *this);
-    expect_reference(c, Backward::kNotRun, half);
-  }
-}
-
-// Candidates of a history: 68 rows, and, where wgmma does not multiply faster, 132.
-TEST_P(TensorCoreDecoding, CandidatesMatchTheReference) {
-  if (param() > 128) return;  // few rows alone
-  for (const bool have_extras : {false, true}) {
-    Shape shape = full_shape({17, 33}, {1100, 1030}, 4, param());
-    shape.num_key_heads = 1;
-    shape.gaps = kAlignedGaps;
-    if (have_extras && param() != 64) continue;
-    if (have_extras) shape.query_lengths.pop_back(), shape.key_lengths.pop_back();
-    Case c(shape, *this);
-    if (have_extras) set_dropout(c);
-    if (stream.device().type != DeviceType::kCpu && !have_extras) {
-      const bool on_wgmma = has_wgmma(stream) && param() >= 64;
-      EXPECT_EQ(tasks_of(c).decoding, on_wgmma ? 4 : 4 + 6);
-    }
-    expect_reference(c, Backward::kNotRun);
-  }
-}
-
-// In tf32 few rows decode, by products of float32, and candidates do not.
-TEST_P(TensorCoreDecoding, FewRowsAndCandidatesMatchTheReferenceInTf32) {
-  if (param() > kMostTf32Columns) return;
-  Shape shape = full_shape({1, 17}, {520, 1100}, 4, param());
-  shape.num_key_heads = 1;
-  shape.gaps = kAlignedGaps;
-  Case c(shape, *this);
-  round_to_tf32(c);
-  if (stream.device().type != DeviceType::kCpu) {
-    AttentionForward args = c.forward_args();
-    args.precision = Precision::kTf32;
-    EXPECT_EQ(tasks_of(args, stream).decoding, 3);  // chunks of 4 rows; none of 68
-  }
-  expect_reference(c, Backward::kNotRun, DataType::kFloat32);
-}
-
-// Nor do they of a head_dim that tensor cores never take: the list has none, which would leave few
-// rows less room for partials.
+// Candidates of a head_dim that tensor cores never take: the list has none of them, which would
+// leave few rows less room for partials.
 TEST_P(AttentionDecoding, CandidatesThatNeverDecodeAreNotListed) {
   if (stream.device().type == DeviceType::kCpu) return;
   Shape shape = full_shape({1, 17}, {520, 1100}, 4, 48);
@@ -342,49 +253,6 @@ TEST_P(AttentionDecoding, CandidatesThatNeverDecodeAreNotListed) {
   Case c(shape, *this);
   EXPECT_EQ(tasks_of(c).decoding, 3);
 }
-
-// At 256 columns these are the plain kernel's.
-TEST_P(TensorCoreDecoding, DropoutAndMasksOfPairsMatchTheReference) {
-  Shape shape = rows_of_four_heads(param());
-  shape.query_lengths = {1, 4, 2}, shape.key_lengths = {290, 300, 130};
-  std::mt19937 generator(1);
-  const TestMask mask = random_mask(MaskKind::kColumns, batch_of(shape), generator, stream);
-  Case c = masked_case(shape, mask, *this);
-  set_dropout(c);
-  expect_reference(c, Backward::kNotRun);
-}
-
-// One sequence alone is cut, as its blocks would be too few; of eight, a block takes both chunks.
-// The third one is candidates in two blocks of rows, or three. In float32 these are not cut.
-TEST_P(TensorCoreDecoding, ChunksOfOneBlockHaveTheBitsOfThoseOfSeveral) {
-  Shape shape = rows_of_four_heads(param());
-  const std::int64_t candidates = param() == 256 ? 1 : param() == 32 ? 33 : 17;
-  const std::int64_t blocks = ceil_div(4 * candidates, 64), history = param() == 256 ? 260 : 1030;
-  shape.query_lengths = {1, shape.query_lengths[1], candidates, 1, 1, 1, 1, 1};
-  shape.key_lengths = {290, shape.key_lengths[1], history, 260, 260, 260, 260, 260};
-  shape = with_enough_heads(stream, shape);
-  Case batch(shape, *this);
-  if (stream.device().type != DeviceType::kCpu) {
-    const auto expect_cut = [&](std::size_t s, std::int64_t tasks) {
-      Shape only = shape;
-      only.query_lengths = {shape.query_lengths[s]}, only.key_lengths = {shape.key_lengths[s]};
-      Case alone(only, *this);
-      EXPECT_EQ(tasks_of(alone).decoding, tasks * shape.num_key_heads);
-    };
-    EXPECT_EQ(tasks_of(batch).decoding, (7 + blocks) * shape.num_key_heads);
-    expect_cut(0, 2), expect_cut(2, 2 * blocks);
-  }
-  for (const Stored stored : {Stored::kAsBFloat16, Stored::kAsFloat32}) {
-    if (stored == Stored::kAsFloat32 && param() > 32) continue;
-    run_forward(batch, stored);
-    if (stored == Stored::kAsFloat32) {
-      expect_close(batch.out, reference::attention_forward(batch.in_double()).out, 4e-6);
-    }
-    for (std::size_t s = 0; s < 3; ++s) expect_same_alone(batch, s, stored);
-  }
-}
-
-// ---- the CPU ----------------------------------------------------------------------------------
 
 TEST(AttentionChunks, AreOfWhatIsLongerThanOne) {
   constexpr std::int64_t kChunk = 768, kTile = 96;  // keys, and queries of the widest tile
