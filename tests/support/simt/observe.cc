@@ -4,6 +4,7 @@
 #include <cstring>
 #include <set>
 
+#include "tests/support/simt/access_text.h"
 #include "tests/support/simt/block.h"
 #include "tests/support/simt/cluster.h"
 #include "tests/support/simt/memory.h"
@@ -22,14 +23,6 @@ struct Uses {
   std::set<std::pair<Kind, std::uintptr_t>> reported;
 };
 thread_local Uses uses;
-
-const char* verb(Touch touch) {
-  return touch == Touch::kRead ? "reads" : touch == Touch::kWrite ? "writes" : "updates atomically";
-}
-
-std::string sized(Touch touch, std::size_t bytes) {
-  return std::string(verb(touch)) + " " + std::to_string(bytes) + " bytes at ";
-}
 
 bool first_time(Kind kind, std::uintptr_t code) {
   return uses.reported.insert({kind, code}).second;
@@ -82,32 +75,6 @@ std::string check_device(const Allocation& a, std::uintptr_t address, const Oper
   if (a.pinned || a.device == operation.device) return {};
   return Memory::instance().describe(address) + " of device " + std::to_string(a.device) +
          ", the kernel is device " + std::to_string(operation.device) + "'s";
-}
-
-// Who made an access of this grid: a thread, or an asynchronous operation.
-std::string who(std::uint32_t global_number) {
-  const Block& block = *running_block;
-  const std::uint32_t stride = block.size() + kMostAsynchronous;
-  const std::uint32_t number = global_number / stride, thread = global_number % stride;
-  const Dim& g = block.launch->grid;
-  std::string text;
-  if (number != block.number) {
-    text = "block (" + std::to_string(number % g.x) + ", " + std::to_string(number / g.x % g.y) +
-           ", " + std::to_string(number / g.x / g.y) + "), ";
-  }
-  if (thread < block.size()) return text + thread_name(block.threads[thread]);
-  if (number != block.number) return text + "an asynchronous operation";
-  const AsynchronousThread& a = block.asynchronous[thread - block.size()];
-  return text + a.name + " of " + thread_name(block.threads[a.issuer]);
-}
-
-std::string other_side(const Access& other) {
-  const SourceLine line = source_line(program().base + other.code - 1);
-  return "which " + who(other.thread) + " " +
-         (other.atomic   ? "updated atomically"
-          : other.writes ? "wrote"
-                         : "read") +
-         " at " + line.place.file + ":" + std::to_string(line.place.line);
 }
 
 // Who accesses a word, and from where.

@@ -1,8 +1,5 @@
 #include "tests/support/simt/wgmma.h"
 
-#include <algorithm>
-#include <bit>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <utility>
@@ -11,20 +8,15 @@
 #include "tests/support/simt/asynchronous.h"
 #include "tests/support/simt/block.h"
 #include "tests/support/simt/memory.h"
-#include "tests/support/simt/number.h"
 #include "tests/support/simt/sectors.h"
 #include "tests/support/simt/source_line.h"
-#include "tests/support/simt/tensor_map.h"
+#include "tests/support/simt/wgmma_tile.h"
 
 namespace simt {
 namespace {
 
 constexpr unsigned kWarps = 4;  // of a warpgroup
 constexpr unsigned kRows = 16;  // of a warp
-
-unsigned depth_of(MmaType type) {
-  return 8 * elements_of(type);
-}
 
 const char* name_of(MmaType type) {
   switch (type) {
@@ -38,120 +30,6 @@ const char* name_of(MmaType type) {
       return "wgmma.e4m3";
   }
   return "?";
-}
-
-// The matrix descriptor, 9.7.15.5.1.2.2.
-struct Descriptor {
-  std::uintptr_t start;
-  std::uint32_t leading, stride;
-  unsigned span;  // bytes of the swizzle, or 0
-
-  explicit Descriptor(std::uint64_t bits)
-      : start(dynamic_shared_memory() + ((bits & 0x3FFF) << 4)),
-        leading((bits >> 16 & 0x3FFF) << 4),
-        stride((bits >> 32 & 0x3FFF) << 4),
-        span(bits >> 62 == 0 ? 0 : 256u >> (bits >> 62)) {}
-};
-
-// Bits that are to be zero, the base offset among them: tiles begin where their pattern does.
-constexpr std::uint64_t kReserved = ~(std::uint64_t{0x3FFF} | std::uint64_t{0x3FFF} << 16 |
-                                      std::uint64_t{0x3FFF} << 32 | std::uint64_t{3} << 62);
-
-// The address of element (row of a or column of b, k) of `bytes` bytes: 9.7.15.5.1.
-std::uintptr_t address_of(const Descriptor& at, bool by_rows, unsigned bytes, unsigned row,
-                          unsigned k) {
-  const unsigned row_byte = row * bytes, k_byte = k * bytes;
-  if (by_rows) {
-    if (at.span == 0) {
-      return at.start + row_byte / 16 * at.stride + row_byte % 16 + k / 8 * at.leading + k % 8 * 16;
-    }
-    return swizzled(at.start + row_byte / at.span * at.leading + row_byte % at.span +
-                        k / 8 * at.stride + k % 8 * at.span,
-                    at.span);
-  }
-  if (at.span == 0) {
-    return at.start + row / 8 * at.stride + row % 8 * 16 + k_byte / 16 * at.leading + k_byte % 16;
-  }
-  return swizzled(at.start + row / 8 * at.stride + row % 8 * at.span + k_byte, at.span);
-}
-
-// An operand in shared memory.
-struct Tile {
-  MmaType type;
-  bool by_rows = false;
-  unsigned first_row = 0, rows = 0;
-  std::uint64_t descriptor = 0;
-
-  std::uintptr_t address(unsigned row, unsigned k) const {
-    return address_of(Descriptor(descriptor), by_rows, 4 / elements_of(type), first_row + row, k);
-  }
-  // The pieces of 16 bytes that it lies in: each has elements that follow one another in k or,
-  // where it is by rows, in rows.
-  std::vector<std::uintptr_t> pieces() const {
-    const unsigned in_piece = 4 * elements_of(type);
-    std::vector<std::uintptr_t> all;
-    for (unsigned row = 0; row < rows; row += by_rows ? in_piece : 1) {
-      for (unsigned k = 0; k < depth_of(type); k += by_rows ? 1 : in_piece) {
-        all.push_back(address(row, k));
-      }
-    }
-    return all;
-  }
-  double element(unsigned row, unsigned k) const {
-    const std::uintptr_t at = address(row, k);
-    std::uint32_t bits = 0;
-    std::memcpy(&bits, reinterpret_cast<const void*>(at), 4 / elements_of(type));
-    return element_of(type, &bits, 0);
-  }
-};
-
-// A factor, and the exponent of its significand.
-struct Factor {
-  double value;
-  int exponent;
-};
-
-int exponent_of(double value) {
-  constexpr int kOfZero = -5000;
-  return value == 0 ? kOfZero
-                    : static_cast<int>(std::bit_cast<std::uint64_t>(value) >> 52 & 0x7FF) - 1023;
-}
-
-Factor factor(double value) {
-  return {value, exponent_of(value)};
-}
-
-// c and the products a[k] b[k] as the tensor cores add them (measured by others on the hardware):
-// all are cut to `fraction` bits below the largest exponent, added, and cut again.
-float fused_sum(float c, const Factor* a, const Factor* b, unsigned depth, int fraction) {
-  double terms[33];
-  terms[depth] = c;
-  int largest = exponent_of(c);
-  double not_finite = 0 * c;
-  for (unsigned k = 0; k < depth; ++k) {
-    terms[k] = a[k].value * b[k].value;
-    // The product of two significands is not normalised.
-    largest = std::max(largest, a[k].exponent + b[k].exponent);
-    not_finite += 0 * terms[k];
-  }
-  if (std::isnan(not_finite)) {
-    const double* first = terms;
-    while (std::isfinite(*first)) ++first;
-    return static_cast<float>(c + *first);
-  }
-  if (largest < -1000) return 0;
-  const double per_unit = power_of_two(fraction - largest);
-  double sum = 0;
-  for (unsigned k = 0; k <= depth; ++k) {
-    sum += static_cast<double>(static_cast<std::int64_t>(terms[k] * per_unit));
-  }
-  sum *= power_of_two(largest - fraction);
-  auto cut = static_cast<float>(sum);
-  if (std::isfinite(cut) && std::abs(cut) > std::abs(sum)) cut = std::nextafterf(cut, 0.0f);
-  if (fraction < 23) {
-    cut = std::bit_cast<float>(std::bit_cast<std::uint32_t>(cut) & ~((1u << (23 - fraction)) - 1));
-  }
-  return cut;
 }
 
 struct Registers {
@@ -173,7 +51,7 @@ struct ThreadProducts {
 
 // What a warp issued.
 struct WarpProducts {
-  std::vector<Product> issued;
+  std::vector<WgmmaProduct> issued;
   std::shared_ptr<Asynchronous> last;
   std::vector<std::shared_ptr<Asynchronous>> open;                 // since the last commit
   std::vector<std::vector<std::shared_ptr<Asynchronous>>> groups;  // the oldest first
@@ -195,7 +73,7 @@ ThreadProducts& products_of(Thread& thread) {
 }
 
 struct Lane {
-  Product product;
+  WgmmaProduct product;
   float* d;
   const std::uint32_t* a;
   std::uintptr_t code;
@@ -211,7 +89,7 @@ std::string in_hex(std::uint64_t bits) {
 }
 
 void require_descriptor(std::uint64_t bits, const Where& where) {
-  if (bits & kReserved) {
+  if (bits & kReservedDescriptorBits) {
     fail_here(Kind::kBadInstruction,
               "passes wgmma the descriptor " + in_hex(bits) +
                   ": bits that have to be zero are not (the base offset is one of them)",
@@ -222,7 +100,7 @@ void require_descriptor(std::uint64_t bits, const Where& where) {
 // Registers of a new product: nobody touched them since the fence, nor does a product of another
 // shape use them.
 void require_registers(ThreadProducts& mine, std::uintptr_t stack_begin, std::uintptr_t begin,
-                       std::size_t bytes, const Product* accumulates, const Where& where) {
+                       std::size_t bytes, const WgmmaProduct* accumulates, const Where& where) {
   bool touched = !mine.fenced;
   for (std::uintptr_t at = begin; at < begin + bytes && !touched; at += 4) {
     const std::size_t word = (at - stack_begin) / 4;
@@ -247,7 +125,7 @@ void require_registers(ThreadProducts& mine, std::uintptr_t stack_begin, std::ui
 }
 
 // The effect: 16 rows of the warp.
-void multiply(const Product& product, const std::vector<Lane>& lanes, Asynchronous& self) {
+void multiply(const WgmmaProduct& product, const std::vector<Lane>& lanes, Asynchronous& self) {
   const MmaType type = product.type;
   const unsigned depth = depth_of(type), cols = static_cast<unsigned>(product.cols);
   const unsigned warp = lanes[0].thread->number / kWarpSize % kWarps;
@@ -291,7 +169,7 @@ void issue_for_warp(void* const data[kWarpSize]) {
   Block& block = *running_block;
   std::vector<Lane> lanes;
   for (unsigned l = 0; l < kWarpSize; ++l) lanes.push_back(*static_cast<const Lane*>(data[l]));
-  const Product& product = lanes[0].product;
+  const WgmmaProduct& product = lanes[0].product;
   const Where& where = lanes[0].where;
   for (const Lane& lane : lanes) {
     if (lane.product == product) continue;
@@ -380,7 +258,8 @@ void do_nothing(void* const[kWarpSize]) {}
 
 }  // namespace
 
-void issue_product(const Product& product, float* d, const std::uint32_t* a, const Where& where) {
+void issue_product(const WgmmaProduct& product, float* d, const std::uint32_t* a,
+                   const Where& where) {
   const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
   const InSimulator scope;
   Thread& thread = *running_block->current;

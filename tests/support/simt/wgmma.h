@@ -12,17 +12,18 @@ struct Thread;
 // wgmma (PTX ISA 9.1, 9.7.15). Each warp computes its 16 rows by itself; the four of a warpgroup
 // have to issue the same products in the same order.
 
-struct Product {
+struct WgmmaProduct {
   MmaType type = MmaType::kBf16;
   int cols = 0;
   bool a_by_rows = false, b_by_rows = false;  // in shared memory: MN-major
   bool adds = false;
   std::uint64_t a = 0, b = 0;  // descriptors
-  friend bool operator==(const Product&, const Product&) = default;
+  friend bool operator==(const WgmmaProduct&, const WgmmaProduct&) = default;
 };
 
 /// d and a are the registers of the thread; a is null when the operand is in shared memory.
-void issue_product(const Product& product, float* d, const std::uint32_t* a, const Where& where);
+void issue_product(const WgmmaProduct& product, float* d, const std::uint32_t* a,
+                   const Where& where);
 void fence_products(const Where& where);
 void commit_products(const Where& where);
 void wait_for_products(unsigned pending, const Where& where);
