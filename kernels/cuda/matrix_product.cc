@@ -3,6 +3,7 @@
 #include "kernels/cuda/matrix_product.h"
 
 #include <cublasLt.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cstdint>
@@ -138,6 +139,23 @@ Preference preference_of(const MatrixProduct& product) {
   return preference;
 }
 
+Error no_algorithm_error(const MatrixProduct& product) {
+  const std::int64_t inner = product.a_is == Operand::kAsIs ? product.a.cols : product.a.rows;
+  const std::string name =
+      fmt::format("a product [{}, {}] x [{}, {}] of {}", product.result.rows, inner, inner,
+                  product.result.cols, to_string(product.a.type));
+  if (!product.activation) {
+    return Error(
+        fmt::format("cuBLASLt has no algorithm for {} (not every GPU has one for every "
+                    "type): choose another precision",
+                    name));
+  }
+  return Error(
+      fmt::format("cuBLASLt has no algorithm for {} with {} (its epilogues do not take "
+                  "every shape): choose the activation gelu or silu",
+                  name, to_string(product.activation->f)));
+}
+
 }  // namespace
 
 // CUBLASLT_EPILOGUE_GELU is the form by tanh.
@@ -159,13 +177,13 @@ void multiply(const MatrixProduct& product, const Stream& stream) {
   const Preference preference = preference_of(product);
   cublasLtMatmulHeuristicResult_t best{};
   int found = 0;
-  cublas_check(cublasLtMatmulAlgoGetHeuristic(handle, operation.get(), a.get(), b.get(), d.get(),
-                                              d.get(), preference.get(), 1, &best, &found));
-  check(found == 1, product.activation
-                        ? "cuBLASLt has no algorithm for this product with its activation (its "
-                          "epilogues do not take every shape): choose --activation gelu or silu, "
-                          "or widths that are multiples of 8"
-                        : "cuBLASLt has no algorithm for this product");
+  const cublasStatus_t status =
+      cublasLtMatmulAlgoGetHeuristic(handle, operation.get(), a.get(), b.get(), d.get(), d.get(),
+                                     preference.get(), 1, &best, &found);
+  if (status != CUBLAS_STATUS_NOT_SUPPORTED) cublas_check(status);
+  if (status != CUBLAS_STATUS_SUCCESS || found == 0 || best.state != CUBLAS_STATUS_SUCCESS) {
+    throw no_algorithm_error(product);
+  }
   Buffer<std::uint8_t> workspace(static_cast<std::int64_t>(best.workspaceSize), stream);
   const float one = 1, beta = product.write == MatrixProduct::Write::kAccumulate ? 1 : 0;
   void* const result = product.result.device_data();

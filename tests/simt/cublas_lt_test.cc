@@ -4,9 +4,13 @@
 #include <cmath>
 #include <functional>
 
+#include "kernels/cuda/matrix_product.h"
+#include "serrate/buffer.h"
 #include "tests/simt/planted_bug.h"
 #include "tests/simt/products.h"
+#include "tests/support/simt/cublas_lt_fault.h"
 #include "tests/support/simt/library.h"
+#include "tests/support/temporary_folder.h"
 
 namespace simt {
 namespace {
@@ -311,6 +315,39 @@ TEST_F(PlantedLt, Leaks) {
   EXPECT_EQ(live_library_objects().size(), before + 1);
   cublasLtMatrixLayoutDestroy(layout);
   EXPECT_EQ(live_library_objects().size(), before);
+}
+
+// Whichever way cuBLASLt says so.
+TEST(LtWithoutAlgorithm, TheErrorNamesTheProductAndWhatToChoose) {
+  using serrate::Activation, serrate::DataType, serrate::ProductActivation;
+  const serrate::Stream of_device(serrate::Device::cuda(0));
+  const serrate::Buffer<float> a(std::vector<float>(6, 1), of_device);
+  const serrate::Buffer<float> b(std::vector<float>(24, 2), of_device);
+  serrate::Buffer<float> result(16, of_device);
+  serrate::Buffer<std::byte> kept(
+      serrate::product_kept_bytes(Activation::kRelu, 2, 8, DataType::kFloat32), of_device);
+  serrate::MatrixProduct product{
+      .a = a.matrix(2, 3), .b = b.matrix(3, 8), .result = result.matrix(2, 8)};
+  const auto message = [&] {
+    return serrate::testing::message_of<serrate::Error>(
+        [&] { serrate::multiply(product, of_device); });
+  };
+  for (const auto how :
+       {NoAlgorithm::kNotSupported, NoAlgorithm::kNoResult, NoAlgorithm::kFailedResult}) {
+    plant_no_algorithm(how);
+    product.activation = {};
+    EXPECT_EQ(message(),
+              "cuBLASLt has no algorithm for a product [2, 3] x [3, 8] of fp32 (not every GPU "
+              "has one for every type): choose another precision");
+    product.activation = {Activation::kRelu, ProductActivation::Pass::kForward, kept.span()};
+    EXPECT_EQ(message(),
+              "cuBLASLt has no algorithm for a product [2, 3] x [3, 8] of fp32 with relu (its "
+              "epilogues do not take every shape): choose the activation gelu or silu");
+  }
+  plant_no_algorithm({});
+  serrate::multiply(product, of_device);
+  EXPECT_EQ(result.to_host(of_device), std::vector<float>(16, 6));
+  expect_nothing_found();
 }
 
 }  // namespace

@@ -6,10 +6,16 @@
 #include <set>
 #include <utility>
 
+#include "tests/support/simt/cublas_lt_fault.h"
 #include "tests/support/simt/cublas_product.h"
 
 namespace simt {
 namespace {
+
+std::optional<NoAlgorithm>& no_algorithm() {
+  static std::optional<NoAlgorithm> instance;
+  return instance;
+}
 
 struct Layouts {
   const cublasLtMatrixLayoutOpaque_t *a, *b, *c, *d;
@@ -153,6 +159,12 @@ std::string check_algorithm(const Product& p, const cublasLtMatmulAlgo_t& algo) 
 }
 
 }  // namespace
+
+void plant_no_algorithm(std::optional<NoAlgorithm> how) {
+  const RuntimeLock lock;
+  no_algorithm() = how;
+}
+
 }  // namespace simt
 
 using namespace simt;
@@ -208,11 +220,13 @@ cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t handle, cublasLtM
     return refuse(CUBLAS_STATUS_INVALID_VALUE,
                   std::string(call) + ": the epilogue's addresses are not set yet");
   }
+  if (no_algorithm() == NoAlgorithm::kNotSupported) return CUBLAS_STATUS_NOT_SUPPORTED;
+  if (no_algorithm() == NoAlgorithm::kNoResult) return CUBLAS_STATUS_SUCCESS;
   *returned = std::min(requested, 2);
   for (int i = 0; i < *returned; ++i) {
     results[i] = {};
     results[i].workspaceSize = schedule()() % 2 ? preference->workspace : 0;
-    results[i].state = CUBLAS_STATUS_SUCCESS;
+    results[i].state = no_algorithm() ? CUBLAS_STATUS_NOT_SUPPORTED : CUBLAS_STATUS_SUCCESS;
     results[i].wavesCount = 1;
     results[i].algo.data[0] = problem_number(p);
     results[i].algo.data[1] = results[i].workspaceSize;
