@@ -27,7 +27,7 @@ namespace serrate {
 /// How often, or which sizes: other devices have smaller tiles, and the simulated one takes a
 /// thousand times as long as the CPU.
 template <typename T>
-T on_cpu_or_not(T on_cpu, T elsewhere) {
+T on_cpu_or_not(const T& on_cpu, const T& elsewhere) {
   return tests_run_on_devices() ? elsewhere : on_cpu;
 }
 
