@@ -117,11 +117,11 @@ Phases make_phases(const PlannerProblem& problem, PlannerObjective objective,
       const PhaseTimes times = times_of(candidate, problem.estimator, objective);
       Phases::Choice choice{.candidate = c, .time = {}};
       choice.uniform = candidate.everywhere.total(problem.estimator);
-      const double time = std::accumulate(times.begin(), times.end(), 0.0);
+      choice.total = std::accumulate(times.begin(), times.end(), 0.0);
       choice.work = candidate.work.total(problem.estimator);
       if (candidate.scope == BlockScope::kAll) {
-        choice.uniform += time;
-        choice.longest = time;
+        choice.uniform += choice.total;
+        choice.longest = choice.total;
       } else {
         choice.time.resize(phases.num_phases);
         for (int k = 0; k < kMostPhases; ++k) {

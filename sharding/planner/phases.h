@@ -16,6 +16,7 @@ struct Phases {
     double uniform = 0;        // ms on every rank, wherever its blocks are
     std::vector<double> time;  // [num_phases], of one rank of a block; empty for kAll
     double longest = 0;        // ms of one shard in its longest phase; of kAll in all of them
+    double total = 0;          // ms of one shard, of kAll too, in all phases
     double work = 0;           // ms, summed over all ranks
   };
   int num_phases = 0;

@@ -234,7 +234,7 @@ std::vector<int> SearchMoves::hardest_first(const std::vector<int>& choices, dou
     const Candidate& c = state_.candidate(i, choices[i]);
     const double bytes = static_cast<double>(c.max_device_bytes() + c.max_host_bytes());
     const double part =
-        std::max(state_.choice_of(i, choices[i]).longest / std::max(bound_.objective, 1e-12),
+        std::max(state_.choice_of(i, choices[i]).total / std::max(bound_.objective, 1e-12),
                  bytes * state_.num_ranks() / memory);
     const double wide = c.scope == BlockScope::kRank ? 0 : 1e6;
     order.emplace_back(-(part * (1 + noise * random_.uniform()) + wide), i);
