@@ -112,6 +112,10 @@ bool Relaxation::add_cuts(Box& box, Choices& choices, const Room& room) const {
         if (part > 0) sizes.emplace_back(part, choices.chosen[i] * parts_[p].per_rank);
       }
     }
+    // No part counts more than twice by a function.
+    double taken = 0;
+    for (const auto& [part, count] : sizes) taken += part * count;
+    if (2 * taken <= 1) return;
     // The few largest parts, and what is left beside them.
     std::sort(sizes.begin(), sizes.end(), std::greater<>());
     for (const auto& [part, count] : sizes) {
