@@ -45,36 +45,55 @@ double SearchState::block_change(int item, int choice, int place) {
   }
   double change = 0;
   int visited = 0;
-  for_each_rank(item, choice, place, [&](int rank, std::int64_t device, std::int64_t host) {
-    change += time.empty() ? memory_penalty(rank, device_[rank] + device, host_[rank] + host) -
-                                 memory_penalty(rank, device_[rank], host_[rank])
-                           : energy_with(rank, time.data(), 1, device, host) - energy_[rank];
-    ++visited;
-  });
+  for_each_run(
+      item, choice, place, [&](int begin, int end, std::int64_t device, std::int64_t host) {
+        visited += end - begin;
+        if (!time.empty()) energies_with(begin, end, time.data(), device, host);
+        for (int rank = begin; rank < end; ++rank) {
+          change += time.empty()
+                        ? memory_penalty(rank, device_[rank] + device, host_[rank] + host) -
+                              memory_penalty(rank, device_[rank], host_[rank])
+                        : energies_[rank] - energy_[rank];
+        }
+      });
   evaluations_ += time.empty() ? visited / 8 : visited;
   return change;
 }
 
 double SearchState::spread_blocks(int item, int choice, std::span<const int> places,
                                   std::vector<int>& blocks) {
+  constexpr std::size_t kFew = 4;  // places of so many ranks are looked at one by one
   const Candidate& c = candidate(item, choice);
   const bool on_rank = c.scope == BlockScope::kRank;
+  if (!problem_.items[item].ranks.empty()) {
+    allowed_.clear();
+    for (const int place : places) {
+      if (on_rank ? may_be_on(item, place) : may_be_on_node(item, place)) allowed_.push_back(place);
+    }
+    places = allowed_;
+  }
+  changes_.clear();
+  if (on_rank && places.size() > places_.size() / kFew) {
+    const MemoryRun& memory = c.memory.front();
+    energies_with(0, num_ranks_, choice_of(item, choice).time.data(), memory.device_bytes,
+                  memory.host_bytes);
+    for (const int place : places) changes_.push_back(energies_[place] - energy_[place]);
+    evaluations_ += std::ssize(places);
+  } else {
+    for (const int place : places) changes_.push_back(block_change(item, choice, place));
+  }
   double sum = 0;
   for (int b = 0; b < c.num_blocks; ++b) {
-    double least = kInfinity;
-    int at = -1;
-    for (const int place : places) {
-      if (on_rank ? !may_be_on(item, place) : !may_be_on_node(item, place)) continue;
-      const double change = block_change(item, choice, place);
-      if (change < least) {
-        least = change;
-        at = place;
-      }
+    const auto least = std::ranges::min_element(changes_);
+    if (least == changes_.end() || *least == kInfinity) {
+      sum = kInfinity;
+      break;
     }
-    sum += least;
-    if (at < 0) break;
+    sum += *least;
+    const int at = places[least - changes_.begin()];
     blocks.push_back(at);
     add_block(item, choice, at, 1);  // for those that follow
+    if (b + 1 < c.num_blocks) *least = block_change(item, choice, at);
   }
   for (const int place : blocks) add_block(item, choice, place, -1);
   return sum;
@@ -111,7 +130,9 @@ bool SearchState::divide_anew(int rank_a, int rank_b, std::span<const OnRank> bl
     std::int64_t device, host;
   };
   const auto rank_of = [&](int rank) {
-    return Rank{rank, {loads(rank), loads(rank) + num_phases_}, device_[rank], host_[rank]};
+    Rank r{rank, {}, device_[rank], host_[rank]};
+    for (int k = 0; k < num_phases_; ++k) r.load.push_back(load(rank, k));
+    return r;
   };
   Rank a = rank_of(rank_a), b = rank_of(rank_b);
   std::vector<Block> movable;

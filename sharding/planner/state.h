@@ -99,9 +99,10 @@ class SearchState {
   std::vector<ItemPlacement> placement() const;
 
  private:
-  std::vector<double> slowest() const;  // [num_phases]
+  static constexpr double kMostRatio = 8;  // of a load to its target; powers stay finite
+  std::vector<double> slowest() const;     // [num_phases]
   double power(double ratio) const {
-    ratio = std::min(ratio, 8.0);  // stays finite
+    ratio = std::min(ratio, kMostRatio);
     for (int i = 0; i < doublings_; ++i) ratio *= ratio;
     return ratio;
   }
@@ -114,9 +115,12 @@ class SearchState {
     }
     return energy;
   }
-  const double* loads(int rank) const {
-    return &load_[static_cast<std::size_t>(rank) * num_phases_];
+  double load(int rank, int phase) const {
+    return load_[static_cast<std::size_t>(phase) * num_ranks_ + rank];
   }
+  // Sets energies_ of ranks [begin, end) to theirs with so much time and memory more.
+  void energies_with(int begin, int end, const double* time, std::int64_t device,
+                     std::int64_t host);
   double energy_with(int rank, const double* time, double sign, std::int64_t device,
                      std::int64_t host) const;
   double energy_with_swap(int rank, const double* out, const Candidate& out_candidate,
@@ -126,32 +130,29 @@ class SearchState {
     return penalty_ * beyond_memory(rank, device, host);
   }
   double beyond_memory(int rank, std::int64_t device, std::int64_t host) const;
-  // Calls visit(rank, device_bytes, host_bytes) for the ranks of a block that is put on `place`.
+  // Calls visit(begin, end, device_bytes, host_bytes) for the ranks [begin, end) of a block that is
+  // put on `place`, which hold as much each.
   template <typename Visit>
-  void for_each_rank(int item, int choice, int place, const Visit& visit) const {
+  void for_each_run(int item, int choice, int place, const Visit& visit) const {
     const Candidate& c = candidate(item, choice);
-    const auto rank_of = [&](int i) {
-      switch (c.scope) {
-        case BlockScope::kRank:
-          return place;
-        case BlockScope::kNode:
-          return place * ranks_per_node_ + i;
-        case BlockScope::kFixed:
-          return problem_.items[item].ranks[i];
-        case BlockScope::kAll:
-          break;
-      }
-      return i;
-    };
-    int i = 0;
+    const int first = c.scope == BlockScope::kRank   ? place
+                      : c.scope == BlockScope::kNode ? place * ranks_per_node_
+                                                     : 0;
+    int begin = 0;
     for (const MemoryRun& run : c.memory) {
-      for (; i < run.end; ++i) visit(rank_of(i), run.device_bytes, run.host_bytes);
+      if (c.scope != BlockScope::kFixed) {
+        visit(first + begin, first + run.end, run.device_bytes, run.host_bytes);
+      } else {
+        for (int i = begin; i < run.end; ++i) {
+          const int rank = problem_.items[item].ranks[i];
+          visit(rank, rank + 1, run.device_bytes, run.host_bytes);
+        }
+      }
+      begin = run.end;
     }
   }
   void add_block(int item, int choice, int place, double sign);
-  void add_to_rank(int rank, const double* time, double sign, std::int64_t device,
-                   std::int64_t host);
-  void refresh_rank(int rank);
+  void refresh_ranks(int begin, int end);
   bool fits_everywhere(const MemoryRun& more) const;
   double block_change(int item, int choice, int place);
   double spread_blocks(int item, int choice, std::span<const int> places, std::vector<int>& blocks);
@@ -168,7 +169,7 @@ class SearchState {
   std::vector<std::vector<OnRank>> on_rank_;
   std::vector<std::vector<OnRank>> on_node_;
   double uniform_ = 0;
-  std::vector<double> load_;          // [num_ranks, num_phases]
+  std::vector<double> load_;          // [num_phases, num_ranks]
   std::vector<std::int64_t> device_;  // [num_ranks]
   std::vector<std::int64_t> host_;    // [num_ranks]
 
@@ -179,7 +180,11 @@ class SearchState {
   double penalty_ = 1;          // ms that a price of 1 stands for
   std::vector<double> energy_;  // [num_ranks]
   double total_energy_ = 0;
-  std::vector<int> places_;  // 0, 1, ... num_ranks - 1
+  std::vector<int> places_;      // 0, 1, ... num_ranks - 1
+  std::vector<double> no_time_;  // [num_phases], zeros
+  // Kept to reuse their memory; [num_ranks].
+  std::vector<double> energies_, powers_, changes_;
+  std::vector<int> allowed_;
   std::int64_t evaluations_ = 0;
 };
 
