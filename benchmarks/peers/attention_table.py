@@ -11,6 +11,8 @@ PROCESSORS, CYCLES, COPY = 132, 1.755e9, 3.0e12  # an H100's: a second, and byte
 MMA_SYNC = {"forward": 2.8e12, "backward": 2.4e12}  # operations of a multiprocessor a second: FlashAttention-2's best there
 # Cycles of a multiprocessor for a tile of 128 x 64 pairs of Hopper's kernels: what takes longest.
 WGMMA = {"forward": {64: 750, 128: 1230, 256: 2455}, "backward": {64: 1884, 128: 3840, 256: 9625}, "e4m3": {64: 700, 128: 780, 256: 1325}}
+# Likewise of the backward whose blocks have whole sequences, and how many queries these have.
+WHOLE = {64: (2048, 512), 128: (3712, 256), 256: (7168, 128)}
 # Queries whose d_q a block keeps in shared memory, which it has with one kernel.
 ONE_KERNEL = {32: 768, 64: 320, 128: 128, 256: 0}
 
@@ -21,6 +23,14 @@ def takes_wgmma(case, direction, queries, keys):
         return False
     few = queries <= (16 if dim == 256 else 64) and keys > 256 or dim < 256 and queries <= 128 and keys > 1024
     return not (few and direction == "forward" and case["type"] != "e4m3") and not (case["shares_queries"] and direction == "backward")
+
+
+def takes_whole_by_wgmma(case, direction, queries, keys):
+    dim = case["head_dim"]
+    if direction == "forward" or dim < 64 or case["shares_queries"] or not 64 < keys <= 512 * min(1, 128 / dim):
+        return False
+    rows = -(-queries // 64) * 64
+    return (WHOLE[dim][1] // 2 if dim <= 128 else 0) < rows <= WHOLE[dim][1]
 
 
 def model_ms(case, direction):
@@ -38,6 +48,8 @@ def model_ms(case, direction):
             tile = 4 * dim * 128 * 64 * (2.5 if direction == "backward" else 1)
             cycles = WGMMA["e4m3" if case["type"] == "e4m3" else direction][dim]
             compute += visible * flops / tile * cycles / CYCLES
+        elif takes_whole_by_wgmma(case, direction, queries, keys):
+            compute += visible * flops / (10 * dim * 128 * 64) * WHOLE[dim][0] / CYCLES
         else:
             rate = MMA_SYNC[direction] * (2 if case["type"] == "e4m3" else 1)
             if direction == "backward" and queries > ONE_KERNEL[dim] and keys > 64:

@@ -29,17 +29,41 @@ TEST_F(AttentionBytes, SequencesInTf32AreReadOnce) {
 }
 
 // Eight of them and of heads: enough for each to be one block's. The backward has room for five
-// tiles of 64 queries of 64 columns with their gradients, or two of 128; d_q of more is another
-// kernel's, and of more than eleven or five every tile of keys is a block's.
+// tiles of 64 queries of 64 columns with their gradients, or two of 128; Hopper's, of which there
+// is a test below, for more. Without, d_q of more is another kernel's, and of more than eleven or
+// five every tile of keys is a block's.
 TEST_F(AttentionBytes, SequencesOfSeveralTilesAreReadOnce) {
   if (!has_shared_memory_of_sm_90()) GTEST_SKIP() << "what fits depends on shared memory";
   expect_near_floor(128, 16, 32);
   expect_near_floor(128, 8, 64);
   expect_near_floor(256, 4, 64);
-  expect_near_floor(512, 4, 64, 0);  // 1.65: counted once, as it takes long
+  expect_near_floor(512, 4, 64, 0);
   expect_near_floor(128, 4, 128);
-  expect_near_floor(256, 4, 128, 1.8);
-  expect_near_floor(512, 4, 128, 0);  // 3.72, likewise
+  expect_near_floor(256, 4, 128, 0);
+  expect_near_floor(512, 4, 128, 0);  // 3.72: counted once, as it takes long
+}
+
+// Longer ones are one block's of Hopper's backward, in any batch: five products of the tiles of 64
+// x 64 that the mask leaves, 32 keys at a time. Those of d_k and d_v have 64 columns and 32 keys.
+TEST_F(AttentionBytes, WholeSequencesOnHopperBackward) {
+  int major = 0;
+  EXPECT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
+  if (major != 9) GTEST_SKIP() << "wgmma is sm_90's";
+  for (const std::int64_t head_dim : {64, 128, 256}) {
+    const std::int64_t length = (32 << 10) / head_dim, tiles = length / 64;
+    const std::unique_ptr<Batch> batch = batch_of(length, 1, head_dim);
+    jagged_attention_forward(batch->forward, stream_);
+    const Counted counted = count([&] { jagged_attention_backward(batch->backward, stream_); });
+    const double bytes =
+        counted.bytes / static_cast<double>(kHeads * length * (8 * head_dim * 2 + 4));
+    std::cout << "backward, length " << length << ", head_dim " << head_dim << ": " << bytes
+              << " x the bytes\n";
+    EXPECT_GE(bytes, 1) << "the floor is wrong";
+    EXPECT_LE(bytes, 1.1);
+    const std::int64_t products = 2 * (2 * head_dim / 16 + 2 + 2 * 4 * head_dim / 64) * 4;
+    EXPECT_EQ(counted.products, kHeads * tiles * (tiles + 1) / 2 * products);
+    EXPECT_EQ(counted.bank_conflicts, 0);
+  }
 }
 
 // Without a mask products are what the lengths' last tiles leave: a warp has 16 queries, and keys

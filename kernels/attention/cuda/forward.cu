@@ -82,7 +82,8 @@ AttentionPlan plan_attention_on<DeviceType::kCuda>(const AttentionForward& args,
   const bool is_plain = !tensor_cores_have(args.head_dim) ||
                         (has_tokens && !forward_takes_tensor_cores(view, stream));
   if (is_plain && !may_decode(view)) return AttentionPlan(plan_key_of(args));
-  return {plan_key_of(args), std::make_unique<const CudaAttentionPlan>(list_work(view, stream))};
+  return {plan_key_of(args), std::make_unique<const CudaAttentionPlan>(
+                                 list_work(view, may_take_wgmma_backward(view, stream), stream))};
 }
 
 template <>

@@ -33,9 +33,12 @@ bool is_hopper(const Stream& stream);
 /// queries or keys by wgmma and bulk copies. It leaves out head_dim 32, and strides that are not
 /// positive or reach 16 GiB. A sequence's way is a function of its lengths and of the call.
 bool longest_take_wgmma(const AttentionView& args, const Stream& stream);
-/// Likewise the backward, of sequences that decode in the forward too. It also leaves out shared
+/// Likewise the backward, of sequences that decode in the forward too, and of those up to
+/// most_of_whole whose queries a block has (resident_rows_of_wgmma()). It also leaves out shared
 /// queries. (Gradients of biases and tables are another kernel's.)
 bool longest_take_wgmma(const AttentionBackwardView& args, const Stream& stream);
+/// The same as far as a plan knows the call: but for the type and the strides of its tokens.
+bool may_take_wgmma_backward(const AttentionView& args, const Stream& stream);
 /// Counts the tasks that a kernel's blocks have taken. The forward of the longest allocates one.
 using Counter = unsigned long long;
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream);
@@ -54,6 +57,8 @@ std::int64_t workspace_on_tensor_cores(const AttentionBackward& args, const Stre
 /// have more tiles of keys than one, or none. d_q has as many rows as out, also where queries are
 /// shared.
 void sum_resident(const AttentionBackwardView& call, const WorkList& work, const Stream& stream);
+void sum_resident_by_wgmma(const AttentionBackwardView& call, const WorkList& work,
+                           const Stream& stream);
 void sum_queries_of_many_keys(const AttentionBackwardView& call, const WorkList& work,
                               const Stream& stream);
 

@@ -39,13 +39,14 @@ struct Limits {
   std::int64_t many_pairs;  // many_pairs() of the device
   // Tiles of queries that a block of the backward has on chip, and with their gradients.
   std::int64_t resident_tiles, resident_gradients;
+  std::int64_t wgmma_rows;  // queries that a block of Hopper's has; 0: there is none
   // For what decodes: heads of its tasks, and room for partials.
   std::int64_t decoding_heads, partial_rows;
 };
 
 struct Lists {
   std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_blocks, *decoding,
-      *partial_rows, *longest_queries, *longest_keys;
+      *partial_rows, *longest_queries, *longest_keys, *resident_wgmma;
 };
 
 // first_task[place] becomes the sum of tasks_at of the places before, for a thread's places and the
@@ -136,16 +137,29 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto fits = [&](std::int64_t queries, std::int64_t keys, std::int64_t tiles) {
     return is_whole(queries, keys) && ceil_div(queries, kMmaTile) * heads <= tiles * key_heads;
   };
+  const auto takes_wgmma = [&](std::int64_t queries, std::int64_t keys) {
+    const std::int64_t rows = ceil_div(queries, kMmaTile) * kMmaTile * heads / key_heads;
+    return keys > kMmaTile && std::max(queries, keys) <= most_of_whole(args.head_dim) &&
+           rows > (args.head_dim <= 128 ? limits.wgmma_rows / 2 : 0) && rows <= limits.wgmma_rows;
+  };
+  number(lists.resident_wgmma, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
+    return takes_wgmma(queries, keys) ? key_heads : 0;
+  });
   number(lists.resident, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
-    return fits(queries, keys, limits.resident_tiles) ? key_heads : 0;
+    const bool is_resident = fits(queries, keys, limits.resident_tiles);
+    return is_resident && !takes_wgmma(queries, keys) ? key_heads : 0;
   });
   number(lists.key_tiles, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
-    return fits(queries, keys, limits.resident_tiles) ? 0 : ceil_div(keys, kMmaTile) * key_heads;
+    const bool is_resident = fits(queries, keys, limits.resident_tiles);
+    return is_resident || takes_wgmma(queries, keys) ? 0 : ceil_div(keys, kMmaTile) * key_heads;
   });
   // A block that has all keys of a sequence has its d_q, too.
   number(lists.query_blocks, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
     const bool has_one_tile = 0 < keys && keys <= kMmaTile;
-    if (has_one_tile || fits(queries, keys, limits.resident_gradients)) return std::int64_t{0};
+    if (has_one_tile || fits(queries, keys, limits.resident_gradients) ||
+        takes_wgmma(queries, keys)) {
+      return std::int64_t{0};
+    }
     return is_whole(queries, keys) ? key_heads
                                    : ceil_div(queries, rows_for_d_q(args.head_dim)) * heads;
   });
@@ -185,11 +199,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 }  // namespace
 
-CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
+CudaAttentionPlan list_work(const AttentionView& args, bool backward_takes_wgmma,
+                            const Stream& stream) {
   const std::int64_t batch_size = batch_size_of(args);
   const std::int64_t partial_rows = most_partial_rows(args, stream);
   CudaAttentionPlan plan{Buffer<std::int64_t>(CudaAttentionPlan::size(batch_size), stream),
-                         partial_rows * (args.head_dim + 2)};
+                         partial_rows * (args.head_dim + 2), backward_takes_wgmma};
   std::int64_t *counts = plan.values.device_data(), *order = counts + CudaAttentionPlan::kCounts;
   std::int64_t *tasks = order + batch_size, step = batch_size + 1;
   const auto room = [&](Resident what) -> std::int64_t {
@@ -198,8 +213,10 @@ CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream) {
   };
   launch(sort_by_size, 1, kThreads, 0, stream, args,
          Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step,
-               tasks + 4 * step, tasks + 5 * step, tasks + 6 * step, tasks + 7 * step},
+               tasks + 4 * step, tasks + 5 * step, tasks + 6 * step, tasks + 7 * step,
+               tasks + 8 * step},
          Limits{many_pairs(stream), room(Resident::kQueries), room(Resident::kQueriesAndGradients),
+                backward_takes_wgmma ? resident_rows_of_wgmma(args.head_dim) : 0,
                 decoding_heads(args), partial_rows});
   return plan;
 }

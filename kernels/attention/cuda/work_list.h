@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "kernels/attention/view.h"
 #include "serrate/buffer.h"
@@ -34,6 +35,14 @@ constexpr int warps_for_long(std::int64_t head_dim) {
 
 /// Rows that a block of Hopper's backward owns.
 inline constexpr int kLongestRows = 2 * kMmaTile;
+
+/// Queries, of all heads that share keys, that a block of Hopper's backward has in registers and
+/// shared memory: of a sequence of more keys than a tile, and of up to most_of_whole, it takes them
+/// all. At head_dim 64 and 128 only if they are more than half of this: up to that a block of
+/// mma/backward_resident.cu has them with d_q.
+constexpr std::int64_t resident_rows_of_wgmma(std::int64_t head_dim) {
+  return (std::int64_t{32} << 10) / head_dim;
+}
 
 /// Warps of a block of the backward that share 16 queries and 16 keys, as registers allow: of
 /// scores each has a part of the keys, of sums a part of the columns.
@@ -87,18 +96,22 @@ struct WorkList {
   /// Likewise of those longer than most_of_whole: tasks of kLongestRows queries, and of keys, of
   /// the backward by wgmma.
   const std::int64_t *longest_queries, *longest_keys;
+  /// Likewise of the sequences that a block of wgmma/backward_resident.cu has; others leave them
+  /// out.
+  const std::int64_t* resident_wgmma;
   bool longest_take_wgmma = false;  // and other kernels of the backward leave them out
 };
 
 /// What CUDA's kernels know of a batch beforehand; made on the device from lengths alone.
 struct CudaAttentionPlan {
-  static constexpr std::int64_t kCounts = 5, kNumberings = 8;
+  static constexpr std::int64_t kCounts = 5, kNumberings = 9;
   static std::int64_t size(std::int64_t batch_size) {
     return kCounts + batch_size + kNumberings * (batch_size + 1);
   }
 
   Buffer<std::int64_t> values;
   std::int64_t num_partials;
+  bool backward_takes_wgmma;
   WorkList list(std::int64_t batch_size) const {
     const std::int64_t *counts = values.device_data(), *order = counts + kCounts;
     const std::int64_t *tasks = order + batch_size, step = batch_size + 1;
@@ -111,19 +124,27 @@ struct CudaAttentionPlan {
             tasks + 4 * step,
             tasks + 5 * step,
             tasks + 6 * step,
-            tasks + 7 * step};
+            tasks + 7 * step,
+            tasks + 8 * step};
   }
 };
 
-CudaAttentionPlan list_work(const AttentionView& args, const Stream& stream);
+/// backward_takes_wgmma: whether there are tasks of resident_wgmma.
+CudaAttentionPlan list_work(const AttentionView& args, bool backward_takes_wgmma,
+                            const Stream& stream);
 
-/// Calls f(WorkList), the one of the call's plan or, where that has none or is null, of its own.
+/// Calls f(WorkList), the one of the call's plan or, where that has none, is null or another for
+/// the backward than asked for, of its own.
 template <typename F>
-void with_work_list(const AttentionView& args, const AttentionPlan* plan, const Stream& stream,
-                    F&& f) {
+void with_work_list(const AttentionView& args, const AttentionPlan* plan,
+                    std::optional<bool> backward_takes_wgmma, const Stream& stream, F&& f) {
   const std::int64_t batch_size = batch_size_of(args);
-  if (plan && plan->on_cuda()) return f(plan->on_cuda()->list(batch_size));
-  const CudaAttentionPlan own = list_work(args, stream);
+  const CudaAttentionPlan* const planned = plan ? plan->on_cuda() : nullptr;
+  if (planned && backward_takes_wgmma.value_or(planned->backward_takes_wgmma) ==
+                     planned->backward_takes_wgmma) {
+    return f(planned->list(batch_size));
+  }
+  const CudaAttentionPlan own = list_work(args, backward_takes_wgmma.value_or(false), stream);
   f(own.list(batch_size));
 }
 

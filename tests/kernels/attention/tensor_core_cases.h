@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -141,9 +142,11 @@ inline void round_to_tf32(Case& c) {
 }
 
 // Runs a case whose tokens are stored as halves, which they become; float32 becomes what tf32
-// multiplies. (Where tensor cores may have no room for it, round_to_tf32 is due before.)
+// multiplies. (Where tensor cores may have no room for it, round_to_tf32 is due before.) `change`
+// has the call before it is made.
 inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
-                       DataType half = DataType::kBFloat16) {
+                       DataType half = DataType::kBFloat16,
+                       const std::function<void(AttentionBackward&)>& change = {}) {
   for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
   StoredTokens q(c.q, half), k(c.k, half), v(c.v, half), d_out(c.d_out, half);
   StoredTokens out(c.out, half), d_q(c.d_q, half), d_k(c.d_k, half), d_v(c.d_v, half);
@@ -155,6 +158,7 @@ inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
   const bool is_tf32 = half == DataType::kFloat32 && stream.device().type != DeviceType::kCpu;
   if (is_tf32) call.forward.precision = Precision::kTf32;
   expect_tensor_cores(call, stream, backward);
+  if (change) change(call);
   jagged_attention_forward(call.forward, stream);
   if (backward != Backward::kNotRun) jagged_attention_backward(call, stream);
   for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
@@ -199,12 +203,8 @@ inline void expect_close(const std::vector<float>& actual, const std::vector<dou
   EXPECT_LE(worst, 1e-5 * largest);
 }
 
-// And all gradients; those of the case's biases, if it has any.
-inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores,
-                             DataType half = DataType::kBFloat16, Biases* biases = nullptr) {
-  run_halves(c, backward, half);
-  expect_output(c, half);
-  if (backward == Backward::kNotRun) return;
+// And the gradients of tokens.
+inline void expect_gradients(Case& c, DataType half = DataType::kBFloat16) {
   const double rounding = rounding_of(half);
   const reference::AttentionGradients gradients =
       reference::attention_backward(c.in_double(), c.d_out.dense());
@@ -212,6 +212,15 @@ inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCor
   expect_close(c.d_q, gradients.d_q, 2 * rounding);
   expect_close(c.d_k, gradients.d_k, 2 * rounding);
   expect_close(c.d_v, gradients.d_v, 2 * rounding);
+}
+
+// All of it; gradients of the case's biases, if it has any.
+inline void expect_reference(Case& c, Backward backward = Backward::kOnTensorCores,
+                             DataType half = DataType::kBFloat16, Biases* biases = nullptr) {
+  run_halves(c, backward, half);
+  expect_output(c, half);
+  if (backward == Backward::kNotRun) return;
+  expect_gradients(c, half);
   if (!biases) return;
   const auto of_biases = biases->gradients(c, score_gradients(c));
   expect_close(biases->d_bias.host(), of_biases[0]);
@@ -303,9 +312,10 @@ inline Shape with_enough_heads([[maybe_unused]] const Stream& stream, Shape shap
   return shape;
 }
 
-/// Tasks of the forward, of the backward that has a sequence's queries on chip, and of decoding.
+/// Tasks of the forward, of the backward that has a sequence's queries on chip (Hopper's too), and
+/// of decoding.
 struct NumTasks {
-  std::int64_t forward, resident, decoding;
+  std::int64_t forward, resident, resident_wgmma, decoding;
 };
 inline NumTasks tasks_of([[maybe_unused]] const AttentionForward& args,
                          [[maybe_unused]] const Stream& stream) {
@@ -318,7 +328,7 @@ inline NumTasks tasks_of([[maybe_unused]] const AttentionForward& args,
   const auto all = [&](const std::int64_t* first_task) {
     return host[first_task - values.device_data() + batch_size];
   };
-  return {all(list.forward), all(list.resident), all(list.decoding)};
+  return {all(list.forward), all(list.resident), all(list.resident_wgmma), all(list.decoding)};
 #else
   return {};
 #endif

@@ -203,9 +203,11 @@ std::int64_t workspace_on_tensor_cores(const AttentionBackward& args, const Stre
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
   with_d_q_of_sequences(call, stream, [&](const AttentionBackwardView& of_sequences) {
-    with_work_list(call.forward, args.forward.plan, stream, [&](WorkList work) {
-      work.longest_take_wgmma = longest_take_wgmma(call, stream);
-      if (work.longest_take_wgmma) backward_of_longest(call, work, stream);
+    const bool on_wgmma = longest_take_wgmma(call, stream);
+    with_work_list(call.forward, args.forward.plan, on_wgmma, stream, [&](WorkList work) {
+      work.longest_take_wgmma = on_wgmma;
+      if (on_wgmma) backward_of_longest(call, work, stream);
+      if (on_wgmma) sum_resident_by_wgmma(call, work, stream);
       if (!call.forward.in_tf32) sum_resident(of_sequences, work, stream);  // else none is
       sum_queries_of_many_keys(of_sequences, work, stream);
       with_rows(call.forward, [&](auto dim, auto half) {

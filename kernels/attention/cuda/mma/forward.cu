@@ -132,7 +132,7 @@ bool forward_takes_tensor_cores(const AttentionView& args, const Stream& stream)
 
 void forward_on_tensor_cores(const AttentionForward& args, const Stream& stream) {
   const AttentionView view = view_of(args);
-  with_work_list(view, args.plan, stream, [&](const WorkList& work) {
+  with_work_list(view, args.plan, std::nullopt, stream, [&](const WorkList& work) {
     const bool on_wgmma = longest_take_wgmma(view, stream);
     if (on_wgmma) forward_of_longest(view, work, stream);
     with_rows(view, [&](auto dim, auto half) {

@@ -210,7 +210,7 @@ void jagged_attention_fp8_forward_on<DeviceType::kCuda>(const AttentionFp8Forwar
       has_own_list(args.attention, stream) ? nullptr : args.attention.plan;
   with_fp8_head_dim(view.head_dim, [&](auto dim) {
     check_has_e4m3(attend<dim(), kWarps>);
-    with_work_list(view, plan, stream, [&](const WorkList& work) {
+    with_work_list(view, plan, std::nullopt, stream, [&](const WorkList& work) {
       const bool on_wgmma = longest_take_wgmma(call, stream);
       if (on_wgmma) forward_of_longest(call, work, stream);
       run<dim()>(call, work, !on_wgmma, stream);

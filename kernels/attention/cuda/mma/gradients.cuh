@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/attention/cuda/mma/head_rows.cuh"
 #include "kernels/attention/cuda/mma/scores.cuh"
@@ -49,10 +50,11 @@ struct GroupTiles {
 };
 
 /// What the backward needs of a warp's `count` queries, whose d_out are in shared memory.
-template <int kDim, class Half>
-__device__ void sum_queries(const AttentionView& args, const TilePair& at, int count,
-                            SwizzledRows<kDim, Half> d_out, int first_row, QuerySums* sums) {
-  constexpr int kChunks = SwizzledRows<kDim, Half>::kChunks;
+template <int kDim, class Rows>
+__device__ void sum_queries(const AttentionView& args, const TilePair& at, int count, Rows d_out,
+                            int first_row, QuerySums* sums) {
+  using Half = std::remove_pointer_t<decltype(d_out.at(0, 0))>;
+  constexpr int kChunks = kDim / kChunkSize<Half>;
   constexpr int kLanesARow = kChunks < 8 ? kChunks : 8;
   const int lane = lane_index();
   const HeadsView<const Half> out = view_as<Half>(InputHeads(args.out));

@@ -304,7 +304,12 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
 
 bool longest_take_wgmma(const AttentionBackwardView& call, const Stream& stream) {
   const AttentionView& args = call.forward;
-  return longest_take_wgmma(args, stream) && has_map(call.d_out) && args.num_shared_queries == 0;
+  return longest_take_wgmma(args, stream) && has_map(call.d_out) &&
+         may_take_wgmma_backward(args, stream);
+}
+
+bool may_take_wgmma_backward(const AttentionView& args, const Stream& stream) {
+  return args.head_dim >= 64 && !args.in_tf32 && args.num_shared_queries == 0 && is_hopper(stream);
 }
 
 std::int64_t backward_of_longest_workspace(const AttentionBackwardView& call) {

@@ -69,11 +69,6 @@ inline constexpr int kSharedBytes =
     row_slots(kDim, kSums) * own_tensors(kSums) * kGroups * kTileBytes<kDim> +
     piece_slots(kDim) * kPieceBytes<kDim>;
 
-/// The tensors of the tokens, as bulk copies take them.
-struct TokenMaps {
-  CUtensorMap q, d_out, k, v;
-};
-
 #ifdef SERRATE_WGMMA
 
 inline constexpr int kListingWarps = kGroupWarps - 1;

@@ -26,8 +26,9 @@ inline constexpr bool kHasSm90a = true;
 inline constexpr bool kHasSm90a = false;
 #endif
 
-// All tiles have 64 rows, as panels of 64 columns of halves: 128 bytes a row, swizzled as wgmma
-// reads them; or of 32 columns, 64 bytes. Rows of e4m3 are as many bytes of half as many halves.
+// Tiles have 64 rows, unless they say so, as panels of 64 columns of halves: 128 bytes a row,
+// swizzled as wgmma reads them; or of 32 columns, 64 bytes. Rows of e4m3 are as many bytes of half
+// as many halves.
 inline constexpr int kPanelColumns = 64;
 inline constexpr int kRowBytes = kPanelColumns * 2, kPanelBytes = kMmaTile * kRowBytes;
 template <int kDim>
@@ -39,8 +40,9 @@ inline constexpr int kTileBytes = kMmaTile * kDim * 2;
 // Triton's ragged TMA). Rows are below 2^31, as no GPU has memory for more.
 inline constexpr std::int64_t kRowsEnd = std::int64_t{1} << 30, kShift = std::int64_t{1} << 34;
 
-// Rows for load_tile.
-inline CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::int64_t head_dim) {
+// Rows for load_tile, so many at a time.
+inline CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::int64_t head_dim,
+                          std::uint32_t tile_rows = kMmaTile) {
   const auto size = [](std::int64_t n) { return static_cast<std::uint64_t>(n); };
   const std::int64_t row = 2 * heads.token_stride;
   return make_tensor_map<5>(
@@ -51,7 +53,7 @@ inline CUtensorMap map_of(const InputHeads& heads, std::int64_t num_heads, std::
                  std::uint64_t{1} << 31},
        .strides = {size(2 * heads.head_stride), size(row), size(kShift - row), size(row)},
        .box = {static_cast<std::uint32_t>(std::min<std::int64_t>(head_dim, kPanelColumns)), 1,
-               kMmaTile, 1, 1},
+               tile_rows, 1, 1},
        .swizzle =
            head_dim < kPanelColumns ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B});
 }
@@ -62,6 +64,11 @@ inline bool has_map(const InputHeads& heads) {
   return heads.device_data && fits(heads.token_stride) && fits(heads.head_stride);
 }
 
+/// The tensors of the backward's tokens, as bulk copies take them.
+struct TokenMaps {
+  CUtensorMap q, d_out, k, v;
+};
+
 #ifdef SERRATE_WGMMA
 
 // `count` rows of a head in one of its tensors, from `first` on.
@@ -70,19 +77,32 @@ struct RowsToCopy {
   std::int64_t first, count, head;
 };
 
-// The first ones of these in kDim columns; the rest of the tile becomes 0.
-template <int kDim>
+// The first ones of these in kDim columns; the rest of the tile's kRows becomes 0.
+template <int kDim, int kRows = kMmaTile>
 __device__ void load_tile(unsigned char* tile, const RowsToCopy& from, Mbarrier* full,
                           int first_column = 0) {
-  const int rows = static_cast<int>(from.count < kMmaTile ? from.count : kMmaTile);
+  const int rows = static_cast<int>(from.count < kRows ? from.count : kRows);
   constexpr int kEnd = static_cast<int>(kRowsEnd);
 #pragma unroll
   for (int panel = 0; panel < ceil_div(kDim, kPanelColumns); ++panel) {
     const int coordinates[5] = {first_column + panel * kPanelColumns, static_cast<int>(from.head),
                                 kEnd - rows, kEnd, static_cast<int>(from.first) + rows};
-    load_box(tile + panel * kPanelBytes, from.map, coordinates, full);
+    load_box(tile + panel * kRows * kRowBytes, from.map, coordinates, full);
   }
 }
+
+// The rows of a tile of so many, for threads.
+template <class Half, int kRows = kMmaTile>
+struct PanelRows {
+  static constexpr int kChunks = kPanelColumns / kChunkSize<Half>;  // of a panel
+  unsigned char* tile;
+
+  __device__ Half* at(int row, int chunk) const {
+    unsigned char* const panel = tile + chunk / kChunks * kRows * kRowBytes;
+    return SwizzledRows<kPanelColumns, Half>{reinterpret_cast<Half*>(panel)}.at(row,
+                                                                                chunk % kChunks);
+  }
+};
 
 template <class Half>
 inline constexpr WgmmaType kTypeOf =
@@ -124,14 +144,14 @@ __device__ void round_weights(const Fragment<kBlocks>& scores,
   }
 }
 
-/// Bytes from the beginning of a tile to that of 16 of its columns, of panels of 64.
-__device__ constexpr unsigned bytes_before(int sixteen_columns) {
-  return sixteen_columns / 4 * kPanelBytes + sixteen_columns % 4 * 32;
+/// Bytes from the beginning of a tile of so many rows to that of 16 of its columns.
+__device__ constexpr unsigned bytes_before(int sixteen_columns, int rows = kMmaTile) {
+  return sixteen_columns / 4 * rows * kRowBytes + sixteen_columns % 4 * 32;
 }
 
-/// products = (or +=) the 64 rows of a tile times the transpose of 8 kBlocks rows of another, over
-/// kColumns of halves or as many bytes of e4m3.
-template <int kColumns, WgmmaType kType, int kBlocks>
+/// products = (or +=) the 64 rows of a tile times the transpose of 8 kBlocks rows of another, which
+/// has kRows, over kColumns of halves or as many bytes of e4m3.
+template <int kColumns, WgmmaType kType, int kRows = kMmaTile, int kBlocks>
 __device__ void multiply_rows(const unsigned char* tile, const unsigned char* rows,
                               Fragment<kBlocks>& products,
                               WgmmaScale scale = WgmmaScale::kOverwrite) {
@@ -139,7 +159,8 @@ __device__ void multiply_rows(const unsigned char* tile, const unsigned char* ro
 #pragma unroll
   for (int k = 0; k < kColumns / 16; ++k) {
     wgmma<kType, 8 * kBlocks>(accumulators(products), advance(a, bytes_before(k)),
-                              advance(b, bytes_before(k)), k == 0 ? scale : WgmmaScale::kAdd);
+                              advance(b, bytes_before(k, kRows)),
+                              k == 0 ? scale : WgmmaScale::kAdd);
   }
 }
 

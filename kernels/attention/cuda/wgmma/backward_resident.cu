@@ -1,0 +1,399 @@
+// The backward on Hopper (sm_90a), for halves, of sequences whose queries and d_out fit into shared
+// memory, but not d_q besides: registers have it. A block of two warpgroups has a sequence in a
+// head of keys, as in mma/backward_resident.cu: every tensor is read or written once, and there are
+// five products. Blocks of 32 keys with values go by, copied ahead. Tiles of 64 queries are the
+// groups' in turn. For a block of keys, a group first makes weights and gradients of scores of its
+// tiles, which go to shared memory, and then sums d_q of its tiles, and one group d_v and the other
+// d_k of the block over all tiles: these as columns times keys, since wgmma has 64 rows.
+#include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/mma/gradients.cuh"
+#include "kernels/attention/cuda/wgmma/gradients.cuh"
+#include "kernels/attention/cuda/wgmma/tiles.cuh"
+
+namespace serrate {
+namespace {
+
+constexpr int kGroupWarps = 4, kGroups = 2, kNumWarps = kGroups * kGroupWarps;
+constexpr int kGroupThreads = kGroupWarps * kLanes, kThreads = kGroups * kGroupThreads;
+// Keys that go by at a time, and buffers of them.
+constexpr int kKeys = 32, kSlots = 2;
+// Tiles of queries.
+template <int kDim>
+constexpr int kTiles = resident_rows_of_wgmma(kDim) / kMmaTile;
+
+// The tiles in dynamic shared memory.
+template <int kDim>
+struct ResidentTiles {
+  static constexpr int kScoreBytes = kMmaTile * kKeys * 2, kKeyBytes = kKeys * kDim * 2;
+  static constexpr int kBytes =
+      2 * kTiles<kDim> * (kTileBytes<kDim> + kScoreBytes) + 2 * kSlots * kKeyBytes;
+  unsigned char* data;
+
+  __device__ unsigned char* q(int tile) const { return data + tile * kTileBytes<kDim>; }
+  __device__ unsigned char* d_out(int tile) const { return q(kTiles<kDim> + tile); }
+  // Of a tile of queries and a block of keys: rows of 64 bytes.
+  __device__ unsigned char* weights(int tile) const {
+    return q(2 * kTiles<kDim>) + tile * kScoreBytes;
+  }
+  __device__ unsigned char* d_scores(int tile) const { return weights(kTiles<kDim> + tile); }
+  __device__ unsigned char* k(unsigned n) const {
+    return weights(2 * kTiles<kDim>) + n % kSlots * kKeyBytes;
+  }
+  __device__ unsigned char* v(unsigned n) const { return k(n) + kSlots * kKeyBytes; }
+};
+
+#ifdef SERRATE_WGMMA
+
+template <int kDim>
+struct SharedState {
+  static constexpr int kRows = kTiles<kDim> * kMmaTile;
+  Mbarrier queries, keys[kSlots];
+  WarpTask task;
+  TilePair tiles[kTiles<kDim>];
+  TileList<kRows / kWarpRows> list;
+  KeyRanges ranges[kRows];
+  QuerySums sums[kRows];
+};
+
+// One of the block's warps.
+template <int kDim, class Half, Extras kExtras>
+struct ResidentWarp {
+  static constexpr WgmmaType kType = kTypeOf<Half>;
+  static constexpr int kOwnTiles = kTiles<kDim> / kGroups, kPanels = kDim / kPanelColumns;
+  const AttentionBackwardView& call;
+  const TokenMaps& maps;
+  SharedState<kDim>& state;
+  ResidentTiles<kDim> tiles;
+  int warp, group = warp / kGroupWarps, row = warp % kGroupWarps * kWarpRows;
+
+  using QueryGradients = Fragment<kDim / 8>[kOwnTiles];
+  // Panels of 64 columns, as many as registers allow beside d_q; of a lane, columns g and g + 8 of
+  // the warp's 16, and keys.
+  static constexpr int kKeyBlocks = kKeys / 8, kPanelsAtOnce = kPanels == 1 ? 1 : 2;
+  using KeyGradients = Fragment<kKeyBlocks>[kPanelsAtOnce];
+
+  // Tiles of queries of all heads that share the keys.
+  __device__ GroupTiles queries() const {
+    const std::int64_t heads = heads_per_key_head(call.forward);
+    return {state.task.key_head * heads, heads,
+            static_cast<int>(ceil_div(state.task.at.queries.count, kMmaTile))};
+  }
+
+  // By one thread.
+  __device__ void load_queries(int steps) const {
+    mbarrier_arrive_expecting(&state.queries, 2 * steps * kTileBytes<kDim>);
+#pragma unroll 1
+    for (int tile = 0; tile < steps; ++tile) {
+      const TilePair& at = state.tiles[tile];
+      const std::int64_t count = at.queries.count - at.first_query;
+      load_tile<kDim>(tiles.q(tile), {&maps.q, at.queries.in_q + at.first_query, count, at.head},
+                      &state.queries);
+      load_tile<kDim>(tiles.d_out(tile),
+                      {&maps.d_out, at.queries.in_out + at.first_query, count, at.head},
+                      &state.queries);
+    }
+  }
+  // Likewise.
+  __device__ void load_keys(unsigned n, int first_key) const {
+    const TilePair& at = state.task.at;
+    if (first_key >= at.num_keys) return;
+    Mbarrier* const full = &state.keys[n % kSlots];
+    const auto load = [&](unsigned char* to, const CUtensorMap* map) {
+      load_tile<kDim, kKeys>(
+          to, {map, at.in_keys + first_key, at.num_keys - first_key, state.task.key_head}, full);
+    };
+    mbarrier_arrive_expecting(full, 2 * ResidentTiles<kDim>::kKeyBytes);
+    load(tiles.k(n), &maps.k);
+    load(tiles.v(n), &maps.v);
+  }
+
+  // Calls f(number, place, how many there are) for the warp's share of the runs of 16 queries.
+  template <typename F>
+  __device__ void for_each_run(int steps, F&& f) const {
+#pragma unroll 1
+    for (int run = warp; run < steps * kGroupWarps; run += kNumWarps) {
+      TilePair at = state.tiles[run / kGroupWarps];
+      at.first_query += run % kGroupWarps * kWarpRows;
+      f(run, at,
+        static_cast<int>(
+            std::clamp<std::int64_t>(at.queries.count - at.first_query, 0, kWarpRows)));
+    }
+  }
+  __device__ void list_tiles(int steps) const {
+    for_each_run(steps, [&](int run, const TilePair& at, int count) {
+      KeyRanges* const ranges = state.ranges + run * kWarpRows;
+      set_key_ranges(call.forward, at, ranges);
+      state.list.fill(call.forward, at, ranges, at.first_query, count, 0, run);
+    });
+  }
+  __device__ void sum_d_out(int steps) const {
+    for_each_run(steps, [&](int run, const TilePair& at, int count) {
+      sum_queries<kDim>(call.forward, at, count, PanelRows<Half>{tiles.d_out(run / kGroupWarps)},
+                        run % kGroupWarps * kWarpRows, state.sums + run * kWarpRows);
+    });
+  }
+
+  // Of lane i: a bit for each tile of queries that sees any of the keys of tile i.
+  __device__ unsigned seen_tiles(int steps) const {
+    static_assert(kMostOfWhole / kMmaTile <= kLanes);
+    unsigned seen = 0;
+    for (int tile = 0; tile < steps; ++tile) {
+      const bool is_seen = state.list.is_seen(lane_index(), tile * kGroupWarps, kGroupWarps);
+      seen |= static_cast<unsigned>(is_seen) << tile;
+    }
+    return seen;
+  }
+
+  // Weights and gradients of scores of one of the group's tiles and block n of keys.
+  __device__ void weigh_tile(int tile, unsigned n, int first_key) const {
+    Fragment<kKeyBlocks> weights = {}, d_scores = {};
+    wgmma_keep(accumulators(weights));
+    wgmma_keep(accumulators(d_scores));
+    wgmma_fence();
+    multiply_rows<kDim, kType, kKeys>(tiles.q(tile), tiles.k(n), weights);
+    multiply_rows<kDim, kType, kKeys>(tiles.d_out(tile), tiles.v(n), d_scores);
+    wgmma_commit();
+    wgmma_wait<0>();
+    wgmma_keep(accumulators(weights));
+    wgmma_keep(accumulators(d_scores));
+    const int run = tile * kGroupWarps + warp % kGroupWarps, g = lane_index() / 4;
+    const TilePair& at = state.tiles[tile];
+    const QuerySums* const sums = state.sums + run * kWarpRows + g;
+    const auto keys = static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kKeys));
+    const QueryLaneTile of_lane{
+        {static_cast<int>(at.first_query) + row + g, state.ranges + run * kWarpRows, first_key,
+         keys, state.list.is_full(first_key / kMmaTile, run, 1)},
+        {sums[0], sums[8]}};
+    weigh_pairs<kExtras>(call.forward, at, of_lane, weights, d_scores);
+    using Rows = SwizzledRows<kKeys, Half>;
+    stage_rows(weights, Rows{reinterpret_cast<Half*>(tiles.weights(tile))}, row, 0);
+    stage_rows(d_scores, Rows{reinterpret_cast<Half*>(tiles.d_scores(tile))}, row, 0);
+  }
+
+  // d_q of the group's tiles that see block n of keys += gradients of scores times keys.
+  __device__ void add_d_q(unsigned seen, unsigned n, QueryGradients& d_q) const {
+    const std::uint64_t b = descriptor_of(tiles.k(n), kKeys * kRowBytes);
+#pragma unroll
+    for (int i = 0; i < kOwnTiles; ++i) {
+      const int tile = i * kGroups + group;
+      if ((seen >> tile & 1) == 0) continue;
+      const std::uint64_t a = descriptor_of(tiles.d_scores(tile), 0, true);
+      wgmma_keep(accumulators(d_q[i]));
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kKeys / 16; ++k) {
+        wgmma<kType, kDim, WgmmaMajor::kDepth, WgmmaMajor::kRows>(
+            accumulators(d_q[i]), advance(a, k * 32), advance(b, k * 16 * kRowBytes),
+            WgmmaScale::kAdd);
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+      wgmma_keep(accumulators(d_q[i]));
+    }
+  }
+
+  // Columns of d_v or d_k of a block of keys, from a panel on: the transpose of d_out times
+  // weights, or of queries times gradients of scores, over the tiles of queries that see the keys.
+  __device__ void sum_columns(unsigned seen, int panel, KeyGradients& sums) const {
+#pragma unroll 1
+    for (unsigned left = seen; left != 0; left &= left - 1) {
+      const int tile = __ffs(static_cast<int>(left)) - 1;
+      const bool is_v = group == 0;
+      const std::uint64_t a =
+          descriptor_of((is_v ? tiles.d_out(tile) : tiles.q(tile)) + panel * kPanelBytes, 0);
+      const std::uint64_t b =
+          descriptor_of(is_v ? tiles.weights(tile) : tiles.d_scores(tile), 0, true);
+#pragma unroll
+      for (auto& of_panel : sums) wgmma_keep(accumulators(of_panel));
+      wgmma_fence();
+#pragma unroll
+      for (int k = 0; k < kMmaTile / 16; ++k) {
+#pragma unroll
+        for (int m = 0; m < kPanelsAtOnce; ++m) {
+          wgmma<kType, kKeys, WgmmaMajor::kRows, WgmmaMajor::kRows>(
+              accumulators(sums[m]), advance(a, m * kPanelBytes + k * 16 * kRowBytes),
+              advance(b, k * 16 * kKeys * 2), WgmmaScale::kAdd);
+        }
+      }
+      wgmma_commit();
+      wgmma_wait<0>();
+#pragma unroll
+      for (auto& of_panel : sums) wgmma_keep(accumulators(of_panel));
+    }
+  }
+
+  // These as rows of keys in shared memory. Two lanes whose columns are neighbours hand over one
+  // key each.
+  __device__ void stage_columns(float scale, int panel, const KeyGradients& sums,
+                                PanelRows<Half, kKeys> rows) const {
+    const int lane = lane_index(), g = lane / 4, q = lane % 4, odd = g % 2;
+#pragma unroll
+    for (int m = 0; m < kPanelsAtOnce; ++m) {
+#pragma unroll
+      for (int n = 0; n < kKeyBlocks; ++n) {
+#pragma unroll
+        for (int r = 0; r < 2; ++r) {
+          const auto& block = sums[m][n];
+          const std::uint32_t own = Mma<Half>::pack(scale * block[2 * r], scale * block[2 * r + 1]);
+          const std::uint32_t other = __shfl_xor_sync(~0u, own, 4);
+          const std::uint32_t columns =
+              odd ? __byte_perm(other, own, 0x7632) : __byte_perm(own, other, 0x5410);
+          const int chunk = (panel + m) * kPanelColumns / 8 + warp % kGroupWarps * 2 + r;
+          reinterpret_cast<std::uint32_t*>(rows.at(8 * n + 2 * q + odd, chunk))[g / 2] = columns;
+        }
+      }
+    }
+  }
+
+  // d_v or d_k of block n of keys, by way of its values or keys. Both groups have read the values;
+  // the keys, when both have multiplied by them.
+  __device__ void sum_keys(unsigned seen, unsigned n, int first_key) const {
+    constexpr unsigned kHandover = 1 + kGroups;
+    const bool is_v = group == 0;
+    const float scale = scale_of_sums(call.forward) * (is_v ? 1 : call.forward.scale);
+    const PanelRows<Half, kKeys> rows{is_v ? tiles.v(n) : tiles.k(n)};
+    if (is_v) named_barrier_arrive(kHandover, kThreads);
+#pragma unroll 1
+    for (int panel = 0; panel < kPanels; panel += kPanelsAtOnce) {
+      KeyGradients sums = {};
+      sum_columns(seen, panel, sums);
+      if (!is_v && panel == 0) named_barrier_sync(kHandover, kThreads);
+      stage_columns(scale, panel, sums, rows);
+    }
+    named_barrier_sync(1 + group, kGroupThreads);
+    const TilePair& at = state.task.at;
+    const auto count = static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kKeys));
+    const HeadsView<Half> to = view_as<Half>(is_v ? call.d_v : call.d_k);
+#pragma unroll 1
+    for (int i = thread_index() % kGroupThreads; i < count * kDim / 8; i += kGroupThreads) {
+      const int key = i / (kDim / 8), chunk = i % (kDim / 8);
+      *reinterpret_cast<uint4*>(to.at(at.in_keys + first_key + key, state.task.key_head) +
+                                chunk * 8) = *reinterpret_cast<const uint4*>(rows.at(key, chunk));
+    }
+    fence_async_proxy_shared();
+  }
+
+  // By way of the tiles of queries, which all warps have read.
+  __device__ void write_d_q(int steps, QueryGradients& d_q) const {
+    const float scale = call.forward.scale * scale_of_sums(call.forward);
+#pragma unroll
+    for (int i = 0; i < kOwnTiles; ++i) {
+      const int tile = i * kGroups + group;
+      if (tile >= steps) break;
+      const TilePair& at = state.tiles[tile];
+      const std::int64_t first = at.first_query + row;
+      write_scaled<kDim, Half>(scale, d_q[i], {reinterpret_cast<Half*>(tiles.q(tile))}, row,
+                               call.d_q, at.queries.in_q + first, at.head,
+                               at.queries.count - first);
+    }
+    fence_async_proxy_shared();
+  }
+
+  // The block's sequence number `number`; n is the number of its first block of keys among those
+  // that went by, and then of the next sequence's.
+  __device__ void sum_sequence(unsigned number, unsigned& n) const {
+    const int steps = static_cast<int>(queries().steps());
+    if (thread_index() == 0) {
+      load_queries(steps);
+      load_keys(n, 0);
+    }
+    list_tiles(steps);
+    mbarrier_wait(&state.queries, number % 2);
+    sum_d_out(steps);
+    __syncthreads();
+    const unsigned seen_of_lane = seen_tiles(steps);
+    QueryGradients d_q = {};
+#pragma unroll 1
+    for (int first_key = 0; first_key < state.task.at.num_keys; first_key += kKeys, ++n) {
+      __syncthreads();  // the block of keys before has been read and written
+      if (thread_index() == 0) load_keys(n + 1, first_key + kKeys);
+      mbarrier_wait(&state.keys[n % kSlots], n / kSlots % 2);
+      const unsigned seen = __shfl_sync(~0u, seen_of_lane, first_key / kMmaTile);
+      constexpr unsigned kOfGroup = 0x55555555;  // of every other tile
+#pragma unroll 1
+      for (unsigned left = seen & kOfGroup << group; left != 0; left &= left - 1) {
+        weigh_tile(__ffs(static_cast<int>(left)) - 1, n, first_key);
+      }
+      fence_async_proxy_shared();
+      __syncthreads();
+      add_d_q(seen, n, d_q);
+      sum_keys(seen, n, first_key);
+    }
+    __syncthreads();
+    write_d_q(steps, d_q);
+  }
+};
+
+#endif
+
+// One sequence in a head of keys after the other for each block.
+template <int kDim, class Half, Extras kExtras>
+__global__ void __launch_bounds__(kThreads, 1)
+    sum_whole_by_wgmma(const __grid_constant__ AttentionBackwardView call, const WorkList work,
+                       const __grid_constant__ TokenMaps maps) {
+#ifdef SERRATE_WGMMA
+  __shared__ SharedState<kDim> state;
+  // In uniform registers, as descriptors are.
+  const int warp = __shfl_sync(~0u, thread_index() / kLanes, 0);
+  if (thread_index() == 0) {
+    mbarrier_init(&state.queries, 1);
+    for (Mbarrier& keys : state.keys) mbarrier_init(&keys, 1);
+    fence_mbarrier_init();
+  }
+  const AttentionView& args = call.forward;
+  const ResidentWarp<kDim, Half, kExtras> own{
+      call, maps, state, {dynamic_shared<unsigned char>()}, warp};
+  const TaskNumbers numbers{work.resident_wgmma, TaskNumbers::Rows::kQueries, kMmaTile,
+                            args.num_key_heads, heads_per_key_head(args)};
+  const std::int64_t end = work.resident_wgmma[batch_size_of(args)];
+  unsigned number = 0, n = 0;
+  for (std::int64_t index = blockIdx.x; index < end; index += gridDim.x, ++number) {
+    __syncthreads();  // the sequence before has been written
+    if (warp == 0) {
+      const WarpTask found = task_at(args, work, numbers, {0, end, end}, index);
+      if (lane_index() == 0) {
+        state.task = found;
+        const GroupTiles queries = own.queries();
+        for (int tile = 0; tile < queries.steps(); ++tile) {
+          TilePair at = found.at;
+          at.head = queries.head(tile), at.first_query = queries.first_query(tile);
+          state.tiles[tile] = at;
+        }
+      }
+    }
+    __syncthreads();
+    own.sum_sequence(number, n);
+  }
+#endif
+}
+
+template <int kDim, class Half, Extras kExtras>
+void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
+  const AttentionView& args = call.forward;
+  constexpr std::int64_t kBytes = ResidentTiles<kDim>::kBytes;
+  const TokenMaps maps{map_of(args.q, args.num_heads, kDim),
+                       map_of(call.d_out, args.num_heads, kDim),
+                       map_of(args.k, args.num_key_heads, kDim, kKeys),
+                       map_of(args.v, args.num_key_heads, kDim, kKeys)};
+  launch_warps(sum_whole_by_wgmma<kDim, Half, kExtras>,
+               {kNumWarps, kBytes, kBytes, batch_size_of(args) * args.num_key_heads}, stream, call,
+               work, maps);
+}
+
+}  // namespace
+
+void sum_resident_by_wgmma(const AttentionBackwardView& call, const WorkList& work,
+                           const Stream& stream) {
+  with_halves<256>(call.forward, [&](auto dim, auto half) {
+    if constexpr (dim() >= 64) {
+      using Half = decltype(half);
+      if (extras_of(call.forward) == Extras::kAny) {
+        run<dim(), Half, Extras::kAny>(call, work, stream);
+      } else {
+        run<dim(), Half, Extras::kNone>(call, work, stream);
+      }
+    }
+  });
+}
+
+}  // namespace serrate
