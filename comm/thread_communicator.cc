@@ -45,7 +45,7 @@ bool ThreadGroup::open(int rank, Offer offer, Clock::time_point deadline,
                        const MakeError& make_error) {
   std::unique_lock lock(mutex_);
   if (failed_) return false;
-  ranks_[rank].offer = offer;
+  ranks_[rank].offer = std::move(offer);
   const std::int64_t meeting = arrive(rank);
   lock.unlock();
   if (spin_until_complete(meeting)) return true;
@@ -181,14 +181,14 @@ void ThreadCommunicator::give_up(std::string_view why) noexcept {
   try {
     for (int peer = 0; peer < size(); ++peer) readers.push_back(group_->offer(peer).events);
     stream->synchronize();
-  } catch (const std::exception&) {
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): see above
   }
   group_->close(rank());
   try {
     for (const auto& reader : readers) {
       if (reader) reader->copied.synchronize();
     }
-  } catch (const std::exception&) {
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): see above
   }
 }
 
