@@ -179,9 +179,9 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
   // For all boxes, each of which has 30 rounds or more. Where memory has a price, or nodes are told
   // apart, there are more cases.
   const bool is_priced = bound.device_price > 0 || bound.host_price > 0;
-  const double most_demands = relaxation.num_groups() > 1 ? 330'000 : is_priced ? 93'000 : 47'000;
+  const double most_demands = relaxation.num_groups() > 1 ? 900'000 : is_priced ? 93'000 : 47'000;
   const double num_demands = static_cast<double>(relaxation.num_demands() + 1);
-  int boxes_left = std::clamp(static_cast<int>(most_demands / num_demands), 32, 1'200);
+  int boxes_left = std::clamp(static_cast<int>(most_demands / num_demands), 32, 2'400);
   double proved = bound.objective;
   std::optional<Cases> failed;  // of the least goal that was tried and is not proved
   const auto is_proved = [&](double part) { return proved >= kCloseEnough * part * known; };
@@ -193,8 +193,8 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
     if (!is_proved(part)) failed.emplace(std::move(cases));
   };
   // A goal is proved by fewer cases than it takes to find the least of all of them.
-  prove(0.98, 0.6);
-  if (is_proved(0.98)) {
+  prove(0.9825, 0.6);
+  if (is_proved(0.9825)) {
     prove(0.99, 0.7);
     if (is_proved(0.99)) prove(1, 1);
   } else {
