@@ -44,7 +44,7 @@ void layer_norm_backward(const LayerNormBackward& args, const Stream& stream) {
   if (args.d_branch.has_data()) {
     check_dropout_backward(args.key, args.d_x, args.d_branch, stream.device());
   }
-  check(args.d_bias.empty() || (args.d_branch.has_data() && std::ssize(args.d_bias) == x.cols),
+  check(args.d_bias.empty() || (args.d_branch.cols == x.cols && std::ssize(args.d_bias) == x.cols),
         "layer_norm: d_bias must have an entry per column of d_branch");
   dispatch_device(stream.device(), [&](auto d) { layer_norm_backward_on<d()>(args, stream); });
 }

@@ -126,6 +126,20 @@ TEST_P(SequenceEncoderTest, ASequenceDoesNotSeeTheRestOfTheBatchNorItsOwnFuture)
   EXPECT_NE(before[7 * kWidth], after[7 * kWidth]);
 }
 
+TEST_P(SequenceEncoderTest, StartsWithNoTokens) {
+  SequenceEncoder encoder(small_model(0.3f), 3, stream_);
+  const Buffer<std::int64_t> offsets(std::vector<std::int64_t>{0, 0}, stream_);
+  const TokenBatch none{offsets.span(), {}, {}};
+  const DeviceMatrix<float> no_rows(DeviceSpan<float>(), 0, kWidth);
+  const std::vector<DeviceMatrix<const float>> features{no_rows, no_rows};
+  const std::vector<DeviceMatrix<float>> d_features{no_rows, no_rows};
+  fill_zero(encoder.parameters().gradients(), stream_);
+  EXPECT_EQ(encoder.forward(features, none, 1, EncoderMode::kTrain, stream_).rows, 0);
+  encoder.backward(no_rows, d_features, none, stream_);
+  EXPECT_EQ(on_host(encoder.parameters().gradients(), stream_),
+            std::vector<float>(encoder.parameters().size(), 0.0f));
+}
+
 TEST_P(SequenceEncoderTest, DropoutIsForTrainingAndChangesWithTheStep) {
   SequenceEncoder encoder(small_model(0.5f), 3, stream_);
   const auto run = [&](std::int64_t step, EncoderMode mode) {

@@ -196,6 +196,39 @@ TEST_P(LayerNormTest, TheGradientOfABiasIsThatOfABranch) {
   expect_refused();
 }
 
+// On a GPU more than 16 blocks have a part of each sum.
+TEST_P(LayerNormTest, SumsGradientsOfParametersOverManyRows) {
+  LayerNorm norm({600, 131});
+  const TestMatrix d_branch(600, 131), d_bias(1, 131);
+  norm.run(*this, 1);
+  const reference::Matrix normalized =
+      reference::layer_norm(norm.x.in_double(), TestMatrix(1, 131, 1).in_double(),
+                            TestMatrix(1, 131).in_double(), LayerNorm::kEps);
+  norm.d_gamma = norm.d_beta = TestMatrix(1, 131);
+  layer_norm_backward({.x = norm.x.on(stream),
+                       .d_y = norm.d_y.on(stream),
+                       .gamma = norm.gamma.row_on(stream),
+                       .mean = norm.mean.on(stream),
+                       .rstd = norm.rstd.on(stream),
+                       .d_x = norm.d_x.on(stream),
+                       .d_gamma = norm.d_gamma.row_on(stream),
+                       .d_beta = norm.d_beta.row_on(stream),
+                       .d_branch = d_branch.on(stream),
+                       .d_bias = d_bias.row_on(stream)},
+                      stream);
+  reference::Matrix d_gamma(1, 131), d_beta(1, 131), sums(1, 131);
+  for (std::int64_t r = 0; r < 600; ++r) {
+    for (std::int64_t c = 0; c < 131; ++c) {
+      d_gamma(0, c) += norm.d_y(r, c) * normalized(r, c);
+      d_beta(0, c) += norm.d_y(r, c);
+      sums(0, c) += norm.d_x(r, c);
+    }
+  }
+  expect_close(norm.d_gamma, d_gamma, 1e-5);
+  expect_close(norm.d_beta, d_beta, 1e-5);
+  expect_close(d_bias, sums, 1e-5);
+}
+
 // The sum ahead of a norm and the gradient of its branch behind it have the bits of dropout's ops.
 TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
   const std::int64_t n = param().n, dim = param().dim;
@@ -237,7 +270,7 @@ TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
            .write = LayerNormBackward::Write::kAccumulate,
            .key = key,
            .d_branch = d_branch,
-           .d_bias = d_branch.has_data() ? d_bias.row_on(stream) : DeviceSpan<float>()},
+           .d_bias = d_branch.cols > 0 ? d_bias.row_on(stream) : DeviceSpan<float>()},
           stream);
     };
     dropout_forward(key, rows(branch, branch16), residual.on(stream), apart.x.on(stream), stream);
