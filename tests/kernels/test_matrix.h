@@ -17,14 +17,14 @@
 namespace serrate {
 
 /// A matrix of floats for host and device (TestArray) with columns behind each row that no kernel
-/// may write.
+/// may write; so its rows are not aligned, those of a compact() one are.
 class TestMatrix {
  public:
   static constexpr std::int64_t kPadding = 3;
   static constexpr float kGuard = -12345;
 
-  TestMatrix(std::int64_t rows, std::int64_t cols, float fill = 0)
-      : rows_(rows), cols_(cols), values_(rows * (cols + kPadding), kGuard) {
+  TestMatrix(std::int64_t rows, std::int64_t cols, float fill = 0, std::int64_t padding = kPadding)
+      : rows_(rows), cols_(cols), stride_(cols + padding), values_(rows * stride_, kGuard) {
     for (std::int64_t r = 0; r < rows; ++r) std::fill_n(host_row(r), cols, fill);
   }
   /// Uniform in [-scale, scale).
@@ -37,12 +37,21 @@ class TestMatrix {
     }
     return result;
   }
+  /// The same without columns behind the rows.
+  TestMatrix compact() const {
+    TestMatrix result(rows_, cols_, 0, 0);
+    for (std::int64_t r = 0; r < rows_; ++r) {
+      std::copy_n(host_row(r), cols_, result.host_row(r));
+    }
+    return result;
+  }
 
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
+  std::int64_t stride() const { return stride_; }
   /// For an op; see TestArray::on().
   DeviceMatrix<float> on(const Stream& stream) const {
-    return {values_.on(stream).device_data(), rows_, cols_, cols_ + kPadding};
+    return {values_.on(stream).device_data(), rows_, cols_, stride_};
   }
   /// The only row, as a vector argument.
   DeviceSpan<float> row_on(const Stream& stream) const { return values_.on(stream).first(cols_); }
@@ -61,7 +70,7 @@ class TestMatrix {
 
   bool guards_hold() const {
     for (std::int64_t r = 0; r < rows_; ++r) {
-      for (std::int64_t c = cols_; c < cols_ + kPadding; ++c) {
+      for (std::int64_t c = cols_; c < stride_; ++c) {
         if ((*this)(r, c) != kGuard) return false;
       }
     }
@@ -69,34 +78,32 @@ class TestMatrix {
   }
 
  private:
-  float* host_row(std::int64_t r) const { return values_.host().data() + r * (cols_ + kPadding); }
+  float* host_row(std::int64_t r) const { return values_.host().data() + r * stride_; }
 
-  std::int64_t rows_, cols_;
+  std::int64_t rows_, cols_, stride_;
   TestArray<float> values_;
 };
 
 /// The same of bfloat16, with the values of a TestMatrix rounded to nearest.
 class TestHalves {
  public:
-  explicit TestHalves(const TestMatrix& matrix) : shape_(matrix.rows(), matrix.cols()) {
+  explicit TestHalves(const TestMatrix& matrix) : shape_(matrix) {
     std::vector<BFloat16> rounded;
     for (const float value : matrix.raw()) rounded.emplace_back(value);
     values_ = rounded;
   }
 
   DeviceMatrix<BFloat16> on(const Stream& stream) const {
-    return {values_.on(stream).device_data(), shape_.rows(), shape_.cols(),
-            shape_.cols() + TestMatrix::kPadding};
+    return {values_.on(stream).device_data(), shape_.rows(), shape_.cols(), shape_.stride()};
   }
   /// Exactly.
   TestMatrix in_float() const {
-    constexpr std::int64_t kPadding = TestMatrix::kPadding;
     const auto guard = static_cast<float>(BFloat16(TestMatrix::kGuard));
-    TestMatrix result(shape_.rows(), shape_.cols());
+    TestMatrix result = shape_;
     for (std::int64_t r = 0; r < result.rows(); ++r) {
-      const BFloat16* const row = values_.host().data() + r * (result.cols() + kPadding);
+      const BFloat16* const row = values_.host().data() + r * result.stride();
       for (std::int64_t c = 0; c < result.cols(); ++c) result(r, c) = static_cast<float>(row[c]);
-      for (std::int64_t c = result.cols(); c < result.cols() + kPadding; ++c) {
+      for (std::int64_t c = result.cols(); c < result.stride(); ++c) {
         EXPECT_EQ(static_cast<float>(row[c]), guard) << "written past the columns of row " << r;
       }
     }

@@ -76,6 +76,23 @@ class SampledSoftmaxTest : public KernelTest {};
 INSTANTIATE_TEST_SUITE_P(Device, SampledSoftmaxTest, testing::ValuesIn(test_devices()),
                          device_name);
 
+// Aligned rows, and so many tokens that a GPU's sums over them are those of more than 16 blocks.
+TEST_P(SampledSoftmaxTest, AddsUpAlignedRowsOfManyTokens) {
+  Case c({1100, 5, 16});
+  for (TestMatrix* matrix :
+       {&c.hidden, &c.targets, &c.negatives, &c.d_hidden, &c.d_targets, &c.d_negatives}) {
+    *matrix = matrix->compact();
+  }
+  c.run(*this);
+  reference::Softmax at{c.hidden.in_double(), c.targets.in_double(), c.negatives.in_double(),
+                        c.target_ids.host(),  c.negative_ids.host(), Case::kInverseTemperature};
+  EXPECT_NEAR(c.loss[0], sampled_softmax_loss(at), 2e-6 * c.loss[0]);
+  reference::Matrix d_negatives =
+      numeric_gradient(at.negatives, [&] { return Case::kDLoss * sampled_softmax_loss(at); });
+  for (double& value : d_negatives.values) value += Case::kBefore;
+  expect_close(c.d_negatives, d_negatives, 2e-5);
+}
+
 TEST_P(SampledSoftmaxTest, ThreadsChangeNoBits) {
   const auto shapes = tests_run_on_devices()
                           ? std::vector<SoftmaxShape>{{150, 130, 20}, {70, 600, 4}}

@@ -67,6 +67,29 @@ TEST_P(TokenEmbeddingColumns, AgreesWithTheDefinitionOnAnyThreads) {
   }
 }
 
+// Aligned rows, whose sums over blocks a GPU adds up four columns at a time: two blocks, and more
+// than are added up at once.
+TEST_P(TokenEmbeddingTest, AddsUpAlignedRowsOfManyTokens) {
+  constexpr std::int64_t kLength = 20, kDim = 16;
+  for (const std::int64_t n : {1100, 16 * 1024 + 1}) {
+    TestArray<std::int64_t> positions(n);
+    for (std::int64_t t = 0; t < n; ++t) positions[t] = (t * t) % kLength;
+    const TestMatrix d_x = TestMatrix::random(n, kDim, 3).compact();
+    const TestMatrix d_feature = TestMatrix(n, kDim).compact();
+    const TestMatrix d_position = TestMatrix(kLength, kDim, 1).compact();  // added to
+    reference::Matrix expected = d_position.in_double(), scaled = d_x.in_double();
+    for (double& value : scaled.values) value *= 1.5;
+    for (std::int64_t t = 0; t < n; ++t) {
+      for (std::int64_t c = 0; c < kDim; ++c) expected(positions[t], c) += d_x(t, c);
+    }
+    const DeviceMatrix<float> d_features[]{d_feature.on(stream)};
+    token_embedding_backward(
+        {d_x.on(stream), positions.on(stream), 1.5f, d_features, d_position.on(stream)}, stream);
+    expect_close(d_feature, scaled, 1e-6);
+    expect_close(d_position, expected, 1e-4);  // thousands of floats each
+  }
+}
+
 // Positions on a device are not read before the kernel: there they are the caller's to check.
 TEST(TokenEmbeddingOnTheCpu, PositionBeyondTheTableIsAnError) {
   const Stream stream;
