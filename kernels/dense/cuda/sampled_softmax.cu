@@ -142,7 +142,7 @@ __global__ void __launch_bounds__(kTileThreads) sum_over_negatives(Softmax args)
 
 // A tile of negatives, a chunk of tokens.
 template <Access kAccess>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, kAccess == Access::kScalars ? 2 : 1)
     sum_over_tokens(Softmax args, NegativeGradients gradients) {
   __shared__ __align__(16) SharedTile shared[2];
   const SoftmaxChunk chunk = chunk_of_block(args.tokens.size);
