@@ -1,5 +1,6 @@
 #include "src/model/model_bytes.h"
 
+#include <algorithm>
 #include <cmath>
 #include <initializer_list>
 
@@ -78,7 +79,12 @@ std::int64_t gpu_workspace_bytes(const SequenceModelOptions& options, std::int64
   const double rounded = options.precision == Precision::kFp32   ? 0
                          : options.precision == Precision::kBf16 ? padded / 2
                                                                  : padded;
-  return bytes_of((sums + rounded) * sizeof(float));
+  // kTokenTile and kMostParts of kernels/dense/cuda/token_embedding.cu, which runs when the head's
+  // are free again: gradients of positions, of each part of the tokens.
+  const double parts = std::min(64.0, std::ceil(static_cast<double>(num_tokens) / 1024));
+  const double positions =
+      parts * static_cast<double>(options.max_length) * static_cast<double>(options.dim);
+  return bytes_of(std::max(sums + rounded, positions) * sizeof(float));
 }
 
 }  // namespace serrate

@@ -16,8 +16,8 @@ std::int64_t parameter_bytes(const SequenceModelOptions& options);
 std::int64_t activation_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
                               std::int64_t num_negatives);
 
-/// What kernels of a GPU allocate besides while they run: for the head's sums of weighted rows, and
-/// its copies of rounded ones.
+/// What kernels of a GPU allocate besides while they run: for the head's sums of weighted rows and
+/// its copies of rounded ones or, if that is more, for the sums of the positions' gradients.
 std::int64_t gpu_workspace_bytes(const SequenceModelOptions& options, std::int64_t num_tokens,
                                  std::int64_t num_negatives);
 

@@ -81,5 +81,16 @@ TEST_P(ModelBytes, AreWhatEncoderAndHeadAllocate) {
   }
 }
 
+// By hand: 528 chunks of 64 rows more for the tokens and for the negatives; 64 parts of the tokens,
+// of each of which there is a sum for each position.
+TEST(GpuWorkspaceBytes, AreThoseOfTheHeadOrOfPositions) {
+  SequenceModelOptions options{.dim = 16, .max_length = 50};
+  EXPECT_EQ(gpu_workspace_bytes(options, 70000, 1000), (71000 + 2 * 528 * 64) * 16 * 4);
+  options.max_length = 4096;
+  EXPECT_EQ(gpu_workspace_bytes(options, 70000, 1000), 64 * 4096 * 16 * 4);
+  options.max_length = 100000;
+  EXPECT_EQ(gpu_workspace_bytes(options, 2049, 1000), 3 * 100000 * 16 * 4);
+}
+
 }  // namespace
 }  // namespace serrate
