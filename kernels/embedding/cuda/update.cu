@@ -370,10 +370,13 @@ void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Opti
   if (args.table.type != DataType::kFloat32) aligned &= args.rounding.column_begin % 4 == 0;
   const std::int64_t row_bytes =
       (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
-  const std::int64_t room = kSharedBytes - bytes_of_keys(kUpdateThreads);
-  check(row_bytes <= room, "rows are too wide for the update on a GPU (11768 columns)");
+  const std::int64_t most_rows =
+      (kSharedBytes - bytes_of_keys(0)) / (row_bytes + bytes_of_keys(1) - bytes_of_keys(0));
+  check(most_rows > 0,
+        "rows of more than 12276 columns are too wide for the update on a GPU (its blocks keep a "
+        "row in 48 KiB of shared memory): make the table's dim smaller, or cut it by columns");
   dim3 block = rows_of_threads(args.table.cols, aligned ? 4 : 1, kUpdateThreads);
-  block.y = std::min(block.y, static_cast<unsigned>(room / std::max<std::int64_t>(row_bytes, 1)));
+  block.y = std::min(block.y, static_cast<unsigned>(most_rows));
   const auto kernel = aligned ? update_rows<4, Optimizer, Value> : update_rows<1, Optimizer, Value>;
   const Table<Value> table{static_cast<Value*>(args.table.device_data()), args.table.stride};
   launch(kernel, blocks_for(groups, block), block,

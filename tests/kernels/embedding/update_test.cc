@@ -334,12 +334,15 @@ TEST_P(EmbeddingUpdateTest, ColumnShardsStepAsTheWholeRow) {
   std::vector<float> squares = left_squares.to_host(stream);
   const std::vector<float> others = right_squares.to_host(stream);
   const auto where = grouped(groups, left_args.segments, stream);
+  std::int64_t num_repeated = 0;
   for (std::size_t o = 0; o < squares.size(); ++o) {
     const bool is_first = o == 0 || where[o].row != where[o - 1].row;
+    num_repeated += is_first ? 0 : 1;
     EXPECT_EQ(squares[o] > 0, is_first) << o;
     EXPECT_EQ(others[o] > 0, is_first) << o;
     squares[o] += others[o];
   }
+  EXPECT_GT(num_repeated, 0);
   const Buffer<float> sums(squares, stream);
   embedding_update(left_args, groups, sums.span(), 8, stream);
   embedding_update(right_args, groups, sums.span(), 8, stream);
@@ -352,6 +355,65 @@ TEST_P(EmbeddingUpdateTest, ColumnShardsStepAsTheWholeRow) {
     for (std::int64_t c = 5; c < 8; ++c) joined(r, c) = right_table(r, c);
   }
   expect_near(joined, expected.table, 1e-6);
+}
+
+// Of two shards' columns at once, with small integers, whose sums are exact in any order.
+TEST_P(EmbeddingUpdateTest, SquaresRowsWithVeryManyOccurrences) {
+  constexpr std::int64_t kDim = 8;
+  constexpr ColumnRange kRanges[] = {{0, 4}, {4, 7}};
+  for (const std::int64_t count : {511, 512, 513, 5000}) {
+    SCOPED_TRACE(std::to_string(count) + " ids");
+    Bags bags{{0, 2}, {0, 1, 2}, {}};  // row 1 has the others
+    for (std::int64_t i = 0; i < count; ++i) {
+      bags.indices.push_back(1);
+      bags.offsets.push_back(std::ssize(bags.indices));
+    }
+    Matrix d_output(bags.num_bags(), kDim), d_table(3, kDim);
+    for (std::int64_t b = 0; b < d_output.rows; ++b) {
+      for (std::int64_t c = 0; c < kDim; ++c) d_output(b, c) = static_cast<double>((b + c) % 7 - 2);
+    }
+    reference::add_embedding_gradient(bags, d_output, d_table);
+    DeviceParameters parameters(start(SparseOptimizer::kRowWiseAdagrad, Matrix(3, kDim)), stream);
+    DeviceGradient gradient({bags, d_output}, stream);
+    const GradientSegment segment = gradient.segment();
+    const EmbeddingUpdate args{.table = parameters.table.view(),
+                               .state = parameters.state.view(),
+                               .second_moment = {},
+                               .segments = {&segment, 1},
+                               .optimizer = {.type = SparseOptimizer::kRowWiseAdagrad}};
+    group_gradients(args.segments, 3, groups, stream);
+    const std::int64_t size = groups.num_occurrences;
+    auto squares = Buffer<float>::zeros(2 * size, stream);
+    gradient_row_squares(args, groups, kRanges, squares.span(), stream);
+    const std::vector<float> actual = squares.to_host(stream);
+    for (std::int64_t range = 0; range < 2; ++range) {
+      const std::int64_t first_of_row[] = {0, 1, size - 1};
+      for (std::int64_t row = 0; row < 3; ++row) {
+        double expected = 0;
+        for (std::int64_t c = kRanges[range].begin; c < kRanges[range].end; ++c) {
+          expected += d_table(row, c) * d_table(row, c);
+        }
+        EXPECT_NEAR(actual[range * size + first_of_row[row]], expected, kDim * 0x1p-23 * expected)
+            << "row " << row << ", range " << range;
+      }
+    }
+  }
+}
+
+// What a block of a GPU keeps in shared memory of one row and its occurrence is 48 KiB.
+TEST_P(EmbeddingUpdateTest, TakesRowsAsWideAsThereIsRoom) {
+  const auto step = [&](std::int64_t dim) {
+    DeviceParameters parameters(start(SparseOptimizer::kSgd, Matrix(2, dim)), stream);
+    Matrix d_output(1, dim);
+    for (std::int64_t c = 0; c < dim; ++c) d_output(0, c) = static_cast<double>(c % 7 - 2);
+    update({{{{1}, {0, 1}, {}}, d_output}}, {.type = SparseOptimizer::kSgd, .learning_rate = 1}, 1,
+           parameters);
+    const Matrix table = parameters.to_host(stream).table;
+    for (std::int64_t c = 0; c < dim; ++c) ASSERT_EQ(table(1, c), -d_output(0, c)) << c;
+  };
+  step(12276);
+  if (stream.device().type == DeviceType::kCpu) return;
+  EXPECT_THROW(step(12277), Error);
 }
 
 TEST_P(EmbeddingUpdateTest, LeavesOtherRowsAlone) {
