@@ -9,6 +9,7 @@ namespace {
 
 void check_segment(const BucketizeSegment& s) {
   check(!s.bags.offsets.empty(), "offsets must be [num_bags + 1]");
+  check(s.bags.num_bags() > 0 || s.bags.values.empty(), "without bags there are no values");
   check(s.bags.weights.empty() || s.bags.weights.size() == s.bags.values.size(),
         "weights must be empty or as many as values");
   check(s.row_splits.size() >= 2 && s.row_splits[0] == 0 && std::ranges::is_sorted(s.row_splits),

@@ -61,9 +61,10 @@ __device__ inline Found bag_in_block(const std::int64_t* offsets, std::int64_t n
   if (threadIdx.x < 2) {
     const std::int64_t start = offsets[0], size = offsets[num_bags] - start;
     const std::int64_t wanted = first + threadIdx.x * (kSearchBlock - 1);
-    // Where bags are of one length it is this one.
+    // Where bags are of one length it is this one. Wrong offsets may leave no values.
     const auto guess = static_cast<std::int64_t>(
-        static_cast<double>(wanted) / static_cast<double>(size) * static_cast<double>(num_bags));
+        static_cast<double>(wanted) / static_cast<double>(std::max<std::int64_t>(size, 1)) *
+        static_cast<double>(num_bags));
     ends[threadIdx.x] = last_at_most_near(std::min(guess, num_bags - 1), num_bags, start + wanted,
                                           [=](std::int64_t bag) { return offsets[bag]; });
     if (threadIdx.x == 0) begin = start;

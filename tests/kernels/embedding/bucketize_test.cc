@@ -247,6 +247,7 @@ TEST_P(BucketizeTest, RejectsWhatDoesNotFit) {
   const Bags none{{}, {0}, {}};
   EXPECT_THROW(parted({{none, {0, 7, 5}}}), Error);
   EXPECT_THROW(parted({{none, {1, 5}}}), Error);
+  EXPECT_THROW(parted({{{{1, 2}, {0}, {}}, {0, 5}}}), Error);
   EXPECT_THROW(parted({{{{1, 2}, {0, 2}, {1}}, {0, 5}}}), Error);
   EXPECT_THROW(parted({{{{1}, {0, 1}, {1}}, {0, 5}}, {{{1}, {0, 1}, {}}, {0, 5}}}), Error);
 }
