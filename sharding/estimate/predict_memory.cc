@@ -70,8 +70,8 @@ class Prediction {
   static double row_bytes(const Lookups& n, std::int64_t columns) {
     return n.bags * static_cast<double>(columns) * kFloat;
   }
-  // RowGroups on a CPU: rows, their offsets and occurrences; the sort's keys, twice, and bags. On a
-  // GPU two of these words.
+  // RowGroups on a CPU: rows, their offsets and occurrences; the sort's keys, twice, and bags. A
+  // GPU has two words an id, and two floats with weights: 32 bytes fewer than this, or 28.
   double group_bytes(double ids) const {
     return ids * (6 * kWord + (any_weighted_ ? kFloat : 0)) + 2 * kWord;
   }

@@ -45,7 +45,8 @@ class DenseParameters {
   DeviceMatrix<float> gradient(std::int64_t slice) { return view(gradients_.span(), slice); }
   /// A weight or bias as products take it; in bf16 after round_values().
   InputMatrix factor(std::int64_t slice) const;
-  /// To be written until the next round_values().
+  /// The caller may write them until the next forward, which rounds them again; do not keep the
+  /// span.
   DeviceSpan<float> values() {
     is_rounded_ = false;
     return values_.span();
@@ -54,7 +55,7 @@ class DenseParameters {
   DeviceSpan<float> first_moment() { return first_moment_.span(); }
   DeviceSpan<float> second_moment() { return second_moment_.span(); }
 
-  /// In bf16 sees to it that the copies are those of the values: update() makes them, too.
+  /// In bf16, rounds the values again if values() was called since; update() does so itself.
   void round_values(const Stream& stream);
   std::int64_t rounded_bytes() const { return rounded_.bytes(); }
 

@@ -23,7 +23,7 @@ struct GradientSegment {
 /// occurrences are all: the update finds there where rows begin.
 struct RowGroups {
   std::int64_t num_occurrences = 0;   ///< over all segments
-  Buffer<std::uint64_t> occurrences;  ///< [num_occurrences]: segment and bag; on a GPU row, too
+  Buffer<std::uint64_t> occurrences;  ///< [num_occurrences]: segment and bag; on a GPU also the row
   Buffer<float> weights;              ///< [num_occurrences], or empty when no segment has weights
   Buffer<std::uint64_t> scratch;      ///< the sort's own,
   Buffer<float> scratch_weights;      ///< and on a GPU that of weights

@@ -92,8 +92,8 @@ class FloatRows {
   OutputMatrix table_;
 };
 
-// Rows of 16 bits a column: rounded at random when they are stored. To be compiled once and not for
-// each optimizer and width, neither is inlined.
+// Rows of 16 bits a column: rounded at random when they are stored. load() and store() are not
+// inlined, so that they are compiled once and not for each optimizer and width.
 template <class Value>
 class RoundedRows {
  public:
