@@ -27,7 +27,7 @@ AttentionPlanKey plan_key_of(const AttentionForward& args);
 
 /// How the attention of one batch is shared among threads, and its mask by tiles; see
 /// plan_attention. Memory: on the CPU three integers a sequence, four ranges a tile of keys for a
-/// ColumnMask; on CUDA nine integers a sequence, in the order of the stream that it was made on.
+/// ColumnMask; on CUDA ten integers a sequence, in the order of the stream that it was made on.
 class AttentionPlan {
  public:
   AttentionPlan();

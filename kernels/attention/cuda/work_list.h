@@ -133,15 +133,24 @@ struct CudaAttentionPlan {
 CudaAttentionPlan list_work(const AttentionView& args, bool backward_takes_wgmma,
                             const Stream& stream);
 
-/// Calls f(WorkList), the one of the call's plan or, where that has none, is null or another for
-/// the backward than asked for, of its own.
+/// The list of a call's plan: null if there is none or it was made for the other choice of
+/// backward.
+inline const CudaAttentionPlan* list_of(const AttentionPlan* plan,
+                                        std::optional<bool> backward_takes_wgmma) {
+  const CudaAttentionPlan* const list = plan ? plan->on_cuda() : nullptr;
+  return list && backward_takes_wgmma.value_or(list->backward_takes_wgmma) ==
+                     list->backward_takes_wgmma
+             ? list
+             : nullptr;
+}
+
+/// Calls f(WorkList), the one of the call's plan or, if there is none or it was made for the other
+/// choice of backward, a list of its own.
 template <typename F>
 void with_work_list(const AttentionView& args, const AttentionPlan* plan,
                     std::optional<bool> backward_takes_wgmma, const Stream& stream, F&& f) {
   const std::int64_t batch_size = batch_size_of(args);
-  const CudaAttentionPlan* const planned = plan ? plan->on_cuda() : nullptr;
-  if (planned && backward_takes_wgmma.value_or(planned->backward_takes_wgmma) ==
-                     planned->backward_takes_wgmma) {
+  if (const CudaAttentionPlan* const planned = list_of(plan, backward_takes_wgmma)) {
     return f(planned->list(batch_size));
   }
   const CudaAttentionPlan own = list_work(args, backward_takes_wgmma.value_or(false), stream);

@@ -1,5 +1,5 @@
-// Sequences that one block of Hopper's backward has, with d_q in registers: of up to 512 queries
-// and keys (256 at head_dim 256), of more queries than have room with d_q in shared memory.
+// Sequences that one block of Hopper's backward has, with d_q in registers: of 257 to 512, 129 to
+// 256 or 1 to 128 queries at head_dim 64, 128 or 256, and of more than 64 keys, up to 512 (256).
 #include <gtest/gtest.h>
 
 #include <optional>
@@ -80,13 +80,45 @@ TEST_P(HopperBackward, BiasesTablesAndDropout) {
   }
 }
 
-// As many queries and keys as there may be; a causal mask leaves the last keys to the last queries.
+// As many queries as there may be; a causal mask leaves the last keys to the last queries.
 TEST_P(HopperBackward, LongestSequence) {
-  Shape shape = causal_shape({512}, {512}, 1, 64);
-  shape.gaps = kAlignedGaps;
-  Case c(shape, *this);
-  expect_whole(c, 1);
-  expect_reference(c);
+  for (const std::int64_t head_dim : {64, 128, 256}) {
+    SCOPED_TRACE(testing::Message() << "head_dim " << head_dim);
+    const std::int64_t length = (32 << 10) / head_dim;
+    Shape shape = causal_shape({length}, {length}, 1, head_dim);
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    expect_whole(c, 1);
+    expect_reference(c);
+  }
+}
+
+// Heads that share keys have tiles of 64 queries of their own.
+TEST_P(HopperBackward, TakesSequencesByTheirLengths) {
+  struct Entry {
+    std::int64_t head_dim, queries, keys, heads, key_heads, tasks;
+  };
+  const Entry entries[] = {
+      {64, 256, 65, 1, 1, 0},   {64, 257, 65, 1, 1, 1},   {64, 512, 512, 1, 1, 1},
+      {64, 513, 512, 1, 1, 0},  {64, 512, 513, 1, 1, 0},  {64, 512, 64, 1, 1, 0},
+      {128, 128, 65, 1, 1, 0},  {128, 129, 65, 1, 1, 1},  {128, 256, 512, 1, 1, 1},
+      {128, 257, 512, 1, 1, 0}, {128, 256, 513, 1, 1, 0}, {128, 256, 64, 1, 1, 0},
+      {256, 0, 65, 1, 1, 0},    {256, 1, 65, 1, 1, 1},    {256, 128, 256, 1, 1, 1},
+      {256, 129, 256, 1, 1, 0}, {256, 128, 257, 1, 1, 0}, {256, 128, 64, 1, 1, 0},
+      {64, 64, 65, 4, 1, 0},    {64, 65, 65, 4, 1, 1},    {64, 128, 65, 8, 2, 2},
+      {64, 129, 65, 4, 1, 0},   {256, 64, 65, 2, 1, 1},   {256, 65, 65, 2, 1, 0}};
+  for (const Entry& e : entries) {
+    SCOPED_TRACE(testing::Message() << "head_dim " << e.head_dim << ", " << e.queries << " x "
+                                    << e.keys << ", heads " << e.heads << " of " << e.key_heads);
+    Shape shape = causal_shape({e.queries}, {e.keys}, e.heads, e.head_dim);
+    shape.num_key_heads = e.key_heads;
+    Case c(shape, *this);
+    EXPECT_EQ(tasks_of(c).resident_wgmma, e.tasks);
+    if (e.tasks == 0) continue;
+    AttentionForward shared = c.forward_args();
+    shared.q = {}, shared.query_offsets = {}, shared.num_shared_queries = e.queries;
+    EXPECT_EQ(tasks_of(shared, stream).resident_wgmma, 0);
+  }
 }
 
 // More pairs of a sequence and a head of keys than there are blocks.
@@ -108,6 +140,9 @@ TEST_P(HopperBackward, PlansOfCallsWhoseGradientsBulkCopiesCannotTake) {
     plan = plan_attention(call.forward, stream);
     call.forward.plan = &*plan;
     call.d_out.head_stride = 0;
+    // The plan's list is for the other choice of backward.
+    EXPECT_EQ(jagged_attention_backward_workspace(call, stream),
+              CudaAttentionPlan::size(1) * static_cast<std::int64_t>(sizeof(std::int64_t)));
   });
   expect_gradients(c);
 }

@@ -193,11 +193,15 @@ bool backward_takes_tensor_cores(const AttentionBackwardView& call, const Stream
 
 std::int64_t workspace_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {
   const AttentionBackwardView call = view_of(args);
-  const std::int64_t floats = std::max(floats_of_shared_queries(call.forward),
-                                       floats_of_biases(call, std::ssize(args.d_bias)));
-  return std::max(
-      floats * static_cast<std::int64_t>(sizeof(float)),
-      longest_take_wgmma(call, stream) ? backward_of_longest_workspace(call) : std::int64_t{0});
+  const bool on_wgmma = longest_take_wgmma(call, stream);
+  const bool has_own_list = args.forward.plan && !list_of(args.forward.plan, on_wgmma);
+  const std::int64_t integers =
+      has_own_list ? CudaAttentionPlan::size(batch_size_of(call.forward)) : 0;
+  constexpr auto kFloat = static_cast<std::int64_t>(sizeof(float));
+  return std::max(floats_of_shared_queries(call.forward) * kFloat +
+                      integers * static_cast<std::int64_t>(sizeof(std::int64_t)) +
+                      (on_wgmma ? backward_of_longest_workspace(call) : 0),
+                  floats_of_biases(call, std::ssize(args.d_bias)) * kFloat);
 }
 
 void backward_on_tensor_cores(const AttentionBackward& args, const Stream& stream) {

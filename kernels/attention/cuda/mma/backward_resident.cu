@@ -1,8 +1,9 @@
 // The backward on tensor cores of sequences with more than one tile of keys, all of whose queries
-// fit into shared memory: a block of eight warps has a sequence in a head of keys, its queries with
-// their d_out, and sums of d_q, and goes through the tiles of keys, and for each through those of
-// queries. Every tensor is read or written once, and there are five products. Sums come in the same
-// order as in mma/backward.cu, which takes the sequence where this does not pay, and have its bits.
+// fit into shared memory, unless wgmma/backward_resident.cu takes them (other bits): a block of
+// eight warps has a sequence in a head of keys, its queries with their d_out, and sums of d_q, and
+// goes through the tiles of keys, and for each through those of queries. Every tensor is read or
+// written once, and there are five products. Sums come in the same order as in mma/backward.cu,
+// which takes the sequence where this does not pay, and have its bits.
 #include <cmath>
 
 #include "kernels/attention/cuda/launch_tiles.cuh"

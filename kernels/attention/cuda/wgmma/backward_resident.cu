@@ -1,10 +1,12 @@
-// The backward on Hopper (sm_90a), for halves, of sequences whose queries and d_out fit into shared
-// memory, but not d_q besides: registers have it. A block of two warpgroups has a sequence in a
-// head of keys, as in mma/backward_resident.cu: every tensor is read or written once, and there are
-// five products. Blocks of 32 keys with values go by, copied ahead. Tiles of 64 queries are the
-// groups' in turn. For a block of keys, a group first makes weights and gradients of scores of its
-// tiles, which go to shared memory, and then sums d_q of its tiles, and one group d_v and the other
-// d_k of the block over all tiles: these as columns times keys, since wgmma has 64 rows.
+// The backward on Hopper (sm_90a), for halves, of sequences of more than 64 keys and of 257 to 512,
+// 129 to 256 or 1 to 128 queries at head_dim 64, 128 or 256, of all heads that share keys:
+// registers have d_q, shared memory queries and d_out. A block of two warpgroups handles one
+// sequence and one head of keys, as in mma/backward_resident.cu: every tensor is read or written
+// once, and there are five products. Blocks of 32 keys with values go by, copied ahead. The two
+// groups take tiles of 64 queries alternately. For a block of keys, a group first makes weights and
+// gradients of scores of its tiles, which go to shared memory, and then sums d_q of its tiles, and
+// one group d_v and the other d_k of the block over all tiles: these as columns times keys, since
+// wgmma has 64 rows.
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma/gradients.cuh"
 #include "kernels/attention/cuda/wgmma/gradients.cuh"
@@ -333,6 +335,8 @@ __global__ void __launch_bounds__(kThreads, 1)
                        const __grid_constant__ TokenMaps maps) {
 #ifdef SERRATE_WGMMA
   __shared__ SharedState<kDim> state;
+  constexpr int kAlignment = 1 << 10;  // of dynamic shared memory
+  static_assert(sizeof(state) + kAlignment + ResidentTiles<kDim>::kBytes <= 227 << 10);
   // In uniform registers, as descriptors are.
   const int warp = __shfl_sync(~0u, thread_index() / kLanes, 0);
   if (thread_index() == 0) {

@@ -149,7 +149,7 @@ struct QueryWarp {
   __device__ void add_in_parts(const typename Elements::Weights& weights, unsigned t,
                                Fragment<kDim / 8>& sums, Fragment<8>& scores, F&& begin_next) {
     constexpr int kParts = kDim / 64;
-    Fragment<8> other;
+    Fragment<8> other = {};
     const auto begin = [&](int part, Fragment<8>& products) {
       wgmma_keep(accumulators(products));
       wgmma_fence();
