@@ -29,7 +29,7 @@ def takes_whole_by_wgmma(case, direction, queries, keys):
     dim = case["head_dim"]
     if direction == "forward" or dim < 64 or case["shares_queries"] or not 64 < keys <= 512 * min(1, 128 / dim):
         return False
-    rows = -(-queries // 64) * 64
+    rows = -(-queries // 64) * 64  # no workload shares keys among heads
     return (WHOLE[dim][1] // 2 if dim <= 128 else 0) < rows <= WHOLE[dim][1]
 
 

@@ -11,8 +11,9 @@ namespace serrate {
 
 /// Queues a kernel: every launch goes through here. `shared_bytes` is the dynamic shared memory of
 /// a block. Blocks that follow each other in x are clusters of `cluster_size`, of which grid.x is a
-/// multiple; more than one needs sm_90, more than 8 few devices have. The stream's device is the
-/// current one (dispatch_device).
+/// multiple. More than one needs sm_90; more than 8 is refused, as it would need
+/// cudaFuncAttributeNonPortableClusterSizeAllowed. The stream's device is the current one
+/// (dispatch_device).
 template <typename... Parameters, typename... Arguments>
 void launch_clusters(unsigned cluster_size, void (*kernel)(Parameters...), dim3 grid, dim3 block,
                      std::size_t shared_bytes, const Stream& stream, Arguments&&... arguments) {
