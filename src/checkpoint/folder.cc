@@ -147,9 +147,8 @@ std::string set_aside(const FoundCheckpoint& checkpoint) {
 }
 
 void fail_read(const std::string& path, int error) {
-  const bool is_refused = error == EACCES || error == EPERM;
   throw Error(fmt::format("{} cannot be read ({})", path, std::strerror(error)),
-              is_refused ? ErrorKind::kFailure : kind_of_read_error(error));
+              kind_of_damage(error));
 }
 
 }  // namespace serrate

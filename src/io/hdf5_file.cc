@@ -157,8 +157,8 @@ Hdf5File Hdf5File::create(const std::string& path) {
   return file;
 }
 
-Hdf5File Hdf5File::open(const std::string& path) {
-  Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::open(path)));
+Hdf5File Hdf5File::open(const std::string& path, ReadErrorKind kind_of) {
+  Hdf5File file(std::make_unique<Hdf5Storage>(SealedFile::open(path, kind_of)));
   file.metadata_ = read_hdf5_metadata(*file.storage_->file);
   return file;
 }

@@ -97,8 +97,8 @@ class Hdf5File {
  public:
   /// A new file, replacing what was there. Write to an AtomicFile, never over a file in use.
   static Hdf5File create(const std::string& path);
-  /// Read only.
-  static Hdf5File open(const std::string& path);
+  /// Read only. As SealedFile::open().
+  static Hdf5File open(const std::string& path, ReadErrorKind kind_of = kind_of_read_error);
   ~Hdf5File();
   Hdf5File(Hdf5File&&) noexcept;
   Hdf5File& operator=(Hdf5File&&) = delete;

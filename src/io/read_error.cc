@@ -24,4 +24,8 @@ ErrorKind kind_of_read_error(int error) {
   }
 }
 
+ErrorKind kind_of_damage(int error) {
+  return error == EACCES || error == EPERM ? ErrorKind::kFailure : kind_of_read_error(error);
+}
+
 }  // namespace serrate

@@ -59,10 +59,10 @@ SealedFile::SealedFile(std::string path, int descriptor, State state)
       state_(state),
       cache_(std::make_unique_for_overwrite<std::byte[]>(kSlots * kBlock)) {}
 
-std::unique_ptr<SealedFile> SealedFile::open(const std::string& path) {
+std::unique_ptr<SealedFile> SealedFile::open(const std::string& path, ReadErrorKind kind_of) {
   // O_NONBLOCK: a pipe nobody writes to must not hold us up before it is refused.
   const int descriptor = open_descriptor(path, O_RDONLY | O_NONBLOCK);
-  if (descriptor < 0) fail_file("open", path, errno, kind_of_read_error(errno));
+  if (descriptor < 0) fail_file("open", path, errno, kind_of(errno));
   std::unique_ptr<SealedFile> file(new SealedFile(path, descriptor, State::kSealed));
   file->read_trailer();
   return file;

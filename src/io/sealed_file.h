@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "src/io/read_error.h"
+
 namespace serrate {
 
 /// An open file, closed by the destructor.
@@ -42,7 +44,9 @@ class SealedFile {
   /// A new file, replacing what was there, to be written and then sealed. One thread writes.
   static std::unique_ptr<SealedFile> create(const std::string& path);
   /// For reading, from any number of threads at once. Verifies the trailer, not yet the content.
-  static std::unique_ptr<SealedFile> open(const std::string& path);
+  /// `kind_of` says of which kind the Error is when it cannot be opened.
+  static std::unique_ptr<SealedFile> open(const std::string& path,
+                                          ReadErrorKind kind_of = kind_of_read_error);
 
   const std::string& path() const { return path_; }
   /// Size of the content, in bytes.

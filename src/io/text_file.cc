@@ -11,7 +11,6 @@
 
 #include "src/io/atomic_file.h"
 #include "src/io/output_file.h"
-#include "src/io/read_error.h"
 
 namespace serrate {
 namespace {
@@ -44,11 +43,11 @@ void write_to(const std::string& path, int flags, const std::string& text,
 
 }  // namespace
 
-std::string read_text_file(const std::string& path) {
+std::string read_text_file(const std::string& path, ReadErrorKind kind_of) {
   const auto fail = [&](const std::string& why, ErrorKind kind) {
     throw Error(fmt::format("{} cannot be read ({})", path, why), kind);
   };
-  const auto fail_call = [&](int error) { fail(std::strerror(error), kind_of_read_error(error)); };
+  const auto fail_call = [&](int error) { fail(std::strerror(error), kind_of(error)); };
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) fail_call(errno);
   std::string text;

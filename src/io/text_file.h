@@ -1,15 +1,18 @@
 #pragma once
 
+#include <concepts>
 #include <string>
 
 #include "serrate/error.h"
+#include "src/io/read_error.h"
 
 namespace serrate {
 
-/// The whole file. Error (usage) when it cannot be read, or is larger than any text of ours.
-std::string read_text_file(const std::string& path);
+/// The whole file. Error when it cannot be read, of the kind that `kind_of` says, or (usage) when
+/// it is larger than any text of ours.
+std::string read_text_file(const std::string& path, ReadErrorKind kind_of = kind_of_read_error);
 /// What `parse` makes of the file's text; an Error of it becomes one that begins with the path.
-template <typename Parse>
+template <std::invocable<const std::string&> Parse>
 auto read_text_file(const std::string& path, Parse&& parse) {
   const std::string text = read_text_file(path);
   try {

@@ -16,7 +16,7 @@ namespace serrate {
 namespace {
 
 std::string describe_plan(const std::string& directory) {
-  const ShardingPlan plan = read_text_file(plan_path(directory), plan_from_json);
+  const ShardingPlan plan = plan_from_json(read_text_file(plan_path(directory), kind_of_damage));
   std::string text = fmt::format("\nplan of the latest start, for {} ranks\n", plan.world_size);
   for (const TableSharding& table : plan.tables) {
     text += fmt::format("  {:<24} {:<14} {} shards\n", table.table, to_string(table.type),
@@ -90,7 +90,8 @@ RunReport describe_run(const std::string& directory) {
   for (const auto& [path, show] :
        {std::pair{config_path(directory),
                   +[](const std::string& d) {
-                    train_options_from_json(read_text_file(config_path(d)), config_path(d));
+                    train_options_from_json(read_text_file(config_path(d), kind_of_damage),
+                                            config_path(d));
                     return std::string();
                   }},
         std::pair{plan_path(directory), +[](const std::string& d) { return describe_plan(d); }}}) {

@@ -9,8 +9,8 @@ full disk. What has to come of it:
 * Any other error is reported with the name of a file. The exit code is 0 only when the output is
   complete all the same (a checkpoint that failed was written at the next interval); else it is not
   a signal and the output that was there before is intact.
-* EIO on reading a checkpoint is damage to it; what says nothing about the file, as EMFILE, is not:
-  no checkpoint is passed over for it.
+* EIO on reading a checkpoint is damage to it; what says nothing about the file, as EMFILE or
+  EACCES, is not: no checkpoint is passed over for it.
 * Started again without faults, the command finishes with the right result.
 """
 
@@ -26,7 +26,8 @@ STEPS, EVERY = 9, 3
 SECONDS = 20  # a run takes a fraction of one
 
 # What may come of each call; names of errno, or short.
-EFFECTS = {"open": ["EIO", "ENOSPC", "EMFILE"], "openread": ["EIO", "EMFILE"], "read": ["EIO", "EINTR"],
+EFFECTS = {"open": ["EIO", "ENOSPC", "EMFILE"], "openread": ["EIO", "EMFILE", "EACCES"],
+           "read": ["EIO", "EINTR"],
            "write": ["ENOSPC", "EIO", "EINTR", "short"], "fsync": ["EIO", "ENOSPC", "EINTR"],
            "rename": ["EIO", "ENOSPC"], "unlink": ["EIO"], "mkdir": ["ENOSPC", "EACCES"],
            "truncate": ["EIO", "EINTR"], "close": ["EIO", "ENOSPC"]}
