@@ -125,9 +125,14 @@ std::int64_t markov_rank(Items successors, std::int64_t target, const std::vecto
 
 }  // namespace
 
-std::int64_t baseline_bytes(const Dataset& dataset) {
-  constexpr std::int64_t kOfItem = 4 * 8 + 1;  // popularity, successors' begin and end, count, seen
-  return kOfItem * dataset.num_items() + 8 * dataset.num_events();  // a successor for each event
+std::int64_t baseline_bytes(const Dataset& dataset, const Split& split) {
+  // Popularity, successors' begin and end, count; a sort has room for half of a list.
+  constexpr std::int64_t kOfItem = 4 * 8 + 4;
+  constexpr std::int64_t kOfCase =
+      3 * 2 * 8;  // ranks, in vectors that grow to twice what they hold
+  std::int64_t num_successors = 0;
+  for (const EvaluationCase& c : split.cases) num_successors += c.history_end - c.history_begin - 1;
+  return kOfItem * dataset.num_items() + 8 * num_successors + kOfCase * std::ssize(split.cases);
 }
 
 BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenItems seen) {

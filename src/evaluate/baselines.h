@@ -22,8 +22,8 @@ struct BaselineRanks {
                                          ///< the history; behind those, the others by popularity
 };
 
-/// What rank_baselines() holds at its most.
-std::int64_t baseline_bytes(const Dataset& dataset);
+/// What rank_baselines() holds at its most, beside a chunk of the dataset.
+std::int64_t baseline_bytes(const Dataset& dataset, const Split& split);
 
 BaselineRanks rank_baselines(const Dataset& dataset, const Split& split,
                              SeenItems seen = SeenItems::kKeep);

@@ -39,10 +39,11 @@ std::string largest_tables(const PlannerModel& model, const ShardingPlan& plan) 
 /// What some ranks need together.
 struct Need {
   std::int64_t weights = 0, optimizer = 0, exchange = 0;
-  std::int64_t dense = 0, activations = 0, checkpoint = 0, ranking = 0;
+  std::int64_t dense = 0, activations = 0, checkpoint = 0, ranking = 0, baselines = 0;
 
   std::int64_t total() const {
-    return sum_of_bytes({weights, optimizer, exchange, dense, activations, checkpoint, ranking});
+    return sum_of_bytes(
+        {weights, optimizer, exchange, dense, activations, checkpoint, ranking, baselines});
   }
 };
 
@@ -51,8 +52,9 @@ void add(std::int64_t bytes, std::int64_t& sum) {
 }
 
 void add(const Need& more, Need& sum) {
-  for (const auto part : {&Need::weights, &Need::optimizer, &Need::exchange, &Need::dense,
-                          &Need::activations, &Need::checkpoint, &Need::ranking}) {
+  for (const auto part :
+       {&Need::weights, &Need::optimizer, &Need::exchange, &Need::dense, &Need::activations,
+        &Need::checkpoint, &Need::ranking, &Need::baselines}) {
     add(more.*part, sum.*part);
   }
 }
@@ -65,6 +67,14 @@ void add_model(const RankMemory& m, const DenseMemory& d, Need& need) {
        .activations = d.activations,
        .ranking = d.ranking},
       need);
+}
+
+// Rank 0 counts the baselines before it exchanges and ranks anything, and has freed what they took
+// by then: it needs the larger of both.
+void add_baselines(std::int64_t bytes, Need& need) {
+  if (bytes <= sum_of_bytes({need.exchange, need.activations, need.ranking})) return;
+  need.exchange = need.activations = need.ranking = 0;
+  need.baselines = bytes;
 }
 
 // Values and two moments of the five that are held.
@@ -85,6 +95,7 @@ std::string parts_of(const Need& need) {
   part("activations", need.activations);
   part("copy for --checkpoint-every", need.checkpoint);
   part("ranking", need.ranking);
+  part("baselines", need.baselines);
   return text;
 }
 
@@ -121,6 +132,12 @@ Shortage beyond_shared(const std::vector<Need>& needs, const SharedMemory& share
     const std::int64_t need = sum.total();
     const std::int64_t available = shared.memory[number].available;
     if (need <= available) continue;
+    if (sum.baselines > available) {
+      return fmt::format(
+          "the baselines, which rank 0 counts, will need {} and its {} has {} to give (evaluate on "
+          "a {} with more memory)",
+          format_bytes(sum.baselines), what, format_bytes(available), what);
+    }
     return fmt::format(
         "the {} rank{} of one {} will need {} ({}) and it has {} to give; the largest tables "
         "are {} (use {:.0f} such {}s, an optimizer with less state, or make --dim, "
@@ -143,7 +160,7 @@ Shortage find_shortage(const PlannerModel& model, const ShardingPlan& plan,
   for (const RankMemory& rank : predict_memory(model, plan)) {
     add_model(rank, dense, needs.emplace_back());
     Need& host = on_gpus ? beside.emplace_back() : needs.back();
-    if (needs.size() == 1) add(dense.baselines, host.ranking);
+    if (needs.size() == 1) add_baselines(dense.baselines, host);
     if (use != MemoryUse::kEvaluation) add(rank.ahead, needs.back().exchange);
     if (use == MemoryUse::kTrainingWithCopy) add_copy(rank, dense, host);
   }

@@ -16,7 +16,7 @@ struct DenseMemory {
   std::int64_t activations = 0;
   std::int64_t sums = 0;       ///< of gradients over shares and ranks
   std::int64_t ranking = 0;    ///< of evaluate
-  std::int64_t baselines = 0;  ///< of rank 0 alone, in its machine's memory
+  std::int64_t baselines = 0;  ///< of rank 0 alone, in its machine's memory, before it ranks
 };
 /// Tokens of a batch, in the mean.
 std::int64_t mean_tokens(const PlannerModel& model);

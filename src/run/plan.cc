@@ -205,7 +205,7 @@ RunPlan plan_evaluation(const Dataset& dataset, const Split& split, TrainOptions
   const auto dense = [&](std::int64_t tokens) {
     DenseMemory memory =
         evaluation_memory(model, run, options, dataset.num_items(), machines, tokens);
-    memory.baselines = baseline_bytes(dataset);
+    memory.baselines = baseline_bytes(dataset, split);
     return memory;
   };
   return with_tokens_that_fit(std::move(plan), model, run, machines, dense,

@@ -59,6 +59,16 @@ TEST(Baselines, FilteringLeavesSeenItemsOut) {
   EXPECT_EQ(ranks.markov, (Ranks{kNotRanked, kNotRanked, 3}));
 }
 
+TEST(Baselines, BytesAreThoseOfTheHistoriesThatAreCounted) {
+  const Dataset dataset = example();
+  Split split = make_split(dataset, SplitKind::kLastItem);
+  const std::int64_t all = baseline_bytes(dataset, split);
+  split.cases.erase(split.cases.begin());  // user 0: 3 successors of 8 bytes, and 48 for its ranks
+  EXPECT_EQ(all - baseline_bytes(dataset, split), 3 * 8 + 48);
+  split.cases.clear();
+  EXPECT_EQ(baseline_bytes(dataset, split), 6 * 36);
+}
+
 TEST(Baselines, HeldOutEventsAreNotCounted) {
   // The basket of item 3 is held out as a whole, so 3 is as unknown as 2.
   const Dataset dataset = tiny_dataset({{{0, 1, 3, 3, 3}, {}, {1, 1, 2, 2, 2}}}, 4);

@@ -57,19 +57,28 @@ TEST_F(MemoryCheck, TheRanksOfAMachineShareWhatItHas) {
 }
 
 TEST_F(MemoryCheck, RankZeroCountsTheBaselinesInItsMachinesMemory) {
-  const auto refusal_with = [&](std::int64_t bytes_of_first, const SharedMemory& gpus) {
+  const auto refusal_with = [&](std::int64_t baselines, std::int64_t bytes_of_first,
+                                const SharedMemory& gpus) {
     const SharedMemory host{{0, 1}, {{1 << 30, bytes_of_first}, kPlenty}};
     DenseMemory dense{2000, 1000};
-    dense.baselines = 50'000;
+    dense.baselines = baselines;
     return testing::message_of<Error>([&] {
       check_memory(model_, plan_, dense, "", {.host = host, .gpus = gpus}, MemoryUse::kEvaluation);
     });
   };
-  EXPECT_EQ(refusal_with(53'500, {}), "(no exception)");
-  EXPECT_THAT(refusal_with(52'500, {}), ::testing::HasSubstr("ranking 48.83 KiB"));
+  // 2,000 bytes of parameters; the 1,000 of activations are taken when the baselines are free
+  // again.
+  EXPECT_EQ(refusal_with(50'000, 52'000, {}), "(no exception)");
+  EXPECT_THAT(refusal_with(50'000, 51'999, {}),
+              ::testing::HasSubstr("(dense 1.95 KiB, baselines 48.83 KiB) and it has"));
+  EXPECT_EQ(refusal_with(1000, 3500, {}), "(no exception)");  // less than what comes after them
+  const std::string alone =
+      "the baselines, which rank 0 counts, will need 48.83 KiB and its machine has 48.83 KiB to "
+      "give (evaluate on a machine with more memory)";
+  EXPECT_EQ(refusal_with(50'000, 49'999, {}), alone);
   const SharedMemory gpus{{0, 1}, {{1 << 30, 3500}, kPlenty}};
-  EXPECT_EQ(refusal_with(50'500, gpus), "(no exception)");
-  EXPECT_THAT(refusal_with(49'500, gpus), ::testing::HasSubstr("ranking 48.83 KiB"));
+  EXPECT_EQ(refusal_with(50'000, 50'000, gpus), "(no exception)");
+  EXPECT_EQ(refusal_with(50'000, 49'999, gpus), alone);
 }
 
 TEST_F(MemoryCheck, ATrainingHasTheIdsOfTheNextBatch) {
