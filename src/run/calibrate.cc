@@ -50,15 +50,8 @@ struct Measurement {
   }
 };
 
-// Throws Error (usage) when what the ranks move is more than the memory that they share.
-void check_room(const Machines& machines, const PlannerTopology& t, const CalibrationWork& work) {
-  const bool on_gpus = machines.device_type() == DeviceType::kCuda;
-  const SharedMemory& shared = on_gpus ? machines.gpus : machines.host;
-  const std::int64_t rows = std::max(work.table_bytes / t.world_size, work.num_ids * kRowBytes) +
-                            work.num_ids * kDim;  // bags, groups
-  // Sent, received and, before, on the host.
-  const std::int64_t messages = 3 * work.message_bytes * std::max(t.ranks_per_node, t.num_nodes());
-  const std::int64_t of_rank = std::max(2 * work.copy_bytes, rows + messages);
+// Throws Error (usage) when what each rank moves is more than its part of a memory.
+void check_room(std::int64_t of_rank, const SharedMemory& shared, const std::string& what) {
   for (int number = 0; number < std::ssize(shared.memory); ++number) {
     const std::int64_t num_ranks = shared.num_ranks(number);
     const std::int64_t available = shared.memory[number].available;
@@ -66,8 +59,27 @@ void check_room(const Machines& machines, const PlannerTopology& t, const Calibr
     throw usage_error(fmt::format(
         "calibration moves up to {} on each of the {} ranks of one {}, which has {} to give: give "
         "it fewer ranks",
-        format_bytes(of_rank), num_ranks, on_gpus ? "GPU" : "machine", format_bytes(available)));
+        format_bytes(of_rank), num_ranks, what, format_bytes(available)));
   }
+}
+
+void check_room(const Machines& machines, const PlannerTopology& t, const CalibrationWork& work) {
+  // Of an id: its part of a bag and of an offset, itself, and six words of groups in Buffers, which
+  // have a quarter more.
+  constexpr std::int64_t kIdBytes = kRowBytes / kIdsPerBag + 9 * kWordBytes;
+  const std::int64_t rows = std::max(work.table_bytes / t.world_size, work.num_ids * kRowBytes);
+  const std::int64_t state = rows / kDim;
+  const std::int64_t message = work.message_bytes * std::max(t.ranks_per_node, t.num_nodes());
+  const std::int64_t exchanged =
+      message + message * 5 / 4;  // received into a Buffer's quarter more
+  const std::int64_t of_rank =
+      std::max(2 * work.copy_bytes, rows + state + work.num_ids * kIdBytes + exchanged);
+  if (machines.device_type() == DeviceType::kCpu) {
+    return check_room(of_rank, machines.host, "machine");
+  }
+  check_room(of_rank, machines.gpus, "GPU");
+  // Two buffers, of which one is pinned for the link later, and what is sent on its way to the GPU.
+  check_room(std::max(2 * work.host_copy_bytes, message), machines.host, "machine");
 }
 
 // Bytes read and written per ms.
