@@ -31,25 +31,25 @@ constexpr std::array kCommands{
     Command{"inspect", "shows what is in a dataset, a run or a plan", inspect_command},
 };
 
-void print_help(std::FILE* file) {
-  fmt::print(file,
-             "usage: serrate COMMAND [option...]\n"
-             "Trains recommender models on jagged data, on any number of ranks.\n\n");
+std::string help() {
+  std::string text =
+      "usage: serrate COMMAND [option...]\n"
+      "Trains recommender models on jagged data, on any number of ranks.\n\n";
   for (const Command& command : kCommands) {
-    fmt::print(file, "  {:<10} {}\n", command.name, command.summary);
+    text += fmt::format("  {:<10} {}\n", command.name, command.summary);
   }
-  fmt::print(file,
-             "\nserrate COMMAND --help   options of a command\n"
-             "serrate --version        version\n"
-             "Ranks are threads (--ranks N) or the processes of mpirun. A first model:\n\n"
-             "  serrate generate --output data.h5\n"
-             "  serrate train    --data data.h5 --output run --ranks 2\n"
-             "  serrate evaluate --data data.h5 --model run\n");
+  return text +
+         "\nserrate COMMAND --help   options of a command\n"
+         "serrate --version        version\n"
+         "Ranks are threads (--ranks N) or the processes of mpirun. A first model:\n\n"
+         "  serrate generate --output data.h5\n"
+         "  serrate train    --data data.h5 --output run --ranks 2\n"
+         "  serrate evaluate --data data.h5 --model run\n";
 }
 
 int run(const Arguments& arguments) {
   if (arguments.empty()) {
-    print_help(stderr);
+    std::fputs(help().c_str(), stderr);  // exits with 2 though it cannot be written
     return 2;
   }
   const auto asks_for_help = [](std::string_view word) {
@@ -60,7 +60,7 @@ int run(const Arguments& arguments) {
     if (arguments.size() > 1 && !asks_for_help(arguments[1])) {
       return run({arguments[1], "--help"});  // help COMMAND
     }
-    print_help(stdout);
+    fmt::print("{}", help());
     return 0;
   }
   if (first == "--version") {

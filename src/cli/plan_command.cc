@@ -225,6 +225,9 @@ void add_options(Options& line, PlanArguments& a) {
 
 // Nothing that was asked for is passed over.
 void check_together(const PlanArguments& a, const Options& line) {
+  if (a.model.empty() == a.from.empty()) {
+    throw usage_error("--model or --from is needed, and not both (a model file or a dataset)");
+  }
   const auto refuse = [&](const char* option, const char* why) {
     if (line.is_given(option)) throw usage_error(fmt::format("--{} {}", option, why));
   };
@@ -243,9 +246,6 @@ void check_together(const PlanArguments& a, const Options& line) {
 }
 
 PlanInput read_input(const PlanArguments& a) {
-  if (a.model.empty() == a.from.empty()) {
-    throw usage_error("--model or --from is needed, and not both (a model file or a dataset)");
-  }
   PlanInput input{.topology = read_text_file(a.topology, planner_topology_from_json)};
   input.model = read_model(a, input.topology.world_size);
   return input;
