@@ -17,9 +17,11 @@
 namespace serrate {
 namespace {
 
-void move_run_aside(const std::string& run) {
+/// Returns where the new run is to be: by another name than `run` when that leads through the run
+/// that is moved ("run/../link").
+std::string move_run_aside(const std::string& run) {
   namespace fs = std::filesystem;
-  if (!fs::is_directory(run) || fs::is_empty(run)) return;
+  if (!fs::is_directory(run) || fs::is_empty(run)) return run;
   // "." would lead to the run that was moved, and "run/." to nothing.
   const std::string last = fs::path(run).filename();
   if (last == "." || last == "..") {
@@ -33,6 +35,7 @@ void move_run_aside(const std::string& run) {
   const std::string name = fs::canonical(run);
   const std::string moved = rename_to_free_name(name, name);
   say(fmt::format("--fresh: the run that was in {} is now in {}", run, moved));
+  return name;
 }
 
 }  // namespace
@@ -40,8 +43,7 @@ void move_run_aside(const std::string& run) {
 void make_run_directory(const std::string& run, bool fresh) {
   std::string folder = run;
   while (folder.size() > 1 && folder.ends_with('/')) folder.pop_back();
-  if (fresh) move_run_aside(folder);
-  // A link to a folder that is not there: --fresh moved what it led to, not the link.
+  if (fresh) folder = move_run_aside(folder);
   try {
     make_folders(follow_links(folder));
   } catch (const Error& error) {

@@ -101,6 +101,19 @@ TEST_F(TrainerTest, FreshThroughALinkMovesWhatItLeadsTo) {
   EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
 }
 
+TEST_F(TrainerTest, FreshByAPathThroughTheRun) {
+  train(to(4));
+  fs::create_directory_symlink("run", temporary_.file("link"));
+  options_.fresh = true;
+  for (const std::string& name : {run_ + "/../run", run_ + "/../link/"}) {
+    options_.output = name;
+    EXPECT_EQ(train(to(3)).first_step, 1);
+  }
+  EXPECT_EQ(lines().steps, numbers(1, 3));
+  EXPECT_EQ(read_lines(run_ + ".1/metrics.jsonl").steps, numbers(1, 4));
+  EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
+}
+
 // "." would lead to the old run under its new name, and the training go on there.
 TEST_F(TrainerTest, FreshNeedsTheNameOfTheFolder) {
   train(to(4));
