@@ -34,8 +34,8 @@ Manifest manifest_of(std::int64_t step, const CheckpointState& state) {
 }
 
 /// The newest are kept: one of an earlier step would be removed at once.
-void check_is_newest(const std::string& directory, std::int64_t step) {
-  const auto found = list_checkpoints(directory);
+void check_is_newest(const std::string& directory, const std::vector<FoundCheckpoint>& found,
+                     std::int64_t step) {
   if (found.empty() || found.front().step <= step) return;
   throw usage_error(
       fmt::format("{} has a checkpoint of step {}, newer than the one to be written, of step {} "
@@ -105,12 +105,17 @@ void CheckpointWriter::Impl::begin(std::int64_t step, const CheckpointState& sta
   });
   together(communicator, "checkpoint: folder", [&] {
     if (communicator.rank() > 0) return;
-    try {
-      check_is_newest(directory, step);
-      make_unfinished(directory, step);
-    } catch (const Error& error) {
-      cannot = error.what();
-    }
+    const auto attempt = [&](const auto& work) {
+      try {
+        work();
+      } catch (const Error& error) {
+        cannot = error.what();
+      }
+    };
+    std::vector<FoundCheckpoint> found;
+    attempt([&] { found = list_checkpoints(directory); });
+    check_is_newest(directory, found, step);  // an error of all ranks
+    attempt([&] { make_unfinished(directory, step); });
   });
   source = from;
   phase = Phase::kFiles;
