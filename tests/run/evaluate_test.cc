@@ -212,6 +212,8 @@ TEST(EvaluateByHandTest, PopularityOfFourUsers) {
 }
 
 // A history of which nothing is left has no last state: there is none that could be ranked by.
+// Guards that the baselines, which refuse such ids in words for the user, come first in evaluate():
+// in the model's ranking the check of history_states() would fail, an internal error.
 TEST(EvaluateByHandTest, AHistoryOfIdsThatWereDroppedIsRefused) {
   const TemporaryFolder folder;
   const std::string data = folder.file("data.h5");
