@@ -62,7 +62,7 @@ double SearchState::block_change(int item, int choice, int place) {
 
 double SearchState::spread_blocks(int item, int choice, std::span<const int> places,
                                   std::vector<int>& blocks) {
-  constexpr std::size_t kFew = 4;  // places of so many ranks are looked at one by one
+  constexpr std::size_t kFew = 4;  // a quarter of the ranks at most is looked at one by one
   const Candidate& c = candidate(item, choice);
   const bool on_rank = c.scope == BlockScope::kRank;
   if (!problem_.items[item].ranks.empty()) {

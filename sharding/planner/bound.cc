@@ -179,9 +179,11 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
   // For all boxes, each of which has 30 rounds or more. Where memory has a price, or nodes are told
   // apart, there are more cases.
   const bool is_priced = bound.device_price > 0 || bound.host_price > 0;
-  const double most_demands = relaxation.num_groups() > 1 ? 900'000 : is_priced ? 93'000 : 47'000;
+  const bool is_apart = relaxation.num_groups() > 1;
+  const double most_demands = is_apart ? 900'000 : is_priced ? 93'000 : 47'000;
+  const int most_boxes = is_apart ? 2'400 : 800;
   const double num_demands = static_cast<double>(relaxation.num_demands() + 1);
-  int boxes_left = std::clamp(static_cast<int>(most_demands / num_demands), 32, 2'400);
+  int boxes_left = std::clamp(static_cast<int>(most_demands / num_demands), 32, most_boxes);
   double proved = bound.objective;
   std::optional<Cases> failed;  // of the least goal that was tried and is not proved
   const auto is_proved = [&](double part) { return proved >= kCloseEnough * part * known; };
