@@ -70,15 +70,14 @@ void check_room(const Machines& machines, const PlannerTopology& t, const Calibr
   const std::int64_t rows = std::max(work.table_bytes / t.world_size, work.num_ids * kRowBytes);
   const std::int64_t state = rows / kDim;
   const std::int64_t message = work.message_bytes * std::max(t.ranks_per_node, t.num_nodes());
-  const std::int64_t exchanged =
-      message + message * 5 / 4;  // received into a Buffer's quarter more
+  const std::int64_t exchanged = message + message * 5 / 4;  // sent, and received with that quarter
   const std::int64_t of_rank =
       std::max(2 * work.copy_bytes, rows + state + work.num_ids * kIdBytes + exchanged);
   if (machines.device_type() == DeviceType::kCpu) {
     return check_room(of_rank, machines.host, "machine");
   }
   check_room(of_rank, machines.gpus, "GPU");
-  // Two buffers, of which one is pinned for the link later, and what is sent on its way to the GPU.
+  // One after another: two buffers, a pinned one for the link, what is sent on its way to the GPU.
   check_room(std::max(2 * work.host_copy_bytes, message), machines.host, "machine");
 }
 
