@@ -9,6 +9,7 @@
 #include "tests/support/simt/counters.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/source_line.h"
+#include "tests/support/simt/stream.h"
 
 namespace simt {
 namespace {
@@ -183,6 +184,7 @@ void count_block(const Block& block) {
 }
 
 std::vector<KernelCounters> kernel_counters() {
+  const Lock lock;  // kernels of other threads count meanwhile
   std::vector<KernelCounters> result;
   for (const void* kernel : counts().kernels) {
     result.push_back(counts().of.at(kernel));
@@ -199,6 +201,7 @@ KernelCounters kernel_counters(const std::string& name) {
 }
 
 void reset_counters() {
+  const Lock lock;
   counts().is_on = true;
   counts().kernels.clear();
   counts().of.clear();
