@@ -72,13 +72,30 @@ struct LayerNorm {
   void run(TestStreams& on, int num_threads,
            LayerNormBackward::Write write = LayerNormBackward::Write::kOverwrite) {
     const Stream& stream = on.threads(num_threads);
-    layer_norm_forward({x.on(stream), gamma.row_on(stream), beta.row_on(stream), y.on(stream),
-                        mean.on(stream), rstd.on(stream), kEps},
-                       stream);
-    layer_norm_backward(
-        {x.on(stream), d_y.on(stream), gamma.row_on(stream), mean.on(stream), rstd.on(stream),
-         d_x.on(stream), d_gamma.row_on(stream), d_beta.row_on(stream), write},
-        stream);
+    layer_norm_forward(forward(stream), stream);
+    LayerNormBackward args = backward(stream);
+    args.write = write;
+    layer_norm_backward(args, stream);
+  }
+
+  LayerNormForward forward(const Stream& stream) {
+    return {.x = x.on(stream),
+            .gamma = gamma.row_on(stream),
+            .beta = beta.row_on(stream),
+            .y = y.on(stream),
+            .mean = mean.on(stream),
+            .rstd = rstd.on(stream),
+            .eps = kEps};
+  }
+  LayerNormBackward backward(const Stream& stream) {
+    return {.x = x.on(stream),
+            .d_y = d_y.on(stream),
+            .gamma = gamma.row_on(stream),
+            .mean = mean.on(stream),
+            .rstd = rstd.on(stream),
+            .d_x = d_x.on(stream),
+            .d_gamma = d_gamma.row_on(stream),
+            .d_beta = d_beta.row_on(stream)};
   }
 
   static constexpr float kEps = 1e-3f;
@@ -108,14 +125,12 @@ TEST_P(LayerNormShapes, OfBfloat16) {
   LayerNorm halves(param());
   const TestHalves y(halves.y), d_y(halves.d_y);
   const auto run = [&] {
-    layer_norm_forward(
-        {halves.x.on(stream), halves.gamma.row_on(stream), halves.beta.row_on(stream), y.on(stream),
-         halves.mean.on(stream), halves.rstd.on(stream), LayerNorm::kEps},
-        stream);
-    layer_norm_backward({halves.x.on(stream), d_y.on(stream), halves.gamma.row_on(stream),
-                         halves.mean.on(stream), halves.rstd.on(stream), halves.d_x.on(stream),
-                         halves.d_gamma.row_on(stream), halves.d_beta.row_on(stream)},
-                        stream);
+    LayerNormForward forward = halves.forward(stream);
+    forward.y = y.on(stream);
+    layer_norm_forward(forward, stream);
+    LayerNormBackward backward = halves.backward(stream);
+    backward.d_y = d_y.on(stream);
+    layer_norm_backward(backward, stream);
   };
   if (!tests_run_on_devices()) {
     EXPECT_THROW(run(), Error);
@@ -205,17 +220,10 @@ TEST_P(LayerNormTest, SumsGradientsOfParametersOverManyRows) {
       reference::layer_norm(norm.x.in_double(), TestMatrix(1, 131, 1).in_double(),
                             TestMatrix(1, 131).in_double(), LayerNorm::kEps);
   norm.d_gamma = norm.d_beta = TestMatrix(1, 131);
-  layer_norm_backward({.x = norm.x.on(stream),
-                       .d_y = norm.d_y.on(stream),
-                       .gamma = norm.gamma.row_on(stream),
-                       .mean = norm.mean.on(stream),
-                       .rstd = norm.rstd.on(stream),
-                       .d_x = norm.d_x.on(stream),
-                       .d_gamma = norm.d_gamma.row_on(stream),
-                       .d_beta = norm.d_beta.row_on(stream),
-                       .d_branch = d_branch.on(stream),
-                       .d_bias = d_bias.row_on(stream)},
-                      stream);
+  LayerNormBackward backward = norm.backward(stream);
+  backward.d_branch = d_branch.on(stream);
+  backward.d_bias = d_bias.row_on(stream);
+  layer_norm_backward(backward, stream);
   reference::Matrix d_gamma(1, 131), d_beta(1, 131), sums(1, 131);
   for (std::int64_t r = 0; r < 600; ++r) {
     for (std::int64_t c = 0; c < 131; ++c) {
@@ -246,32 +254,18 @@ TEST_P(LayerNormShapes, WithDropoutAheadOfIt) {
     };
     LayerNorm apart(param()), fused(param());
     const auto forward = [&](LayerNorm& norm, const LayerNormSum& sum) {
-      layer_norm_forward({.x = norm.x.on(stream),
-                          .gamma = norm.gamma.row_on(stream),
-                          .beta = norm.beta.row_on(stream),
-                          .y = norm.y.on(stream),
-                          .mean = norm.mean.on(stream),
-                          .rstd = norm.rstd.on(stream),
-                          .eps = LayerNorm::kEps,
-                          .sum = sum},
-                         stream);
+      LayerNormForward args = norm.forward(stream);
+      args.sum = sum;
+      layer_norm_forward(args, stream);
     };
     TestMatrix d_bias(1, dim, 1);  // added to
     const auto backward = [&](LayerNorm& norm, const OutputMatrix& d_branch) {
-      layer_norm_backward(
-          {.x = norm.x.on(stream),
-           .d_y = norm.d_y.on(stream),
-           .gamma = norm.gamma.row_on(stream),
-           .mean = norm.mean.on(stream),
-           .rstd = norm.rstd.on(stream),
-           .d_x = norm.d_x.on(stream),
-           .d_gamma = norm.d_gamma.row_on(stream),
-           .d_beta = norm.d_beta.row_on(stream),
-           .write = LayerNormBackward::Write::kAccumulate,
-           .key = key,
-           .d_branch = d_branch,
-           .d_bias = d_branch.cols > 0 ? d_bias.row_on(stream) : DeviceSpan<float>()},
-          stream);
+      LayerNormBackward args = norm.backward(stream);
+      args.write = LayerNormBackward::Write::kAccumulate;
+      args.key = key;
+      args.d_branch = d_branch;
+      if (d_branch.cols > 0) args.d_bias = d_bias.row_on(stream);
+      layer_norm_backward(args, stream);
     };
     dropout_forward(key, rows(branch, branch16), residual.on(stream), apart.x.on(stream), stream);
     forward(apart, {});
