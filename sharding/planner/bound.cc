@@ -194,9 +194,11 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
     proved = std::max(proved, cases.bound());
     if (!is_proved(part)) failed.emplace(std::move(cases));
   };
-  // A goal is proved by fewer cases than it takes to find the least of all of them.
-  prove(0.9825, 0.6);
-  if (is_proved(0.9825)) {
+  // A goal is proved by fewer cases than it takes to find the least of all of them. The first, as
+  // far as it counts as proved, is a gap of 2 %.
+  constexpr double kFirstGoal = 0.9825;
+  prove(kFirstGoal, 0.6);
+  if (is_proved(kFirstGoal)) {
     prove(0.99, 0.7);
     if (is_proved(0.99)) prove(1, 1);
   } else {
