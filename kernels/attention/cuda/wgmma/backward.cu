@@ -319,15 +319,8 @@ std::int64_t backward_of_longest_workspace(const AttentionBackwardView& call) {
 
 void backward_of_longest(const AttentionBackwardView& call, const WorkList& work,
                          const Stream& stream) {
-  with_halves<256>(call.forward, [&](auto dim, auto half) {
-    if constexpr (dim() >= 64) {
-      using Half = decltype(half);
-      if (extras_of(call.forward) == Extras::kAny) {
-        run<dim(), Half, Extras::kAny>(call, work, stream);
-      } else {
-        run<dim(), Half, Extras::kNone>(call, work, stream);
-      }
-    }
+  with_wgmma(call.forward, [&](auto dim, auto extras, auto row) {
+    run<dim(), decltype(row), extras()>(call, work, stream);
   });
 }
 

@@ -320,15 +320,8 @@ bool longest_take_wgmma(const AttentionView& args, const Stream& stream) {
 }
 
 void forward_of_longest(const AttentionView& args, const WorkList& work, const Stream& stream) {
-  with_halves<256>(args, [&](auto dim, auto half) {
-    if constexpr (dim() >= 64) {
-      using Half = decltype(half);
-      if (extras_of(args) == Extras::kAny) {
-        run<Halves<dim(), Half, Extras::kAny>>({args}, work, stream);
-      } else {
-        run<Halves<dim(), Half, Extras::kNone>>({args}, work, stream);
-      }
-    }
+  with_wgmma(args, [&](auto dim, auto extras, auto row) {
+    run<Halves<dim(), decltype(row), extras()>>({args}, work, stream);
   });
 }
 

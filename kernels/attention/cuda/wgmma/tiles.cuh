@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/attention/cuda/launch_tiles.cuh"
+#include "kernels/attention/cuda/mma/scores.cuh"
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "kernels/cuda/bulk_copy.cuh"
 #include "kernels/cuda/fragments.cuh"
@@ -177,5 +179,20 @@ __device__ void add_rows(const std::uint32_t (&weights)[kSteps][4], const unsign
 }
 
 #endif
+
+/// Calls f(head_dim and Extras, as constants, a value of the type of the rows), of what Hopper's
+/// kernels for halves have.
+template <typename F>
+void with_wgmma(const AttentionView& args, F&& f) {
+  with_halves<256>(args, [&](auto dim, auto row) {
+    if constexpr (dim() >= 64) {
+      if (extras_of(args) == Extras::kAny) {
+        f(dim, std::integral_constant<Extras, Extras::kAny>(), row);
+      } else {
+        f(dim, std::integral_constant<Extras, Extras::kNone>(), row);
+      }
+    }
+  });
+}
 
 }  // namespace serrate
