@@ -61,7 +61,12 @@ int train(const TrainOptions& options, const LaunchOptions& launch_options, cons
         put("invalid ids ({}): {}\n", to_string(options.invalid_ids), invalid_ids);
       }
       print_stages(trainer);
-      if (!finished) say("stopped by a signal; the same command goes on");
+      if (finished) {
+        put("\nthe model is in {0}: serrate evaluate --data {1} --model {0}\n", options.output,
+            options.data);
+      } else {
+        say("stopped by a signal; the same command goes on");
+      }
     }
     if (!finished && attempt) attempt->was_stopped = true;
     return finished ? 0 : kStoppedExitCode;
