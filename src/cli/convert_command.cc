@@ -4,6 +4,8 @@
 
 #include "serrate/error.h"
 #include "src/cli/commands.h"
+#include "src/cli/stop_signals.h"
+#include "src/io/atomic_file.h"
 
 namespace serrate::cli {
 
@@ -34,6 +36,8 @@ int convert_command(const Arguments& arguments) {
   }
   if (!separator.empty()) options.separator = separator == "tab" ? '\t' : separator[0];
   if (skip_bad_rows) options.bad_rows = BadRows::kSkip;
+  const std::string unfinished = temporary_path_of(options.output);
+  remove_on_stop_signals(unfinished);
   fmt::print("{}\n", to_string(convert(options)));
   return 0;
 }

@@ -1,6 +1,8 @@
 #include "src/data/generate.h"
 
 #include "src/cli/commands.h"
+#include "src/cli/stop_signals.h"
+#include "src/io/atomic_file.h"
 
 namespace serrate::cli {
 
@@ -19,6 +21,8 @@ int generate_command(const Arguments& arguments) {
   line.add(option("events", options.events, "number of events", {1, kMost}));
   line.add(option("seed", options.seed, "the same seed makes the same dataset"));
   if (!line.parse(arguments)) return 0;
+  const std::string unfinished = temporary_path_of(options.output);
+  remove_on_stop_signals(unfinished);
   generate(options);
   return 0;
 }

@@ -1,5 +1,7 @@
 #include "src/cli/stop_signals.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <csignal>
 #include <ctime>
@@ -13,6 +15,7 @@ constexpr int kStopSignals[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
 std::atomic<bool> stop_requested{false};
 std::atomic<std::time_t> requested_at{0};  // seconds; 0: not requested
 std::atomic<const std::atomic<int>*> passed_on_to{nullptr};
+std::atomic<const char*> unfinished_file{nullptr};
 static_assert(std::atomic<bool>::is_always_lock_free);
 static_assert(std::atomic<std::time_t>::is_always_lock_free);
 
@@ -33,9 +36,15 @@ void on_stop_signal(int number) {
   errno = error;
 }
 
-void handle_stop_signals() {
+void remove_unfinished_file(int number) {
+  ::unlink(unfinished_file);
+  std::signal(number, SIG_DFL);
+  std::raise(number);
+}
+
+void handle_stop_signals(void (*handler)(int)) {
   struct sigaction action = {};
-  action.sa_handler = on_stop_signal;
+  action.sa_handler = handler;
   for (const int number : kStopSignals) {
     struct sigaction present = {};
     sigaction(number, nullptr, &present);
@@ -48,14 +57,19 @@ void handle_stop_signals() {
 
 const std::atomic<bool>& stop_on_signals() {
   passed_on_to = nullptr;
-  handle_stop_signals();
+  handle_stop_signals(on_stop_signal);
   return stop_requested;
 }
 
 const std::atomic<bool>& pass_on_stop_signals(const std::atomic<int>& child) {
   passed_on_to = &child;
-  handle_stop_signals();
+  handle_stop_signals(on_stop_signal);
   return stop_requested;
+}
+
+void remove_on_stop_signals(const std::string& file) {
+  unfinished_file = file.c_str();
+  handle_stop_signals(remove_unfinished_file);
 }
 
 }  // namespace serrate::cli

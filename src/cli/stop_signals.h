@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <string>
 
 namespace serrate::cli {
 
@@ -11,5 +12,9 @@ const std::atomic<bool>& stop_on_signals();
 
 /// As above, and the signal goes on to process `child`, when that is not 0.
 const std::atomic<bool>& pass_on_stop_signals(const std::atomic<int>& child);
+
+/// From now on these signals end the process as they do by themselves, but `file`, which may not be
+/// there, is removed first. The string is not copied.
+void remove_on_stop_signals(const std::string& file);
 
 }  // namespace serrate::cli

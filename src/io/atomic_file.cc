@@ -39,10 +39,14 @@ void sync_path(const std::string& path) {
   if (error != 0) fail_system("make durable", path, error);
 }
 
+std::string temporary_path_of(const std::string& path) {
+  return fmt::format("{}.tmp{}", follow_links(path), ::getpid());
+}
+
 AtomicFile::AtomicFile(std::string path)
     : path_(std::move(path)),
       target_(follow_links(path_)),
-      temporary_path_(fmt::format("{}.tmp{}", target_, ::getpid())) {
+      temporary_path_(temporary_path_of(path_)) {
   check_writable(path_);
   if (is_special(target_)) {
     throw usage_error(fmt::format("cannot write {} (it is a device or a pipe, not a file)", path_));

@@ -10,6 +10,9 @@ std::string folder_of(const std::string& path);
 /// fsync of a file or a directory.
 void sync_path(const std::string& path);
 
+/// What an AtomicFile of this process writes for `path` until it is committed.
+std::string temporary_path_of(const std::string& path);
+
 /// A file that appears under its name only when it is complete: write temporary_path(), close it,
 /// then commit() makes it durable and renames it. Without commit() the destructor removes it. Where
 /// `path` is a symbolic link, what it links to is replaced; a file that is replaced keeps its
