@@ -6,12 +6,11 @@
 #include <unistd.h>
 
 #include <array>
-#include <atomic>
 #include <cerrno>
 #include <cstring>
 
 #include "serrate/error.h"
-#include "src/core/say.h"
+#include "src/io/file_descriptor.h"
 
 namespace serrate {
 namespace {
@@ -49,28 +48,13 @@ DirectoryLock::DirectoryLock(const std::string& directory) : descriptor_(-1) {
     if (descriptor_ < 0) {
       throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
     }
-    // A lock of the open file, not of the process, keeps out two writers of one process too.
-    struct flock lock{};
-    lock.l_type = F_WRLCK;
-    lock.l_whence = SEEK_SET;
-    if (::fcntl(descriptor_, F_OFD_SETLK, &lock) != 0) {
-      const int error = errno;
-      if (error == EAGAIN || error == EACCES) {
-        const std::string holder = holder_of(descriptor_);
-        ::close(descriptor_);
-        throw usage_error(
-            fmt::format("{} is in use by {} (two writers would mix their checkpoints): "
-                        "wait for it or choose another directory",
-                        directory, holder));
-      }
-      static std::atomic<bool> warned{false};
-      if (!warned.exchange(true)) {
-        say(
-            fmt::format("warning: {} cannot be locked ({}): make sure that no other job writes to "
-                        "this directory",
-                        path, std::strerror(error)));
-      }
-      return;
+    if (!lock_file(descriptor_, path)) {
+      const std::string holder = holder_of(descriptor_);
+      ::close(descriptor_);
+      throw usage_error(
+          fmt::format("{} is in use by {} (two writers would mix their checkpoints): "
+                      "wait for it or choose another directory",
+                      directory, holder));
     }
     // The directory may have been renamed between the two calls.
     if (is_file_at(descriptor_, path)) break;

@@ -47,12 +47,6 @@ std::string explain_no_seal(const std::array<std::uint64_t, 6>& start, std::int6
 
 }  // namespace
 
-int FileDescriptor::close() noexcept {
-  if (number_ < 0) return 0;
-  // Linux has closed it even when it was interrupted.
-  return ::close(std::exchange(number_, -1)) == 0 || errno == EINTR ? 0 : errno;
-}
-
 SealedFile::SealedFile(std::string path, int descriptor, State state)
     : path_(std::move(path)),
       descriptor_(descriptor),

@@ -9,28 +9,12 @@
 #include <mutex>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
+#include "src/io/file_descriptor.h"
 #include "src/io/read_error.h"
 
 namespace serrate {
-
-/// An open file, closed by the destructor.
-class FileDescriptor {
- public:
-  explicit FileDescriptor(int number) : number_(number) {}
-  ~FileDescriptor() { close(); }
-  FileDescriptor(FileDescriptor&& other) noexcept : number_(std::exchange(other.number_, -1)) {}
-  FileDescriptor& operator=(FileDescriptor&&) = delete;
-
-  int number() const { return number_; }
-  /// Closes now; an errno when that failed, else 0.
-  int close() noexcept;
-
- private:
-  int number_;
-};
 
 /// A file under checksums, docs/sealed_file_format.md: the content, then a trailer with the XXH3 of
 /// each of its blocks. Whatever is read was verified first; damage, a file that was cut, and one

@@ -23,6 +23,7 @@
 #include "src/checkpoint/folder.h"
 #include "src/core/say.h"
 #include "src/io/atomic_file.h"
+#include "src/io/file_calls.h"
 
 namespace serrate {
 namespace {
@@ -150,53 +151,73 @@ void write_all(int descriptor, std::string_view text, const std::string& path) {
   }
 }
 
-}  // namespace
-
-MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done) : path_(path) {
-  struct stat status{};
-  const bool exists = ::stat(path.c_str(), &status) == 0;
+/// A file, or one to be made, and not what is written through.
+bool is_plain_file(const std::string& path) {
   // /dev/stdout may be a file, but it is not ours to cut or to move.
   const bool is_device = path.starts_with("/dev/") && !path.starts_with("/dev/shm/");
-  const bool is_stream = is_device || path.starts_with("/proc/");
-  is_plain_ = !is_stream && (!exists || S_ISREG(status.st_mode));
+  if (is_device || path.starts_with("/proc/")) return false;
+  struct stat status{};
+  return ::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode);
+}
+
+/// A plain file is kept from other trainings while it is open.
+FileDescriptor open_to_write(const std::string& path, bool is_plain) {
+  int number = open_descriptor(path, O_RDWR | O_CREAT | (is_plain ? 0 : O_APPEND));
+  // A pipe, or a device that cannot be read.
+  if (number < 0 && !is_plain) number = open_descriptor(path, O_WRONLY);
+  if (number < 0) {
+    throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
+  }
+  FileDescriptor file(number);
+  if (is_plain && !lock_file(number, path)) {
+    throw usage_error(
+        fmt::format("{} is in use by another training (the two would mix their lines): wait for it "
+                    "or name another file for the metrics",
+                    path));
+  }
+  return file;
+}
+
+}  // namespace
+
+MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done)
+    : path_(path),
+      is_plain_(is_plain_file(path)),
+      file_(std::in_place, open_to_write(path, is_plain_)) {
   Kept kept;
-  std::string damaged;  // where the lines to keep are, if not in the file
-  if (exists && is_plain_ && status.st_size > 0) {
+  std::string moved;  // where what was in the file is now, if not there
+  const bool has_lines = is_plain_ && std::filesystem::file_size(path) > 0;
+  if (has_lines) {
     kept = find_kept(path, steps_done);
     if (steps_done == 0 && kept.last_of_others > 0) {
+      moved = move_aside(path);
       say(
           fmt::format("{} has the steps of a training that left no checkpoint, or of another one; "
                       "it is now {}",
-                      path, move_aside(path)));
+                      path, moved));
     } else if (kept.last == 0) {
-      say(fmt::format("{} does not have the steps of this run; it is now {}", path,
-                      move_aside(path)));
+      moved = move_aside(path);
+      say(fmt::format("{} does not have the steps of this run; it is now {}", path, moved));
     } else if (kept.is_damaged(steps_done)) {
-      damaged = move_aside(path);
+      moved = move_aside(path);
       say(
           fmt::format("warning: line {} of {} is damaged or out of order; the file is now {}, and "
                       "its {} good lines of steps up to {} stay",
-                      kept.first_other, path, damaged, kept.lines, steps_done));
+                      kept.first_other, path, moved, kept.lines, steps_done));
     }
   } else if (is_plain_ && steps_done > 0) {
     kept.missing.emplace_back(1, steps_done);
   }
-  descriptor_ =
-      ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | (is_plain_ ? 0 : O_APPEND), 0666);
-  // A pipe, or a device that cannot be read.
-  if (descriptor_ < 0 && !is_plain_) descriptor_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC);
-  if (descriptor_ < 0) {
-    throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
-  }
+  if (!moved.empty()) file_.emplace(open_to_write(path, is_plain_));
   start_seconds_ = now_seconds() - kept.seconds;
   if (!is_plain_) return;
   if (!kept.missing.empty()) {
     say(fmt::format("warning: {} has no lines of the steps {}, which were done before", path,
                     ranges_text(kept.missing)));
   }
-  if (!damaged.empty()) {
-    find_kept(damaged, steps_done,
-              [&](const std::string& line) { write_all(descriptor_, line + "\n", path); });
+  if (!moved.empty()) {
+    find_kept(moved, steps_done,
+              [&](const std::string& line) { write_all(file_->number(), line + "\n", path); });
   } else if (kept.last > 0 && kept.first_other > 0) {
     say(
         fmt::format("{} is cut off after the line of step {}{}: what follows comes after the "
@@ -206,26 +227,22 @@ MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done) : pat
                         ? fmt::format(", up to that of step {}", kept.last_of_others)
                         : ""));
   }
-  while (::ftruncate(descriptor_, kept.bytes) != 0) {
+  while (::ftruncate(file_->number(), kept.bytes) != 0) {
     if (errno != EINTR) fail_write(path);
   }
-  if (::lseek(descriptor_, 0, SEEK_END) < 0) fail_write(path);
+  if (::lseek(file_->number(), 0, SEEK_END) < 0) fail_write(path);
   sync();
   // Its name, too, has to outlast a loss of power: checkpoints will rely on the lines.
   sync_path(std::filesystem::canonical(path).parent_path());
 }
 
-MetricsFile::~MetricsFile() {
-  ::close(descriptor_);
-}
-
 void MetricsFile::write(const StepResult& result) {
-  write_all(descriptor_, to_line(result, now_seconds() - start_seconds_) + "\n", path_);
+  write_all(file_->number(), to_line(result, now_seconds() - start_seconds_) + "\n", path_);
 }
 
 void MetricsFile::sync() {
   if (!is_plain_) return;
-  while (::fsync(descriptor_) != 0) {
+  while (::fsync(file_->number()) != 0) {
     if (errno != EINTR) fail_write(path_);
   }
 }

@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "serrate/trainer.h"
+#include "src/io/file_descriptor.h"
 
 namespace serrate {
 
@@ -17,9 +19,6 @@ class MetricsFile {
   /// its good lines are written anew. Says on stderr what it does, and which steps have no line. A
   /// terminal, a pipe or a device is written as it is.
   MetricsFile(const std::string& path, std::int64_t steps_done);
-  ~MetricsFile();
-  MetricsFile(const MetricsFile&) = delete;
-  MetricsFile& operator=(const MetricsFile&) = delete;
 
   void write(const StepResult& result);
   /// Makes the lines so far durable. May be called on another thread than write().
@@ -27,8 +26,8 @@ class MetricsFile {
 
  private:
   std::string path_;
-  int descriptor_ = -1;
   bool is_plain_ = false;
+  std::optional<FileDescriptor> file_;
   double start_seconds_ = 0;
 };
 

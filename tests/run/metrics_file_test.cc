@@ -111,6 +111,26 @@ TEST_F(MetricsFileTest, NeverOverwritesWhatIsNotItsOwn) {
   EXPECT_EQ(read_file(path_ + ".3"), "a letter");
 }
 
+TEST_F(MetricsFileTest, IsWrittenByOneTraining) {
+  temporary_.write("m.jsonl", some_lines(1, 3));
+  const std::string link = temporary_.file("link");
+  fs::create_symlink(path_, link);
+  const auto expect_refused = [&] {
+    const std::string message = testing::message_of<Error>([&] { MetricsFile(link, 0); });
+    EXPECT_NE(message.find(link + " is in use by another training"), std::string::npos) << message;
+  };
+  {
+    MetricsFile first(path_, 3);
+    expect_refused();
+    first.write({.step = 4, .epoch = 0, .loss = 1.5, .tokens = 7});
+    EXPECT_EQ(read_lines(path_).steps, numbers(1, 4));
+  }
+  const MetricsFile fresh(path_, 0);  // the lines are set aside, and the new file is its own too
+  expect_refused();
+  EXPECT_EQ(read_lines(path_ + ".1").steps, numbers(1, 4));
+  EXPECT_FALSE(fs::exists(path_ + ".2"));
+}
+
 TEST_F(MetricsFileTest, FollowsLinks) {
   temporary_.write("target", some_lines(1, 9));
   std::filesystem::create_symlink(temporary_.file("target"), path_);
