@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <map>
 #include <optional>
 
 #include "serrate/planner_report.h"
@@ -223,6 +224,18 @@ void add_options(Options& line, PlanArguments& a) {
   }
 }
 
+void check_what_if(const std::vector<std::string>& changes) {
+  std::map<std::string, std::string> named;
+  for (const std::string& change : changes) {
+    const auto [first, is_new] = named.emplace(change.substr(0, change.find('=')), change);
+    if (is_new) continue;
+    throw usage_error(
+        fmt::format("--what-if {} and --what-if {} (only one can be so): leave out "
+                    "one of them",
+                    first->second, change));
+  }
+}
+
 // Nothing that was asked for is passed over.
 void check_together(const PlanArguments& a, const Options& line) {
   if (a.model.empty() == a.from.empty()) {
@@ -238,6 +251,7 @@ void check_together(const PlanArguments& a, const Options& line) {
              "--from, or leave it out");
     }
   }
+  check_what_if(a.what_if);
   if (a.compare.empty()) return;
   for (const char* option :
        {"output", "json", "report", "validate", "explain", "why-not", "what-if"}) {
