@@ -17,10 +17,25 @@
 namespace serrate {
 namespace {
 
+namespace fs = std::filesystem;
+
+/// A path that has to lead to the new run must not go through folders of the one that is moved.
+void check_leads_around(const std::string& run) {
+  const std::string name = fs::canonical(run);
+  fs::path part;
+  for (const fs::path& next : fs::path(follow_links(run))) {
+    part /= next;
+    if (!fs::canonical(part).string().starts_with(name + "/")) continue;
+    throw usage_error(
+        fmt::format("--fresh: --output {} leads through {} (which is moved with the run): give it "
+                    "as {}",
+                    run, part.string(), name));
+  }
+}
+
 /// Returns where the new run is to be: by another name than `run` when that leads through the run
 /// that is moved ("run/../link").
 std::string move_run_aside(const std::string& run) {
-  namespace fs = std::filesystem;
   if (!fs::is_directory(run) || fs::is_empty(run)) return run;
   // "." would lead to the run that was moved, and "run/." to nothing.
   const std::string last = fs::path(run).filename();
@@ -30,6 +45,7 @@ std::string move_run_aside(const std::string& run) {
                     "run is to have): give it, as in {}",
                     run, fs::canonical(run).string()));
   }
+  check_leads_around(run);
   std::optional<DirectoryLock> lock;
   if (fs::is_directory(checkpoint_path(run))) lock.emplace(checkpoint_path(run));
   const std::string name = fs::canonical(run);

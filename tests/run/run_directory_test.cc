@@ -114,6 +114,21 @@ TEST_F(TrainerTest, FreshByAPathThroughTheRun) {
   EXPECT_EQ(read_lines(run_ + ".2/metrics.jsonl").steps, numbers(1, 3));
 }
 
+TEST_F(TrainerTest, FreshIsRefusedByAPathThroughFoldersOfTheRun) {
+  train(to(4));
+  fs::create_directory_symlink("run/checkpoint", temporary_.file("link"));
+  fs::create_directory_symlink("run/checkpoint/../../run", temporary_.file("long"));
+  options_.fresh = true;
+  for (const char* name : {"run/checkpoint/../../run", "link/../../run", "long"}) {
+    options_.output = temporary_.file(name);
+    const std::string message = message_of<Error>([&] { train(to(2)); });
+    EXPECT_NE(message.find("which is moved with the run): give it as " + run_), std::string::npos)
+        << name << message;
+  }
+  EXPECT_FALSE(fs::exists(run_ + ".1"));
+  EXPECT_EQ(checkpoints(), (std::vector<std::int64_t>{4}));
+}
+
 // "." would lead to the old run under its new name, and the training go on there.
 TEST_F(TrainerTest, FreshNeedsTheNameOfTheFolder) {
   train(to(4));
