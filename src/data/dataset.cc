@@ -302,10 +302,11 @@ void Dataset::check_ids(std::int64_t feature, std::int64_t begin, const FeatureB
                           bags.values[static_cast<std::size_t>(place)]);
 }
 
-void Dataset::read_items(std::int64_t begin, std::int64_t end,
-                         std::vector<std::int64_t>& items) const {
+void Dataset::read_items(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items,
+                         UnknownIds unknown_ids) const {
   check_events(begin, end, num_events());
   read_part(impl_->stored_features.front().values, begin, end, items);
+  if (unknown_ids == UnknownIds::kKeep) return;
   if (const std::int64_t place = find_unknown(items, features().front()); place >= 0) {
     throw impl_->unknown_id(features().front(), begin + place, 0,
                             items[static_cast<std::size_t>(place)]);

@@ -13,6 +13,12 @@ struct DatasetFeature {
   std::int64_t vocabulary_size = 0;
 };
 
+/// What becomes of ids outside of the vocabulary of their feature.
+enum class UnknownIds {
+  kError,  ///< Error (usage) that says where in the file the first one is
+  kKeep,   ///< they are as they are stored: the policy of the embedding is for them
+};
+
 /// The bags of one feature for a run of events; offsets from 0.
 struct FeatureBags {
   std::vector<std::int64_t> values;
@@ -40,6 +46,7 @@ class Dataset {
   std::int64_t num_users() const;
   std::int64_t num_events() const;
   std::int64_t num_items() const { return features().front().vocabulary_size; }
+  bool has_item(std::int64_t id) const { return 0 <= id && id < num_items(); }
   const std::vector<DatasetFeature>& features() const;
   /// Throws Error (usage) naming the features there are.
   std::int64_t feature_index(const std::string& name) const;
@@ -51,11 +58,12 @@ class Dataset {
   /// compared with the vocabulary: that is for ShardedEmbedding and its policy.
   void read_feature(std::int64_t feature, std::int64_t begin, std::int64_t end,
                     FeatureBags& bags) const;
-  /// Ids below num_items().
   /// Throws Error (usage) that names the file and the place of the first id outside of the
   /// vocabulary; the bags are those of events from `begin` on.
   void check_ids(std::int64_t feature, std::int64_t begin, const FeatureBags& bags) const;
-  void read_items(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items) const;
+  /// The items of events [begin, end).
+  void read_items(std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items,
+                  UnknownIds unknown_ids = UnknownIds::kError) const;
   /// Not falling within a user.
   void read_timestamps(std::int64_t begin, std::int64_t end,
                        std::vector<std::int64_t>& timestamps) const;

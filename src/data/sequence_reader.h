@@ -17,12 +17,6 @@ struct BatchShares {
   std::int64_t begin = 0, end = 1;
 };
 
-/// What the reader does about ids outside of the vocabulary of their feature.
-enum class UnknownIds {
-  kError,  ///< Error (usage) that says where in the file it is
-  kKeep,   ///< as they are stored: they follow the policy of the embedding
-};
-
 struct ReaderOptions {
   std::int64_t batch_size = 128;  ///< sequences per step of all ranks together
   std::int64_t max_length = 200;  ///< input events; a window has one more, for the last target

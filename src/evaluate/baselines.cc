@@ -1,6 +1,7 @@
 #include "src/evaluate/baselines.h"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 #include <span>
 #include <utility>
@@ -13,18 +14,30 @@ namespace {
 
 using Items = std::span<const std::int64_t>;
 
+/// What is ranked.
+struct Cases {
+  const Dataset& dataset;
+  const Split& split;
+  UnknownIds unknown_ids;
+};
+
 /// Calls visit(history, target) with the items of every case, in the order of cases.
 template <typename Visit>
-void for_each_case(const Dataset& dataset, const Split& split, const Visit& visit) {
+void for_each_case(const Cases& cases, const Visit& visit) {
+  const auto& [dataset, split, unknown_ids] = cases;
   auto next = split.cases.begin();
+  std::vector<std::int64_t> history;
   const auto read = [&](std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items) {
-    dataset.read_items(begin, end, items);
+    dataset.read_items(begin, end, items, unknown_ids);
   };
   for_each_user(dataset, read, [&](std::int64_t user, Items items) {
     if (next == split.cases.end() || next->user != user) return;
     const std::int64_t base = dataset.user_offsets()[user];
-    visit(items.subspan(next->history_begin - base, next->history_end - next->history_begin),
-          items[next->target_event - base]);
+    history.clear();
+    std::ranges::copy_if(
+        items.subspan(next->history_begin - base, next->history_end - next->history_begin),
+        std::back_inserter(history), [&](std::int64_t id) { return dataset.has_item(id); });
+    visit(Items(history), items[next->target_event - base]);
     ++next;
   });
 }
@@ -48,15 +61,16 @@ void sort_by_count(std::span<std::int64_t> items, const std::vector<std::int64_t
                            [&](std::int64_t item) { return count[item]; });
 }
 
-void rank_by_popularity(const Dataset& dataset, const Split& split, Counts& counts) {
-  std::vector<std::int64_t> events(dataset.num_items(), 0);
+void rank_by_popularity(const Cases& cases, Counts& counts) {
+  const std::int64_t num_items = cases.dataset.num_items();
+  std::vector<std::int64_t> events(num_items, 0);
   std::vector<std::int64_t> items;
-  for_each_case(dataset, split, [&](Items history, std::int64_t) {
+  for_each_case(cases, [&](Items history, std::int64_t) {
     for (const std::int64_t item : history) {
       if (events[item]++ == 0) items.push_back(item);
     }
   });
-  for (std::int64_t item = 0; item < dataset.num_items(); ++item) {
+  for (std::int64_t item = 0; item < num_items; ++item) {
     if (events[item] == 0) items.push_back(item);
   }
   sort_by_count(items, events);
@@ -67,23 +81,23 @@ void rank_by_popularity(const Dataset& dataset, const Split& split, Counts& coun
 }
 
 /// Lists the successors of every item in the order of events, then ranks each list in place.
-void rank_successors(const Dataset& dataset, const Split& split, Counts& counts) {
-  std::vector<std::int64_t> count(dataset.num_items(), 0);
-  for_each_case(dataset, split, [&](Items history, std::int64_t) {
-    for (const std::int64_t item : history.first(history.size() - 1)) ++count[item];
+void rank_successors(const Cases& cases, Counts& counts) {
+  std::vector<std::int64_t> count(cases.dataset.num_items(), 0);
+  for_each_case(cases, [&](Items history, std::int64_t) {
+    for (std::size_t i = 1; i < history.size(); ++i) ++count[history[i - 1]];
   });
   counts.successors_begin.resize(count.size());
   std::exclusive_scan(count.begin(), count.end(), counts.successors_begin.begin(), std::int64_t{0});
   counts.successors_end = counts.successors_begin;
   counts.successors.resize(std::reduce(count.begin(), count.end()));
-  for_each_case(dataset, split, [&](Items history, std::int64_t) {
+  for_each_case(cases, [&](Items history, std::int64_t) {
     for (std::size_t i = 1; i < history.size(); ++i) {
       counts.successors[counts.successors_end[history[i - 1]]++] = history[i];
     }
   });
 
   std::ranges::fill(count, 0);
-  for (std::int64_t item = 0; item < dataset.num_items(); ++item) {
+  for (std::int64_t item = 0; item < cases.dataset.num_items(); ++item) {
     const std::span<std::int64_t> all = counts.successors_of(item);
     std::size_t distinct = 0;
     for (const std::int64_t successor : all) {
@@ -135,15 +149,17 @@ std::int64_t baseline_bytes(const Dataset& dataset, const Split& split) {
   return kOfItem * dataset.num_items() + 8 * num_successors + kOfCase * std::ssize(split.cases);
 }
 
-BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenItems seen) {
+BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenItems seen,
+                             UnknownIds unknown_ids) {
+  const Cases cases{dataset, split, unknown_ids};
   Counts counts;
-  rank_by_popularity(dataset, split, counts);
-  rank_successors(dataset, split, counts);
+  rank_by_popularity(cases, counts);
+  rank_successors(cases, counts);
   const std::vector<std::int64_t>& popularity = counts.popularity_rank;
   BaselineRanks ranks;
   std::vector<std::int64_t> count(dataset.num_items(), 0);
   std::vector<char> filtered(dataset.num_items(), 0);
-  for_each_case(dataset, split, [&](Items history, std::int64_t target) {
+  for_each_case(cases, [&](Items history, std::int64_t target) {
     const Items left_out = seen == SeenItems::kFilter ? history : Items();
     std::int64_t popularity_rank = popularity[target];
     for (const std::int64_t item : left_out) {
@@ -158,8 +174,9 @@ BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenIte
     } else {
       ranks.popularity.push_back(popularity_rank);
       ranks.repeat.push_back(repeat_rank(history, target, count));
-      ranks.markov.push_back(markov_rank(counts.successors_of(history.back()), target, filtered,
-                                         popularity, popularity_rank));
+      const Items successors = history.empty() ? Items() : counts.successors_of(history.back());
+      ranks.markov.push_back(
+          markov_rank(successors, target, filtered, popularity, popularity_rank));
     }
     for (const std::int64_t item : left_out) filtered[item] = 0;
   });

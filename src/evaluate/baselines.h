@@ -13,7 +13,8 @@ namespace serrate {
 enum class SeenItems { kKeep, kFilter };
 
 /// The rank of the target of every case, from 1 (see ranking_metrics.h), by simple counts. Counted
-/// are the histories of the evaluated users; ties go to what comes first in them, user after user.
+/// are the histories of the evaluated users, without ids that are no items; ties go to what comes
+/// first in them, user after user.
 struct BaselineRanks {
   std::vector<std::int64_t> popularity;  ///< by the number of events of an item
   std::vector<std::int64_t> repeat;      ///< by their number in the user's own history; items that
@@ -26,6 +27,7 @@ struct BaselineRanks {
 std::int64_t baseline_bytes(const Dataset& dataset, const Split& split);
 
 BaselineRanks rank_baselines(const Dataset& dataset, const Split& split,
-                             SeenItems seen = SeenItems::kKeep);
+                             SeenItems seen = SeenItems::kKeep,
+                             UnknownIds unknown_ids = UnknownIds::kError);
 
 }  // namespace serrate

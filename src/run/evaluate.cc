@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -10,6 +11,7 @@
 #include "serrate/trainer.h"
 #include "src/checkpoint/load.h"
 #include "src/core/option_json.h"
+#include "src/core/say.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
 #include "src/evaluate/baselines.h"
@@ -40,6 +42,26 @@ struct CaseShare {
   SequenceBatch histories;
 };
 
+/// Of the history that the model reads.
+std::int64_t first_event(const Evaluation& e, const EvaluationCase& c) {
+  return std::max(c.history_begin, c.history_end - e.run.model.max_length);
+}
+
+/// Takes out the cases that cannot be ranked: those whose target is no item and, where invalid ids
+/// are dropped, those of whose history nothing is left. Returns their number.
+std::int64_t leave_out_unknown(Evaluation& e) {
+  if (e.run.invalid_ids == InvalidIds::kError) return 0;  // an error where they are read
+  std::vector<std::int64_t> ids;
+  const auto is_known = [&](std::int64_t begin, std::int64_t end) {
+    e.dataset->read_items(begin, end, ids, UnknownIds::kKeep);
+    return std::ranges::any_of(ids, [&](std::int64_t id) { return e.dataset->has_item(id); });
+  };
+  return std::erase_if(e.split.cases, [&](const EvaluationCase& c) {
+    if (!is_known(c.target_event, c.target_event + 1)) return true;
+    return e.run.invalid_ids == InvalidIds::kDrop && !is_known(first_event(e, c), c.history_end);
+  });
+}
+
 CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, int rank,
                      int world_size) {
   const std::int64_t n = end - begin;
@@ -49,8 +71,7 @@ CaseShare read_share(const Evaluation& e, std::int64_t begin, std::int64_t end, 
   share.cases = std::span(e.split.cases).subspan(first, last - first);
   std::vector<EventRange> ranges;
   for (const EvaluationCase& c : share.cases) {
-    ranges.push_back(
-        {std::max(c.history_begin, c.history_end - e.run.model.max_length), c.history_end});
+    ranges.push_back({first_event(e, c), c.history_end});
   }
   std::vector<std::int64_t> features;
   for (const std::string& name : token_features(*e.dataset, e.run.model)) {
@@ -66,8 +87,9 @@ TopKQueries queries_of(const Evaluation& e, const CaseShare& share, const Buffer
   std::vector<std::int64_t> items;
   for (const EvaluationCase& c : share.cases) {
     if (e.options.filter_seen) {
-      e.dataset->read_items(c.history_begin, c.history_end, items);
-      queries.excluded.insert(queries.excluded.end(), items.begin(), items.end());
+      e.dataset->read_items(c.history_begin, c.history_end, items, unknown_ids(e.run.invalid_ids));
+      std::ranges::copy_if(items, std::back_inserter(queries.excluded),
+                           [&](std::int64_t id) { return e.dataset->has_item(id); });
     }
     if (e.run.invalid_ids == InvalidIds::kOov) queries.excluded.push_back(e.dataset->num_items());
     queries.excluded_offsets.push_back(static_cast<std::int64_t>(queries.excluded.size()));
@@ -133,7 +155,8 @@ BaselineRanks shared_baselines(const Evaluation& e, Communicator& communicator) 
   together(communicator, "baselines", [&] {
     if (communicator.rank() > 0) return;
     ranks = rank_baselines(*e.dataset, e.split,
-                           e.options.filter_seen ? SeenItems::kFilter : SeenItems::kKeep);
+                           e.options.filter_seen ? SeenItems::kFilter : SeenItems::kKeep,
+                           unknown_ids(e.run.invalid_ids));
   });
   for (auto* list : {&ranks.popularity, &ranks.repeat, &ranks.markov}) {
     *list = communicator.gather<std::int64_t>("baseline ranks", *list).values;
@@ -161,6 +184,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   const RunDescription run = run_from_texts(saved->texts, options.model);
   Evaluation e{.options = options, .run = run.options, .dataset = {}, .split = {}};
   e.run.model.precision = options.precision;
+  std::int64_t left_out = 0;
   together(communicator, "open dataset", [&] {
     e.dataset.emplace(Dataset::open(options.data));
     RunDescription now = run;
@@ -168,8 +192,10 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
     now.dataset_digest = e.dataset->digest();
     check_same_dataset(run, now);
     e.split = make_split(*e.dataset, split_kind_from_string(e.run.split), e.run.time_quantile);
+    left_out = leave_out_unknown(e);
     if (e.split.cases.empty()) {
-      throw usage_error(fmt::format("{}: split {} holds nothing out", options.data, e.run.split));
+      throw usage_error(fmt::format("{}: split {} holds nothing out{}", options.data, e.run.split,
+                                    left_out > 0 ? " but invalid ids" : ""));
     }
     e.run = evaluation_options(std::move(e.run), communicator.size());
   });
@@ -178,7 +204,14 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   RunPlan plan =
       evaluation_plan(*e.dataset, e.split, model, options, communicator, stream.device());
   e.tokens_at_once = plan.tokens_at_once;
-  if (communicator.rank() == 0) say_plain_attention(e.run.model);
+  if (communicator.rank() == 0) {
+    say_plain_attention(e.run.model);
+    if (left_out > 0) {
+      say(fmt::format(
+          "users left out: {} (their target is an invalid id{})", left_out,
+          e.run.invalid_ids == InvalidIds::kDrop ? ", or all of their history is" : ""));
+    }
+  }
   TrainState state =
       make_train_state(*e.dataset, model, std::move(plan.sharding), communicator, stream);
   // The newest now, which may be newer than the one above; of the same run in any case.
@@ -189,7 +222,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   result.precision = options.precision;
   result.device = device_given(options.device, stream.device());
   result.users = static_cast<std::int64_t>(e.split.cases.size());
-  // First: these refuse ids outside of the vocabulary, of which no history may be made up.
+  // First: what they are counted with is freed before the model ranks.
   const BaselineRanks baselines = shared_baselines(e, communicator);
   result.scorers.emplace_back("model", metrics_of(rank_by_model(e, state), options.cutoffs));
   result.scorers.emplace_back("popularity", metrics_of(baselines.popularity, options.cutoffs));

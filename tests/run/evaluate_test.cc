@@ -211,10 +211,12 @@ TEST(EvaluateByHandTest, PopularityOfFourUsers) {
   });
 }
 
-// A history of which nothing is left has no last state: there is none that could be ranked by.
-// Guards that the baselines, which refuse such ids in words for the user, come first in evaluate():
-// in the model's ranking the check of history_states() would fail, an internal error.
-TEST(EvaluateByHandTest, AHistoryOfIdsThatWereDroppedIsRefused) {
+class EvaluateInvalidIdsTest : public ::testing::TestWithParam<InvalidIds> {};
+
+// The last item of user 2 is none, and the history of user 0 has none. The others' have 2 twice,
+// then 0 and 3 once, in that order, and never 1: popularity ranks them 2, 0, 3, 1. What came after
+// the last items of histories: 3 after 2, where user 1 has bought 1; nothing after 3.
+TEST_P(EvaluateInvalidIdsTest, AreLeftOutAsTheTrainingDid) {
   const TemporaryFolder folder;
   const std::string data = folder.file("data.h5");
   write_four_users(data);
@@ -222,22 +224,43 @@ TEST(EvaluateByHandTest, AHistoryOfIdsThatWereDroppedIsRefused) {
   const auto bytes_of = [](const std::vector<std::int64_t>& values) {
     return std::string(reinterpret_cast<const char*>(values.data()), values.size() * 8);
   };
-  const std::string first = bytes_of({0, 0, 1, 0, 0, 1, 2, 1}), dropped = bytes_of({-1, -1, 4});
-  const std::size_t at = content.find(first);
+  const std::string valid = bytes_of({0, 0, 1, 0, 0, 1, 2, 1, 0, 1, 3});
+  const std::size_t at = content.find(valid);
   ASSERT_NE(at, std::string::npos);
-  content.replace(at, dropped.size(), dropped);
+  content.replace(at, valid.size(), bytes_of({-1, -1, 4, 0, 0, -7, 2, 1, 0, 1, 9}));
   testing::write_sealed(data, content);
   TrainOptions options = one_step(data, folder.file("run"));
-  options.invalid_ids = InvalidIds::kDrop;
-  run_ranks(1, [&](Communicator& communicator) {
+  options.invalid_ids = GetParam();
+  const bool drops = GetParam() == InvalidIds::kDrop;
+  const double users = drops ? 2 : 3;  // user 0 has a row for invalid ids, or nothing
+  run_ranks(2, [&](Communicator& communicator) {
     const std::atomic<bool> never_stop{false};
     Trainer(options, communicator).run(never_stop, [](const StepResult&) {});
-    const std::string message = testing::message_of<Error>(
-        [&] { evaluate({.data = data, .model = options.output}, communicator); });
-    EXPECT_NE(message.find("event 0 of user 0 (event 0 of all) has id -1"), std::string::npos)
-        << message;
+    EvaluateOptions evaluated{.data = data, .model = options.output, .cutoffs = {1, 2, 3, 4}};
+    EvaluationResult result = evaluate(evaluated, communicator);
+    EXPECT_EQ(result.users, users);
+    EXPECT_EQ(result.scorers[0].second.at("hr@4"), 1);  // among four items, by the model
+    for (const std::size_t scorer : {1, 3}) {           // popularity, Markov
+      const auto& metrics = result.scorers[scorer].second;
+      EXPECT_DOUBLE_EQ(metrics.at("hr@1"), 1 / users);                // user 3
+      EXPECT_DOUBLE_EQ(metrics.at("hr@2"), (drops ? 1 : 2) / users);  // user 0
+      EXPECT_DOUBLE_EQ(metrics.at("hr@3"), metrics.at("hr@2"));
+      EXPECT_DOUBLE_EQ(metrics.at("hr@4"), 1);  // user 1
+    }
+    EXPECT_DOUBLE_EQ(result.scorers[2].second.at("hr@4"),
+                     1 / users);  // user 3 has bought the item before
+    // User 1 has seen 0 and 2, which leaves 3 and 1; user 3 has seen the target.
+    evaluated.filter_seen = true;
+    result = evaluate(evaluated, communicator);
+    EXPECT_DOUBLE_EQ(result.scorers[0].second.at("hr@4"), 1 - 1 / users);
+    EXPECT_EQ(result.scorers[1].second.at("hr@1"), 0);
+    EXPECT_DOUBLE_EQ(result.scorers[1].second.at("hr@2"), 1 - 1 / users);
   });
 }
+
+INSTANTIATE_TEST_SUITE_P(Policies, EvaluateInvalidIdsTest,
+                         ::testing::Values(InvalidIds::kDrop, InvalidIds::kOov),
+                         [](const auto& each) { return to_string(each.param); });
 
 }  // namespace
 }  // namespace serrate
