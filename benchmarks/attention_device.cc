@@ -99,14 +99,16 @@ void time_workload(BenchmarkDevice& device, const AttentionWorkload& w, std::ofs
       "\"tile_pairs_of_visible\": {}, \"megabytes\": {}, \"plan_ms\": {}, \"quantize\": {}, "
       "\"forward\": {}, "
       "\"backward\": {}, "
-      "\"query_lengths\": [{}], \"key_lengths\": [{}], \"key_ranges\": [{}]}}\n",
+      "\"query_lengths\": [{}], \"key_lengths\": [{}], \"key_ranges\": [{}], \"forgotten_at\": "
+      "[{}]}}\n",
       w.name, w.is_fp8 ? "e4m3" : to_string(data_type_of<T>()), w.num_heads, w.head_dim,
       to_string(w.mask), w.window,
       w.activation == AttentionActivation::kSilu ? std::ranges::max(w.key_lengths) : 0,
       w.shares_queries, in_tiles, run.extra_bytes() * 1e-6, plan_ms,
       quantizing ? quantizing->json() : "null", forward.json(),
       backward ? backward->json() : "null", fmt::join(w.query_lengths, ","),
-      fmt::join(w.key_lengths, ","), fmt::join(key_ranges(w), ","));
+      fmt::join(w.key_lengths, ","), fmt::join(key_ranges(w), ","),
+      fmt::join(w.forgotten_at(w.key_lengths.front()), ","));
   json.flush();
 }
 

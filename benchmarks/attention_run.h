@@ -153,6 +153,8 @@ class AttentionRun {
       case WorkloadMask::kWindow:
         mask_ = WindowMask{w_.window, 0};
         return;
+      case WorkloadMask::kRandomEviction:
+        return make_columns();
       default:
         break;
     }
@@ -165,6 +167,17 @@ class AttentionRun {
     }
     ranges_ = {ranges, stream_};
     mask_ = RowMask{std::as_const(ranges_).span()};
+  }
+  void make_columns() {
+    std::vector<std::int64_t> ranges;
+    for (const std::int64_t keys : w_.key_lengths) {
+      const std::vector<std::int64_t> forgotten = w_.forgotten_at(keys);
+      for (std::int64_t j = 0; j < keys; ++j) {
+        ranges.insert(ranges.end(), {forgotten[j], keys, 0, j});
+      }
+    }
+    ranges_ = {ranges, stream_};
+    mask_ = ColumnMask{std::as_const(ranges_).span()};
   }
   void make_bits(std::int64_t length) {
     std::vector<std::uint8_t> visible(static_cast<std::size_t>(length * length));

@@ -3,8 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 #include <numeric>
+#include <random>
 #include <set>
 #include <sstream>
 #include <utility>
@@ -119,11 +119,11 @@ void add_w3(Maker& make) {
   add(kCausal, 2048, 256);
 }
 
-/// Masks of FlashMask, but those of keys that some queries skip or forget: 128 Ki tokens in
-/// sequences of 8 Ki, 32 heads of 128.
+/// Masks of FlashMask: 128 Ki tokens in sequences of 8 Ki, 32 heads of 128.
 void add_w4(Maker& make) {
-  for (const WorkloadMask mask : {kFull, kCausal, kWindow, kPrefix, kDocuments, kFullDocuments,
-                                  kPrefixDocuments, kSharedQuestions, kBlockwise, kGlobalWindow}) {
+  for (const WorkloadMask mask :
+       {kFull, kCausal, kWindow, kPrefix, kDocuments, kFullDocuments, kPrefixDocuments,
+        kSharedQuestions, kBlockwise, kGlobalWindow, kQkSparse, kRandomEviction}) {
     AttentionWorkload& w =
         make.self(fmt::format("W4 {}", to_string(mask)), make.lengths("fixed", 16, 8192));
     w.num_heads = 32;
@@ -217,94 +217,13 @@ void add_w10(Maker& make) {
   add(kCausal, 512, 128);
 }
 
-// The documents of a sequence, in sixteenths of it.
-constexpr std::int64_t kDocumentEnds[] = {1, 3, 8, 9, 11, 16};
-
-std::pair<std::int64_t, std::int64_t> document_of(std::int64_t i, std::int64_t length) {
-  std::int64_t begin = 0;
-  for (const std::int64_t sixteenths : kDocumentEnds) {
-    const std::int64_t end = length * sixteenths / 16;
-    if (i < end) return {begin, end};
-    begin = end;
-  }
-  return {begin, length};
-}
-
 }  // namespace
-
-std::string to_string(WorkloadMask mask) {
-  switch (mask) {
-    case kFull:
-      return "full";
-    case kCausal:
-      return "causal";
-    case kWindow:
-      return "window";
-    case kPrefix:
-      return "prefix";
-    case kDocuments:
-      return "documents";
-    case kFullDocuments:
-      return "full-documents";
-    case kPrefixDocuments:
-      return "prefix-documents";
-    case kSharedQuestions:
-      return "shared-questions";
-    case kBlockwise:
-      return "blockwise";
-    case kGlobalWindow:
-      return "global-window";
-    case kLongFormer:
-      return "LongFormer";
-  }
-  return {};
-}
 
 std::int64_t AttentionWorkload::num_queries() const {
   return std::reduce(query_lengths.begin(), query_lengths.end());
 }
 std::int64_t AttentionWorkload::num_keys() const {
   return std::reduce(key_lengths.begin(), key_lengths.end());
-}
-
-KeyRanges AttentionWorkload::keys_of(std::int64_t i, std::int64_t num_keys) const {
-  const auto one = [](std::int64_t begin, std::int64_t end) {
-    return KeyRanges{{begin, end}, {end, end}};
-  };
-  const auto with_first = [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t first = std::min(globals, end);
-    return KeyRanges{{0, std::max(begin, first)}, {first, end}};
-  };
-  const auto [document, document_end] = document_of(i, num_keys);
-  const std::int64_t back = std::max<std::int64_t>(i - window, 0);
-  switch (mask) {
-    case kFull:
-      return one(0, num_keys);
-    case kCausal:
-      return one(0, i + 1);
-    case kWindow:
-      return one(back, i + 1);
-    case kPrefix:
-      return one(0, std::max(i + 1, num_keys / 2));
-    case kDocuments:
-      return one(document, i + 1);
-    case kFullDocuments:
-      return one(document, document_end);
-    case kPrefixDocuments:
-      return one(document, std::max(i + 1, (document + document_end) / 2));
-    case kSharedQuestions: {
-      const std::int64_t part = (document_end - document + 3) / 4;
-      const std::int64_t own = document + (i - document) / part * part;
-      return {{document, own}, {std::min(document + part, own), i + 1}};
-    }
-    case kBlockwise:
-      return one(document_end == num_keys ? 0 : document, i + 1);
-    case kGlobalWindow:
-      return with_first(back, i + 1);
-    case kLongFormer:
-      return i < globals ? one(0, num_keys) : with_first(back, std::min(i + window + 1, num_keys));
-  }
-  return {};
 }
 
 std::vector<AttentionWorkload> attention_workloads(const std::string& names,
@@ -327,40 +246,6 @@ std::vector<AttentionWorkload> attention_workloads(const std::string& names,
                     names));
   }
   return make.all;
-}
-
-PairCounts count_pairs(const AttentionWorkload& workload) {
-  constexpr std::int64_t kTile = 64, kPart = 16;
-  const auto rounded = [&](std::int64_t count) {
-    return std::min(kTile, (count + kPart - 1) / kPart * kPart);
-  };
-  std::map<std::pair<std::int64_t, std::int64_t>, PairCounts> known;  // by lengths
-  PairCounts sum;
-  for (std::size_t s = 0; s < workload.key_lengths.size(); ++s) {
-    const std::int64_t queries = workload.query_lengths[s], keys = workload.key_lengths[s];
-    const auto [found, is_new] = known.try_emplace({queries, keys});
-    PairCounts& counts = found->second;
-    for (std::int64_t tile = 0; is_new && tile < queries; tile += kTile) {
-      std::vector<char> is_visited(static_cast<std::size_t>(keys / kTile + 1));
-      for (std::int64_t i = tile; i < std::min(tile + kTile, queries); ++i) {
-        const KeyRanges seen = workload.keys_of(i, keys);
-        for (int range = 0; range < 2; ++range) {
-          const std::int64_t begin = seen.begin[range], end = seen.end[range];
-          if (begin >= end) continue;
-          counts.visible += static_cast<double>(end - begin);
-          std::fill(is_visited.begin() + begin / kTile, is_visited.begin() + (end - 1) / kTile + 1,
-                    1);
-        }
-      }
-      for (std::int64_t key = 0; key < keys; key += kTile) {
-        if (is_visited[key / kTile] == 0) continue;
-        counts.in_tiles += static_cast<double>(rounded(queries - tile) * rounded(keys - key));
-      }
-    }
-    sum.visible += counts.visible;
-    sum.in_tiles += counts.in_tiles;
-  }
-  return sum;
 }
 
 }  // namespace serrate

@@ -25,6 +25,8 @@ enum class WorkloadMask {
                      ///< themselves
   kBlockwise,        ///< causal, packed documents, of which the last sees all
   kGlobalWindow,     ///< causal, so far back, and the first keys
+  kQkSparse,         ///< causal, but queries of some stretches see only what comes before these
+  kRandomEviction,   ///< causal, but keys are forgotten: see forgotten_at()
   kLongFormer,       ///< so far both ways; the first queries see all, all see the first keys
 };
 std::string to_string(WorkloadMask mask);
@@ -44,8 +46,10 @@ struct AttentionWorkload {
 
   std::int64_t num_queries() const;  ///< of all sequences
   std::int64_t num_keys() const;
-  /// What query i of a sequence sees.
+  /// What query i of a sequence sees, unless it is forgotten.
   KeyRanges keys_of(std::int64_t i, std::int64_t num_keys) const;
+  /// [num_keys]: queries from there on no longer see the key. Empty: they see all of keys_of().
+  std::vector<std::int64_t> forgotten_at(std::int64_t num_keys) const;
 };
 
 /// Limits for a device that is not fast.

@@ -58,6 +58,7 @@ class Batch:
         self.is_fixed = self.is_self and bool((self.q_lengths == self.most_q).all())
         ranges = torch.tensor(line["key_ranges"], dtype=torch.int64).view(-1, 2, 2)
         self.ranges = ranges.to(DEVICE) if len(ranges) else None
+        self.forgotten_at = torch.tensor(line["forgotten_at"], device=DEVICE) if line["forgotten_at"] else None
         self.scale = self.dim ** -0.5
         torch.manual_seed(1)
         shape = (self.heads, self.dim)
@@ -74,7 +75,8 @@ class Batch:
         if self.ranges is None:
             return j <= i
         r = self.ranges[i]
-        return ((j >= r[..., 0, 0]) & (j < r[..., 0, 1])) | ((j >= r[..., 1, 0]) & (j < r[..., 1, 1]))
+        seen = ((j >= r[..., 0, 0]) & (j < r[..., 0, 1])) | ((j >= r[..., 1, 0]) & (j < r[..., 1, 1]))
+        return seen if self.forgotten_at is None else seen & (i < self.forgotten_at[j])
 
     def pad(self, x, lengths, longest):
         check_bytes(self.size * longest * x[0].numel() * x.element_size(), "padded")
