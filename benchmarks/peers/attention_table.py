@@ -11,6 +11,8 @@ PROCESSORS, CYCLES, COPY = 132, 1.755e9, 3.0e12  # an H100's: a second, and byte
 MMA_SYNC = {"forward": 2.8e12, "backward": 2.4e12}  # operations of a multiprocessor a second: FlashAttention-2's best there
 # Cycles of a multiprocessor for a tile of 128 x 64 pairs of Hopper's kernels: what takes longest.
 WGMMA = {"forward": {64: 750, 128: 1230, 256: 2455}, "backward": {64: 1884, 128: 3840, 256: 9625}, "e4m3": {64: 700, 128: 780, 256: 1325}}
+# With SiLU at least: an exponential and a reciprocal of each pair, in both kernels of the backward.
+SILU = {"forward": 1024, "backward": 2048}
 # Likewise of the backward whose blocks have whole sequences, and how many queries these have.
 WHOLE = {64: (2048, 512), 128: (3712, 256), 256: (7168, 128)}
 # Queries whose d_q a block keeps in shared memory, which it has with one kernel.
@@ -47,6 +49,8 @@ def model_ms(case, direction):
         if takes_wgmma(case, direction, queries, keys):
             tile = 4 * dim * 128 * 64 * (2.5 if direction == "backward" else 1)
             cycles = WGMMA["e4m3" if case["type"] == "e4m3" else direction][dim]
+            if case["silu_divisor"]:
+                cycles = max(cycles, SILU[direction])
             compute += visible * flops / tile * cycles / CYCLES
         elif takes_whole_by_wgmma(case, direction, queries, keys):
             compute += visible * flops / (10 * dim * 128 * 64) * WHOLE[dim][0] / CYCLES

@@ -224,6 +224,17 @@ __device__ inline Silu silu(float x) {
   return {value, fmaf(value, 1 - sigmoid, sigmoid)};
 }
 
+/// What turns a score into a weight in float32 kernels.
+struct ExactActivation {
+  float silu_divisor;
+
+  __device__ float exp2(float x) const { return exp2f(x); }
+  __device__ Silu silu(float x) const {
+    const Silu values = serrate::silu(x);
+    return {values.value / silu_divisor, values.derivative / silu_divisor};
+  }
+};
+
 /// What the backward needs of a query: log-sum-exp in units of log 2, and the sum of d_out * out.
 struct QuerySums {
   float lse, delta;
@@ -240,19 +251,20 @@ __device__ inline QuerySums query_sums(const AttentionView& args, const TilePair
 }
 
 /// A visible pair: its score becomes the weight as dropout leaves it, and d_weight, the gradient
-/// of that, the gradient of the score. `factor`: what dropout multiplies the weight by; `divisor`:
-/// what SiLU is divided by.
+/// of that, the gradient of the score. `factor`: what dropout multiplies the weight by.
+template <class Activation>
 __device__ __forceinline__ void weight_and_gradient(const AttentionView& args,
                                                     const QuerySums& sums, float factor,
-                                                    float divisor, float& score, float& d_weight) {
+                                                    const Activation& activation, float& score,
+                                                    float& d_weight) {
   float weight, derivative, offset = 0;
   if (is_softmax(args)) {
-    weight = derivative = exp2f(score - sums.lse);
+    weight = derivative = activation.exp2(score - sums.lse);
     offset = sums.delta;
   } else {
-    const Silu values = silu(score);
-    weight = values.value / divisor;
-    derivative = values.derivative / divisor;
+    const Silu values = activation.silu(score);
+    weight = values.value;
+    derivative = values.derivative;
   }
   // Rounded: nvcc must not fuse the product into the difference in one kernel and not in another.
   const float kept = factor == 0 ? 0 : __fmul_rn(factor, d_weight);
@@ -277,7 +289,8 @@ __device__ void weights_and_gradients(const AttentionView& args, unsigned visibl
       const float factor = !args.has_dropout             ? 1
                            : has_pair<Shape>(kept, r, m) ? args.draw.scale
                                                          : 0;
-      weight_and_gradient(args, sums[r], factor, args.silu_divisor, weights[r][m], d_weights[r][m]);
+      weight_and_gradient(args, sums[r], factor, ExactActivation{args.silu_divisor}, weights[r][m],
+                          d_weights[r][m]);
     }
   }
 }

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "kernels/cuda/exp2.cuh"
+#include "kernels/cuda/reciprocal.cuh"
+#include "kernels/cuda/sigmoid.cuh"
 #include "serrate/buffer.h"
 #include "src/core/launch.cuh"
 
@@ -297,6 +299,51 @@ TEST_F(PrimitivesTest, Ex2) {
   for (const std::size_t i : {0, 1, 2, 3, 7}) EXPECT_EQ(of_special[i], 0) << special[i];
   for (const std::size_t i : {4, 5}) EXPECT_EQ(of_special[i], INFINITY) << special[i];
   EXPECT_TRUE(std::isnan(of_special[6]));
+}
+
+__global__ void reciprocals(float* values) {
+  values[threadIdx.x] = reciprocal_flushed(values[threadIdx.x]);
+}
+
+// 9.7.3.13: within one unit of the last place, 2^-23 of a result at most; subnormals are 0.
+TEST_F(PrimitivesTest, Rcp) {
+  const std::vector<float> values{1, -3, 0x1.fffffep0f, 0x1.000002p0f, 1e30f, -7e-30f, 0x1p126f};
+  const std::vector<float> special{0, -0x1p-140f, 0x1p127f, INFINITY, NAN};
+  const auto run = [&](const std::vector<float>& x) {
+    Buffer<float> on_device(x, stream);
+    launch(reciprocals, 1, static_cast<unsigned>(x.size()), 0, stream, on_device.device_data());
+    return on_device.to_host(stream);
+  };
+  const std::vector<float> results = run(values);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double expected = 1 / static_cast<double>(values[i]);
+    EXPECT_NEAR(results[i], expected, 0x1p-23 * std::abs(expected)) << values[i];
+  }
+  const std::vector<float> of_special = run(special);
+  EXPECT_EQ(of_special[0], INFINITY);
+  EXPECT_EQ(of_special[1], -INFINITY);
+  for (const std::size_t i : {2, 3}) EXPECT_EQ(of_special[i], 0) << special[i];
+  EXPECT_TRUE(std::isnan(of_special[4]));
+}
+
+__global__ void sigmoids(float* values, int count) {
+  const int i = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (i < count) values[i] = approximate_sigmoid(values[i]);
+}
+
+TEST_F(PrimitivesTest, TheApproximateSigmoidIsWithinItsBound) {
+  std::vector<float> values;
+  for (int i = -8700; i <= 8800; ++i) values.push_back(static_cast<float>(i) / 100.1f);
+  const auto count = static_cast<int>(values.size());
+  Buffer<float> on_device(values, stream);
+  launch(sigmoids, static_cast<unsigned>((count + 127) / 128), 128, 0, stream,
+         on_device.device_data(), count);
+  const std::vector<float> results = on_device.to_host(stream);
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double x = values[i], power = std::exp(-x), expected = 1 / (1 + power);
+    const double bound = (5 + 1.3 * std::abs(x)) * power / (1 + power) + 3;
+    EXPECT_NEAR(results[i], expected, 0x1p-24 * bound * expected) << values[i];
+  }
 }
 
 // 9.7.9.25.3: two groups under way; each thread reads what another one copied.

@@ -99,7 +99,8 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
         continue;
       }
       const float factor = !has_dropout ? 1 : (kept >> (n * 4 + i) & 1) != 0 ? args.draw.scale : 0;
-      weight_and_gradient(args, of_rows[i / 2], factor, 1, weights[n][i], d_weights[n][i]);
+      weight_and_gradient(args, of_rows[i / 2], factor, FastActivation{}, weights[n][i],
+                          d_weights[n][i]);
     }
   }
 }

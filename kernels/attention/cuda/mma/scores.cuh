@@ -3,7 +3,9 @@
 #include <cstdint>
 
 #include "kernels/attention/cuda/tile_list.cuh"
+#include "kernels/cuda/exp2.cuh"
 #include "kernels/cuda/fragments.cuh"
+#include "kernels/cuda/sigmoid.cuh"
 
 // From products of queries and keys to scores, as the fragments of tensor cores have them: what
 // scores.cuh is for the plain kernels.
@@ -29,6 +31,18 @@ inline Extras extras_of(const AttentionView& args) {
 __device__ inline float scale_of_sums(const AttentionView& args) {
   return is_softmax(args) ? 1 : 1 / args.silu_divisor;
 }
+
+/// ExactActivation in few instructions, without SiLU's divisor: as exact as approximate_sigmoid()
+/// is, where weights are rounded to 2^-9 (bfloat16) or 2^-11 (float16, tf32). Above 0, SiLU's
+/// derivative is off by 2^-20 (1 + x) at most.
+struct FastActivation {
+  __device__ float exp2(float x) const { return exp2_flushed(x); }
+  __device__ Silu silu(float x) const {
+    const float sigmoid = approximate_sigmoid(x);
+    const float value = x * sigmoid;
+    return {value, fmaf(value, 1 - sigmoid, sigmoid)};
+  }
+};
 
 /// A warp's 16 queries and a tile of keys, as a lane sees them: the first of its two queries,
 /// the keys of the warp's queries, in shared memory, and of the tile how many columns count.
@@ -97,6 +111,11 @@ __device__ inline float scale_of_scores(const AttentionView& args) {
   return args.scale * (is_softmax(args) ? kLog2e : 1);
 }
 
+/// Has no weight.
+__device__ inline float hidden_score(const AttentionView& args) {
+  return is_softmax(args) ? -INFINITY : 0;
+}
+
 /// Scores of visible pairs += a factor times their biases. One block of 8 keys after the other
 /// takes the place of the first, as registers have no index; kUnrolled of them have code of their
 /// own.
@@ -119,15 +138,14 @@ __device__ void add_biases(const AttentionView& args, const TilePair& at, const 
   }
 }
 
-/// Products become scores, in units of log 2 for softmax; what is hidden is -infinity. Scores are
-/// rounded: nvcc must not fuse the product into what follows with some extras and not with others.
+/// Products become scores, in units of log 2 for softmax. Scores are rounded: nvcc must not fuse
+/// the product into what follows with some extras and not with others.
 template <Extras kExtras, int kBlocks>
 __device__ void finish_scores(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                               unsigned visible, Fragment<kBlocks>& scores) {
-  const float scale = scale_of_scores(args);
+  const float scale = scale_of_scores(args), hidden = hidden_score(args);
   for_each_score(tile, scores, [&](int bit, int, int, float& score) {
-    score = __fmul_rn(score, scale);
-    if ((visible >> bit & 1) == 0) score = -INFINITY;
+    score = (visible >> bit & 1) != 0 ? __fmul_rn(score, scale) : hidden;
   });
   if (!has_bias<kExtras>(args)) return;
   add_biases<kBlocks>(args, at, tile, visible, is_softmax(args) ? kLog2e : 1, scores);

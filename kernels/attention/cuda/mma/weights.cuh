@@ -68,21 +68,19 @@ __device__ void scale_rows(Fragment<kBlocks>& sums, const float (&factors)[2]) {
 template <Extras kExtras, int kBlocks, bool kTestsFullTiles = true>
 __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                       Fragment<kBlocks>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
-  unsigned visible = ~0u;
   if (!kTestsFullTiles && tile.is_full && !has_bias<kExtras>(args)) {
     const float scale = scale_of_scores(args);
     for_each_score<kBlocks>(tile, scores,
                             [&](int, int, int, float& x) { x = __fmul_rn(x, scale); });
   } else {
-    visible = visible_pairs<kExtras, kBlocks>(args, at, tile, scores);
+    const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, scores);
     finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
   }
   if (is_softmax(args)) {
     online_softmax<kBlocks>(scores, softmax, factors);
   } else {
-    for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& x) {
-      x = (visible >> bit & 1) != 0 ? silu(x).value : 0;
-    });
+    for_each_score<kBlocks>(tile, scores,
+                            [&](int, int, int, float& x) { x = FastActivation{}.silu(x).value; });
   }
   if (kExtras == Extras::kNone || !args.has_dropout) return;
   const unsigned kept = kept_pairs<kBlocks>(args, at, tile);

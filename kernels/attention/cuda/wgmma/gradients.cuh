@@ -118,7 +118,7 @@ __device__ void weigh_pairs(const AttentionView& args, const TilePair& at, const
     add_biases<kBlocks, kUnrolled>(args, at, tile, visible, has_softmax ? kLog2e : 1, weights);
   }
   if (!tile.is_full) {
-    const float hidden = has_softmax ? -INFINITY : 0;  // the weight of which is 0
+    const float hidden = hidden_score(args);
     for_each([&](int n, int i, float& score, float& gradient) {
       score = is_set(visible, n, i) ? score : hidden;
       gradient = is_set(visible, n, i) ? gradient : 0;
@@ -135,12 +135,10 @@ __device__ void weigh_pairs(const AttentionView& args, const TilePair& at, const
     });
   } else {
     for_each([&](int n, int i, float& score, float& gradient) {
-      const Silu values = silu(score);
+      const Silu values = FastActivation{}.silu(score);
       const float factor = factor_of(n, i);
       score = factor == 0 ? 0 : factor * values.value;
-      gradient = factor == 0 || values.derivative == 0
-                     ? 0
-                     : values.derivative * __fmul_rn(factor, gradient);
+      gradient = factor == 0 ? 0 : values.derivative * __fmul_rn(factor, gradient);
     });
   }
 }
