@@ -12,12 +12,15 @@
 // is empty, full, or has to be tested. Both directions and all masks have it from here.
 namespace serrate {
 
-/// Two ranges of a sequence's keys, counted from its first.
+/// Two ranges of a sequence's keys, counted from its first; none ends before it begins.
 struct alignas(16) KeyRanges {
   int begin[2], end[2];
 
   __device__ bool contains(int key) const {
-    return (begin[0] <= key && key < end[0]) || (begin[1] <= key && key < end[1]);
+    const auto is_in = [&](int i) -> unsigned {  // without a branch
+      return static_cast<unsigned>(key - begin[i]) < static_cast<unsigned>(end[i] - begin[i]);
+    };
+    return (is_in(0) | is_in(1)) != 0;
   }
   __device__ bool meets(int first, int last) const {
     return (begin[0] < last && first < end[0]) || (begin[1] < last && first < end[1]);

@@ -148,8 +148,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               Fragment<kBlocks> scores;
               multiply_rows<kDim / 2, kBlocks, __nv_bfloat16, MmaE4m3, kTerms>(
                   q, first_row, k, key, tile.num_columns, scores);
-              const unsigned visible =
-                  visible_pairs<Extras::kNone, kBlocks>(args, at, tile, scores);
+              const unsigned visible = visible_pairs<Extras::kNone, kBlocks>(args, at, tile);
               for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& score) {
                 score = (visible >> bit & 1) != 0 ? score_scale * score : -INFINITY;
               });

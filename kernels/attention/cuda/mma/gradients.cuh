@@ -84,7 +84,7 @@ template <Extras kExtras, int kBlocks>
 __device__ void score_gradients(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                                 const QuerySums* sums, Fragment<kBlocks>& weights,
                                 Fragment<kBlocks>& d_weights) {
-  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, weights);
+  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile);
   finish_scores<kExtras, kBlocks>(args, at, tile, visible, weights);
   const bool has_dropout = kExtras == Extras::kAny && args.has_dropout;
   const unsigned kept = has_dropout ? kept_pairs<kBlocks>(args, at, tile) : ~0u;

@@ -85,18 +85,29 @@ __device__ unsigned visible_by_pairs(const AttentionView& args, const TilePair& 
   return visible;
 }
 
-/// A bit for each pair that is visible.
+/// A bit for each pair that is visible. Of a query, a range of keys is a run of bits, those of its
+/// row being next to each other; without a branch.
 template <Extras kExtras, int kBlocks>
 __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
-                                  const LaneTile& tile, Fragment<kBlocks>& scores) {
+                                  const LaneTile& tile) {
   if (tile.is_full) return ~0u;
-  const int g = lane_index() / 4;
-  const KeyRanges keys[2] = {tile.keys[g], tile.keys[g + 8]};
+  const int g = lane_index() / 4, before = lane_index() % 4 * 2;
+  // The lane's keys are 0, 1, 8, 9, ... from its first one on; 8 kBlocks - 2 is behind them all.
+  const int last = std::min(tile.num_columns - before, 8 * kBlocks - 2);
+  const int first_key = tile.first_key + before;
+  // A bit, and with it that of the first of the lane's keys from `key` on.
+  const auto bit_of = [&](int key) {
+    const int keys = std::max(std::min(key - first_key, last), 0);
+    return 1u << (keys / 8 * 4 + std::min(keys % 8, 2));
+  };
   unsigned visible = 0;
-  for_each_score(tile, scores, [&](int bit, int r, int key, float) {
-    if (key - tile.first_key >= tile.num_columns || !keys[r].contains(key)) return;
-    visible |= 1u << bit;
-  });
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const KeyRanges keys = tile.keys[g + 8 * r];
+    const unsigned runs = (bit_of(keys.end[0]) - bit_of(keys.begin[0])) |
+                          (bit_of(keys.end[1]) - bit_of(keys.begin[1]));
+    visible |= (runs & 0x33333333u) << 2 * r;
+  }
   return visible_by_pairs<kExtras>(args, at, tile, visible);
 }
 

@@ -73,7 +73,7 @@ __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneT
     for_each_score<kBlocks>(tile, scores,
                             [&](int, int, int, float& x) { x = __fmul_rn(x, scale); });
   } else {
-    const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, scores);
+    const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile);
     finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
   }
   if (is_softmax(args)) {

@@ -75,7 +75,7 @@ struct Fp8 : Fp8Tiles<kHeadDim> {
   /// `scales` of the tile's keys and values.
   __device__ void weigh(const TilePair& at, const LaneTile& tile, float2 scales,
                         Fragment<8>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
-    const unsigned visible = visible_pairs<Extras::kNone, 8>(call.attention, at, tile, scores);
+    const unsigned visible = visible_pairs<Extras::kNone, 8>(call.attention, at, tile);
     const float scale = score_scale * scales.x;
     for_each_score<8>(tile, scores, [&](int bit, int, int, float& score) {
       score = (visible >> bit & 1) != 0 ? scale * score : -INFINITY;

@@ -33,7 +33,7 @@ struct KeyLaneTile {
 /// A bit for each pair that is visible.
 template <Extras kExtras, int kBlocks>
 __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
-                                  const KeyLaneTile& tile, Fragment<kBlocks>&) {
+                                  const KeyLaneTile& tile) {
   if (tile.is_full) return ~0u;
   const int column = lane_index() % 4 * 2;
   unsigned visible = 0;
@@ -46,7 +46,7 @@ __device__ unsigned visible_pairs(const AttentionView& args, const TilePair& at,
 #pragma unroll
       for (int r = 0; r < 2; ++r) {
         const int key = tile.first_key + 8 * r;
-        if (keys.contains(key)) visible |= 1u << (n * 4 + r * 2 + c);
+        visible |= static_cast<unsigned>(keys.contains(key)) << (n * 4 + r * 2 + c);
       }
     }
   }
@@ -97,7 +97,7 @@ __device__ void weigh_pairs(const AttentionView& args, const TilePair& at, const
                             Fragment<kBlocks>& weights, Fragment<kBlocks>& gradients) {
   const bool has_softmax = is_softmax(args);
   const bool has_dropout = kExtras == Extras::kAny && args.has_dropout;
-  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile, weights);
+  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile);
   const unsigned kept = has_dropout ? kept_pairs<kBlocks>(args, at, tile) : ~0u;
   const auto for_each = [&](auto&& f) {
 #pragma unroll
