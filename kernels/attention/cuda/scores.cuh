@@ -228,7 +228,7 @@ __device__ inline Silu silu(float x) {
 struct ExactActivation {
   float silu_divisor;
 
-  __device__ float exp2(float x) const { return exp2f(x); }
+  __device__ float softmax(float score, float lse) const { return exp2f(score - lse); }
   __device__ Silu silu(float x) const {
     const Silu values = serrate::silu(x);
     return {values.value / silu_divisor, values.derivative / silu_divisor};
@@ -259,7 +259,7 @@ __device__ __forceinline__ void weight_and_gradient(const AttentionView& args,
                                                     float& d_weight) {
   float weight, derivative, offset = 0;
   if (is_softmax(args)) {
-    weight = derivative = activation.exp2(score - sums.lse);
+    weight = derivative = activation.softmax(score, sums.lse);
     offset = sums.delta;
   } else {
     const Silu values = activation.silu(score);

@@ -149,11 +149,10 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               multiply_rows<kDim / 2, kBlocks, __nv_bfloat16, MmaE4m3, kTerms>(
                   q, first_row, k, key, tile.num_columns, scores);
               const unsigned visible = visible_pairs<Extras::kNone, kBlocks>(args, at, tile);
-              for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& score) {
-                score = (visible >> bit & 1) != 0 ? score_scale * score : -INFINITY;
-              });
+              const float scale = make_positive<kBlocks>(score_scale, scores);
+              hide<kBlocks>(tile, visible, -INFINITY, scores);
               float factors[2];
-              online_softmax<kBlocks>(scores, softmax, factors);
+              online_softmax<kBlocks>(scores, scale, softmax, factors);
               scale_rows(sums, factors);
               add_weighted_rows<kDim, kBlocks>(scores, v, key, tile.num_columns, value_scale, sums);
             }

@@ -85,7 +85,8 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
                                 const QuerySums* sums, Fragment<kBlocks>& weights,
                                 Fragment<kBlocks>& d_weights) {
   const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile);
-  finish_scores<kExtras, kBlocks>(args, at, tile, visible, weights);
+  const FastActivation activation{
+      finish_scores<kExtras, kBlocks>(args, at, tile, visible, weights)};
   const bool has_dropout = kExtras == Extras::kAny && args.has_dropout;
   const unsigned kept = has_dropout ? kept_pairs<kBlocks>(args, at, tile) : ~0u;
   const int g = lane_index() / 4;
@@ -99,8 +100,7 @@ __device__ void score_gradients(const AttentionView& args, const TilePair& at, c
         continue;
       }
       const float factor = !has_dropout ? 1 : (kept >> (n * 4 + i) & 1) != 0 ? args.draw.scale : 0;
-      weight_and_gradient(args, of_rows[i / 2], factor, FastActivation{}, weights[n][i],
-                          d_weights[n][i]);
+      weight_and_gradient(args, of_rows[i / 2], factor, activation, weights[n][i], d_weights[n][i]);
     }
   }
 }

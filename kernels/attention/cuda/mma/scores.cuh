@@ -32,11 +32,15 @@ __device__ inline float scale_of_sums(const AttentionView& args) {
   return is_softmax(args) ? 1 : 1 / args.silu_divisor;
 }
 
-/// ExactActivation in few instructions, without SiLU's divisor: as exact as approximate_sigmoid()
-/// is, where weights are rounded to 2^-9 (bfloat16) or 2^-11 (float16, tf32). Above 0, SiLU's
-/// derivative is off by 2^-20 (1 + x) at most.
+/// ExactActivation in few instructions, of scores over `scale`, without SiLU's divisor: as exact as
+/// approximate_sigmoid() is, where weights are rounded to 2^-9 (bfloat16) or 2^-11 (float16, tf32).
+/// Above 0, SiLU's derivative is off by 2^-20 (1 + x) at most.
 struct FastActivation {
-  __device__ float exp2(float x) const { return exp2_flushed(x); }
+  float scale = 1;
+
+  __device__ float softmax(float score, float lse) const {
+    return exp2_flushed(fmaf(scale, score, -lse));
+  }
   __device__ Silu silu(float x) const {
     const float sigmoid = approximate_sigmoid(x);
     const float value = x * sigmoid;
@@ -122,11 +126,6 @@ __device__ inline float scale_of_scores(const AttentionView& args) {
   return args.scale * (is_softmax(args) ? kLog2e : 1);
 }
 
-/// Has no weight.
-__device__ inline float hidden_score(const AttentionView& args) {
-  return is_softmax(args) ? -INFINITY : 0;
-}
-
 /// Scores of visible pairs += a factor times their biases. One block of 8 keys after the other
 /// takes the place of the first, as registers have no index; kUnrolled of them have code of their
 /// own.
@@ -149,17 +148,23 @@ __device__ void add_biases(const AttentionView& args, const TilePair& at, const 
   }
 }
 
-/// Products become scores, in units of log 2 for softmax. Scores are rounded: nvcc must not fuse
-/// the product into what follows with some extras and not with others.
-template <Extras kExtras, int kBlocks>
-__device__ void finish_scores(const AttentionView& args, const TilePair& at, const LaneTile& tile,
-                              unsigned visible, Fragment<kBlocks>& scores) {
-  const float scale = scale_of_scores(args), hidden = hidden_score(args);
-  for_each_score(tile, scores, [&](int bit, int, int, float& score) {
-    score = (visible >> bit & 1) != 0 ? __fmul_rn(score, scale) : hidden;
-  });
-  if (!has_bias<kExtras>(args)) return;
-  add_biases<kBlocks>(args, at, tile, visible, is_softmax(args) ? kLog2e : 1, scores);
+/// Products become scores, in units of log 2 for softmax, over the result: without a bias, softmax
+/// takes products as they are and scales them in the exponent. Else scores are rounded: nvcc must
+/// not fuse the product into what follows with some extras and not with others.
+template <Extras kExtras, int kBlocks, int kUnrolled = 1, class Tile>
+__device__ float finish_scores(const AttentionView& args, const TilePair& at, const Tile& tile,
+                               unsigned visible, Fragment<kBlocks>& scores) {
+  const float scale = scale_of_scores(args);
+  if (is_softmax(args) && !has_bias<kExtras>(args)) return scale;
+#pragma unroll
+  for (auto& block : scores) {
+#pragma unroll
+    for (float& x : block) x = __fmul_rn(x, scale);
+  }
+  if (has_bias<kExtras>(args)) {
+    add_biases<kBlocks, kUnrolled>(args, at, tile, visible, is_softmax(args) ? kLog2e : 1, scores);
+  }
+  return 1;
 }
 
 /// A bit for each pair that dropout keeps. Four keys share a draw, and two lanes have them: each

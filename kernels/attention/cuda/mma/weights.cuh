@@ -25,25 +25,51 @@ __device__ inline float sum_of_four(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-/// Scores become weights times 2^(max + exponent), 2^-exponent being `lowered`; what was summed
-/// before has to shrink by `factors`.
+/// What scores have still to be multiplied by becomes positive, so that the largest stay that, by
+/// another sign of theirs, and not 0, so that -infinity does.
 template <int kBlocks>
-__device__ void online_softmax(Fragment<kBlocks>& scores, OnlineSoftmax& softmax,
-                               float (&factors)[2], float exponent = 0, float lowered = 1) {
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    float max = softmax.max[r], sum = 0;
-#pragma unroll
-    for (const auto& block : scores) max = fmaxf(max, fmaxf(block[2 * r], block[2 * r + 1]));
-    max = max_of_four(max);
-    // A query that has seen no key yet: its scores, all -infinity, must give 0.
-    const float shift = max == -INFINITY ? 0 : max;
+__device__ float make_positive(float scale, Fragment<kBlocks>& scores) {
+  if (scale < 0) {
 #pragma unroll
     for (auto& block : scores) {
 #pragma unroll
+      for (float& x : block) x = -x;
+    }
+  }
+  return fmaxf(fabsf(scale), 0x1p-126f);
+}
+
+/// The scores of pairs that are not visible become `hidden`.
+template <int kBlocks>
+__device__ void hide(const LaneTile& tile, unsigned visible, float hidden,
+                     Fragment<kBlocks>& scores) {
+  if (tile.is_full) return;
+  for_each_score<kBlocks>(tile, scores, [&](int bit, int, int, float& score) {
+    score = (visible >> bit & 1) != 0 ? score : hidden;
+  });
+}
+
+/// Scores, times `scale`, which is positive, become weights times 2^(max + exponent), 2^-exponent
+/// being `lowered`; what was summed before has to shrink by `factors`.
+template <int kBlocks>
+__device__ void online_softmax(Fragment<kBlocks>& scores, float scale, OnlineSoftmax& softmax,
+                               float (&factors)[2], float exponent = 0, float lowered = 1) {
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    float largest = -INFINITY, sum = 0;
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+      largest = fmaxf(largest, fmaxf(scores[n][2 * r], scores[n][2 * r + 1]));
+    }
+    const float max = fmaxf(softmax.max[r], scale * max_of_four(largest));
+    // A query that has seen no key yet: its scores, all -infinity, must give 0.
+    const float shift = max == -INFINITY ? 0 : max;
+#pragma unroll
+    for (int n = 0; n < kBlocks; ++n) {
+#pragma unroll
       for (int i = 2 * r; i < 2 * r + 2; ++i) {
-        block[i] = exp2_flushed(block[i] - (shift - exponent));
-        sum += block[i];
+        scores[n][i] = exp2_flushed(fmaf(scale, scores[n][i], exponent - shift));
+        sum += scores[n][i];
       }
     }
     factors[r] = exp2_flushed(softmax.max[r] - shift);
@@ -62,23 +88,19 @@ __device__ void scale_rows(Fragment<kBlocks>& sums, const float (&factors)[2]) {
   }
 }
 
-/// Scores of a warp's queries and a tile of keys become what weighs the values. With softmax, what
-/// was summed before is to be multiplied by `factors`. Without kTestsFullTiles, tiles that are seen
-/// whole have code of their own, for which mma/forward.cu has no registers; the same bits.
-template <Extras kExtras, int kBlocks, bool kTestsFullTiles = true>
+/// Products of a warp's queries and a tile of keys become what weighs the values. With softmax,
+/// what was summed before is to be multiplied by `factors`.
+template <Extras kExtras, int kBlocks>
 __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                       Fragment<kBlocks>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
-  if (!kTestsFullTiles && tile.is_full && !has_bias<kExtras>(args)) {
-    const float scale = scale_of_scores(args);
-    for_each_score<kBlocks>(tile, scores,
-                            [&](int, int, int, float& x) { x = __fmul_rn(x, scale); });
-  } else {
-    const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile);
-    finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
-  }
+  const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile);
+  const float scale = finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
   if (is_softmax(args)) {
-    online_softmax<kBlocks>(scores, softmax, factors);
+    const float positive = make_positive<kBlocks>(scale, scores);
+    hide<kBlocks>(tile, visible, -INFINITY, scores);
+    online_softmax<kBlocks>(scores, positive, softmax, factors);
   } else {
+    hide<kBlocks>(tile, visible, 0, scores);
     for_each_score<kBlocks>(tile, scores,
                             [&](int, int, int, float& x) { x = FastActivation{}.silu(x).value; });
   }

@@ -25,7 +25,7 @@ struct Halves : HalfTiles<kHeadDim> {
   /// Products of a warp's queries and a tile of keys become weights.
   __device__ void weigh(const TilePair& at, const LaneTile& tile, float2 /*scales*/,
                         Fragment<8>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
-    serrate::weigh<kExtras, 8, false>(call.attention, at, tile, scores, softmax, factors);
+    serrate::weigh<kExtras, 8>(call.attention, at, tile, scores, softmax, factors);
   }
   __device__ void shrink(const float (&factors)[2], Fragment<kHeadDim / 8>& sums) const {
     if (is_softmax(call.attention)) scale_rows(sums, factors);
@@ -76,11 +76,9 @@ struct Fp8 : Fp8Tiles<kHeadDim> {
   __device__ void weigh(const TilePair& at, const LaneTile& tile, float2 scales,
                         Fragment<8>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
     const unsigned visible = visible_pairs<Extras::kNone, 8>(call.attention, at, tile);
-    const float scale = score_scale * scales.x;
-    for_each_score<8>(tile, scores, [&](int bit, int, int, float& score) {
-      score = (visible >> bit & 1) != 0 ? scale * score : -INFINITY;
-    });
-    online_softmax<8>(scores, softmax, factors, kWeightExponent, 1 / kWeightScale);
+    const float scale = make_positive<8>(score_scale * scales.x, scores);
+    hide<8>(tile, visible, -INFINITY, scores);
+    online_softmax<8>(scores, scale, softmax, factors, kWeightExponent, 1 / kWeightScale);
   }
   __device__ void shrink(const float (&factors)[2], Fragment<kHeadDim / 8>& sums) const {
     if (__any_sync(~0u, factors[0] != 1 || factors[1] != 1)) scale_rows(sums, factors);

@@ -110,24 +110,14 @@ __device__ void weigh_pairs(const AttentionView& args, const TilePair& at, const
   const auto factor_of = [&](int n, int i) -> float {
     return !has_dropout ? 1 : is_set(kept, n, i) ? args.draw.scale : 0;
   };
-  const float scale = scale_of_scores(args);
-  for_each([&](int, int, float& score, float&) { score = __fmul_rn(score, scale); });
-  if (has_bias<kExtras>(args)) {
-    // Where few rows are taken at once, there is no register for a loop.
-    constexpr int kUnrolled = kBlocks <= 4 ? kBlocks : 1;
-    add_biases<kBlocks, kUnrolled>(args, at, tile, visible, has_softmax ? kLog2e : 1, weights);
-  }
-  if (!tile.is_full) {
-    const float hidden = hidden_score(args);
-    for_each([&](int n, int i, float& score, float& gradient) {
-      score = is_set(visible, n, i) ? score : hidden;
-      gradient = is_set(visible, n, i) ? gradient : 0;
-    });
-  }
+  // Where few rows are taken at once, there is no register for a loop.
+  constexpr int kUnrolled = kBlocks <= 4 ? kBlocks : 1;
+  const FastActivation activation{
+      finish_scores<kExtras, kBlocks, kUnrolled>(args, at, tile, visible, weights)};
   if (has_softmax) {
     for_each([&](int n, int i, float& score, float& gradient) {
       const QuerySums sums = tile.sums_of(n, i);
-      const float weight = exp2_flushed(score - sums.lse), factor = factor_of(n, i);
+      const float weight = activation.softmax(score, sums.lse), factor = factor_of(n, i);
       const float kept_gradient = factor == 0 ? 0 : __fmul_rn(factor, gradient);
       score = factor * weight;
       // Where the weight is 0, its gradient need not have a value.
@@ -135,12 +125,17 @@ __device__ void weigh_pairs(const AttentionView& args, const TilePair& at, const
     });
   } else {
     for_each([&](int n, int i, float& score, float& gradient) {
-      const Silu values = FastActivation{}.silu(score);
+      const Silu values = activation.silu(score);
       const float factor = factor_of(n, i);
       score = factor == 0 ? 0 : factor * values.value;
       gradient = factor == 0 ? 0 : values.derivative * __fmul_rn(factor, gradient);
     });
   }
+  if (tile.is_full) return;
+  for_each([&](int n, int i, float& weight, float& gradient) {
+    weight = is_set(visible, n, i) ? weight : 0;
+    gradient = is_set(visible, n, i) ? gradient : 0;
+  });
 }
 
 }  // namespace serrate
