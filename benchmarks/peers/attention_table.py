@@ -10,7 +10,7 @@ MOST_ERROR = 0.05  # of outputs around 1, in bf16
 PROCESSORS, CYCLES, COPY = 132, 1.755e9, 3.0e12  # an H100's: a second, and bytes a second
 MMA_SYNC = {"forward": 2.8e12, "backward": 2.4e12}  # operations of a multiprocessor a second: FlashAttention-2's best there
 # Cycles of a multiprocessor for a tile of 128 x 64 pairs of Hopper's kernels: what takes longest.
-WGMMA = {"forward": {64: 630, 128: 1230, 256: 2455}, "backward": {64: 1818, 128: 3840, 256: 9625}, "e4m3": {64: 650, 128: 720, 256: 1325}}
+WGMMA = {"forward": {64: 615, 128: 1230, 256: 2455}, "backward": {64: 1818, 128: 3840, 256: 9625}, "e4m3": {64: 660, 128: 730, 256: 1325}}
 # With SiLU at least: an exponential and a reciprocal of each pair, in both kernels of the backward.
 SILU = {"forward": 1024, "backward": 2048}
 # Likewise of the backward whose blocks have whole sequences, and how many queries these have.

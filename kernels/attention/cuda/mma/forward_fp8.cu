@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
               const float scale = make_positive<kBlocks>(score_scale, scores);
               hide<kBlocks>(tile, visible, -INFINITY, scores);
               float factors[2];
-              online_softmax<kBlocks>(scores, scale, softmax, factors);
+              online_softmax<kBlocks, 0>(scores, scale, softmax, factors);
               scale_rows(sums, factors);
               add_weighted_rows<kDim, kBlocks>(scores, v, key, tile.num_columns, value_scale, sums);
             }

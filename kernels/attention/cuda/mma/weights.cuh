@@ -10,7 +10,8 @@
 // the forwards on tensor cores share.
 namespace serrate {
 
-/// A lane's two queries: the largest score so far, and the sum of weights in the lane's columns.
+/// A lane's two queries: the largest score so far, or one that is not much smaller, and the sum of
+/// weights in the lane's columns.
 struct OnlineSoftmax {
   float max[2] = {-INFINITY, -INFINITY}, sum[2] = {};
 };
@@ -25,8 +26,8 @@ __device__ inline float sum_of_four(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-/// What scores have still to be multiplied by becomes positive, so that the largest stay that, by
-/// another sign of theirs, and not 0, so that -infinity does.
+/// The scale of scores as a positive one, so that the largest stays the largest, and -infinity what
+/// it is; where it is negative, the scores change their sign.
 template <int kBlocks>
 __device__ float make_positive(float scale, Fragment<kBlocks>& scores) {
   if (scale < 0) {
@@ -50,8 +51,10 @@ __device__ void hide(const LaneTile& tile, unsigned visible, float hidden,
 }
 
 /// Scores, times `scale`, which is positive, become weights times 2^(max + exponent), 2^-exponent
-/// being `lowered`; what was summed before has to shrink by `factors`.
-template <int kBlocks>
+/// being `lowered`; what was summed before has to shrink by `factors`, which it seldom has: the
+/// maximum stays what it was while no score is larger by more than kSlack. Weights of up to
+/// 2^kSlack are as exact, and float16 has them with dropout, too.
+template <int kBlocks, int kSlack = 4>
 __device__ void online_softmax(Fragment<kBlocks>& scores, float scale, OnlineSoftmax& softmax,
                                float (&factors)[2], float exponent = 0, float lowered = 1) {
 #pragma unroll
@@ -61,7 +64,8 @@ __device__ void online_softmax(Fragment<kBlocks>& scores, float scale, OnlineSof
     for (int n = 0; n < kBlocks; ++n) {
       largest = fmaxf(largest, fmaxf(scores[n][2 * r], scores[n][2 * r + 1]));
     }
-    const float max = fmaxf(softmax.max[r], scale * max_of_four(largest));
+    largest = __fmul_rn(scale, max_of_four(largest));
+    const float max = largest > softmax.max[r] + kSlack ? largest : softmax.max[r];
     // A query that has seen no key yet: its scores, all -infinity, must give 0.
     const float shift = max == -INFINITY ? 0 : max;
 #pragma unroll
@@ -78,9 +82,10 @@ __device__ void online_softmax(Fragment<kBlocks>& scores, float scale, OnlineSof
   }
 }
 
-/// What was summed of a lane's two queries, times a factor each.
+/// What was summed of a lane's two queries, times a factor each, which is mostly 1.
 template <int kBlocks>
 __device__ void scale_rows(Fragment<kBlocks>& sums, const float (&factors)[2]) {
+  if (!__any_sync(~0u, factors[0] != 1 || factors[1] != 1)) return;
 #pragma unroll
   for (auto& block : sums) {
 #pragma unroll

@@ -78,10 +78,11 @@ struct Fp8 : Fp8Tiles<kHeadDim> {
     const unsigned visible = visible_pairs<Extras::kNone, 8>(call.attention, at, tile);
     const float scale = make_positive<8>(score_scale * scales.x, scores);
     hide<8>(tile, visible, -INFINITY, scores);
-    online_softmax<8>(scores, scale, softmax, factors, kWeightExponent, 1 / kWeightScale);
+    // Weights of more than 1 would be too large for e4m3.
+    online_softmax<8, 0>(scores, scale, softmax, factors, kWeightExponent, 1 / kWeightScale);
   }
   __device__ void shrink(const float (&factors)[2], Fragment<kHeadDim / 8>& sums) const {
-    if (__any_sync(~0u, factors[0] != 1 || factors[1] != 1)) scale_rows(sums, factors);
+    scale_rows(sums, factors);
   }
   __device__ void round(const Fragment<8>& scores, float2 scales, Weights& weights) {
     round_to_e4m3(scores, 1, weights);
