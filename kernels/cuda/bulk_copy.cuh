@@ -94,6 +94,22 @@ __device__ void load_box(void* shared, const CUtensorMap* map, const int (&coord
   }
 }
 
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+/// The same with .multicast::cluster, read once for each block of the cluster whose bit, by
+/// cluster_rank(), is in `blocks`: to what it has at this address, and its mbarrier counts.
+__device__ inline void load_box_to(unsigned blocks, void* shared, const CUtensorMap* map,
+                                   const int (&coordinates)[5], Mbarrier* mbarrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(
+          shared_address(shared)),
+      "l"(map), "r"(shared_address(mbarrier)), "r"(coordinates[0]), "r"(coordinates[1]),
+      "r"(coordinates[2]), "r"(coordinates[3]), "r"(coordinates[4]),
+      "h"(static_cast<std::uint16_t>(blocks))
+      : "memory");
+}
+#endif
+
 #define SERRATE_STORE_BOX(instruction)                                                      \
   static_assert(2 <= kRank && kRank <= 5);                                                  \
   const std::uint32_t from = shared_address(shared);                                        \

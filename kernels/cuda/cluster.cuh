@@ -12,8 +12,8 @@
 //
 // A block reaches another one from when it knows that the other has begun, until that one can know
 // that nobody reaches it any more and ends: a kernel's first and last use of its neighbours lie
-// between two barriers of the cluster. Nothing but the functions below and plain loads, stores and
-// atomics by map_shared() takes shared memory of another block.
+// between two barriers of the cluster. Nothing but the functions below, load_box_to() and plain
+// loads, stores and atomics by map_shared() takes shared memory of another block.
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
 namespace serrate {
 
@@ -93,6 +93,18 @@ __device__ inline void copy_bulk_to(unsigned rank, void* to, const void* shared,
       "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
       "[%3];" ::"r"(mapped_shared_address(to, rank)),
       "r"(shared_address(shared)), "r"(bytes), "r"(mapped_shared_address(mbarrier, rank))
+      : "memory");
+}
+/// st.async (9.7.9): a store to what block `rank` has at the address `to`, whose mbarrier counts
+/// the bytes, as for copy_bulk_to(). Unlike mbarrier_arrive_at() it waits for nothing that the
+/// thread wrote.
+__device__ inline void store_async(unsigned rank, float4* to, const float4& value,
+                                   Mbarrier* mbarrier) {
+  asm volatile(
+      "st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%2, %3, %4, %5}, "
+      "[%1];" ::"r"(mapped_shared_address(to, rank)),
+      "r"(mapped_shared_address(mbarrier, rank)), "f"(value.x), "f"(value.y), "f"(value.z),
+      "f"(value.w)
       : "memory");
 }
 

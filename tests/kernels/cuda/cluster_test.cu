@@ -5,7 +5,9 @@
 
 #include <vector>
 
+#include "kernels/cuda/bulk_copy.cuh"
 #include "kernels/cuda/primitives.cuh"
+#include "kernels/cuda/tensor_map.h"
 #include "serrate/buffer.h"
 #include "serrate/error.h"
 #include "src/core/launch.cuh"
@@ -211,6 +213,100 @@ TEST_F(ClusterTest, BulkCopies) {
     for (int b = 0; b < 8; ++b) {
       const int source = b / 4 * 4 + (b % 4 + 4 - rounds) % 4;
       for (int i = 0; i < 64; ++i) EXPECT_EQ(passed[b * 64 + i], host[source * 64 + i]) << b;
+    }
+  }
+}
+
+// 9.7.9, st.async: stores to the next block, which complete at its mbarrier.
+__global__ void store_to_next(float4* to, int rounds) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+  auto* in = dynamic_shared<float4>();  // [2, 64]
+  auto* const full = reinterpret_cast<Mbarrier*>(in + 2 * 64);
+  const unsigned i = threadIdx.x, rank = cluster_rank(), next = (rank + 1) % cluster_size();
+  if (i == 0) {
+    mbarrier_init(full, 1);
+    fence_mbarrier_init();
+  }
+  cluster_sync();
+  float4 value = {static_cast<float>(blockIdx.x), static_cast<float>(i), 0.5f, -1};
+  for (unsigned round = 0; round < static_cast<unsigned>(rounds); ++round) {
+    if (i == 0) mbarrier_arrive_expecting(full, 64 * sizeof(float4));
+    store_async(next, in + round % 2 * 64 + 63 - i, value, full);
+    mbarrier_wait_cluster(full, round % 2);
+    value = in[round % 2 * 64 + i];
+    cluster_sync();
+  }
+  to[blockIdx.x * 64 + i] = value;
+#endif
+}
+
+TEST_F(ClusterTest, AsynchronousStores) {
+  for (const int rounds : {1, 3}) {
+    Buffer<float4> to(8 * 64, stream);
+    launch_clusters(4, store_to_next, 8, 64, 2 * 64 * sizeof(float4) + 8, stream, to.device_data(),
+                    rounds);
+    const std::vector<float4> passed = to.to_host(stream);
+    for (int b = 0; b < 8; ++b) {
+      for (int i = 0; i < 64; ++i) {
+        const float4 x = passed[b * 64 + i];
+        EXPECT_EQ(x.x, b / 4 * 4 + (b % 4 + 4 - rounds) % 4) << b;
+        EXPECT_EQ(x.y, 63 - i);
+        EXPECT_EQ(x.z, 0.5f);
+        EXPECT_EQ(x.w, -1);
+      }
+    }
+  }
+}
+
+// 9.7.9.25.5.2, .multicast::cluster: block r of four brings box r to itself and to the next one, to
+// the same place, where the mbarrier of each counts it.
+__global__ void load_for_two(const __grid_constant__ CUtensorMap map, float* to) {
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  constexpr unsigned kBox = 4 * 8, kBytes = kBox * sizeof(float);
+  auto* in = dynamic_shared<float>();  // [4, kBox]
+  auto* const full = reinterpret_cast<Mbarrier*>(in + 4 * kBox);
+  const unsigned rank = cluster_rank();
+  for (unsigned i = threadIdx.x; i < 4 * kBox; i += blockDim.x) in[i] = -1;
+  fence_async_proxy();
+  if (threadIdx.x == 0) {
+    mbarrier_init(full, 1);
+    fence_mbarrier_init();
+    mbarrier_arrive_expecting(full, 2 * kBytes);
+  }
+  cluster_sync();
+  if (threadIdx.x == 0) {
+    const int coordinates[5] = {0, 0, static_cast<int>(4 * rank), 0, 0};
+    load_box_to(1u << rank | 1u << (rank + 1) % 4, in + rank * kBox, &map, coordinates, full);
+  }
+  mbarrier_wait(full, 0);
+  for (unsigned i = threadIdx.x; i < 4 * kBox; i += blockDim.x)
+    to[blockIdx.x * 4 * kBox + i] = in[i];
+  cluster_sync();
+#endif
+}
+
+TEST_F(ClusterTest, BoxesForSeveralBlocks) {
+  constexpr int kRows = 14;  // of 16 that the boxes have
+  std::vector<float> host(kRows * 8);
+  for (std::size_t i = 0; i < host.size(); ++i) host[i] = static_cast<float>(i) + 0.5f;
+  const Buffer<float> tensor(host, stream);
+  const CUtensorMap map = make_tensor_map<5>({.type = CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+                                              .data = tensor.device_data(),
+                                              .sizes = {8, 1, kRows, 1, 1},
+                                              .strides = {32, 32, 32 * kRows, 32 * kRows},
+                                              .box = {8, 1, 4, 1, 1}});
+  Buffer<float> to(8 * 4 * 32, stream);
+  launch_clusters(4, load_for_two, 8, 32, 4 * 32 * sizeof(float) + 8, stream, map,
+                  to.device_data());
+  const std::vector<float> boxes = to.to_host(stream);
+  for (int b = 0; b < 8; ++b) {
+    for (int box = 0; box < 4; ++box) {
+      const bool comes = box == b % 4 || box == (b + 3) % 4;
+      for (int i = 0; i < 32; ++i) {
+        const int at = box * 32 + i;
+        const float in_tensor = at < kRows * 8 ? host[at] : 0;
+        EXPECT_EQ(boxes[(b * 4 + box) * 32 + i], comes ? in_tensor : -1) << b << ", box " << box;
+      }
     }
   }
 }

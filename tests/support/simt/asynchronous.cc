@@ -1,7 +1,10 @@
 #include "tests/support/simt/asynchronous.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
+
+#include "tests/support/simt/memory.h"
 
 namespace simt {
 namespace {
@@ -90,6 +93,11 @@ void wait_for(const std::vector<std::shared_ptr<Asynchronous>>& operations) {
     finish(block, operation);
     block.order.acquire(thread, operation->clock);
   }
+}
+
+void unsettle(std::uintptr_t target, unsigned bytes) {
+  std::memset(reinterpret_cast<void*>(target), kPoison, bytes);
+  std::memset(Memory::instance().state(target), kAllocated, bytes);
 }
 
 void fence_async_proxy(ProxyFence fence) {

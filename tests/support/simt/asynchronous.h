@@ -24,5 +24,7 @@ void finish(Block& block, const std::shared_ptr<Asynchronous>& operation);
 bool finish_one(Block& block);
 /// The thread that runs waits for operations: their effects come, and are known to it.
 void wait_for(const std::vector<std::shared_ptr<Asynchronous>>& operations);
+/// From now on the target of an operation may change at any time.
+void unsettle(std::uintptr_t target, unsigned bytes);
 
 }  // namespace simt

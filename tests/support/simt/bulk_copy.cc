@@ -1,6 +1,7 @@
 #include "tests/support/simt/bulk_copy.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -86,40 +87,49 @@ void observe_global(Asynchronous& self, const std::vector<BoxPiece>& pieces, Tou
   }
 }
 
-// From now on the target of a copy may change at any time.
-void unsettle(std::uintptr_t target, unsigned bytes) {
-  std::memset(reinterpret_cast<void*>(target), kPoison, bytes);
-  std::memset(Memory::instance().state(target), kAllocated, bytes);
-}
+struct Target {  // of a load, in one block
+  std::uintptr_t shift, mbarrier;
+};
 
 struct Load {
-  std::vector<BoxPiece> pieces;
-  std::uintptr_t mbarrier;
+  std::vector<BoxPiece> pieces;  // of its own block
+  std::vector<Target> targets;
   unsigned bytes;
   std::uint32_t fill;  // four bytes, of what is outside
 };
+
+void write_piece(const Asynchronous& self, const BoxPiece& piece, std::uintptr_t shared,
+                 std::uint32_t fill) {
+  auto* to = reinterpret_cast<std::uint8_t*>(shared);
+  if (piece.inside) {
+    std::memcpy(to, reinterpret_cast<const void*>(piece.global), piece.bytes);
+  } else {
+    for (unsigned i = 0; i < piece.bytes; ++i) {
+      to[i] = static_cast<std::uint8_t>(fill >> i % 4 * 8);
+    }
+  }
+  observe_asynchronous(self, shared, piece.bytes, Touch::kWrite);
+}
 
 void issue_load(const char* name, Load load, std::uintptr_t code) {
   const InSimulator scope;
   for (const BoxPiece& piece : load.pieces) {
     if (piece.inside) require_memory(piece.global, piece.bytes, Touch::kRead, code);
-    require_memory(piece.shared, piece.bytes, Touch::kWrite, code);
+    for (const Target& target : load.targets) {
+      require_memory(piece.shared + target.shift, piece.bytes, Touch::kWrite, code);
+    }
   }
-  for (const BoxPiece& piece : load.pieces) unsettle(piece.shared, piece.bytes);
+  for (const BoxPiece& piece : load.pieces) {
+    for (const Target& target : load.targets) unsettle(piece.shared + target.shift, piece.bytes);
+  }
   issue(name, code, [load = std::move(load)](Asynchronous& self) {
     observe_global(self, load.pieces, Touch::kRead);
-    for (const BoxPiece& piece : load.pieces) {
-      auto* to = reinterpret_cast<std::uint8_t*>(piece.shared);
-      if (piece.inside) {
-        std::memcpy(to, reinterpret_cast<const void*>(piece.global), piece.bytes);
-      } else {
-        for (unsigned i = 0; i < piece.bytes; ++i) {
-          to[i] = static_cast<std::uint8_t>(load.fill >> i % 4 * 8);
-        }
+    for (const Target& target : load.targets) {
+      for (const BoxPiece& piece : load.pieces) {
+        write_piece(self, piece, piece.shared + target.shift, load.fill);
       }
-      observe_asynchronous(self, piece.shared, piece.bytes, Touch::kWrite);
+      complete_bytes(self, target.mbarrier, load.bytes);
     }
-    complete_bytes(self, load.mbarrier, load.bytes);
   });
 }
 
@@ -228,10 +238,12 @@ void load_bulk(void* shared, const void* global, unsigned bytes, void* mbarrier,
   const char* name = "a bulk load";
   require_bulk(name, address_of(shared), address_of(global), bytes, where);
   require_mbarrier(mbarrier, code, where);
-  issue_load(
-      name,
-      {pieces_of(address_of(shared), address_of(global), bytes), address_of(mbarrier), bytes, 0},
-      code);
+  issue_load(name,
+             {pieces_of(address_of(shared), address_of(global), bytes),
+              {{0, address_of(mbarrier)}},
+              bytes,
+              0},
+             code);
 }
 
 void load_box(void* shared, const CUtensorMap* map, unsigned rank, const int* coordinates,
@@ -243,32 +255,30 @@ void load_box(void* shared, const CUtensorMap* map, unsigned rank, const int* co
   require_mbarrier(mbarrier, code, where);
   // All of the box counts, what is outside the tensor too.
   issue_load(name,
-             {box_pieces(tensor, coordinates, address_of(shared)), address_of(mbarrier),
-              box_bytes(tensor), fill_of(tensor)},
+             {box_pieces(tensor, coordinates, address_of(shared)),
+              {{0, address_of(mbarrier)}},
+              box_bytes(tensor),
+              fill_of(tensor)},
              code);
 }
 
-void copy_bulk_to(unsigned rank, void* to, const void* shared, unsigned bytes, void* mbarrier,
-                  const Where& where) {
+void load_box_to(unsigned blocks, void* shared, const CUtensorMap* map, unsigned rank,
+                 const int* coordinates, void* mbarrier, const Where& where) {
   const auto code = reinterpret_cast<std::uintptr_t>(__builtin_return_address(0));
   const InSimulator scope;
-  const char* name = "a copy to another block";
-  const std::uintptr_t target = map_shared(address_of(to), rank, where);
-  const std::uintptr_t signal = map_shared(address_of(mbarrier), rank, where);
-  const std::uintptr_t source = map_shared(address_of(shared), cluster_rank(), where);
-  require_sixteens(name, target, source, bytes, where);
-  require_mbarrier(reinterpret_cast<const void*>(signal), code, where);
-  require_memory(source, bytes, Touch::kRead, code);
-  require_memory(target, bytes, Touch::kWrite, code);
-  unsettle(target, bytes);
-  issue(name, code, [=](Asynchronous& self) {
-    Block& block = *running_block;
-    observe_asynchronous(self, source, bytes, Touch::kRead);
-    note_use(block, self.number, {block.order.epoch(self.number), self.issuer, name, code});
-    std::memcpy(reinterpret_cast<void*>(target), reinterpret_cast<const void*>(source), bytes);
-    observe_asynchronous(self, target, bytes, Touch::kWrite);
-    complete_bytes(self, signal, bytes);
-  });
+  const char* name = "a tensor load to blocks";
+  const TensorMap& tensor = require_box(name, address_of(shared), map, rank, where);
+  std::vector<Target> targets;
+  for (unsigned left = blocks; left != 0; left &= left - 1) {
+    const auto block = static_cast<unsigned>(std::countr_zero(left));
+    targets.push_back({map_shared(address_of(shared), block, where) - address_of(shared),
+                       map_shared(address_of(mbarrier), block, where)});
+    require_mbarrier(reinterpret_cast<const void*>(targets.back().mbarrier), code, where);
+  }
+  issue_load(name,
+             {box_pieces(tensor, coordinates, address_of(shared)), std::move(targets),
+              box_bytes(tensor), fill_of(tensor)},
+             code);
 }
 
 void store_bulk(BulkWrite write, void* global, const void* shared, unsigned bytes,

@@ -17,11 +17,17 @@ void load_bulk(void* shared, const void* global, unsigned bytes, void* mbarrier,
                const Where& where);
 void load_box(void* shared, const CUtensorMap* map, unsigned rank, const int* coordinates,
               void* mbarrier, const Where& where);
+/// The same for each block of the cluster whose bit is in `blocks`, by the same addresses there.
+void load_box_to(unsigned blocks, void* shared, const CUtensorMap* map, unsigned rank,
+                 const int* coordinates, void* mbarrier, const Where& where);
 
 /// From this block's shared memory to what block `rank` of the cluster has at the address `to`,
 /// whose mbarrier it signals.
 void copy_bulk_to(unsigned rank, void* to, const void* shared, unsigned bytes, void* mbarrier,
                   const Where& where);
+/// The same of a value in registers (st.async).
+void store_async(unsigned rank, void* to, const void* value, unsigned bytes, void* mbarrier,
+                 const Where& where);
 
 enum class BulkWrite { kStore, kAdd };
 /// From shared memory, as part of the group that the thread commits next. kAdd: of floats.

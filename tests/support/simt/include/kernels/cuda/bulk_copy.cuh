@@ -38,6 +38,10 @@ __forceinline__ void load_box(void* shared, const CUtensorMap* map, const int (&
   static_assert(2 <= kRank && kRank <= 5);
   simt::load_box(shared, map, kRank, coordinates, mbarrier, where);
 }
+__forceinline__ void load_box_to(unsigned blocks, void* shared, const CUtensorMap* map,
+                                 const int (&coordinates)[5], Mbarrier* mbarrier, SIMT_HERE) {
+  simt::load_box_to(blocks, shared, map, 5, coordinates, mbarrier, where);
+}
 template <int kRank>
 __forceinline__ void store_box(const CUtensorMap* map, const int (&coordinates)[kRank],
                                const void* shared, SIMT_HERE) {

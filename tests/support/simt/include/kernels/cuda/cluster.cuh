@@ -42,6 +42,10 @@ __forceinline__ void copy_bulk_to(unsigned rank, void* to, const void* shared, u
                                   Mbarrier* mbarrier, SIMT_HERE) {
   simt::copy_bulk_to(rank, to, shared, bytes, mbarrier, where);
 }
+__forceinline__ void store_async(unsigned rank, float4* to, const float4& value, Mbarrier* mbarrier,
+                                 SIMT_HERE) {
+  simt::store_async(rank, to, &value, sizeof value, mbarrier, where);
+}
 
 #undef SIMT_HERE
 
