@@ -13,8 +13,8 @@ MMA_SYNC = {"forward": 2.8e12, "backward": 2.4e12}  # operations of a multiproce
 WGMMA = {"forward": {64: 615, 128: 1230, 256: 2455}, "backward": {64: 1818, 128: 3840, 256: 9625}, "e4m3": {64: 660, 128: 730, 256: 1325}}
 # With SiLU at least: an exponential and a reciprocal of each pair, in both kernels of the backward.
 SILU = {"forward": 1024, "backward": 2048}
-# Likewise of the backward whose blocks have whole sequences, and how many queries these have.
-WHOLE = {64: (2048, 512), 128: (3712, 256), 256: (7168, 128)}
+# Likewise of the backward whose blocks have whole sequences, and how many queries one block has and two have.
+WHOLE = {64: [(2048, 512)], 128: [(3712, 256), (3968, 512)], 256: [(7168, 128), (8064, 256)]}
 # Queries whose d_q a block keeps in shared memory, which it has with one kernel.
 ONE_KERNEL = {32: 768, 64: 320, 128: 128, 256: 0}
 
@@ -27,12 +27,15 @@ def takes_wgmma(case, direction, queries, keys):
     return not (few and direction == "forward" and case["type"] != "e4m3") and not (case["shares_queries"] and direction == "backward")
 
 
-def takes_whole_by_wgmma(case, direction, queries, keys):
+def whole_by_wgmma(case, direction, queries, keys):
+    """The cycles of a tile where one or two blocks have a whole sequence, else None."""
     dim = case["head_dim"]
     if direction == "forward" or dim < 64 or case["shares_queries"] or not 64 < keys <= 512 * min(1, 128 / dim):
-        return False
+        return None
     rows = -(-queries // 64) * 64  # no workload shares keys among heads
-    return (WHOLE[dim][1] // 2 if dim <= 128 else 0) < rows <= WHOLE[dim][1]
+    if rows <= (WHOLE[dim][0][1] // 2 if dim <= 128 else 0):
+        return None
+    return next((cycles for cycles, most in WHOLE[dim] if rows <= most), None)
 
 
 def model_ms(case, direction):
@@ -52,8 +55,8 @@ def model_ms(case, direction):
             if case["silu_divisor"]:
                 cycles = max(cycles, SILU[direction])
             compute += visible * flops / tile * cycles / CYCLES
-        elif takes_whole_by_wgmma(case, direction, queries, keys):
-            compute += visible * flops / (10 * dim * 128 * 64) * WHOLE[dim][0] / CYCLES
+        elif cycles := whole_by_wgmma(case, direction, queries, keys):
+            compute += visible * flops / (10 * dim * 128 * 64) * cycles / CYCLES
         else:
             rate = MMA_SYNC[direction] * (2 if case["type"] == "e4m3" else 1)
             if direction == "backward" and queries > ONE_KERNEL[dim] and keys > 64:

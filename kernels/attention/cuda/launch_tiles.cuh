@@ -67,11 +67,12 @@ inline std::int64_t many_pairs(const Stream& stream) {
 }
 
 /// A block of a kernel: its dynamic shared memory, and the most that the kernel has in any call;
-/// what the host knows of how many tasks there may be.
+/// what the host knows of how many blocks there may be tasks for; how many blocks are a cluster.
 struct BlockShape {
   int warps;
   std::int64_t bytes, most_bytes;
   std::int64_t most_tasks = std::numeric_limits<std::int64_t>::max();
+  unsigned cluster_size = 1;
 };
 
 /// Blocks of a launch, whose number of tasks is known to the device alone: twice as many as there
@@ -93,9 +94,11 @@ void launch_warps(void (*kernel)(Parameters...), const BlockShape& block, const 
                   Arguments&&... arguments) {
   cuda_check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   static_cast<int>(block.most_bytes)));
-  launch(kernel, static_cast<unsigned>(blocks_of_launch(block, stream)),
-         dim3(kThreadsX, 4 * static_cast<unsigned>(block.warps)),
-         static_cast<std::size_t>(block.bytes), stream, std::forward<Arguments>(arguments)...);
+  const auto clusters = ceil_div(blocks_of_launch(block, stream), block.cluster_size);
+  launch_clusters(block.cluster_size, kernel, static_cast<unsigned>(clusters) * block.cluster_size,
+                  dim3(kThreadsX, 4 * static_cast<unsigned>(block.warps)),
+                  static_cast<std::size_t>(block.bytes), stream,
+                  std::forward<Arguments>(arguments)...);
 }
 
 /// The same with four warps and as much shared memory in all calls.

@@ -46,7 +46,7 @@ struct Limits {
 
 struct Lists {
   std::int64_t *counts, *order, *forward, *resident, *key_tiles, *query_blocks, *decoding,
-      *partial_rows, *longest_queries, *longest_keys, *resident_wgmma;
+      *partial_rows, *longest_queries, *longest_keys, *resident_wgmma, *paired_wgmma;
 };
 
 // first_task[place] becomes the sum of tasks_at of the places before, for a thread's places and the
@@ -137,13 +137,24 @@ __global__ void __launch_bounds__(kThreads, 1)
   const auto fits = [&](std::int64_t queries, std::int64_t keys, std::int64_t tiles) {
     return is_whole(queries, keys) && ceil_div(queries, kMmaTile) * heads <= tiles * key_heads;
   };
-  const auto takes_wgmma = [&](std::int64_t queries, std::int64_t keys) {
+  // How many blocks of wgmma/backward_resident.cu have a sequence, if any.
+  const auto blocks_of_wgmma = [&](std::int64_t queries, std::int64_t keys) {
     const std::int64_t rows = ceil_div(queries, kMmaTile) * kMmaTile * heads / key_heads;
-    return keys > kMmaTile && std::max(queries, keys) <= most_of_whole(args.head_dim) &&
-           rows > (args.head_dim <= 128 ? limits.wgmma_rows / 2 : 0) && rows <= limits.wgmma_rows;
+    if (keys <= kMmaTile || std::max(queries, keys) > most_of_whole(args.head_dim) ||
+        rows <= (args.head_dim <= 128 ? limits.wgmma_rows / 2 : 0) ||
+        rows > resident_blocks_of_wgmma(args.head_dim) * limits.wgmma_rows) {
+      return std::int64_t{0};
+    }
+    return ceil_div(rows, limits.wgmma_rows);
+  };
+  const auto takes_wgmma = [&](std::int64_t queries, std::int64_t keys) {
+    return blocks_of_wgmma(queries, keys) > 0;
   };
   number(lists.resident_wgmma, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
-    return takes_wgmma(queries, keys) ? key_heads : 0;
+    return blocks_of_wgmma(queries, keys) == 1 ? key_heads : 0;
+  });
+  number(lists.paired_wgmma, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
+    return blocks_of_wgmma(queries, keys) == 2 ? key_heads : 0;
   });
   number(lists.resident, [&](std::int64_t, std::int64_t queries, std::int64_t keys) {
     const bool is_resident = fits(queries, keys, limits.resident_tiles);
@@ -214,7 +225,7 @@ CudaAttentionPlan list_work(const AttentionView& args, bool backward_takes_wgmma
   launch(sort_by_size, 1, kThreads, 0, stream, args,
          Lists{counts, order, tasks, tasks + step, tasks + 2 * step, tasks + 3 * step,
                tasks + 4 * step, tasks + 5 * step, tasks + 6 * step, tasks + 7 * step,
-               tasks + 8 * step},
+               tasks + 8 * step, tasks + 9 * step},
          Limits{many_pairs(stream), room(Resident::kQueries), room(Resident::kQueriesAndGradients),
                 backward_takes_wgmma ? resident_rows_of_wgmma(args.head_dim) : 0,
                 decoding_heads(args), partial_rows});

@@ -43,6 +43,10 @@ inline constexpr int kLongestRows = 2 * kMmaTile;
 constexpr std::int64_t resident_rows_of_wgmma(std::int64_t head_dim) {
   return (std::int64_t{32} << 10) / head_dim;
 }
+/// And so many blocks of a cluster, each with its part of them.
+constexpr std::int64_t resident_blocks_of_wgmma(std::int64_t head_dim) {
+  return head_dim <= 64 ? 1 : 2;
+}
 
 /// Warps of a block of the backward that share 16 queries and 16 keys, as registers allow: of
 /// scores each has a part of the keys, of sums a part of the columns.
@@ -96,15 +100,15 @@ struct WorkList {
   /// Likewise of those longer than most_of_whole: tasks of kLongestRows queries, and of keys, of
   /// the backward by wgmma.
   const std::int64_t *longest_queries, *longest_keys;
-  /// Likewise of the sequences that a block of wgmma/backward_resident.cu has; others leave them
-  /// out.
-  const std::int64_t* resident_wgmma;
+  /// Likewise of the sequences that a block of wgmma/backward_resident.cu has, and two of a
+  /// cluster; others leave them out.
+  const std::int64_t *resident_wgmma, *paired_wgmma;
   bool longest_take_wgmma = false;  // and other kernels of the backward leave them out
 };
 
 /// What CUDA's kernels know of a batch beforehand; made on the device from lengths alone.
 struct CudaAttentionPlan {
-  static constexpr std::int64_t kCounts = 5, kNumberings = 9;
+  static constexpr std::int64_t kCounts = 5, kNumberings = 10;
   static std::int64_t size(std::int64_t batch_size) {
     return kCounts + batch_size + kNumberings * (batch_size + 1);
   }
@@ -125,11 +129,12 @@ struct CudaAttentionPlan {
             tasks + 5 * step,
             tasks + 6 * step,
             tasks + 7 * step,
-            tasks + 8 * step};
+            tasks + 8 * step,
+            tasks + 9 * step};
   }
 };
 
-/// backward_takes_wgmma: whether there are tasks of resident_wgmma.
+/// backward_takes_wgmma: whether there are tasks of resident_wgmma and paired_wgmma.
 CudaAttentionPlan list_work(const AttentionView& args, bool backward_takes_wgmma,
                             const Stream& stream);
 

@@ -1,5 +1,6 @@
 // Sequences that one block of Hopper's backward has, with d_q in registers: of 257 to 512, 129 to
-// 256 or 1 to 128 queries at head_dim 64, 128 or 256, and of more than 64 keys, up to 512 (256).
+// 256 or 1 to 128 queries at head_dim 64, 128 or 256, and of more than 64 keys, up to 512 (256);
+// and those of up to twice as many, at head_dim 128 and 256, that two blocks have.
 #include <gtest/gtest.h>
 
 #include <optional>
@@ -12,9 +13,15 @@
 namespace serrate {
 namespace {
 
-// So many sequences of a case.
-void expect_whole(Case& c, std::int64_t sequences) {
+// So many sequences of a case, and so many in two blocks.
+void expect_whole(Case& c, std::int64_t sequences, std::int64_t pairs = 0) {
   EXPECT_EQ(tasks_of(c).resident_wgmma, sequences * c.shape.num_key_heads);
+  EXPECT_EQ(tasks_of(c).paired_wgmma, pairs * c.shape.num_key_heads);
+}
+
+// Queries that a block has, at most.
+std::int64_t rows_of_block(std::int64_t head_dim) {
+  return (32 << 10) / head_dim;
 }
 
 class HopperBackward : public KernelTest {
@@ -39,56 +46,65 @@ INSTANTIATE_TEST_SUITE_P(All, HopperBackwardMasks,
 TEST_P(HopperBackwardMasks, MatchTheReference) {
   std::mt19937 generator(static_cast<unsigned>(param()));
   const auto kind = static_cast<MaskKind>(param());
-  Shape shape = causal_shape({90, 20}, {100, 20}, 1, 256);
+  Shape shape = causal_shape({90, 20, 150}, {100, 20, 160}, 1, 256);
   if (kind >= MaskKind::kDocuments) shape.key_lengths = shape.query_lengths;
   shape.gaps = kAlignedGaps;
   const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
   Case c = masked_case(shape, mask, *this);
-  expect_whole(c, 1);
+  expect_whole(c, 1, 1);
   expect_reference(c);
 }
 
 // Ragged ends; more keys than queries and fewer; heads that share keys, of which a block has all.
 TEST_P(HopperBackward, EveryHeadDimActivationAndType) {
-  for (const auto& [head_dim, activation, half, heads] :
-       {std::tuple{64, AttentionActivation::kSoftmax, DataType::kBFloat16, 1},
-        {64, AttentionActivation::kSilu, DataType::kFloat16, 2},
-        {128, AttentionActivation::kSilu, DataType::kBFloat16, 1},
-        {256, AttentionActivation::kSoftmax, DataType::kFloat16, 2}}) {
+  struct Entry {
+    std::int64_t head_dim;
+    AttentionActivation activation;
+    DataType half;
+    std::int64_t heads, pairs;
+  };
+  const auto softmax = AttentionActivation::kSoftmax, silu = AttentionActivation::kSilu;
+  for (const auto& [head_dim, activation, half, heads, pairs] :
+       {Entry{64, softmax, DataType::kBFloat16, 1, 0}, Entry{64, silu, DataType::kFloat16, 2, 0},
+        Entry{128, silu, DataType::kBFloat16, 1, 0}, Entry{256, softmax, DataType::kFloat16, 2, 0},
+        Entry{128, softmax, DataType::kFloat16, 1, 1}, Entry{128, silu, DataType::kBFloat16, 4, 1},
+        Entry{256, silu, DataType::kFloat16, 1, 1},
+        Entry{256, softmax, DataType::kBFloat16, 2, 1}}) {
     SCOPED_TRACE(testing::Message() << "head_dim " << head_dim << ", heads " << heads);
-    // Behind half of what a block has.
-    const std::int64_t queries = (16 << 10) / head_dim / heads + 1;
+    // Behind half of what there is room for.
+    const std::int64_t queries = (pairs + 1) * rows_of_block(head_dim) / 2 / heads + 1;
     Shape shape = full_shape({queries, 20, 0}, {101, 31, 70}, heads, head_dim);
     shape.num_key_heads = 1;
     shape.activation = activation;
     shape.gaps = kAlignedGaps;
     Case c(shape, *this);
-    expect_whole(c, 1);
+    expect_whole(c, 1 - pairs, pairs);
     expect_reference(c, Backward::kOnTensorCores, half);
   }
 }
 
 TEST_P(HopperBackward, BiasesTablesAndDropout) {
-  for (const std::int64_t head_dim : {64, 128, 256}) {
-    Shape shape = causal_shape({(16 << 10) / head_dim + 1, 20}, {70, 31}, 1, head_dim);
+  for (const auto& [head_dim, pairs] : {std::pair{64, 0}, {128, 0}, {256, 0}, {128, 1}, {256, 1}}) {
+    const std::int64_t queries = (pairs + 1) * rows_of_block(head_dim) / 2 + 1;
+    Shape shape = causal_shape({queries, 20}, {70, 31}, 1, head_dim);
     shape.gaps = kAlignedGaps;
     Case c(shape, *this);
     Biases biases(c);
     set_dropout(c);
-    expect_whole(c, 1);
+    expect_whole(c, 1 - pairs, pairs);
     expect_reference(c, Backward::kOnTensorCores, DataType::kBFloat16, &biases);
   }
 }
 
 // As many queries as there may be; a causal mask leaves the last keys to the last queries.
 TEST_P(HopperBackward, LongestSequence) {
-  for (const std::int64_t head_dim : {64, 128, 256}) {
+  for (const auto& [head_dim, pairs] : {std::pair{64, 0}, {128, 0}, {256, 0}, {128, 1}, {256, 1}}) {
     SCOPED_TRACE(testing::Message() << "head_dim " << head_dim);
-    const std::int64_t length = (32 << 10) / head_dim;
+    const std::int64_t length = (pairs + 1) * rows_of_block(head_dim);
     Shape shape = causal_shape({length}, {length}, 1, head_dim);
     shape.gaps = kAlignedGaps;
     Case c(shape, *this);
-    expect_whole(c, 1);
+    expect_whole(c, 1 - pairs, pairs);
     expect_reference(c);
   }
 }
@@ -96,17 +112,21 @@ TEST_P(HopperBackward, LongestSequence) {
 // Heads that share keys have tiles of 64 queries of their own.
 TEST_P(HopperBackward, TakesSequencesByTheirLengths) {
   struct Entry {
-    std::int64_t head_dim, queries, keys, heads, key_heads, tasks;
+    std::int64_t head_dim, queries, keys, heads, key_heads, tasks, pairs;
   };
   const Entry entries[] = {
-      {64, 256, 65, 1, 1, 0},   {64, 257, 65, 1, 1, 1},   {64, 512, 512, 1, 1, 1},
-      {64, 513, 512, 1, 1, 0},  {64, 512, 513, 1, 1, 0},  {64, 512, 64, 1, 1, 0},
-      {128, 128, 65, 1, 1, 0},  {128, 129, 65, 1, 1, 1},  {128, 256, 512, 1, 1, 1},
-      {128, 257, 512, 1, 1, 0}, {128, 256, 513, 1, 1, 0}, {128, 256, 64, 1, 1, 0},
-      {256, 0, 65, 1, 1, 0},    {256, 1, 65, 1, 1, 1},    {256, 128, 256, 1, 1, 1},
-      {256, 129, 256, 1, 1, 0}, {256, 128, 257, 1, 1, 0}, {256, 128, 64, 1, 1, 0},
-      {64, 64, 65, 4, 1, 0},    {64, 65, 65, 4, 1, 1},    {64, 128, 65, 8, 2, 2},
-      {64, 129, 65, 4, 1, 0},   {256, 64, 65, 2, 1, 1},   {256, 65, 65, 2, 1, 0}};
+      {64, 256, 65, 1, 1, 0, 0},   {64, 257, 65, 1, 1, 1, 0},   {64, 512, 512, 1, 1, 1, 0},
+      {64, 513, 512, 1, 1, 0, 0},  {64, 512, 513, 1, 1, 0, 0},  {64, 512, 64, 1, 1, 0, 0},
+      {128, 128, 65, 1, 1, 0, 0},  {128, 129, 65, 1, 1, 1, 0},  {128, 256, 512, 1, 1, 1, 0},
+      {128, 257, 512, 1, 1, 0, 1}, {128, 256, 513, 1, 1, 0, 0}, {128, 256, 64, 1, 1, 0, 0},
+      {128, 257, 65, 1, 1, 0, 1},  {128, 512, 512, 1, 1, 0, 1}, {128, 513, 512, 1, 1, 0, 0},
+      {128, 512, 513, 1, 1, 0, 0}, {128, 512, 64, 1, 1, 0, 0},  {256, 0, 65, 1, 1, 0, 0},
+      {256, 1, 65, 1, 1, 1, 0},    {256, 128, 256, 1, 1, 1, 0}, {256, 129, 256, 1, 1, 0, 1},
+      {256, 128, 257, 1, 1, 0, 0}, {256, 128, 64, 1, 1, 0, 0},  {256, 256, 65, 1, 1, 0, 1},
+      {256, 256, 256, 1, 1, 0, 1}, {256, 257, 256, 1, 1, 0, 0}, {256, 256, 257, 1, 1, 0, 0},
+      {64, 64, 65, 4, 1, 0, 0},    {64, 65, 65, 4, 1, 1, 0},    {64, 128, 65, 8, 2, 2, 0},
+      {64, 129, 65, 4, 1, 0, 0},   {128, 128, 65, 8, 2, 0, 2},  {128, 129, 65, 4, 1, 0, 0},
+      {256, 64, 65, 2, 1, 1, 0},   {256, 65, 65, 2, 1, 0, 1},   {256, 129, 65, 2, 1, 0, 0}};
   for (const Entry& e : entries) {
     SCOPED_TRACE(testing::Message() << "head_dim " << e.head_dim << ", " << e.queries << " x "
                                     << e.keys << ", heads " << e.heads << " of " << e.key_heads);
@@ -114,20 +134,24 @@ TEST_P(HopperBackward, TakesSequencesByTheirLengths) {
     shape.num_key_heads = e.key_heads;
     Case c(shape, *this);
     EXPECT_EQ(tasks_of(c).resident_wgmma, e.tasks);
-    if (e.tasks == 0) continue;
+    EXPECT_EQ(tasks_of(c).paired_wgmma, e.pairs);
+    if (e.tasks + e.pairs == 0) continue;
     AttentionForward shared = c.forward_args();
     shared.q = {}, shared.query_offsets = {}, shared.num_shared_queries = e.queries;
     EXPECT_EQ(tasks_of(shared, stream).resident_wgmma, 0);
+    EXPECT_EQ(tasks_of(shared, stream).paired_wgmma, 0);
   }
 }
 
-// More pairs of a sequence and a head of keys than there are blocks.
+// More pairs of a sequence and a head of keys than there are blocks, or clusters.
 TEST_P(HopperBackward, SequencesOneAfterTheOther) {
-  Shape shape = causal_shape({10}, {66}, 9, 256);
-  shape.gaps = kAlignedGaps;
-  Case c(with_enough_heads(stream, shape), *this);
-  expect_whole(c, 1);
-  expect_reference(c);
+  for (const auto& [queries, heads, pairs] : {std::tuple{10, 9, 0}, {130, 5, 1}}) {
+    Shape shape = causal_shape({queries}, {66}, heads, 256);
+    shape.gaps = kAlignedGaps;
+    Case c(with_enough_heads(stream, shape), *this);
+    expect_whole(c, 1 - pairs, pairs);
+    expect_reference(c);
+  }
 }
 
 // A plan does not know how d_out lies: of one head, it may have no stride that copies could take.
@@ -148,12 +172,12 @@ TEST_P(HopperBackward, PlansOfCallsWhoseGradientsBulkCopiesCannotTake) {
 }
 
 TEST_P(HopperBackward, BitsDoNotDependOnTheRestOfTheBatch) {
-  for (const std::int64_t head_dim : {64, 256}) {
-    const std::int64_t queries = (16 << 10) / head_dim + 1;
+  for (const auto& [head_dim, pairs] : {std::pair{64, 0}, {256, 0}, {128, 1}}) {
+    const std::int64_t queries = (pairs + 1) * rows_of_block(head_dim) / 2 + 1;
     Shape shape = full_shape({queries, 20, queries + 9}, {66, 20, 97}, 1, head_dim);
     shape.gaps = kAlignedGaps;
     Case batch(shape, *this);
-    expect_whole(batch, 2);
+    expect_whole(batch, 2 - 2 * pairs, 2 * pairs);
     run_halves(batch);
     expect_same_sequences(batch, {2, 0, 1}, 1);
     expect_same_sequences(batch, {0});

@@ -312,10 +312,10 @@ inline Shape with_enough_heads([[maybe_unused]] const Stream& stream, Shape shap
   return shape;
 }
 
-/// Tasks of the forward, of the backward that has a sequence's queries on chip (Hopper's too), and
-/// of decoding.
+/// Tasks of the forward, of the backward that has a sequence's queries on chip (Hopper's too, in
+/// one block and in two), and of decoding.
 struct NumTasks {
-  std::int64_t forward, resident, resident_wgmma, decoding;
+  std::int64_t forward, resident, resident_wgmma, paired_wgmma, decoding;
 };
 inline NumTasks tasks_of([[maybe_unused]] const AttentionForward& args,
                          [[maybe_unused]] const Stream& stream) {
@@ -328,7 +328,8 @@ inline NumTasks tasks_of([[maybe_unused]] const AttentionForward& args,
   const auto all = [&](const std::int64_t* first_task) {
     return host[first_task - values.device_data() + batch_size];
   };
-  return {all(list.forward), all(list.resident), all(list.resident_wgmma), all(list.decoding)};
+  return {all(list.forward), all(list.resident), all(list.resident_wgmma), all(list.paired_wgmma),
+          all(list.decoding)};
 #else
   return {};
 #endif

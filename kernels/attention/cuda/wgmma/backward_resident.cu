@@ -7,78 +7,45 @@
 // gradients of scores of its tiles, which go to shared memory, and then sums d_q of its tiles, and
 // one group d_v and the other d_k of the block over all tiles: these as columns times keys, since
 // wgmma has 64 rows.
+//
+// Of up to twice as many queries, at head_dim 128 and 256, two blocks of a cluster have every other
+// tile each. One brings keys, the other values, to both. Each has half of the columns of d_k and
+// d_v: for a block of keys it first sums the other half, of its queries, which it leaves with the
+// other block in place of the keys and values that both have multiplied by.
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma/gradients.cuh"
 #include "kernels/attention/cuda/wgmma/gradients.cuh"
-#include "kernels/attention/cuda/wgmma/tiles.cuh"
+#include "kernels/attention/cuda/wgmma/resident.cuh"
 
 namespace serrate {
 namespace {
 
-constexpr int kGroupWarps = 4, kGroups = 2, kNumWarps = kGroups * kGroupWarps;
-constexpr int kGroupThreads = kGroupWarps * kLanes, kThreads = kGroups * kGroupThreads;
-// Keys that go by at a time, and buffers of them.
-constexpr int kKeys = 32, kSlots = 2;
-// Tiles of queries.
-template <int kDim>
-constexpr int kTiles = resident_rows_of_wgmma(kDim) / kMmaTile;
-
-// The tiles in dynamic shared memory.
-template <int kDim>
-struct ResidentTiles {
-  static constexpr int kScoreBytes = kMmaTile * kKeys * 2, kKeyBytes = kKeys * kDim * 2;
-  static constexpr int kBytes =
-      2 * kTiles<kDim> * (kTileBytes<kDim> + kScoreBytes) + 2 * kSlots * kKeyBytes;
-  unsigned char* data;
-
-  __device__ unsigned char* q(int tile) const { return data + tile * kTileBytes<kDim>; }
-  __device__ unsigned char* d_out(int tile) const { return q(kTiles<kDim> + tile); }
-  // Of a tile of queries and a block of keys: rows of 64 bytes.
-  __device__ unsigned char* weights(int tile) const {
-    return q(2 * kTiles<kDim>) + tile * kScoreBytes;
-  }
-  __device__ unsigned char* d_scores(int tile) const { return weights(kTiles<kDim> + tile); }
-  __device__ unsigned char* k(unsigned n) const {
-    return weights(2 * kTiles<kDim>) + n % kSlots * kKeyBytes;
-  }
-  __device__ unsigned char* v(unsigned n) const { return k(n) + kSlots * kKeyBytes; }
-};
-
 #ifdef SERRATE_WGMMA
 
-template <int kDim>
-struct SharedState {
-  static constexpr int kRows = kTiles<kDim> * kMmaTile;
-  Mbarrier queries, keys[kSlots];
-  WarpTask task;
-  TilePair tiles[kTiles<kDim>];
-  TileList<kRows / kWarpRows> list;
-  KeyRanges ranges[kRows];
-  QuerySums sums[kRows];
-};
-
-// One of the block's warps.
-template <int kDim, class Half, Extras kExtras>
+// One of the block's warps; of two blocks, or one.
+template <int kDim, class Half, Extras kExtras, int kBlocks>
 struct ResidentWarp {
   static constexpr WgmmaType kType = kTypeOf<Half>;
-  static constexpr int kOwnTiles = kTiles<kDim> / kGroups, kPanels = kDim / kPanelColumns;
+  static constexpr int kOwnTiles = kTiles<kDim> / kGroups;
   const AttentionBackwardView& call;
   const TokenMaps& maps;
   SharedState<kDim>& state;
   ResidentTiles<kDim> tiles;
-  int warp, group = warp / kGroupWarps, row = warp % kGroupWarps * kWarpRows;
+  int warp, rank;  // of the block in its cluster
+  int group = warp / kGroupWarps, row = warp % kGroupWarps * kWarpRows;
 
   using QueryGradients = Fragment<kDim / 8>[kOwnTiles];
-  // Panels of 64 columns, as many as registers allow beside d_q; of a lane, columns g and g + 8 of
-  // the warp's 16, and keys.
-  static constexpr int kKeyBlocks = kKeys / 8, kPanelsAtOnce = kPanels == 1 ? 1 : 2;
-  using KeyGradients = Fragment<kKeyBlocks>[kPanelsAtOnce];
+  using Columns = KeyColumns<kDim, Half, kBlocks>;
+  Columns columns{tiles, warp};
 
-  // Tiles of queries of all heads that share the keys.
+  // Tiles of queries of all heads that share the keys, and how many of them the block has.
   __device__ GroupTiles queries() const {
     const std::int64_t heads = heads_per_key_head(call.forward);
     return {state.task.key_head * heads, heads,
             static_cast<int>(ceil_div(state.task.at.queries.count, kMmaTile))};
+  }
+  __device__ int own_steps() const {
+    return static_cast<int>(ceil_div(queries().steps() - rank, kBlocks));
   }
 
   // By one thread.
@@ -95,18 +62,22 @@ struct ResidentWarp {
                       &state.queries);
     }
   }
-  // Likewise.
+  // Likewise, of two blocks by one of each: where block n is going to come nobody reads any more.
+  __device__ void expect_keys(unsigned n) const {
+    mbarrier_arrive_expecting(&tiles.barriers().full[n % kSlots],
+                              2 * ResidentTiles<kDim>::kKeyBytes);
+  }
   __device__ void load_keys(unsigned n, int first_key) const {
     const TilePair& at = state.task.at;
     if (first_key >= at.num_keys) return;
-    Mbarrier* const full = &state.keys[n % kSlots];
     const auto load = [&](unsigned char* to, const CUtensorMap* map) {
       load_tile<kDim, kKeys>(
-          to, {map, at.in_keys + first_key, at.num_keys - first_key, state.task.key_head}, full);
+          to, {map, at.in_keys + first_key, at.num_keys - first_key, state.task.key_head},
+          &tiles.barriers().full[n % kSlots], 0, kBlocks == 1 ? 0 : (1u << kBlocks) - 1);
     };
-    mbarrier_arrive_expecting(full, 2 * ResidentTiles<kDim>::kKeyBytes);
-    load(tiles.k(n), &maps.k);
-    load(tiles.v(n), &maps.v);
+    if (kBlocks == 1) expect_keys(n);
+    if (kBlocks == 1 || rank == 0) load(tiles.k(n), &maps.k);
+    if (kBlocks == 1 || rank == 1) load(tiles.v(n), &maps.v);
   }
 
   // Calls f(number, place, how many there are) for the warp's share of the runs of 16 queries.
@@ -194,81 +165,60 @@ struct ResidentWarp {
     }
   }
 
-  // Columns of d_v or d_k of a block of keys, from a panel on: the transpose of d_out times
-  // weights, or of queries times gradients of scores, over the tiles of queries that see the keys.
-  __device__ void sum_columns(unsigned seen, int panel, KeyGradients& sums) const {
-#pragma unroll 1
-    for (unsigned left = seen; left != 0; left &= left - 1) {
-      const int tile = __ffs(static_cast<int>(left)) - 1;
-      const bool is_v = group == 0;
-      const std::uint64_t a =
-          descriptor_of((is_v ? tiles.d_out(tile) : tiles.q(tile)) + panel * kPanelBytes, 0);
-      const std::uint64_t b =
-          descriptor_of(is_v ? tiles.weights(tile) : tiles.d_scores(tile), 0, true);
-#pragma unroll
-      for (auto& of_panel : sums) wgmma_keep(accumulators(of_panel));
-      wgmma_fence();
-#pragma unroll
-      for (int k = 0; k < kMmaTile / 16; ++k) {
-#pragma unroll
-        for (int m = 0; m < kPanelsAtOnce; ++m) {
-          wgmma<kType, kKeys, WgmmaMajor::kRows, WgmmaMajor::kRows>(
-              accumulators(sums[m]), advance(a, m * kPanelBytes + k * 16 * kRowBytes),
-              advance(b, k * 16 * kKeys * 2), WgmmaScale::kAdd);
-        }
+  // The group's sums of the columns that the other block has, of block n of keys, go to the place
+  // of values or keys there. That is free as soon as that block is behind its products of keys, and
+  // tells so by `ready`; then there is room for the next block of keys, too.
+  __device__ void hand_over(unsigned seen, unsigned n, int first_key) const {
+    KeyBarriers& barriers = tiles.barriers();
+    const int other = rank ^ 1;
+    __syncthreads();
+    if (thread_index() == 0) {
+      expect_keys(n + 1);
+      for (Mbarrier& sent : barriers.sent) {
+        mbarrier_arrive_expecting(&sent, ResidentTiles<kDim>::kKeyBytes);
       }
-      wgmma_commit();
-      wgmma_wait<0>();
-#pragma unroll
-      for (auto& of_panel : sums) wgmma_keep(accumulators(of_panel));
+      mbarrier_arrive_expecting(&barriers.ready, sizeof(barriers.token));
+      store_async(other, &barriers.token, {}, &barriers.ready);
     }
+    typename Columns::Sums sums = {};
+    columns.sum(seen, other * Columns::kPanels, sums);
+    mbarrier_wait_cluster(&barriers.ready, n % 2);
+    if (thread_index() == 0) load_keys(n + 1, first_key + kKeys);
+    columns.send(other, n, sums);
   }
 
-  // These as rows of keys in shared memory. Two lanes whose columns are neighbours hand over one
-  // key each.
-  __device__ void stage_columns(float scale, int panel, const KeyGradients& sums,
-                                PanelRows<Half, kKeys> rows) const {
-    const int lane = lane_index(), g = lane / 4, q = lane % 4, odd = g % 2;
-#pragma unroll
-    for (int m = 0; m < kPanelsAtOnce; ++m) {
-#pragma unroll
-      for (int n = 0; n < kKeyBlocks; ++n) {
-#pragma unroll
-        for (int r = 0; r < 2; ++r) {
-          const auto& block = sums[m][n];
-          const std::uint32_t own = Mma<Half>::pack(scale * block[2 * r], scale * block[2 * r + 1]);
-          const std::uint32_t other = __shfl_xor_sync(~0u, own, 4);
-          const std::uint32_t columns =
-              odd ? __byte_perm(other, own, 0x7632) : __byte_perm(own, other, 0x5410);
-          const int chunk = (panel + m) * kPanelColumns / 8 + warp % kGroupWarps * 2 + r;
-          reinterpret_cast<std::uint32_t*>(rows.at(8 * n + 2 * q + odd, chunk))[g / 2] = columns;
-        }
-      }
-    }
-  }
-
-  // d_v or d_k of block n of keys, by way of its values or keys. Both groups have read the values;
-  // the keys, when both have multiplied by them.
+  // The block's columns of d_v or d_k of block n of keys, by way of its values or keys. Both groups
+  // have read the values; the keys, when both have multiplied by them.
   __device__ void sum_keys(unsigned seen, unsigned n, int first_key) const {
     constexpr unsigned kHandover = 1 + kGroups;
     const bool is_v = group == 0;
     const float scale = scale_of_sums(call.forward) * (is_v ? 1 : call.forward.scale);
-    const PanelRows<Half, kKeys> rows{is_v ? tiles.v(n) : tiles.k(n)};
-    if (is_v) named_barrier_arrive(kHandover, kThreads);
+    const PanelRows<Half, kKeys> rows{columns.place(n)};
+    if constexpr (kBlocks == 2) {
+      hand_over(seen, n, first_key);
+    } else if (is_v) {
+      named_barrier_arrive(kHandover, kThreads);
+    }
+    const int first_panel = rank * Columns::kPanels, end_panel = first_panel + Columns::kPanels;
 #pragma unroll 1
-    for (int panel = 0; panel < kPanels; panel += kPanelsAtOnce) {
-      KeyGradients sums = {};
-      sum_columns(seen, panel, sums);
-      if (!is_v && panel == 0) named_barrier_sync(kHandover, kThreads);
-      stage_columns(scale, panel, sums, rows);
+    for (int panel = first_panel; panel < end_panel; panel += Columns::kPanelsAtOnce) {
+      typename Columns::Sums sums = {};
+      columns.sum(seen, panel, sums);
+      if constexpr (kBlocks == 2) {
+        columns.add_sent(n, sums);
+      } else if (!is_v && panel == 0) {
+        named_barrier_sync(kHandover, kThreads);
+      }
+      columns.stage(scale, panel, sums, rows);
     }
     named_barrier_sync(1 + group, kGroupThreads);
     const TilePair& at = state.task.at;
     const auto count = static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kKeys));
     const HeadsView<Half> to = view_as<Half>(is_v ? call.d_v : call.d_k);
+    constexpr int kChunks = Columns::kPanels * kPanelColumns / 8;  // of a row
 #pragma unroll 1
-    for (int i = thread_index() % kGroupThreads; i < count * kDim / 8; i += kGroupThreads) {
-      const int key = i / (kDim / 8), chunk = i % (kDim / 8);
+    for (int i = thread_index() % kGroupThreads; i < count * kChunks; i += kGroupThreads) {
+      const int key = i / kChunks, chunk = rank * kChunks + i % kChunks;
       *reinterpret_cast<uint4*>(to.at(at.in_keys + first_key + key, state.task.key_head) +
                                 chunk * 8) = *reinterpret_cast<const uint4*>(rows.at(key, chunk));
     }
@@ -294,7 +244,7 @@ struct ResidentWarp {
   // The block's sequence number `number`; n is the number of its first block of keys among those
   // that went by, and then of the next sequence's.
   __device__ void sum_sequence(unsigned number, unsigned& n) const {
-    const int steps = static_cast<int>(queries().steps());
+    const int steps = own_steps();
     if (thread_index() == 0) {
       load_queries(steps);
       load_keys(n, 0);
@@ -308,8 +258,8 @@ struct ResidentWarp {
 #pragma unroll 1
     for (int first_key = 0; first_key < state.task.at.num_keys; first_key += kKeys, ++n) {
       __syncthreads();  // the block of keys before has been read and written
-      if (thread_index() == 0) load_keys(n + 1, first_key + kKeys);
-      mbarrier_wait(&state.keys[n % kSlots], n / kSlots % 2);
+      if (kBlocks == 1 && thread_index() == 0) load_keys(n + 1, first_key + kKeys);
+      mbarrier_wait(&tiles.barriers().full[n % kSlots], n / kSlots % 2);
       const unsigned seen = __shfl_sync(~0u, seen_of_lane, first_key / kMmaTile);
       constexpr unsigned kOfGroup = 0x55555555;  // of every other tile
 #pragma unroll 1
@@ -328,8 +278,8 @@ struct ResidentWarp {
 
 #endif
 
-// One sequence in a head of keys after the other for each block.
-template <int kDim, class Half, Extras kExtras>
+// One sequence in a head of keys after the other for each block, or two of a cluster.
+template <int kDim, class Half, Extras kExtras, int kBlocks>
 __global__ void __launch_bounds__(kThreads, 1)
     sum_whole_by_wgmma(const __grid_constant__ AttentionBackwardView call, const WorkList work,
                        const __grid_constant__ TokenMaps maps) {
@@ -339,28 +289,38 @@ __global__ void __launch_bounds__(kThreads, 1)
   static_assert(sizeof(state) + kAlignment + ResidentTiles<kDim>::kBytes <= 227 << 10);
   // In uniform registers, as descriptors are.
   const int warp = __shfl_sync(~0u, thread_index() / kLanes, 0);
-  if (thread_index() == 0) {
-    mbarrier_init(&state.queries, 1);
-    for (Mbarrier& keys : state.keys) mbarrier_init(&keys, 1);
-    fence_mbarrier_init();
-  }
   const AttentionView& args = call.forward;
-  const ResidentWarp<kDim, Half, kExtras> own{
-      call, maps, state, {dynamic_shared<unsigned char>()}, warp};
-  const TaskNumbers numbers{work.resident_wgmma, TaskNumbers::Rows::kQueries, kMmaTile,
-                            args.num_key_heads, heads_per_key_head(args)};
-  const std::int64_t end = work.resident_wgmma[batch_size_of(args)];
+  const ResidentWarp<kDim, Half, kExtras, kBlocks> own{
+      call,  maps,
+      state, {dynamic_shared<unsigned char>()},
+      warp,  kBlocks == 1 ? 0 : static_cast<int>(cluster_rank())};
+  if (thread_index() == 0) {
+    KeyBarriers& barriers = own.tiles.barriers();
+    mbarrier_init(&state.queries, 1);
+    mbarrier_init(&barriers.ready, 1);
+    for (Mbarrier& full : barriers.full) mbarrier_init(&full, 1);
+    for (Mbarrier& sent : barriers.sent) mbarrier_init(&sent, 1);
+    fence_mbarrier_init();
+    if (kBlocks == 2) own.expect_keys(0);
+  }
+  if (kBlocks == 2) cluster_sync();
+  const std::int64_t* const tasks = kBlocks == 1 ? work.resident_wgmma : work.paired_wgmma;
+  const TaskNumbers numbers{tasks, TaskNumbers::Rows::kQueries, kMmaTile, args.num_key_heads,
+                            heads_per_key_head(args)};
+  const std::int64_t end = tasks[batch_size_of(args)];
   unsigned number = 0, n = 0;
-  for (std::int64_t index = blockIdx.x; index < end; index += gridDim.x, ++number) {
+  for (std::int64_t index = blockIdx.x / kBlocks; index < end;
+       index += gridDim.x / kBlocks, ++number) {
     __syncthreads();  // the sequence before has been written
     if (warp == 0) {
       const WarpTask found = task_at(args, work, numbers, {0, end, end}, index);
       if (lane_index() == 0) {
         state.task = found;
         const GroupTiles queries = own.queries();
-        for (int tile = 0; tile < queries.steps(); ++tile) {
+        for (int tile = 0; tile < own.own_steps(); ++tile) {
+          const int step = tile * kBlocks + own.rank;
           TilePair at = found.at;
-          at.head = queries.head(tile), at.first_query = queries.first_query(tile);
+          at.head = queries.head(step), at.first_query = queries.first_query(step);
           state.tiles[tile] = at;
         }
       }
@@ -368,10 +328,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncthreads();
     own.sum_sequence(number, n);
   }
+  if (kBlocks == 2) cluster_sync();  // nobody reaches a block that has ended
 #endif
 }
 
-template <int kDim, class Half, Extras kExtras>
+template <int kDim, class Half, Extras kExtras, int kBlocks>
 void run(const AttentionBackwardView& call, const WorkList& work, const Stream& stream) {
   const AttentionView& args = call.forward;
   constexpr std::int64_t kBytes = ResidentTiles<kDim>::kBytes;
@@ -379,9 +340,10 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
                        map_of(call.d_out, args.num_heads, kDim),
                        map_of(args.k, args.num_key_heads, kDim, kKeys),
                        map_of(args.v, args.num_key_heads, kDim, kKeys)};
-  launch_warps(sum_whole_by_wgmma<kDim, Half, kExtras>,
-               {kNumWarps, kBytes, kBytes, batch_size_of(args) * args.num_key_heads}, stream, call,
-               work, maps);
+  launch_warps(
+      sum_whole_by_wgmma<kDim, Half, kExtras, kBlocks>,
+      {kNumWarps, kBytes, kBytes, batch_size_of(args) * args.num_key_heads * kBlocks, kBlocks},
+      stream, call, work, maps);
 }
 
 }  // namespace
@@ -389,7 +351,10 @@ void run(const AttentionBackwardView& call, const WorkList& work, const Stream& 
 void sum_resident_by_wgmma(const AttentionBackwardView& call, const WorkList& work,
                            const Stream& stream) {
   with_wgmma(call.forward, [&](auto dim, auto extras, auto row) {
-    run<dim(), decltype(row), extras()>(call, work, stream);
+    if constexpr (resident_blocks_of_wgmma(dim()) == 2) {
+      run<dim(), decltype(row), extras(), 2>(call, work, stream);
+    }
+    run<dim(), decltype(row), extras(), 1>(call, work, stream);
   });
 }
 

@@ -79,17 +79,23 @@ struct RowsToCopy {
   std::int64_t first, count, head;
 };
 
-// The first ones of these in kDim columns; the rest of the tile's kRows becomes 0.
+// The first ones of these in kDim columns; the rest of the tile's kRows becomes 0. With `blocks`,
+// for those of the cluster (load_box_to()).
 template <int kDim, int kRows = kMmaTile>
 __device__ void load_tile(unsigned char* tile, const RowsToCopy& from, Mbarrier* full,
-                          int first_column = 0) {
+                          int first_column = 0, unsigned blocks = 0) {
   const int rows = static_cast<int>(from.count < kRows ? from.count : kRows);
   constexpr int kEnd = static_cast<int>(kRowsEnd);
 #pragma unroll
   for (int panel = 0; panel < ceil_div(kDim, kPanelColumns); ++panel) {
     const int coordinates[5] = {first_column + panel * kPanelColumns, static_cast<int>(from.head),
                                 kEnd - rows, kEnd, static_cast<int>(from.first) + rows};
-    load_box(tile + panel * kRows * kRowBytes, from.map, coordinates, full);
+    unsigned char* const to = tile + panel * kRows * kRowBytes;
+    if (blocks == 0) {
+      load_box(to, from.map, coordinates, full);
+    } else {
+      load_box_to(blocks, to, from.map, coordinates, full);
+    }
   }
 }
 
