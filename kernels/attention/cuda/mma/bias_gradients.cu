@@ -17,8 +17,11 @@
 namespace serrate {
 namespace {
 
-constexpr int kNumWarps = 8, kThreads = kNumWarps * kLanes;
-constexpr int kKeysOfWarp = kMmaTile / 2, kScoreBlocks = kKeysOfWarp / 8;
+constexpr int kNumWarps = 8, kThreads = kNumWarps * kLanes, kKeysOfWarp = kMmaTile / 2;
+// Blocks of 8 keys whose scores a warp has at a time: what registers allow where two blocks share a
+// multiprocessor. tf32 needs some to round operands.
+template <class Half>
+constexpr int kScoreBlocks = kIsTf32<Half> ? 2 : kKeysOfWarp / 8;
 // From a row of d_scores in float32 to the next: a fragment's are in different banks.
 constexpr int kStride = kMmaTile + 8;
 // Entries of both tables together; more have sums in global memory.
@@ -56,11 +59,12 @@ struct WarpState {
   KeyRanges ranges[kWarpRows];
 };
 
-// The gradients of the scores at a place, without scale_of_sums(), of a warp's part of it. Returns
-// whether the block sees any of it.
-template <int kDim, class Half>
-__device__ bool gradients_at(const AttentionBackwardView& call, WarpState& state,
-                             const BiasTiles<kDim, Half>& tiles, Fragment<kScoreBlocks>& d_scores) {
+// Calls f(first column, gradients of the scores without scale_of_sums()) for a warp's part of a
+// place, some keys at a time. Returns whether the block sees any of it.
+template <int kDim, class Half, typename F>
+__device__ bool for_each_gradient_at(const AttentionBackwardView& call, WarpState& state,
+                                     const BiasTiles<kDim, Half>& tiles, F&& f) {
+  constexpr int kBlocks = kScoreBlocks<Half>;
   const AttentionView& args = call.forward;
   const WarpPart<kDim, 2> own;
   const TilePair& at = state.at;
@@ -96,30 +100,32 @@ __device__ bool gradients_at(const AttentionBackwardView& call, WarpState& state
     if (own.part == 0) sum_queries<kDim>(args, at, count, tiles.d_out, own.row, sums);
     own.sync();
   }
-  const int column = own.part * kKeysOfWarp;
-  const LaneTile tile{
-      static_cast<int>(at.first_query) + lane / 4, state.ranges, first_key + column,
-      static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile)) - column,
-      seen.is_full};
-  Fragment<kScoreBlocks> weights = {};
-  for (auto& block : d_scores) {
-    for (float& x : block) x = 0;
-  }
-  if (!seen.is_empty && tile.num_columns > 0) {
-    multiply_rows<kDim, kScoreBlocks>(tiles.q, own.row, tiles.k, column, tile.num_columns, weights);
-    multiply_rows<kDim, kScoreBlocks>(tiles.d_out, own.row, tiles.v, column, tile.num_columns,
-                                      d_scores);
-    score_gradients<Extras::kAny, kScoreBlocks>(args, at, tile, sums, weights, d_scores);
+  LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges, 0, 0, seen.is_full};
+#pragma unroll 1
+  for (int part = 0; part < kKeysOfWarp; part += 8 * kBlocks) {
+    const int column = own.part * kKeysOfWarp + part;
+    tile.first_key = first_key + column;
+    tile.num_columns =
+        static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile)) - column;
+    Fragment<kBlocks> weights = {}, d_scores = {};
+    if (!seen.is_empty && tile.num_columns > 0) {
+      multiply_rows<kDim, kBlocks>(tiles.q, own.row, tiles.k, column, tile.num_columns, weights);
+      multiply_rows<kDim, kBlocks>(tiles.d_out, own.row, tiles.v, column, tile.num_columns,
+                                   d_scores);
+      score_gradients<Extras::kAny, kBlocks>(args, at, tile, sums, weights, d_scores);
+    }
+    f(column, d_scores);
   }
   return true;
 }
 
-// A warp's 16 rows and kKeysOfWarp columns to rows kStride apart, or added to what is there.
+// A warp's 16 rows of d_scores to rows kStride apart, or added to what is there.
 enum class To { kWrite, kAdd };
-__device__ void put_scores(To what, const Fragment<kScoreBlocks>& d_scores, float* to) {
+template <int kBlocks>
+__device__ void put_scores(To what, const Fragment<kBlocks>& d_scores, float* to) {
   const int g = lane_index() / 4, q = lane_index() % 4;
 #pragma unroll
-  for (int n = 0; n < kScoreBlocks; ++n) {
+  for (int n = 0; n < kBlocks; ++n) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       auto* const pair = reinterpret_cast<float2*>(to + (g + 8 * r) * kStride + 8 * n + 2 * q);
@@ -203,7 +209,7 @@ __global__ void __launch_bounds__(kThreads, kDim * sizeof(Half) <= 256 ? 2 : 1)
   WarpState& state = states[own.warp];
   TilePair& at = state.at;
   if (lane == 0) state.held_sequence = -1;
-  float* const d_scores_of_warp = tiles.d_scores + own.row * kStride + own.part * kKeysOfWarp;
+  float* const rows_of_warp = tiles.d_scores + own.row * kStride;
   const auto set_task = [&](auto&& find) {
     __syncthreads();  // the one before has been read
     if (own.warp == 0) {
@@ -238,12 +244,14 @@ __global__ void __launch_bounds__(kThreads, kDim * sizeof(Half) <= 256 ? 2 : 1)
             __syncwarp();
             if (lane == 0) go_to_item(args, tasks, task, place, item, at);
             __syncwarp();
-            Fragment<kScoreBlocks> d_scores;
-            if (!gradients_at<kDim>(call.args, state, tiles, d_scores)) continue;
-            put_scores(has_sum ? To::kAdd : To::kWrite, d_scores, d_scores_of_warp);
+            const auto put = [&](int column, const Fragment<kScoreBlocks<Half>>& d_scores) {
+              put_scores(has_sum ? To::kAdd : To::kWrite, d_scores, rows_of_warp + column);
+            };
+            if (!for_each_gradient_at<kDim>(call.args, state, tiles, put)) continue;
             if constexpr (kSummed == Summed::kTables) {
               __syncwarp();
-              add_to_tables(call, at, at.first_key + own.part * kKeysOfWarp, d_scores_of_warp,
+              const int column = own.part * kKeysOfWarp;
+              add_to_tables(call, at, at.first_key + column, rows_of_warp + column,
                             sums_of_entries(own.warp));
             } else {
               has_sum = true;
