@@ -212,8 +212,7 @@ std::int64_t jagged_attention_backward_workspace(const AttentionBackward& args,
 }
 
 bool attention_has_tensor_cores(std::int64_t head_dim, Precision precision) {
-  return precision != Precision::kFp32 && tensor_cores_have(head_dim) &&
-         (precision != Precision::kTf32 || head_dim <= kMostTf32Columns);
+  return precision != Precision::kFp32 && tensor_cores_have(head_dim);
 }
 
 }  // namespace serrate

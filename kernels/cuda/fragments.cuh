@@ -153,12 +153,17 @@ __device__ void add_product(const std::uint32_t (&a)[4], SwizzledRows<kDim, Half
   if constexpr (kIsTf32<Half>) {
     const int g = lane / 4, row = first_row + lane % 4 * 2;
     const int even = values.place(row, g / 4) + g % 4, odd = values.place(row + 1, g / 4) + g % 4;
+    static_assert(kColumns % 32 == 0);
+    // Chunks are swapped within 32 columns: so many have two addresses together.
 #pragma unroll
-    for (int n = 0; n < kColumns / 8; ++n) {
-      const int column = first_column + 8 * n;
-      Mma<Half>{}(
-          sums[n], a,
-          {round_to_tf32(values.data[even ^ column]), round_to_tf32(values.data[odd ^ column])});
+    for (int swapped = 0; swapped < 4; ++swapped) {
+      const float* const of_even = values.data + (even ^ 8 * swapped) + first_column;
+      const float* const of_odd = values.data + (odd ^ 8 * swapped) + first_column;
+#pragma unroll
+      for (int n = swapped; n < kColumns / 8; n += 4) {
+        const int column = 8 * (n - swapped);
+        Mma<Half>{}(sums[n], a, {round_to_tf32(of_even[column]), round_to_tf32(of_odd[column])});
+      }
     }
   } else {
     const int value = values.place(first_row + lane % 16, lane / 16);

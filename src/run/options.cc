@@ -255,9 +255,8 @@ void say_plain_attention(const SequenceModelOptions& model) {
   if (precision == Precision::kFp32 || attention_has_tensor_cores(head_dim, precision)) return;
   say(fmt::format(
       "attention in {} runs without tensor cores (--dim {} over --heads {} are heads of {} "
-      "columns): faster with {}",
-      to_string(precision), model.dim, model.num_heads, head_dim,
-      precision == Precision::kTf32 ? "32, 64 or 128" : "32, 64, 128 or 256"));
+      "columns): faster with 32, 64, 128 or 256",
+      to_string(precision), model.dim, model.num_heads, head_dim));
 }
 
 std::int64_t tokens_at_once(const TrainOptions& options, DeviceType device) {

@@ -232,13 +232,13 @@ TEST(TrainOptions, CheckpointsFromBeforeAnOptionHaveItsDefault) {
 }
 
 // Those that a notice names, and none in fp32.
-TEST(TrainOptions, HeadsThatTensorCoresHaveDependOnThePrecision) {
+TEST(TrainOptions, HeadsThatTensorCoresHave) {
   for (const std::int64_t head_dim : {16, 32, 48, 64, 128, 256}) {
-    const bool in_tf32 = head_dim == 32 || head_dim == 64 || head_dim == 128;
+    const bool has_kernels = head_dim >= 32 && head_dim != 48;
     EXPECT_FALSE(attention_has_tensor_cores(head_dim, Precision::kFp32)) << head_dim;
-    EXPECT_EQ(attention_has_tensor_cores(head_dim, Precision::kTf32), in_tf32) << head_dim;
-    EXPECT_EQ(attention_has_tensor_cores(head_dim, Precision::kBf16), in_tf32 || head_dim == 256)
-        << head_dim;
+    for (const Precision precision : {Precision::kTf32, Precision::kBf16}) {
+      EXPECT_EQ(attention_has_tensor_cores(head_dim, precision), has_kernels) << head_dim;
+    }
   }
 }
 

@@ -17,7 +17,7 @@ TEST_F(AttentionBytes, SequencesOfOneTileAreReadOnce) {
 }
 
 TEST_F(AttentionBytes, SequencesInTf32AreReadOnce) {
-  for (const std::int64_t head_dim : {32, 64}) {
+  for (const std::int64_t head_dim : {32, 64, 256}) {
     for (const std::int64_t length : {16, 64}) {
       if (head_dim > 32 && !has_shared_memory_of_sm_90()) continue;
       expect_near_floor(length, (1 << 14) / (length * head_dim), head_dim, 1.1, DataType::kFloat32);

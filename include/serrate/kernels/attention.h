@@ -27,9 +27,9 @@ struct DeviceHeads {
 /// is in float32. CUDA's tensor cores, though, multiply bfloat16 or float16 tokens by weights and
 /// gradients of scores that are rounded to their type; they take head_dim 32, 64, 128 and 256 where
 /// device_data is aligned to 16 bytes and strides are multiples of 8. In tf32
-/// (AttentionForward::precision) they take float32 tokens too, at head_dim 32, 64 and 128 as shared
-/// memory allows, with strides that are multiples of 4; sequences that decode keep float32
-/// products. What is beyond the range of float16 becomes infinite, never the largest number.
+/// (AttentionForward::precision) they take float32 tokens too, as shared memory allows, with
+/// strides that are multiples of 4; sequences that decode keep float32 products. What is beyond the
+/// range of float16 becomes infinite, never the largest number.
 template <typename Void>
 struct AnyHeads {
   static_assert(std::is_void_v<Void>);

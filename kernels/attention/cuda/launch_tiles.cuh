@@ -42,8 +42,9 @@ void with_rows(const AttentionView& args, F&& f) {
   if (args.q.type != DataType::kFloat32) return with_halves<256>(args, f);
   if (args.head_dim == 32) return f(std::integral_constant<int, 32>(), float());
   if (args.head_dim == 64) return f(std::integral_constant<int, 64>(), float());
-  check(args.head_dim == 128, "attention: no tf32 kernel has rows of this head_dim");
-  f(std::integral_constant<int, 128>(), float());
+  if (args.head_dim == 128) return f(std::integral_constant<int, 128>(), float());
+  check(args.head_dim == 256, "attention: no tf32 kernel has rows of this head_dim");
+  f(std::integral_constant<int, 256>(), float());
 }
 
 inline std::int64_t attribute_of(const Stream& stream, cudaDeviceAttr attribute) {

@@ -10,20 +10,17 @@ constexpr bool tensor_cores_have(std::int64_t head_dim) {
   return head_dim == 32 || head_dim == 64 || head_dim == 128 || head_dim == 256;
 }
 
-/// In tf32, rows have at most so many.
-inline constexpr std::int64_t kMostTf32Columns = 128;
-
 /// Whether heads of a call, of the type of its queries, are what kernels on tensor cores multiply:
 /// every row is aligned to 16 bytes.
 bool are_rows_of_tensor_cores(const AttentionView& args, const InputHeads& heads);
 
 /// Whether a call runs on tensor cores; else it takes the plain kernels, which do everything. All
 /// rows are of one type: bfloat16, float16 or, in calls of tf32, float32, which has no other
-/// products than those that its callers ask for, and leaves out head_dim 256, sequences that decode
-/// and, where a block has less than 163 KiB of shared memory, 128. Its backward needs 163 KiB at
-/// head_dim 64 and 227 KiB at 128; with less it is plain. Of the forward, sequences that decode
-/// take a plain kernel at head_dim 256 with biases, tables, dropout or masks of pairs. The backward
-/// leaves out head_dim 256 where a block has less than 163 KiB of shared memory.
+/// products than those that its callers ask for, and leaves out sequences that decode and, where a
+/// block has less than 163 KiB of shared memory, head_dim 128 and 256. Its backward needs 163 KiB
+/// at head_dim 64 and 227 KiB at 128 and 256; with less it is plain. Of the forward, sequences that
+/// decode take a plain kernel at head_dim 256 with biases, tables, dropout or masks of pairs. The
+/// backward of halves leaves out head_dim 256 where a block has less than 163 KiB of shared memory.
 bool forward_takes_tensor_cores(const AttentionView& args, const Stream& stream);
 bool backward_takes_tensor_cores(const AttentionBackwardView& args, const Stream& stream);
 

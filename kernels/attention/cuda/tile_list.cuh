@@ -187,13 +187,13 @@ struct TileList {
   }
 };
 
-/// A warp's place in a block of which kSharing warps have the same 16 of 64 rows: of sums each has
-/// kColumns columns.
-template <int kDim, int kSharing>
+/// A warp's place in a block of which kSharing warps have the same 16 of kRows rows: of sums each
+/// has kColumns columns.
+template <int kDim, int kSharing, int kRows = kMmaTile>
 struct WarpPart {
-  static constexpr int kColumns = kDim / kSharing;
-  int warp = thread_index() / kLanes, part = kSharing == 1 ? 0 : warp / kWarps;
-  int row = (warp - part * kWarps) * kWarpRows, first_column = part * kColumns;
+  static constexpr int kColumns = kDim / kSharing, kGroups = kRows / kWarpRows;
+  int warp = thread_index() / kLanes, part = kSharing == 1 ? 0 : warp / kGroups;
+  int row = (warp - part * kGroups) * kWarpRows, first_column = part * kColumns;
 
   /// The warp copies both of two tensors, or the one that is its part.
   __device__ bool copies(int tensor) const { return kSharing == 1 || part == tensor; }

@@ -69,10 +69,15 @@ constexpr std::int64_t resident_bytes(Resident what, std::int64_t head_dim, std:
   return kMmaTile *
          (4 * (head_dim + kMmaTile) + tiles * (static_cast<std::int64_t>(what) * head_dim + 8));
 }
-/// Shared memory of a block that owns a tile of keys, with one tile of queries, of values of so
-/// many bytes: of halves it is resident_bytes of one tile.
+/// Queries that a block that owns a tile of keys has at a time, of values of so many bytes: a tile,
+/// or half of one.
+constexpr int queries_at_a_time(std::int64_t head_dim, std::int64_t value_bytes) {
+  return head_dim * value_bytes <= 512 ? kMmaTile : kMmaTile / 2;
+}
+/// Its shared memory: of halves it is resident_bytes of one tile.
 constexpr std::int64_t key_block_bytes(std::int64_t head_dim, std::int64_t value_bytes) {
-  return kMmaTile * (2 * value_bytes * (2 * head_dim + kMmaTile) + 8);
+  return 2 * value_bytes * kMmaTile * head_dim +
+         queries_at_a_time(head_dim, value_bytes) * (2 * value_bytes * (head_dim + kMmaTile) + 8);
 }
 /// How many tiles of queries there may be, of all heads that share keys.
 constexpr std::int64_t resident_tiles(Resident what, std::int64_t head_dim,

@@ -148,7 +148,8 @@ TEST_P(AttentionSharedQueries, HaveTheSumOfTheReferenceOnTensorCores) {
         Sizes{1, 64, 20, AttentionActivation::kSoftmax, DataType::kFloat16, some_keys},
         Sizes{1, 64, 66, AttentionActivation::kSoftmax, DataType::kBFloat16, {520, 9}},
         Sizes{1, 128, 5, AttentionActivation::kSoftmax, DataType::kBFloat16, some_keys},
-        Sizes{1, 256, 5, AttentionActivation::kSoftmax, DataType::kFloat16, some_keys}}) {
+        Sizes{1, 256, 5, AttentionActivation::kSoftmax, DataType::kFloat16, some_keys},
+        Sizes{1, 256, 20, AttentionActivation::kSoftmax, DataType::kFloat32, {70, 0, 20}}}) {
     SCOPED_TRACE(testing::Message() << heads << " heads of " << head_dim);
     const std::int64_t num_sequences = std::ssize(keys);
     Shape shape =

@@ -71,16 +71,19 @@ class TensorCores : public KernelTest {
 INSTANTIATE_TEST_SUITE_P(Device, TensorCores, testing::ValuesIn(test_devices()), device_name);
 
 TEST_P(TensorCores, MasksOfPairsAndBiasesInWideHeads) {
-  for (const auto& [kind, head_dim] :
-       {std::pair{MaskKind::kColumns, 128}, std::pair{MaskKind::kBlocks, 128},
-        std::pair{MaskKind::kBlocks, 256}}) {
+  for (const auto& [kind, head_dim, half] :
+       {std::tuple{MaskKind::kColumns, 128, DataType::kBFloat16},
+        {MaskKind::kBlocks, 128, DataType::kBFloat16},
+        {MaskKind::kBlocks, 256, DataType::kBFloat16},
+        {MaskKind::kBlocks, 256, DataType::kFloat32}}) {
     std::mt19937 generator(1);
     Shape shape = causal_shape({70, 20}, {100, 31}, 1, head_dim);
     shape.gaps = kAlignedGaps;
     const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
     Case c = masked_case(shape, mask, *this);
+    if (half == DataType::kFloat32) round_to_tf32(c);
     Biases biases(c);
-    expect_reference(c, Backward::kOnTensorCores, DataType::kBFloat16, &biases);
+    expect_reference(c, Backward::kOnTensorCores, half, &biases);
   }
 }
 
@@ -102,11 +105,15 @@ TEST_P(TensorCores, EveryHeadDimAndActivation) {
 // All of a call but masks: heads that share keys, biases, tables and dropout with either
 // activation.
 TEST_P(TensorCores, EveryHeadDimAndOptionInTf32) {
-  for (const std::int64_t head_dim : {32, 64, 128}) {
+  for (const std::int64_t head_dim : {32, 64, 128, 256}) {
     for (const AttentionActivation activation :
          {AttentionActivation::kSoftmax, AttentionActivation::kSilu}) {
       SCOPED_TRACE(testing::Message() << "head_dim " << head_dim);
       Shape shape = causal_shape({20, 140, 3}, {20, 65, 9}, 2, head_dim);
+      if (head_dim == 256) {  // by halves of tiles; other tests have softmax
+        if (activation == AttentionActivation::kSoftmax) continue;
+        shape.query_lengths = {20, 66, 3, 40}, shape.key_lengths = {20, 65, 9, 50};
+      }
       shape.num_key_heads = head_dim == 64 ? 2 : 1;
       shape.activation = activation;
       shape.gaps = kAlignedGaps;
@@ -126,12 +133,16 @@ TEST_P(TensorCores, EveryHeadDimAndOptionInTf32) {
 TEST_P(TensorCores, WholeSequences) {
   Shape shared = causal_shape({129, 130}, {150, 70}, 8, 32);
   shared.num_key_heads = 4;
-  for (Shape shape : {shared, causal_shape({70}, {67}, 8, 128), causal_shape({20}, {70}, 8, 64)}) {
+  for (auto [shape, half] : {std::pair{shared, DataType::kBFloat16},
+                             {causal_shape({70}, {67}, 8, 128), DataType::kBFloat16},
+                             {causal_shape({20}, {70}, 8, 64), DataType::kBFloat16},
+                             {causal_shape({66}, {40}, 8, 256), DataType::kFloat32}}) {
     SCOPED_TRACE(testing::Message() << "head_dim " << shape.head_dim);
     shape.gaps = kAlignedGaps;
     Case c(with_enough_heads(stream, shape), *this);
+    if (half == DataType::kFloat32) round_to_tf32(c);
     expect_whole_sequences(c);
-    expect_reference(c);
+    expect_reference(c, Backward::kOnTensorCores, half);
   }
 }
 

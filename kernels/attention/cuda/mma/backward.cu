@@ -19,16 +19,18 @@ namespace {
 template <int kDim, class Half>
 struct BackwardTiles {
   static constexpr std::int64_t kBytes = key_block_bytes(kDim, sizeof(Half));
-  SwizzledRows<kDim, Half> q{dynamic_shared<Half>()}, d_out{q.data + kMmaTile * kDim},
-      k{d_out.data + kMmaTile * kDim}, v{k.data + kMmaTile * kDim};
+  static constexpr int kQueries = queries_at_a_time(kDim, sizeof(Half));
+  SwizzledRows<kDim, Half> q{dynamic_shared<Half>()}, d_out{q.data + kQueries * kDim},
+      k{d_out.data + kQueries * kDim}, v{k.data + kMmaTile * kDim};
   SwizzledRows<kMmaTile, Half> weights{v.data + kMmaTile * kDim},
-      d_scores{weights.data + kMmaTile * kMmaTile};
-  QuerySums* sums = reinterpret_cast<QuerySums*>(d_scores.data + kMmaTile * kMmaTile);
+      d_scores{weights.data + kQueries * kMmaTile};
+  QuerySums* sums = reinterpret_cast<QuerySums*>(d_scores.data + kQueries * kMmaTile);
 };
 
 // What a warp reads now and then, in shared memory.
 struct WarpState {
   WarpTask task;
+  TileClass seen;
   KeyRanges ranges[kWarpRows];
 };
 
@@ -36,14 +38,13 @@ __device__ inline int columns_of(const WarpTask& task) {
   return static_cast<int>(std::min<std::int64_t>(task.at.num_keys - task.at.first_key, task.span));
 }
 
-// d_q of a warp's queries, of sequences with one tile of keys, in columns that registers have room
+// d_q of a task's queries, of sequences with one tile of keys, in columns that registers have room
 // for. The block's queries have been read; their memory is the stage.
-template <int kDim, class Half>
-__device__ void sum_d_q(const AttentionBackwardView& call, const WarpTask& task,
+template <int kDim, class Half, class Part>
+__device__ void sum_d_q(const AttentionBackwardView& call, const WarpTask& task, const Part& own,
                         const BackwardTiles<kDim, Half>& tiles) {
   constexpr int kColumns = kDim < 64 ? kDim : 64;
   if (task.count() == 0) return;
-  const WarpPart<kDim, warps_that_share(kDim)> own;
 #pragma unroll 1
   for (int i = 0; i < own.kColumns; i += kColumns) {
     const int column = own.first_column + i;
@@ -55,7 +56,7 @@ __device__ void sum_d_q(const AttentionBackwardView& call, const WarpTask& task,
 }
 
 // One tile of keys after the other for each block; the queries go by in tiles, of all heads that
-// share the keys.
+// share the keys, or in halves of tiles, which all warps score.
 template <int kDim, class Half, Extras kExtras>
 __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
                                   warps_that_share(kDim) == 1 ? 2 : 1)
@@ -64,9 +65,14 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
   constexpr int kSharing = warps_that_share(kDim), kColumns = kDim / kSharing;
   __shared__ WarpState states[kWarps * kSharing];
   static_assert(sizeof(states) <= kStaticBytes);
-  const BackwardTiles<kDim, Half> tiles;
-  const WarpPart<kDim, warps_that_share(kDim)> own;
-  const int lane = lane_index(), first_row = own.row;
+  using Tiles = BackwardTiles<kDim, Half>;
+  constexpr int kQueries = Tiles::kQueries, kParts = kMmaTile / kQueries;
+  constexpr int kScored = kMmaTile / (kSharing * kParts);  // keys of a warp
+  const Tiles tiles;
+  const WarpPart<kDim, kSharing> own;
+  const WarpPart<kDim, kSharing * kParts, kQueries> scored;
+  const int lane = lane_index(), first_row = own.row,
+            row_of_part = kParts == 1 ? own.row : own.row % kQueries;
   const std::int64_t group = heads_per_key_head(args);
   const TaskNumbers numbers{work.key_tiles, TaskNumbers::Rows::kKeys, kMmaTile, args.num_key_heads,
                             group};
@@ -74,7 +80,6 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
   WarpState& state = states[own.warp];
   WarpTask& task = state.task;
   TilePair& at = task.at;
-  QuerySums* const sums = tiles.sums + first_row;
   for (std::int64_t index = range.begin + blockIdx.x; index < range.end; index += gridDim.x) {
     const WarpTask found = task_at(args, work, numbers, range, index);
     if (lane == 0) task = found;
@@ -94,46 +99,64 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
         key_head * group, group,
         task.span < kMmaTile ? 1 : static_cast<int>(ceil_div(at.queries.count, kMmaTile))};
     for (std::int64_t step = 0; step < queries.steps(); ++step) {
+      if (kParts > 1) __syncthreads();  // other warps have read the task
       queries.go_to(step, row_in_span, at);
       set_key_ranges(args, at, state.ranges);
       const TileClass seen = class_of_tile(args, at, state.ranges, at.first_query, task.count(),
                                            static_cast<int>(at.first_key));
+      if (kParts > 1 && lane == 0) state.seen = seen;
       // The queries before have been read.
       if (__syncthreads_or(!seen.is_empty) == 0 && !owns_d_q) continue;
-      if (own.copies(0)) {
-        copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
-                        first_row);
+#pragma unroll 1
+      for (int part = 0; part < kParts; ++part) {
+        if (part > 0) __syncthreads();  // those of the part before have been read
+        const bool is_own = kParts == 1 || first_row / kQueries == part;
+        if (is_own && own.copies(0)) {
+          copy_rows<kDim>(args.q, at.queries.in_q + at.first_query, at.head, task.count(), tiles.q,
+                          row_of_part);
+        }
+        if (is_own && own.copies(1)) {
+          copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, task.count(),
+                          tiles.d_out, row_of_part);
+        }
+        copy_async_commit();
+        copy_async_wait<0>();
+        __syncthreads();
+        if (is_own && !seen.is_empty && own.part == 0) {
+          sum_queries<kDim>(args, at, task.count(), tiles.d_out, row_of_part,
+                            tiles.sums + row_of_part);
+        }
+        if (kSharing > 1) __syncthreads();
+        const WarpState& scorer =
+            kParts == 1 ? state : states[(part * kQueries + scored.row) / kWarpRows];
+        const TileClass seen_by_scorer = kParts == 1 ? seen : scorer.seen;
+        const LaneTile tile{static_cast<int>(scorer.task.at.first_query) + lane / 4, scorer.ranges,
+                            static_cast<int>(scorer.task.at.first_key), columns_of(scorer.task),
+                            seen_by_scorer.is_full};
+        for_each_gradient<kDim, kExtras, kScored, Half>(
+            args, scorer.task, tile, seen_by_scorer.is_empty, tiles.sums + scored.row,
+            {tiles.q, tiles.d_out, tiles.k, tiles.v, scored.row, scored.part * kScored},
+            [&](int column, const auto& weights, const auto& d_scores) {
+              constexpr int kBlocks = gradient_blocks(kDim, sizeof(Half));
+              stage_rows<kMmaTile, kBlocks>(weights, tiles.weights, scored.row, column / 8);
+              stage_rows<kMmaTile, kBlocks>(d_scores, tiles.d_scores, scored.row, column / 8);
+            });
+        __syncthreads();
+        // Rows of the part that are queries of the warp's keys.
+        const int first_of_part = part * kQueries;
+        const int first = std::max<int>(task.first_row, first_of_part);
+        const int end =
+            task.first_row + static_cast<int>(std::min<std::int64_t>(
+                                 at.queries.count - queries.first_query(step), task.span));
+        const int count = std::min(end, first_of_part + kQueries) - first;
+        add_transposed_rows<kDim, kColumns>(tiles.weights, tiles.d_out, first - first_of_part,
+                                            count, row_in_span, own.first_column, d_v);
+        add_transposed_rows<kDim, kColumns>(tiles.d_scores, tiles.q, first - first_of_part, count,
+                                            row_in_span, own.first_column, d_k);
+        if (!owns_d_q) continue;
+        __syncthreads();
+        sum_d_q<kDim>(call, scorer.task, scored, tiles);
       }
-      if (own.copies(1)) {
-        copy_rows<kDim>(call.d_out, at.queries.in_out + at.first_query, at.head, task.count(),
-                        tiles.d_out, first_row);
-      }
-      copy_async_commit();
-      copy_async_wait<0>();
-      __syncthreads();
-      if (!seen.is_empty && own.part == 0) {
-        sum_queries<kDim>(args, at, task.count(), tiles.d_out, first_row, sums);
-      }
-      if (kSharing > 1) __syncthreads();
-      const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges,
-                          static_cast<int>(at.first_key), columns_of(task), seen.is_full};
-      for_each_gradient<kDim, kExtras, kMmaTile / kSharing, Half>(
-          args, task, tile, seen.is_empty, sums, {tiles.q, tiles.d_out, tiles.k, tiles.v},
-          [&](int column, const auto& weights, const auto& d_scores) {
-            constexpr int kBlocks = gradient_blocks(kDim, sizeof(Half));
-            stage_rows<kMmaTile, kBlocks>(weights, tiles.weights, first_row, column / 8);
-            stage_rows<kMmaTile, kBlocks>(d_scores, tiles.d_scores, first_row, column / 8);
-          });
-      __syncthreads();
-      const int count = static_cast<int>(
-          std::min<std::int64_t>(at.queries.count - queries.first_query(step), task.span));
-      add_transposed_rows<kDim, kColumns>(tiles.weights, tiles.d_out, task.first_row, count,
-                                          row_in_span, own.first_column, d_v);
-      add_transposed_rows<kDim, kColumns>(tiles.d_scores, tiles.q, task.first_row, count,
-                                          row_in_span, own.first_column, d_k);
-      if (!owns_d_q) continue;
-      __syncthreads();
-      sum_d_q<kDim>(call, task, tiles);
     }
     copy_async_commit();
     copy_async_wait<0>();

@@ -50,8 +50,9 @@ __global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 
   const Rows q{dynamic_shared<Half>()}, d_out{q.data + kRows * kDim};
   const SwizzledRows<kMmaTile, Half> staged{d_out.data + kRows * kDim};
   QuerySums* const sums = reinterpret_cast<QuerySums*>(staged.data + staged_size(kDim)) + first_row;
-  KeySlots<kDim, kNumWarps, Half> slots(q.data + bytes_of_queries<kDim, Half>() / sizeof(Half),
-                                        num_slots);
+  using Slots = KeySlots<kDim, kNumWarps, Half>;
+  constexpr int kKeys = Slots::kRows, kKeysOfWarp = kKeys / kSharing;
+  Slots slots(q.data + bytes_of_queries<kDim, Half>() / sizeof(Half), num_slots);
   KeyRanges* const ranges = state.ranges + own.warp * kWarpRows;
   const TaskNumbers numbers{work.query_blocks, TaskNumbers::Rows::kQueries, kRows, args.num_heads,
                             1};
@@ -77,20 +78,19 @@ __global__ void __launch_bounds__(warps_for_d_q(kDim) * kLanes, kDim == 128 ? 2 
       Fragment<kColumns / 8> d_q = {};
       bool has_sums = false;
       slots.for_each_tile(
-          args, task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
+          args, task, ranges, state.list, [&](int first_key, TileClass seen, Rows k, Rows v) {
             if (!has_sums && own.part == 0) {
               sum_queries<kDim>(args, at, count, d_out, first_row, sums);
             }
             if (!has_sums) own.sync();
             has_sums = true;
             if (seen.is_empty) return;
-            const int first_key = number * kMmaTile;
             const int columns =
-                static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile));
+                static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kKeys));
             const LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, first_key,
                                 columns, seen.is_full};
-            for_each_gradient<kDim, kExtras, kMmaTile / kSharing, Half>(
-                args, task, tile, false, sums, {q, d_out, k, v},
+            for_each_gradient<kDim, kExtras, kKeysOfWarp, Half>(
+                args, task, tile, false, sums, {q, d_out, k, v, first_row, own.part * kKeysOfWarp},
                 [&](int column, const auto&, const auto& d_scores) {
                   if constexpr (kSharing == 1) {
                     add_weighted_rows<kDim, kDim, kBlocks>(d_scores, k, column, columns - column, 0,

@@ -10,6 +10,7 @@
 #include "kernels/attention/cuda/launch_tiles.cuh"
 #include "kernels/attention/cuda/mma/bias_places.cuh"
 #include "kernels/attention/cuda/mma/gradients.cuh"
+#include "kernels/attention/cuda/mma/key_slots.cuh"
 #include "kernels/attention/cuda/ordered_sums.h"
 #include "kernels/attention/cuda/tensor_cores.h"
 #include "serrate/buffer.h"
@@ -17,11 +18,11 @@
 namespace serrate {
 namespace {
 
-constexpr int kNumWarps = 8, kThreads = kNumWarps * kLanes, kKeysOfWarp = kMmaTile / 2;
+constexpr int kNumWarps = 8, kThreads = kNumWarps * kLanes;
 // Blocks of 8 keys whose scores a warp has at a time: what registers allow where two blocks share a
 // multiprocessor. tf32 needs some to round operands.
 template <class Half>
-constexpr int kScoreBlocks = kIsTf32<Half> ? 2 : kKeysOfWarp / 8;
+constexpr int kScoreBlocks = kIsTf32<Half> ? 2 : 4;
 // From a row of d_scores in float32 to the next: a fragment's are in different banks.
 constexpr int kStride = kMmaTile + 8;
 // Entries of both tables together; more have sums in global memory.
@@ -43,11 +44,12 @@ struct BiasCall {
 template <int kDim, class Half>
 struct BiasTiles {
   static constexpr int kTile = kMmaTile * kDim;
-  static constexpr std::int64_t kBytes = 4 * sizeof(Half) * kTile + 8 * kMmaTile +
+  static constexpr int kKeys = slot_rows(kDim * sizeof(Half)), kKeysOfWarp = kKeys / 2;
+  static constexpr std::int64_t kBytes = 2 * sizeof(Half) * (kTile + kKeys * kDim) + 8 * kMmaTile +
                                          4 * kMmaTile * kStride + 4 * kNumWarps * kEntriesInShared;
   SwizzledRows<kDim, Half> q{dynamic_shared<Half>()}, d_out{q.data + kTile}, k{d_out.data + kTile},
-      v{k.data + kTile};
-  QuerySums* query_sums = reinterpret_cast<QuerySums*>(v.data + kTile);
+      v{k.data + kKeys * kDim};
+  QuerySums* query_sums = reinterpret_cast<QuerySums*>(v.data + kKeys * kDim);
   float* d_scores = reinterpret_cast<float*>(query_sums + kMmaTile);
   float* entry_sums = d_scores + kMmaTile * kStride;
 };
@@ -64,6 +66,7 @@ struct WarpState {
 template <int kDim, class Half, typename F>
 __device__ bool for_each_gradient_at(const AttentionBackwardView& call, WarpState& state,
                                      const BiasTiles<kDim, Half>& tiles, F&& f) {
+  using Tiles = BiasTiles<kDim, Half>;
   constexpr int kBlocks = kScoreBlocks<Half>;
   const AttentionView& args = call.forward;
   const WarpPart<kDim, 2> own;
@@ -88,33 +91,39 @@ __device__ bool for_each_gradient_at(const AttentionBackwardView& call, WarpStat
       state.held_query = at.first_query;
     }
   }
-  const bool of_k = own.part == 0;
-  const std::int64_t key = at.first_key + own.row;
-  copy_rows<kDim>(of_k ? args.k : args.v, at.in_keys + key, at.head / heads_per_key_head(args),
-                  at.num_keys - key, of_k ? tiles.k : tiles.v, own.row);
-  copy_async_commit();
-  copy_async_wait<0>();
-  __syncthreads();
   QuerySums* const sums = tiles.query_sums + own.row;
-  if (!has_queries) {
-    if (own.part == 0) sum_queries<kDim>(args, at, count, tiles.d_out, own.row, sums);
-    own.sync();
-  }
   LaneTile tile{static_cast<int>(at.first_query) + lane / 4, state.ranges, 0, 0, seen.is_full};
 #pragma unroll 1
-  for (int part = 0; part < kKeysOfWarp; part += 8 * kBlocks) {
-    const int column = own.part * kKeysOfWarp + part;
-    tile.first_key = first_key + column;
-    tile.num_columns =
-        static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, kMmaTile)) - column;
-    Fragment<kBlocks> weights = {}, d_scores = {};
-    if (!seen.is_empty && tile.num_columns > 0) {
-      multiply_rows<kDim, kBlocks>(tiles.q, own.row, tiles.k, column, tile.num_columns, weights);
-      multiply_rows<kDim, kBlocks>(tiles.d_out, own.row, tiles.v, column, tile.num_columns,
-                                   d_scores);
-      score_gradients<Extras::kAny, kBlocks>(args, at, tile, sums, weights, d_scores);
+  for (int first = 0; first < kMmaTile; first += Tiles::kKeys) {
+    if (first > 0) __syncthreads();  // the keys before have been read
+    const bool of_k = own.part == 0;
+    const std::int64_t key = at.first_key + first + own.row;
+    if (own.row < Tiles::kKeys) {
+      copy_rows<kDim>(of_k ? args.k : args.v, at.in_keys + key, at.head / heads_per_key_head(args),
+                      at.num_keys - key, of_k ? tiles.k : tiles.v, own.row);
     }
-    f(column, d_scores);
+    copy_async_commit();
+    copy_async_wait<0>();
+    __syncthreads();
+    if (first == 0 && !has_queries) {
+      if (own.part == 0) sum_queries<kDim>(args, at, count, tiles.d_out, own.row, sums);
+      own.sync();
+    }
+#pragma unroll 1
+    for (int of_part = 0; of_part < Tiles::kKeysOfWarp; of_part += 8 * kBlocks) {
+      const int row = own.part * Tiles::kKeysOfWarp + of_part;
+      tile.first_key = first_key + first + row;
+      tile.num_columns =
+          static_cast<int>(std::min<std::int64_t>(at.num_keys - tile.first_key, kMmaTile));
+      Fragment<kBlocks> weights = {}, d_scores = {};
+      if (!seen.is_empty && tile.num_columns > 0) {
+        multiply_rows<kDim, kBlocks>(tiles.q, own.row, tiles.k, row, tile.num_columns, weights);
+        multiply_rows<kDim, kBlocks>(tiles.d_out, own.row, tiles.v, row, tile.num_columns,
+                                     d_scores);
+        score_gradients<Extras::kAny, kBlocks>(args, at, tile, sums, weights, d_scores);
+      }
+      f(first + row, d_scores);
+    }
   }
   return true;
 }
@@ -143,7 +152,7 @@ __device__ void put_scores(To what, const Fragment<kBlocks>& d_scores, float* to
 // each, 32 keys from first_key on. By place pairs are added up along diagonals first.
 __device__ void add_to_tables(const BiasCall& call, const TilePair& at, std::int64_t first_key,
                               const float* d_scores, float* sums) {
-  static_assert(kKeysOfWarp == kLanes);
+  static_assert(2 * kLanes == kMmaTile);
   const AttentionView& args = call.args.forward;
   const int lane = lane_index();
   if (call.d_position) {
@@ -249,8 +258,8 @@ __global__ void __launch_bounds__(kThreads, kDim * sizeof(Half) <= 256 ? 2 : 1)
             };
             if (!for_each_gradient_at<kDim>(call.args, state, tiles, put)) continue;
             if constexpr (kSummed == Summed::kTables) {
-              __syncwarp();
-              const int column = own.part * kKeysOfWarp;
+              own.sync();
+              const int column = own.part * kLanes;
               add_to_tables(call, at, at.first_key + column, rows_of_warp + column,
                             sums_of_entries(own.warp));
             } else {

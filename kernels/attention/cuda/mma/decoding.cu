@@ -144,12 +144,12 @@ __global__ void __launch_bounds__(kWarps* kLanes, kDim <= 128 ? 2 : 1)
       slots.forget();
       slots.for_each_tile(
           args, warp_task, ranges, state.list,
-          [&](int number, TileClass seen, Rows k, Rows v) {
+          [&](int first_key, TileClass seen, Rows k, Rows v) {
             tile.is_full = seen.is_full;
 #pragma unroll 1
             for (int column = 0; column < kKeys; column += 8 * kBlocks) {
               const int key = first_key_of_warp + column;
-              tile.first_key = number * kMmaTile + key;
+              tile.first_key = first_key + key;
               tile.num_columns =
                   static_cast<int>(std::min<std::int64_t>(at.num_keys - tile.first_key, kKeys));
               if (seen.is_empty || tile.num_columns <= 0) break;

@@ -29,8 +29,8 @@ constexpr std::int64_t forward_bytes(std::int64_t head_dim) {
   return std::max(warps_for_long(head_dim) * kWarpRows * row_bytes + slot_bytes(row_bytes),
                   of_short);
 }
-constexpr int forward_blocks(int columns) {
-  return columns <= 128 ? 8 : 2;
+constexpr int forward_blocks(int columns, int slot_rows) {
+  return columns > 128 ? 2 : slot_rows / 8;
 }
 
 // One task after the other for each block, the longest sequences first.
@@ -39,14 +39,16 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
     attend(const __grid_constant__ AttentionView args, const WorkList work,
            const ForwardShare share) {
   constexpr int kSharing = warps_that_share_out(kDim, kExtras), kColumns = kDim / kSharing;
-  constexpr int kRows = kNumWarps * kWarpRows / kSharing, kBlocks = forward_blocks(kColumns);
+  constexpr int kRows = kNumWarps * kWarpRows / kSharing;
   __shared__ QueryBlock<kNumWarps> state;
   static_assert(sizeof(state) <= kStaticBytes);
   const int lane = lane_index();
   const WarpPart<kDim, kSharing> own;
   using Rows = SwizzledRows<kDim, Half>;
   const Rows q{dynamic_shared<Half>()};
-  KeySlots<kDim, kNumWarps, Half> slots(q.data + kRows * kDim, share.slots);
+  using Slots = KeySlots<kDim, kNumWarps, Half>;
+  constexpr int kBlocks = forward_blocks(kColumns, Slots::kRows);
+  Slots slots(q.data + kRows * kDim, share.slots);
   KeyRanges* const ranges = state.ranges + own.warp * kWarpRows;
   WarpTask& task = state.tasks[own.warp];
   TilePair& at = task.at;
@@ -70,14 +72,13 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
       OnlineSoftmax softmax;
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
       slots.for_each_tile(
-          args, task, ranges, state.list, [&](int number, TileClass seen, Rows k, Rows v) {
+          args, task, ranges, state.list, [&](int first_key, TileClass seen, Rows k, Rows v) {
             tile.is_full = seen.is_full;
-            const int first_key = number * kMmaTile;
             const int count =
                 static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, task.span));
 #pragma unroll 1
-            for (int column = 0; column < kMmaTile; column += 8 * kBlocks) {
-              const int key = task.first_row + column;
+            for (int column = 0; column < Slots::kRows; column += 8 * kBlocks) {
+              const int key = task.first_row % Slots::kRows + column;
               tile.first_key = first_key + column;
               tile.num_columns = count - column;
               if (seen.is_empty || tile.num_columns <= 0) break;
@@ -91,7 +92,8 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
             }
           });
       if (kSharing > 1) __syncthreads();  // the stage is rows of other warps
-      write_queries(args, at, at.first_query, task.count(), own, sums, softmax, q.data);
+      write_queries(args, at, at.first_query, task.count(), own, sums, softmax, q.data,
+                    kIsTf32<Half> ? lane_index_here() : lane);
       if (kSharing > 1) __syncthreads();
       go_to_next_item(task, numbers.rows_a_block);
     }
@@ -115,8 +117,7 @@ void run(const AttentionView& args, const WorkList& work, bool has_longest, cons
 bool are_rows_of_tensor_cores(const AttentionView& args, const InputHeads& heads) {
   const bool is_float = args.q.type == DataType::kFloat32;
   const std::int64_t chunk = is_float ? 4 : 8;
-  return tensor_cores_have(args.head_dim) &&
-         (!is_float || (args.in_tf32 && args.head_dim <= kMostTf32Columns)) &&
+  return tensor_cores_have(args.head_dim) && (!is_float || args.in_tf32) &&
          heads.type == args.q.type &&
          reinterpret_cast<std::uintptr_t>(heads.device_data) % 16 == 0 &&
          heads.token_stride % chunk == 0 && heads.head_stride % chunk == 0;

@@ -131,12 +131,12 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
       LaneTile tile{static_cast<int>(at.first_query) + lane / 4, ranges, 0, 0, false};
       slots.for_each_tile(
           args, task, ranges, state.list,
-          [&](int number, TileClass seen, Rows8<kDim> k, Rows8<kDim> v) {
+          [&](int first_key, TileClass seen, Rows8<kDim> k, Rows8<kDim> v) {
             tile.is_full = seen.is_full;
             if (seen.is_empty) return;
-            const float2 scales = scales_of_keys(call, task.key_head, first_blocks[warp] + number);
+            const float2 scales =
+                scales_of_keys(call, task.key_head, first_blocks[warp] + first_key / kMmaTile);
             const float score_scale = query_scale * scales.x, value_scale = scales.y / kWeightScale;
-            const int first_key = number * kMmaTile;
             const int count =
                 static_cast<int>(std::min<std::int64_t>(at.num_keys - first_key, task.span));
 #pragma unroll 1

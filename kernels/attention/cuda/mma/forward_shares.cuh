@@ -55,17 +55,20 @@ void for_each_share(const AttentionView& args, int query_bytes, int row_bytes, b
   };
   constexpr std::integral_constant<int, kWarps> kForShort;
   constexpr std::integral_constant<int, warps_for_long(kDim)> kForLong;
-  constexpr int kShortSlots = short_size(kDim) / kMmaTile;
+  constexpr int kShortTiles = short_size(kDim) / kMmaTile;
   const std::int64_t pairs = batch_size_of(args) * args.num_key_heads;
-  const int most =
-      most_slots(shared_bytes_of(stream) - kForLong() * kWarpRows * query_bytes, row_bytes);
+  const auto room_of = [&](int num_warps) {
+    return most_slots(shared_bytes_of(stream) - num_warps * kWarpRows * query_bytes, row_bytes);
+  };
+  const int most = room_of(kForLong());
+  const int of_short =
+      std::min(room_of(kForShort()), kShortTiles * kMmaTile / slot_rows(row_bytes));
   // A block that has not a whole sequence sees each tile once.
   const int slots = pairs >= many_pairs(stream) ? most : std::min(most, 2);
   share_of(kForLong, {Lengths::kLong, slots, has_longest}, most,
            std::numeric_limits<std::int64_t>::max());
-  share_of(kForShort, {Lengths::kShort, kShortSlots, false},
-           kForShort == kForLong ? most : kShortSlots,
-           kShortSlots * batch_size_of(args) * args.num_heads);
+  share_of(kForShort, {Lengths::kShort, of_short, false}, kForShort == kForLong ? most : of_short,
+           kShortTiles * batch_size_of(args) * args.num_heads);
 }
 
 }  // namespace serrate

@@ -111,23 +111,23 @@ constexpr int gradient_blocks(int head_dim, std::int64_t value_bytes) {
   return head_dim * value_bytes <= 128 ? 8 : head_dim <= 128 ? 4 : 2;
 }
 
-/// Rows of a block, of which a warp has 16 of each of the first two.
+/// Rows of a block, of which a warp has 16 of each of the first two, and the keys and values from
+/// first_column on.
 template <int kDim, class Half>
 struct GradientRows {
   SwizzledRows<kDim, Half> q, d_out, k, v;
+  int first_row, first_column;
 };
 
-/// Calls f(first column, weights, gradients of scores) for the keys of a tile, some at a time; keys
-/// that the warp does not see are 0. Of each kMmaTile / kColumns warps that have the same queries,
-/// a warp has kColumns of the keys.
+/// Calls f(first column, weights, gradients of scores) for kColumns keys of a tile, some at a time;
+/// keys that the warp does not see are 0.
 template <int kDim, Extras kExtras, int kColumns, class Half, typename F>
 __device__ void for_each_gradient(const AttentionView& args, const WarpTask& task, LaneTile tile,
                                   bool is_empty, const QuerySums* sums,
                                   const GradientRows<kDim, Half>& rows, F&& f) {
   constexpr int kBlocks = gradient_blocks(kDim, sizeof(Half));
-  const int warp = thread_index() / kLanes;
-  const int first_row = (kColumns == kMmaTile ? warp : warp % kWarps) * kWarpRows;
-  const int begin = kColumns == kMmaTile ? 0 : warp / kWarps * kColumns;
+  static_assert(kColumns % (8 * kBlocks) == 0);
+  const int first_row = rows.first_row, begin = rows.first_column;
   tile.first_key += begin, tile.num_columns -= begin;
 #pragma unroll 1
   for (int column = begin; column < begin + kColumns; column += 8 * kBlocks) {
@@ -153,7 +153,8 @@ __device__ void write_scaled(float scale, Fragment<kDim / 8>& sums, SwizzledRows
 #pragma unroll
     for (float& x : block) x *= scale;
   }
-  write_rows<kDim>(sums, stage, first_row, to, token, head, count);
+  write_rows<kDim>(sums, stage, first_row, to, token, head, count,
+                   kIsTf32<Half> ? lane_index_here() : lane_index());
 }
 
 /// d_q of a warp's `count` queries from at.first_query on, of one sequence, in kColumns columns
