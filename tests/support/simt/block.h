@@ -9,6 +9,7 @@
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/order.h"
 #include "tests/support/simt/race.h"
+#include "tests/support/simt/source_line.h"
 #include "tests/support/simt/stream.h"
 
 namespace simt {
@@ -91,9 +92,34 @@ struct Thread {
 
 /// Four bytes of a `__shared__` variable that is no dynamic shared memory.
 struct StaticWord {
-  Word word;
+  std::uintptr_t address = 0;
+  Word word = {};
   std::uint8_t written = 0;  // a bit for each byte
   std::uint32_t value = 0;   // while another block runs
+};
+
+/// Those that a block has touched, in pages by their addresses in the program.
+class StaticShared {
+ public:
+  StaticWord& at(std::uintptr_t address) {
+    const std::uintptr_t number = (address - program().data_begin) / 4;
+    const std::size_t page = number / kPageWords;
+    if (page >= pages_.size()) pages_.resize(page + 1);
+    if (!pages_[page]) pages_[page] = std::make_unique<StaticWord[]>(kPageWords);
+    StaticWord& word = pages_[page][number % kPageWords];
+    if (word.address == 0) {
+      word.address = address;
+      touched_.push_back(&word);
+    }
+    return word;
+  }
+  const std::vector<StaticWord*>& touched() const { return touched_; }
+
+ private:
+  static constexpr std::size_t kPageWords = 64;
+
+  std::vector<std::unique_ptr<StaticWord[]>> pages_;
+  std::vector<StaticWord*> touched_;
 };
 
 /// An mbarrier object in shared memory (PTX ISA 9.1, 9.7.13.15).
@@ -173,7 +199,7 @@ struct Block {
   std::vector<unsigned> at_warp_operation;  // lanes that wait, by warps
   NamedBarrier named[16];
   BlockOrder order;
-  std::unordered_map<std::uintptr_t, StaticWord> static_shared;
+  StaticShared static_shared;
   std::vector<std::shared_ptr<Asynchronous>> under_way;
   std::vector<AsynchronousThread> asynchronous;  // numbered from size()
   std::map<std::uintptr_t, Mbarrier> mbarriers;

@@ -121,21 +121,20 @@ void begin_block(Block& block, std::uint32_t number) {
     std::memset(memory.state(shared), kAllocated, bytes);
     std::memset(static_cast<void*>(memory.word(shared)), 0, (bytes + 3) / 4 * sizeof(Word));
   }
-  for (auto& [address, word] : block.static_shared) {
-    word = {};
-    word.value = kPoisonWord;
+  for (StaticWord* word : block.static_shared.touched()) {
+    *word = {.address = word->address, .value = kPoisonWord};
   }
 }
 
 // A `__shared__` variable is one variable for the host: each resident block has its own values.
 void enter(Block& block) {
   if (running_block == &block) return;
-  for (auto& [address, word] : running_block->static_shared) {
-    std::memcpy(&word.value, reinterpret_cast<const void*>(address), sizeof word.value);
-    std::memcpy(reinterpret_cast<void*>(address), &kPoisonWord, sizeof kPoisonWord);
+  for (StaticWord* word : running_block->static_shared.touched()) {
+    std::memcpy(&word->value, reinterpret_cast<const void*>(word->address), sizeof word->value);
+    std::memcpy(reinterpret_cast<void*>(word->address), &kPoisonWord, sizeof kPoisonWord);
   }
-  for (auto& [address, word] : block.static_shared) {
-    std::memcpy(reinterpret_cast<void*>(address), &word.value, sizeof word.value);
+  for (const StaticWord* word : block.static_shared.touched()) {
+    std::memcpy(reinterpret_cast<void*>(word->address), &word->value, sizeof word->value);
   }
   running_block = &block;
 }
@@ -149,8 +148,8 @@ void end_block(Block& block) {
     }
     report_late_uses(block);
   }
-  for (auto& [address, word] : block.static_shared) {
-    std::memcpy(reinterpret_cast<void*>(address), &kPoisonWord, sizeof kPoisonWord);
+  for (const StaticWord* word : block.static_shared.touched()) {
+    std::memcpy(reinterpret_cast<void*>(word->address), &kPoisonWord, sizeof kPoisonWord);
   }
   count_block(block);
   block.ended = true;

@@ -36,7 +36,4 @@ void library_object_made(const void* object, std::string what);
 void library_object_gone(const void* object);
 std::vector<std::string> live_library_objects();
 
-/// SERRATE_SIMT_SEED, for what is open but the same at each call.
-std::uint64_t schedule_seed();
-
 }  // namespace simt

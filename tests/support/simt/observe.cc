@@ -2,55 +2,21 @@
 
 #include <algorithm>
 #include <cstring>
-#include <set>
 
 #include "tests/support/simt/access_text.h"
 #include "tests/support/simt/block.h"
 #include "tests/support/simt/cluster.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/sectors.h"
-#include "tests/support/simt/source_line.h"
 #include "tests/support/simt/wgmma.h"
+#include "tests/support/simt/word_access.h"
 
 namespace simt {
 namespace {
 
-// What the operation that runs was seen to use already.
-struct Uses {
-  std::uint32_t operation = 0;
-  std::uintptr_t begin = 0, end = 0;  // the last allocation
-  std::uint32_t ordered_before = 0;   // the last operation found to be so
-  std::set<std::pair<Kind, std::uintptr_t>> reported;
-};
-thread_local Uses uses;
-
-bool first_time(Kind kind, std::uintptr_t code) {
-  return uses.reported.insert({kind, code}).second;
-}
-
-void say(Kind kind, const std::string& text, std::uintptr_t code) {
-  if (!first_time(kind, code)) return;
-  const SourceLine line = source_line(code - 1);
-  report_at(kind, text + (line.chain.find(',') == std::string::npos ? "" : " (" + line.chain + ")"),
-            line.place);
-}
-
 [[noreturn]] void say_and_stop(Kind kind, const std::string& text, std::uintptr_t code) {
   say(kind, text, code);
   give_up_here();
-}
-
-bool before_now(std::uint32_t earlier, const Operation& now) {
-  if (uses.ordered_before == earlier) return true;
-  if (!ordered(earlier, now)) return false;
-  uses.ordered_before = earlier;
-  return true;
-}
-
-void begin_operation(const Operation& operation) {
-  if (uses.operation == operation.id) return;
-  uses = {};
-  uses.operation = operation.id;
 }
 
 // The allocation that an operation uses now; null where it is the one that it used before.
@@ -77,95 +43,6 @@ std::string check_device(const Allocation& a, std::uintptr_t address, const Oper
          ", the kernel is device " + std::to_string(operation.device) + "'s";
 }
 
-// Who accesses a word, and from where.
-struct Actor {
-  unsigned number = 0;  // in BlockOrder
-  const Asynchronous* operation = nullptr;
-  std::uintptr_t code = 0;
-};
-
-std::string describe(std::uintptr_t address) {
-  return Memory::instance().describe(address) + owner_name(owner_of(address));
-}
-
-std::string subject(const Actor& actor) {
-  return actor.operation ? std::string("issued ") + actor.operation->name + ", which " : "";
-}
-
-// A write by way of the generic proxy reaches the asynchronous one by a fence of the writer, which
-// is one of its own block's shared memory or of all.
-bool is_fenced(const Access& earlier, unsigned reader, std::uintptr_t address, bool shared) {
-  const Block& block = *running_block;
-  const std::uint32_t stride = block.size() + kMostAsynchronous;
-  const bool own = shared && owner_of(address).number == earlier.thread / stride;
-  const auto& fences = own ? block.grid->shared_fences : block.grid->global_fences;
-  const auto found = fences.find(earlier.thread);
-  if (found == fences.end()) return false;
-  const auto fence = std::lower_bound(found->second.begin(), found->second.end(), earlier.epoch);
-  return fence != found->second.end() &&
-         block.order.knows(reader, earlier.thread / stride, earlier.thread % stride, *fence + 1);
-}
-
-// Records the access to one word and reports a race, or a missing fence between proxies.
-void check_word(Word& word, std::uint32_t bytes, Touch touch, std::size_t size,
-                std::uintptr_t address, const Actor& actor, bool shared) {
-  Block& block = *running_block;
-  const std::uint32_t stride = block.size() + kMostAsynchronous;
-  Access now;
-  now.operation = block.operation->id;
-  now.thread = block.global_number(actor.number);
-  now.epoch = block.order.epoch(actor.number);
-  now.code = (actor.code - program().base) & 0x3FFFFFF;
-  now.bytes = bytes & 0xF;
-  now.writes = touch != Touch::kRead;
-  now.atomic = touch == Touch::kAtomic;
-  const std::uint32_t first = block.global_number(0);
-  const auto before = [&](const Access& earlier) {
-    if (earlier.operation != now.operation) {
-      return shared || before_now(earlier.operation, *block.operation);
-    }
-    if (earlier.thread - first < stride) {  // of this block
-      return block.order.knows_here(actor.number, earlier.thread - first, earlier.epoch);
-    }
-    return block.order.knows(actor.number, earlier.thread / stride, earlier.thread % stride,
-                             earlier.epoch);
-  };
-  const auto place = [&] {
-    return Memory::instance().contains(address) ? describe(address)
-                                                : std::string("a __shared__ variable");
-  };
-  if (actor.operation) {
-    for (const Access& earlier : word.kept) {
-      if (earlier.operation == now.operation && earlier.writes && (earlier.bytes & now.bytes) &&
-          earlier.thread % stride < block.size() && before(earlier) &&
-          !is_fenced(earlier, actor.number, address, shared)) {
-        say(Kind::kProxy,
-            subject(actor) + sized(touch, size) + place() + ", " + other_side(earlier) +
-                ", and no fence.proxy.async is between",
-            actor.code);
-      }
-    }
-  }
-  const auto racing = record(word, now, before, schedule());
-  if (!racing) return;
-  if (racing->operation != now.operation) {
-    say(Kind::kStreamRace,
-        subject(actor) + sized(touch, size) + place() + ", which " +
-            operation_name(racing->operation) + (racing->writes ? " writes" : " reads") +
-            ": neither stream order nor an event is between",
-        actor.code);
-  } else {
-    const bool other_block = racing->thread / stride != block.number;
-    const bool asynchronous = actor.operation || racing->thread % stride >= block.size();
-    say(shared ? Kind::kSharedRace : Kind::kGlobalRace,
-        subject(actor) + sized(touch, size) + place() + ", " + other_side(*racing) + ", and " +
-            (other_block    ? "nothing orders blocks"
-             : asynchronous ? "nothing waited in between"
-                            : "no barrier is between"),
-        actor.code);
-  }
-}
-
 // Calls f(address of the word, mask of its bytes) for the words of a range.
 template <typename F>
 void for_each_word(std::uintptr_t address, std::size_t bytes, F f) {
@@ -181,18 +58,20 @@ void for_each_word(std::uintptr_t address, std::size_t bytes, F f) {
 void observe_static_shared(std::uintptr_t address, std::size_t bytes, Touch touch,
                            std::uintptr_t code) {
   Block& block = *running_block;
+  const Actor actor{block.current->number, nullptr, code};
+  WordAccess access(actor, touch, bytes, true);
   bool written = true;
   for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
-    StaticWord& word = block.static_shared[w];
+    StaticWord& word = block.static_shared.at(w);
     if (touch != Touch::kWrite) written = written && (word.written & mask) == mask;
     if (touch != Touch::kRead) word.written |= static_cast<std::uint8_t>(mask);
-    check_word(word.word, mask, touch, bytes, w, {block.current->number, nullptr, code}, true);
+    check_word(access, word.word, mask, w);
   });
   if (!written) {
     say(Kind::kNotWritten, sized(touch, bytes) + "a __shared__ variable, which nothing wrote",
         code);
   }
-  count_access(block, Space::kShared, touch, code, address, bytes);
+  if (counting.now()) count_access(block, Space::kShared, touch, code, address, bytes);
 }
 
 // How many bytes from the first on have the bit set.
@@ -207,6 +86,19 @@ std::size_t with_bit(const std::uint8_t* state, std::size_t bytes, std::uint8_t 
   if (i + 4 <= bytes && have_bit(std::uint32_t{})) i += 4;
   while (i < bytes && state[i] & bit) ++i;
   return i;
+}
+
+void set_written(std::uint8_t* state, std::size_t bytes) {
+  const auto set = [&]<typename T>(T several) {
+    std::memcpy(&several, state, sizeof several);
+    several = static_cast<T>(several | static_cast<T>(-1) / 0xFF * kWritten);
+    std::memcpy(state, &several, sizeof several);
+    state += sizeof several;
+    bytes -= sizeof several;
+  };
+  while (bytes >= 8) set(std::uint64_t{});
+  if (bytes >= 4) set(std::uint32_t{});
+  while (bytes > 0) set(std::uint8_t{});
 }
 
 void require_allocated(std::uintptr_t address, std::size_t bytes, Touch touch,
@@ -262,9 +154,7 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
           actor.code);
     }
   }
-  if (touch != Touch::kRead) {
-    for (std::size_t i = 0; i < bytes; ++i) state[i] |= kWritten;
-  }
+  if (touch != Touch::kRead) set_written(state, bytes);
   const Operation& operation = *block.operation;
   if (const Allocation* a = shared ? nullptr : next_allocation(address, operation)) {
     const auto complain = [&](Kind kind, const std::string& problem) {
@@ -274,9 +164,11 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
     complain(Kind::kOtherDevice, check_device(*a, address, operation));
     complain(Kind::kNotOrdered, check_order(*a, address, operation));
   }
+  WordAccess access(actor, touch, bytes, shared);
   for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
-    check_word(*memory.word(w), mask, touch, bytes, w, actor, shared);
+    check_word(access, *memory.word(w), mask, w);
   });
+  if (!actor.operation && !counting.now()) return;
   const Space space = !shared            ? Space::kGlobal
                       : &owner == &block ? Space::kShared
                                          : Space::kCluster;
@@ -321,19 +213,12 @@ void observe_asynchronous(const Asynchronous& operation, std::uintptr_t address,
   observe_arena(address, bytes, touch, {operation.number, &operation, operation.code});
 }
 
-void observe(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
-             std::uintptr_t code) {
-  const InSimulator scope;
-  const auto& mbarriers = owner_of(address).mbarriers;
-  if (!mbarriers.empty()) keep_off_mbarriers(mbarriers, address, bytes, touch, code);
-  observe_mbarrier(address, bytes, touch, aligned, code);
-}
+namespace {
 
-void observe_mbarrier(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
-                      std::uintptr_t code) {
-  Block& block = *running_block;
+void observe_any(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
+                 std::uintptr_t code) {
+  const Block& block = *running_block;
   const Thread& thread = *block.current;
-  const InSimulator scope;
   Memory& memory = Memory::instance();
   if (address >= thread.stack_begin && address < thread.stack_end) {
     if (thread.products) touch_registers(*block.current, address, bytes, touch, code);
@@ -375,6 +260,22 @@ void observe_mbarrier(std::uintptr_t address, std::size_t bytes, Touch touch, bo
   say_and_stop(address < 4096 ? Kind::kOutOfBounds : Kind::kHostMemory,
                sized(touch, bytes) + (address < 4096 ? "a null pointer" : "memory of the host"),
                code);
+}
+
+}  // namespace
+
+void observe(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
+             std::uintptr_t code) {
+  const InSimulator scope;
+  const auto& mbarriers = owner_of(address).mbarriers;
+  if (!mbarriers.empty()) keep_off_mbarriers(mbarriers, address, bytes, touch, code);
+  observe_any(address, bytes, touch, aligned, code);
+}
+
+void observe_mbarrier(std::uintptr_t address, std::size_t bytes, Touch touch, bool aligned,
+                      std::uintptr_t code) {
+  const InSimulator scope;
+  observe_any(address, bytes, touch, aligned, code);
 }
 
 bool observe_operation(std::uintptr_t address, std::size_t bytes, Touch touch,

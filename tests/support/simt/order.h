@@ -57,8 +57,12 @@ class BlockOrder {
   }
   /// The same of a thread of this block.
   bool knows_here(unsigned reader, unsigned thread, std::uint32_t epoch) const {
-    const std::vector<std::uint32_t>& known = *known_to(reader);
-    return reader == thread || (thread < known.size() && epoch <= known[thread]);
+    return reader == thread || knows(known_here(reader), thread, epoch);
+  }
+  /// What a thread knows of the others of this block.
+  std::span<const std::uint32_t> known_here(unsigned reader) const { return *known_to(reader); }
+  static bool knows(std::span<const std::uint32_t> known, unsigned thread, std::uint32_t epoch) {
+    return thread < known.size() && epoch <= known[thread];
   }
   /// Whether a thread knows anything of another block.
   bool knows_of(unsigned reader, std::uint32_t block) const {

@@ -32,7 +32,6 @@ struct Counts {
   std::vector<const void*> kernels;  // in the order of first launch
   std::unordered_map<const void*, KernelCounters> of;
   KernelCounters* now = nullptr;
-  bool is_on = false, is_paused = false;
   std::array<std::vector<std::unordered_map<std::uint64_t, Site>>, kMostResident> warps;
 };
 
@@ -112,16 +111,15 @@ void count_launch(const Block& block) {
 }
 
 Uncounted::Uncounted() {
-  counts().is_paused = true;
+  counting.is_paused = true;
 }
 Uncounted::~Uncounted() {
-  counts().is_paused = false;
+  counting.is_paused = false;
 }
 
 void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,
                   std::uintptr_t address, std::size_t bytes) {
   Counts& c = counts();
-  if (!c.is_on || c.is_paused) return;
   if (touch == Touch::kAtomic) ++c.now->atomics;
   if (space == Space::kShared) {
     c.now->shared_bytes += bytes;
@@ -202,7 +200,7 @@ KernelCounters kernel_counters(const std::string& name) {
 
 void reset_counters() {
   const Lock lock;
-  counts().is_on = true;
+  counting.is_on = true;
   counts().kernels.clear();
   counts().of.clear();
 }

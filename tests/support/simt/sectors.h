@@ -15,6 +15,14 @@ struct Block;
 enum class Space { kGlobal, kShared, kCluster };  // kCluster: of another block
 
 void count_launch(const Block& block);
+/// Whether accesses of threads are counted: not before the first reset_counters(), nor while there
+/// is an Uncounted.
+struct Counting {
+  bool is_on = false, is_paused = false;
+
+  bool now() const { return is_on && !is_paused; }
+};
+inline constinit Counting counting;
 void count_access(const Block& block, Space space, Touch touch, std::uintptr_t code,
                   std::uintptr_t address, std::size_t bytes);
 /// An access of an asynchronous operation to consecutive bytes; each is an instruction of its own.

@@ -14,27 +14,6 @@
 namespace simt {
 namespace {
 
-Program find_program() {
-  Program found{};
-  dl_iterate_phdr(
-      [](dl_phdr_info* info, std::size_t, void* data) {
-        Program& p = *static_cast<Program*>(data);
-        p.base = info->dlpi_addr;
-        p.begin = ~std::uintptr_t{0};
-        for (int i = 0; i < info->dlpi_phnum; ++i) {
-          const auto& segment = info->dlpi_phdr[i];
-          if (segment.p_type != PT_LOAD) continue;
-          const std::uintptr_t begin = p.base + segment.p_vaddr, end = begin + segment.p_memsz;
-          p.begin = std::min(p.begin, begin);
-          p.end = std::max(p.end, end);
-          if (segment.p_flags & PF_W) p.data_begin = begin, p.data_end = end;
-        }
-        return 1;  // the program itself comes first
-      },
-      &found);
-  return found;
-}
-
 // One addr2line that answers for as long as the program runs: it reads the debug information once.
 class Addr2line {
  public:
@@ -121,9 +100,25 @@ Place parse_place(std::string text) {
 
 }  // namespace
 
-const Program& program() {
-  static const Program instance = find_program();
-  return instance;
+Program find_program() {
+  Program found{};
+  dl_iterate_phdr(
+      [](dl_phdr_info* info, std::size_t, void* data) {
+        Program& p = *static_cast<Program*>(data);
+        p.base = info->dlpi_addr;
+        p.begin = ~std::uintptr_t{0};
+        for (int i = 0; i < info->dlpi_phnum; ++i) {
+          const auto& segment = info->dlpi_phdr[i];
+          if (segment.p_type != PT_LOAD) continue;
+          const std::uintptr_t begin = p.base + segment.p_vaddr, end = begin + segment.p_memsz;
+          p.begin = std::min(p.begin, begin);
+          p.end = std::max(p.end, end);
+          if (segment.p_flags & PF_W) p.data_begin = begin, p.data_end = end;
+        }
+        return 1;  // the program itself comes first
+      },
+      &found);
+  return found;
 }
 
 SourceLine source_line(std::uintptr_t code) {

@@ -23,6 +23,10 @@ std::string function_name(const void* function);
 struct Program {
   std::uintptr_t base, data_begin, data_end, begin, end;
 };
-const Program& program();
+Program find_program();
+inline const Program& program() {
+  static const Program instance = find_program();
+  return instance;
+}
 
 }  // namespace simt

@@ -137,11 +137,6 @@ std::recursive_mutex& runtime_mutex() {
   return mutex;
 }
 
-SplitMix64& schedule() {
-  static SplitMix64 random(schedule_seed());
-  return random;
-}
-
 bool ordered(std::uint32_t earlier, const Operation& later) {
   const State& s = state();
   const Known& known = s.operations[earlier];

@@ -61,6 +61,8 @@ struct Lock {
   std::lock_guard<std::recursive_mutex> guard{runtime_mutex()};
 };
 
+/// SERRATE_SIMT_SEED, for what is open but the same at each call.
+std::uint64_t schedule_seed();
 /// What is open is drawn from this (SplitMix64: Steele, Lea and Flood 2014).
 class SplitMix64 {
  public:
@@ -78,7 +80,10 @@ class SplitMix64 {
  private:
   std::uint64_t state_;
 };
-SplitMix64& schedule();  // seeded by SERRATE_SIMT_SEED
+inline SplitMix64& schedule() {  // with that seed
+  static SplitMix64 random(schedule_seed());
+  return random;
+}
 
 using StreamId = std::uint32_t;  // 1 is the default stream; ids are not used again
 constexpr StreamId kDefaultStream = 1;

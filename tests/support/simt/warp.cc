@@ -178,8 +178,22 @@ void try_warp_operation(Block& block, Thread& arrived) {
 
 namespace {
 
+// That no lane of the mask is missing.
+void require_lanes(const Wait& wait, const char* name) {
+  const Lanes lanes = lanes_of(*running_block, *running_block->current);
+  for (unsigned l = 0; l < kWarpSize; ++l) {
+    if (!(wait.mask >> l & 1)) continue;
+    if (!lanes[l] || lanes[l]->state == Thread::State::kDone) {
+      fail_here(Kind::kWarpDivergence,
+                std::string("calls ") + name + " with mask " + in_hex(wait.mask) + ", but lane " +
+                    std::to_string(l) + (lanes[l] ? " has exited" : " does not exist"),
+                wait.where);
+    }
+  }
+}
+
 // Checks the mask, and waits until all of its lanes are there.
-std::uint64_t meet(Wait wait) {
+std::uint64_t meet(const Wait& wait) {
   const InSimulator scope;
   Block& block = *running_block;
   Thread& thread = *block.current;
@@ -192,16 +206,7 @@ std::uint64_t meet(Wait wait) {
               wait.where);
   }
   const bool all_there = block.alive == block.size() && block.size() % kWarpSize == 0;
-  const Lanes lanes = lanes_of(block, thread);
-  for (unsigned l = 0; l < kWarpSize && !all_there; ++l) {
-    if (!(wait.mask >> l & 1)) continue;
-    if (!lanes[l] || lanes[l]->state == Thread::State::kDone) {
-      fail_here(Kind::kWarpDivergence,
-                std::string("calls ") + name + " with mask " + in_hex(wait.mask) + ", but lane " +
-                    std::to_string(l) + (lanes[l] ? " has exited" : " does not exist"),
-                wait.where);
-    }
-  }
+  if (!all_there) require_lanes(wait, name);
   if (is_shuffle(wait.operation)) {
     const int width = wait.argument.width;
     if (width < 1 || width > 32 || !std::has_single_bit(static_cast<unsigned>(width))) {
