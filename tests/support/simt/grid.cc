@@ -29,6 +29,9 @@ namespace {
 namespace fibre = boost::context::detail;
 
 constexpr std::size_t kStackBytes = 256 << 10, kPage = 4096;
+// Stacks end at different places of their pages, or what all of them use shared a few lines of the
+// cache.
+constexpr std::size_t kStackStep = 17 * 64, kStackSteps = 61;
 
 constexpr std::uint32_t kPoisonWord = 0xFFFFFFFF;
 
@@ -108,9 +111,9 @@ void begin_block(Block& block, std::uint32_t number) {
     thread.number = i;
     thread.index = at(i, size);
     thread.stack_begin = stack(block.window, i) + kPage;
-    thread.stack_end = stack(block.window, i) + kStackBytes;
+    thread.stack_end = stack(block.window, i) + kStackBytes - i % kStackSteps * kStackStep;
     thread.context = fibre::make_fcontext(reinterpret_cast<void*>(thread.stack_end),
-                                          kStackBytes - kPage, run_thread);
+                                          thread.stack_end - thread.stack_begin, run_thread);
   }
   // Shared memory does not outlive a block.
   Memory& memory = Memory::instance();
