@@ -130,11 +130,11 @@ function(serrate_test_on_devices name labels)
   endif()
 endfunction()
 
-# serrate_test(NAME [LONG] SOURCES ... LIBRARIES ... [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...] [SCHEDULES n])
+# serrate_test(NAME [LONG] SOURCES ... LIBRARIES ... [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...] [SCHEDULES n [ONCE filter]])
 # One GoogleTest binary and one ctest entry. LONG ones are started first, lest one be left at the end. On the simulated
-# device, NAME.seed2 to NAME.seedN run it under more schedules.
+# device, NAME.seed2 to NAME.seedN run it under more schedules, without the tests that ONCE names.
 function(serrate_test name)
-  cmake_parse_arguments(arg "LONG" "TIMEOUT;SCHEDULES" "SOURCES;LIBRARIES;LABELS;ENVIRONMENT" ${ARGN})
+  cmake_parse_arguments(arg "LONG" "TIMEOUT;SCHEDULES;ONCE" "SOURCES;LIBRARIES;LABELS;ENVIRONMENT" ${ARGN})
   if(NOT arg_TIMEOUT)
     set(arg_TIMEOUT 900)
   endif()
@@ -153,7 +153,7 @@ function(serrate_test name)
     foreach(seed RANGE 2 ${arg_SCHEDULES})
       add_test(NAME ${name}.seed${seed} COMMAND ${name})
       set_tests_properties(${name}.seed${seed} PROPERTIES TIMEOUT ${arg_TIMEOUT} LABELS "${arg_LABELS}"
-        ENVIRONMENT "${arg_ENVIRONMENT};SERRATE_SIMT_SEED=${seed}")
+        ENVIRONMENT "${arg_ENVIRONMENT};SERRATE_SIMT_SEED=${seed};GTEST_FILTER=*-${arg_ONCE}")
       list(APPEND entries ${name}.seed${seed})
     endforeach()
   endif()
