@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <limits>
 #include <utility>
+#include <variant>
 
 namespace serrate {
 namespace {
@@ -272,6 +273,82 @@ TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& gene
       return hstu_mask(batch, generator, stream);
   }
   std::abort();
+}
+
+namespace {
+
+// Entries of some sequences, `width` for each token that `offsets` counts, as offsets_of has it.
+std::vector<std::int64_t> rows_of(const std::vector<std::int64_t>& values,
+                                  const std::vector<std::int64_t>& offsets,
+                                  const std::vector<std::size_t>& sequences, std::int64_t width) {
+  std::vector<std::int64_t> result(kTokensBefore * width);
+  for (const std::size_t s : sequences) {
+    result.insert(result.end(), values.begin() + offsets[s] * width,
+                  values.begin() + offsets[s + 1] * width);
+  }
+  return result;
+}
+
+// A mask's array for some sequences of a batch; it becomes that of the mask.
+struct ArrayOfSequences {
+  const TestMask& all;
+  const MaskedBatch& batch;
+  const std::vector<std::size_t>& sequences;
+  const Stream& stream;
+  TestMask& result;
+  const std::vector<std::int64_t> values = all.values.to_host(stream);
+
+  DeviceSpan<const std::int64_t> keep(const std::vector<std::int64_t>& of_sequences) const {
+    result.values = Buffer<std::int64_t>(of_sequences, stream);
+    return result.values.span();
+  }
+  DeviceSpan<const std::int64_t> one_a_sequence() const {
+    std::vector<std::int64_t> kept;
+    for (const std::size_t s : sequences) kept.push_back(values[s]);
+    return keep(kept);
+  }
+  void operator()(const FullMask&) const {}
+  void operator()(const WindowMask&) const {}
+  void operator()(PrefixMask& mask) const { mask.prefix_lengths = one_a_sequence(); }
+  void operator()(HstuMask& mask) const { mask.num_targets = one_a_sequence(); }
+  void operator()(RowMask& mask) const {
+    mask.ranges = keep(rows_of(values, batch.query_offsets, sequences, 4));
+  }
+  void operator()(ColumnMask& mask) const {
+    mask.ranges = keep(rows_of(values, batch.key_offsets, sequences, 4));
+  }
+  void operator()(DocumentMask& mask) const {
+    std::vector<std::int64_t> offsets = {kTokensBefore};
+    for (const std::size_t s : sequences) {
+      const std::int64_t begin = batch.query_offsets[s], moved = offsets.back() - begin;
+      const std::int64_t end = batch.query_offsets[s + 1];
+      for (const std::int64_t x : values) {
+        if (begin < x && x < end) offsets.push_back(x + moved);
+      }
+      offsets.push_back(end + moved);
+    }
+    mask.document_offsets = keep(offsets);
+  }
+  void operator()(BlockMask& mask) const {
+    if (mask.masks.size() == 1) return;
+    const std::vector<BitMaskView> views = all.views.to_host(stream);
+    std::vector<BitMaskView> kept;
+    for (const std::size_t s : sequences) kept.push_back(views[s]);
+    result.views = Buffer<BitMaskView>(kept, stream);
+    mask.masks = result.views.span();
+  }
+};
+
+}  // namespace
+
+TestMask of_sequences(const TestMask& mask, const MaskedBatch& batch,
+                      const std::vector<std::size_t>& sequences, const Stream& stream) {
+  TestMask result{mask.mask,
+                  [=, visible = mask.visible](std::int64_t s, std::int64_t i, std::int64_t j) {
+                    return visible(static_cast<std::int64_t>(sequences[s]), i, j);
+                  }};
+  std::visit(ArrayOfSequences{mask, batch, sequences, stream, result}, result.mask);
+  return result;
 }
 
 TestMask as_bits(const TestMask& mask, const MaskedBatch& batch, const Stream& stream) {

@@ -57,6 +57,10 @@ std::string to_string(MaskKind kind);
 TestMask random_mask(MaskKind kind, const MaskedBatch& batch, std::mt19937& generator,
                      const Stream& stream);
 
+/// The same mask for these sequences of the batch, in this order. What has bits is to outlive it.
+TestMask of_sequences(const TestMask& mask, const MaskedBatch& batch,
+                      const std::vector<std::size_t>& sequences, const Stream& stream);
+
 /// The same mask as bits.
 TestMask as_bits(const TestMask& mask, const MaskedBatch& batch, const Stream& stream);
 

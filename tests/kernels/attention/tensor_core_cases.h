@@ -35,7 +35,7 @@ inline double least_rounding_of(DataType half) {
   return half == DataType::kFloat16 ? 0x1p-25 : 0;
 }
 
-// Calls f(pair, score, row of q in [tokens, heads]) for every pair that the mask shows.
+// Calls f(pair, score, row of q in [tokens, heads], of k) for every pair that the mask shows.
 template <typename F>
 void for_each_score(const Case& c, const reference::Attention& args, F&& f) {
   c.for_each_pair(
@@ -49,7 +49,7 @@ void for_each_score(const Case& c, const reference::Attention& args, F&& f) {
         f(pair,
           args.scale * std::inner_product(q, q + args.head_dim, k, 0.0) +
               (args.bias.empty() ? 0 : args.bias[pair]),
-          query);
+          query, key);
       });
 }
 
@@ -58,7 +58,7 @@ void for_each_score(const Case& c, const reference::Attention& args, F&& f) {
 inline std::vector<double> absolute_output(const Case& c, reference::Attention args) {
   for (double& x : args.v) x = std::abs(x);
   if (args.kept.empty()) args.kept.resize(args.num_pairs(), 1);
-  for_each_score(c, args, [&](std::size_t pair, double score, std::int64_t) {
+  for_each_score(c, args, [&](std::size_t pair, double score, std::int64_t, std::int64_t) {
     if (args.silu_divisor != 0 && score < 0) args.kept[pair] *= -1;
   });
   return reference::attention_forward(args).out;
@@ -66,19 +66,20 @@ inline std::vector<double> absolute_output(const Case& c, reference::Attention a
 
 // Gradients of the scores, with the sums of d_out * out as they are of the stored out.
 inline std::vector<double> score_gradients(Case& c) {
-  const reference::Attention args = c.in_double();
+  reference::Attention args = c.in_double();
+  args.bias.resize(args.num_pairs());
   const std::vector<double> d_out = c.d_out.dense(), stored = c.out.dense();
   std::vector<double> result = reference::attention_backward(args, d_out).d_bias;
   if (c.shape.activation != AttentionActivation::kSoftmax) return result;
   const reference::AttentionOutput exact = reference::attention_forward(args);
   const std::int64_t tokens = std::ssize(exact.lse) / args.num_heads;
-  for_each_score(c, args, [&](std::size_t pair, double score, std::int64_t query) {
+  for_each_score(c, args, [&](std::size_t pair, double score, std::int64_t query, std::int64_t) {
     double change = 0;
     for (std::int64_t i = query * args.head_dim; i < (query + 1) * args.head_dim; ++i) {
       change += d_out[i] * (stored[i] - exact.out[i]);
     }
     const double lse = exact.lse[query % args.num_heads * tokens + query / args.num_heads];
-    result[pair] -= std::exp(score - lse) * change;
+    if (score > -kInfinity) result[pair] -= std::exp(score - lse) * change;
   });
   return result;
 }
@@ -134,6 +135,27 @@ inline void expect_tensor_cores([[maybe_unused]] const AttentionBackward& call,
 #endif
 }
 
+// A case's tokens as they are stored, and where a call finds them.
+struct StoredCase {
+  StoredTokens q, k, v, d_out, out, d_q, d_k, d_v;
+
+  static StoredCase of(Case& c, DataType type) {
+    return {{c.q, type},   {c.k, type},   {c.v, type},   {c.d_out, type},
+            {c.out, type}, {c.d_q, type}, {c.d_k, type}, {c.d_v, type}};
+  }
+  AttentionBackward call(Case& c) {
+    const Stream& stream = c.streams.stream;
+    AttentionBackward call = c.backward_args();
+    call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
+    call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
+    call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+    return call;
+  }
+  void load() {
+    for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
+  }
+};
+
 // The inputs become what tf32 multiplies.
 inline void round_to_tf32(Case& c) {
   for (Tokens* x : {&c.q, &c.k, &c.v, &c.d_out}) {
@@ -148,20 +170,16 @@ inline void run_halves(Case& c, Backward backward = Backward::kOnTensorCores,
                        DataType half = DataType::kBFloat16,
                        const std::function<void(AttentionBackward&)>& change = {}) {
   for (Tokens* x : {&c.out, &c.d_q, &c.d_k, &c.d_v}) x->clear();
-  StoredTokens q(c.q, half), k(c.k, half), v(c.v, half), d_out(c.d_out, half);
-  StoredTokens out(c.out, half), d_q(c.d_q, half), d_k(c.d_k, half), d_v(c.d_v, half);
+  StoredCase stored = StoredCase::of(c, half);
   const Stream& stream = c.streams.stream;
-  AttentionBackward call = c.backward_args();
-  call.forward.q = q.on(stream), call.forward.k = k.on(stream), call.forward.v = v.on(stream);
-  call.forward.out = out.on(stream), call.d_out = d_out.on(stream);
-  call.d_q = d_q.on(stream), call.d_k = d_k.on(stream), call.d_v = d_v.on(stream);
+  AttentionBackward call = stored.call(c);
   const bool is_tf32 = half == DataType::kFloat32 && stream.device().type != DeviceType::kCpu;
   if (is_tf32) call.forward.precision = Precision::kTf32;
   expect_tensor_cores(call, stream, backward);
   if (change) change(call);
   jagged_attention_forward(call.forward, stream);
   if (backward != Backward::kNotRun) jagged_attention_backward(call, stream);
-  for (StoredTokens* x : {&out, &d_q, &d_k, &d_v}) x->load();
+  stored.load();
   if (is_tf32) round_to_tf32(c);
 }
 
@@ -179,17 +197,7 @@ inline void expect_output(Case& c, DataType half = DataType::kBFloat16) {
     worst = std::max(worst, std::abs(x - output.out[i]) - bound);
   });
   EXPECT_LE(worst, 1e-30);
-  if (c.shape.activation != AttentionActivation::kSoftmax) return;
-  for (std::int64_t i = 0; i < c.lse.size(); ++i) {
-    const std::int64_t token = i % (c.lse.size() / c.shape.num_heads);
-    if (token < c.query_offsets.front() || token >= c.query_offsets.back()) {
-      ASSERT_TRUE(std::isnan(c.lse[i]));
-    } else if (output.lse[i] == -kInfinity) {
-      ASSERT_EQ(c.lse[i], -kInfinity);
-    } else {
-      ASSERT_NEAR(c.lse[i], output.lse[i], 1e-5);
-    }
-  }
+  expect_lse(c, output.lse, 1e-5);
 }
 
 // Sums in float32 of gradients of scores, in which nothing is rounded to halves.
@@ -249,7 +257,7 @@ void for_each_value(Case& a, std::size_t s, Case& b, std::size_t t, Tokens Case:
   const auto offsets = is_of_keys ? &Case::key_offsets : &Case::query_offsets;
   const std::int64_t in_a = (a.*offsets)[s], in_b = (b.*offsets)[t];
   for (std::int64_t i = 0; i < (a.*offsets)[s + 1] - in_a; ++i) {
-    for (std::int64_t head = 0; head < a.shape.num_heads; ++head) {
+    for (std::int64_t head = 0; head < (a.*which).num_heads; ++head) {
       const float* of_a = (a.*which).at(in_a + i, head);
       float* of_b = (b.*which).at(in_b + i, head);
       for (std::int64_t column = 0; column < a.shape.head_dim; ++column)
