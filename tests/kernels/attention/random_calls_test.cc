@@ -57,6 +57,8 @@ struct CallCase {
   const TestMask mask;
   Case c;
   std::optional<Biases> biases = {};
+  std::vector<float> bias_of_some = {};  // where sequences have blocks of their own
+  TestArray<float> d_bias_of_some = {};
   std::optional<Tokens> shared_q = {}, shared_d_q = {};  // c has a copy for every sequence
 
   CallCase(const RandomCall& of, TestStreams& streams)
@@ -88,6 +90,7 @@ struct CallCase {
         c(masked_case(shape_of_some(call), mask, streams)) {
     c.scale = all.c.scale;
     c.bias = all.c.bias, c.d_bias = all.c.d_bias;
+    if (c.bias.sequence_stride != 0) give_blocks(all.biases->bias);
     c.position_table = all.c.position_table, c.d_position_table = all.c.d_position_table;
     c.time_table = all.c.time_table, c.d_time_table = all.c.d_time_table;
     c.dropout = all.c.dropout;
@@ -156,6 +159,15 @@ struct CallCase {
     (c.*values).resize(std::max<std::size_t>((c.*values).size(), kTokensBefore));
     (c.*values).insert((c.*values).end(), (all.*values).begin() + (all.*offsets)[s],
                        (all.*values).begin() + (all.*offsets)[s + 1]);
+  }
+  void give_blocks(const std::vector<float>& bias) {
+    const std::int64_t block = c.bias.sequence_stride;
+    for (const std::size_t s : call.again) {
+      const auto first = bias.begin() + static_cast<std::int64_t>(s) * block;
+      bias_of_some.insert(bias_of_some.end(), first, first + block);
+    }
+    d_bias_of_some.host().resize(bias_of_some.size());
+    c.bias.data = c.input(bias_of_some), c.d_bias = &d_bias_of_some;
   }
   // There, token 0 is the first: views that begin there.
   void share_queries(AttentionBackward& args, StoredCase& stored) {
