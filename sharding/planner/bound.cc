@@ -57,6 +57,8 @@ bool tighten(Box& box, double known, double uniform) {
 }
 
 constexpr double kCloseEnough = 0.998;
+// Many demands mean many shards, which come apart better and take long to look through.
+constexpr std::size_t kMostToCut = 1500;
 
 // The cases in which a placement may yet be below `goal`. Those that are proved not to be are done
 // with.
@@ -89,9 +91,6 @@ class Cases {
   }
 
  private:
-  // Many demands mean many shards, which come apart better and take long to look through.
-  static constexpr std::size_t kMostToCut = 1500;
-
   void add(Box box, int cuttings) {
     constexpr int kRounds = 30;
     if (!tighten(box, goal_, relaxation_.least_uniform(box) * (1 - kBoundSlack))) return;
@@ -173,9 +172,16 @@ std::vector<std::vector<ItemChoice>> relaxed_choices(const PlannerProblem& probl
   return found;
 }
 
-double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
-                   const PlannerBound& bound, double known) {
-  const Relaxation relaxation(problem, objective, Relaxation::Nodes::kApartIfFew);
+namespace {
+
+// The part of `known` to be proved first. As far as it counts as proved, it is a gap of 2 %.
+constexpr double kFirstGoal = 0.9825;
+
+bool is_proved(double part, double known, double proved) {
+  return proved >= kCloseEnough * part * known;
+}
+
+double raise_by_cases(const Relaxation& relaxation, const PlannerBound& bound, double known) {
   // For all boxes, each of which has 30 rounds or more. Where memory has a price, or nodes are told
   // apart, there are more cases.
   const bool is_priced = bound.device_price > 0 || bound.host_price > 0;
@@ -186,21 +192,18 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
   int boxes_left = std::clamp(static_cast<int>(most_demands / num_demands), 32, most_boxes);
   double proved = bound.objective;
   std::optional<Cases> failed;  // of the least goal that was tried and is not proved
-  const auto is_proved = [&](double part) { return proved >= kCloseEnough * part * known; };
   const auto prove = [&](double part, double part_of_left) {
-    if (is_proved(part)) return;
+    if (is_proved(part, known, proved)) return;
     Cases cases(relaxation, part * known);
     cases.split(static_cast<int>(part_of_left * boxes_left), boxes_left);
     proved = std::max(proved, cases.bound());
-    if (!is_proved(part)) failed.emplace(std::move(cases));
+    if (!is_proved(part, known, proved)) failed.emplace(std::move(cases));
   };
-  // A goal is proved by fewer cases than it takes to find the least of all of them. The first, as
-  // far as it counts as proved, is a gap of 2 %.
-  constexpr double kFirstGoal = 0.9825;
+  // A goal is proved by fewer cases than it takes to find the least of all of them.
   prove(kFirstGoal, 0.6);
-  if (is_proved(kFirstGoal)) {
+  if (is_proved(kFirstGoal, known, proved)) {
     prove(0.99, 0.7);
-    if (is_proved(0.99)) prove(1, 1);
+    if (is_proved(0.99, known, proved)) prove(1, 1);
   } else {
     for (const double part : {0.965, 0.95, 0.92}) prove(part, part > 0.92 ? 0.5 : 1);
   }
@@ -209,6 +212,21 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
     proved = std::max(proved, failed->bound());
   }
   return proved;
+}
+
+}  // namespace
+
+double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
+                   const PlannerBound& bound, double known) {
+  using enum PlannerObjective;
+  const double proved =
+      raise_by_cases(Relaxation(problem, objective, Relaxation::Nodes::kApartIfFew), bound, known);
+  if (objective == kMaxRank || is_proved(kFirstGoal, known, proved)) return proved;
+  // No rank takes longer than the critical path. Where shards do not come apart, cases of that one
+  // phase at times prove what as many of three do not.
+  const Relaxation of_rank(problem, kMaxRank, Relaxation::Nodes::kTogether);
+  if (of_rank.num_demands() > kMostToCut) return proved;
+  return raise_by_cases(of_rank, {proved, bound.device_price, bound.host_price}, known);
 }
 
 }  // namespace serrate
