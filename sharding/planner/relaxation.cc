@@ -112,18 +112,12 @@ bool Relaxation::take_out(Box& box, double known) const {
 bool Relaxation::price_out(Box& box, const Choices& choices, double known) const {
   bool found = false;
   std::size_t begin = 0;
+  const std::vector<double> costs = choices.costs(box.prices, num_rows(box));
   for (const std::size_t end : choices.item_ends) {
     double least = kUnbounded;
-    std::vector<double> costs;
+    for (std::size_t i = begin; i < end; ++i) least = std::min(least, costs[i]);
     for (std::size_t i = begin; i < end; ++i) {
-      const Demand& d = choices.demands[i];
-      double cost = d.uniform;
-      for (int j = 0; j < num_rows(box); ++j) cost += box.prices[j] * d.mean[j];
-      costs.push_back(cost);
-      least = std::min(least, cost);
-    }
-    for (std::size_t i = begin; i < end; ++i) {
-      if (box.proved + costs[i - begin] - least <= known * (1 + kBoundSlack)) continue;
+      if (box.proved + costs[i] - least <= known * (1 + kBoundSlack)) continue;
       box.allowed[choices.names[i]] = false;
       found = true;
     }

@@ -68,6 +68,12 @@ struct Choices {
   std::vector<std::size_t> item_ends = {};
   std::vector<std::size_t> names = {};  // which of all demands, in a box
   std::vector<double> chosen = {};      // in the relaxed solution, how much of each
+  std::vector<double> means = {};       // [num_rows, num_demands], of the demands
+
+  // Fills `means`.
+  void transpose_means(int num_rows);
+  // ms of each demand at the prices.
+  std::vector<double> costs(const Rows& prices, int num_rows) const;
 };
 
 // What items take of every rank of a group at least, whatever their demand; and what that leaves.

@@ -252,6 +252,7 @@ void Relaxation::keep_rows() {
   }
   // In ms, for memory to weigh about what time does.
   const int num_rows = static_cast<int>(rows_.size());
+  all_.transpose_means(num_rows);
   scale_ = std::max(solution(prices, num_rows, all_, nullptr).cost, 1e-12);
   for (Demand& d : all_.demands) {
     for (int j = 0; j < num_rows; ++j) {
