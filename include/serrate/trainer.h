@@ -79,6 +79,7 @@ struct EvaluationResult {
   std::string device;  ///< that the ranks worked on: cpu, or cuda or cuda:N as it was given
   Precision precision = Precision::kFp32;
   std::int64_t users = 0;
+  std::int64_t users_left_out = 0;  ///< whose target is an invalid id or who have no valid history
 };
 
 /// Ranks all items for every held-out case of the run's split (full ranking, distributed top-k
@@ -86,7 +87,7 @@ struct EvaluationResult {
 EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communicator);
 
 /// {"model": {"hr@10": .., "ndcg@10": ..}, "popularity": {..}, ..., "device": "cpu", "precision":
-/// "fp32", "users": N}
+/// "fp32", "users": N, "users_left_out": M}
 std::string to_json(const EvaluationResult& result);
 
 /// What is in a run directory, for people. Every byte of its checkpoints is read.

@@ -18,6 +18,10 @@ void print_table(const EvaluationResult& result) {
     for (const auto& [metric, value] : metrics) fmt::print("{:>10.4f}", value);
   }
   fmt::print("\n");
+  if (result.users_left_out > 0) {
+    fmt::print("users left out: {} (an invalid target or no valid history)\n",
+               result.users_left_out);
+  }
 }
 
 }  // namespace

@@ -16,7 +16,7 @@ struct DatasetFeature {
 /// What becomes of ids outside of the vocabulary of their feature.
 enum class UnknownIds {
   kError,  ///< Error (usage) that says where in the file the first one is
-  kKeep,   ///< they are as they are stored: the policy of the embedding is for them
+  kKeep,   ///< returned as stored; the embedding's policy decides
 };
 
 /// The bags of one feature for a run of events; offsets from 0.

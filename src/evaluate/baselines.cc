@@ -6,7 +6,7 @@
 #include <span>
 #include <utility>
 
-#include "src/data/user_columns.h"
+#include "src/evaluate/for_each_case.h"
 #include "src/evaluate/ranking_metrics.h"
 
 namespace serrate {
@@ -21,25 +21,19 @@ struct Cases {
   UnknownIds unknown_ids;
 };
 
-/// Calls visit(history, target) with the items of every case, in the order of cases.
+/// Calls visit(history, target) for every case, in the order of cases, without ids that are no
+/// items.
 template <typename Visit>
-void for_each_case(const Cases& cases, const Visit& visit) {
+void for_each_history(const Cases& cases, const Visit& visit) {
   const auto& [dataset, split, unknown_ids] = cases;
-  auto next = split.cases.begin();
-  std::vector<std::int64_t> history;
-  const auto read = [&](std::int64_t begin, std::int64_t end, std::vector<std::int64_t>& items) {
-    dataset.read_items(begin, end, items, unknown_ids);
-  };
-  for_each_user(dataset, read, [&](std::int64_t user, Items items) {
-    if (next == split.cases.end() || next->user != user) return;
-    const std::int64_t base = dataset.user_offsets()[user];
-    history.clear();
-    std::ranges::copy_if(
-        items.subspan(next->history_begin - base, next->history_end - next->history_begin),
-        std::back_inserter(history), [&](std::int64_t id) { return dataset.has_item(id); });
-    visit(Items(history), items[next->target_event - base]);
-    ++next;
-  });
+  std::vector<std::int64_t> valid;
+  for_each_case(dataset, split.cases, unknown_ids,
+                [&](const EvaluationCase&, Items history, std::int64_t target) {
+                  valid.clear();
+                  std::ranges::copy_if(history, std::back_inserter(valid),
+                                       [&](std::int64_t id) { return dataset.has_item(id); });
+                  visit(Items(valid), target);
+                });
 }
 
 struct Counts {
@@ -65,7 +59,7 @@ void rank_by_popularity(const Cases& cases, Counts& counts) {
   const std::int64_t num_items = cases.dataset.num_items();
   std::vector<std::int64_t> events(num_items, 0);
   std::vector<std::int64_t> items;
-  for_each_case(cases, [&](Items history, std::int64_t) {
+  for_each_history(cases, [&](Items history, std::int64_t) {
     for (const std::int64_t item : history) {
       if (events[item]++ == 0) items.push_back(item);
     }
@@ -83,14 +77,14 @@ void rank_by_popularity(const Cases& cases, Counts& counts) {
 /// Lists the successors of every item in the order of events, then ranks each list in place.
 void rank_successors(const Cases& cases, Counts& counts) {
   std::vector<std::int64_t> count(cases.dataset.num_items(), 0);
-  for_each_case(cases, [&](Items history, std::int64_t) {
+  for_each_history(cases, [&](Items history, std::int64_t) {
     for (std::size_t i = 1; i < history.size(); ++i) ++count[history[i - 1]];
   });
   counts.successors_begin.resize(count.size());
   std::exclusive_scan(count.begin(), count.end(), counts.successors_begin.begin(), std::int64_t{0});
   counts.successors_end = counts.successors_begin;
   counts.successors.resize(std::reduce(count.begin(), count.end()));
-  for_each_case(cases, [&](Items history, std::int64_t) {
+  for_each_history(cases, [&](Items history, std::int64_t) {
     for (std::size_t i = 1; i < history.size(); ++i) {
       counts.successors[counts.successors_end[history[i - 1]]++] = history[i];
     }
@@ -159,7 +153,7 @@ BaselineRanks rank_baselines(const Dataset& dataset, const Split& split, SeenIte
   BaselineRanks ranks;
   std::vector<std::int64_t> count(dataset.num_items(), 0);
   std::vector<char> filtered(dataset.num_items(), 0);
-  for_each_case(cases, [&](Items history, std::int64_t target) {
+  for_each_history(cases, [&](Items history, std::int64_t target) {
     const Items left_out = seen == SeenItems::kFilter ? history : Items();
     std::int64_t popularity_rank = popularity[target];
     for (const std::int64_t item : left_out) {

@@ -4,6 +4,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <span>
 
 #include "comm/agreement.h"
 #include "comm/together.h"
@@ -11,11 +12,11 @@
 #include "serrate/trainer.h"
 #include "src/checkpoint/load.h"
 #include "src/core/option_json.h"
-#include "src/core/say.h"
 #include "src/data/sequence_reader.h"
 #include "src/data/split.h"
 #include "src/evaluate/baselines.h"
 #include "src/evaluate/distributed_top_k.h"
+#include "src/evaluate/for_each_case.h"
 #include "src/evaluate/history_states.h"
 #include "src/evaluate/ranking_metrics.h"
 #include "src/run/checkpoint.h"
@@ -51,14 +52,18 @@ std::int64_t first_event(const Evaluation& e, const EvaluationCase& c) {
 /// are dropped, those of whose history nothing is left. Returns their number.
 std::int64_t leave_out_unknown(Evaluation& e) {
   if (e.run.invalid_ids == InvalidIds::kError) return 0;  // an error where they are read
-  std::vector<std::int64_t> ids;
-  const auto is_known = [&](std::int64_t begin, std::int64_t end) {
-    e.dataset->read_items(begin, end, ids, UnknownIds::kKeep);
-    return std::ranges::any_of(ids, [&](std::int64_t id) { return e.dataset->has_item(id); });
-  };
+  std::vector<std::int64_t> left_out;                     // users in order
+  const auto is_item = [&](std::int64_t id) { return e.dataset->has_item(id); };
+  for_each_case(
+      *e.dataset, e.split.cases, UnknownIds::kKeep,
+      [&](const EvaluationCase& c, std::span<const std::int64_t> history, std::int64_t target) {
+        const auto read = history.subspan(first_event(e, c) - c.history_begin);
+        const bool is_left =
+            e.run.invalid_ids != InvalidIds::kDrop || std::ranges::any_of(read, is_item);
+        if (!is_item(target) || !is_left) left_out.push_back(c.user);
+      });
   return std::erase_if(e.split.cases, [&](const EvaluationCase& c) {
-    if (!is_known(c.target_event, c.target_event + 1)) return true;
-    return e.run.invalid_ids == InvalidIds::kDrop && !is_known(first_event(e, c), c.history_end);
+    return std::ranges::binary_search(left_out, c.user);
   });
 }
 
@@ -184,7 +189,7 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   const RunDescription run = run_from_texts(saved->texts, options.model);
   Evaluation e{.options = options, .run = run.options, .dataset = {}, .split = {}};
   e.run.model.precision = options.precision;
-  std::int64_t left_out = 0;
+  EvaluationResult result;
   together(communicator, "open dataset", [&] {
     e.dataset.emplace(Dataset::open(options.data));
     RunDescription now = run;
@@ -192,10 +197,14 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
     now.dataset_digest = e.dataset->digest();
     check_same_dataset(run, now);
     e.split = make_split(*e.dataset, split_kind_from_string(e.run.split), e.run.time_quantile);
-    left_out = leave_out_unknown(e);
     if (e.split.cases.empty()) {
-      throw usage_error(fmt::format("{}: split {} holds nothing out{}", options.data, e.run.split,
-                                    left_out > 0 ? " but invalid ids" : ""));
+      throw usage_error(fmt::format("{}: split {} holds nothing out", options.data, e.run.split));
+    }
+    result.users_left_out = leave_out_unknown(e);
+    if (e.split.cases.empty()) {
+      throw usage_error(fmt::format(
+          "{}: no user is left to evaluate: {} have an invalid target or no valid history",
+          options.data, result.users_left_out));
     }
     e.run = evaluation_options(std::move(e.run), communicator.size());
   });
@@ -204,21 +213,13 @@ EvaluationResult evaluate(const EvaluateOptions& options, Communicator& communic
   RunPlan plan =
       evaluation_plan(*e.dataset, e.split, model, options, communicator, stream.device());
   e.tokens_at_once = plan.tokens_at_once;
-  if (communicator.rank() == 0) {
-    say_plain_attention(e.run.model);
-    if (left_out > 0) {
-      say(fmt::format(
-          "users left out: {} (their target is an invalid id{})", left_out,
-          e.run.invalid_ids == InvalidIds::kDrop ? ", or all of their history is" : ""));
-    }
-  }
+  if (communicator.rank() == 0) say_plain_attention(e.run.model);
   TrainState state =
       make_train_state(*e.dataset, model, std::move(plan.sharding), communicator, stream);
   // The newest now, which may be newer than the one above; of the same run in any case.
   const auto loaded = load_weights(checkpoints, weights_of(state), communicator, stream);
   check(loaded.has_value(), "the checkpoints of the run went away");
 
-  EvaluationResult result;
   result.precision = options.precision;
   result.device = device_given(options.device, stream.device());
   result.users = static_cast<std::int64_t>(e.split.cases.size());
@@ -237,6 +238,7 @@ std::string to_json(const EvaluationResult& result) {
   json["device"] = result.device;
   json["precision"] = to_string(result.precision);
   json["users"] = result.users;
+  json["users_left_out"] = result.users_left_out;
   return json.dump(2) + "\n";
 }
 

@@ -70,6 +70,10 @@ def dataset_case(bed, feature, event, policy, ranks, words):
             commands.check_sane(evaluated)
             if evaluated.code != 0:
                 wrong(f"evaluate does not do as the training did: {evaluated}")
+            # The last event is what the last user is evaluated by.
+            if feature == "item" and EVENTS - 1 in places and \
+                    not re.search(r"^users left out: [1-9]", evaluated.stdout, re.MULTILINE):
+                wrong(f"no user is left out: {evaluated.stdout} {evaluated}")
         bed.context.note("kinds of datasets")
     return f"dataset {feature} {event} {policy} {ranks} {','.join(words)}", case
 
