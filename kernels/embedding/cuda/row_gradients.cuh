@@ -19,23 +19,25 @@
 namespace serrate {
 
 /// Occurrences of a row that are added up together.
-inline constexpr std::int64_t kChunk = 256;
+inline constexpr std::int64_t kChunkOccurrences = 256;
 
-struct Gradient {
+struct SegmentGradient {
   const float* data;
   std::int64_t stride;
 };
 
 /// RowGroups and the segments' gradients as a kernel sees them.
-struct Groups {
+struct OccurrenceGroups {
   const std::uint64_t* occurrences;
   std::int64_t num_occurrences;
   OccurrenceFormat format;
   const float* weights;  // or null
-  const Gradient* gradients;
+  const SegmentGradient* gradients;
   std::int64_t cols;
-  Rows<float> chunk_sums;  // that of a chunk whose first occurrence is o is row o / kChunk
-  unsigned* done_chunks;   // of a row whose first occurrence is o: o / kChunk; 0 between kernels
+  // Row o / kChunkOccurrences is that of the chunk whose first occurrence is o.
+  Rows<float> chunk_sums;
+  // Of a row whose first occurrence is o: at o / kChunkOccurrences; 0 between kernels.
+  unsigned* done_chunks;
 
   __device__ std::int64_t row(std::int64_t o) const { return format.row(occurrences[o]); }
 };
@@ -55,12 +57,12 @@ __device__ inline float sum_over_lanes(float value) {
 
 /// The occurrences [begin, end) of a row, and which of them this row of threads has come for: the
 /// first, or the first of another chunk.
-struct RowRun {
+struct OccurrenceRun {
   std::int64_t row, begin, end, own;
 };
 
 /// Where a row begins that occurrence `inside` is of.
-__device__ inline std::int64_t begin_of_row(const Groups& groups, std::int64_t row,
+__device__ inline std::int64_t begin_of_row(const OccurrenceGroups& groups, std::int64_t row,
                                             std::int64_t inside) {
   std::int64_t step = 1;
   for (; inside >= step && groups.row(inside - step) == row; step *= 2) inside -= step;
@@ -71,7 +73,7 @@ __device__ inline std::int64_t begin_of_row(const Groups& groups, std::int64_t r
 }
 
 /// Where a row ends that all occurrences before `end`, and at least one, are of.
-__device__ inline std::int64_t end_of_row(const Groups& groups, std::int64_t row,
+__device__ inline std::int64_t end_of_row(const OccurrenceGroups& groups, std::int64_t row,
                                           std::int64_t end) {
   const std::int64_t size = groups.num_occurrences;
   std::int64_t step = 1;
@@ -81,23 +83,23 @@ __device__ inline std::int64_t end_of_row(const Groups& groups, std::int64_t row
 }
 
 /// Where the chunks of a row with occurrences [begin, end) end: a row has none or at least two, of
-/// kChunk each, and what is left over is fewer than kChunk.
+/// kChunkOccurrences each, and what is left over is fewer than kChunkOccurrences.
 __device__ inline std::int64_t end_of_chunks(std::int64_t begin, std::int64_t end) {
-  const std::int64_t chunks = (end - begin) / kChunk;
-  return chunks > 1 ? begin + chunks * kChunk : begin;
+  const std::int64_t chunks = (end - begin) / kChunkOccurrences;
+  return chunks > 1 ? begin + chunks * kChunkOccurrences : begin;
 }
 
 /// What a block keeps of the occurrences: those of its rows of threads, one before and one behind,
-/// and that kChunk before its last; and where the row before begins.
-inline constexpr unsigned kNeighbours = 4;
+/// and that kChunkOccurrences before its last; and where the row before begins.
+inline constexpr unsigned kNeighbourKeys = 4;
 
 /// Calls f(run) in each row of a block's threads whose occurrence is the first of a row or of a
-/// chunk. `keys` is shared, for blockDim.y + kNeighbours of them. All threads call it, once.
+/// chunk. `keys` is shared, for blockDim.y + kNeighbourKeys of them. All threads call it, once.
 template <typename F>
-__device__ void for_own_row(const Groups& groups, std::uint64_t* keys, F f) {
+__device__ void for_own_row(const OccurrenceGroups& groups, std::uint64_t* keys, F f) {
   const std::int64_t size = groups.num_occurrences;
   const std::int64_t before = std::int64_t{blockIdx.x} * blockDim.y - 1;
-  const std::int64_t chunk_before = before + blockDim.y - kChunk;
+  const std::int64_t chunk_before = before + blockDim.y - kChunkOccurrences;
   const unsigned thread = threadIdx.y * blockDim.x + threadIdx.x, behind = blockDim.y + 1;
   for (unsigned k = thread; k <= behind + 1; k += blockDim.x * blockDim.y) {
     const std::int64_t o = k <= behind ? before + k : chunk_before;
@@ -123,12 +125,12 @@ __device__ void for_own_row(const Groups& groups, std::uint64_t* keys, F f) {
   if (own > 0 && row_of(k - 1) == row) {
     if (!goes_on || row != row_of(1)) return;
     begin = static_cast<std::int64_t>(keys[behind + 2]);
-    if ((own - begin) % kChunk != 0) return;
+    if ((own - begin) % kChunkOccurrences != 0) return;
   }
   ++k;
   while (k <= behind && before + k < size && row_of(k) == row) ++k;
   const std::int64_t end = k <= behind ? before + k : end_of_row(groups, row, before + k);
-  if (begin == own || own < end_of_chunks(begin, end)) f(RowRun{row, begin, end, own});
+  if (begin == own || own < end_of_chunks(begin, end)) f(OccurrenceRun{row, begin, end, own});
 }
 
 /// Calls f(c) for this lane's of the columns [begin, end).
@@ -139,12 +141,12 @@ __device__ void for_own_columns(std::int64_t begin, std::int64_t end, F f) {
 
 /// sum += the gradients of occurrences [begin, end) at column c.
 template <int kWidth>
-__device__ void add_gradients(const Groups& groups, std::int64_t begin, std::int64_t end,
+__device__ void add_gradients(const OccurrenceGroups& groups, std::int64_t begin, std::int64_t end,
                               std::int64_t c, RowVector<kWidth>& sum) {
 #pragma unroll 4
   for (std::int64_t o = begin; o < end; ++o) {
     const std::uint64_t key = groups.occurrences[o];
-    const Gradient gradient = groups.gradients[groups.format.segment(key)];
+    const SegmentGradient gradient = groups.gradients[groups.format.segment(key)];
     const float weight = groups.weights ? groups.weights[o] : 1.0f;
     multiply_add(weight, load<kWidth>(gradient.data + groups.format.bag(key) * gradient.stride + c),
                  sum);
@@ -154,19 +156,19 @@ __device__ void add_gradients(const Groups& groups, std::int64_t begin, std::int
 /// Whether this row of threads is to do the row: where it has chunks, adds up its own, in columns
 /// [begin, end), and is if that was the last. All lanes call it.
 template <int kWidth>
-__device__ bool sum_chunk(const Groups& groups, const RowRun& run, std::int64_t begin,
-                          std::int64_t end) {
-  const std::int64_t chunks = (end_of_chunks(run.begin, run.end) - run.begin) / kChunk;
+__device__ bool sum_chunk(const OccurrenceGroups& groups, const OccurrenceRun& run,
+                          std::int64_t begin, std::int64_t end) {
+  const std::int64_t chunks = (end_of_chunks(run.begin, run.end) - run.begin) / kChunkOccurrences;
   if (chunks == 0) return true;
   for_own_columns<kWidth>(begin, end, [&](std::int64_t c) {
     RowVector<kWidth> sum{};
-    add_gradients(groups, run.own, run.own + kChunk, c, sum);
-    store(sum, groups.chunk_sums.row(run.own / kChunk) + c);
+    add_gradients(groups, run.own, run.own + kChunkOccurrences, c, sum);
+    store(sum, groups.chunk_sums.row(run.own / kChunkOccurrences) + c);
   });
   __syncwarp(lanes_of_row());
   unsigned is_last = 0;
   if (threadIdx.x == 0) {
-    unsigned* const done = groups.done_chunks + run.begin / kChunk;
+    unsigned* const done = groups.done_chunks + run.begin / kChunkOccurrences;
     __threadfence();  // the sum comes before the count,
     is_last = atomicAdd(done, 1u) == chunks - 1;
     if (is_last) atomicExch(done, 0u);
@@ -178,13 +180,13 @@ __device__ bool sum_chunk(const Groups& groups, const RowRun& run, std::int64_t 
 
 /// The gradient of a row at column c.
 template <int kWidth>
-__device__ RowVector<kWidth> sum_gradients(const Groups& groups, const RowRun& run,
+__device__ RowVector<kWidth> sum_gradients(const OccurrenceGroups& groups, const OccurrenceRun& run,
                                            std::int64_t c) {
   RowVector<kWidth> sum{};
   const std::int64_t rest = end_of_chunks(run.begin, run.end);
 #pragma unroll 4
-  for (std::int64_t o = run.begin; o < rest; o += kChunk) {
-    multiply_add(1.0f, load<kWidth>(groups.chunk_sums.row(o / kChunk) + c), sum);
+  for (std::int64_t o = run.begin; o < rest; o += kChunkOccurrences) {
+    multiply_add(1.0f, load<kWidth>(groups.chunk_sums.row(o / kChunkOccurrences) + c), sum);
   }
   add_gradients(groups, rest, run.end, c, sum);
   return sum;
@@ -192,19 +194,19 @@ __device__ RowVector<kWidth> sum_gradients(const Groups& groups, const RowRun& r
 
 /// The segments' gradients on the device, and what the kernels need of the groups.
 struct DeviceGroups {
-  Buffer<Gradient> gradients;
+  Buffer<SegmentGradient> gradients;
   Buffer<float> chunk_sums;
   Buffer<unsigned> done_chunks;
-  Groups groups;
+  OccurrenceGroups groups;
   bool aligned = true;
 
   DeviceGroups(const EmbeddingUpdate& args, const RowGroups& from, const Stream& stream) {
-    std::vector<Gradient> host;
+    std::vector<SegmentGradient> host;
     for (const GradientSegment& s : args.segments) {
       host.push_back({s.d_output.device_data(), s.d_output.stride});
       aligned = aligned && aligned_by_four(s.d_output);
     }
-    gradients = Buffer<Gradient>(host, stream);
+    gradients = Buffer<SegmentGradient>(host, stream);
     groups = {from.occurrences.device_data(),
               from.num_occurrences,
               occurrence_format(args.segments),
@@ -213,8 +215,8 @@ struct DeviceGroups {
               args.table.cols,
               {},
               nullptr};
-    if (from.num_occurrences < 2 * kChunk) return;
-    const std::int64_t chunks = (from.num_occurrences + kChunk - 1) / kChunk;
+    if (from.num_occurrences < 2 * kChunkOccurrences) return;
+    const std::int64_t chunks = (from.num_occurrences + kChunkOccurrences - 1) / kChunkOccurrences;
     const std::int64_t stride = (args.table.cols + 3) / 4 * 4;
     chunk_sums = Buffer<float>(chunks * stride, stream);
     done_chunks = Buffer<unsigned>::zeros(chunks, stream);
@@ -223,13 +225,13 @@ struct DeviceGroups {
   }
 };
 
-inline unsigned blocks_for(const RowGroups& groups, dim3 block) {
+inline unsigned blocks_for_occurrences(const RowGroups& groups, dim3 block) {
   return static_cast<unsigned>((groups.num_occurrences + block.y - 1) / block.y);
 }
 
 /// What for_own_row() has of shared memory, for its keys.
-inline std::int64_t bytes_of_keys(unsigned rows_of_threads) {
-  return (rows_of_threads + kNeighbours) * static_cast<std::int64_t>(sizeof(std::uint64_t));
+inline std::int64_t bytes_of_occurrence_keys(unsigned rows_of_threads) {
+  return (rows_of_threads + kNeighbourKeys) * static_cast<std::int64_t>(sizeof(std::uint64_t));
 }
 
 }  // namespace serrate

@@ -27,7 +27,7 @@ struct Sgd {
   static constexpr int kStates = 0;
   float learning_rate;
 
-  __device__ float rate(const RowRun&, float) const { return learning_rate; }
+  __device__ float rate(const OccurrenceRun&, float) const { return learning_rate; }
   __device__ void step(float rate, float g, float& w, float&, float&) const {
     w = fmaf(-rate, g, w);
   }
@@ -37,7 +37,7 @@ struct Adagrad {
   static constexpr int kStates = 1;
   float learning_rate, eps;
 
-  __device__ float rate(const RowRun&, float) const { return learning_rate; }
+  __device__ float rate(const OccurrenceRun&, float) const { return learning_rate; }
   __device__ void step(float rate, float g, float& w, float& sum, float&) const {
     sum = fmaf(g, g, sum);
     w -= rate * g / (sqrtf(sum) + eps);
@@ -52,7 +52,7 @@ struct RowWiseAdagrad {
   float full_dim;
 
   // Called by all lanes; `squares` is the lane's part.
-  __device__ float rate(const RowRun& run, float squares) const {
+  __device__ float rate(const OccurrenceRun& run, float squares) const {
     squares = row_squares ? row_squares[run.begin] : sum_over_lanes(squares);
     const float sum = *sums.row(run.row) + squares / full_dim;
     __syncwarp(lanes_of_row());  // all have read the sum
@@ -69,7 +69,7 @@ struct Adam {
   AdamCorrections corrections;
   float eps, beta1, beta2;
 
-  __device__ float rate(const RowRun&, float) const { return corrections.learning_rate; }
+  __device__ float rate(const OccurrenceRun&, float) const { return corrections.learning_rate; }
   __device__ void step(float rate, float g, float& w, float& first, float& second) const {
     first = fmaf(beta1, first, (1 - beta1) * g);
     second = fmaf(beta2, second, (1 - beta2) * (g * g));
@@ -81,14 +81,14 @@ struct Adam {
 // columns in shared memory between the sum and the step, as the step of a row may need the squares
 // of all its columns.
 template <int kWidth, class Optimizer, class Value>
-__global__ void update_rows(Groups groups, Optimizer optimizer, Rows<Value> table,
+__global__ void update_rows(OccurrenceGroups groups, Optimizer optimizer, Rows<Value> table,
                             Rows<float> state, Rows<float> second_moment, RoundingDraw draw) {
   // [blockDim.y, cols], every row aligned to 16 bytes; then keys
   const std::int64_t shared_stride = (groups.cols + 3) / 4 * 4;
   float* const shared = dynamic_shared<float>();
   float* const gradient = shared + threadIdx.y * shared_stride;
   auto* const keys = reinterpret_cast<std::uint64_t*>(shared + blockDim.y * shared_stride);
-  for_own_row(groups, keys, [&](const RowRun& run) {
+  for_own_row(groups, keys, [&](const OccurrenceRun& run) {
     if (!sum_chunk<kWidth>(groups, run, 0, groups.cols)) return;
     float squares = 0;
     for_own_columns<kWidth>(0, groups.cols, [&](std::int64_t c) {
@@ -117,8 +117,8 @@ __global__ void update_rows(Groups groups, Optimizer optimizer, Rows<Value> tabl
 
 // One row of threads per occurrence, as update_rows.
 template <int kWidth>
-__global__ void square_rows(Groups groups, ColumnRange columns, float* squares) {
-  for_own_row(groups, dynamic_shared<std::uint64_t>(), [&](const RowRun& run) {
+__global__ void square_rows(OccurrenceGroups groups, ColumnRange columns, float* squares) {
+  for_own_row(groups, dynamic_shared<std::uint64_t>(), [&](const OccurrenceRun& run) {
     if (!sum_chunk<kWidth>(groups, run, columns.begin, columns.end)) return;
     float sum = 0;
     for_own_columns<kWidth>(columns.begin, columns.end, [&](std::int64_t c) {
@@ -142,7 +142,8 @@ void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Opti
   const std::int64_t row_bytes =
       (args.table.cols + 3) / 4 * 4 * static_cast<std::int64_t>(sizeof(float));
   const std::int64_t most_rows =
-      (kSharedBytes - bytes_of_keys(0)) / (row_bytes + bytes_of_keys(1) - bytes_of_keys(0));
+      (kSharedBytes - bytes_of_occurrence_keys(0)) /
+      (row_bytes + bytes_of_occurrence_keys(1) - bytes_of_occurrence_keys(0));
   check(most_rows > 0,
         "rows of more than 12276 columns are too wide for the update on a GPU (its blocks keep a "
         "row in 48 KiB of shared memory): make the table's dim smaller, or cut it by columns");
@@ -150,8 +151,8 @@ void launch_update_of(const EmbeddingUpdate& args, const RowGroups& groups, Opti
   block.y = std::min(block.y, static_cast<unsigned>(most_rows));
   const auto kernel = aligned ? update_rows<4, Optimizer, Value> : update_rows<1, Optimizer, Value>;
   const Rows<Value> table{static_cast<Value*>(args.table.device_data()), args.table.stride};
-  launch(kernel, blocks_for(groups, block), block,
-         static_cast<std::size_t>(block.y * row_bytes + bytes_of_keys(block.y)), stream,
+  launch(kernel, blocks_for_occurrences(groups, block), block,
+         static_cast<std::size_t>(block.y * row_bytes + bytes_of_occurrence_keys(block.y)), stream,
          device.groups, optimizer, table, rows_of(args.state), rows_of(args.second_moment),
          rounding_draw_of(args));
 }
@@ -183,8 +184,9 @@ void gradient_row_squares_on<DeviceType::kCuda>(const EmbeddingUpdate& args,
     const bool aligned = device.aligned && range.begin % 4 == 0 && range.end % 4 == 0;
     const auto kernel = aligned ? square_rows<4> : square_rows<1>;
     const dim3 block = rows_of_threads(range.end - range.begin, aligned ? 4 : 1, kUpdateThreads);
-    launch(kernel, blocks_for(groups, block), block,
-           static_cast<std::size_t>(bytes_of_keys(block.y)), stream, device.groups, range, next);
+    launch(kernel, blocks_for_occurrences(groups, block), block,
+           static_cast<std::size_t>(bytes_of_occurrence_keys(block.y)), stream, device.groups,
+           range, next);
     next += squares.size() / columns.size();
   }
 }
