@@ -29,8 +29,8 @@ namespace {
 namespace fibre = boost::context::detail;
 
 constexpr std::size_t kStackBytes = 256 << 10, kPage = 4096;
-// Stacks end at different places of their pages, or what all of them use shared a few lines of the
-// cache.
+// Stacks end at different offsets in their pages; otherwise their hot parts would compete for a few
+// sets of the cache.
 constexpr std::size_t kStackStep = 17 * 64, kStackSteps = 61;
 
 constexpr std::uint32_t kPoisonWord = 0xFFFFFFFF;
