@@ -114,7 +114,8 @@ PlannerObjective planner_objective_from_string(const std::string& name);
 struct PlannerOptions {
   PlannerEstimator estimator = PlannerEstimator::kTorchRec;
   PlannerObjective objective = PlannerObjective::kMaxRank;
-  /// The search ends by itself; a plan that was cut short here depends on the machine's speed.
+  /// The search ends by itself; a plan that was cut short here depends on the machine's speed. The
+  /// bound is proved after the search: its time comes on top.
   std::chrono::milliseconds time_limit{60'000};
   std::uint64_t seed = 0;
 };

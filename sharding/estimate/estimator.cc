@@ -24,7 +24,6 @@ void ShardEstimate::add(const ShardEstimate& other, int times) {
   forward_comms += times * other.forward_comms;
   backward_compute += times * other.backward_compute;
   backward_comms += times * other.backward_comms;
-  prefetch += times * other.prefetch;
   input_dist += times * other.input_dist;
   device_bytes += times * other.device_bytes;
   host_bytes += times * other.host_bytes;

@@ -14,14 +14,13 @@ struct ShardEstimate {
   double forward_comms = 0;
   double backward_compute = 0;
   double backward_comms = 0;
-  double prefetch = 0;
   double input_dist = 0;  // TorchRec plans without it
   std::int64_t device_bytes = 0;
   std::int64_t host_bytes = 0;
   std::int64_t exchange_bytes = 0;  // of these, in buffers of the exchange (kSerrate)
 
   double total(PlannerEstimator estimator) const {
-    return forward_compute + forward_comms + backward_compute + backward_comms + prefetch +
+    return forward_compute + forward_comms + backward_compute + backward_comms +
            (estimator == PlannerEstimator::kSerrate ? input_dist : 0);
   }
   void add(const ShardEstimate& other, int times = 1);

@@ -222,8 +222,8 @@ double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
   const double proved =
       raise_by_cases(Relaxation(problem, objective, Relaxation::Nodes::kApartIfFew), bound, known);
   if (objective == kMaxRank || is_proved(kFirstGoal, known, proved)) return proved;
-  // No rank takes longer than the critical path. Where shards do not come apart, cases of that one
-  // phase at times prove what as many of three do not.
+  // No rank takes longer than the critical path. Where shards are indivisible, splitting max_rank's
+  // single phase sometimes proves more than splitting the three phases as often.
   const Relaxation of_rank(problem, kMaxRank, Relaxation::Nodes::kTogether);
   if (of_rank.num_demands() > kMostToCut) return proved;
   return raise_by_cases(of_rank, {proved, bound.device_price, bound.host_price}, known);

@@ -39,8 +39,8 @@ std::vector<std::vector<ItemChoice>> relaxed_choices(const PlannerProblem& probl
 /// A bound at least as high as `bound`, for which cases are told apart: by how long the slowest
 /// rank of a phase takes, as no shard may be longer, and by the candidate of one item, with the
 /// nodes of its blocks. `known` is what a placement that was found takes, in ms. Returns the best
-/// bound proved while trying 0.92 to 1 of `known` as goals. That of critical_path, where it is 2 %
-/// below `known` or more, is max_rank's if that is higher.
+/// bound proved while trying 0.92 to 1 of `known` as goals. Where critical_path's bound stays 2 %
+/// or more below `known`, max_rank's is taken if it is higher (up to 1,500 candidates).
 double raise_bound(const PlannerProblem& problem, PlannerObjective objective,
                    const PlannerBound& bound, double known);
 

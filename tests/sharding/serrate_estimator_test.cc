@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 namespace serrate {
 namespace {
 
@@ -217,6 +219,23 @@ TEST(SerrateEstimator, LatencyIsOncePerExchange) {
   EXPECT_NEAR(serrate_latency(model, t, {}), all, 1e-9);
   model.tables[0].weighted = true;
   EXPECT_NEAR(latency(whole, node), (3 + 1) * all + (3 + 1) * through_node, 1e-9);
+}
+
+// So that no rank takes longer than the critical path.
+TEST(PhaseTimes, SumToTheTotal) {
+  const ShardEstimate e{.forward_compute = 1,
+                        .forward_comms = 2,
+                        .backward_compute = 4,
+                        .backward_comms = 8,
+                        .input_dist = 16};
+  const auto sum = [&](PlannerEstimator estimator) {
+    const PhaseTimes times = phase_times(estimator, ShardingType::kRowWise, e);
+    return std::accumulate(times.begin(), times.end(), 0.0);
+  };
+  EXPECT_EQ(sum(PlannerEstimator::kTorchRec), 15);
+  EXPECT_EQ(e.total(PlannerEstimator::kTorchRec), 15);
+  EXPECT_EQ(sum(PlannerEstimator::kSerrate), 31);
+  EXPECT_EQ(e.total(PlannerEstimator::kSerrate), 31);
 }
 
 }  // namespace
