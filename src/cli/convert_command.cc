@@ -36,8 +36,7 @@ int convert_command(const Arguments& arguments) {
   }
   if (!separator.empty()) options.separator = separator == "tab" ? '\t' : separator[0];
   if (skip_bad_rows) options.bad_rows = BadRows::kSkip;
-  const std::string unfinished = temporary_path_of(options.output);
-  remove_on_stop_signals(unfinished);
+  remove_on_stop_signals(temporary_path_of(options.output));
   fmt::print("{}\n", to_string(convert(options)));
   return 0;
 }

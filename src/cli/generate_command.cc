@@ -21,8 +21,7 @@ int generate_command(const Arguments& arguments) {
   line.add(option("events", options.events, "number of events", {1, kMost}));
   line.add(option("seed", options.seed, "the same seed makes the same dataset"));
   if (!line.parse(arguments)) return 0;
-  const std::string unfinished = temporary_path_of(options.output);
-  remove_on_stop_signals(unfinished);
+  remove_on_stop_signals(temporary_path_of(options.output));
   generate(options);
   return 0;
 }

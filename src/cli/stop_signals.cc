@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <csignal>
+#include <cstring>
 #include <ctime>
 
 namespace serrate::cli {
@@ -15,9 +17,20 @@ constexpr int kStopSignals[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
 std::atomic<bool> stop_requested{false};
 std::atomic<std::time_t> requested_at{0};  // seconds; 0: not requested
 std::atomic<const std::atomic<int>*> passed_on_to{nullptr};
-std::atomic<const char*> unfinished_file{nullptr};
+char unfinished_file[PATH_MAX] = "";
 static_assert(std::atomic<bool>::is_always_lock_free);
 static_assert(std::atomic<std::time_t>::is_always_lock_free);
+
+[[noreturn]] void end_by(int number) {
+  std::signal(number, SIG_DFL);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, number);
+  pthread_sigmask(SIG_UNBLOCK, &signals, nullptr);
+  std::raise(number);
+  // The first process of a container outlives that.
+  ::_exit(128 + number);
+}
 
 void on_stop_signal(int number) {
   const int error = errno;  // of what is interrupted
@@ -30,26 +43,31 @@ void on_stop_signal(int number) {
   if (const std::atomic<int>* child = passed_on_to) {
     if (const int process = *child) ::kill(process, number);
   } else if (!is_first && now.tv_sec > requested_at + 1) {
-    std::signal(number, SIG_DFL);
-    std::raise(number);
+    end_by(number);
   }
   errno = error;
 }
 
 void remove_unfinished_file(int number) {
   ::unlink(unfinished_file);
-  std::signal(number, SIG_DFL);
-  std::raise(number);
+  end_by(number);
 }
 
-void handle_stop_signals(void (*handler)(int)) {
+bool is_ignored(int number) {
+  struct sigaction present = {};
+  sigaction(number, nullptr, &present);
+  return present.sa_handler == SIG_IGN;
+}
+
+void handle(int number, void (*handler)(int)) {
   struct sigaction action = {};
   action.sa_handler = handler;
+  sigaction(number, &action, nullptr);
+}
+
+void handle_stop_signals() {
   for (const int number : kStopSignals) {
-    struct sigaction present = {};
-    sigaction(number, nullptr, &present);
-    if (number == SIGHUP && present.sa_handler == SIG_IGN) continue;
-    sigaction(number, &action, nullptr);
+    if (number != SIGHUP || !is_ignored(number)) handle(number, on_stop_signal);
   }
 }
 
@@ -57,19 +75,22 @@ void handle_stop_signals(void (*handler)(int)) {
 
 const std::atomic<bool>& stop_on_signals() {
   passed_on_to = nullptr;
-  handle_stop_signals(on_stop_signal);
+  handle_stop_signals();
   return stop_requested;
 }
 
 const std::atomic<bool>& pass_on_stop_signals(const std::atomic<int>& child) {
   passed_on_to = &child;
-  handle_stop_signals(on_stop_signal);
+  handle_stop_signals();
   return stop_requested;
 }
 
 void remove_on_stop_signals(const std::string& file) {
-  unfinished_file = file.c_str();
-  handle_stop_signals(remove_unfinished_file);
+  if (file.size() >= sizeof unfinished_file) return;  // it cannot be made
+  std::strcpy(unfinished_file, file.c_str());
+  for (const int number : kStopSignals) {
+    if (!is_ignored(number)) handle(number, remove_unfinished_file);
+  }
 }
 
 }  // namespace serrate::cli

@@ -13,8 +13,8 @@ const std::atomic<bool>& stop_on_signals();
 /// As above, and the signal goes on to process `child`, when that is not 0.
 const std::atomic<bool>& pass_on_stop_signals(const std::atomic<int>& child);
 
-/// From now on these signals end the process as they do by themselves, but `file`, which may not be
-/// there, is removed first. The string is not copied.
+/// From now on those of these signals that are not ignored remove `file`, which may not be there,
+/// and then end the process as they do by themselves.
 void remove_on_stop_signals(const std::string& file);
 
 }  // namespace serrate::cli
