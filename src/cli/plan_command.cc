@@ -227,12 +227,14 @@ void add_options(Options& line, PlanArguments& a) {
 void check_what_if(const std::vector<std::string>& changes) {
   std::map<std::string, std::string> named;
   for (const std::string& change : changes) {
-    const auto [first, is_new] = named.emplace(change.substr(0, change.find('=')), change);
+    const auto equals = change.find('=');
+    if (equals == std::string::npos) {
+      throw usage_error(fmt::format("--what-if {} (takes NAME=VALUE, as in hbm=40GiB)", change));
+    }
+    const auto [first, is_new] = named.emplace(change.substr(0, equals), change);
     if (is_new) continue;
-    throw usage_error(
-        fmt::format("--what-if {} and --what-if {} (only one can be so): leave out "
-                    "one of them",
-                    first->second, change));
+    throw usage_error(fmt::format("--what-if {} and --what-if {} both change {}: keep one",
+                                  first->second, change, first->first));
   }
 }
 
