@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
+#include <list>
 #include <optional>
 
 #include "serrate/error.h"
@@ -19,17 +20,31 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A path that has to lead to the new run must not go through folders of the one that is moved.
+/// A path that has to lead to the new run must not go through folders of the one that is moved,
+/// neither by itself nor by the text of a link.
 void check_leads_around(const std::string& run) {
-  const std::string name = fs::canonical(run);
-  fs::path part;
-  for (const fs::path& next : fs::path(follow_links(run))) {
-    part /= next;
-    if (!fs::canonical(part).string().starts_with(name + "/")) continue;
-    throw usage_error(
-        fmt::format("--fresh: --output {} leads through {} (which is moved with the run): give it "
-                    "as {}",
-                    run, part.string(), name));
+  const std::string name = fs::canonical(run);  // throws where links lead in circles
+  fs::path at = fs::current_path();             // without links
+  const fs::path path = run;
+  std::list<fs::path> ahead(path.begin(), path.end());
+  while (!ahead.empty()) {
+    const fs::path next = ahead.front();
+    ahead.pop_front();
+    if (next == "..") {
+      at = at.parent_path();
+    } else if (next != "." && !next.empty()) {
+      at /= next;
+    }
+    if (fs::is_symlink(at)) {
+      const fs::path target = fs::read_symlink(at);
+      at = at.parent_path();
+      ahead.insert(ahead.begin(), target.begin(), target.end());
+    } else if (at.string().starts_with(name + "/")) {
+      throw usage_error(
+          fmt::format("--fresh: --output {} leads through {} (which is moved with the run): give "
+                      "it as {}",
+                      run, at.string(), name));
+    }
   }
 }
 

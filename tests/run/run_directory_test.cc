@@ -103,7 +103,7 @@ TEST_F(TrainerTest, FreshThroughALinkMovesWhatItLeadsTo) {
 
 TEST_F(TrainerTest, FreshByAPathThroughTheRun) {
   train(to(4));
-  fs::create_directory_symlink("run", temporary_.file("link"));
+  fs::create_directory_symlink("./run/", temporary_.file("link"));
   options_.fresh = true;
   for (const std::string& name : {run_ + "/../run", run_ + "/../link/"}) {
     options_.output = name;
@@ -118,8 +118,11 @@ TEST_F(TrainerTest, FreshIsRefusedByAPathThroughFoldersOfTheRun) {
   train(to(4));
   fs::create_directory_symlink("run/checkpoint", temporary_.file("link"));
   fs::create_directory_symlink("run/checkpoint/../../run", temporary_.file("long"));
+  fs::create_directory_symlink("run/checkpoint/../..", temporary_.file("around"));
+  fs::create_directory_symlink("around/run", temporary_.file("twice"));
   options_.fresh = true;
-  for (const char* name : {"run/checkpoint/../../run", "link/../../run", "long"}) {
+  for (const char* name :
+       {"run/checkpoint/../../run", "link/../../run", "long", "around/run", "twice"}) {
     options_.output = temporary_.file(name);
     const std::string message = message_of<Error>([&] { train(to(2)); });
     EXPECT_NE(message.find("which is moved with the run): give it as " + run_), std::string::npos)
