@@ -2,15 +2,13 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
-#include <cerrno>
-#include <cstring>
+#include <utility>
 
 #include "serrate/error.h"
-#include "src/io/file_descriptor.h"
 
 namespace serrate {
 namespace {
@@ -33,38 +31,20 @@ void write_holder(int descriptor) {
   [[maybe_unused]] const ssize_t written = ::pwrite(descriptor, text.data(), text.size(), 0);
 }
 
-bool is_file_at(int descriptor, const std::string& path) {
-  struct stat ours{}, theirs{};
-  return ::fstat(descriptor, &ours) == 0 && ::stat(path.c_str(), &theirs) == 0 &&
-         ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+FileDescriptor lock_directory(const std::string& directory) {
+  LockedFile lock = open_locked(directory + "/lock", O_RDWR | O_CREAT | O_NOFOLLOW);
+  if (!lock.is_ours) {
+    throw usage_error(
+        fmt::format("{} is in use by {} (two writers would mix their checkpoints): "
+                    "wait for it or choose another directory",
+                    directory, holder_of(lock.file.number())));
+  }
+  write_holder(lock.file.number());
+  return std::move(lock.file);
 }
 
 }  // namespace
 
-DirectoryLock::DirectoryLock(const std::string& directory) : descriptor_(-1) {
-  const std::string path = directory + "/lock";
-  for (;;) {
-    descriptor_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (descriptor_ < 0) {
-      throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
-    }
-    if (!lock_file(descriptor_, path)) {
-      const std::string holder = holder_of(descriptor_);
-      ::close(descriptor_);
-      throw usage_error(
-          fmt::format("{} is in use by {} (two writers would mix their checkpoints): "
-                      "wait for it or choose another directory",
-                      directory, holder));
-    }
-    // The directory may have been renamed between the two calls.
-    if (is_file_at(descriptor_, path)) break;
-    ::close(descriptor_);
-  }
-  write_holder(descriptor_);
-}
-
-DirectoryLock::~DirectoryLock() {
-  ::close(descriptor_);
-}
+DirectoryLock::DirectoryLock(const std::string& directory) : file_(lock_directory(directory)) {}
 
 }  // namespace serrate

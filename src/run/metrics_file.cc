@@ -160,33 +160,44 @@ bool is_plain_file(const std::string& path) {
   return ::stat(path.c_str(), &status) != 0 || S_ISREG(status.st_mode);
 }
 
-/// A plain file is kept from other trainings while it is open.
-FileDescriptor open_to_write(const std::string& path, bool is_plain) {
-  int number = open_descriptor(path, O_RDWR | O_CREAT | (is_plain ? 0 : O_APPEND));
+FileDescriptor open_special(const std::string& path) {
+  FileDescriptor file(open_descriptor(path, O_RDWR | O_CREAT | O_APPEND));
   // A pipe, or a device that cannot be read.
-  if (number < 0 && !is_plain) number = open_descriptor(path, O_WRONLY);
-  if (number < 0) {
+  if (file.number() < 0) file = FileDescriptor(open_descriptor(path, O_WRONLY));
+  if (file.number() < 0) {
     throw usage_error(fmt::format("{} cannot be written ({})", path, std::strerror(errno)));
   }
-  FileDescriptor file(number);
-  if (is_plain && !lock_file(number, path)) {
+  return file;
+}
+
+/// A plain file is kept from other trainings while it is open.
+FileDescriptor open_to_write(const std::string& path, bool is_plain) {
+  if (!is_plain) return open_special(path);
+  LockedFile opened = open_locked(path, O_RDWR | O_CREAT);
+  if (!opened.is_ours) {
     throw usage_error(
         fmt::format("{} is in use by another training (the two would mix their lines): wait for it "
                     "or name another file for the metrics",
                     path));
   }
-  return file;
+  return std::move(opened.file);
+}
+
+std::int64_t size_of(const FileDescriptor& file, const std::string& path) {
+  struct stat status{};
+  if (::fstat(file.number(), &status) != 0) {
+    throw Error(fmt::format("{} cannot be read ({})", path, std::strerror(errno)));
+  }
+  return status.st_size;
 }
 
 }  // namespace
 
 MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done)
-    : path_(path),
-      is_plain_(is_plain_file(path)),
-      file_(std::in_place, open_to_write(path, is_plain_)) {
+    : path_(path), is_plain_(is_plain_file(path)), file_(open_to_write(path, is_plain_)) {
   Kept kept;
   std::string moved;  // where what was in the file is now, if not there
-  const bool has_lines = is_plain_ && std::filesystem::file_size(path) > 0;
+  const bool has_lines = is_plain_ && size_of(file_, path) > 0;
   if (has_lines) {
     kept = find_kept(path, steps_done);
     if (steps_done == 0 && kept.last_of_others > 0) {
@@ -208,7 +219,7 @@ MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done)
   } else if (is_plain_ && steps_done > 0) {
     kept.missing.emplace_back(1, steps_done);
   }
-  if (!moved.empty()) file_.emplace(open_to_write(path, is_plain_));
+  if (!moved.empty()) file_ = open_to_write(path, is_plain_);
   start_seconds_ = now_seconds() - kept.seconds;
   if (!is_plain_) return;
   if (!kept.missing.empty()) {
@@ -217,7 +228,7 @@ MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done)
   }
   if (!moved.empty()) {
     find_kept(moved, steps_done,
-              [&](const std::string& line) { write_all(file_->number(), line + "\n", path); });
+              [&](const std::string& line) { write_all(file_.number(), line + "\n", path); });
   } else if (kept.last > 0 && kept.first_other > 0) {
     say(
         fmt::format("{} is cut off after the line of step {}{}: what follows comes after the "
@@ -227,22 +238,22 @@ MetricsFile::MetricsFile(const std::string& path, std::int64_t steps_done)
                         ? fmt::format(", up to that of step {}", kept.last_of_others)
                         : ""));
   }
-  while (::ftruncate(file_->number(), kept.bytes) != 0) {
+  while (::ftruncate(file_.number(), kept.bytes) != 0) {
     if (errno != EINTR) fail_write(path);
   }
-  if (::lseek(file_->number(), 0, SEEK_END) < 0) fail_write(path);
+  if (::lseek(file_.number(), 0, SEEK_END) < 0) fail_write(path);
   sync();
   // Its name, too, has to outlast a loss of power: checkpoints will rely on the lines.
   sync_path(std::filesystem::canonical(path).parent_path());
 }
 
 void MetricsFile::write(const StepResult& result) {
-  write_all(file_->number(), to_line(result, now_seconds() - start_seconds_) + "\n", path_);
+  write_all(file_.number(), to_line(result, now_seconds() - start_seconds_) + "\n", path_);
 }
 
 void MetricsFile::sync() {
   if (!is_plain_) return;
-  while (::fsync(file_->number()) != 0) {
+  while (::fsync(file_.number()) != 0) {
     if (errno != EINTR) fail_write(path_);
   }
 }

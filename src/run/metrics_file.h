@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 
 #include "serrate/trainer.h"
@@ -27,7 +26,7 @@ class MetricsFile {
  private:
   std::string path_;
   bool is_plain_ = false;
-  std::optional<FileDescriptor> file_;
+  FileDescriptor file_;
   double start_seconds_ = 0;
 };
 

@@ -303,10 +303,10 @@ bool Trainer::run(const std::atomic<bool>& stop,
   if (done() && impl.steps->empty()) return true;
   Communicator& communicator = impl.communicator;
   const bool is_first = communicator.rank() == 0;
-  impl.describe_run_in_files();
   together(communicator, "metrics", [&] {
     if (is_first && !impl.metrics) impl.open_metrics();
   });
+  impl.describe_run_in_files();
 
   // The losses of the steps that are queued: those of a GPU come one step late.
   const auto report = [&](std::size_t most, StepWords& words) {

@@ -1,9 +1,12 @@
 #include "src/run/metrics_file.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <filesystem>
+#include <thread>
 
 #include "tests/run/metrics_lines.h"
 #include "tests/support/temporary_folder.h"
@@ -129,6 +132,23 @@ TEST_F(MetricsFileTest, IsWrittenByOneTraining) {
   expect_refused();
   EXPECT_EQ(read_lines(path_ + ".1").steps, numbers(1, 4));
   EXPECT_FALSE(fs::exists(path_ + ".2"));
+}
+
+// Another training sets the file aside while this one opens it: a lease holds its open() back.
+TEST_F(MetricsFileTest, IsTheFileThatHasTheName) {
+  temporary_.write("m.jsonl", some_lines(1, 3));
+  const FileDescriptor lease(::open(path_.c_str(), O_RDWR));
+  const auto before = std::signal(SIGIO, SIG_IGN);  // what tells of the open()
+  if (::fcntl(lease.number(), F_SETLEASE, F_WRLCK) != 0) GTEST_SKIP() << "no leases here";
+  std::thread training([&] { open_and_write(3); });
+  while (::fcntl(lease.number(), F_GETLEASE) == F_WRLCK) std::this_thread::yield();
+  fs::rename(path_, path_ + ".1");
+  temporary_.write("m.jsonl", some_lines(1, 3));
+  ::fcntl(lease.number(), F_SETLEASE, F_UNLCK);
+  training.join();
+  std::signal(SIGIO, before);
+  EXPECT_EQ(read_lines(path_).steps, numbers(1, 4));
+  EXPECT_EQ(read_file(path_ + ".1"), some_lines(1, 3));
 }
 
 TEST_F(MetricsFileTest, FollowsLinks) {

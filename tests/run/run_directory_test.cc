@@ -1,6 +1,7 @@
 // What a training leaves in its directory, and finds there.
 #include <unistd.h>
 
+#include "src/run/metrics_file.h"
 #include "tests/run/trainer_fixture.h"
 
 namespace serrate {
@@ -157,6 +158,15 @@ TEST_F(TrainerTest, HasItsDirectoryAlone) {
     EXPECT_NE(message.find(fmt::format("in use by process {} on ", getpid())), std::string::npos)
         << message;
   });
+}
+
+TEST_F(TrainerTest, WritesNothingForPeopleWhereItsMetricsAreInUse) {
+  options_.metrics = temporary_.file("shared.jsonl");
+  const MetricsFile other(options_.metrics, 0);
+  const std::string message = message_of<Error>([&] { train(options_); });
+  EXPECT_NE(message.find("is in use by another training"), std::string::npos) << message;
+  EXPECT_FALSE(fs::exists(run_ + "/config.json"));
+  EXPECT_FALSE(fs::exists(run_ + "/plan.json"));
 }
 
 TEST_F(TrainerTest, TheDescriptionShowsDamage) {
