@@ -95,8 +95,9 @@ __device__ void load_box(void* shared, const CUtensorMap* map, const int (&coord
 }
 
 #if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
-/// The same with .multicast::cluster, read once for each block of the cluster whose bit, by
-/// cluster_rank(), is in `blocks`: to what it has at this address, and its mbarrier counts.
+/// The same with .multicast::cluster, read once, for all blocks of the cluster whose bits, by
+/// cluster_rank(), are in `blocks`: each gets it at this address, and each one's own mbarrier
+/// counts the bytes, which each expects.
 __device__ inline void load_box_to(unsigned blocks, void* shared, const CUtensorMap* map,
                                    const int (&coordinates)[5], Mbarrier* mbarrier) {
   asm volatile(

@@ -43,7 +43,7 @@ inline constexpr int kLongestRows = 2 * kMmaTile;
 constexpr std::int64_t resident_rows_of_wgmma(std::int64_t head_dim) {
   return (std::int64_t{32} << 10) / head_dim;
 }
-/// And so many blocks of a cluster, each with its part of them.
+/// How many blocks of a cluster may share a sequence, each with up to so many queries.
 constexpr std::int64_t resident_blocks_of_wgmma(std::int64_t head_dim) {
   return head_dim <= 64 ? 1 : 2;
 }

@@ -34,7 +34,8 @@ __device__ inline float scale_of_sums(const AttentionView& args) {
 
 /// ExactActivation in few instructions, of scores over `scale`, without SiLU's divisor: as exact as
 /// approximate_sigmoid() is, where weights are rounded to 2^-9 (bfloat16) or 2^-11 (float16, tf32).
-/// Above 0, SiLU's derivative is off by 2^-20 (1 + x) at most.
+/// Above 0, SiLU's derivative is off by 2^-20 (1 + x) at most; sums of bias gradients, which are
+/// not rounded, take its error.
 struct FastActivation {
   float scale = 1;
 

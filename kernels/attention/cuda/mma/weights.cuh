@@ -26,8 +26,9 @@ __device__ inline float sum_of_four(float x) {
   return x + __shfl_xor_sync(~0u, x, 2);
 }
 
-/// The scale of scores as a positive one, so that the largest stays the largest, and -infinity what
-/// it is; where it is negative, the scores change their sign.
+/// The scale of scores as a positive one, so that the largest stays the largest; where it is
+/// negative, the scores change their sign. 0 becomes a small one, by which -infinity stays what it
+/// is.
 template <int kBlocks>
 __device__ float make_positive(float scale, Fragment<kBlocks>& scores) {
   if (scale < 0) {
@@ -50,10 +51,11 @@ __device__ void hide(const LaneTile& tile, unsigned visible, float hidden,
   });
 }
 
-/// Scores, times `scale`, which is positive, become weights times 2^(max + exponent), 2^-exponent
-/// being `lowered`; what was summed before has to shrink by `factors`, which it seldom has: the
-/// maximum stays what it was while no score is larger by more than kSlack. Weights of up to
-/// 2^kSlack are as exact, and float16 has them with dropout, too.
+/// Scores become 2^(scale * score - max + exponent), `scale` being positive and `lowered`
+/// 2^-exponent. `max`, of a query, is its largest score so far, or one that is smaller by kSlack at
+/// most: where it grows, what was summed before has to be multiplied by `factors`, and with this
+/// slack it seldom grows. So weights are at most 2^kSlack (before 2^exponent and dropout), and as
+/// exact as those of at most 1.
 template <int kBlocks, int kSlack = 4>
 __device__ void online_softmax(Fragment<kBlocks>& scores, float scale, OnlineSoftmax& softmax,
                                float (&factors)[2], float exponent = 0, float lowered = 1) {

@@ -1,12 +1,13 @@
-// The backward on Hopper (sm_90a), for halves, of sequences of more than 64 keys and of 257 to 512,
-// 129 to 256 or 1 to 128 queries at head_dim 64, 128 or 256, of all heads that share keys:
-// registers have d_q, shared memory queries and d_out. A block of two warpgroups handles one
-// sequence and one head of keys, as in mma/backward_resident.cu: every tensor is read or written
-// once, and there are five products. Blocks of 32 keys with values go by, copied ahead. The two
-// groups take tiles of 64 queries alternately. For a block of keys, a group first makes weights and
-// gradients of scores of its tiles, which go to shared memory, and then sums d_q of its tiles, and
-// one group d_v and the other d_k of the block over all tiles: these as columns times keys, since
-// wgmma has 64 rows.
+// The backward on Hopper (sm_90a), for halves, of sequences whose queries a block has on chip:
+// registers have d_q, shared memory queries and d_out. Rounded up to 64 in each head, and of all
+// heads that share keys, these are 257 to 512, 129 to 256 or up to 128 at head_dim 64, 128 or 256;
+// keys are more than 64, and neither they nor a head's queries more than 512 (256 at head_dim 256).
+// A block of two warpgroups handles one sequence and one head of keys, as in
+// mma/backward_resident.cu: every tensor is read or written once, and there are five products.
+// Blocks of 32 keys with values go by, copied ahead. The two groups take tiles of 64 queries
+// alternately. For a block of keys, a group first makes weights and gradients of scores of its
+// tiles, which go to shared memory, and then sums d_q of its tiles, and one group d_v and the other
+// d_k of the block over all tiles: these as columns times keys, since wgmma has 64 rows.
 //
 // Of up to twice as many queries, at head_dim 128 and 256, two blocks of a cluster have every other
 // tile each. One brings keys, the other values, to both. Each has half of the columns of d_k and
@@ -62,7 +63,8 @@ struct ResidentWarp {
                       &state.queries);
     }
   }
-  // Likewise, of two blocks by one of each: where block n is going to come nobody reads any more.
+  // Likewise by one thread, of each thread block where two share a sequence; one of these loads the
+  // keys, the other the values, to both. Nobody uses what was where block n of keys comes any more.
   __device__ void expect_keys(unsigned n) const {
     mbarrier_arrive_expecting(&tiles.barriers().full[n % kSlots],
                               2 * ResidentTiles<kDim>::kKeyBytes);
@@ -165,9 +167,17 @@ struct ResidentWarp {
     }
   }
 
-  // The group's sums of the columns that the other block has, of block n of keys, go to the place
-  // of values or keys there. That is free as soon as that block is behind its products of keys, and
-  // tells so by `ready`; then there is room for the next block of keys, too.
+  // Of block n of keys, the group's sums of the columns that the other thread block has go there,
+  // to the place of its values or keys, when its `ready` token has come: it has multiplied by them,
+  // and where block n + 1 comes, nobody uses what was there.
+  // Phases: `full` has n / 2, and `ready` and `sent` have n. A thread block expects all that its
+  // token allows the other one to send before it sends the token. What it then expects of n + 1
+  // behind a sequence's last keys are the next sequence's first: the last one of all never comes,
+  // on purpose.
+  // The token releases nothing. It need not: the other thread block reads nothing that this one
+  // wrote but what is sent with bytes of its own, and overwrites only what this one is done with:
+  // products have been waited for, and threads' accesses lie before a fence.proxy.async and the
+  // barrier.
   __device__ void hand_over(unsigned seen, unsigned n, int first_key) const {
     KeyBarriers& barriers = tiles.barriers();
     const int other = rank ^ 1;

@@ -53,7 +53,7 @@ struct ResidentTiles {
 struct KeyBarriers {
   Mbarrier full[kSlots];          // keys and values have come
   Mbarrier ready, sent[kGroups];  // hand_over() says for what
-  alignas(16) float4 token;       // comes with `ready`
+  alignas(16) float4 token;       // comes with `ready`; nobody reads it
 };
 
 template <int kDim>
