@@ -38,7 +38,7 @@ __device__ float make_positive(float scale, Fragment<kBlocks>& scores) {
       for (float& x : block) x = -x;
     }
   }
-  return fmaxf(fabsf(scale), 0x1p-126f);
+  return scale == 0 ? 0x1p-126f : fabsf(scale);
 }
 
 /// The scores of pairs that are not visible become `hidden`.

@@ -21,6 +21,8 @@
 namespace serrate {
 namespace {
 
+using namespace resident_wgmma;
+
 #ifdef SERRATE_WGMMA
 
 // One of the block's warps; of two blocks, or one.

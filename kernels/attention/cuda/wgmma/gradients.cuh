@@ -120,15 +120,16 @@ __device__ void weigh_pairs(const AttentionView& args, const TilePair& at, const
       const float weight = activation.softmax(score, sums.lse), factor = factor_of(n, i);
       const float kept_gradient = factor == 0 ? 0 : __fmul_rn(factor, gradient);
       score = factor * weight;
-      // Where the weight is 0, its gradient need not have a value.
+      // Where the weight, or SiLU's derivative, is 0, its gradient need not have a value.
       gradient = weight == 0 ? 0 : weight * (kept_gradient - sums.delta);
     });
   } else {
     for_each([&](int n, int i, float& score, float& gradient) {
       const Silu values = activation.silu(score);
       const float factor = factor_of(n, i);
+      const float kept_gradient = factor == 0 ? 0 : __fmul_rn(factor, gradient);
       score = factor == 0 ? 0 : factor * values.value;
-      gradient = factor == 0 ? 0 : values.derivative * __fmul_rn(factor, gradient);
+      gradient = values.derivative == 0 ? 0 : values.derivative * kept_gradient;
     });
   }
   if (tile.is_full) return;

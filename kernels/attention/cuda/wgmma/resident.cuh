@@ -9,7 +9,7 @@
 #include "kernels/cuda/primitives.cuh"
 
 // What a block of wgmma/backward_resident.cu has in shared memory, and what it sums over queries.
-namespace serrate {
+namespace serrate::resident_wgmma {
 
 inline constexpr int kGroupWarps = 4, kGroups = 2, kNumWarps = kGroups * kGroupWarps;
 inline constexpr int kGroupThreads = kGroupWarps * kLanes, kThreads = kGroups * kGroupThreads;
@@ -168,4 +168,4 @@ struct KeyColumns {
 
 #endif
 
-}  // namespace serrate
+}  // namespace serrate::resident_wgmma
