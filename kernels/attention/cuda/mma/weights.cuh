@@ -101,13 +101,12 @@ template <Extras kExtras, int kBlocks>
 __device__ void weigh(const AttentionView& args, const TilePair& at, const LaneTile& tile,
                       Fragment<kBlocks>& scores, OnlineSoftmax& softmax, float (&factors)[2]) {
   const unsigned visible = visible_pairs<kExtras, kBlocks>(args, at, tile);
-  const float scale = finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
+  float scale = finish_scores<kExtras, kBlocks>(args, at, tile, visible, scores);
+  if (is_softmax(args)) scale = make_positive<kBlocks>(scale, scores);
+  hide<kBlocks>(tile, visible, is_softmax(args) ? -INFINITY : 0, scores);
   if (is_softmax(args)) {
-    const float positive = make_positive<kBlocks>(scale, scores);
-    hide<kBlocks>(tile, visible, -INFINITY, scores);
-    online_softmax<kBlocks>(scores, positive, softmax, factors);
+    online_softmax<kBlocks>(scores, scale, softmax, factors);
   } else {
-    hide<kBlocks>(tile, visible, 0, scores);
     for_each_score<kBlocks>(tile, scores,
                             [&](int, int, int, float& x) { x = FastActivation{}.silu(x).value; });
   }
