@@ -32,7 +32,7 @@ void expect_near(Tokens& actual, const std::vector<double>& expected, double tol
   double worst = 0;
   EXPECT_TRUE(actual.nothing_else_written());
   actual.for_each(
-      [&](float& x, std::int64_t i) { worst = std::max(worst, std::abs(x - expected[i])); });
+      [&](float& x, std::int64_t i) { worst = worse_of(worst, std::abs(x - expected[i])); });
   EXPECT_LE(worst, largest * tolerance);
 }
 

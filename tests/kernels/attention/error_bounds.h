@@ -51,9 +51,9 @@ inline void add_sizes(double factor, const double* x, std::int64_t size, double*
   for (std::int64_t c = 0; c < size; ++c) bounds[c] += factor * std::abs(x[c]);
 }
 
-/// What a run of a case is to leave in it. Kernels round weights and gradients of scores by
-/// `of_products`; sums of d_out * out are of the out that the run has left.
-inline ExpectedCall expected_of(Case& c, Rounding of_products) {
+/// What a run of a case is to leave in it. The forward rounds weights, and the backward weights and
+/// gradients of scores, by so much; sums of d_out * out are of the out that the run has left.
+inline ExpectedCall expected_of(Case& c, Rounding of_forward, Rounding of_backward) {
   const reference::Attention args = c.in_double();
   const std::vector<double> d_out = c.d_out.dense(), stored = c.out.dense();
   const reference::AttentionOutput output = reference::attention_forward(args);
@@ -63,8 +63,9 @@ inline ExpectedCall expected_of(Case& c, Rounding of_products) {
       Bounded(score_gradients(c)), output.lse};
   const bool is_softmax = c.shape.activation == AttentionActivation::kSoftmax;
   const std::int64_t dim = args.head_dim, tokens = std::ssize(output.lse) / args.num_heads;
-  // A weight is rounded before SiLU's divisor.
-  const double least = of_products.least / (is_softmax ? 1 : std::abs(args.silu_divisor));
+  if (!is_softmax) {  // what is rounded is so before SiLU's divisor
+    for (Rounding* x : {&of_forward, &of_backward}) x->least /= std::abs(args.silu_divisor);
+  }
   for_each_score(c, args, [&](std::size_t pair, double score, std::int64_t q, std::int64_t k) {
     if (score == -kInfinity) return;
     const double kept = args.kept.empty() ? 1 : args.kept[pair];
@@ -79,12 +80,14 @@ inline ExpectedCall expected_of(Case& c, Rounding of_products) {
                          (is_softmax ? absolute_product(of_d_out, &stored[q * dim], dim) : 0);
     const double d_score = result.d_scores.values[pair];
     result.d_scores.bounds[pair] = kFloat32Sums * std::abs(slope) * terms;
-    const double weight_error = kept * ((of_products.relative + kFloat32Sums) * std::abs(weight) +
-                                        least + kFloat32Sums * std::abs(is_softmax ? 0 : slope));
-    add_sizes(weight_error, &args.v[k * dim], dim, &result.out.bounds[q * dim]);
-    add_sizes(weight_error, of_d_out, dim, &result.d_v.bounds[k * dim]);
-    const double d_score_error = result.d_scores.bounds[pair] + least +
-                                 (of_products.relative + kFloat32Sums) * std::abs(d_score);
+    const double exact_error =
+        kFloat32Sums * (std::abs(weight) + (is_softmax ? 0 : std::abs(slope)));
+    add_sizes(kept * (of_forward.of(weight) + exact_error), &args.v[k * dim], dim,
+              &result.out.bounds[q * dim]);
+    add_sizes(kept * (of_backward.of(weight) + exact_error), of_d_out, dim,
+              &result.d_v.bounds[k * dim]);
+    const double d_score_error =
+        result.d_scores.bounds[pair] + of_backward.of(d_score) + kFloat32Sums * std::abs(d_score);
     for (std::int64_t x = 0; x < dim; ++x) {
       result.d_q.values[q * dim + x] += args.scale * d_score * args.k[k * dim + x];
       result.d_k.values[k * dim + x] += args.scale * d_score * args.q[q * dim + x];

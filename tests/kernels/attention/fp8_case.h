@@ -236,22 +236,27 @@ inline reference::AttentionOutput expect_output(Fp8Case& fp8, DataType type) {
   c.out.for_each([&](float& x, std::int64_t i) {
     const double bound =
         (of_weights + 1e-3) * absolute[i] + of_out * std::abs(output.out[i]) + 1e-30;
-    worst = std::max(worst, std::abs(x - output.out[i]) / bound);
+    worst = worse_of(worst, std::abs(x - output.out[i]) / bound);
   });
   EXPECT_LE(worst, 1);
   const bool on_wgmma = takes_wgmma(fp8);
   const std::int64_t tokens = c.lse.size() / c.shape.num_heads;
+  std::int64_t wrongly_written = 0, wrongly_seen = 0;
+  double worst_lse = 0;
   for (std::int64_t i = 0; i < c.lse.size(); ++i) {
     if (i % tokens < c.query_offsets.front() || i % tokens >= c.query_offsets.back()) {
-      EXPECT_TRUE(std::isnan(c.lse[i]));
+      wrongly_written += std::isnan(c.lse[i]) ? 0 : 1;
     } else if (output.lse[i] == -kInfinity) {
-      EXPECT_EQ(c.lse[i], -kInfinity);
+      wrongly_seen += c.lse[i] == -kInfinity ? 0 : 1;
     } else {
       // Sums of sm_89's tensor cores and of Hopper's wgmma have 13 bits; wgmma's are the longest.
       const double bound = on_wgmma ? 1e-3 * std::max(1.0, std::abs(output.lse[i])) : 3e-4;
-      EXPECT_NEAR(c.lse[i], output.lse[i], bound);
+      worst_lse = worse_of(worst_lse, std::abs(c.lse[i] - output.lse[i]) / bound);
     }
   }
+  EXPECT_EQ(wrongly_written, 0) << "log-sum-exp of rows that no sequence has";
+  EXPECT_EQ(wrongly_seen, 0) << "log-sum-exp of queries that see no key";
+  EXPECT_LE(worst_lse, 1);
   return output;
 }
 

@@ -42,7 +42,7 @@ std::int64_t draw_head_dim(CallKind kind, Draws& draws) {
     case CallKind::kHalves:
       return draws.of<std::int64_t>({32, 64, 64, 128, 128, 256});
     case CallKind::kTf32:
-      return draws.of<std::int64_t>({32, 64, 128});
+      return draws.of<std::int64_t>({32, 64, 128, 256});
     case CallKind::kFp8:
       return draws.of<std::int64_t>({64, 128, 256});
   }
@@ -175,6 +175,20 @@ RandomCall random_call(CallKind kind, std::int64_t number) {
   draw_layouts(call, draws);
   draw_again(call, draws);
   return call;
+}
+
+std::vector<std::int64_t> default_numbers(CallKind kind) {
+  switch (kind) {
+    case CallKind::kAny:
+      return {0, 1, 266};
+    case CallKind::kHalves:
+      return {0, 1, 219, 225, 267, 343};
+    case CallKind::kTf32:
+      return {0, 1, 125, 140};
+    case CallKind::kFp8:
+      return {0, 1, 62, 134};
+  }
+  return {};
 }
 
 std::string to_string(CallKind kind) {

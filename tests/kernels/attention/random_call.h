@@ -47,6 +47,9 @@ struct RandomCall {
 /// The same for a kind and number everywhere. The first are small.
 RandomCall random_call(CallKind kind, std::int64_t number);
 
+/// Those that tests make if nobody says which.
+std::vector<std::int64_t> default_numbers(CallKind kind);
+
 std::ostream& operator<<(std::ostream& to, const RandomCall& call);
 
 }  // namespace serrate

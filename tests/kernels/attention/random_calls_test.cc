@@ -1,13 +1,16 @@
 // Random calls: every option at once, lengths at the borders of tiles. Each is held against the
 // reference, and its bits against those of another run, of a plan made beforehand, and of some of
-// its sequences in another batch. SERRATE_RANDOM_CALLS=n makes n of each kind, or =m+n those from
-// m on, and prints each before it is made.
+// its sequences in another batch. By default the first two of each kind, which are small, and some
+// of up to a thousand queries or keys, for some of which Hopper has kernels of its own.
+// SERRATE_RANDOM_CALLS=n makes n of each kind, or =m+n those from m on, and prints each before it
+// is made.
 #include <gtest/gtest.h>
 
 #include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <numeric>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -60,6 +63,7 @@ struct CallCase {
   std::vector<float> bias_of_some = {};  // where sequences have blocks of their own
   TestArray<float> d_bias_of_some = {};
   std::optional<Tokens> shared_q = {}, shared_d_q = {};  // c has a copy for every sequence
+  bool forward_is_on_tensor_cores = false, backward_is_on_tensor_cores = false;  // of the last run
 
   CallCase(const RandomCall& of, TestStreams& streams)
       : call(of), mask(mask_of(of, streams.stream)), c(masked_case(of.shape, mask, streams)) {
@@ -123,6 +127,13 @@ struct CallCase {
       args.forward.precision = Precision::kTf32;
     }
     if (change) change(args);
+#if SERRATE_WITH_CUDA
+    if (stream.device().type != DeviceType::kCpu) {
+      const AttentionBackwardView view = view_of(args);
+      forward_is_on_tensor_cores = forward_takes_tensor_cores(view.forward, stream);
+      backward_is_on_tensor_cores = backward_takes_tensor_cores(view, stream);
+    }
+#endif
     jagged_attention_forward(args.forward, stream);
     if (backward != Backward::kNotRun) jagged_attention_backward(args, stream);
     stored.load();
@@ -193,16 +204,11 @@ struct CallCase {
   }
 };
 
-// What products on tensor cores are rounded to, if a call has any.
-Rounding rounding_of_products(const RandomCall& call) {
-  Rounding result;
-  if (call.kind == CallKind::kTf32) result.relative = 0x1p-11;
-  for (const DataType type : call.types) {
-    if (type == DataType::kFloat32) continue;
-    result.relative = std::max(result.relative, rounding_to(type).relative);
-    result.least = std::max(result.least, rounding_to(type).least);
-  }
-  return result;
+// What products of rows of one type are rounded to on tensor cores; elsewhere they are not.
+Rounding rounding_of_products(const RandomCall& call, bool on_tensor_cores) {
+  if (!on_tensor_cores) return {};
+  const DataType type = call.types[0];
+  return type == DataType::kFloat32 ? Rounding{0x1p-11} : rounding_to(type);
 }
 
 void expect_within(const std::string& name, const std::vector<float>& actual,
@@ -228,7 +234,9 @@ Bounded summed(const Bounded& of_copies, const Case& c) {
 
 void expect_reference(CallCase& x) {
   Case& c = x.c;
-  const ExpectedCall expected = expected_of(c, rounding_of_products(x.call));
+  const ExpectedCall expected =
+      expected_of(c, rounding_of_products(x.call, x.forward_is_on_tensor_cores),
+                  rounding_of_products(x.call, x.backward_is_on_tensor_cores));
   const auto& types = x.call.types;
   expect_within("out", c.out, expected.out, types[4]);
   expect_within("d_q", x.d_q(), x.shared_d_q ? summed(expected.d_q, c) : expected.d_q, types[5]);
@@ -322,18 +330,16 @@ void expect_fp8_call(const RandomCall& call, TestStreams& streams) {
   expect_same_sequences(x, some);
 }
 
-// Which calls are made of each kind, [first, end).
-struct Numbers {
-  std::int64_t first = 0, end = 2;
-  bool are_told = false;
-};
-Numbers numbers_of_calls() {
+// The calls that are made of each kind.
+std::vector<std::int64_t> numbers_of_calls(CallKind kind) {
   const char* const text = std::getenv("SERRATE_RANDOM_CALLS");
-  if (!text) return {};
+  if (!text) return default_numbers(kind);
   char* rest = nullptr;
   const std::int64_t number = std::strtoll(text, &rest, 10);
-  if (*rest != '+') return {0, number, true};
-  return {number, number + std::strtoll(rest + 1, nullptr, 10), true};
+  const bool has_first = *rest == '+';
+  std::vector<std::int64_t> result(has_first ? std::strtoll(rest + 1, nullptr, 10) : number);
+  std::iota(result.begin(), result.end(), has_first ? number : 0);
+  return result;
 }
 
 class RandomCalls : public KernelTestOver<CallKind> {};
@@ -352,10 +358,9 @@ TEST_P(RandomCalls, MatchTheReferenceAndKeepTheirBits) {
     GTEST_SKIP() << "e4m3 is for sm_89 and later";
   }
 #endif
-  const Numbers numbers = numbers_of_calls();
-  for (std::int64_t number = numbers.first; number < numbers.end; ++number) {
+  for (const std::int64_t number : numbers_of_calls(param())) {
     const RandomCall call = random_call(param(), number);
-    if (numbers.are_told) std::cout << call << std::endl;
+    if (std::getenv("SERRATE_RANDOM_CALLS")) std::cout << call << std::endl;
     SCOPED_TRACE(testing::Message()
                  << call << "\nalone by SERRATE_RANDOM_CALLS=" << number << "+1");
     TestStreams streams(stream.device());
@@ -365,6 +370,25 @@ TEST_P(RandomCalls, MatchTheReferenceAndKeepTheirBits) {
       ADD_FAILURE() << error.what();
     }
   }
+}
+
+// The numbers mean what they are chosen for: sequences for one block and two of Hopper's backward,
+// and longer ones.
+TEST_P(RandomCalls, ReachHoppersKernels) {
+  if (param() != CallKind::kHalves || !has_wgmma(stream)) GTEST_SKIP() << "none of this kind";
+  std::int64_t in_one_block = 0, in_two_blocks = 0, longer = 0;
+  for (const std::int64_t number : default_numbers(param())) {
+    const RandomCall call = random_call(param(), number);
+    CallCase x(call, *this);
+    const NumTasks tasks = tasks_of(x.c);
+    in_one_block += tasks.resident_wgmma, in_two_blocks += tasks.paired_wgmma;
+    const std::int64_t longest = std::max(std::ranges::max(call.shape.query_lengths),
+                                          std::ranges::max(call.shape.key_lengths));
+    longer += longest > most_of_whole(call.shape.head_dim) ? 1 : 0;
+  }
+  EXPECT_GT(in_one_block, 0);
+  EXPECT_GT(in_two_blocks, 0);
+  EXPECT_GE(longer, 2);
 }
 
 }  // namespace

@@ -42,5 +42,20 @@ TEST_P(AttentionScales, OfAnySignAndSizeInE4m3) {
   }
 }
 
+// Scales of e4m3 are the caller's: one that is no number reaches all queries that see its keys.
+TEST_P(AttentionScales, NanOfKeysInE4m3IsNotLost) {
+  for (Shape shape : {full_shape({20}, {130}, 1, 64), full_shape({20}, {300}, 1, 256)}) {
+    SCOPED_TRACE(testing::Message() << "head_dim " << shape.head_dim);
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    Fp8Case fp8(c);
+    fp8.k.scales[fp8.k.scale_of(c.key_offsets, 0, c.key_offsets[0] + 64, 0)] = kNan;
+    fp8.run();
+    std::int64_t numbers = 0;
+    c.out.for_each([&](float& x, std::int64_t) { numbers += std::isnan(x) ? 0 : 1; });
+    EXPECT_EQ(numbers, 0);
+  }
+}
+
 }  // namespace
 }  // namespace serrate

@@ -194,7 +194,7 @@ inline void expect_output(Case& c, DataType half = DataType::kBFloat16) {
   c.out.for_each([&](float& x, std::int64_t i) {
     const double bound = rounding * (absolute[i] + std::abs(output.out[i])) + 1e-5 * absolute[i] +
                          least_rounding_of(half);
-    worst = std::max(worst, std::abs(x - output.out[i]) - bound);
+    worst = worse_of(worst, std::abs(x - output.out[i]) - bound);
   });
   EXPECT_LE(worst, 1e-30);
   expect_lse(c, output.lse, 1e-5);
@@ -206,7 +206,7 @@ inline void expect_close(const std::vector<float>& actual, const std::vector<dou
   double largest = 0.1, worst = 0;
   for (std::size_t i = 0; i < expected.size(); ++i) {
     largest = std::max(largest, std::abs(expected[i]));
-    worst = std::max(worst, std::abs(actual[i] - expected[i]));
+    worst = worse_of(worst, std::abs(actual[i] - expected[i]));
   }
   EXPECT_LE(worst, 1e-5 * largest);
 }
