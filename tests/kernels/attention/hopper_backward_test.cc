@@ -184,5 +184,30 @@ TEST_P(HopperBackward, BitsDoNotDependOnTheRestOfTheBatch) {
   }
 }
 
+// Below -87.3 a SiLU weight and its derivative are 0, and the gradient of the weight need not have
+// a value: here it is infinite or NaN, of key 3. (Of 64 queries: what fills a tile up is no such
+// score, and would make NaN of that key's d_k.)
+TEST_P(HopperBackward, SiluOfVerySmallScoresHasNoGradient) {
+  for (const std::int64_t head_dim : {64, 256}) {  // by mma.sync, and by wgmma
+    SCOPED_TRACE(head_dim);
+    Shape shape = full_shape({64}, {70}, 1, head_dim);
+    shape.activation = AttentionActivation::kSilu;
+    shape.gaps = kAlignedGaps;
+    Case c(shape, *this);
+    c.scale = 1;
+    const std::int64_t query = c.query_offsets[0], key = c.key_offsets[0];
+    for (std::int64_t i = 0; i < 64; ++i) c.q.at(query + i, 0)[0] = 32;
+    for (std::int64_t j = 0; j < 70; ++j) c.k.at(key + j, 0)[0] = j == 3 ? -32 : 0;
+    std::fill_n(c.v.at(key + 3, 0), head_dim, kInfinity);
+    expect_whole(c, head_dim == 256 ? 1 : 0);
+    run_halves(c);
+    std::int64_t others = 0;
+    for (Tokens* x : {&c.d_q, &c.d_k, &c.d_v}) {
+      x->for_each([&](float& value, std::int64_t) { others += std::isfinite(value) ? 0 : 1; });
+    }
+    EXPECT_EQ(others, 0);
+  }
+}
+
 }  // namespace
 }  // namespace serrate
