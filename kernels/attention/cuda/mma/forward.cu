@@ -93,7 +93,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, blocks_a_processor(kDim, kN
           });
       if (kSharing > 1) __syncthreads();  // the stage is rows of other warps
       write_queries(args, at, at.first_query, task.count(), own, sums, softmax, q.data,
-                    kIsTf32<Half> ? lane_index_here() : lane);
+                    kDim == 32 || kIsTf32<Half> ? lane_index_here() : lane);
       if (kSharing > 1) __syncthreads();
       go_to_next_item(task, numbers.rows_a_block);
     }
