@@ -3,7 +3,7 @@
 // 64 keys at a time, and adds the gradients of the scores up in shared memory. What shares a place
 // of the bias is one block's, in a fixed order: all heads, the sequences of a run, all queries or
 // all keys; a warp has entries of the tables to itself. Runs and blocks are then added up in their
-// order. Eight warps have 16 queries and 32 keys each. (docs/performance_gpu.md)
+// order. Eight warps have 16 queries and 32 keys each. (docs/performance_gpu_attention.md)
 #include <algorithm>
 
 #include "kernels/attention/cuda/bias_sums.cuh"
