@@ -321,7 +321,7 @@ inline Shape with_enough_heads([[maybe_unused]] const Stream& stream, Shape shap
 }
 
 /// Tasks of the forward, of the backward that has a sequence's queries on chip (Hopper's too, in
-/// one block and in two), and of decoding.
+/// one block and in two), and of decoding. None where a call's plan has no lists.
 struct NumTasks {
   std::int64_t forward, resident, resident_wgmma, paired_wgmma, decoding;
 };
@@ -329,6 +329,7 @@ inline NumTasks tasks_of([[maybe_unused]] const AttentionForward& args,
                          [[maybe_unused]] const Stream& stream) {
 #if SERRATE_WITH_CUDA
   const AttentionPlan plan = plan_attention(args, stream);
+  if (plan.on_cuda() == nullptr) return {};
   const std::int64_t batch_size = std::ssize(args.key_offsets) - 1;
   const Buffer<std::int64_t>& values = plan.on_cuda()->values;
   const WorkList list = plan.on_cuda()->list(batch_size);
