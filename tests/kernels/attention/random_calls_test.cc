@@ -1,7 +1,7 @@
 // Random calls: every option at once, lengths at the borders of tiles. Each is held against the
 // reference, and its bits against those of another run, of a plan made beforehand, and of some of
-// its sequences in another batch. By default the first two of each kind, which are small, and some
-// of up to a thousand queries or keys, for some of which Hopper has kernels of its own.
+// its sequences in another batch. By default one or two small ones of each kind, and some of up to
+// 648 queries or keys, for some of which Hopper has kernels of its own.
 // SERRATE_RANDOM_CALLS=n makes n of each kind, or =m+n those from m on, and prints each before it
 // is made.
 #include <gtest/gtest.h>

@@ -28,17 +28,17 @@ TEST_P(TensorCores, BitsOfASequenceDoNotDependOnTheRestOfTheBatch) {
   }
 }
 
-// Some of more keys than blocks take whole, of which the last decodes. A tile at their ragged ends
+// Two of more keys than blocks take whole, of which the last decodes. A tile at their ragged ends
 // has rows of the sequence behind.
 TEST_P(TensorCores, BitsOfALongSequenceDoNotDependOnTheRestOfTheBatch) {
   for (const std::int64_t head_dim : {64, 256}) {
     const Backward backward = backward_of_long(head_dim);
     const std::int64_t most = most_of_whole(head_dim);
-    Shape shape = full_shape({66, 20, 65, 3}, {most + 3, 20, most + 18, most + 3}, 1, head_dim);
+    Shape shape = full_shape({66, 20, 3}, {most + 18, 20, most + 3}, 1, head_dim);
     shape.gaps = kAlignedGaps;
     Case batch(shape, *this);
     run_halves(batch, backward);
-    expect_same_sequences(batch, {2, 3, 0, 1}, 1, backward);
+    expect_same_sequences(batch, {2, 0, 1}, 1, backward);
     if (head_dim == 64) expect_same_sequences(batch, {0});
   }
 }

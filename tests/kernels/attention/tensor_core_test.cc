@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "tests/kernels/attention/masks.h"
+#include "tests/kernels/attention/distinct_masks.h"
 #include "tests/kernels/attention/tensor_core_cases.h"
 
 namespace serrate {
@@ -36,8 +36,10 @@ Shape some_of_each_size(MaskKind kind, std::int64_t head_dim) {
 class TensorCoreMasks : public KernelTestOver<int> {};
 INSTANTIATE_TEST_SUITE_P(All, TensorCoreMasks,
                          testing::Combine(testing::ValuesIn(test_devices()),
-                                          testing::Range(0,
-                                                         static_cast<int>(MaskKind::kHstu) + 1)));
+                                          testing::Range(0, static_cast<int>(MaskKind::kHstu) + 1)),
+                         [](const auto& test) {
+                           return to_string(static_cast<MaskKind>(std::get<1>(test.param)));
+                         });
 
 TEST_P(TensorCoreMasks, MatchTheReferenceOfTheRoundedInputs) {
   std::mt19937 generator(static_cast<unsigned>(param()));
@@ -48,11 +50,17 @@ TEST_P(TensorCoreMasks, MatchTheReferenceOfTheRoundedInputs) {
   expect_reference(c);
 }
 
+class TensorCoreMasksInTf32 : public KernelTestOver<MaskKind> {};
+INSTANTIATE_TEST_SUITE_P(All, TensorCoreMasksInTf32,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::ValuesIn(kDistinctMasks)),
+                         name_of_mask);
+
 // With 32 columns there is room for float32 everywhere: what tensor cores round need not be rounded
 // before.
-TEST_P(TensorCoreMasks, MatchTheReferenceInTf32) {
-  std::mt19937 generator(static_cast<unsigned>(param()));
-  const auto kind = static_cast<MaskKind>(param());
+TEST_P(TensorCoreMasksInTf32, MatchTheReference) {
+  const MaskKind kind = param();
+  std::mt19937 generator(static_cast<unsigned>(kind));
   Shape shape = some_of_each_size(kind, 32);
   const TestMask mask = random_mask(kind, batch_of(shape), generator, stream);
   Case c = masked_case(shape, mask, *this);
@@ -259,9 +267,15 @@ TEST_P(TensorCores, ManyTilesOfQueries) {
 
 // ---- more than 512 queries or keys, 256 at head_dim 256: Hopper's own kernels where there are any
 
-TEST_P(TensorCoreMasks, OfLongSequencesMatchTheReference) {
-  std::mt19937 generator(static_cast<unsigned>(param()));
-  const auto kind = static_cast<MaskKind>(param());
+class TensorCoreMasksOfLongSequences : public KernelTestOver<MaskKind> {};
+INSTANTIATE_TEST_SUITE_P(All, TensorCoreMasksOfLongSequences,
+                         testing::Combine(testing::ValuesIn(test_devices()),
+                                          testing::ValuesIn(kDistinctMasks)),
+                         name_of_mask);
+
+TEST_P(TensorCoreMasksOfLongSequences, MatchTheReference) {
+  const MaskKind kind = param();
+  std::mt19937 generator(static_cast<unsigned>(kind));
   const bool has_own_lengths = kind < MaskKind::kDocuments;
   Shape shape = causal_shape({has_own_lengths ? 70 : 520, 20}, {520, 20}, 1, 64);
   shape.gaps = kAlignedGaps;
