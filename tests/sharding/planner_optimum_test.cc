@@ -105,7 +105,7 @@ PlannerInstance wide_instance(RandomInstances& instances, int i) {
 }
 
 TEST(PlannerOptimum, BoundIsHonestAndPlansAreClose) {
-  constexpr int kInstances = 1000;
+  constexpr int kInstances = 400;
   RandomInstances instances(1);
   Tally tally;
   for (int i = 0; i < kInstances; ++i) {
@@ -125,7 +125,7 @@ TEST(PlannerOptimum, BoundIsHonestAndPlansAreClose) {
 }
 
 TEST(PlannerOptimum, BoundIsHonestAndPlansAreCloseByOurModel) {
-  constexpr int kInstances = 300;
+  constexpr int kInstances = 150;
   RandomInstances instances(2);
   Tally tally;
   for (int i = 0; i < kInstances; ++i) {

@@ -81,7 +81,7 @@ void expect_plan_holds(const PlannerInstance& instance, const PlannerOptions& op
 }
 
 TEST(PlannerProperties, HoldForEveryPlan) {
-  constexpr int kInstances = 4'000;
+  constexpr int kInstances = 1'500;
   RandomInstances instances(2);
   int planned = 0;
   for (int i = 0; i < kInstances && !testing::Test::HasFailure(); ++i) {
