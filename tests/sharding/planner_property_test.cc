@@ -175,7 +175,7 @@ TEST(PlannerProperties, SearchesKeepWhatTheyBeginWith) {
 TEST(PlannerProperties, HoldForPlansThatWereCutShort) {
   RandomInstances instances(3);
   int planned = 0;
-  for (int i = 0; i < 200; ++i) {
+  for (int i = 0; i < 80; ++i) {
     SCOPED_TRACE(testing::Message() << "instance " << i);
     const PlannerInstance instance = instances.next(100, 4, 8);
     const PlannerOptions options{.estimator = instances.any_estimator(),
@@ -186,7 +186,7 @@ TEST(PlannerProperties, HoldForPlansThatWereCutShort) {
     ++planned;
     expect_plan_holds(instance, options, result);
   }
-  EXPECT_GE(planned, 50);
+  EXPECT_GE(planned, 20);
 }
 
 }  // namespace
