@@ -11,6 +11,7 @@
 #include "serrate/random.h"
 #include "tests/reference/jagged.h"
 #include "tests/support/test_array.h"
+#include "tests/support/test_sizes.h"
 
 namespace serrate {
 
@@ -213,7 +214,7 @@ inline TestBatch::Lengths lengths_around_tiles(Device device) {
 template <typename Op>
 void expect_bits_depend_on_the_sample_alone(TestBatch x, TestBatch y, TestBatch z, const Op& op) {
   op(x, y, z, 1);
-  for (const int threads : {2, 3}) {
+  for (int threads = 2; threads <= most_threads(); ++threads) {
     TestBatch again = z;
     again.fill(0);
     op(x, y, again, threads);

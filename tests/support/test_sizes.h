@@ -9,4 +9,10 @@ inline bool tests_run_on_devices() {
   return test_devices().front().type != DeviceType::kCpu;
 }
 
+/// So many threads at most, up to which bits are compared. Where threads mean nothing, 2 is another
+/// run.
+inline int most_threads() {
+  return tests_run_on_devices() ? 2 : 3;
+}
+
 }  // namespace serrate

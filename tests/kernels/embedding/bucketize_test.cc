@@ -8,6 +8,7 @@
 
 #include "serrate/error.h"
 #include "tests/kernels/embedding/fixture.h"
+#include "tests/support/test_sizes.h"
 #include "tests/support/test_streams.h"
 
 namespace serrate {
@@ -164,7 +165,7 @@ TEST_P(BucketizeTest, MatchesASearchOfTheWholeFeature) {
       }
       for (const OutsideIds outside : {OutsideIds::kLeaveOut, OutsideIds::kLastRow}) {
         const Blocks expected = expected_blocks(features, outside);
-        for (const int num_threads : {1, 2, 3}) {
+        for (int num_threads = 1; num_threads <= most_threads(); ++num_threads) {
           EXPECT_EQ(parted(features, outside, num_threads), expected)
               << num_ids << " ids, " << num_threads << " threads";
           result = {};  // before its stream goes

@@ -2,6 +2,7 @@
 
 #include "serrate/error.h"
 #include "tests/kernels/embedding/fixture.h"
+#include "tests/support/test_sizes.h"
 
 namespace serrate {
 namespace {
@@ -112,7 +113,7 @@ TEST_P(EmbeddingLookupTest, BitsDoNotDependOnThreads) {
   const Matrix values = random_matrix(100, 64, 6);
   const Bags bags = random_bags(200, 100, 30, true, 7);
   const Matrix once = lookup(values, bags);
-  for (const int num_threads : {2, 3}) {
+  for (int num_threads = 2; num_threads <= most_threads(); ++num_threads) {
     stream = Stream(GetParam(), num_threads);
     EXPECT_EQ(lookup(values, bags).values, once.values) << num_threads << " threads";
   }
