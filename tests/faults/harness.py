@@ -191,9 +191,10 @@ class Job:
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            tail = self.output()[-500:]
+            tail, left = self.output()[-500:], self.processes()
             self.kill()
-            hung(f"not ended after {seconds:.1f} s: {' '.join(self.command)}\n{tail}")
+            hung(f"not ended after {seconds:.1f} s, nor its processes {left}: "
+                 f"{' '.join(self.command)}\n{tail}")
         while left := self.processes():
             if time.monotonic() > deadline:
                 self.kill()
@@ -201,6 +202,14 @@ class Job:
                      f"{' '.join(self.command)}")
             time.sleep(0.005)
         return code
+
+    def is_stuck_mpirun(self, seconds):
+        """Whether, after so many seconds, all ranks are gone and mpirun alone stays, which has
+        locked itself out: Open MPI 4.1's, now and then, when a rank dies while it connects."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        return (self.process.poll() is None and not self.processes() and
+                "PMIX ERROR: UNREACHABLE" in self.output())
 
     def kill(self):
         for pid in self.processes() + [self.pid]:

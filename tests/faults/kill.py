@@ -102,6 +102,9 @@ def start_and_kill(plan, draw, folder, output, ranks, mpirun):
         killed = wait_for_moment(job, moment, seconds, output)
         if killed:
             kill_victim(job, victim, draw)
+            if job.is_stuck_mpirun(TIMEOUT_SECONDS + 3):
+                context.note("that mpirun did not survive")
+                job.kill()
         code = job.wait(TIMEOUT_SECONDS + 3 if killed else 300)
     if not killed and code != 0:
         wrong(f"exit code {code} without a kill\n{job.output()[-800:]}")
