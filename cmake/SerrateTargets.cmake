@@ -21,10 +21,19 @@ endif()
 if(SERRATE_SANITIZE)
   target_compile_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE}
     -fno-sanitize-recover=all -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS)
+  target_link_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE})
+endif()
+if(SERRATE_SANITIZE MATCHES "address,undefined" AND NOT SERRATE_FUZZ)
+  # Before each access, whether the pointer is null or aligned, and to what it says: half the time of compiling.
+  # AddressSanitizer finds null and too little memory by itself. Libraries with the property SERRATE_READS_BYTES, which
+  # take bytes of files and messages for values, have these checks too.
+  target_compile_options(serrate_options INTERFACE
+    $<$<NOT:$<BOOL:$<TARGET_PROPERTY:SERRATE_READS_BYTES>>>:-fno-sanitize=null,alignment,object-size,vptr>)
+endif()
+if(SERRATE_SANITIZE)
   # Kernels for AVX2 and in plain C++ alone (kernels/simd/targets.h): AVX-512 would add minutes.
   target_compile_definitions(serrate_options INTERFACE
     "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3|HWY_AVX3_DL)")
-  target_link_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE})
 endif()
 
 # serrate_simulate_cuda(TARGET): its .cu files as C++ for the simulated device. The compiler calls
@@ -79,7 +88,7 @@ function(serrate_share_ptx target)
 endfunction()
 
 # serrate_library(NAME SOURCES ... [CUDA ...] [SMALL_CUDA ...] [HOPPER_CUDA ...] [PUBLIC ...] [PRIVATE ...])
-# A layer of the program, as the static library serrate_NAME with the alias serrate::NAME.
+# A layer of the program, as the static library serrate_NAME (shared under AddressSanitizer) with the alias serrate::NAME.
 # CUDA, SMALL_CUDA, HOPPER_CUDA: sources that are added when there is a CUDA compiler; the last ones have instructions
 # that sm_80 has not, or algorithms of CUB that it tunes for sm_90.
 function(serrate_library name)
@@ -89,7 +98,11 @@ function(serrate_library name)
   set(cpu ${arg_SOURCES})
   list(FILTER cpu INCLUDE REGEX "cpu[/.]")
   list(REMOVE_ITEM arg_SOURCES "" ${cpu})
-  add_library(${target} STATIC ${cpu})
+  set(type STATIC)
+  if(SERRATE_SANITIZE MATCHES "address" AND NOT SERRATE_FUZZ)  # linking seventy tests with all of it takes minutes and gigabytes
+    set(type SHARED)
+  endif()
+  add_library(${target} ${type} ${cpu})
   add_library(serrate::${name} ALIAS ${target})
   set_target_properties(${target} PROPERTIES EXPORT_NAME ${name} POSITION_INDEPENDENT_CODE ON)
   if(SERRATE_WITH_CUDA)
