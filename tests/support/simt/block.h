@@ -195,6 +195,8 @@ struct Block {
   unsigned alive = 0, at_barrier = 0;
   Thread* current = nullptr;
   std::vector<unsigned> runnable;
+  static constexpr std::size_t kNotDrawn = -1;
+  std::size_t next = kNotDrawn;             // of those: drawn before its turn
   std::size_t steps = 0;                    // of its threads, before another block may come
   std::vector<unsigned> at_warp_operation;  // lanes that wait, by warps
   NamedBarrier named[16];

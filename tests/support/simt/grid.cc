@@ -61,11 +61,31 @@ void to_scheduler() {
   keep(fibre::jump_fcontext(scheduler, nullptr));
 }
 
-// Some runnable thread, which is so no more.
+// What a thread needs first when it goes on.
+void prefetch(const Thread& thread) {
+  const char* const context = static_cast<const char*>(thread.context);
+  for (std::size_t at = 0; at < 512; at += 64) __builtin_prefetch(context + at, 1);
+}
+
+// Some runnable thread, which is so no more. Mostly it is the one that was drawn at the time
+// before: its stack, which is rarely in the cache, comes there while another thread runs.
 Thread& take_runnable(Block& block) {
-  std::swap(block.runnable[schedule()() % block.runnable.size()], block.runnable.back());
-  Thread& thread = block.threads[block.runnable.back()];
-  block.runnable.pop_back();
+  std::vector<unsigned>& runnable = block.runnable;
+  const std::uint64_t drawn = schedule()();
+  const auto below = [](std::uint32_t bits, std::size_t size) { return bits * size >> 32; };
+  std::size_t& next = block.next;
+  if (drawn % 4 == 0 || next >= runnable.size()) {
+    next = below(static_cast<std::uint32_t>(drawn), runnable.size());
+  }
+  std::swap(runnable[next], runnable.back());
+  Thread& thread = block.threads[runnable.back()];
+  runnable.pop_back();
+  if (runnable.empty()) {
+    next = Block::kNotDrawn;
+  } else {
+    next = below(static_cast<std::uint32_t>(drawn >> 32), runnable.size());
+    prefetch(block.threads[runnable[next]]);
+  }
   return thread;
 }
 
@@ -105,6 +125,7 @@ void begin_block(Block& block, std::uint32_t number) {
   block.asynchronous.clear();
   block.ended = false;
   block.uses.clear();
+  block.next = Block::kNotDrawn;
   block.order.begin(number, block.size());
   for (unsigned i = 0; i < block.size(); ++i) {
     Thread& thread = block.threads[i];

@@ -138,12 +138,12 @@ std::uint64_t result_for(const Thread& thread, const Lanes& lanes, std::span<Thr
 }  // namespace
 
 const char* to_string(WarpOperation operation) {
-  constexpr const char* kNames[] = {"__syncwarp",        "__shfl_sync",       "__shfl_up_sync",
-                                    "__shfl_down_sync",  "__shfl_xor_sync",   "__all_sync",
-                                    "__any_sync",        "__ballot_sync",     "__match_any_sync",
-                                    "__match_all_sync",  "__reduce_add_sync", "__reduce_min_sync",
-                                    "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",
-                                    "__reduce_xor_sync", "elect.sync",        "a warp collective"};
+  static constexpr const char* kNames[] = {
+      "__syncwarp",        "__shfl_sync",       "__shfl_up_sync",    "__shfl_down_sync",
+      "__shfl_xor_sync",   "__all_sync",        "__any_sync",        "__ballot_sync",
+      "__match_any_sync",  "__match_all_sync",  "__reduce_add_sync", "__reduce_min_sync",
+      "__reduce_max_sync", "__reduce_and_sync", "__reduce_or_sync",  "__reduce_xor_sync",
+      "elect.sync",        "a warp collective"};
   return kNames[static_cast<int>(operation)];
 }
 
