@@ -9,11 +9,18 @@
 
 #include "sharding/planner/bound.h"
 #include "sharding/planner/misfits.h"
+#include "sharding/planner/node_classes.h"
 #include "sharding/planner/phases.h"
 #include "sharding/planner/search.h"
 #include "sharding/planner/state.h"
 
 namespace serrate {
+
+// Sharpness of the energy, as powers of 2: rough to build, sharp to finish.
+constexpr int kBuildSharpness = 3;
+constexpr int kAnnealSharpness = 4;
+constexpr int kSearchSharpness = 5;
+constexpr int kFinalSharpness = 8;
 
 /// What one shard may take, in a start: of the bound in a phase, of the most memory that a rank
 /// has; and what all may of all memory.
@@ -36,6 +43,9 @@ class SearchMoves {
   void start(std::span<const ShardLimit> limits);
   /// A start from choices, not where the state has none of them.
   void start(std::span<const ItemChoice> choices);
+  /// Starts from choices for two classes of nodes, each with so many evaluations of local search
+  /// and annealing.
+  void start_by_class(std::span<const NodeClasses> classes, std::int64_t evaluations);
   /// A placement to begin at, by choices that do the same; nothing when there are none.
   void adopt(std::span<const ItemPlacement> items);
   /// Local search.
@@ -107,7 +117,8 @@ class SearchMoves {
   using Nodes = std::vector<std::vector<int>>;  // of each item's blocks; empty: any
   bool is_big(int item) const;
   void change(int item, std::vector<int>& choices, Nodes& nodes);
-  void build(const std::vector<int>& choices, const Nodes& nodes, double noise);
+  void build(const std::vector<int>& choices, const Nodes& nodes, double noise,
+             int sharpness = kBuildSharpness);
   std::vector<int> ranks_of(int node) const;
   std::vector<int> hardest_first(const std::vector<int>& choices, double noise);
   std::vector<int> least_ranks() const;
@@ -145,11 +156,5 @@ class SearchMoves {
   Snapshot best_;
   std::vector<int> blocks_, best_blocks_;
 };
-
-// Sharpness of the energy, as powers of 2: rough to build, sharp to finish.
-constexpr int kBuildSharpness = 3;
-constexpr int kAnnealSharpness = 4;
-constexpr int kSearchSharpness = 5;
-constexpr int kFinalSharpness = 8;
 
 }  // namespace serrate

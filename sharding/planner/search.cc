@@ -45,6 +45,9 @@ bool has_type(const PlannerProblem& problem, ShardingType type, int least_blocks
   });
 }
 
+// Of the type sets: a type on a rank alone, and table_row_wise.
+constexpr std::size_t kRanksAndNodes = 2;
+
 // Restrictions of the candidates to search. On the critical path, each sharding type that is mixed
 // in waits for its own slowest rank.
 std::vector<TypeSet> type_sets(const PlannerProblem& problem, PlannerObjective objective) {
@@ -157,6 +160,7 @@ class Search {
       if (all.back()->is_late()) break;
     }
     if (is_small()) start_from_choices(sets.front(), all);
+    if (has_classes()) start_by_class(sets[kRanksAndNodes], all);
     std::ranges::stable_sort(all, is_better);
     if (all.size() > kKept) all.resize(kKept);
     for (const auto& moves : all) {
@@ -167,6 +171,25 @@ class Search {
     std::ranges::stable_sort(all, is_better);
     if (effort_ == SearchEffort::kScarce || !is_small()) all.resize(1);
     return all;
+  }
+
+  // Whether there are so few items a rank that what is on all ranks of a node leaves no room for
+  // the longest shards, on the critical path, unless some nodes have less of it.
+  bool has_classes() const {
+    constexpr std::int64_t kFewPerRank = 8;
+    constexpr std::int64_t kMost = 250'000;  // items x ranks: twice the largest that was measured
+    return !is_small() && size() <= kMost && effort_ == SearchEffort::kPlenty &&
+           problem_.num_nodes() > 1 && options_.objective == PlannerObjective::kCriticalPath &&
+           std::ssize(problem_.items) <= kFewPerRank * problem_.world_size &&
+           has_type(problem_, ShardingType::kTableRowWise, 1);
+  }
+  void start_by_class(const TypeSet& types, std::vector<Moves>& all) const {
+    if (all.back()->is_late()) return;
+    const int first_nodes = (problem_.num_nodes() + 3) / 4;
+    const NodeClasses classes[] = {
+        {first_nodes, 1.0, 0.6}, {first_nodes, 0.9, 0.5}, {first_nodes, 0.95, 0.6}};
+    all.push_back(moves_of({types}));
+    all.back()->start_by_class(classes, evaluations_ / 40);
   }
 
   // Moves change one item at a time, to what is cheapest beside the others as they are: which items
@@ -264,7 +287,7 @@ class Search {
       }
       moves.restart(kOnePhaseLimits, stop_at - moves.evaluations());
     } else {
-      moves.restart(kPhaseLimits, evaluations);
+      moves.restart(kPhaseLimits, has_classes() ? evaluations * 7 / 8 : evaluations);
       if (is_small()) {
         moves.ruin_and_recreate(evaluations / 2);
       } else {

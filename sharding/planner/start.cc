@@ -26,6 +26,26 @@ void SearchMoves::start(std::span<const ItemChoice> choices) {
   note_best();
 }
 
+void SearchMoves::start_by_class(std::span<const NodeClasses> classes, std::int64_t evaluations) {
+  constexpr double kHot = 0.2;
+  for (const NodeClasses& of_nodes : classes) {
+    if (is_late()) return;
+    std::vector<int> choices;
+    Nodes nodes;
+    for (const auto [choice, node] : choose_by_class(problem_, phases_, bound_, of_nodes)) {
+      choices.push_back(choice);
+      nodes.push_back(node < 0 ? std::vector<int>{} : std::vector<int>{node});
+    }
+    build(choices, nodes, 0, kAnnealSharpness);
+    note_best();
+    stop_at_ = state_.evaluations() + evaluations / 2;
+    local_search();
+    stop_at_ = state_.evaluations() + evaluations / 2;
+    cool_down(kHot, stop_at_ - evaluations / 8);
+    local_search();
+  }
+}
+
 void SearchMoves::restart(std::span<const ShardLimit> limits, std::int64_t evaluations) {
   constexpr double kNoise = 0.2;
   const auto num_limits = static_cast<std::int64_t>(limits.size());
@@ -183,10 +203,11 @@ Allowed SearchMoves::allowed_by(ShardLimit limit) const {
 }
 
 // Places the items, each where it costs the least; one that would exceed a rank's memory may take
-// another choice. Nodes are kept to by blocks on nodes, and by blocks on ranks that are all on one
-// node, unless they do not fit there; those of a table on several nodes, and of a
+// another choice. Nodes are kept to by blocks on nodes, and, where they fit there, by blocks on
+// ranks that are all on one node; those of a table on several nodes, and of a
 // table_column_wise one, which chooses its node itself, go where they cost the least.
-void SearchMoves::build(const std::vector<int>& choices, const Nodes& nodes, double noise) {
+void SearchMoves::build(const std::vector<int>& choices, const Nodes& nodes, double noise,
+                        int sharpness) {
   constexpr int kPlacedPerLook = 8;  // items, before the emptiest ranks are looked for again
   clear();
   std::vector<double> targets(phases_.num_phases, 0.0);
@@ -197,7 +218,7 @@ void SearchMoves::build(const std::vector<int>& choices, const Nodes& nodes, dou
       targets[k] += choice.time[k] * c.num_blocks * c.ranks_per_block / state_.num_ranks();
     }
   }
-  state_.set_targets(targets, kBuildSharpness);
+  state_.set_targets(targets, sharpness);
   // The penalty for memory is far beyond any time.
   constexpr double kTooMuch = 20;
   std::vector<int> blocks, some;
