@@ -22,6 +22,9 @@ if(SERRATE_SANITIZE)
   target_compile_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE}
     -fno-sanitize-recover=all -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS)
   target_link_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE})
+  # Kernels for AVX2 and in plain C++ alone (kernels/simd/targets.h): AVX-512 would add minutes.
+  target_compile_definitions(serrate_options INTERFACE
+    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3|HWY_AVX3_DL)")
 endif()
 if(SERRATE_SANITIZE MATCHES "address,undefined" AND NOT SERRATE_FUZZ)
   # Before each access, whether the pointer is null or aligned, and to what it says: half the time of compiling.
@@ -29,11 +32,6 @@ if(SERRATE_SANITIZE MATCHES "address,undefined" AND NOT SERRATE_FUZZ)
   # take bytes of files and messages for values, have these checks too.
   target_compile_options(serrate_options INTERFACE
     $<$<NOT:$<BOOL:$<TARGET_PROPERTY:SERRATE_READS_BYTES>>>:-fno-sanitize=null,alignment,object-size,vptr>)
-endif()
-if(SERRATE_SANITIZE)
-  # Kernels for AVX2 and in plain C++ alone (kernels/simd/targets.h): AVX-512 would add minutes.
-  target_compile_definitions(serrate_options INTERFACE
-    "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3|HWY_AVX3_DL)")
 endif()
 
 # serrate_simulate_cuda(TARGET): its .cu files as C++ for the simulated device. The compiler calls

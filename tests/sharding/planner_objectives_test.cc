@@ -15,7 +15,7 @@ namespace {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr int kInstances = 60;
 #else
-constexpr int kInstances = 240;
+constexpr int kInstances = 600;
 #endif
 
 // Every rank gets the same: `part` times what all tables take at least, together, of the memory
