@@ -12,11 +12,7 @@
 namespace serrate {
 namespace {
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kInstances = 60;
-#else
-constexpr int kInstances = 600;
-#endif
+constexpr int kInstances = random_problems(600);
 
 // Every rank gets the same: `part` times what all tables take at least, together, of the memory
 // that they are in first.
