@@ -22,6 +22,8 @@ if(SERRATE_SANITIZE)
   target_compile_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE}
     -fno-sanitize-recover=all -fno-omit-frame-pointer -D_GLIBCXX_ASSERTIONS)
   target_link_options(serrate_options INTERFACE -fsanitize=${SERRATE_SANITIZE})
+endif()
+if(SERRATE_SANITIZE OR SERRATE_SIMT)
   # Kernels for AVX2 and in plain C++ alone (kernels/simd/targets.h): AVX-512 would add minutes.
   target_compile_definitions(serrate_options INTERFACE
     "HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3|HWY_AVX3_DL)")
@@ -44,13 +46,9 @@ function(serrate_simulate_cuda target)
     "-x;c++;-O1;-g;-fno-tree-sra;-fno-ipa-reference;-fsanitize=thread;--param=tsan-instrument-func-entry-exit=0;--param=tsan-distinguish-volatile=1;-Wno-unknown-pragmas")
 endfunction()
 
-# serrate_unite_cuda(VARIABLE SOURCES...): for nvcc, to which headers are most of a small source, sets the variable to
-# sources that include those of a folder each. Their unnamed namespaces are one there.
+# serrate_unite_cuda(VARIABLE SOURCES...): headers are most of what a small source takes to compile, so it sets the
+# variable to sources that include those of a folder each. Their unnamed namespaces are one there.
 function(serrate_unite_cuda variable)
-  if(SERRATE_SIMT)
-    set(${variable} ${ARGN} PARENT_SCOPE)
-    return()
-  endif()
   set(united)
   foreach(source ${ARGN})
     get_filename_component(folder ${source} DIRECTORY)
