@@ -86,6 +86,44 @@ TEST(PlantedRace, TwoWriters) {
   expect_found({Kind::kSharedRace, "find_largest<(Form)1>", {62, 63}, kFile, "two writers"});
 }
 
+// 16 bytes that are accessed as a whole have accesses in common, until a part is accessed.
+enum class Before { kWholes, kParts, kPartsAndAWhole };
+template <Form kForm, Before kBefore>
+__global__ void read_a_part(float4 value, float* part) {
+  float* tile = serrate::dynamic_shared<float>();
+  auto& whole = *reinterpret_cast<float4*>(tile);
+  if (threadIdx.x == 0) whole = value;
+  __syncthreads();
+  if (kBefore != Before::kWholes && threadIdx.x == 1) tile[3] = 5;
+  __syncthreads();
+  if (kBefore == Before::kPartsAndAWhole && threadIdx.x == 0) whole = value;
+  __syncthreads();
+  if (threadIdx.x == 0) whole = value;  // bug: part of a whole
+  if (kForm == Form::kCorrect) __syncthreads();
+  if (threadIdx.x == 1) *part = tile[2];  // bug: part of a whole
+}
+
+template <Before kBefore>
+void find_races_with_parts() {
+  const Array<float> part(1);
+  for (int i = 0; i < 8; ++i) {  // in either order
+    run(read_a_part<Form::kCorrect, kBefore>, 1, 2, 16, nullptr, float4{1, 2, 3, 4}, part.data());
+    expect_nothing_found();
+    EXPECT_EQ(part.host()[0], 3);
+    run(read_a_part<Form::kBug, kBefore>, 1, 2, 16, nullptr, float4{1, 2, 3, 4}, part.data());
+    const auto findings = found();
+    ASSERT_EQ(findings.size(), 1);
+    EXPECT_EQ(findings[0].kind, Kind::kSharedRace);
+    EXPECT_TRUE(lines_of_bug(kFile, "part of a whole").contains(findings[0].place.line));
+  }
+}
+
+TEST(PlantedRace, PartOfAWhole) {
+  find_races_with_parts<Before::kWholes>();
+  find_races_with_parts<Before::kParts>();
+  find_races_with_parts<Before::kPartsAndAWhole>();
+}
+
 // Lanes of a warp do not run in step by themselves, and a shuffle does not order memory.
 enum class WarpForm { kSyncWarp, kNothing, kShuffle };
 template <WarpForm kForm>

@@ -143,7 +143,7 @@ void begin_block(Block& block, std::uint32_t number) {
   if (bytes > 0) {
     std::memset(reinterpret_cast<void*>(shared), kPoison, bytes);
     std::memset(memory.state(shared), kAllocated, bytes);
-    std::memset(static_cast<void*>(memory.word(shared)), 0, (bytes + 3) / 4 * sizeof(Word));
+    memory.forget_accesses(shared, bytes);
   }
   for (StaticWord* word : block.static_shared.touched()) {
     *word = {.address = word->address, .value = kPoisonWord};

@@ -61,7 +61,11 @@ void on_fault(int number, siginfo_t* info, void* context) {
 Memory::Memory()
     : base_(reinterpret_cast<std::uintptr_t>(reserve(kArenaBytes, PROT_NONE))),
       state_(static_cast<std::uint8_t*>(reserve(kArenaBytes, PROT_READ | PROT_WRITE))),
-      words_(static_cast<Word*>(reserve(kArenaBytes / 4 * sizeof(Word), PROT_READ | PROT_WRITE))),
+      split_(static_cast<std::uint8_t*>(reserve(kArenaBytes / 16, PROT_READ | PROT_WRITE))),
+      first_words_(
+          static_cast<Word*>(reserve(kArenaBytes / 16 * sizeof(Word), PROT_READ | PROT_WRITE))),
+      other_words_(static_cast<std::array<Word, 3>*>(
+          reserve(kArenaBytes / 16 * sizeof(std::array<Word, 3>), PROT_READ | PROT_WRITE))),
       device_first_(base_ + kSharedBytes),
       device_next_(device_first_ + kGuard),
       pinned_next_(base_ + kSharedBytes + kDeviceBytes) {
@@ -128,10 +132,34 @@ void Memory::retire(Allocation& allocation) {
   std::memset(reinterpret_cast<void*>(allocation.begin), kPoison, allocation.bytes);
   const std::uintptr_t begin = round_up(allocation.begin, kPage);
   const std::uintptr_t end = allocation.end() / kPage * kPage;
-  if (begin < end) {
-    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
-    madvise(word(begin), (end - begin) / 4 * sizeof(Word), MADV_DONTNEED);
-  }
+  if (begin < end) give_back(begin, end);
+}
+
+void Memory::give_back(std::uintptr_t begin, std::uintptr_t end) {
+  const std::size_t first = (begin - base_) / 16, count = (end - begin) / 16;
+  madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  madvise(first_words_ + first, count * sizeof *first_words_, MADV_DONTNEED);
+  madvise(other_words_ + first, count * sizeof *other_words_, MADV_DONTNEED);
+}
+
+void Memory::split(std::uintptr_t address) {
+  const std::size_t i = (address - base_) / 16;
+  other_words_[i].fill(first_words_[i]);
+  split_[i] = 1;
+}
+
+void Memory::unite_if_alike(std::uintptr_t address) {
+  const std::size_t i = (address - base_) / 16;
+  const bool alike = std::all_of(
+      other_words_[i].begin(), other_words_[i].end(),
+      [&](const Word& word) { return std::memcmp(&word, &first_words_[i], sizeof word) == 0; });
+  if (alike) split_[i] = 0;
+}
+
+void Memory::forget_accesses(std::uintptr_t begin, std::size_t bytes) {
+  const std::size_t first = (begin - base_) / 16, count = (bytes + 15) / 16;
+  std::memset(split_ + first, 0, count);
+  std::memset(static_cast<void*>(first_words_ + first), 0, count * sizeof *first_words_);
 }
 
 void Memory::leave_freed() {
@@ -139,8 +167,7 @@ void Memory::leave_freed() {
                                   [](const auto& entry) { return !entry.second.freed_by; });
   const bool found = first != allocations_.end() && !first->second.pinned;
   const std::uintptr_t live = (found ? first->first : device_next_) / kHugePage * kHugePage;
-  madvise(reinterpret_cast<void*>(device_first_), live - device_first_, MADV_DONTNEED);
-  madvise(word(device_first_), (live - device_first_) / 4 * sizeof(Word), MADV_DONTNEED);
+  give_back(device_first_, live);
   device_first_ = live;
 }
 

@@ -13,8 +13,9 @@ namespace simt {
 
 // One reserved range of addresses holds the shared memory of the blocks that are resident, a window
 // for each, then device memory, then pinned host memory. Beside it lie, at the same offsets, a byte
-// of state for each byte and a Word of accesses for each four. Addresses of freed memory are not
-// used again.
+// of state for each byte and a Word of accesses for each four; 16 bytes that are accessed as a
+// whole have one until an access takes a part of them. Addresses of freed memory are not used
+// again.
 constexpr unsigned kMostResident = 16;
 constexpr std::size_t kSharedWindow = std::size_t{256} << 10;
 constexpr std::size_t kSharedBytes = kMostResident * kSharedWindow;
@@ -58,7 +59,18 @@ class Memory {
   }
   std::uintptr_t shared(unsigned window) const { return base_ + window * kSharedWindow; }
   std::uint8_t* state(std::uintptr_t address) { return state_ + (address - base_); }
-  Word* word(std::uintptr_t address) { return words_ + (address - base_) / 4; }
+  /// Whether each word of the 16 bytes has accesses of its own. If not, those of the first are
+  /// all's.
+  bool is_split(std::uintptr_t address) const { return split_[(address - base_) / 16]; }
+  void split(std::uintptr_t address);
+  /// Where the four words have the same accesses, they share them again.
+  void unite_if_alike(std::uintptr_t address);
+  Word& word(std::uintptr_t address) {
+    const std::size_t i = (address - base_) / 4;
+    return i % 4 == 0 ? first_words_[i / 4] : other_words_[i / 4][i % 4 - 1];
+  }
+  /// No accesses are kept of shared memory from `begin`, which is a window's, on.
+  void forget_accesses(std::uintptr_t begin, std::size_t bytes);
 
   /// Null when the device has no room left.
   Allocation* allocate(std::size_t bytes, int device);
@@ -92,12 +104,16 @@ class Memory {
  private:
   Memory();
   void protect(int protection);
+  /// Gives back whole pages, and what is kept of their accesses.
+  void give_back(std::uintptr_t begin, std::uintptr_t end);
   Allocation& add(std::uintptr_t begin, std::size_t bytes);
 
   std::uintptr_t base_;
   std::uint8_t* state_;
-  Word* words_;
-  std::uintptr_t device_first_;  // the page where memory that can be opened begins
+  std::uint8_t* split_;               // [16 bytes]
+  Word* first_words_;                 // [16 bytes]
+  std::array<Word, 3>* other_words_;  // [16 bytes]
+  std::uintptr_t device_first_;       // the page where memory that can be opened begins
   std::uintptr_t device_next_, pinned_next_;
   std::map<std::uintptr_t, Allocation> allocations_;
   std::uint64_t made_ = 0;

@@ -55,6 +55,27 @@ void for_each_word(std::uintptr_t address, std::size_t bytes, F f) {
   }
 }
 
+// Calls f(its accesses, mask of its bytes, address) for the words of a range in the arena; once for
+// 16 bytes that were accessed as a whole alone.
+template <typename F>
+void for_each_kept(std::uintptr_t address, std::size_t bytes, bool writes, F f) {
+  Memory& memory = Memory::instance();
+  const std::uintptr_t end = address + bytes;
+  for (std::uintptr_t at = address; at < end;) {
+    const std::uintptr_t next = std::min(end, (at | 15) + 1);
+    const bool whole = next - at == 16;
+    if (!whole && !memory.is_split(at)) memory.split(at);
+    if (!memory.is_split(at)) {
+      f(memory.word(at), 0xFu, at);
+    } else {
+      for_each_word(at, next - at,
+                    [&](std::uintptr_t w, std::uint32_t mask) { f(memory.word(w), mask, w); });
+      if (whole && writes) memory.unite_if_alike(at);
+    }
+    at = next;
+  }
+}
+
 void observe_static_shared(std::uintptr_t address, std::size_t bytes, Touch touch,
                            std::uintptr_t code) {
   Block& block = *running_block;
@@ -165,9 +186,9 @@ void observe_arena(std::uintptr_t address, std::size_t bytes, Touch touch, const
     complain(Kind::kNotOrdered, check_order(*a, address, operation));
   }
   WordAccess access(actor, touch, bytes, shared);
-  for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
-    check_word(access, *memory.word(w), mask, w);
-  });
+  for_each_kept(
+      address, bytes, touch != Touch::kRead,
+      [&](Word& word, std::uint32_t mask, std::uintptr_t w) { check_word(access, word, mask, w); });
   if (!actor.operation && !counting.now()) return;
   const Space space = !shared            ? Space::kGlobal
                       : &owner == &block ? Space::kShared
@@ -234,10 +255,8 @@ void observe_any(std::uintptr_t address, std::size_t bytes, Touch touch, bool al
                  code);
   }
   if (arena) {
-    // What was kept of these bytes is 16 times as large, and rarely in the cache.
-    for (std::uintptr_t at = address; at < address + std::min<std::size_t>(bytes, 16); at += 4) {
-      __builtin_prefetch(memory.word(at), 1);
-    }
+    // What was kept of these bytes is larger than they are, and rarely in the cache.
+    __builtin_prefetch(&memory.word(address), 1);
     require_allocated(address, bytes, touch, code);
     return observe_arena(address, bytes, touch, {thread.number, nullptr, code});
   }
@@ -304,10 +323,10 @@ bool observe_operation(std::uintptr_t address, std::size_t bytes, Touch touch,
   Access now;
   now.operation = operation.id;
   now.writes = touch != Touch::kRead;
-  for_each_word(address, bytes, [&](std::uintptr_t w, std::uint32_t mask) {
+  for_each_kept(address, bytes, now.writes, [&](Word& word, std::uint32_t mask, std::uintptr_t w) {
     now.bytes = mask & 0xF;
     const auto racing = record(
-        *memory.word(w), now,
+        word, now,
         [&](const Access& earlier) {
           return earlier.operation == now.operation || before_now(earlier.operation, operation);
         },
