@@ -9,8 +9,8 @@
 
 namespace serrate {
 
-/// How many random problems a test takes that takes so many without sanitizers, under which one is
-/// ten times as long.
+/// How many random problems a test takes: a tenth with sanitizers, as each takes several times as
+/// long.
 constexpr int random_problems(int without_sanitizers) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   return without_sanitizers / 10;
