@@ -106,7 +106,7 @@ __global__ void read_a_part(float4 value, float* part) {
 template <Before kBefore>
 void find_races_with_parts() {
   const Array<float> part(1);
-  for (int i = 0; i < 8; ++i) {  // in either order
+  for (int i = 0; i < 8; ++i) {  // either of them first
     run(read_a_part<Form::kCorrect, kBefore>, 1, 2, 16, nullptr, float4{1, 2, 3, 4}, part.data());
     expect_nothing_found();
     EXPECT_EQ(part.host()[0], 3);

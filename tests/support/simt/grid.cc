@@ -1,7 +1,5 @@
 #include "tests/support/simt/grid.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <boost/context/detail/fcontext.hpp>
 #include <cstring>
@@ -15,6 +13,7 @@
 #include "tests/support/simt/counters.h"
 #include "tests/support/simt/memory.h"
 #include "tests/support/simt/sectors.h"
+#include "tests/support/simt/stacks.h"
 #include "tests/support/simt/wgmma.h"
 
 // The variables of CUDA's names; cuda_runtime.h declares them.
@@ -28,27 +27,7 @@ namespace {
 
 namespace fibre = boost::context::detail;
 
-constexpr std::size_t kStackBytes = 256 << 10, kPage = 4096;
-// Stacks end at different offsets in their pages; otherwise their hot parts would compete for a few
-// sets of the cache.
-constexpr std::size_t kStackStep = 17 * 64, kStackSteps = 61;
-
 constexpr std::uint32_t kPoisonWord = 0xFFFFFFFF;
-
-// Stacks of all threads of a block, with a page between them that nothing may touch.
-std::uintptr_t stack(unsigned window, unsigned thread) {
-  static std::uintptr_t begin[kMostResident];
-  if (begin[window] == 0) {
-    void* data = mmap(nullptr, kMaxThreads * kStackBytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (data == MAP_FAILED) std::abort();
-    for (unsigned i = 0; i < kMaxThreads; ++i) {
-      mprotect(static_cast<char*>(data) + i * kStackBytes, kPage, PROT_NONE);
-    }
-    begin[window] = reinterpret_cast<std::uintptr_t>(data);
-  }
-  return begin[window] + thread * kStackBytes;
-}
 
 thread_local fibre::fcontext_t scheduler = nullptr;
 
@@ -131,8 +110,9 @@ void begin_block(Block& block, std::uint32_t number) {
     Thread& thread = block.threads[i];
     thread.number = i;
     thread.index = at(i, size);
-    thread.stack_begin = stack(block.window, i) + kPage;
-    thread.stack_end = stack(block.window, i) + kStackBytes - i % kStackSteps * kStackStep;
+    const Stack stack = stack_of(block.window, i);
+    thread.stack_begin = stack.begin;
+    thread.stack_end = stack.end;
     thread.context = fibre::make_fcontext(reinterpret_cast<void*>(thread.stack_end),
                                           thread.stack_end - thread.stack_begin, run_thread);
   }

@@ -59,11 +59,11 @@ class Memory {
   }
   std::uintptr_t shared(unsigned window) const { return base_ + window * kSharedWindow; }
   std::uint8_t* state(std::uintptr_t address) { return state_ + (address - base_); }
-  /// Whether each word of the 16 bytes has accesses of its own. If not, those of the first are
-  /// all's.
+  /// Whether each word of these 16 bytes has accesses of its own; if not, the first word's count
+  /// for all.
   bool is_split(std::uintptr_t address) const { return split_[(address - base_) / 16]; }
   void split(std::uintptr_t address);
-  /// Where the four words have the same accesses, they share them again.
+  /// Words that have the same accesses share them again.
   void unite_if_alike(std::uintptr_t address);
   Word& word(std::uintptr_t address) {
     const std::size_t i = (address - base_) / 4;

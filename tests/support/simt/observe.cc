@@ -55,8 +55,8 @@ void for_each_word(std::uintptr_t address, std::size_t bytes, F f) {
   }
 }
 
-// Calls f(its accesses, mask of its bytes, address) for the words of a range in the arena; once for
-// 16 bytes that were accessed as a whole alone.
+// Calls f(accesses, mask of the bytes, address) for the words of a range in the arena, and once for
+// 16 bytes that were never accessed but as a whole.
 template <typename F>
 void for_each_kept(std::uintptr_t address, std::size_t bytes, bool writes, F f) {
   Memory& memory = Memory::instance();
