@@ -56,6 +56,18 @@ constexpr TwoRanges hstu_keys(const HstuMask& mask, std::int64_t history_end, st
   return {{{first, history_end}, {history_end + group * mask.target_group_size, query + 1}}};
 }
 
+/// Whether these rise from query `first` to `last`: from one to the next, neither range begins or
+/// ends before it did. So do those of every window, prefix and document.
+constexpr bool hstu_ranges_rise(const HstuMask& mask, std::int64_t history_end, std::int64_t first,
+                                std::int64_t last) {
+  const std::int64_t contexts_end = std::min(mask.num_contexts, history_end);
+  const auto are_apart = [&](std::int64_t place) { return first < place && place <= last; };
+  if (are_apart(contexts_end) || are_apart(history_end)) return false;
+  // From there on, they look back to the first key again.
+  return mask.full_length <= 0 || first < contexts_end || first >= history_end ||
+         !are_apart(history_end - mask.full_length);
+}
+
 /// Entry `token` of a mask of ranges.
 constexpr TwoRanges ranges_at(DeviceSpan<const std::int64_t> ranges, std::int64_t token) {
   const std::int64_t* range = ranges.device_data() + token * 4;

@@ -31,27 +31,32 @@ struct TensorMapArgs {
   }();
 };
 
-/// What a kernel takes as a `const __grid_constant__` parameter. Elements outside the tensor are
-/// read as zero.
-template <int kRank>
-CUtensorMap make_tensor_map(const TensorMapArgs<kRank>& args) {
-  static_assert(2 <= kRank && kRank <= 5);
+/// cuTensorMapEncodeTiled: a function of the driver, which the program is not linked with.
+inline decltype(&cuTensorMapEncodeTiled) encode_tiled() {
   void* function = nullptr;
   cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  // A function of the driver, which the program is not linked with.
   cuda_check(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
                                               cudaEnableDefault, &found));
   if (found != cudaDriverEntryPointSuccess) {
     fail_check("CUDA: the driver has no tensor maps: it is older than CUDA 12",
                std::source_location::current());
   }
+  return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function);
+}
+
+/// What a kernel takes as a `const __grid_constant__` parameter. Elements outside the tensor are
+/// read as zero.
+template <int kRank>
+CUtensorMap make_tensor_map(const TensorMapArgs<kRank>& args) {
+  static_assert(2 <= kRank && kRank <= 5);
+  static const auto encode = encode_tiled();
   // On the heap, for its alignment: GCC 12 does not align every local variable to 128 bytes.
   const auto map = std::make_unique<CUtensorMap>();
-  const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
-      map.get(), args.type, kRank, const_cast<void*>(args.data), args.sizes.data(),
-      args.strides.data(), args.box.data(), args.element_strides.data(),
-      CU_TENSOR_MAP_INTERLEAVE_NONE, args.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode(map.get(), args.type, kRank, const_cast<void*>(args.data), args.sizes.data(),
+             args.strides.data(), args.box.data(), args.element_strides.data(),
+             CU_TENSOR_MAP_INTERLEAVE_NONE, args.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     fail_check("CUDA: cuTensorMapEncodeTiled: error " + std::to_string(result) +
                    ": an address, a stride or a box that bulk copies cannot take",

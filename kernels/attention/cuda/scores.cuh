@@ -81,6 +81,17 @@ __device__ inline TwoRanges keys_of(const AttentionView& args, const TilePair& a
   return {{{0, at.num_keys}, {}}};
 }
 
+/// Whether ranges of keys_of() rise from one query to another: from one to the next, neither begins
+/// or ends before it did.
+__device__ inline bool ranges_rise(const AttentionView& args, const TilePair& at,
+                                   std::int64_t first_query, std::int64_t last_query) {
+  if (const auto* hstu = std::get_if<HstuMask>(&args.mask)) {
+    return hstu_ranges_rise(*hstu, at.queries.count - targets_of(*hstu, at.sequence), first_query,
+                            last_query);
+  }
+  return !std::holds_alternative<RowMask>(args.mask);
+}
+
 __device__ inline bool contains(const MaskRange& range, std::int64_t x) {
   return range.begin <= x && x < range.end;
 }

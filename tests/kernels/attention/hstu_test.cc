@@ -9,6 +9,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/attention/mask_ranges.h"
 #include "tests/kernels/attention/case.h"
 
 namespace serrate {
@@ -107,6 +108,36 @@ testing::Message in_words(const Hstu& h) {
                             << ", targets " << h.num_targets << " by " << h.target_group_size
                             << ", window " << h.max_attn_len << ", full "
                             << h.min_full_attn_seq_len;
+}
+
+// Kernels conclude from the first and the last query of a run what those between see.
+TEST(HstuRanges, RiseWhereTheySaySo) {
+  RandomHstu random;
+  for (int i = 0; i < 2000; ++i) {
+    const Hstu h = random.next(24);
+    SCOPED_TRACE(in_words(h));
+    const HstuMask mask = h.mask({});
+    const std::int64_t targets = h.first_target();
+    const std::int64_t history = std::min(h.contextual_seq_len, targets);
+    for (std::int64_t first = 0; first < h.length; ++first) {
+      bool rises = true;
+      TwoRanges before = hstu_keys(mask, targets, first);
+      for (std::int64_t last = first; last < h.length; ++last) {
+        const TwoRanges keys = hstu_keys(mask, targets, last);
+        for (int r = 0; r < 2; ++r) {
+          rises &= keys[r].begin >= before[r].begin && keys[r].end >= before[r].end;
+        }
+        before = keys;
+        const bool says_so = hstu_ranges_rise(mask, targets, first, last);
+        ASSERT_TRUE(rises || !says_so) << "queries " << first << " to " << last;
+        const bool have_one_role =
+            last < history || first >= targets || (first >= history && last < targets);
+        if (have_one_role && h.min_full_attn_seq_len == 0) {
+          ASSERT_TRUE(says_so) << "queries " << first << " to " << last;
+        }
+      }
+    }
+  }
 }
 
 class HstuMasks : public KernelTest {};

@@ -102,8 +102,8 @@ __global__ void __launch_bounds__(kWarps* warps_that_share(kDim) * kLanes,
       if (kParts > 1) __syncthreads();  // other warps have read the task
       queries.go_to(step, row_in_span, at);
       set_key_ranges(args, at, state.ranges);
-      const TileClass seen = class_of_tile(args, at, state.ranges, at.first_query, task.count(),
-                                           static_cast<int>(at.first_key));
+      const TileClass seen = class_of_tile(
+          args, at, state.ranges, {at.first_query, task.count(), static_cast<int>(at.first_key)});
       if (kParts > 1 && lane == 0) state.seen = seen;
       // The queries before have been read.
       if (__syncthreads_or(!seen.is_empty) == 0 && !owns_d_q) continue;

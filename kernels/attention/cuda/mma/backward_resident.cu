@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kNumWarps* kLanes, 1)
         set_key_ranges(args, at, state.ranges);
         const int count = state.task.count();
         const TileClass seen =
-            class_of_tile(args, at, state.ranges, at.first_query, count, first_key);
+            class_of_tile(args, at, state.ranges, {at.first_query, count, first_key});
         if (key_tile == 0 && step + 1 < steps) {
           copy_queries(step + 1);
           copy_async_commit();

@@ -75,7 +75,7 @@ __device__ bool for_each_gradient_at(const AttentionBackwardView& call, WarpStat
   const int count =
       static_cast<int>(std::clamp<std::int64_t>(at.queries.count - at.first_query, 0, kWarpRows));
   set_key_ranges(args, at, state.ranges);
-  const TileClass seen = class_of_tile(args, at, state.ranges, at.first_query, count, first_key);
+  const TileClass seen = class_of_tile(args, at, state.ranges, {at.first_query, count, first_key});
   // The tiles before have been read.
   if (__syncthreads_or(!seen.is_empty) == 0) return false;
   const bool has_queries = state.held_sequence == at.sequence && state.held_head == at.head &&

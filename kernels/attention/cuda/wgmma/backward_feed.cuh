@@ -239,23 +239,27 @@ __device__ void list_parts(const AttentionBackwardView& call, const WorkList& wo
           const int count = static_cast<int>(
               std::clamp<std::int64_t>(at.queries.count - first_query, 0, kWarpRows));
           KeyRanges* const ranges = part.own.ranges + warp * kWarpRows;
-          const int lane = lane_index();
-          if (lane < kWarpRows) ranges[lane] = RangesOfRows{args, at, first_query}[lane];
+          set_key_ranges(args, at, first_query, ranges);
           sum_queries_of_block<kDim, Half>(call, at, first_query, count, deltas,
                                            part.own.sums + warp * kWarpRows);
-          __syncwarp();
           part.list.fill(args, at, ranges, first_query, count, first, warp);
         } else {
           const std::int64_t first_key = at.first_key + warp / kGroupWarps * kMmaTile;
           const int row = warp % kGroupWarps * kWarpRows;
-          part.list.fill(warp, [&](int tile) -> TileClass {
-            const std::int64_t query = std::int64_t{first + tile} * kMmaTile + row;
-            const std::int64_t left = at.queries.count - query;
-            if (left <= 0) return {true, true};
-            return class_of_tile(args, at, RangesOfRows{args, at, query}, query,
-                                 static_cast<int>(std::min<std::int64_t>(left, kWarpRows)),
-                                 static_cast<int>(first_key));
-          });
+          part.list.fill(
+              args, at, warp,
+              [&](int tile) -> RunAndTile {
+                const std::int64_t query = std::int64_t{first + tile} * kMmaTile + row;
+                const auto count = static_cast<int>(
+                    std::clamp<std::int64_t>(at.queries.count - query, 0, kWarpRows));
+                return {query, count, static_cast<int>(first_key)};
+              },
+              [&](const RunAndTile& pair) {
+                return bounds_of_ends(args, at, pair.first_query, pair.count);
+              },
+              [&](const RunAndTile& pair) {
+                return key_ranges(args, at, pair.first_query + lane_index());
+              });
         }
       }
       __syncwarp();
@@ -313,14 +317,31 @@ __device__ void load_parts(const AttentionView& args, const TokenMaps& maps, con
         const std::int64_t row = std::int64_t{part.first_tile + tile} * kMmaTile;
         TilePair of_head = at;
         of_head.head += head;
+        QuerySums sums[2];
         if constexpr (kSide == Side::kKeys) {
           of_head.first_query = row;
-          QuerySums sums[2];
 #pragma unroll
           for (int i = 0; i < 2; ++i) {
             sums[i] = query_sums(args, of_head, row + lane + i * kLanes, deltas);
           }
-          state.pieces.wait_empty(t * pieces_of_tile(kDim));
+        }
+        // A group waits for all pieces of the first tensor before it needs to know of the queries:
+        // the last of those counts as there when that is, too.
+        constexpr int kOfTensor = pieces_of_tensor(kDim), kFirst = first_tensor(kSums);
+        constexpr int kLater = kSide == Side::kKeys ? kOfTensor - 1 : pieces_of_tile(kDim);
+        const unsigned first_piece = t * pieces_of_tile(kDim);
+#pragma unroll 1
+        for (int i = 0; lane == 0 && i < pieces_of_tile(kDim); ++i) {
+          const RowsToCopy from = rows_of<kOther>(maps, of_head, part.key_head,
+                                                  i < kOfTensor ? kFirst : 1 - kFirst, row);
+          Mbarrier* const full = state.pieces.wait_empty(first_piece + i);
+          mbarrier_expect_bytes(full, kPieceBytes<kDim>);
+          load_tile<piece_columns(kDim)>(tiles.piece(first_piece + i), from, full,
+                                         i % kOfTensor * piece_columns(kDim));
+          if (i != kLater) mbarrier_arrive(full);
+        }
+        if constexpr (kSide == Side::kKeys) {
+          __syncwarp();  // the place of what is to be known is free, as those of the pieces are
           QueryTile& queries = state.others[t % state.kTileSlots];
           if (lane == 0) queries.at = of_head;
 #pragma unroll
@@ -332,18 +353,9 @@ __device__ void load_parts(const AttentionView& args, const TokenMaps& maps, con
             }
           }
           __syncwarp();
-        }
-        if (lane > 0) continue;
-#pragma unroll 1
-        for (int i = 0; i < pieces_of_tile(kDim); ++i) {
-          constexpr int kOfTensor = pieces_of_tensor(kDim), kFirst = first_tensor(kSums);
-          const unsigned p = t * pieces_of_tile(kDim) + i;
-          const RowsToCopy from = rows_of<kOther>(maps, of_head, part.key_head,
-                                                  i < kOfTensor ? kFirst : 1 - kFirst, row);
-          Mbarrier* const full = state.pieces.wait_empty(p);
-          mbarrier_arrive_expecting(full, kPieceBytes<kDim>);
-          load_tile<piece_columns(kDim)>(tiles.piece(p), from, full,
-                                         i % kOfTensor * piece_columns(kDim));
+          if (lane == 0) {
+            mbarrier_arrive(&state.pieces.full[(first_piece + kLater) % state.kPieceSlots]);
+          }
         }
       }
     }
