@@ -175,21 +175,27 @@ __device__ inline TileClass class_by_blocks(const BitMaskView& mask, const RunAn
   return result;
 }
 
+/// By ranges of queries, which the first lanes of the warp have, and of keys.
+__device__ inline TileClass class_by_all_ranges(const AttentionView& args, const TilePair& at,
+                                                const KeyRanges& of_lane, const RunAndTile& pair) {
+  const int end_key = pair.end_key(at);
+  const TileClass result = class_by_ranges(of_lane, pair, end_key);
+  const auto* columns = std::get_if<ColumnMask>(&args.mask);
+  return columns && !result.is_empty ? result & class_by_columns(*columns, at, pair, end_key)
+                                     : result;
+}
+
 /// By all rules, for a warp whose queries have those ranges, in shared memory.
 __device__ inline TileClass class_of_tile(const AttentionView& args, const TilePair& at,
                                           const KeyRanges* ranges, const RunAndTile& pair) {
   if (pair.count <= 0 || pair.first_key >= at.num_keys) return {true, false};
-  const int lane = lane_index(), end_key = pair.end_key(at);
+  const int lane = lane_index();
   const TileClass result =
-      class_by_ranges(lane < pair.count ? ranges[lane] : KeyRanges{}, pair, end_key);
-  if (result.is_empty) return result;
-  if (const auto* columns = std::get_if<ColumnMask>(&args.mask)) {
-    return result & class_by_columns(*columns, at, pair, end_key);
-  }
-  if (const auto* blocks = std::get_if<BlockMask>(&args.mask)) {
-    return result & class_by_blocks(bit_mask(*blocks, at.sequence), pair, end_key);
-  }
-  return result;
+      class_by_all_ranges(args, at, lane < pair.count ? ranges[lane] : KeyRanges{}, pair);
+  const auto* blocks = std::get_if<BlockMask>(&args.mask);
+  return blocks && !result.is_empty
+             ? result & class_by_blocks(bit_mask(*blocks, at.sequence), pair, pair.end_key(at))
+             : result;
 }
 
 /// Calls f(i) for each lane i that asks for it, the warp together.
@@ -212,7 +218,8 @@ struct TileList {
   /// memory; the block waits before it reads.
   __device__ void fill(const AttentionView& args, const TilePair& at, const KeyRanges* ranges,
                        std::int64_t first_query, int count, std::int64_t first_tile, int warp) {
-    // Read again for each word: there are few registers.
+    // Read again for each word, as there are few registers. Of no queries nothing is full, so that
+    // nothing is weighed without a test: what no query sees may be infinite.
     const auto own = [&] {
       const int lane = lane_index();
       return lane < count ? ranges[lane] : KeyRanges{};
@@ -232,6 +239,8 @@ struct TileList {
   __device__ void fill(const AttentionView& args, const TilePair& at, int warp, PairOf&& pair_of,
                        BoundsOf&& bounds_of, RangesOf&& ranges_of) {
     const int lane = lane_index();
+    const bool has_columns = std::holds_alternative<ColumnMask>(args.mask);
+    const auto* blocks = std::get_if<BlockMask>(&args.mask);
 #pragma unroll 1
     for (int word = 0; word < kWords; ++word) {
       const RunAndTile pair = pair_of(word * 32 + lane);
@@ -241,25 +250,14 @@ struct TileList {
         const KeyBounds bounds = bounds_of(pair);
         if (has_keys) tile = bounds.class_of_tile(pair.first_key, pair.end_key(at));
       }
-      if (__any_sync(~0u, !tile.is_empty)) {
-        for_each_of_warp(!tile.is_empty && !tile.is_full, [&](int i) {
-          const RunAndTile of_warp = pair_of(word * 32 + i);
-          const TileClass by_ranges =
-              class_by_ranges(ranges_of(of_warp), of_warp, of_warp.end_key(at));
-          if (lane == i) tile = by_ranges;
-        });
-        if (const auto* columns = std::get_if<ColumnMask>(&args.mask)) {
-          for_each_of_warp(!tile.is_empty, [&](int i) {
-            const RunAndTile of_warp = pair_of(word * 32 + i);
-            const TileClass by_columns =
-                class_by_columns(*columns, at, of_warp, of_warp.end_key(at));
-            if (lane == i) tile = tile & by_columns;
-          });
-        } else if (const auto* blocks = std::get_if<BlockMask>(&args.mask)) {
-          if (!tile.is_empty) {
-            tile = tile & class_by_blocks(bit_mask(*blocks, at.sequence), pair, pair.end_key(at));
-          }
-        }
+      const bool is_open = !tile.is_empty && (!tile.is_full || has_columns);
+      for_each_of_warp(is_open, [&](int i) {
+        const RunAndTile of_warp = pair_of(word * 32 + i);
+        const TileClass by_ranges = class_by_all_ranges(args, at, ranges_of(of_warp), of_warp);
+        if (lane == i) tile = by_ranges;
+      });
+      if (blocks && !tile.is_empty) {
+        tile = tile & class_by_blocks(bit_mask(*blocks, at.sequence), pair, pair.end_key(at));
       }
       const unsigned is_seen = __ballot_sync(~0u, !tile.is_empty);
       const unsigned is_full = __ballot_sync(~0u, tile.is_full);
@@ -293,109 +291,5 @@ struct TileList {
             (full[warp][tile / 32] >> tile % 32 & 1) != 0};
   }
 };
-
-/// A warp's place in a block of which kSharing warps have the same 16 of kRows rows: of sums each
-/// has kColumns columns.
-template <int kDim, int kSharing, int kRows = kMmaTile>
-struct WarpPart {
-  static constexpr int kColumns = kDim / kSharing, kGroups = kRows / kWarpRows;
-  int warp = thread_index() / kLanes, part = kSharing == 1 ? 0 : warp / kGroups;
-  int row = (warp - part * kGroups) * kWarpRows, first_column = part * kColumns;
-
-  /// The warp copies both of two tensors, or the one that is its part.
-  __device__ bool copies(int tensor) const { return kSharing == 1 || part == tensor; }
-  /// Waits for the warps that have the same rows.
-  __device__ void sync() const {
-    if (kSharing > 1) named_barrier_sync(1 + row / kWarpRows, kSharing * kLanes);
-  }
-};
-
-/// What one warp of a block has to do: 16 queries of one sequence in one head, from `row` of the
-/// block's tiles on, whose tiles of keys begin at first_row of those and have `span` rows there.
-struct WarpTask {
-  TilePair at;  // no queries and no keys: nothing to do
-  std::int64_t key_head;
-  std::int8_t row, first_row, span;
-  int items;  // the task's pairs of a head and a block of queries, one after the other
-
-  /// The warp's rows in its problem's part of a tile.
-  __device__ int row_in_span() const { return row - first_row; }
-  __device__ int count() const {
-    const std::int64_t left = at.queries.count - at.first_query;
-    return static_cast<int>(left < 0 ? 0 : left > kWarpRows ? kWarpRows : left);
-  }
-};
-
-/// The tasks of a kernel: those of the longer sequences by their number before each place of the
-/// order, each sequence's by `heads` and then by blocks of rows; and of the others all, in every
-/// head. `heads_apart`: so many heads of queries are one of `heads`.
-struct TaskNumbers {
-  enum class Rows { kQueries, kKeys };
-
-  const std::int64_t* first_task;
-  Rows rows;
-  int rows_a_block;
-  std::int64_t heads, heads_apart;
-};
-
-/// The first one that is left to kernels of mma.
-__device__ inline std::int64_t first_task_of_mma(const WorkList& list,
-                                                 const std::int64_t* first_task) {
-  return list.longest_take_wgmma ? first_task[list.counts[4]] : 0;
-}
-
-/// A range of them: of long sequences, of those of up to 32 queries and keys (from end_of_long on).
-struct TaskRange {
-  std::int64_t begin, end_of_long, end;
-};
-__device__ inline TaskRange all_tasks(const AttentionView& args, const WorkList& list,
-                                      const TaskNumbers& numbers) {
-  const std::int64_t end_of_long = numbers.first_task[batch_size_of(args)];
-  return {first_task_of_mma(list, numbers.first_task), end_of_long,
-          end_of_long + ceil_div(list.counts[2] * numbers.heads, 2) +
-              ceil_div(list.counts[3] * numbers.heads, 4)};
-}
-
-/// The part of the calling warp in a task: its first item. first_query and first_key are those of
-/// the block, whichever the numbers count.
-__device__ inline WarpTask task_at(const AttentionView& args, const WorkList& list,
-                                   const TaskNumbers& numbers, const TaskRange& range,
-                                   std::int64_t task) {
-  const std::int64_t heads = numbers.heads;
-  const std::int64_t longer = list.counts[0] + list.counts[1];
-  const auto row =
-      static_cast<std::int8_t>(thread_index() / kLanes * kWarpRows % numbers.rows_a_block);
-  if (task < range.end_of_long) {
-    const std::int64_t* first_task = numbers.first_task;
-    const std::int64_t place =
-        last_at_most(longer, task, [&](std::int64_t p) { return first_task[p]; });
-    WarpTask result{pair_of(args, list.order[place], 0), 0, row, 0, kMmaTile, 1};
-    TilePair& at = result.at;
-    const bool by_queries = numbers.rows == TaskNumbers::Rows::kQueries;
-    const std::int64_t blocks =
-        ceil_div(by_queries ? at.queries.count : at.num_keys, numbers.rows_a_block);
-    const std::int64_t items = blocks * heads / (first_task[place + 1] - first_task[place]);
-    const std::int64_t item = (task - first_task[place]) * items;
-    at.head = item / blocks * numbers.heads_apart;
-    at.first_query = at.first_key = item % blocks * numbers.rows_a_block;
-    result.items = static_cast<int>(items);
-    result.key_head = at.head / heads_per_key_head(args);
-    return result;
-  }
-  task -= range.end_of_long;
-  const std::int64_t half_tasks = ceil_div(list.counts[2] * heads, 2);
-  const bool is_half = task < half_tasks;
-  if (!is_half) task -= half_tasks;
-  const int span = is_half ? 32 : 16, share = kMmaTile / span;
-  const std::int64_t problem = task * share + row / span;
-  const std::int64_t problems = list.counts[is_half ? 2 : 3] * heads;
-  WarpTask result{
-      {}, 0, row, static_cast<std::int8_t>(row / span * span), static_cast<std::int8_t>(span), 1};
-  if (problem >= problems) return result;
-  const std::int64_t place = longer + (is_half ? 0 : list.counts[2]) + problem / heads;
-  result.at = pair_of(args, list.order[place], problem % heads * numbers.heads_apart);
-  result.key_head = result.at.head / heads_per_key_head(args);
-  return result;
-}
 
 }  // namespace serrate

@@ -5,6 +5,7 @@
 
 #include "kernels/attention/cuda/mma/head_rows.cuh"
 #include "kernels/attention/cuda/mma/scores.cuh"
+#include "kernels/attention/cuda/warp_task.cuh"
 
 // From scores and gradients of weights to what a backward on tensor cores sums and writes.
 namespace serrate {

@@ -5,6 +5,7 @@
 
 #include "kernels/attention/cuda/mma/head_rows.cuh"
 #include "kernels/attention/cuda/tile_list.cuh"
+#include "kernels/attention/cuda/warp_task.cuh"
 
 namespace serrate {
 

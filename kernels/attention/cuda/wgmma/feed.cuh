@@ -5,6 +5,7 @@
 
 #include "kernels/attention/cuda/fp8.cuh"
 #include "kernels/attention/cuda/tile_list.cuh"
+#include "kernels/attention/cuda/warp_task.cuh"
 #include "kernels/attention/cuda/wgmma/tiles.cuh"
 #include "kernels/attention/cuda/work_list.h"
 #include "kernels/cuda/ring.cuh"

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/attention/cuda/tile_list.cuh"
+#include "kernels/attention/cuda/warp_task.cuh"
 #include "kernels/attention/cuda/wgmma/tiles.cuh"
 #include "kernels/attention/cuda/work_list.h"
 #include "kernels/cuda/cluster.cuh"
