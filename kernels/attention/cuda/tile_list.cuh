@@ -175,27 +175,21 @@ __device__ inline TileClass class_by_blocks(const BitMaskView& mask, const RunAn
   return result;
 }
 
-/// By ranges of queries, which the first lanes of the warp have, and of keys.
-__device__ inline TileClass class_by_all_ranges(const AttentionView& args, const TilePair& at,
-                                                const KeyRanges& of_lane, const RunAndTile& pair) {
-  const int end_key = pair.end_key(at);
-  const TileClass result = class_by_ranges(of_lane, pair, end_key);
-  const auto* columns = std::get_if<ColumnMask>(&args.mask);
-  return columns && !result.is_empty ? result & class_by_columns(*columns, at, pair, end_key)
-                                     : result;
-}
-
 /// By all rules, for a warp whose queries have those ranges, in shared memory.
 __device__ inline TileClass class_of_tile(const AttentionView& args, const TilePair& at,
                                           const KeyRanges* ranges, const RunAndTile& pair) {
   if (pair.count <= 0 || pair.first_key >= at.num_keys) return {true, false};
-  const int lane = lane_index();
+  const int lane = lane_index(), end_key = pair.end_key(at);
   const TileClass result =
-      class_by_all_ranges(args, at, lane < pair.count ? ranges[lane] : KeyRanges{}, pair);
-  const auto* blocks = std::get_if<BlockMask>(&args.mask);
-  return blocks && !result.is_empty
-             ? result & class_by_blocks(bit_mask(*blocks, at.sequence), pair, pair.end_key(at))
-             : result;
+      class_by_ranges(lane < pair.count ? ranges[lane] : KeyRanges{}, pair, end_key);
+  if (result.is_empty) return result;
+  if (const auto* columns = std::get_if<ColumnMask>(&args.mask)) {
+    return result & class_by_columns(*columns, at, pair, end_key);
+  }
+  if (const auto* blocks = std::get_if<BlockMask>(&args.mask)) {
+    return result & class_by_blocks(bit_mask(*blocks, at.sequence), pair, end_key);
+  }
+  return result;
 }
 
 /// Calls f(i) for each lane i that asks for it, the warp together.
@@ -239,8 +233,6 @@ struct TileList {
   __device__ void fill(const AttentionView& args, const TilePair& at, int warp, PairOf&& pair_of,
                        BoundsOf&& bounds_of, RangesOf&& ranges_of) {
     const int lane = lane_index();
-    const bool has_columns = std::holds_alternative<ColumnMask>(args.mask);
-    const auto* blocks = std::get_if<BlockMask>(&args.mask);
 #pragma unroll 1
     for (int word = 0; word < kWords; ++word) {
       const RunAndTile pair = pair_of(word * 32 + lane);
@@ -250,14 +242,23 @@ struct TileList {
         const KeyBounds bounds = bounds_of(pair);
         if (has_keys) tile = bounds.class_of_tile(pair.first_key, pair.end_key(at));
       }
-      const bool is_open = !tile.is_empty && (!tile.is_full || has_columns);
-      for_each_of_warp(is_open, [&](int i) {
+      // One rule after the other, not class_of_tile: that takes more registers than there are.
+      for_each_of_warp(!tile.is_empty && !tile.is_full, [&](int i) {
         const RunAndTile of_warp = pair_of(word * 32 + i);
-        const TileClass by_ranges = class_by_all_ranges(args, at, ranges_of(of_warp), of_warp);
+        const TileClass by_ranges =
+            class_by_ranges(ranges_of(of_warp), of_warp, of_warp.end_key(at));
         if (lane == i) tile = by_ranges;
       });
-      if (blocks && !tile.is_empty) {
-        tile = tile & class_by_blocks(bit_mask(*blocks, at.sequence), pair, pair.end_key(at));
+      if (const auto* columns = std::get_if<ColumnMask>(&args.mask)) {
+        for_each_of_warp(!tile.is_empty, [&](int i) {
+          const RunAndTile of_warp = pair_of(word * 32 + i);
+          const TileClass by_columns = class_by_columns(*columns, at, of_warp, of_warp.end_key(at));
+          if (lane == i) tile = tile & by_columns;
+        });
+      } else if (const auto* blocks = std::get_if<BlockMask>(&args.mask)) {
+        if (!tile.is_empty) {
+          tile = tile & class_by_blocks(bit_mask(*blocks, at.sequence), pair, pair.end_key(at));
+        }
       }
       const unsigned is_seen = __ballot_sync(~0u, !tile.is_empty);
       const unsigned is_full = __ballot_sync(~0u, tile.is_full);

@@ -284,6 +284,22 @@ TEST_P(TensorCoreMasksOfLongSequences, MatchTheReference) {
   expect_reference(c);
 }
 
+// Windows that begin and end within the 16 queries at either end of a tile of 64: what these see of
+// the tile is not what the others do.
+TEST_P(TensorCores, WindowsThatBeginAndEndWithinARunOfQueries) {
+  for (const auto& [keys, left] : {std::pair<std::int64_t, std::int64_t>{570, 420}, {526, 400}}) {
+    Shape shape = causal_shape({70}, {keys}, 1, 64);
+    shape.gaps = kAlignedGaps;
+    shape.mask = WindowMask{left, 0, MaskCorner::kBottomRight};
+    shape.visible = [keys, left](std::int64_t, std::int64_t i, std::int64_t j) {
+      const std::int64_t own = i + keys - 70;
+      return own - left <= j && j <= own;
+    };
+    Case c(shape, *this);
+    expect_reference(c);
+  }
+}
+
 // Ragged ends, sequences of one side, one of a single tile of keys, one that is short; two blocks
 // of queries whose second group has none.
 TEST_P(TensorCores, LongSequencesOfEveryHeadDimActivationAndType) {
